@@ -1,0 +1,73 @@
+"""The one small family of exceptions. They carry facts; the CLI turns them into words."""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class XconnectError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One thing wrong in a file; line and column count from 1 (0: the file as a whole)."""
+
+    path: str
+    line: int
+    column: int
+    text: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{self.path}:{self.line}:{self.column}: {self.text}{hint}"
+
+
+class ConfigError(XconnectError):
+    """A file that is refused as a whole, with every problem in it."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(sorted(problems))
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class LinkError(XconnectError):
+    """The kernel refused an action on an interface; ``reason`` is its own words."""
+
+    def __init__(self, interface: str, action: str, errno: int, reason: str = "") -> None:
+        self.interface = interface
+        self.action = action
+        self.errno = errno
+        self.reason = reason or os.strerror(errno)
+        name = _errno.errorcode.get(errno, str(errno))
+        super().__init__(f"{interface}: {action}: {self.reason} ({name})")
+
+
+class DataplaneError(XconnectError):
+    """Compiling, loading or opening the BPF part failed at ``stage``; ``log`` is shown whole."""
+
+    def __init__(self, stage: str, reason: str, log: str = "") -> None:
+        self.stage = stage
+        self.reason = reason
+        self.log = log
+        super().__init__(f"{stage}: {reason}" + (f"\n{log}" if log else ""))
+
+
+class PrivilegeError(XconnectError):
+    """A capability is missing."""
+
+    def __init__(self, capability: str, purpose: str) -> None:
+        self.capability = capability
+        super().__init__(f"{capability} is missing: {purpose}")
+
+
+class BusyError(XconnectError):
+    """Another daemon holds this network namespace."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        super().__init__(f"a daemon runs already in this network namespace, pid {pid}")

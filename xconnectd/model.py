@@ -1,0 +1,302 @@
+"""Frozen value types: what the file asks for and what the kernel holds.
+
+No I/O, no logging, and nothing imported from the rest of the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntFlag, StrEnum
+from typing import Final
+
+# --------------------------------------------------------------------------- desired
+
+
+class Mode(StrEnum):
+    """How the frames of a link are carried. ``AUTO`` is a wish, the others are answers too."""
+
+    AUTO = "auto"
+    GENERIC = "generic"
+    NATIVE = "native"
+    TC = "tc"
+
+
+class Admin(StrEnum):
+    """Whether an end that is found administratively down is set up with its link."""
+
+    MANAGE = "manage"
+    KEEP = "keep"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """What the file calls an end: a name (or altname) in a namespace.
+
+    The namespace is always the daemon's own today, written ``""``.
+    """
+
+    name: str
+    namespace: str = ""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something stands in a file; line and column count from 1."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A pair of ends and its options. ``a`` and ``b`` stand as the file has them."""
+
+    a: Endpoint
+    b: Endpoint
+    mode: Mode = Mode.AUTO
+    enabled: bool = True
+    admin: Admin = Admin.MANAGE
+    allow_addressed: bool = False
+    description: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    place: Place | None = field(default=None, compare=False)
+
+    @property
+    def id(self) -> str:
+        """The same text for ``a: b`` and ``b: a``, so that turning a line round changes nothing."""
+        return ":".join(sorted((self.a.name, self.b.name)))
+
+    @property
+    def ends(self) -> tuple[Endpoint, ...]:
+        """Both ends; one end for a loopback plug (``a: a``)."""
+        return (self.a,) if self.a == self.b else (self.a, self.b)
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Everything one good file asks for, in the file's order."""
+
+    links: tuple[Link, ...] = ()
+    hash: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+# --------------------------------------------------------------------------- observed
+
+
+class XdpFeature(IntFlag):
+    """Bits of the ``netdev`` family's xdp-features (linux/netdev.h, kernel 6.3)."""
+
+    BASIC = 1
+    REDIRECT = 2
+    NDO_XMIT = 4
+    RX_SG = 32
+    NDO_XMIT_SG = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Xdp:
+    """An XDP program on an interface. ``mode`` is ``generic``, ``native`` or ``hw``."""
+
+    mode: str
+    program: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A tc filter below clsact; ``program`` is 0 for a filter that is no BPF program."""
+
+    kind: str
+    priority: int
+    handle: int
+    program: int
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Far:
+    """The other end of a veth. ``nsid`` is None when it lives in this namespace.
+
+    ``mtu`` and ``up`` are None when its namespace would not tell.
+    """
+
+    ifindex: int
+    nsid: int | None
+    name: str = ""
+    mtu: int | None = None
+    up: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A network device as the kernel describes it now.
+
+    ``kind`` is the rtnetlink kind (``veth``, ``tun``, ``macvlan``, …), empty for a NIC.
+    ``variant`` refines it: ``tap``/``tun`` for a tun device, the mode of a macvlan.
+    ``mtu`` and ``max_mtu`` are bytes of payload; ``max_mtu`` 0 means the kernel names none.
+    ``features`` holds the active ethtool features, read for taps and NICs only.
+    """
+
+    ifindex: int
+    name: str
+    altnames: tuple[str, ...] = ()
+    kind: str = ""
+    variant: str = ""
+    ethernet: bool = True
+    mac: str = ""
+    up: bool = False
+    carrier: bool = False
+    promiscuous: bool = False
+    mtu: int = 1500
+    max_mtu: int = 0
+    addr_gen_mode: int | None = None
+    master: int = 0
+    master_kind: str = ""
+    far: Far | None = None
+    xdp: tuple[Xdp, ...] = ()
+    features: frozenset[str] = frozenset()
+    xdp_features: XdpFeature | None = None
+    driver: str = ""
+    qdisc: str = ""
+    ingress: tuple[Filter, ...] = ()
+    egress: tuple[Filter, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """Ids of the programs that are ours: the current three, and every one we ever attached."""
+
+    xdp: int = 0
+    ingress: int = 0
+    egress: int = 0
+    known: frozenset[int] = frozenset()
+
+    @property
+    def ours(self) -> frozenset[int]:
+        return self.known | ({self.xdp, self.ingress, self.egress} - {0})
+
+
+class Setting(StrEnum):
+    """What we may change on an interface and must put back."""
+
+    MTU = "mtu"
+    UP = "up"
+    PROMISCUOUS = "promiscuous"
+    ADDR_GEN_MODE = "addr_gen_mode"
+    CLSACT = "clsact"
+
+
+FEATURE_PREFIX: Final = "feature:"
+"""An ethtool feature is recorded as the setting ``feature:<its name>``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One setting as we found it and as we left it (booleans as 0 and 1)."""
+
+    found: int
+    ours: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An interface we hold: its identity and what we changed on it.
+
+    It is written before the change, so that a crash leaves a way back. An ifindex is used
+    again for another device, hence the MAC.
+    """
+
+    ifindex: int
+    name: str
+    mac: str
+    changes: Mapping[str, Change] = field(default_factory=dict)
+
+    def is_of(self, interface: Interface) -> bool:
+        return (self.ifindex, self.mac) == (interface.ifindex, interface.mac)
+
+
+@dataclass(frozen=True, slots=True)
+class Departed:
+    """A device that left this namespace with our XDP program on it.
+
+    ``nsid`` and ``new_ifindex`` say where it went, ``namespace`` what ``ip netns`` calls it,
+    each as far as the kernel told.
+    """
+
+    record: Record
+    mode: str
+    nsid: int | None = None
+    new_ifindex: int | None = None
+    namespace: str = ""
+
+    @property
+    def remedy(self) -> str:
+        """The command that takes our program off there."""
+        where = f"-n {self.namespace} " if self.namespace else ""
+        flag = {"generic": "xdpgeneric", "native": "xdpdrv"}.get(self.mode, "xdp")
+        return f"ip {where}link set dev {self.record.name} {flag} off"
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What the programs counted for frames that came in by one interface.
+
+    ``unwired``: dropped since there was no entry. ``silenced``: frames of the host itself
+    that were dropped on their way out of this interface.
+    """
+
+    frames: int = 0
+    bytes: int = 0
+    unwired: int = 0
+    silenced: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One look at the kernel. ``interfaces`` is keyed by ifindex, ``names`` leads there.
+
+    ``entries`` is the DEVMAP (ingress ifindex to egress ifindex), ``peers`` its twin for tc.
+    ``uses`` says what the host uses an interface for: all of it for one that is not ours yet,
+    addresses alone for one that is. ``foreign`` describes programs that are not ours by id.
+    """
+
+    interfaces: Mapping[int, Interface] = field(default_factory=dict)
+    names: Mapping[str, int] = field(default_factory=dict)
+    entries: Mapping[int, int] = field(default_factory=dict)
+    peers: Mapping[int, int] = field(default_factory=dict)
+    programs: Programs = field(default_factory=Programs)
+    records: Mapping[int, Record] = field(default_factory=dict)
+    uses: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    foreign: Mapping[int, str] = field(default_factory=dict)
+    departed: tuple[Departed, ...] = ()
+
+    def is_held(self, interface: Interface) -> bool:
+        """Whether we made this interface an end: recorded as ours, or running our programs."""
+        record = self.records.get(interface.ifindex)
+        return bool(record and record.is_of(interface)) or self.runs_ours(interface)
+
+    def runs_ours(self, interface: Interface) -> bool:
+        programs = {xdp.program for xdp in interface.xdp}
+        programs |= {filter_.program for filter_ in (*interface.ingress, *interface.egress)}
+        return not self.programs.ours.isdisjoint(programs)
+
+    def find(self, end: Endpoint) -> Interface | None:
+        index = self.names.get(end.name)
+        return None if index is None else self.interfaces.get(index)
+
+
+# --------------------------------------------------------------------------- outcome
+
+
+class State(StrEnum):
+    """The state of a link, as users see it."""
+
+    CONNECTED = "connected"
+    WAITING = "waiting"
+    DOWN = "down"
+    DISABLED = "disabled"
+    FAILED = "failed"
