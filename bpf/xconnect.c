@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * The data path of a cross-connect, for XDP and for tc.
+ *
+ * Everything is keyed by the ifindex a frame came in by:
+ *
+ *   hit      the frame leaves, byte for byte, by the interface that the map names;
+ *   miss     the frame is DROPPED (XDP_DROP, TC_ACT_SHOT) and counted as `unwired`;
+ *   unknown  an ingress that was never wired, or has no counters of its own, is a miss like
+ *            any other, counted in the element of ifindex 0, which is no interface's.
+ *
+ * The miss action is DROP and nothing else. PASS would hand the frame to the stack of a host
+ * that has to be invisible (it would answer ARP), ABORTED would fire a tracepoint per frame.
+ *
+ * Maps are named by number, here and in compiler.py, and not by bcc's macros: bcc knows no
+ * devmap_hash, would create the maps while compiling (so that compiling needs privileges), and
+ * would leave its own file descriptors in the code. Whoever loads the code puts its own in.
+ *
+ * A frame is what the kernel hands to the program: an offloaded 64 KB TCP segment is one frame.
+ */
+#include <linux/types.h>
+
+enum map {
+	ENTRIES = 1,  /* DEVMAP_HASH: ingress ifindex -> egress ifindex, for XDP */
+	PEERS = 2,    /* HASH: the same for tc, which cannot redirect by a devmap */
+	COUNTERS = 3, /* PERCPU_HASH: ingress ifindex -> struct counters */
+};
+
+#define MAP(number) ((void *)bpf_pseudo_fd(1, (number)))
+
+struct counters {
+	u64 frames;   /* handed on */
+	u64 bytes;    /* of those frames, with all fragments and the Ethernet header */
+	u64 unwired;  /* frames dropped since there was no entry */
+	u64 silenced; /* frames of this host, dropped on their way out */
+};
+
+/* From linux/pkt_cls.h. */
+#define TC_ACT_UNSPEC (-1)
+#define TC_ACT_SHOT   2
+
+#define __always_inline inline __attribute__((always_inline))
+
+static __always_inline void *find(void *map, u32 key)
+{
+	return bpf_map_lookup_elem_((uintptr_t)map, &key);
+}
+
+/* NULL only if somebody took element 0 away. */
+static __always_inline struct counters *counters_of(u32 ifindex)
+{
+	struct counters *counters = find(MAP(COUNTERS), ifindex);
+
+	return counters ? counters : find(MAP(COUNTERS), 0);
+}
+
+/*
+ * Per CPU and with softirqs off, so that no addition has to be atomic. No branch either: clang
+ * would join the two ways by computing the field's address, and pointer arithmetic of that kind
+ * is for CAP_PERFMON only, which nothing else here needs.
+ */
+static __always_inline void tally(u32 ifindex, bool wired, u64 bytes)
+{
+	struct counters *counters = counters_of(ifindex);
+
+	if (!counters)
+		return;
+	counters->frames += wired;
+	counters->bytes += wired * bytes;
+	counters->unwired += !wired;
+}
+
+/* A missing key returns the low two bits of the flags: XDP_DROP is asked for by name. */
+static __always_inline int forward(struct xdp_md *ctx, u64 bytes)
+{
+	u32 ingress = ctx->ingress_ifindex;
+	int verdict = bpf_redirect_map(MAP(ENTRIES), ingress, XDP_DROP);
+
+	tally(ingress, verdict == XDP_REDIRECT, bytes);
+	return verdict;
+}
+
+/*
+ * For kernels that know BPF_F_XDP_HAS_FRAGS (5.18). data_end ends the linear part there, so
+ * the length has to be asked for; the helper is as old as the flag.
+ */
+int xdp_frags(struct xdp_md *ctx)
+{
+	return forward(ctx, bpf_xdp_get_buff_len(ctx));
+}
+
+/* For older kernels. Subtracting packet pointers costs CAP_PERFMON at load time. */
+int xdp_linear(struct xdp_md *ctx)
+{
+	return forward(ctx, ctx->data_end - ctx->data);
+}
+
+/* clsact ingress, direct action. */
+int ingress(struct __sk_buff *skb)
+{
+	u32 *target = find(MAP(PEERS), skb->ifindex);
+
+	tally(skb->ifindex, target, skb->len);
+	return target ? bpf_redirect(*target, 0) : TC_ACT_SHOT;
+}
+
+/*
+ * clsact egress of a connected end, direct action: silence. Frames that XDP redirected do not
+ * come by here; those that `ingress` redirected do, and still carry the ifindex they came in
+ * by. A frame that this host made carries 0 there, one that it routes or bridges carries the
+ * interface it came in by, and neither is peered with this end.
+ */
+int silence(struct __sk_buff *skb)
+{
+	u32 *target = find(MAP(PEERS), skb->ingress_ifindex);
+	struct counters *counters;
+
+	if (target && *target == skb->ifindex)
+		return TC_ACT_UNSPEC; /* let the filters behind this one have their say */
+	counters = counters_of(skb->ifindex);
+	if (counters)
+		counters->silenced++;
+	return TC_ACT_SHOT;
+}
+
+/* What user space believes to be in ENTRIES, one after the other. */
+struct belief {
+	u32 ingress;
+	u32 egress;
+};
+
+#define MAX_BELIEFS 256
+
+/*
+ * Attached nowhere. User space runs it (BPF_PROG_RUN) on a made-up frame of beliefs and gets the
+ * number of those that hold: one system call in place of MAX_BELIEFS, since a devmap has no
+ * batch operations.
+ */
+int audit(struct xdp_md *ctx)
+{
+	struct belief *belief = (void *)(long)ctx->data;
+	void *end = (void *)(long)ctx->data_end;
+	int held = 0;
+
+	for (int i = 0; i < MAX_BELIEFS && (void *)(belief + 1) <= end; i++, belief++) {
+		u32 *egress = find(MAP(ENTRIES), belief->ingress);
+
+		held += egress && *egress == belief->egress;
+	}
+	return held;
+}

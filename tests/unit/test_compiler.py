@@ -1,0 +1,137 @@
+"""Compiled code as data: what is taken out, put in, written down, and trusted."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+
+from xconnectd import compiler
+from xconnectd.compiler import Code, code_for, compile_in_child, decode, encode, source_hash
+from xconnectd.errors import DataplaneError
+
+
+def instruction(opcode: int, registers: int = 0, immediate: int = 0) -> bytes:
+    return struct.pack("<BBhi", opcode, registers, 0, immediate)
+
+
+MOVE = instruction(0xB7, 0, 2)
+MAP_2 = instruction(0x18, 0x11, 2) + instruction(0)
+CONSTANT_2 = instruction(0x18, 0x01, 2) + instruction(0)
+NUMBERED = MOVE + MAP_2 + CONSTANT_2 + MAP_2
+CODE = {"ingress": Code.from_numbered(NUMBERED), "silence": Code(MOVE)}
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A copy of the sources, without code that may have been made from them."""
+    copy = tmp_path / "bpf"
+    shutil.copytree(
+        compiler.source_directory(), copy, ignore=shutil.ignore_patterns("xconnect.json")
+    )
+    return copy
+
+
+@pytest.fixture(autouse=True)
+def _no_ready_made_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(compiler.CODE_VARIABLE, raising=False)
+
+
+def test_only_map_references_become_relocations() -> None:
+    code = Code.from_numbered(NUMBERED)
+    assert code.relocations == ((1, "peers"), (5, "peers"))
+    bare = instruction(0x18, 0x11, 0) + instruction(0)
+    assert code.instructions == MOVE + bare + CONSTANT_2 + bare
+
+
+def test_binding_puts_descriptors_where_the_numbers_were() -> None:
+    code = Code.from_numbered(NUMBERED)
+    assert code.bound({"peers": 2, "entries": 77}) == NUMBERED
+    bound = instruction(0x18, 0x11, 70_000) + instruction(0)
+    assert code.bound({"peers": 70_000}) == MOVE + bound + CONSTANT_2 + bound
+
+
+def test_code_survives_being_written_down() -> None:
+    assert decode(encode(CODE, "abc"), "abc") == CODE
+
+
+def test_code_of_another_source_is_not_taken() -> None:
+    assert decode(encode(CODE, "abc"), "abd") is None
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"format": 1, "source": "abc"}'])
+def test_what_is_no_code_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"not compiled code|Expecting value"):
+        decode(text, "abc")
+
+
+def test_the_hash_covers_source_headers_and_their_names(directory: Path) -> None:
+    seen = {source_hash(directory)}
+    assert seen == {source_hash(compiler.source_directory())}
+    header = directory / "include/linux/types.h"
+    for change in (
+        lambda: (directory / "xconnect.c").write_text("/* other */"),
+        lambda: header.write_text("/* other */"),
+        lambda: header.rename(header.with_name("other.h")),
+        (directory / "include/new.h").touch,
+    ):
+        change()
+        seen.add(source_hash(directory))
+    assert len(seen) == 5
+
+
+def test_ready_made_code_saves_the_compiler(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler, "compile_in_child", lambda *_: pytest.fail("compiled"))
+    source = source_hash(directory)
+    (directory / "xconnect.json").write_text(encode(CODE, source))
+    assert code_for(directory, source) == CODE
+
+
+def test_a_variable_names_other_ready_made_code(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler, "compile_in_child", lambda *_: pytest.fail("compiled"))
+    monkeypatch.setenv(compiler.CODE_VARIABLE, str(tmp_path / "code"))
+    source = source_hash(directory)
+    (tmp_path / "code").write_text(encode(CODE, source))
+    assert code_for(directory, source) == CODE
+
+
+def test_ready_made_code_that_does_not_fit_is_compiled_anew(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler, "compile_in_child", lambda *_: {"fresh": Code(b"")})
+    (directory / "xconnect.json").write_text(encode(CODE, "of an older source"))
+    assert code_for(directory, source_hash(directory)).keys() == {"fresh"}
+
+
+def test_broken_ready_made_code_is_named(directory: Path) -> None:
+    path = directory / "xconnect.json"
+    path.write_text("half a fi")
+    with pytest.raises(DataplaneError, match=rf"code: {path}: Expecting value"):
+        code_for(directory, source_hash(directory))
+
+
+def test_missing_bcc_names_the_package(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bcc.py").write_text("raise ImportError('No module named bcc at all')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(DataplaneError, match="python3-bpfcc") as caught:
+        compile_in_child(directory, source_hash(directory))
+    assert "No module named bcc at all" in caught.value.log
+
+
+def test_a_child_that_dies_takes_its_last_words_along(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dying = "import os, sys; sys.stderr.write('out of breath'); sys.stderr.flush(); os._exit(7)"
+    (tmp_path / "bcc.py").write_text(dying)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(DataplaneError, match="compile: the compiler ended with 7") as caught:
+        compile_in_child(directory, source_hash(directory))
+    assert caught.value.log == "out of breath"

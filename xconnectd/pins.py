@@ -1,0 +1,115 @@
+"""The directory of pins in the BPF filesystem: what lies where, and that it is complete.
+
+    entries-<format>, peers-<format>, counters-<format>     maps, named by their format
+    programs-<hash>/xdp, ingress, egress, …                 one generation of programs
+    building-<hash>/                                        a generation half made
+
+A generation gets its name by one rename(2), so that a crash leaves nothing that could be taken
+for complete; what it leaves is swept up by the next build. A map is complete once pinned.
+
+Knows files only: what they hold is the business of ``dataplane``. Imports ``libbpf`` alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from xconnectd import libbpf
+
+BPFFS: Final = Path("/sys/fs/bpf")
+_PROGRAMS: Final = "programs-"
+_BUILDING: Final = "building-"
+
+
+class NoBpffsError(Exception):
+    """The path lies in no BPF filesystem, and none could be mounted."""
+
+
+class Pins:
+    """Pins below ``root``. Every method raises OSError as the kernel does."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def prepare(self) -> None:
+        """Makes the directory (mode 0700, as are those it makes on the way), clears leftovers.
+
+        Mounts /sys/fs/bpf if that is all that is missing. Raises NoBpffsError.
+        """
+        self._demand_bpffs()
+        for directory in (*reversed(self.root.parents), self.root):
+            if not directory.exists():
+                directory.mkdir(mode=0o700)
+        self.remove(self._named(_BUILDING))
+
+    def _demand_bpffs(self) -> None:
+        below = next(path for path in (self.root, *self.root.parents) if path.exists())
+        if libbpf.is_bpffs(below):
+            return
+        if self.root.is_relative_to(BPFFS) and BPFFS.exists():
+            with suppress(OSError):
+                libbpf.mount_bpffs(BPFFS)
+                return
+        raise NoBpffsError(str(self.root))
+
+    # ------------------------------------------------------------------ maps
+
+    def map(self, name: str, form: str) -> Path:
+        return self.root / f"{name}-{form}"
+
+    def other_maps(self, current: Mapping[str, str]) -> list[Path]:
+        """Pins of maps in any format but the current one of their name."""
+        keep = {self.map(name, form) for name, form in current.items()}
+        return [path for path in self._named() if path not in keep and not path.is_dir()]
+
+    # ------------------------------------------------------------------ programs
+
+    def generation(self, name: str) -> Path:
+        return self.root / f"{_PROGRAMS}{name}"
+
+    def generations(self) -> list[Path]:
+        return self._named(_PROGRAMS)
+
+    def _named(self, prefix: str = "") -> list[Path]:
+        """Not glob: that takes a directory that may not be read for an empty one."""
+        try:
+            return sorted(path for path in self.root.iterdir() if path.name.startswith(prefix))
+        except FileNotFoundError:
+            return []
+
+    def put_generation(self, name: str, programs: Mapping[str, int]) -> None:
+        """Pins all of them, or none under a name that counts."""
+        building = self.root / f"{_BUILDING}{name}"
+        building.mkdir(mode=0o700)
+        for role, fd in programs.items():
+            libbpf.pin(fd, building / role)
+        building.rename(self.generation(name))
+
+    def set_aside(self, generation: Path) -> None:
+        """Gives its name free and keeps its pins: its programs may still be attached."""
+        number = 1
+        while (other := generation.with_name(f"{generation.name}-{number}")).exists():
+            number += 1
+        generation.rename(other)
+
+    # ------------------------------------------------------------------ clean-up
+
+    def remove(self, paths: list[Path]) -> None:
+        for path in paths:
+            _remove(path)
+
+    def remove_all(self) -> None:
+        """Also the directory. Nothing there is no error."""
+        if self.root.exists():
+            _remove(self.root)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
