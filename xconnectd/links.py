@@ -1,0 +1,522 @@
+"""Network interfaces: look at them, attach and detach programs, change and put back settings.
+
+With ``netlink`` the only importer of pyroute2. It knows single interfaces of the caller's
+namespace, never links, plans or files; refusals of the kernel become ``LinkError`` here.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import fcntl
+import ipaddress
+import socket
+import struct
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from pyroute2.ethtool.ioctl import EthtoolError, IoctlEthtool, NotSupportedError
+from pyroute2.netlink import NLM_F_REQUEST, genlmsg
+from pyroute2.netlink.exceptions import NetlinkError as GenericNetlinkError
+from pyroute2.netlink.generic import GenericNetlinkSocket
+
+from xconnectd import netlink
+from xconnectd.errors import LinkError
+from xconnectd.model import Far, Filter, Interface, Mode, Setting, Xdp, XdpFeature
+from xconnectd.netlink import NetlinkError, Route, integer, text, walk, walk_all
+
+_IFF_UP: Final = 0x1
+_IFF_PROMISC: Final = 0x100
+_ARPHRD_ETHER: Final = 1
+_SKIP_STATS: Final = 8  # RTEXT_FILTER_SKIP_STATS: a third of the message nobody asks for
+
+# if_link.h
+_ADDRESS, _IFNAME, _MTU, _LINK, _MASTER = 1, 3, 4, 5, 10
+_LINKINFO, _AF_SPEC, _CARRIER, _LINK_NETNSID = 18, 26, 33, 37
+_XDP, _MAX_MTU, _PROP_LIST = 43, 51, 52
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND = 1, 2, 4
+_XDP_ATTACHED, _XDP_PROGRAM = 2, 4
+_XDP_MODES: Final = {5: "native", 6: "generic", 7: "hw"}  # IFLA_XDP_{DRV,SKB,HW}_PROG_ID
+_INET6_ADDR_GEN_MODE = 8
+_VXLAN_LINK = 3
+_NETNSA_NSID = 1
+_TUN_TYPES: Final = {1: "tun", 2: "tap"}
+_MACVLAN_MODES: Final = {1: "private", 2: "vepa", 4: "bridge", 8: "passthru", 16: "source"}
+
+_XDP_FLAGS: Final = {Mode.GENERIC: 2, Mode.NATIVE: 4}
+_XDP_IF_NOEXIST: Final = 1
+_XDP_REPLACE: Final = 16
+
+_CLSACT: Final = 0xFFFFFFF1
+_HANDLE: Final = 0xFFFF0000
+_HANDLE_BYTES: Final = struct.pack("=I", _HANDLE)
+_PARENTS: Final = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
+_PRIORITY: Final = 1
+_FILTER_HANDLE: Final = 1
+_ETH_P_ALL_INFO: Final = (_PRIORITY << 16) | socket.htons(3)
+_TCA_BPF_DIRECT_ACTION: Final = 1
+PROGRAM_NAME: Final = "xconnectd"
+
+_FEATURE_KINDS: Final = ("", "tun")
+_SIOCETHTOOL: Final = 0x8946
+_ETHTOOL_GDRVINFO: Final = 3
+
+
+_ALL_LINKS: Final = netlink.link_request(
+    netlink.RTM_GETLINK, netlink.DUMP, (("IFLA_EXT_MASK", _SKIP_STATS),)
+)
+
+
+@contextmanager
+def _border(interface: str, action: str) -> Iterator[None]:
+    """Everything the kernel refuses behind it leaves as a ``LinkError``."""
+    try:
+        yield
+    except OSError as error:
+        raise LinkError(interface, action, error.errno or 0, error.strerror or "") from error
+    except NotSupportedError as error:
+        raise LinkError(interface, action, errno.EOPNOTSUPP, str(error)) from error
+    except EthtoolError as error:
+        raise LinkError(interface, action, errno.EINVAL, str(error)) from error
+
+
+class Links:
+    """The interfaces of the network namespace it is made in."""
+
+    def __init__(self) -> None:
+        self._route = Route()
+
+    def close(self) -> None:
+        self._route.close()
+
+    # ---------------------------------------------------------------- looking
+
+    def by_name(self, name: str) -> Interface | None:
+        """The interface with this name or altname; None where there is none."""
+        attribute = "IFLA_IFNAME" if len(name.encode()) < 16 else "IFLA_ALT_IFNAME"
+        return self._read(_get(((attribute, name),)), None)
+
+    def by_index(self, ifindex: int) -> Interface | None:
+        return self._read(_get(()), ifindex)
+
+    def all(self) -> dict[int, Interface]:
+        """Every interface, in one dump, without tc filters and features (see ``complete``)."""
+        found = (_interface(message) for message in self._route.ask(_ALL_LINKS))
+        return {interface.ifindex: interface for interface in found}
+
+    def complete(self, interfaces: Iterable[Interface]) -> dict[int, Interface]:
+        """By ifindex, with what a link message does not tell: far end, tc, offloads."""
+        done = {each.ifindex: self._complete(each) for each in interfaces}
+        unsure = [each for each in done.values() if not _has_our_egress(each)]
+        qdiscs = self._qdiscs() if unsure else {}
+        for each in unsure:
+            done[each.ifindex] = replace(each, qdisc=qdiscs.get(each.ifindex, ""))
+        return done
+
+    def _complete(self, interface: Interface) -> Interface:
+        is_nic = not interface.kind
+        return replace(
+            interface,
+            far=self._far(interface.far),
+            qdisc="clsact",
+            ingress=self._filters(interface.ifindex, "ingress"),
+            egress=self._filters(interface.ifindex, "egress"),
+            features=self._features(interface),
+            xdp_features=self.xdp_features(interface.ifindex) if is_nic else None,
+            driver=self._driver(interface.name) if is_nic else "",
+        )
+
+    def _read(self, request: bytes, ifindex: int | None) -> Interface | None:
+        try:
+            (message,) = self._route.ask(request, ifindex)
+        except NetlinkError as error:
+            if error.errno in (errno.ENODEV, errno.EINVAL, errno.ENOENT):
+                return None
+            raise
+        return _interface(message)
+
+    def _far(self, far: Far | None) -> Far | None:
+        """The far end of a veth, also in a namespace that only has an id here."""
+        if far is None:
+            return None
+        return self._far_at(far.ifindex, far.nsid) or far
+
+    def _far_at(self, ifindex: int, nsid: int | None) -> Far | None:
+        device = self.at(ifindex, nsid)
+        if device is None:
+            return None
+        return Far(ifindex, nsid, device.name, device.mtu, device.up)
+
+    def at(self, ifindex: int, nsid: int | None) -> Interface | None:
+        """The interface of another namespace, looked at from here (never entered)."""
+        attributes = () if nsid is None else (("IFLA_IF_NETNSID", nsid),)
+        try:
+            return self._read(_get(attributes), ifindex)
+        except NetlinkError:  # its namespace is gone, or may not be looked into
+            return None
+
+    def _qdiscs(self) -> dict[int, str]:
+        """By ifindex the qdisc at ``ffff:`` (clsact or ingress), where there is one.
+
+        A dump: asking for a single one makes the kernel tell everybody but the one who asked
+        (qdisc_notify), and an egress filter added below ``ingress`` would land on ingress.
+        """
+        request = netlink.tc_request(netlink.RTM_GETQDISC, netlink.DUMP)
+        return {
+            struct.unpack_from("=i", message, 20)[0]: text(walk(message, 36)[1])
+            for message in self._route.ask(request)
+            if _HANDLE_BYTES == message[24:28]
+        }
+
+    def elsewhere(self) -> Iterator[tuple[int, Interface]]:
+        """The interfaces of every other namespace that has an id here, each with that id."""
+        for message in self._route.ask(netlink.nsid_request(netlink.DUMP)):
+            nsid = integer(walk(message, 20)[_NETNSA_NSID]) or 0
+            request = netlink.link_request(
+                netlink.RTM_GETLINK,
+                netlink.DUMP,
+                (("IFLA_IF_NETNSID", nsid), ("IFLA_EXT_MASK", _SKIP_STATS)),
+            )
+            try:
+                answer = self._route.ask(request)
+            except NetlinkError:  # gone meanwhile, or not to be looked into
+                continue
+            yield from ((nsid, _interface(each)) for each in answer)
+
+    def namespace_name(self, nsid: int) -> str:
+        """What ``ip netns`` calls a namespace; empty where it has no such name."""
+        for path in Path("/run/netns").glob("*"):
+            with suppress(OSError), path.open() as file:
+                request = netlink.nsid_request(netlink.GET, (("NETNSA_FD", file.fileno()),))
+                (answer,) = self._route.ask(request)
+                if integer(walk(answer, 20).get(_NETNSA_NSID)) == nsid:
+                    return path.name
+        return ""
+
+    def _filters(self, ifindex: int, direction: str) -> tuple[Filter, ...]:
+        request = netlink.tc_request(
+            netlink.RTM_GETTFILTER, netlink.DUMP, parent=_PARENTS[direction]
+        )
+        found = (_filter(message) for message in self._route.ask(request, ifindex))
+        return tuple(each for each in found if each.handle)
+
+    def _features(self, interface: Interface) -> frozenset[str]:
+        if interface.kind not in _FEATURE_KINDS:
+            return frozenset()
+        try:
+            features = IoctlEthtool(interface.name).get_features()
+        except (EthtoolError, OSError):  # gone meanwhile, or a device without ethtool
+            return frozenset()
+        return frozenset(
+            name
+            for name in features.keys()  # noqa: SIM118 (no mapping)
+            if features.is_active(name) and features.is_available(name)
+        )
+
+    def _driver(self, name: str) -> str:
+        """The driver's name as ``ethtool -i`` prints it; empty where there is none."""
+        info = array.array("B", struct.pack("=I192x", _ETHTOOL_GDRVINFO))
+        request = struct.pack("@16sP16x", name.encode(), info.buffer_info()[0])
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            try:
+                fcntl.ioctl(control, _SIOCETHTOOL, request)
+            except OSError:
+                return ""
+        return text(info.tobytes()[4:36].split(b"\0")[0])
+
+    def xdp_features(self, ifindex: int) -> XdpFeature | None:
+        """What the driver says it can do; None before kernel 6.3, which has no netdev family."""
+        return self._netdev.features(ifindex) if self._netdev else None
+
+    @cached_property
+    def _netdev(self) -> _Netdev | None:
+        try:
+            return _Netdev()
+        except (GenericNetlinkError, OSError):
+            return None
+
+    # ---------------------------------------------------------------- what the host uses
+
+    def uses(self, interfaces: Iterable[Interface]) -> dict[int, tuple[str, ...]]:
+        """By ifindex what the host uses each for, in words: addresses, routes, devices on top."""
+        indexes = [interface.ifindex for interface in interfaces]
+        stacked = self._stacked_on(indexes)
+        return {
+            ifindex: (*self.addresses(ifindex), *self._routes(ifindex), *stacked[ifindex])
+            for ifindex in indexes
+        }
+
+    def addresses(self, ifindex: int) -> tuple[str, ...]:
+        """Its addresses but for link-local ones, in words."""
+        found = []
+        for message in self._route.ask(netlink.address_request(), ifindex):
+            attributes = walk(message, 24)
+            raw = attributes.get(2) or attributes.get(1)  # IFA_LOCAL, IFA_ADDRESS
+            if raw and not (address := ipaddress.ip_address(raw)).is_link_local:
+                found.append(f"it carries {address}/{message[17]}")
+        return tuple(found)
+
+    def _routes(self, ifindex: int) -> Iterator[str]:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for message in self._route.ask(netlink.route_request(family, ifindex)):
+                protocol, kind = message[21], message[23]
+                if protocol != 2 and kind == 1:  # RTPROT_KERNEL comes with an address; RTN_UNICAST
+                    yield _route_in_words(family, message)
+
+    def _stacked_on(self, indexes: Collection[int]) -> dict[int, list[str]]:
+        """The devices that stand on these: VLANs, macvlans, tunnels and their like.
+
+        The kernel has no question for it, so this is one dump. It is on the path of a rewire:
+        the raw bytes of each message are searched before any is walked.
+        """
+        found: dict[int, list[str]] = {ifindex: [] for ifindex in indexes}
+        needles = [struct.pack("=I", ifindex) for ifindex in indexes]
+        for message in self._route.ask(_ALL_LINKS) if indexes else ():
+            if any(needle in message for needle in needles):
+                name, lowers = _standing(message)
+                for ifindex in lowers & found.keys():
+                    found[ifindex].append(f"{name} stands on it")
+        return found
+
+    # ---------------------------------------------------------------- changing
+
+    def attach(self, interface: Interface, mode: Mode, fd: int, replacing: int | None) -> None:
+        """Puts an XDP program on; with ``replacing`` only over that very program's fd.
+
+        Raises:
+            LinkError: refused, also when somebody else's program is there meanwhile.
+        """
+        guard = _XDP_IF_NOEXIST if replacing is None else _XDP_REPLACE
+        self._xdp(interface, f"attach {mode} XDP", fd, _XDP_FLAGS[mode] | guard, replacing)
+
+    def detach(self, interface: Interface, mode: str, fd: int | None) -> None:
+        """Takes an XDP program off; with ``fd`` only if it is that very program."""
+        flags = _XDP_FLAGS[Mode(mode)] | (0 if fd is None else _XDP_REPLACE)
+        self._xdp(interface, f"detach {mode} XDP", -1, flags, fd)
+
+    def _xdp(
+        self, interface: Interface, action: str, fd: int, flags: int, expected: int | None
+    ) -> None:
+        nest: tuple[Any, ...] = (("IFLA_XDP_FD", fd), ("IFLA_XDP_FLAGS", flags))
+        if expected is not None:
+            nest += (("IFLA_XDP_EXPECTED_FD", expected),)
+        self._set(interface, action, (("IFLA_XDP", nest),))
+
+    def change(self, interface: Interface, setting: str, value: int) -> None:
+        """Gives a setting (a ``Setting`` or ``feature:NAME``) a value.
+
+        Raises:
+            LinkError: refused.
+        """
+        action = f"set {setting} {value}"
+        match setting:
+            case Setting.MTU:
+                self._set(interface, action, (("IFLA_MTU", value),))
+            case Setting.ADDR_GEN_MODE:
+                mode = (("AF_INET6", (("IFLA_INET6_ADDR_GEN_MODE", value),)),)
+                self._set(interface, action, (("IFLA_AF_SPEC", mode),))
+            case Setting.UP:
+                self._flag(interface, action, _IFF_UP, value)
+            case Setting.PROMISCUOUS:
+                self._flag(interface, action, _IFF_PROMISC, value)
+            case Setting.CLSACT:
+                self._clsact(interface, value)
+            case _:
+                self._feature(interface, setting.partition(":")[2], bool(value))
+
+    def _set(self, interface: Interface, action: str, attributes: tuple[Any, ...]) -> None:
+        request = netlink.link_request(netlink.RTM_SETLINK, netlink.DO, attributes)
+        with _border(interface.name, action):
+            self._route.ask(request, interface.ifindex)
+
+    def _flag(self, interface: Interface, action: str, flag: int, value: int) -> None:
+        request = netlink.link_request(
+            netlink.RTM_SETLINK, netlink.DO, flags=flag if value else 0, change=flag
+        )
+        with _border(interface.name, action):
+            self._route.ask(request, interface.ifindex)
+
+    def _clsact(self, interface: Interface, present: int) -> None:
+        request = netlink.tc_request(
+            netlink.RTM_NEWQDISC if present else netlink.RTM_DELQDISC,
+            netlink.CREATE if present else netlink.DO,
+            (("TCA_KIND", "clsact"),),
+            handle=_HANDLE,
+            parent=_CLSACT,
+        )
+        with _border(interface.name, "add clsact" if present else "delete clsact"):
+            self._route.ask(request, interface.ifindex)
+
+    def _feature(self, interface: Interface, name: str, value: bool) -> None:
+        with _border(interface.name, f"set {name} {'on' if value else 'off'}"):
+            ethtool = IoctlEthtool(interface.name)
+            features = ethtool.get_features()
+            features.set_value(name, value)
+            ethtool.set_features(features)
+
+    def add_filter(self, interface: Interface, direction: str, fd: int) -> None:
+        """Adds our program to clsact, or replaces the one that stands in our own place."""
+        options = (
+            ("TCA_BPF_FD", fd),
+            ("TCA_BPF_NAME", PROGRAM_NAME),
+            ("TCA_BPF_FLAGS", _TCA_BPF_DIRECT_ACTION),
+        )
+        request = netlink.tc_request(
+            netlink.RTM_NEWTFILTER,
+            netlink.REPLACE,
+            (("TCA_KIND", "bpf"), ("TCA_OPTIONS", options)),
+            handle=_FILTER_HANDLE,
+            parent=_PARENTS[direction],
+            info=_ETH_P_ALL_INFO,
+        )
+        with _border(interface.name, f"add the tc {direction} filter"):
+            self._route.ask(request, interface.ifindex)
+
+    def delete_filter(self, interface: Interface, direction: str, filter_: Filter) -> None:
+        request = netlink.tc_request(
+            netlink.RTM_DELTFILTER,
+            netlink.DO,
+            (("TCA_KIND", filter_.kind),),
+            handle=filter_.handle,
+            parent=_PARENTS[direction],
+            info=(filter_.priority << 16) | socket.htons(3),
+        )
+        with _border(interface.name, f"delete the tc {direction} filter"):
+            self._route.ask(request, interface.ifindex)
+
+
+# --------------------------------------------------------------------------- reading messages
+
+
+def _get(attributes: tuple[Any, ...]) -> bytes:
+    return netlink.link_request(
+        netlink.RTM_GETLINK, netlink.GET, (*attributes, ("IFLA_EXT_MASK", _SKIP_STATS))
+    )
+
+
+def _interface(message: bytes) -> Interface:
+    _family, hardware, ifindex, flags = struct.unpack_from("=BxHiI", message, 16)
+    attributes = walk(message, 32)
+    info = walk(attributes.get(_LINKINFO, b""), 0)
+    kind = text(info.get(_INFO_KIND, b""))
+    return Interface(
+        ifindex=ifindex,
+        name=text(attributes[_IFNAME]),
+        altnames=tuple(text(value) for _, value in walk_all(attributes.get(_PROP_LIST, b""), 0)),
+        kind=kind,
+        variant=_variant(kind, walk(info.get(_INFO_DATA, b""), 0)),
+        ethernet=hardware == _ARPHRD_ETHER,
+        mac=attributes.get(_ADDRESS, b"").hex(":"),
+        up=bool(flags & _IFF_UP),
+        carrier=integer(attributes.get(_CARRIER)) == 1,
+        promiscuous=bool(flags & _IFF_PROMISC),
+        mtu=integer(attributes.get(_MTU)) or 0,
+        max_mtu=integer(attributes.get(_MAX_MTU)) or 0,
+        addr_gen_mode=_addr_gen_mode(attributes.get(_AF_SPEC, b"")),
+        master=integer(attributes.get(_MASTER)) or 0,
+        master_kind=text(info.get(_INFO_SLAVE_KIND, b"")),
+        far=_far_end(kind, attributes),
+        xdp=_xdp_programs(attributes.get(_XDP, b"")),
+    )
+
+
+def _has_our_egress(interface: Interface) -> bool:
+    return any(filter_.name == PROGRAM_NAME for filter_ in interface.egress)
+
+
+def _variant(kind: str, data: dict[int, bytes]) -> str:
+    value = integer(data.get(1)) or 0  # IFLA_TUN_OWNER and IFLA_MACVLAN_MODE share a number
+    if kind == "tun":
+        return _TUN_TYPES.get(integer(data.get(3)) or 0, "")  # IFLA_TUN_TYPE
+    return _MACVLAN_MODES.get(value, "") if kind == "macvlan" else ""
+
+
+def _addr_gen_mode(af_spec: bytes) -> int | None:
+    return integer(walk(walk(af_spec, 0).get(socket.AF_INET6, b""), 0).get(_INET6_ADDR_GEN_MODE))
+
+
+def _far_end(kind: str, attributes: dict[int, bytes]) -> Far | None:
+    if kind != "veth" or _LINK not in attributes:
+        return None
+    return Far(integer(attributes[_LINK]) or 0, integer(attributes.get(_LINK_NETNSID)))
+
+
+def _xdp_programs(value: bytes) -> tuple[Xdp, ...]:
+    nest = walk(value, 0)
+    return tuple(
+        Xdp(mode, integer(nest[number]) or 0)
+        for number, mode in _XDP_MODES.items()
+        if number in nest
+    )
+
+
+def _standing(message: bytes) -> tuple[str, set[int]]:
+    """A device's name and the ifindexes of this namespace that it stands on."""
+    attributes = walk(message, 32)
+    info = walk(attributes.get(_LINKINFO, b""), 0)
+    kind = text(info.get(_INFO_KIND, b""))
+    lowers = set()
+    if kind != "veth" and _LINK_NETNSID not in attributes:  # a veth's IFLA_LINK is its far end
+        lowers.add(integer(attributes.get(_LINK)) or 0)
+    if kind == "vxlan":
+        lowers.add(integer(walk(info.get(_INFO_DATA, b""), 0).get(_VXLAN_LINK)) or 0)
+    return text(attributes[_IFNAME]), lowers - {struct.unpack_from("=i", message, 20)[0]}
+
+
+def _filter(message: bytes) -> Filter:
+    handle, _parent, info = struct.unpack_from("=III", message, 24)
+    attributes = walk(message, 36)
+    options = walk(attributes.get(2, b""), 0)
+    return Filter(
+        kind=text(attributes.get(1, b"")),
+        priority=info >> 16,
+        handle=handle,
+        program=integer(options.get(11)) or 0,  # TCA_BPF_ID
+        name=text(options.get(7, b"")),  # TCA_BPF_NAME
+    )
+
+
+def _route_in_words(family: int, message: bytes) -> str:
+    destination = walk(message, 28).get(1)  # RTA_DST
+    if destination is None:
+        return "the default route leads over it" if not message[17] else "a route leads over it"
+    return f"the route to {ipaddress.ip_address(destination)}/{message[17]} leads over it"
+
+
+# --------------------------------------------------------------------------- netdev family
+
+
+class _DevMessage(genlmsg):  # type: ignore[misc]
+    prefix = "NETDEV_A_DEV_"
+    nla_map = (
+        ("NETDEV_A_DEV_PAD_0", "none"),
+        ("NETDEV_A_DEV_IFINDEX", "uint32"),
+        ("NETDEV_A_DEV_PAD", "none"),
+        ("NETDEV_A_DEV_XDP_FEATURES", "uint64"),
+        ("NETDEV_A_DEV_XDP_ZC_MAX_SEGS", "uint32"),
+    )
+
+
+class _Netdev:
+    """The generic netlink family ``netdev`` (kernel 6.3)."""
+
+    def __init__(self) -> None:
+        self._socket = GenericNetlinkSocket()
+        self._socket.bind("netdev", _DevMessage)
+
+    def features(self, ifindex: int) -> XdpFeature | None:
+        message = _DevMessage()
+        message["cmd"] = 1  # NETDEV_CMD_DEV_GET
+        message["version"] = 1
+        message["attrs"] = [("NETDEV_A_DEV_IFINDEX", ifindex)]
+        try:
+            answer = self._socket.nlm_request(
+                message, msg_type=self._socket.prid, msg_flags=NLM_F_REQUEST
+            )
+        except GenericNetlinkError:
+            return None
+        return XdpFeature(tuple(answer)[0].get_attr("NETDEV_A_DEV_XDP_FEATURES"))
