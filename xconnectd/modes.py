@@ -1,0 +1,189 @@
+"""Which mode carries a pair, why, and what each end must be set to for it. Pure.
+
+The facts behind the rules: a generic redirect hands the frame to the target's driver as it
+is, so the target must take unfinished checksums and uncut segments, and an MTU large enough
+for a whole GSO packet. A tc redirect goes through the stack's transmit path, which finishes
+both for any target. A native redirect needs drivers that made for it at both ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from xconnectd.model import FEATURE_PREFIX, Interface, Link, Mode, Setting, XdpFeature
+
+HEADROOM: Final = 65535
+"""MTU in bytes that lets a whole GSO packet through a generic redirect (veth's maximum)."""
+
+_ENOUGH_HEADROOM: Final = 65521  # tap's maximum
+
+_TAP_OFFLOADS: Final = {
+    "tx-checksum-ip-generic": "tx checksum offload",
+    "tx-tcp-segmentation": "TCP segmentation offload",
+    "tx-tcp6-segmentation": "TCP segmentation offload for IPv6",
+}
+_TAP_UDP_OFFLOAD: Final = "tx-udp-segmentation"
+
+_NATIVE: Final = XdpFeature.BASIC | XdpFeature.REDIRECT | XdpFeature.NDO_XMIT
+_NATIVE_DRIVERS: Final = frozenset(
+    ("virtio_net", "mlx4_en", "mlx5_core", "i40e", "ice", "ixgbe", "bnxt_en", "nfp", "sfc", "ena")
+)
+"""Drivers with native XDP and ndo_xdp_xmit on kernels that cannot be asked (before 6.3)."""
+
+_ADDR_GEN_NONE: Final = 1  # IN6_ADDR_GEN_MODE_NONE
+_STRIPPING: Final = (
+    *("rx-vlan-hw-parse", "rx-vlan-stag-hw-parse", "rx-vlan-filter", "rx-vlan-stag-filter"),
+    *("rx-lro", "rx-gro-hw"),
+)
+_STRIPPING_IN_TC: Final = ("rx-vlan-filter", "rx-vlan-stag-filter", "rx-lro")
+
+_FAR_READY: Final = "ethtool -K {far} gro on tx off txvlan off tx-vlan-stag-hw-insert off"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The mode of a pair and why; ``refusal`` says why there is none."""
+
+    mode: Mode
+    reason: str
+    refusal: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+def choose(link: Link, a: Interface, b: Interface) -> Choice:
+    ends = (a,) if a.ifindex == b.ifindex else (a, b)
+    for end in ends:
+        if refusal := impossible(end):
+            return Choice(Mode.AUTO, "", refusal)
+    match link.mode:
+        case Mode.NATIVE:
+            return _native_on_request(ends)
+        case Mode.GENERIC:
+            lacks = tuple(filter(None, map(_lacks_for_generic, ends)))
+            return Choice(Mode.GENERIC, "asked for in the file", warnings=lacks)
+        case Mode.TC:
+            return Choice(Mode.TC, "asked for in the file")
+        case Mode.AUTO:
+            return _automatic(ends)
+
+
+def impossible(end: Interface) -> str:
+    """Why no mode makes a wire of this interface; empty when one does."""
+    if end.kind in ("macvtap", "ipvtap"):
+        return (
+            f"{end.name} is a {end.kind}: its frames go to its file descriptor past every hook;"
+            " use a tap, or a macvlan in passthru mode"
+        )
+    if not end.ethernet:
+        what = "a tun device" if end.kind == "tun" else "not an Ethernet interface"
+        return f"{end.name} is {what}: there are no Ethernet frames to carry"
+    return ""
+
+
+def _automatic(ends: tuple[Interface, ...]) -> Choice:
+    if all(_is_nic(end) for end in ends):
+        lacks = next(filter(None, map(_lacks_for_native, ends)), "")
+        if not lacks:
+            return Choice(Mode.NATIVE, "NICs that take redirected frames at both ends")
+        return Choice(Mode.TC, lacks)
+    lacks = next(filter(None, map(_lacks_for_generic, ends)), "")
+    if lacks:
+        return Choice(Mode.TC, lacks)
+    kinds = " and ".join(sorted({_kind(end) for end in ends}))
+    return Choice(Mode.GENERIC, f"{kinds}: takes whole GSO packets and unfinished checksums")
+
+
+def _native_on_request(ends: tuple[Interface, ...]) -> Choice:
+    for end in ends:
+        if end.kind == "veth" and (refusal := _far_end_unready(end)):
+            return Choice(Mode.NATIVE, "", refusal)
+        if end.kind != "veth" and (lacks := _lacks_for_native(end)):
+            return Choice(Mode.NATIVE, "", lacks)
+    warnings = tuple(filter(None, map(_native_warning, ends)))
+    return Choice(Mode.NATIVE, "asked for in the file", warnings=warnings)
+
+
+def _far_end_unready(end: Interface) -> str:
+    """A veth takes native redirects only while its far end polls (GRO, or native XDP there)."""
+    if end.xdp_features is not None and XdpFeature.NDO_XMIT in end.xdp_features:
+        return ""
+    return (
+        f"{end.name}: its far end does not take native redirects, every frame would be lost;"
+        f" run where it lives: {_FAR_READY.format(far=_far_name(end))}"
+    )
+
+
+def _native_warning(end: Interface) -> str:
+    if end.kind == "veth":
+        return (
+            f"{end.name}: native XDP passes neither unfinished checksums nor offloaded VLAN tags"
+            f" of its far end; it needs there: {_FAR_READY.format(far=_far_name(end))}"
+        )
+    if end.kind == "tun":
+        return f"{end.name}: native XDP on a tap loses its reader's unfinished checksums"
+    return ""
+
+
+def _lacks_for_native(end: Interface) -> str:
+    if end.xdp_features is None:
+        capable = end.driver in _NATIVE_DRIVERS or end.kind == "tun"
+    else:
+        capable = end.xdp_features & _NATIVE == _NATIVE
+    if capable:
+        return ""
+    what = f"driver {end.driver}" if end.driver else _kind(end)
+    return f"{end.name}: {what} has no native XDP that takes redirected frames"
+
+
+def _lacks_for_generic(end: Interface) -> str:
+    """Why a generic redirect into this end would lose frames; empty when it would not."""
+    if end.kind != "veth" and _kind(end) != "tap":
+        return f"{end.name}: a {_kind(end)} takes neither GSO packets nor unfinished checksums"
+    if headroom(end) < _ENOUGH_HEADROOM:
+        return (
+            f"{end.name}: its MTU cannot go above {headroom(end)}, whole GSO packets do not fit"
+            " (its far end runs a native XDP program?)"
+        )
+    return _tap_lacks(end) if end.kind == "tun" else ""
+
+
+def _tap_lacks(end: Interface) -> str:
+    for feature, words in _TAP_OFFLOADS.items():
+        if feature not in end.features:
+            return f"{end.name}: its reader has no {words}"
+    if _TAP_UDP_OFFLOAD not in end.features:
+        return f"{end.name}: its reader has no UDP segmentation offload"
+    return ""
+
+
+def headroom(end: Interface) -> int:
+    """The largest MTU in bytes that this interface can be given, up to what GSO needs."""
+    return min(HEADROOM, end.max_mtu or HEADROOM)
+
+
+def settings(end: Interface, mode: Mode) -> Mapping[str, int]:
+    """What an end is set to while its link stands, admin state aside."""
+    wanted: dict[str, int] = {Setting.CLSACT: 1}
+    if end.addr_gen_mode is not None:
+        wanted[Setting.ADDR_GEN_MODE] = _ADDR_GEN_NONE
+    if mode is Mode.GENERIC and end.kind in ("veth", "tun"):
+        wanted[Setting.MTU] = headroom(end)
+    if _is_nic(end):
+        wanted[Setting.PROMISCUOUS] = 1
+        stripping = _STRIPPING if mode is Mode.NATIVE else _STRIPPING_IN_TC
+        wanted |= {FEATURE_PREFIX + name: 0 for name in stripping}
+    return wanted
+
+
+def _is_nic(end: Interface) -> bool:
+    return not end.kind
+
+
+def _kind(end: Interface) -> str:
+    return end.variant if end.kind == "tun" else end.kind or "NIC"
+
+
+def _far_name(end: Interface) -> str:
+    return end.far.name if end.far and end.far.name else f"the far end of {end.name}"
