@@ -1,0 +1,156 @@
+"""The parts put together, for the daemon, for the Python API and for commands that only look."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from xconnectd.dataplane import Dataplane, describe
+from xconnectd.errors import DataplaneError
+from xconnectd.instance import Instance
+from xconnectd.ledger import Ledger, namespace_cookie
+from xconnectd.links import Links
+from xconnectd.log import Event, Logger, logger
+from xconnectd.model import Counters, Programs
+from xconnectd.reconcile import Reconciler
+
+_PINS: Final = Path("/sys/fs/bpf/xconnectd")
+
+
+class Engine:
+    """Everything that works on this network namespace. A context manager.
+
+    Attributes:
+        reconciler: looks, plans and applies.
+        ledger: what was found, on disk.
+        instance: the hold on the namespace; None for one that only looks.
+    """
+
+    def __init__(
+        self,
+        dataplane: Dataplane | None,
+        ledger: Ledger,
+        instance: Instance | None,
+        log: Logger,
+    ) -> None:
+        self._stack = ExitStack()
+        links = Links()
+        self._stack.callback(links.close)
+        if dataplane:
+            self._stack.callback(dataplane.close)
+        if instance:
+            self._stack.callback(instance.close)
+        self._dataplane = dataplane
+        self.instance = instance
+        self.ledger = ledger
+        self.reconciler = Reconciler(links, dataplane or _NoDataplane(), ledger, log, describe)
+
+    @classmethod
+    def take(cls, log: Logger | None = None) -> Self:
+        """Takes hold of the namespace, and loads the programs or adopts those that are there.
+
+        Raises:
+            BusyError: a daemon holds it.
+            DataplaneError, PrivilegeError: the BPF part cannot be loaded.
+            OSError: the state directory cannot be used.
+        """
+        log = log or logger()
+        instance = Instance()
+        try:
+            ledger = Ledger()
+            dataplane = Dataplane.open(_pins())
+            ledger.know_programs(dataplane.programs.ours)
+        except BaseException:
+            instance.close()
+            raise
+        event = Event.PROGRAM_ADOPTED if dataplane.adopted else Event.PROGRAM_LOADED
+        log.info(event, program=dataplane.programs.xdp, pins=str(_pins()))
+        return cls(dataplane, ledger, instance, log)
+
+    @classmethod
+    def take_what_is_there(cls, log: Logger | None = None) -> Self:
+        """As ``take``, but loads nothing: for letting go of what an earlier daemon left."""
+        instance = Instance()
+        try:
+            return cls(_open_if_there(), Ledger(), instance, log or logger())
+        except BaseException:
+            instance.close()
+            raise
+
+    @classmethod
+    def watch(cls, log: Logger | None = None) -> Self:
+        """Only looks: at what is pinned, or at a kernel without anything of ours.
+
+        Raises:
+            PrivilegeError: the maps may not be read.
+        """
+        return cls(_open_if_there(), Ledger(), None, log or logger())
+
+    def counters(self) -> Mapping[int, Counters]:
+        return self._dataplane.all_counters() if self._dataplane else {}
+
+    def remove(self) -> None:
+        """Takes the pins and the records away, after every end was let go."""
+        if self._dataplane:
+            self._dataplane.remove()
+        self.ledger.remove()
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _pins() -> Path:
+    return Path(os.environ.get("XCONNECTD_PINS", _PINS)) / namespace_cookie()
+
+
+def _open_if_there() -> Dataplane | None:
+    if not _pins().exists():
+        return None
+    try:
+        return Dataplane.open(_pins(), build=False)
+    except DataplaneError:
+        return None
+
+
+class _NoDataplane:
+    """A kernel in which nothing of ours is loaded: nothing to read, nothing to write to."""
+
+    programs = Programs()
+    xdp_fd = ingress_fd = egress_fd = -1
+
+    def entry(self, key: int) -> None:
+        return None
+
+    peer = entry
+    fd_of = entry
+
+    def entries(self) -> dict[int, int]:
+        return {}
+
+    peers = entries
+
+    def holds(self, wanted: Mapping[int, int]) -> bool:
+        return not wanted
+
+    def _refuse(self, *_: int) -> None:
+        raise DataplaneError("open", "nothing is loaded")
+
+    point = unpoint = steer = unsteer = count = uncount = _refuse
+
+    def retire(self) -> None:
+        return

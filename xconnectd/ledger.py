@@ -1,0 +1,176 @@
+"""What must outlive the daemon and cannot be read from the kernel: how things were found.
+
+One small file per interface we hold, so that a change of one link writes one file; besides,
+the ids of our programs (lost pins must not make them foreign), the devices that left with one
+of them, and why links failed. All of it is void after a reboot, which the boot id shows: the
+directory may survive one inside a container.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from xconnectd.model import Change, Departed, Record
+
+_SO_NETNS_COOKIE: Final = 71
+_DEFAULT: Final = Path("/run/xconnectd")
+
+
+def namespace_cookie() -> str:
+    """What tells this network namespace from all others until the next boot.
+
+    The inode number of a namespace is used again at once, its cookie is not (kernel 5.12;
+    before that there is only the inode).
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        try:
+            raw = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        except OSError:
+            return f"inode-{os.stat('/proc/self/ns/net').st_ino}"
+    return str(int.from_bytes(raw, "little"))
+
+
+def state_directory() -> Path:
+    return Path(os.environ.get("XCONNECTD_STATE_DIR", _DEFAULT))
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a link failed and when it is tried again (seconds since the epoch)."""
+
+    reason: str
+    retry: float
+
+
+class Ledger:
+    """The records of one network namespace, below ``directory``/cookie.
+
+    Raises:
+        OSError: the directory cannot be read or written (from every method that does).
+    """
+
+    def __init__(self, directory: Path | None = None, cookie: str | None = None) -> None:
+        self.path = (directory or state_directory()) / (cookie or namespace_cookie())
+        self._ends = self.path / "ends"
+        if not self._is_of_this_boot():
+            self._discard()
+        self._records = {record.ifindex: record for record in self._read_records()}
+        self._departed = tuple(self._read_departed())
+
+    # ---- records
+
+    def records(self) -> Mapping[int, Record]:
+        """By ifindex. Read once: this process alone writes while it holds the namespace."""
+        return self._records
+
+    def hold(self, record: Record) -> None:
+        self._write(self._ends / str(record.ifindex), asdict(record))
+        self._records[record.ifindex] = record
+
+    def forget(self, ifindex: int) -> None:
+        (self._ends / str(ifindex)).unlink(missing_ok=True)
+        self._records.pop(ifindex, None)
+
+    # ---- programs, departed devices, failures
+
+    def programs(self) -> frozenset[int]:
+        return frozenset(self._read(self.path / "programs") or ())
+
+    def know_programs(self, ids: frozenset[int]) -> None:
+        if not ids <= self.programs():
+            self._write(self.path / "programs", sorted(self.programs() | ids))
+
+    def departed(self) -> tuple[Departed, ...]:
+        return self._departed
+
+    def set_departed(self, departed: tuple[Departed, ...]) -> None:
+        if departed != self._departed:
+            self._write(self.path / "departed", [asdict(each) for each in departed])
+            self._departed = departed
+
+    def config(self) -> Path | None:
+        """The file that the last daemon here was started with."""
+        path = self._read(self.path / "config")
+        return Path(path) if path else None
+
+    def set_config(self, path: Path) -> None:
+        self._write(self.path / "config", str(path.absolute()))
+
+    def failures(self) -> dict[str, Failure]:
+        stored = self._read(self.path / "failures") or {}
+        return {link: Failure(**data) for link, data in stored.items()}
+
+    def set_failures(self, failures: Mapping[str, Failure]) -> None:
+        if failures != self.failures():
+            self._write(
+                self.path / "failures", {link: asdict(each) for link, each in failures.items()}
+            )
+
+    def _read_departed(self) -> Iterator[Departed]:
+        for data in self._read(self.path / "departed") or ():
+            record = _record(data.pop("record"))
+            if record is not None:
+                yield Departed(record, **data)
+
+    def remove(self) -> None:
+        """Leaves nothing behind; for a daemon that let go of every end."""
+        self._discard()
+
+    # ---- files
+
+    def _is_of_this_boot(self) -> bool:
+        return bool(self._read(self.path / "boot") == _boot_id())
+
+    def _discard(self) -> None:
+        for file in (*self._ends.glob("*"), *self.path.glob("*")):
+            if file.is_file():
+                file.unlink(missing_ok=True)
+        for directory in (self._ends, self.path):
+            if directory.is_dir():
+                directory.rmdir()
+
+    def _read(self, path: Path) -> Any:
+        try:
+            return json.loads(path.read_text())
+        except (FileNotFoundError, ValueError):  # ValueError: a torn file of an unclean end
+            return None
+
+    def _read_records(self) -> Iterator[Record]:
+        for path in self._ends.glob("*[0-9]"):
+            record = _record(self._read(path))
+            if record is not None:
+                yield record
+
+    def _write(self, path: Path, data: Any) -> None:
+        """Whole or not at all: a reader or a crash never meets half a file."""
+        scratch = path.with_name(path.name + ".new")
+        try:
+            scratch.write_text(json.dumps(data))
+        except FileNotFoundError:
+            self._create()
+            scratch.write_text(json.dumps(data))
+        scratch.rename(path)
+
+    def _create(self) -> None:
+        self._ends.mkdir(mode=0o700, parents=True, exist_ok=True)
+        boot = self.path / "boot"
+        if not boot.exists():
+            boot.write_text(json.dumps(_boot_id()))
+
+
+def _record(data: Any) -> Record | None:
+    try:
+        changes = {name: Change(**change) for name, change in data["changes"].items()}
+        return Record(data["ifindex"], data["name"], data["mac"], changes)
+    except (KeyError, TypeError, AttributeError):
+        return None

@@ -1,0 +1,298 @@
+"""One look at the kernel: everything, or just what some names and interfaces have to do with.
+
+It reads through the two Protocols below, which ``links`` and ``dataplane`` fulfil, and gives
+the pure core an ``Observed`` and the links it is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from xconnectd.model import (
+    Departed,
+    Endpoint,
+    Far,
+    Interface,
+    Link,
+    Mode,
+    Observed,
+    Programs,
+    Record,
+    Wiring,
+    XdpFeature,
+)
+
+
+class Interfaces(Protocol):
+    """What is asked of ``links``."""
+
+    def by_name(self, name: str) -> Interface | None: ...
+    def by_index(self, ifindex: int) -> Interface | None: ...
+    def all(self) -> dict[int, Interface]: ...
+    def complete(self, interfaces: Iterable[Interface]) -> dict[int, Interface]: ...
+    def uses(self, interfaces: Iterable[Interface]) -> dict[int, tuple[str, ...]]: ...
+    def addresses(self, ifindex: int) -> tuple[str, ...]: ...
+    def xdp_features(self, ifindex: int) -> XdpFeature | None: ...
+    def at(self, ifindex: int, nsid: int | None) -> Interface | None: ...
+
+
+class Maps(Protocol):
+    """What is asked of ``dataplane``."""
+
+    @property
+    def programs(self) -> Programs: ...
+    def entry(self, key: int) -> int | None: ...
+    def peer(self, key: int) -> int | None: ...
+    def entries(self) -> dict[int, int]: ...
+    def peers(self) -> dict[int, int]: ...
+
+
+class Records(Protocol):
+    """What is asked of ``ledger``."""
+
+    def records(self) -> Mapping[int, Record]: ...
+    def programs(self) -> frozenset[int]: ...
+    def departed(self) -> tuple[Departed, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a narrow look starts from: names as in the file, and ifindexes as in events."""
+
+    names: frozenset[str] = frozenset()
+    ifindexes: frozenset[int] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.names or self.ifindexes)
+
+    def __or__(self, other: Scope) -> Scope:
+        return Scope(self.names | other.names, self.ifindexes | other.ifindexes)
+
+
+class Observer:
+    """Looks; keeps nothing from one look to the next."""
+
+    def __init__(
+        self,
+        interfaces: Interfaces,
+        maps: Maps,
+        records: Records,
+        describe: Callable[[int], str] = "id {}".format,
+    ) -> None:
+        self._interfaces = interfaces
+        self._maps = maps
+        self._records = records
+        self._describe = describe
+
+    def everything(self, wiring: Wiring) -> tuple[Observed, tuple[Link, ...]]:
+        """All links of the wiring and all interfaces that are ours. One dump."""
+        observed = self._programs_and_records(self._maps.entries(), self._maps.peers())
+        interfaces = self._interfaces.all()
+        names = {
+            name: each.ifindex
+            for each in interfaces.values()
+            for name in (each.name, *each.altnames)
+        }
+        observed = replace(observed, interfaces=interfaces, names=names)
+        wanted = {names.get(end.name) for link in wiring.links for end in link.ends}
+        ours = [
+            each
+            for each in interfaces.values()
+            if each.ifindex in wanted
+            or each.ifindex in observed.entries
+            or each.ifindex in observed.peers
+            or each.ifindex in observed.records
+            or observed.runs_ours(each)
+        ]
+        interfaces |= self._interfaces.complete(ours)
+        return self._finish(observed, ours, wiring.links), wiring.links
+
+    def narrow(self, wiring: Index, scope: Scope) -> tuple[Observed, tuple[Link, ...]]:
+        """Only what ``scope`` has to do with: its links whole, their old and new partners."""
+        look = _Look(wiring, self._interfaces, self._maps, self._records.records())
+        look.follow(scope)
+        interfaces = look.interfaces | self._interfaces.complete(look.interfaces.values())
+        observed = replace(
+            self._programs_and_records(look.entries, look.peers),
+            interfaces=interfaces,
+            names=look.names,
+        )
+        seen = {index: record for index, record in observed.records.items() if index in look.seen}
+        observed = replace(observed, records=seen)
+        links = tuple(wiring.in_order(look.links.values()))
+        return self._finish(observed, list(look.interfaces.values()), links), links
+
+    def _programs_and_records(
+        self, entries: Mapping[int, int], peers: Mapping[int, int]
+    ) -> Observed:
+        programs = self._maps.programs
+        return Observed(
+            entries=entries,
+            peers=peers,
+            programs=replace(programs, known=programs.known | self._records.programs()),
+            records=dict(self._records.records()),
+        )
+
+    def _finish(
+        self, observed: Observed, ends: Collection[Interface], links: Iterable[Link]
+    ) -> Observed:
+        """Adds what costs questions of its own, asked only where the answer matters."""
+        complete = [observed.interfaces[end.ifindex] for end in ends]
+        fresh = [end for end in complete if not observed.is_held(end)]
+        uses = self._interfaces.uses(fresh) if fresh else {}
+        for end in complete:
+            if end.ifindex not in uses:
+                uses[end.ifindex] = self._interfaces.addresses(end.ifindex)
+        observed = replace(
+            observed,
+            uses=uses,
+            foreign=self._foreign(complete, observed.programs),
+            departed=self._departed(observed.programs),
+        )
+        return self._with_xdp_features(observed, links)
+
+    def _foreign(self, ends: Iterable[Interface], programs: Programs) -> dict[int, str]:
+        ids = {xdp.program for end in ends for xdp in end.xdp} - programs.ours
+        return {program: self._describe(program) for program in ids}
+
+    def _departed(self, programs: Programs) -> tuple[Departed, ...]:
+        """Those devices that still run our program where they went, or cannot be asked."""
+        return tuple(
+            gone for gone in self._records.departed() if self._still_runs_ours(gone, programs)
+        )
+
+    def _still_runs_ours(self, gone: Departed, programs: Programs) -> bool:
+        if gone.nsid is None or gone.new_ifindex is None:
+            return True
+        device = self._interfaces.at(gone.new_ifindex, gone.nsid)
+        return device is not None and any(xdp.program in programs.ours for xdp in device.xdp)
+
+    def _with_xdp_features(self, observed: Observed, links: Iterable[Link]) -> Observed:
+        """A veth is asked only where native mode is asked for: it costs as much as a rewire."""
+        asked = {
+            end.ifindex: replace(end, xdp_features=self._interfaces.xdp_features(end.ifindex))
+            for link in links
+            if link.mode is Mode.NATIVE
+            for end in map(observed.find, link.ends)
+            if end is not None and end.kind
+        }
+        return replace(observed, interfaces={**observed.interfaces, **asked})
+
+
+class Index:
+    """A wiring, to be asked by name in no time."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self.wiring = wiring
+        self._by_name = {end.name: link for link in wiring.links for end in link.ends}
+        self._order = {link.id: number for number, link in enumerate(wiring.links)}
+
+    def link_of(self, name: str) -> Link | None:
+        return self._by_name.get(name)
+
+    def in_order(self, links: Iterable[Link]) -> list[Link]:
+        return sorted(links, key=lambda link: self._order[link.id])
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
+
+class _Look:
+    """Follows names and ifindexes to everything a change of them can touch.
+
+    From an interface: the link that names it (by any of its names) with both ends, the
+    interfaces it redirects to now, and its veth peer if that too is an end here (a cycle).
+    """
+
+    def __init__(
+        self,
+        wiring: Index,
+        interfaces: Interfaces,
+        maps: Maps,
+        records: Mapping[int, Record],
+    ) -> None:
+        self._wiring = wiring
+        self._source = interfaces
+        self._maps = maps
+        self._records = records
+        self._pending: list[str | int] = []
+        self.interfaces: dict[int, Interface] = {}
+        self.names: dict[str, int] = {}
+        self.entries: dict[int, int] = {}
+        self.peers: dict[int, int] = {}
+        self.links: dict[str, Link] = {}
+        self.seen: set[str | int] = set()
+
+    def follow(self, scope: Scope) -> None:
+        self._pending = [*scope.names, *scope.ifindexes]
+        while self._pending:
+            item = self._pending.pop()
+            if item not in self.seen:
+                self.seen.add(item)
+                self._name(item) if isinstance(item, str) else self._index(item)
+
+    def _name(self, name: str) -> None:
+        if link := self._wiring.link_of(name):
+            self._link(link)
+        if name in self.names:
+            return
+        interface = self._source.by_name(name)
+        found = interface.ifindex if interface else None
+        if interface:
+            self._interface(interface)
+        if found is None or found not in self._records:
+            self._pending += [
+                record.ifindex for record in self._records.values() if record.name == name
+            ]
+
+    def _index(self, ifindex: int) -> None:
+        for own, entries in (
+            (self._maps.entry(ifindex), self.entries),
+            (self._maps.peer(ifindex), self.peers),
+        ):
+            if own is not None:
+                entries[ifindex] = own
+                self._pending.append(own)
+        if ifindex not in self.interfaces and (interface := self._source.by_index(ifindex)):
+            self._interface(interface)
+
+    def _interface(self, interface: Interface) -> None:
+        self.interfaces[interface.ifindex] = interface
+        self._pending.append(interface.ifindex)
+        for name in (interface.name, *interface.altnames):
+            self.names[name] = interface.ifindex
+            if name in self._wiring:
+                self._pending.append(name)
+        if interface.far and interface.far.nsid is None:
+            self._far(interface.far)
+
+    def _far(self, far: Far) -> None:
+        if far.ifindex in self._records:
+            self._pending.append(far.ifindex)
+        elif peer := self._source.by_index(far.ifindex):
+            self._pending += [n for n in (peer.name, *peer.altnames) if n in self._wiring]
+
+    def _link(self, link: Link) -> None:
+        self.links[link.id] = link
+        self._pending += [end.name for end in link.ends]
+
+
+def wiring_in_kernel(observed: Observed) -> Wiring:
+    """The wires that stand in the kernel, as a file would ask for exactly them.
+
+    For a start without a good file: what forwards goes on, and nothing else is made.
+    """
+    links: dict[frozenset[int], Link] = {}
+    for mode, entries in ((None, observed.entries), (Mode.TC, observed.peers)):
+        for key, target in entries.items():
+            a, b = observed.interfaces.get(key), observed.interfaces.get(target)
+            if a and b and entries.get(target) == key:
+                links.setdefault(frozenset((key, target)), _as_found(a, b, mode))
+    return Wiring(tuple(links.values()))
+
+
+def _as_found(a: Interface, b: Interface, mode: Mode | None) -> Link:
+    found = mode or next((Mode(xdp.mode) for xdp in a.xdp if xdp.mode != "hw"), Mode.AUTO)
+    return Link(Endpoint(a.name), Endpoint(b.name), mode=found, allow_addressed=True)

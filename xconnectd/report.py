@@ -1,0 +1,127 @@
+"""What a pass changed, as log events: one per change, from the states before and after. Pure."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from xconnectd.log import Event
+from xconnectd.model import State
+from xconnectd.plan import Action, as_json
+from xconnectd.status import LinkStatus
+
+_WORKS = (State.CONNECTED, State.DOWN)
+_WARNINGS = (Event.LINK_FAILED, Event.LINK_WARNING, Event.DRIFT_REPAIRED)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An event and its fields; ``level`` is one of ``logging``."""
+
+    event: Event
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def level(self) -> int:
+        return logging.WARNING if self.event in _WARNINGS else logging.INFO
+
+
+def changes(
+    before: Mapping[str, LinkStatus],
+    after: Collection[LinkStatus],
+    gone: Iterable[LinkStatus],
+    done: Iterable[Action],
+    trigger: str,
+) -> Iterator[Report]:
+    """``gone`` are links no longer in the file, ``done`` the actions that were carried out."""
+    gone = list(gone)
+    actions: dict[str, list[Action]] = {}
+    for action in done:
+        actions.setdefault(action.link, []).append(action)
+    moved: set[str] = set()
+    for now in after:
+        was = before.get(now.link.id)
+        donor = None if was else _donor(now, gone)
+        if donor and now.state in _WORKS:
+            moved.add(donor.link.id)
+        yield from _of_link(was, now, donor, actions.get(now.link.id, []), trigger)
+    for old in gone:
+        if old.link.id not in moved:
+            reason = "no longer in the file"
+            yield Report(Event.LINK_DISCONNECTED, _fields(old) | {"reason": reason})
+
+
+def _donor(now: LinkStatus, gone: Iterable[LinkStatus]) -> LinkStatus | None:
+    """The wire that was moved: a link gone in this pass that shares an end with this one."""
+    ends = {end.name for end in now.link.ends}
+    for old in gone:
+        if old.state in _WORKS and ends & {end.name for end in old.link.ends}:
+            return old
+    return None
+
+
+def _of_link(
+    was: LinkStatus | None,
+    now: LinkStatus,
+    donor: LinkStatus | None,
+    actions: list[Action],
+    trigger: str,
+) -> Iterator[Report]:
+    fields = _fields(now)
+    if was is None and donor and now.state in _WORKS:
+        yield Report(Event.LINK_REWIRED, fields | {"was": donor.link.id})
+        if now.state is State.DOWN:
+            yield Report(Event.LINK_DOWN, fields)
+    elif event := _transition(was, now):
+        yield Report(event, fields)
+    elif was and was.mode != now.mode and now.state in _WORKS:
+        reason = f"mode {was.mode} → {now.mode}: {now.mode_reason}"
+        yield Report(Event.LINK_REWIRED, fields | {"reason": reason})
+    elif was and actions and trigger == "netlink" and _same_ends(was, now):
+        reason = ", ".join(dict.fromkeys(_in_words(actions)))
+        yield Report(Event.DRIFT_REPAIRED, fields | {"reason": reason})
+    known = was.warnings if was else ()
+    for warning in now.warnings:
+        if warning not in known:
+            yield Report(Event.LINK_WARNING, fields | {"reason": warning})
+
+
+def _transition(was: LinkStatus | None, now: LinkStatus) -> Event | None:
+    """The event of a change of state; None where nothing a user sees has changed."""
+    if was and (was.state, was.reason) == (now.state, now.reason) and _same_ends(was, now):
+        return None
+    match now.state:
+        case State.CONNECTED:
+            came_up = was and was.state is State.DOWN and _same_ends(was, now)
+            return Event.LINK_UP if came_up else Event.LINK_CONNECTED
+        case State.WAITING:
+            return Event.LINK_WAITING
+        case State.DOWN:
+            return Event.LINK_DOWN
+        case State.DISABLED:
+            return Event.LINK_DISABLED
+        case State.FAILED:
+            return Event.LINK_FAILED
+
+
+def _same_ends(was: LinkStatus, now: LinkStatus) -> bool:
+    return {was.a.ifindex, was.b.ifindex} == {now.a.ifindex, now.b.ifindex}
+
+
+def _in_words(actions: Iterable[Action]) -> Iterator[str]:
+    for entry in as_json(actions):
+        yield f"{entry['action']} {entry['interface']}"
+
+
+def _fields(status: LinkStatus) -> dict[str, Any]:
+    return {
+        "link": status.link.id,
+        "a": status.a.name,
+        "b": status.b.name,
+        "a_ifindex": status.a.ifindex,
+        "b_ifindex": status.b.ifindex,
+        "mode": str(status.mode),
+        "reason": status.reason or status.mode_reason,
+    }

@@ -1,0 +1,169 @@
+"""The state of every link in words and as JSON, from a verdict and one look at the kernel. Pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from xconnectd.model import (
+    Counters,
+    Endpoint,
+    Interface,
+    Link,
+    Mode,
+    Observed,
+    Setting,
+    State,
+)
+from xconnectd.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end as users see it. MTUs are bytes; ``mtu`` is the interface's own, without the
+    headroom that a link in generic mode gives it, ``far_mtu`` that of a veth's other end."""
+
+    name: str
+    ifindex: int | None = None
+    attached: bool = False
+    up: bool = False
+    carrier: bool = False
+    mtu: int | None = None
+    far_mtu: int | None = None
+    far_up: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatus:
+    """A link's state and the reason for it; ``retry`` is when a failed one is tried again
+    (seconds since the epoch)."""
+
+    link: Link
+    state: State
+    reason: str
+    mode: Mode
+    mode_reason: str
+    warnings: tuple[str, ...]
+    a: End
+    b: End
+    retry: float | None = None
+
+
+def assess(verdict: Verdict, observed: Observed) -> LinkStatus:
+    """What the kernel makes of a link now."""
+    link = verdict.link
+    a = _end(link.a, verdict.a, verdict, observed)
+    b = _end(link.b, verdict.b, verdict, observed)
+    state, reason = _state(verdict, (a, b), observed)
+    return LinkStatus(
+        link, state, reason, verdict.mode, verdict.mode_reason, verdict.warnings, a, b
+    )
+
+
+def failed(status: LinkStatus, reason: str, retry: float) -> LinkStatus:
+    """The same link with the reason only the daemon knows."""
+    return replace(status, state=State.FAILED, reason=reason, retry=retry)
+
+
+def _state(verdict: Verdict, ends: tuple[End, End], observed: Observed) -> tuple[State, str]:
+    if verdict.waiting:
+        return State.WAITING, verdict.waiting
+    if verdict.refusal:
+        return State.FAILED, verdict.refusal
+    if gap := next(_gaps(verdict, ends, observed), ""):
+        return State.FAILED, gap
+    if not verdict.link.enabled:
+        return State.DISABLED, "enabled: false"
+    if why := next(filter(None, map(_why_down, ends)), ""):
+        return State.DOWN, why
+    return State.CONNECTED, ""
+
+
+def _gaps(verdict: Verdict, ends: tuple[End, End], observed: Observed) -> Iterator[str]:
+    """What the kernel lacks of this link, in words."""
+    for end in ends:
+        if not end.attached:
+            yield f"not in the kernel: no program of ours on {end.name}"
+    if verdict.a is None or verdict.b is None:
+        return
+    entries = observed.peers if verdict.mode is Mode.TC else observed.entries
+    for here, there in ((verdict.a, verdict.b), (verdict.b, verdict.a)):
+        wanted = there.ifindex if verdict.link.enabled else None
+        if entries.get(here.ifindex) != wanted:
+            yield f"not in the kernel: {here.name} does not lead to {there.name}"
+
+
+def _why_down(end: End) -> str:
+    if not end.up:
+        return f"{end.name} is administratively down"
+    if not end.carrier:
+        far = ": its far end is down" if end.far_up is False else ""
+        return f"{end.name} has no carrier{far}"
+    return ""
+
+
+def _end(
+    endpoint: Endpoint, interface: Interface | None, verdict: Verdict, observed: Observed
+) -> End:
+    if interface is None:
+        return End(endpoint.name)
+    record = observed.records.get(interface.ifindex)
+    raised = record.changes.get(Setting.MTU) if record else None
+    own_mtu = raised.found if raised and raised.ours == interface.mtu else interface.mtu
+    return End(
+        name=endpoint.name,
+        ifindex=interface.ifindex,
+        attached=_is_attached(interface, verdict.mode, observed),
+        up=interface.up,
+        carrier=interface.carrier,
+        mtu=own_mtu,
+        far_mtu=interface.far.mtu if interface.far else None,
+        far_up=interface.far.up if interface.far else None,
+    )
+
+
+def _is_attached(interface: Interface, mode: Mode, observed: Observed) -> bool:
+    ours = observed.programs.ours
+    if mode is Mode.TC:
+        return any(filter_.program in ours for filter_ in interface.ingress)
+    return any(xdp.program in ours and xdp.mode == mode for xdp in interface.xdp)
+
+
+# --------------------------------------------------------------------------- JSON
+
+
+def as_json(status: LinkStatus, counters: Mapping[int, Counters]) -> dict[str, Any]:
+    """The stable keys of ``status --json``; more may come, none goes."""
+    retry = None if status.retry is None else round(max(0.0, status.retry - time.time()), 1)
+    return {
+        "link": status.link.id,
+        "state": str(status.state),
+        "reason": status.reason,
+        "retry_in_s": retry,
+        "mode": str(status.mode),
+        "mode_reason": status.mode_reason,
+        "warnings": list(status.warnings),
+        "description": status.link.description,
+        "labels": dict(status.link.labels),
+        "enabled": status.link.enabled,
+        "a": _end_as_json(status.a, counters),
+        "b": _end_as_json(status.b, counters),
+    }
+
+
+def _end_as_json(end: End, counters: Mapping[int, Counters]) -> dict[str, Any]:
+    counted = counters.get(end.ifindex or 0, Counters()) if end.ifindex else Counters()
+    return {
+        "name": end.name,
+        "ifindex": end.ifindex,
+        "attached": end.attached,
+        "up": end.up,
+        "carrier": end.carrier,
+        "mtu": end.mtu,
+        "far_mtu": end.far_mtu,
+        "frames": counted.frames,
+        "bytes": counted.bytes,
+        "dropped": {"unwired": counted.unwired, "host": counted.silenced},
+    }
