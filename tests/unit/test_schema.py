@@ -1,0 +1,195 @@
+"""The schema says what ``config`` says, as far as a schema can; where it cannot is listed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from xconnectd import config, schema
+from xconnectd.errors import ConfigError
+
+EXAMPLE = Path(__file__).parents[2] / "config" / "xconnect.yaml"
+VALIDATOR = Draft202012Validator(schema.document())
+
+Document = Any
+
+
+def schema_takes(document: Document) -> bool:
+    return VALIDATOR.is_valid(document)
+
+
+def as_yaml(document: Document) -> str:
+    """JSON is YAML, but for what YAML forbids or takes for the end of a line.
+
+    All strings come quoted, so no word of them is taken for something else.
+    """
+    text = json.dumps(document, ensure_ascii=False)
+    return re.sub(
+        "[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", lambda it: f"\\u{ord(it[0]):04x}", text
+    )
+
+
+def config_takes(document: Document) -> bool:
+    try:
+        config.parse(as_yaml(document), "f")
+    except ConfigError:
+        return False
+    return True
+
+
+def test_it_is_a_schema() -> None:
+    Draft202012Validator.check_schema(schema.document())
+    json.dumps(schema.document())
+
+
+def test_each_call_gives_a_new_one() -> None:
+    schema.document()["properties"].clear()
+    assert schema.document()["properties"]
+
+
+def test_the_example_passes() -> None:
+    assert schema_takes(yaml.safe_load(EXAMPLE.read_text()))
+
+
+def test_every_key_is_described() -> None:
+    described = schema.document()
+    assert tuple(described["properties"]) == config.TOP_KEYS
+    assert tuple(described["properties"]["defaults"]["properties"]) == config.DEFAULT_KEYS
+    assert tuple(described["$defs"]["link"]["then"]["properties"]) == config.LINK_KEYS
+    for option in described["$defs"]["link"]["then"]["properties"].values():
+        assert option["description"]
+
+
+def patterns(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "pattern":
+                yield value
+            yield from patterns(value)
+
+
+def test_patterns_hold_nothing_that_is_pythons_own() -> None:
+    """Editors run them as JavaScript: no \\A, \\Z, named groups, inline flags."""
+    for pattern in patterns(schema.document()):
+        assert not re.search(r"\\[AZz]|\(\?[P<a-z]", pattern)
+
+
+# --------------------------------------------------------------------------- agreement
+
+# Short names from few letters collide now and then, which no schema sees; these never do.
+NAMES = ["eth0", "a" * 16, "b" * 127, "é", "12", "true", "null", "no", "...", "<<", "-", "x-y"]
+BAD_NAMES = ["", ".", "..", "a b", "a\n", "a:", "a/b", "a@b", "*", "?", "[0]", "{x}", "a,b",
+             "b" * 128, "\t", "\u00a0", "\u2028", "\x1b", "\x7f", "\x85"]  # fmt: skip
+OTHERS: list[Document] = [None, [], ["a"], {}, {"to": []}, [{"a": "b"}]]
+TEXTS: list[Document] = ["", "x" * 256, "é", 12, 1.5, True, None]
+BAD_TEXTS: list[Document] = ["x" * 257, "a\nb", "a\n", "\x00", "\x1b[2J", "\u2028", [], {}, ["a"]]
+
+OPTIONS: dict[str, list[Document]] = {
+    "mode": ["auto", "generic", "native", "tc", "AUTO", "", 1, True, None, [], {}],
+    "enabled": [True, False, "true", "yes", 1, 0, None, [], {}],
+    "admin": ["manage", "keep", "no", False, None, [], {}],
+    "allow_addressed": [True, False, "false", 1, None, [], {}],
+    "description": TEXTS + BAD_TEXTS,
+    "labels": [
+        *({"lab": text} for text in TEXTS + BAD_TEXTS),
+        *({text: "demo"} for text in TEXTS + BAD_TEXTS if isinstance(text, str)),
+        {}, None, [], "lab", True,
+    ],
+    "carrier": ["independent", "linked", True, None, [], {}],
+    "mtu": [1500], "impair": [{}], "one_way": [True], "unknown": [None],
+}  # fmt: skip
+
+LINK_CASES = [{"to": "b", key: value} for key, values in OPTIONS.items() for value in values]
+VERSIONS: list[Document] = [1, 2, "1", None, True, [], {}]
+DEFAULTS: list[Document] = [{}, None, [], "mode", True]
+DEFAULT_CASES = [{key: value} for key, values in OPTIONS.items() for value in values]
+TOP_KEYS = ["x-a", "x-", "x", "X-a", "mirrors", "endpoints", "metrics"]
+TOP_CASES: list[Document] = [
+    *({"links": links} for links in (*OTHERS, "text", 1, True)),
+    *({"links": {name: "zz"}} for name in NAMES + BAD_NAMES),
+    *({"links": {"zz": name}} for name in (*NAMES, *BAD_NAMES, 12, 1.5, True, [], ["b"], {})),
+    *({"links": {"zz": {"to": name}}} for name in (*NAMES, *BAD_NAMES, 12, 1.5, True, [], {})),
+    *({"links": {"a": link}} for link in LINK_CASES),
+    *({"links": {}, "version": version} for version in VERSIONS),
+    *({"links": {}, "defaults": defaults} for defaults in DEFAULTS + DEFAULT_CASES),
+    *({"links": {}, key: {}} for key in TOP_KEYS),
+    *(None, [], "text", 1, {}, {"version": 1}, {"x-a": 1}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("document", TOP_CASES, ids=lambda it: json.dumps(it)[:60])
+def test_both_judge_alike(document: Document) -> None:
+    assert schema_takes(document) == config_takes(document)
+
+
+def test_the_cases_are_worth_something() -> None:
+    verdicts = [config_takes(document) for document in TOP_CASES]
+    assert verdicts.count(True) > 50
+    assert verdicts.count(False) > 150
+
+
+def links_of(ends: list[str], options: list[dict[str, Document]]) -> dict[str, Document]:
+    pairs = zip(ends[::2], ends[1::2], strict=False)
+    return {a: {"to": b, **more} for (a, b), more in zip(pairs, options, strict=False)}
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
+an_option = st.sampled_from(sorted(OPTIONS)).flatmap(
+    lambda key: st.tuples(st.just(key), st.sampled_from(OPTIONS[key]) | scalars)
+)
+some_options = st.lists(an_option, max_size=3).map(dict)
+some_links = st.builds(
+    links_of,
+    st.lists(st.sampled_from(NAMES + BAD_NAMES) | st.text(min_size=1, max_size=6), unique=True),
+    st.lists(some_options, min_size=1),
+)
+documents = st.fixed_dictionaries(
+    {"links": some_links},
+    optional={
+        "version": st.just(1) | scalars,
+        "defaults": some_options,
+        "x-mine": scalars,
+        "link": scalars,
+    },
+)
+
+
+@given(documents)
+def test_both_judge_any_document_alike(document: Document) -> None:
+    assert schema_takes(document) == config_takes(document)
+
+
+# --------------------------------------------------------------------------- where they differ
+
+MILDER = [
+    "links: {a: b, c: b}",  # an interface in two links
+    "links: {a: {to: b, mode: tc}, b: a}",
+    "links: {a: b}\nlinks: {a: b}",
+    f"links: {{a: {'é' * 64}}}",  # bytes
+    "links: {a: {to: b, enabled: yes}}",  # YAML 1.1
+    "links: {a: {to: b, enabled: True}}",
+    "version: 1.0\nlinks: {}",
+    "links: {a: !!str b}",
+]
+
+
+@pytest.mark.parametrize("text", MILDER)
+def test_what_only_config_finds(text: str) -> None:
+    assert schema_takes(yaml.safe_load(text))
+    with pytest.raises(ConfigError):
+        config.parse(text, "f")
+
+
+@pytest.mark.parametrize("text", ["links: {a: ~}", "links: {a: null}", "links: {a: {to: null}}"])
+def test_what_only_the_schema_finds(text: str) -> None:
+    assert not schema_takes(yaml.safe_load(text))
+    assert config.parse(text, "f").links

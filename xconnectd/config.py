@@ -1,0 +1,663 @@
+"""The file: YAML text to ``Wiring``, or every problem in it with its line and column.
+
+Owns what a good file is: its keys, its names, its defaults; ``schema`` describes the same tables
+to editors. Only ``load`` touches the disk. Must not import anything of the package but ``model``
+and ``errors``.
+
+The file is read from YAML's events, not as Python values: a name is the text of its scalar
+(``no``, ``12`` and ``1e3`` are names), a repeated key is seen and everything knows its place.
+Building our own small tree also bounds depth and expansion before anything is walked; PyYAML's
+composer recurses in C as deep as the file says.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from enum import StrEnum
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import yaml
+from yaml.events import (
+    AliasEvent,
+    CollectionStartEvent,
+    Event,
+    MappingEndEvent,
+    MappingStartEvent,
+    NodeEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    StreamEndEvent,
+)
+
+from xconnectd.errors import ConfigError, Problem
+from xconnectd.model import Admin, Endpoint, Link, Mode, Place, Wiring
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+# --------------------------------------------------------------------------- what a file may hold
+
+VERSION: Final = 1
+USER_PREFIX: Final = "x-"
+"""Keys at the top that begin so are the user's own and ignored."""
+
+DEFAULT_KEYS: Final = ("mode", "admin", "allow_addressed")
+"""Those keys of a link that `defaults` may have. What the keys are is said with what reads them."""
+LATER_TOP_KEYS: Final = ("mirrors", "endpoints", "metrics")
+LATER_LINK_KEYS: Final = ("impair", "mtu", "one_way")
+
+CHOICES: Final[Mapping[str, type[StrEnum]]] = {"mode": Mode, "admin": Admin}
+CARRIER: Final = "independent"
+"""The one value of ``carrier`` there is yet, and what happens without the key."""
+
+NAME_BYTES: Final = 127
+"""ALTIFNAMSIZ less its NUL. What is longer than 15 (IFNAMSIZ) can only be an altname."""
+CONTROL: Final = r"\x00-\x1f\x7f-\x9f\ud800-\udfff"
+END: Final = r"(?![\s\S])"
+"""The end of the text; a ``$`` would let a last newline pass."""
+NAME_PATTERN: Final = rf"^(?!\.{{1,2}}{END})[^\s{CONTROL}\ufeff\[\]{{}}*?,/:@]+{END}"
+"""What dev_valid_name() takes, less the characters kept free for patterns and addresses."""
+TEXT_LENGTH: Final = 256
+TEXT_PATTERN: Final = rf"^[^{CONTROL}\u2028\u2029]*{END}"
+"""One line of text."""
+
+MAX_BYTES: Final = 16 << 20
+_MAX_DEPTH: Final = 50
+_MAX_NODES: Final = 1_000_000
+
+_NULLS: Final = ("", "~", "null", "Null", "NULL")
+_YES: Final = ("true", "yes", "on", "y", "1")
+_NO: Final = ("false", "no", "off", "n", "0")
+_DISCONNECT: Final = "half-written? `links: {}` disconnects everything on purpose"
+
+_is_name: Final = re.compile(NAME_PATTERN).match
+_is_text: Final = re.compile(TEXT_PATTERN).match
+_FOREIGN: Final = "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+"""What YAML does not allow anywhere in its text. Slow to compile, hence not done for most files."""
+
+
+class ConfigMissing(ConfigError):  # noqa: N818 - a kind of ConfigError, as its name says
+    """There is no file, which may well come to be; everything else is there but refused."""
+
+
+# --------------------------------------------------------------------------- entrances
+
+
+def load(path: Path) -> Wiring:
+    """Read and parse ``path``; ``ConfigMissing`` when it does not exist."""
+    try:
+        data = _read(path)
+    except (FileNotFoundError, NotADirectoryError):
+        hint = "create it; `links: {}` alone connects nothing"
+        raise ConfigMissing([Problem(str(path), 0, 0, "there is no such file", hint)]) from None
+    except OSError as error:
+        hint = "let the user this runs as read it" if isinstance(error, PermissionError) else ""
+        text = f"cannot be read: {error.strerror}"
+        raise ConfigError([Problem(str(path), 0, 0, text, hint)]) from error
+    except (ValueError, _Refusal) as refusal:
+        hint = getattr(refusal, "hint", "")
+        raise ConfigError([Problem(str(path), 0, 0, str(refusal), hint)]) from None
+    return parse(data, str(path))
+
+
+def parse(text: str | bytes, path: str) -> Wiring:
+    """Turn the text of a file into its wiring, or raise ``ConfigError`` with all its problems.
+
+    Text that is no YAML is told by its first error, since nothing behind it can be trusted.
+    """
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    report = _Report(path)
+    links: tuple[Link, ...] = ()
+    try:
+        links = _Reader(report).links(_compose(_decode(data), report))
+    except _Refusal as refusal:
+        report.add(refusal)
+    if report.problems:
+        raise ConfigError(list(report.problems))
+    return Wiring(links, sha256(data).hexdigest()[:12], tuple(report.warnings))
+
+
+def _read(path: Path) -> bytes:
+    # O_NONBLOCK: opening a FIFO without a writer would hang the daemon.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode):
+            raise _Refusal(None, f"is {_kind(mode)}, not a file", "name the YAML file itself")
+        with open(fd, "rb", closefd=False) as file:
+            data = file.read(MAX_BYTES + 1)
+    finally:
+        os.close(fd)
+    if len(data) > MAX_BYTES:
+        text = f"is larger than {MAX_BYTES >> 20} MiB"
+        raise _Refusal(None, text, "is it the right file? 100,000 links fit in less")
+    return data
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a directory"
+    if stat.S_ISFIFO(mode):
+        return "a pipe"
+    return "a device"
+
+
+def _decode(data: bytes) -> str:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8", "replace")
+        hint = "save the file as UTF-8"
+        raise _Refusal(_Spot.after(before), "is not UTF-8 text", hint) from None
+    if not text.replace("\n", "").isprintable() and (found := re.search(_FOREIGN, text)):
+        what = f"the character U+{ord(found.group()):04X} cannot stand in a YAML file"
+        hint = "a half-written or binary file?" if found.group() == "\0" else "take it out"
+        raise _Refusal(_Spot.after(text[: found.start()]), what, hint)
+    return text
+
+
+# --------------------------------------------------------------------------- problems
+
+
+class _Spot(NamedTuple):
+    """A place with the two fields of YAML's marks; counts from 0 as they do."""
+
+    line: int
+    column: int
+
+    @classmethod
+    def after(cls, text: str) -> _Spot:
+        return cls(text.count("\n"), len(text) - text.rfind("\n") - 1)
+
+
+class _Refusal(Exception):  # noqa: N818 - it never leaves this module
+    """One problem at ``where`` (a node, an event, a mark; None: the file as a whole)."""
+
+    def __init__(self, where: Any, text: str, hint: str = "") -> None:
+        self.where = where
+        self.hint = hint
+        super().__init__(text)
+
+
+class _Report:
+    """Gathers what is wrong and what is odd. A dict, as an aliased node is read many times."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.problems: dict[Problem, None] = {}
+        self.warnings: list[str] = []
+
+    def add(self, refusal: _Refusal) -> None:
+        place = _place(refusal.where) if refusal.where is not None else Place(0, 0)
+        problem = Problem(self.path, place.line, place.column, str(refusal), refusal.hint)
+        self.problems[problem] = None
+
+    def problem(self, where: Any, text: str, hint: str = "") -> None:
+        self.add(_Refusal(where, text, hint))
+
+    def warn(self, place: Place, text: str) -> None:
+        self.warnings.append(f"{self.path}:{place.line}:{place.column}: {text}")
+
+
+def _place(where: Any) -> Place:
+    mark = getattr(where, "start_mark", where)
+    return Place(mark.line + 1, mark.column + 1)
+
+
+def _resembles(word: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches  # 5 ms that only a typo should cost
+
+    close = get_close_matches(word.lower(), known, n=1)
+    return f"did you mean `{close[0]}`?" if close else ""
+
+
+# --------------------------------------------------------------------------- YAML to nodes
+
+
+class _Mapping(NamedTuple):
+    """A mapping with its merges done: the text of a key to the key and its value."""
+
+    start_mark: Any
+    entries: dict[str, tuple[ScalarEvent, _Node]]
+
+
+class _Sequence(NamedTuple):
+    start_mark: Any
+    items: list[_Node]
+
+
+_Node = ScalarEvent | _Mapping | _Sequence
+
+
+class _Anchor(NamedTuple):
+    """``size`` is how many nodes it stands for when every alias in it is written out."""
+
+    node: _Node
+    size: int
+
+
+def _compose(text: str, report: _Report) -> _Node | None:
+    loader = _Loader(text)
+    try:
+        return _Composer(loader.get_event, report).document()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise _Refusal(mark, f"is not YAML: {_words(error)}", _way_out(error)) from None
+    except yaml.YAMLError as error:
+        raise _Refusal(None, f"is not YAML: {error}") from None
+    finally:
+        loader.dispose()
+
+
+def _words(error: yaml.MarkedYAMLError) -> str:
+    return ", ".join(part for part in (error.context, error.problem) if part)
+
+
+def _way_out(error: yaml.MarkedYAMLError) -> str:
+    problem = error.problem or ""
+    if "cannot start any token" in problem:
+        return "indent with spaces, not tabs; quote what begins with @, ` or %"
+    if "mapping values are not allowed" in problem:
+        return "is the line indented as its neighbours are, with one `: ` in it?"
+    if "expected <block end>" in problem:
+        return "is the line indented as its neighbours are?"
+    return ""
+
+
+class _Composer:
+    """YAML's events to nodes; an alias is the node itself, never a copy."""
+
+    def __init__(self, next_event: Callable[[], Any], report: _Report) -> None:
+        self._next = next_event
+        self._report = report
+        self._anchors: dict[str, _Anchor | None] = {}
+        self._depth = 0
+        self._size = 0
+
+    def document(self) -> _Node | None:
+        self._next()  # the stream's start
+        if isinstance(self._next(), StreamEndEvent):
+            return None
+        root = self._node(self._next())
+        self._next()  # the document's end
+        if not isinstance(extra := self._next(), StreamEndEvent):
+            raise _Refusal(extra, "a second document begins", "one file is one document")
+        return root
+
+    def _node(self, event: Any) -> _Node:
+        if type(event) is ScalarEvent:
+            if event.anchor is not None or event.tag is not None:
+                self._note(event, event, 1)
+            return event
+        if isinstance(event, AliasEvent):
+            return self._alias(event)
+        return self._collection(event)
+
+    def _note(self, event: NodeEvent, node: _Node, size: int) -> None:
+        """Keep the anchor of a node, and refuse its tag."""
+        if event.anchor is not None:
+            self._anchors[event.anchor] = _Anchor(node, size)
+        if (tag := getattr(event, "tag", None)) is not None:
+            self._report.problem(
+                event, f"the tag `{_short(tag)}` has no meaning here", "leave it out"
+            )
+
+    def _alias(self, event: AliasEvent) -> _Node:
+        name = str(event.anchor)
+        if name not in self._anchors:
+            raise _Refusal(event, f"`*{name}` has no `&{name}` above it")
+        if (anchor := self._anchors[name]) is None:
+            raise _Refusal(event, f"`*{name}` stands inside of what it refers to")
+        self._size += anchor.size
+        if self._size > _MAX_NODES:
+            text = f"its aliases expand to more than {_MAX_NODES:,} nodes"
+            raise _Refusal(event, text, "aliases of aliases multiply; write them out")
+        return anchor.node
+
+    def _collection(self, start: CollectionStartEvent) -> _Node:
+        if self._depth == _MAX_DEPTH:
+            raise _Refusal(start, f"nested deeper than {_MAX_DEPTH} levels")
+        if start.anchor is not None:
+            self._anchors[start.anchor] = None  # open: an alias to it would never end
+        before = self._size
+        self._depth += 1
+        fill = self._mapping if isinstance(start, MappingStartEvent) else self._sequence
+        node = fill(start)
+        self._depth -= 1
+        self._note(start, node, self._size - before + 1)
+        return node
+
+    def _sequence(self, start: Event) -> _Sequence:
+        node = _Sequence(start.start_mark, [])
+        while type(event := self._next()) is not SequenceEndEvent:
+            node.items.append(self._node(event))
+            self._size += 1
+        return node
+
+    def _mapping(self, start: Event) -> _Mapping:
+        node = _Mapping(start.start_mark, {})
+        entries = node.entries
+        while type(event := self._next()) is not MappingEndEvent:
+            key, value = self._node(event), self._node(self._next())
+            self._size += 2
+            if type(key) is not ScalarEvent:
+                self._report.problem(key, "a key must be a word, not a collection")
+            elif (text := key.value) in entries:
+                self._repeated(key, entries[text][0])
+            else:
+                entries[text] = (key, value)
+        merged = entries.get("<<")
+        if merged and not merged[0].style:
+            del entries["<<"]
+            self._merge(entries, merged[1])
+        return node
+
+    def _repeated(self, key: ScalarEvent, first: ScalarEvent) -> None:
+        text = f"the key `{_short(key.value)}` stands in line {_place(first).line} already"
+        self._report.problem(key, text, "keep one of the two")
+
+    def _merge(self, entries: dict[str, tuple[ScalarEvent, _Node]], value: _Node) -> None:
+        """As YAML 1.1 has it: what is written out wins, then the earlier of several."""
+        for source in value.items if isinstance(value, _Sequence) else [value]:
+            if isinstance(source, _Mapping):
+                for text, entry in source.entries.items():
+                    entries.setdefault(text, entry)
+            else:
+                self._report.problem(source, "`<<` takes a mapping, or a list of them")
+
+
+# --------------------------------------------------------------------------- nodes to values
+
+
+def _short(text: str) -> str:
+    """The text as a message may show it: not too long, nothing a terminal would obey."""
+    shown = text if text.isprintable() else ascii(text)[1:-1]
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."
+
+
+def _is_plain(node: _Node, *texts: str) -> bool:
+    return isinstance(node, ScalarEvent) and not node.style and node.value in texts
+
+
+def _said(node: _Node) -> str:
+    """What stands there, for a message."""
+    if isinstance(node, _Mapping):
+        return "a mapping"
+    if isinstance(node, _Sequence):
+        return "a list"
+    if not node.value:
+        return "nothing" if not node.style else "an empty text"
+    quote = '"' if node.style else ""
+    return f"`{quote}{_short(node.value)}{quote}`"
+
+
+def _version(key: ScalarEvent, node: _Node) -> None:
+    if not _is_plain(node, str(VERSION)):
+        hint = f"this program reads version {VERSION}"
+        raise _Refusal(node, f"`{key.value}` is {VERSION}, not {_said(node)}", hint)
+
+
+def _flag(key: ScalarEvent, node: _Node) -> bool:
+    if _is_plain(node, "true"):
+        return True
+    if _is_plain(node, "false"):
+        return False
+    word = node.value.lower() if isinstance(node, ScalarEvent) else ""
+    hint = "write true" if word in _YES else "write false" if word in _NO else ""
+    raise _Refusal(node, f"`{key.value}` takes true or false, not {_said(node)}", hint)
+
+
+def _choice(key: ScalarEvent, node: _Node) -> StrEnum:
+    choices = CHOICES[key.value]
+    text = node.value if isinstance(node, ScalarEvent) else ""
+    try:
+        return choices(text)
+    except ValueError:
+        hint = _resembles(text, choices)
+        known = ", ".join(choices)
+        raise _Refusal(node, f"`{key.value}` is one of {known}, not {_said(node)}", hint) from None
+
+
+def _text(key: ScalarEvent, node: _Node) -> str:
+    name = _short(key.value)
+    if not isinstance(node, ScalarEvent):
+        raise _Refusal(node, f"`{name}` is a text, not {_said(node)}")
+    if len(node.value) > TEXT_LENGTH:
+        text = f"`{name}` has {len(node.value)} characters, {TEXT_LENGTH} fit"
+        raise _Refusal(node, text, "shorten it")
+    if not _is_text(node.value):
+        text = f"`{name}` is one line, without control characters"
+        raise _Refusal(node, text, "`>-` folds lines")
+    return node.value
+
+
+def _labels(key: ScalarEvent, node: _Node) -> tuple[tuple[str, str], ...]:
+    if not isinstance(node, _Mapping):
+        text = f"`{key.value}` is a mapping, not {_said(node)}"
+        raise _Refusal(node, text, "`labels: {lab: demo}`")
+    return tuple((_label(name), _text(name, value)) for name, value in node.entries.values())
+
+
+def _label(key: ScalarEvent) -> str:
+    if not key.value:
+        raise _Refusal(key, "a label needs a name", "`lab: demo`")
+    return _text(key, key)
+
+
+def _carrier(key: ScalarEvent, node: _Node) -> None:
+    if not (isinstance(node, ScalarEvent) and node.value == CARRIER):
+        text = f"`{key.value}: {CARRIER}` is all there is, others are not in this version"
+        raise _Refusal(node, text, "leave the line out")
+
+
+def _end(key: ScalarEvent, node: _Node) -> Endpoint:
+    if not isinstance(node, ScalarEvent):
+        text = f"`{_short(key.value)}` is the name of one interface, not {_said(node)}"
+        raise _Refusal(node, text, "one line per pair, an interface belongs to one link")
+    name: str = node.value
+    if _is_name(name) and (len(name) <= NAME_BYTES // 4 or len(name.encode()) <= NAME_BYTES):
+        return Endpoint(name)
+    raise _Refusal(node, *_why_no_name(node))
+
+
+_NAME_HINTS: Final = {
+    "*": "patterns are not in this version, one line per pair",
+    "?": "patterns are not in this version, one line per pair",
+    "[": "ranges are not in this version, one line per pair",
+    "{": "ranges are not in this version, one line per pair",
+    ",": "an interface belongs to one link, one line per pair",
+    "/": "the interface's name, without a path or a namespace",
+    ":": "an interface alone, without an alias or a port; a pair is `a: b`, with a space",
+}
+
+
+def _why_no_name(node: ScalarEvent) -> tuple[str, str]:
+    name = node.value
+    if not name:
+        return f"the name of an interface is missing, there is {_said(node)}", "`eth0: tap0`"
+    if name in (".", ".."):
+        return f"`{name}` cannot be the name of an interface", ""
+    if bad := next((char for char in name if char != "." and not _is_name(char)), ""):
+        return f"there is {_named(bad)} in the name `{_short(name)}`", _name_hint(name, bad)
+    size = len(name.encode())
+    return f"`{_short(name)}` has {size} bytes, no name has more than {NAME_BYTES}", ""
+
+
+def _named(char: str) -> str:
+    if char == " ":
+        return "a space"
+    return f"a `{char}`" if char.isprintable() else f"the character U+{ord(char):04X}"
+
+
+def _name_hint(name: str, bad: str) -> str:
+    if bad == "@":
+        return f"leave out `{_short(name[name.index('@') :])}`, it is no part of the name"
+    return _NAME_HINTS.get(bad, "")
+
+
+# --------------------------------------------------------------------------- values to wiring
+
+_Read = Callable[[ScalarEvent, _Node], Any]
+_Entries = Mapping[str, tuple[ScalarEvent, _Node]]
+
+
+def _to_mapping(key: ScalarEvent, node: _Node) -> _Mapping:
+    if not isinstance(node, _Mapping):
+        text = f"`{key.value}` is a mapping, not {_said(node)}"
+        raise _Refusal(node, text, f"`{key.value}: {{}}`")
+    return node
+
+
+def _to_links(key: ScalarEvent, node: _Node) -> _Mapping:
+    if isinstance(node, _Mapping):
+        return node
+    if isinstance(node, _Sequence):
+        raise _Refusal(node, f"a list under `{key.value}` is not in this version", "`eth0: tap0`")
+    if _is_plain(node, *_NULLS):
+        raise _Refusal(node, f"`{key.value}` has nothing in it", _DISCONNECT)
+    hint = "a space after the colon: `eth0: tap0`" if ":" in node.value else "`eth0: tap0`"
+    raise _Refusal(node, f"`{key.value}` holds pairs, not {_said(node)}", hint)
+
+
+_OPTIONS: Final[Mapping[str, _Read]] = {
+    "to": _end,
+    "mode": _choice,
+    "enabled": _flag,
+    "admin": _choice,
+    "allow_addressed": _flag,
+    "description": _text,
+    "labels": _labels,
+    "carrier": _carrier,
+}
+
+
+class _Level(NamedTuple):
+    """A level of the file: what reads each of its keys, and what is said of others."""
+
+    where: str
+    known: Mapping[str, _Read]
+    later: tuple[str, ...] = ()
+    hint: str = ""
+
+    def read(self, key: ScalarEvent, node: _Node) -> Any:
+        name = key.value
+        if known := self.known.get(name):
+            return known(key, node)
+        if name in self.later:
+            raise _Refusal(key, f"`{name}` is not in this version", "leave it out")
+        hint = _resembles(name, self.known) or self.hint or f"known: {', '.join(self.known)}"
+        raise _Refusal(key, f"unknown key `{_short(name)}` {self.where}", hint)
+
+
+_TOP: Final = _Level(
+    "at the top of the file",
+    {"version": _version, "defaults": _to_mapping, "links": _to_links},
+    LATER_TOP_KEYS,
+    f"links stand under `links:`, keys of your own begin with {USER_PREFIX}",
+)
+_DEFAULTS: Final = _Level("in `defaults`", {key: _OPTIONS[key] for key in DEFAULT_KEYS})
+_LINK: Final = _Level("in a link", _OPTIONS, LATER_LINK_KEYS)
+
+TOP_KEYS: Final = tuple(_TOP.known)
+LINK_KEYS: Final = tuple(_LINK.known)
+
+
+class _Reader:
+    """Reads one file's nodes; what is bad is reported and left out, so that all of it is found."""
+
+    def __init__(self, report: _Report) -> None:
+        self._report = report
+        self._defaults: dict[str, Any] = {}
+        self._taken: dict[str, Link] = {}
+        self._links: list[Link] = []
+
+    def links(self, root: _Node | None) -> tuple[Link, ...]:
+        top = self._values(_TOP, self._top(root))
+        if defaults := top.get("defaults"):
+            self._defaults = self._values(_DEFAULTS, defaults.entries)
+        if links := top.get("links"):
+            for key, value in links.entries.values():
+                self._link(key, value)
+        return tuple(self._links)
+
+    def _top(self, root: _Node | None) -> _Entries:
+        if root is None or _is_plain(root, *_NULLS):
+            raise _Refusal(root, "the file is empty", _DISCONNECT)
+        if not isinstance(root, _Mapping):
+            raise _Refusal(root, f"the file is a mapping, not {_said(root)}", "`links: {}`")
+        if "links" not in root.entries:
+            self._report.problem(root, "there is no `links:`", _DISCONNECT)
+        return {key: it for key, it in root.entries.items() if not key.startswith(USER_PREFIX)}
+
+    def _values(self, level: _Level, entries: _Entries) -> dict[str, Any]:
+        """What the keys of a level say, without those that only had to be right."""
+        read = ((key, self._try(level.read, at, node)) for key, (at, node) in entries.items())
+        return {key: value for key, value in read if value is not None}
+
+    def _try(self, read: _Read, key: ScalarEvent, node: _Node) -> Any:
+        try:
+            return read(key, node)
+        except _Refusal as refusal:
+            self._report.add(refusal)
+            return None
+
+    def _link(self, key: ScalarEvent, value: _Node) -> None:
+        a = self._try(_end, key, key)
+        if isinstance(value, _Mapping):
+            options = self._values(_LINK, value.entries)
+            _, value = value.entries.get("to") or self._lacks_other_end(key)
+            b = options.pop("to", None)
+        else:
+            options, b = {}, self._try(_end, key, value)
+        if a and b:
+            link = Link(a, b, place=_place(key), **{**self._defaults, **options})
+            self._join(link, key, value)
+
+    def _lacks_other_end(self, key: ScalarEvent) -> tuple[ScalarEvent, _Node]:
+        text = f"the link of `{_short(key.value)}` lacks `to`, its other end"
+        self._report.problem(key, text, "`to: tap0`")
+        return key, key
+
+    def _join(self, link: Link, key: ScalarEvent, other: _Node) -> None:
+        """Add a link, unless an end of it is in another one or it is one that we know."""
+        taken, a, b = self._taken, link.a.name, link.b.name
+        if a in taken or b in taken:
+            self._clash(link, {b: other, a: key})
+        else:
+            self._links.append(link)
+        taken.setdefault(a, link)
+        taken.setdefault(b, link)
+
+    def _clash(self, link: Link, ends: Mapping[str, _Node]) -> None:
+        clashes = [(node, self._taken[name]) for name, node in ends.items() if name in self._taken]
+        first = clashes[0][1]
+        if first.id == link.id:
+            self._reversed(link, first, ends[link.a.name])
+        else:
+            for node, other in clashes:
+                self._taken_twice(node, other)
+
+    def _reversed(self, link: Link, first: Link, key: _Node) -> None:
+        same = f"{_pair(link)} is the link {_pair(first)} of {_line(first)}"
+        if replace(link, a=first.a, b=first.b) == first:
+            self._report.warn(_place(key), f"{same}, one of the two is enough")
+        else:
+            self._report.problem(key, f"{same} with other options", "keep one of the two")
+
+    def _taken_twice(self, node: _Node, other: Link) -> None:
+        name = node.value if isinstance(node, ScalarEvent) else ""
+        text = f"`{_short(name)}` is in the link {_pair(other)} of {_line(other)} already"
+        self._report.problem(node, text, "an interface belongs to one link")
+
+
+def _pair(link: Link) -> str:
+    return f"`{_short(link.a.name)}: {_short(link.b.name)}`"
+
+
+def _line(link: Link) -> str:
+    return f"line {link.place.line}" if link.place else "another line"

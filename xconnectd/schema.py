@@ -1,0 +1,152 @@
+"""The JSON Schema of the file, for editors; ``config`` is what really judges.
+
+Owns titles and descriptions. What is allowed (keys, choices, names) comes from the tables of
+``config``, so that the two cannot drift apart. Imports ``config`` and ``model`` only.
+
+A schema judges values, ``config`` judges text with places. So these cannot be expressed, and the
+schema is the milder one unless said otherwise:
+
+- an interface in two links, ``a: b`` beside ``b: a`` with other options, a repeated key;
+- the limit of a name in bytes (the schema counts characters);
+- how a scalar is written: ``yes`` and ``True`` for ``true``, ``1.0`` for version 1, a tag;
+- an end called ``null`` or ``~``: a name to ``config``, a missing one to the schema, which
+  thereby finds the unfinished line ``eth0:``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from xconnectd import config
+from xconnectd.model import Admin, Mode
+
+_Schema = dict[str, Any]
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+# A plain 12, 1e3 or true is the text of a name or a description, whatever YAML makes of it.
+_WORDS: Final = ["string", "number", "boolean"]
+
+_MODES: Final = {
+    Mode.AUTO: "the fastest that carries every frame unharmed; the default",
+    Mode.GENERIC: "XDP on packet buffers, any interface",
+    Mode.NATIVE: "XDP in the driver, for NICs that can",
+    Mode.TC: "tc redirect: repairs checksums and cuts packets for any target",
+}
+_ADMINS: Final = {
+    Admin.MANAGE: "an end found down is set up with its link, and put back; the default",
+    Admin.KEEP: "never touched",
+}
+
+
+def document() -> _Schema:
+    """A new copy of the schema, ready for ``json.dumps``."""
+    return {
+        "$schema": DIALECT,
+        "title": "xconnectd",
+        "description": "Pairs of interfaces between which every frame crosses.",
+        "type": "object",
+        "required": ["links"],
+        "properties": _pick(config.TOP_KEYS, _top_level()),
+        "patternProperties": {
+            f"^{config.USER_PREFIX}": {
+                "description": "Your own: ignored, a place for anchors.",
+            }
+        },
+        "additionalProperties": False,
+        "$defs": {"end": _end(), "link": _link(), "text": _text()},
+    }
+
+
+def _pick(keys: tuple[str, ...], known: _Schema) -> _Schema:
+    """The properties in the order of ``config``; a key that is not described is an error."""
+    return {key: known[key] for key in keys}
+
+
+def _top_level() -> _Schema:
+    return {
+        "version": {"description": "Of this format.", "const": config.VERSION},
+        "defaults": {
+            "description": "What a link has that does not say otherwise.",
+            "type": "object",
+            "properties": _pick(config.DEFAULT_KEYS, _options()),
+            "additionalProperties": False,
+        },
+        "links": {
+            "description": "One line per pair, both directions. `{}` disconnects everything.",
+            "type": "object",
+            "propertyNames": {"$ref": "#/$defs/end"},
+            "additionalProperties": {"$ref": "#/$defs/link"},
+            "examples": [{"eth0": "tap0", "veth2": {"to": "veth3", "mode": "auto"}}],
+        },
+    }
+
+
+def _link() -> _Schema:
+    return {
+        "title": "The other end, or a mapping with `to` and options",
+        "if": {"type": "object"},
+        "then": {
+            "required": ["to"],
+            "properties": _pick(config.LINK_KEYS, _options()),
+            "additionalProperties": False,
+        },
+        "else": {"$ref": "#/$defs/end"},
+    }
+
+
+def _end() -> _Schema:
+    return {
+        "title": "Interface",
+        "description": "Its name or one of its altnames; it need not exist yet.",
+        "type": _WORDS,
+        "minLength": 1,
+        "maxLength": config.NAME_BYTES,
+        "pattern": config.NAME_PATTERN,
+    }
+
+
+def _text() -> _Schema:
+    return {
+        "type": [*_WORDS, "null"],
+        "maxLength": config.TEXT_LENGTH,
+        "pattern": config.TEXT_PATTERN,
+    }
+
+
+def _options() -> _Schema:
+    return {
+        "to": {"$ref": "#/$defs/end", "description": "The other end."},
+        "mode": _choice("How the frames are carried.", "mode", _MODES),
+        "enabled": _flag("false: the plug is pulled, the line stays.", default=True),
+        "admin": _choice("What becomes of an end that is down.", "admin", _ADMINS),
+        "allow_addressed": _flag(
+            "true: also ends that the host itself uses (an address, a route). It can lock you out.",
+            default=False,
+        ),
+        "description": {"$ref": "#/$defs/text", "description": "For people; one line."},
+        "labels": {
+            "description": "For scripts: `{lab: demo}`.",
+            "type": "object",
+            "propertyNames": {"$ref": "#/$defs/text", "minLength": 1},
+            "additionalProperties": {"$ref": "#/$defs/text"},
+        },
+        "carrier": {
+            "description": "Each end keeps its own; other values are kept for later.",
+            "const": config.CARRIER,
+        },
+    }
+
+
+def _flag(description: str, *, default: bool) -> _Schema:
+    return {"description": description, "type": "boolean", "default": default}
+
+
+def _choice(description: str, key: str, words: dict[Any, str]) -> _Schema:
+    choices = list(config.CHOICES[key])
+    return {
+        "description": description,
+        "enum": [choice.value for choice in choices],
+        "markdownEnumDescriptions": [words[choice] for choice in choices],
+        "default": choices[0].value,
+    }
