@@ -1,0 +1,437 @@
+"""The watch against real files: every way of saving wakes, reading and bystanders do not."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from xconnectd.watch import SETTLED, UNSETTLED, ConfigWatch, _find_route
+
+PATIENCE = 5.0
+
+
+class Calls:
+    """What the watch said, and a way to wait for it without sleeping for it."""
+
+    def __init__(self) -> None:
+        self.settles: list[float] = []
+        self._news = threading.Condition()
+
+    def __call__(self, settle: float) -> None:
+        with self._news:
+            self.settles.append(settle)
+            self._news.notify_all()
+
+    def until(self, done: Callable[[], bool]) -> bool:
+        with self._news:
+            return self._news.wait_for(done, PATIENCE)
+
+    def told(self, settle: float) -> bool:
+        return self.until(lambda: settle in self.settles)
+
+    def forget(self) -> None:
+        with self._news:
+            self.settles.clear()
+
+
+@pytest.fixture
+def calls() -> Calls:
+    return Calls()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "etc" / "xconnect.yaml"
+    path.parent.mkdir()
+    path.write_text("links: {}\n")
+    return path
+
+
+Watched = Callable[[Path], ConfigWatch]
+
+
+@pytest.fixture
+def watched(calls: Calls) -> Iterator[Watched]:
+    made: list[ConfigWatch] = []
+    threads = set(threading.enumerate())
+
+    def start(path: Path) -> ConfigWatch:
+        watch = ConfigWatch(path, calls)
+        watch.start()
+        made.append(watch)
+        return watch
+
+    yield start
+    for watch in made:
+        watch.stop()
+    assert set(threading.enumerate()) <= threads, "a thread outlives stop()"
+
+
+def marker(path: Path, calls: Calls) -> None:
+    """Save ``path`` and wait for it: everything before it has been delivered by then."""
+    path.write_text("links: {z: z}\n")
+    assert calls.told(SETTLED)
+
+
+# ------------------------------------------------------------------ ways of saving
+
+
+def in_place(path: Path) -> None:
+    path.write_text("links: {a: b}\n")
+
+
+def in_place_without_truncating(path: Path) -> None:
+    with path.open("r+") as file:
+        file.write("LINKS")
+
+
+def by_rename(path: Path) -> None:
+    new = path.with_name("xconnect.yaml.new")
+    new.write_text("links: {a: b}\n")
+    new.rename(path)
+
+
+def by_rename_from_elsewhere(path: Path) -> None:
+    new = path.parent.parent / "new"
+    new.write_text("links: {a: b}\n")
+    new.rename(path)
+
+
+def like_vim(path: Path) -> None:
+    path.rename(path.with_name("xconnect.yaml~"))
+    path.write_text("links: {a: b}\n")
+    path.with_name("xconnect.yaml~").unlink()
+
+
+def like_sed(path: Path) -> None:
+    new = path.with_name("sedAbc123")
+    new.write_text(path.read_text().replace("{}", "{a: b}"))
+    new.rename(path)
+
+
+def in_two_writes(path: Path) -> None:
+    with path.open("w") as file:
+        file.write("links:\n")
+        file.flush()
+        file.write("  a: b\n")
+
+
+def away_and_anew(path: Path) -> None:
+    path.rename(path.parent.parent / "backup")
+    path.write_text("links: {a: b}\n")
+
+
+SAVES = [
+    in_place,
+    in_place_without_truncating,
+    by_rename,
+    by_rename_from_elsewhere,
+    like_vim,
+    like_sed,
+    in_two_writes,
+    away_and_anew,
+]
+
+
+@pytest.mark.parametrize("save", SAVES)
+def test_every_way_of_saving_is_told_each_time(
+    save: Callable[[Path], None], path: Path, watched: Watched, calls: Calls
+) -> None:
+    watched(path)
+    for _ in range(3):  # the second save by rename is where a watch on the file goes deaf
+        save(path)
+        assert calls.told(SETTLED)
+        calls.forget()
+
+
+def test_two_writes_in_one_save_are_one_wake_up(path: Path, watched: Watched, calls: Calls) -> None:
+    watched(path)
+    in_two_writes(path)
+    assert calls.told(SETTLED)
+    assert calls.settles == [SETTLED]
+
+
+def test_a_rename_is_one_wake_up(path: Path, watched: Watched, calls: Calls) -> None:
+    watched(path)
+    by_rename(path)
+    assert calls.told(SETTLED)
+    calls.forget()
+    marker(path, calls)
+    assert calls.settles == [SETTLED]
+
+
+def test_renamed_away_is_half_of_a_save(path: Path, watched: Watched, calls: Calls) -> None:
+    watched(path)
+    path.rename(path.with_name("backup"))
+    assert calls.until(lambda: calls.settles == [UNSETTLED])
+
+
+def test_deleted_and_back(path: Path, watched: Watched, calls: Calls) -> None:
+    watched(path)
+    path.unlink()
+    assert calls.told(UNSETTLED)
+    assert SETTLED not in calls.settles
+    in_place(path)
+    assert calls.told(SETTLED)
+
+
+def test_a_save_through_a_symlink(path: Path, watched: Watched, calls: Calls) -> None:
+    link = path.parent.parent / "link.yaml"
+    link.symlink_to("etc/xconnect.yaml")
+    watched(link)
+    in_place(path)
+    assert calls.told(SETTLED)
+    calls.forget()
+    by_rename(path)
+    assert calls.told(SETTLED)
+
+
+def test_a_symlink_turned_to_another_file(path: Path, watched: Watched, calls: Calls) -> None:
+    link = path.parent.parent / "link.yaml"
+    link.symlink_to(path)
+    other = path.with_name("other.yaml")
+    other.write_text("links: {}\n")
+    watch = watched(link)
+    swap(link, other)
+    assert calls.told(SETTLED)
+    watch.check()
+    calls.forget()
+    in_place(other)
+    assert calls.told(SETTLED)
+
+
+# ------------------------------------------------------------------ ConfigMap
+
+
+def swap(link: Path, target: Path | str) -> None:
+    new = link.with_name("..tmp")
+    new.symlink_to(target)
+    new.rename(link)
+
+
+def config_map(volume: Path, version: str) -> None:
+    """As the kubelet does: a new directory, then one rename of ``..data``."""
+    (volume / version).mkdir()
+    (volume / version / "xconnect.yaml").write_text(f"# {version}\nlinks: {{}}\n")
+    swap(volume / "..data", version)
+
+
+def test_a_config_map_is_seen_each_time_it_is_swapped(
+    tmp_path: Path, watched: Watched, calls: Calls
+) -> None:
+    config_map(tmp_path, "..one")
+    path = tmp_path / "xconnect.yaml"
+    path.symlink_to("..data/xconnect.yaml")
+    watch = watched(path)
+    for version in ("..two", "..three", "..four"):
+        config_map(tmp_path, version)
+        assert calls.told(SETTLED)
+        calls.forget()
+    watch.check()
+    config_map(tmp_path, "..five")
+    assert calls.told(SETTLED)
+
+
+# ------------------------------------------------------------------ what must not wake
+
+
+def test_reading_wakes_nobody(path: Path, watched: Watched, calls: Calls) -> None:
+    watched(path)
+    for _ in range(10):
+        path.read_text()
+    marker(path, calls)
+    assert calls.settles == [SETTLED]
+
+
+def test_other_files_wake_nobody(path: Path, watched: Watched, calls: Calls) -> None:
+    watched(path)
+    other = path.with_name("other")
+    other.write_text("x")
+    other.rename(path.with_name("another"))
+    path.with_name("another").unlink()
+    path.with_name("directory").mkdir()
+    marker(path, calls)
+    assert calls.settles == [SETTLED]
+
+
+# ------------------------------------------------------------------ the daily round
+
+
+def test_check_says_nothing_when_nothing_changed(
+    path: Path, watched: Watched, calls: Calls
+) -> None:
+    watch = watched(path)
+    for _ in range(5):
+        watch.check()
+    assert calls.settles == []
+
+
+def test_check_costs_microseconds(path: Path, watched: Watched) -> None:
+    watch = watched(path)
+    began = time.perf_counter()
+    for _ in range(100):
+        watch.check()
+    assert (time.perf_counter() - began) / 100 < 0.001
+
+
+def test_a_change_without_an_event_is_told_once_it_is_stable(
+    path: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = ConfigWatch(path, calls)
+    monkeypatch.setattr(watch, "_is_alive", lambda: True)  # deaf: it is never armed
+    watch._route = _find_route(str(path))
+    in_place(path)
+    watch.check()
+    assert calls.settles == []
+    path.write_text("links: {a: b, c: d}\n")
+    watch.check()
+    assert calls.settles == []
+    watch.check()
+    assert calls.settles == [SETTLED]
+    watch.check()
+    assert calls.settles == [SETTLED]
+
+
+def test_what_was_told_by_an_event_is_not_told_again(
+    path: Path, watched: Watched, calls: Calls
+) -> None:
+    watch = watched(path)
+    marker(path, calls)
+    for _ in range(3):
+        watch.check()
+    assert calls.settles == [SETTLED]
+
+
+def test_a_change_before_the_start_is_told(path: Path, calls: Calls) -> None:
+    watch = ConfigWatch(path, calls)
+    in_place(path)
+    watch.start()
+    watch.stop()
+    assert calls.settles == [UNSETTLED]
+
+
+def test_a_directory_that_is_not_there_yet(tmp_path: Path, watched: Watched, calls: Calls) -> None:
+    path = tmp_path / "not" / "yet" / "xconnect.yaml"
+    watch = watched(path)
+    path.parent.mkdir(parents=True)
+    assert calls.told(UNSETTLED)  # its first part came to be
+    watch.check()
+    calls.forget()
+    in_place(path)
+    assert calls.told(SETTLED)
+
+
+def test_a_file_that_came_with_its_directory(
+    tmp_path: Path, watched: Watched, calls: Calls
+) -> None:
+    path = tmp_path / "not" / "yet" / "xconnect.yaml"
+    watch = watched(path)
+    path.parent.mkdir(parents=True)
+    assert calls.told(UNSETTLED)
+    calls.forget()
+    in_place(path)
+    watch.check()
+    assert calls.settles == [UNSETTLED]
+
+
+def test_a_directory_that_was_replaced(path: Path, watched: Watched, calls: Calls) -> None:
+    watch = watched(path)
+    path.parent.rename(path.parent.with_name("old"))
+    path.parent.mkdir()
+    path.write_text("links: {a: b}\n")
+    watch.check()
+    assert calls.settles == [UNSETTLED]
+    in_place(path)
+    assert calls.told(SETTLED)
+
+
+def test_a_directory_that_was_deleted_and_made_again(
+    path: Path, watched: Watched, calls: Calls
+) -> None:
+    watch = watched(path)
+    path.unlink()
+    path.parent.rmdir()
+    watch.check()
+    path.parent.mkdir()
+    path.write_text("links: {a: b}\n")
+    watch.check()
+    calls.forget()
+    in_place(path)
+    assert calls.told(SETTLED)
+
+
+def test_a_dead_observer_is_replaced(path: Path, watched: Watched, calls: Calls) -> None:
+    watch = watched(path)
+    assert watch._observer is not None
+    watch._observer.stop()
+    watch._observer.join()
+    watch.check()
+    in_place(path)
+    assert calls.told(SETTLED)
+
+
+def test_a_handler_that_raises_does_not_end_the_watch(
+    path: Path, watched: Watched, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    watch = watched(path)
+    monkeypatch.setattr(watch, "_changed", lambda _: 1 / 0)
+    in_place(path)
+    assert watch._observer is not None
+    watch._observer.join(PATIENCE)
+    monkeypatch.setattr(watch, "_changed", calls)
+    watch.check()
+    by_rename(path)
+    assert calls.told(SETTLED)
+
+
+def test_without_inotify_check_still_finds_changes(
+    path: Path, watched: Watched, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise OSError(24, "inotify instance limit reached")
+
+    monkeypatch.setattr("xconnectd.watch.InotifyObserver", exhausted)
+    watch = watched(path)
+    assert watch.problem == "inotify instance limit reached"
+    in_place(path)
+    watch.check()
+    assert calls.settles == [UNSETTLED]
+    monkeypatch.undo()
+    watch.check()
+    assert watch.problem == ""
+
+
+def test_an_orphaned_file_is_told_apart(path: Path, calls: Calls) -> None:
+    with path.open() as file:
+        # What a bind mount does: a path that still leads to an inode without a name.
+        bound = ConfigWatch(Path(f"/proc/self/fd/{file.fileno()}"), calls)
+        before = bound.orphaned
+        path.unlink()
+        assert (before, bound.orphaned) == (False, True)
+        assert not ConfigWatch(path, calls).orphaned
+
+
+def test_stop_twice_and_without_start(path: Path, calls: Calls) -> None:
+    watch = ConfigWatch(path, calls)
+    watch.stop()
+    watch.start()
+    watch.stop()
+    watch.stop()
+    in_place(path)
+    assert calls.settles == []
+
+
+def test_relative_paths_are_taken_from_where_the_daemon_started(
+    path: Path, watched: Watched, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(path.parent)
+    watch = watched(Path("..") / "etc" / path.name)
+    monkeypatch.chdir("/")
+    watch.check()
+    in_place(path)
+    assert calls.told(SETTLED)

@@ -1,0 +1,222 @@
+"""The config file changed: one call per event that may matter, and a look of its own.
+
+Sole importer of watchdog. Knows when to read the file again, never what is in it; imports nothing
+of the package. inotify tells of a save within a millisecond; ``check`` finds what it cannot: a
+directory that was replaced, a dead thread, an edit behind a bind mount.
+"""
+# ruff: noqa: PTH109, PTH115, PTH116, PTH118, PTH120
+# Paths are text here: ``check`` runs each second, and Path objects would take most of its time.
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from watchdog.events import (
+    EVENT_TYPE_CLOSED,
+    EVENT_TYPE_MOVED,
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers.inotify import InotifyObserver
+
+with suppress(ImportError):  # its place differs between versions, and we can do without
+    from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper
+
+    # A rename out of the directory is held back for its other half, and all behind it with it.
+    # The kernel writes both halves in one go, so half a second is far too patient.
+    InotifyMoveEventGrouper.delay = 0.01
+
+SETTLED: Final = 0.0
+"""A save is complete: one close after writing, or one rename into place."""
+UNSETTLED: Final = 0.2
+"""What happened may be the first half of a save."""
+
+_EVENTS: Final[list[type[FileSystemEvent]]] = [
+    FileClosedEvent,
+    FileMovedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    DirMovedEvent,
+    DirCreatedEvent,
+    DirDeletedEvent,
+]
+"""Asked of the kernel, so that reading the file never wakes us. Not ``modified``: it comes before
+every ``closed``, only to delay it; who writes and does not close is found by ``check``."""
+
+_MAX_SYMLINKS: Final = 40  # as the kernel's MAXSYMLINKS
+
+_Signature = tuple[int, ...]
+
+
+class _Step(NamedTuple):
+    """A directory in which one name decides where the path leads, and which directory that is."""
+
+    directory: str
+    name: str
+    device: int
+    inode: int
+
+
+class ConfigWatch(FileSystemEventHandler):
+    """Watches ``path``. Make it before the first read of the file: it tells of changes since.
+
+    ``changed(settle)`` is called from a thread of watchdog's, or of whoever calls ``check``;
+    ``settle`` is how many seconds of quiet to wait for before the file is worth reading.
+    """
+
+    def __init__(self, path: Path, changed: Callable[[float], None]) -> None:
+        self._path = os.path.join(os.getcwd(), path)
+        self._changed = changed
+        self._known = self._pending = _signature(self._path)
+        self._route: tuple[_Step, ...] = ()
+        self._names: frozenset[str] = frozenset()
+        self._observer: InotifyObserver | None = None
+        self.problem = ""
+        """Why inotify cannot be used, if so; ``check`` then finds each change, but later."""
+
+    def start(self) -> None:
+        self._arm(_find_route(self._path))
+
+    def stop(self) -> None:
+        observer, self._observer = self._observer, None
+        if observer is not None:
+            observer.stop()
+            with suppress(RuntimeError):  # it was never started
+                observer.join()
+
+    def check(self) -> None:
+        """Once a second: mend the watch, and find a change that no event told of."""
+        route = _find_route(self._path)
+        if route != self._route or not self._is_alive():
+            self.stop()
+            self._arm(route)
+        now = _signature(self._path)
+        if now != self._known and now == self._pending:
+            self._tell(now, SETTLED)
+        self._pending = now
+
+    @property
+    def orphaned(self) -> bool:
+        """The path leads to a file without a name.
+
+        So does a bind mount of a single file once that file was replaced outside: whatever is
+        written there from now on will never be seen here.
+        """
+        try:
+            return os.stat(self._path).st_nlink == 0
+        except OSError:
+            return False
+
+    def dispatch(self, event: FileSystemEvent) -> None:
+        """Called by watchdog for every event in a watched directory, whatever its name."""
+        if not self._names.isdisjoint((event.src_path, event.dest_path)):
+            now = _signature(self._path)
+            self._tell(now, SETTLED if now and self._is_whole(event) else UNSETTLED)
+
+    def _is_whole(self, event: FileSystemEvent) -> bool:
+        """Whether a save is complete; not so when the file was renamed away, as vim does."""
+        if event.event_type == EVENT_TYPE_MOVED:
+            return event.dest_path in self._names
+        return event.event_type == EVENT_TYPE_CLOSED and event.src_path in self._names
+
+    def _tell(self, now: _Signature, settle: float) -> None:
+        # Noted before the file is read: what is written later differs from it.
+        self._known = now
+        self._changed(settle)
+
+    def _arm(self, route: tuple[_Step, ...]) -> None:
+        self._route = route
+        self._names = frozenset(os.path.join(step.directory, step.name) for step in route)
+        try:
+            self._observer = self._observe({step.directory for step in route})
+            self.problem = ""
+        except OSError as error:  # out of inotify instances or watches, or the directory is gone
+            self.problem = error.strerror or str(error)
+        now = _signature(self._path)
+        if now != self._known:
+            self._tell(now, UNSETTLED)
+
+    def _observe(self, directories: set[str]) -> InotifyObserver:
+        # Full events: a file that is renamed into here from elsewhere is moved, not created.
+        observer = InotifyObserver(generate_full_events=True)
+        try:
+            for directory in directories:
+                observer.schedule(self, directory, event_filter=_EVENTS)
+            observer.start()
+        except OSError:
+            observer.stop()
+            raise
+        return observer
+
+    def _is_alive(self) -> bool:
+        """Whether all threads run; an emitter ends silently with the directory it watches."""
+        observer = self._observer
+        if observer is None or not observer.is_alive():
+            return False
+        reader = getattr(observer, "_inotify_fd", observer)
+        return reader.is_alive() and all(emitter.is_alive() for emitter in observer.emitters)
+
+
+def _signature(path: str) -> _Signature:
+    """What differs after any change of the file; empty when there is none.
+
+    ctime sees what mtime does not: an edit that keeps size and times, a chmod, a lost name.
+    """
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _find_route(path: str) -> tuple[_Step, ...]:
+    """Every place where a rename changes what the path leads to, as far as it leads.
+
+    That is the directory of each symlink on the way and that of the file itself, or the last
+    directory there is. A ConfigMap is updated by swapping a symlink in the middle.
+    """
+    steps: list[_Step] = []
+    here, ahead = "/", path.split("/")[::-1]
+    while ahead and len(steps) < _MAX_SYMLINKS:
+        name = ahead.pop()
+        if name in ("", ".", ".."):
+            here = os.path.dirname(here) if name == ".." else here
+            continue
+        target = _follow(os.path.join(here, name))
+        if target is None and ahead:
+            here = os.path.join(here, name)
+            continue
+        steps.append(_step(here, name))
+        if not target:
+            break
+        ahead += target.split("/")[::-1]
+        here = "/" if target.startswith("/") else here
+    return tuple(steps)
+
+
+def _follow(path: str) -> str | None:
+    """Where a symlink leads; None when it is none, empty when there is nothing."""
+    try:
+        return os.readlink(path)
+    except OSError as error:
+        return None if error.errno == errno.EINVAL else ""
+
+
+def _step(directory: str, name: str) -> _Step:
+    try:
+        found = os.stat(directory)
+    except OSError:
+        return _Step(directory, name, 0, 0)
+    return _Step(directory, name, found.st_dev, found.st_ino)
