@@ -1,0 +1,7 @@
+"""``python -m xconnectd``."""
+
+import sys
+
+from xconnectd.cli import main
+
+sys.exit(main())

@@ -1,0 +1,89 @@
+"""The Python API: wires for as long as a ``with`` block lasts, in this network namespace.
+
+    from xconnectd.api import Xconnect
+
+    with Xconnect({"veth0": "veth1"}) as wires:
+        wires.update({"veth0": "veth2"})
+        print(wires.states())
+
+It does what the daemon does, once per call: no thread watches the kernel meanwhile, so call
+``sync`` after interfaces came or went. ``links`` is what stands below ``links:`` in the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from xconnectd import config
+from xconnectd.engine import Engine
+from xconnectd.model import State, Wiring
+from xconnectd.status import LinkStatus
+
+Links = Mapping[str, Any]
+"""Pairs as in the file: ``{"a": "b"}`` or ``{"a": {"to": "b", "mode": "tc"}}``."""
+
+
+class Xconnect:
+    """Cross-connects pairs of interfaces until ``close``, which leaves everything as found.
+
+    Raises:
+        ConfigError: ``links`` is not what a file could hold.
+        BusyError: a daemon, or another ``Xconnect``, holds this network namespace.
+        DataplaneError, PrivilegeError: the BPF part cannot be loaded.
+    """
+
+    def __init__(self, links: Links) -> None:
+        wiring = _wiring(links)
+        self._engine = Engine.take()
+        self._reconciler = self._engine.reconciler
+        self._reconciler.want(wiring)
+        self._reconciler.run(None, "start")
+
+    def update(self, links: Links) -> None:
+        """Wants these links instead. Those that stay lose no frame.
+
+        Raises:
+            ConfigError: refused as a whole; the wires stay as they are.
+        """
+        scope = self._reconciler.want(_wiring(links))
+        if scope:
+            self._reconciler.run(scope, "config")
+
+    def sync(self) -> None:
+        """Looks at everything again and repairs what has drifted or come into being."""
+        self._reconciler.run(None, "netlink")
+
+    def status(self) -> tuple[LinkStatus, ...]:
+        """Every link as the last call left it."""
+        return tuple(self._reconciler.statuses.values())
+
+    def states(self) -> dict[str, State]:
+        """The state of every link by its id (the two names in order, ``a:b``)."""
+        return {each.link.id: each.state for each in self.status()}
+
+    def close(self) -> None:
+        """Takes everything down and puts everything back. Further calls do nothing."""
+        if self._engine.instance is None:
+            return
+        self._reconciler.release()
+        self._engine.remove()
+        self._engine.close()
+        self._engine.instance = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _wiring(links: Links) -> Wiring:
+    return config.parse(json.dumps({"links": dict(links)}), "links")

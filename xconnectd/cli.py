@@ -1,0 +1,417 @@
+"""Arguments in, one call, a result printed, an exit code out.
+
+Everything that needs root, bcc or a kernel is imported by the command that uses it, so that
+``check`` and ``schema`` run anywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from xconnectd import __version__, config
+from xconnectd.errors import BusyError, ConfigError, DataplaneError, PrivilegeError, XconnectError
+
+if TYPE_CHECKING:
+    from xconnectd.engine import Engine
+    from xconnectd.status import LinkStatus
+
+DEFAULT_FILE: Final = Path("/etc/xconnect.yaml")
+_POLL: Final = 0.1
+
+
+class Exit(IntEnum):
+    """What the exit code of every command means."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_STARTED = 3
+    CHANGES = 10
+    BAD_CONFIG = 78
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return Exit.BAD_CONFIG
+    except (XconnectError, OSError) as error:
+        print(f"xconnectd: {error}", file=sys.stderr)
+        return Exit.FAILED
+    except KeyboardInterrupt:
+        return Exit.FAILED
+
+
+# --------------------------------------------------------------------------- commands
+
+
+def _run(options: argparse.Namespace) -> int:
+    from xconnectd import log
+    from xconnectd.daemon import Daemon, OnExit
+    from xconnectd.engine import Engine
+
+    logger = log.setup(options.log_format, options.log_level)
+    if options.strict:
+        config.load(options.config)
+    try:
+        engine = Engine.take(logger)
+    except (BusyError, DataplaneError, PrivilegeError, OSError) as error:
+        print(f"xconnectd: cannot start: {error}", file=sys.stderr)
+        return Exit.NOT_STARTED
+    with engine:
+        daemon = Daemon(options.config, engine, logger, on_exit=OnExit(options.on_exit))
+        daemon.run()
+        return Exit.DONE if daemon.stop() else Exit.FAILED
+
+
+def _check(options: argparse.Namespace) -> int:
+    path: Path = options.file or DEFAULT_FILE
+    try:
+        wiring = config.load(path)
+    except ConfigError as error:
+        print(error)
+        return Exit.BAD_CONFIG
+    for warning in wiring.warnings:
+        print(warning)
+    print(f"{path}: good, {_counted(len(wiring.links), 'link')}")
+    return Exit.DONE
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from xconnectd.engine import Engine
+    from xconnectd.plan import as_json
+
+    with Engine.watch() as engine:
+        engine.reconciler.want(config.load(options.file or _file_of(engine)))
+        actions = as_json(engine.reconciler.look().actions)
+    if options.json:
+        print(json.dumps(actions, indent=2))
+    else:
+        for each in actions:
+            print(f"{each['interface']}: {each['action']} ({each['reason']})")
+        print(_counted(len(actions), "change"))
+    return Exit.CHANGES if actions else Exit.DONE
+
+
+def _status(options: argparse.Namespace) -> int:
+    while True:
+        report = _report(options.config)
+        if options.watch and not options.json:
+            print("\033[H\033[2J", end="")
+        print(json.dumps(report) if options.json else _as_table(report), flush=True)
+        if not options.watch:
+            break
+        time.sleep(1.0)
+    healthy = all(each["state"] in ("connected", "disabled") for each in report["links"])
+    return Exit.FAILED if options.check and not (healthy and _usable(report)) else Exit.DONE
+
+
+def _usable(report: dict[str, Any]) -> bool:
+    """Without a good file and without a wire there is nothing that could be healthy."""
+    return bool(report["links"]) or report["config"]["state"] == "loaded"
+
+
+def _wait(options: argparse.Namespace) -> int:
+    deadline = time.monotonic() + options.timeout
+    while missing := _not_connected(_report(options.config), options.links):
+        if time.monotonic() >= deadline:
+            print("\n".join(f"{link}: {why}" for link, why in missing.items()))
+            return Exit.FAILED
+        time.sleep(_POLL)
+    return Exit.DONE
+
+
+def _not_connected(report: dict[str, Any], wanted: Sequence[str]) -> dict[str, str]:
+    """The enabled links (or the named ones) that are not connected, each with the reason."""
+    links = report["links"]
+    missing = {}
+    for name in wanted:
+        if not any(name in _names(each) for each in links):
+            missing[name] = "no such link in the file"
+    for each in links:
+        asked = not wanted and each["enabled"] or any(name in _names(each) for name in wanted)
+        if asked and each["state"] != "connected":
+            missing[each["link"]] = f"{each['state']}: {each['reason']}"
+    if not wanted and report["config"]["state"] != "loaded":
+        missing.setdefault(report["config"]["path"], report["config"]["state"])
+    return missing
+
+
+def _names(link: dict[str, Any]) -> tuple[str, ...]:
+    """What a user may call a link: its id, both its ends in either order, either end."""
+    a, b = link["a"]["name"], link["b"]["name"]
+    return link["link"], f"{a}:{b}", f"{b}:{a}", a, b
+
+
+def _detach(options: argparse.Namespace) -> int:
+    from xconnectd import log
+    from xconnectd.engine import Engine
+
+    if bool(options.interfaces) == options.all:
+        print("xconnectd: name interfaces, or say --all", file=sys.stderr)
+        return Exit.USAGE
+    log.setup(level="warning")
+    try:
+        engine = Engine.take_what_is_there()
+    except BusyError as error:
+        print(f"xconnectd: {error}: take the links out of its file", file=sys.stderr)
+        return Exit.FAILED
+    with engine:
+        problems = engine.reconciler.release(None if options.all else options.interfaces)
+        if options.all and not problems:
+            engine.remove()
+    for problem in problems:
+        print(f"xconnectd: {problem}", file=sys.stderr)
+    return Exit.FAILED if problems else Exit.DONE
+
+
+def _schema(_options: argparse.Namespace) -> int:
+    from xconnectd import schema
+
+    print(json.dumps(schema.document(), indent=2))
+    return Exit.DONE
+
+
+def _version(options: argparse.Namespace) -> int:
+    versions = {
+        "xconnectd": __version__,
+        "kernel": _kernel(),
+        "bcc": _bcc(),
+        "pyroute2": _distribution("pyroute2"),
+    }
+    if options.json:
+        print(json.dumps(versions))
+    else:
+        for name, text in versions.items():
+            print(f"{name} {text or 'not installed'}")
+    return Exit.DONE
+
+
+def _kernel() -> str:
+    return Path("/proc/sys/kernel/osrelease").read_text().strip()
+
+
+def _bcc() -> str | None:
+    """Read from its version file: importing bcc takes 74 MB of LLVM."""
+    from importlib.util import find_spec
+
+    found = find_spec("bcc")
+    if found is None or found.origin is None:
+        return None
+    path = Path(found.origin).with_name("version.py")
+    line = path.read_text() if path.exists() else ""
+    return line.partition("=")[2].strip().strip("'\"") or "unknown"
+
+
+def _distribution(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+# --------------------------------------------------------------------------- status
+
+
+def _file_of(engine: Engine) -> Path:
+    """The file of this namespace's daemon, or of the last one here."""
+    return engine.ledger.config() or DEFAULT_FILE
+
+
+def _report(file: Path | None) -> dict[str, Any]:
+    """Everything ``status`` tells, read from the kernel anew."""
+    from xconnectd.engine import Engine
+
+    with Engine.watch() as engine:
+        return _report_of(engine, file)
+
+
+def _report_of(engine: Engine, file: Path | None) -> dict[str, Any]:
+    from xconnectd import plan, status
+    from xconnectd.instance import running_pid
+
+    path = file or _file_of(engine)
+    state, digest, problems = _take(engine, path)
+    seen = engine.reconciler.look()
+    links = [status.assess(verdict, seen.observed) for verdict in seen.verdicts]
+    counters = engine.counters()
+    pid = running_pid()
+    return {
+        "daemon": {"running": pid is not None, "pid": pid},
+        "config": {"path": str(path), "state": state, "hash": digest, "problems": problems},
+        "links": [status.as_json(_with_failure(engine, each), counters) for each in links],
+        "differences": plan.as_json(seen.actions),
+        "departed": [
+            {"interface": gone.record.name, "ifindex": gone.record.ifindex, "remedy": gone.remedy}
+            for gone in seen.observed.departed
+        ],
+    }
+
+
+def _take(engine: Engine, path: Path) -> tuple[str, str, list[str]]:
+    """Wants what the file says, or what stands in the kernel where it says nothing good."""
+    try:
+        wiring = config.load(path)
+    except ConfigError as error:
+        engine.reconciler.adopt()
+        missing = isinstance(error, config.ConfigMissing)
+        return "missing" if missing else "rejected", "", [str(each) for each in error.problems]
+    engine.reconciler.want(wiring)
+    return "loaded", wiring.hash, []
+
+
+def _with_failure(engine: Engine, link: LinkStatus) -> LinkStatus:
+    """The kernel's own words for a link that failed, which only the daemon heard."""
+    from xconnectd import status
+    from xconnectd.model import State
+
+    failure = engine.ledger.failures().get(link.link.id)
+    if link.state is not State.FAILED or failure is None:
+        return link
+    reason = failure.reason if link.reason.startswith("not in the kernel") else link.reason
+    return status.failed(link, reason, failure.retry)
+
+
+def _as_table(report: dict[str, Any]) -> str:
+    daemon, file = report["daemon"], report["config"]
+    lines = [
+        f"daemon: {'running, pid ' + str(daemon['pid']) if daemon['running'] else 'not running'}",
+        f"file:   {file['path']}: {file['state']} {file['hash']}".rstrip(),
+        *(f"        {problem}" for problem in file["problems"]),
+        "",
+    ]
+    for each in report["links"]:
+        lines += _link_lines(each)
+    for gone in report["departed"]:
+        lines.append(f"left with our program: {gone['interface']}; {gone['remedy']}")
+    if report["differences"]:
+        count = _counted(len(report["differences"]), "difference")
+        lines.append(f"\n{count} between file and kernel (see xconnectd plan)")
+    return "\n".join(lines)
+
+
+def _link_lines(link: dict[str, Any]) -> list[str]:
+    a, b = link["a"], link["b"]
+    lines = [f"{a['name']} — {b['name']}  {link['state']}  {link['mode']}"]
+    if link["description"]:
+        lines.append(f"    {link['description']}")
+    if link["reason"]:
+        lines.append(f"    {link['reason']}")
+    if link["mode_reason"]:
+        lines.append(f"    {link['mode']}: {link['mode_reason']}")
+    for end, other in ((a, b), (b, a)):
+        dropped = end["dropped"]
+        lines.append(
+            f"    {end['name']} → {other['name']}: {_counted(end['frames'], 'frame')},"
+            f" {end['bytes']} bytes; dropped: {dropped['unwired']} without a wire,"
+            f" {dropped['host']} from this host"
+        )
+    return lines + [f"    warning: {warning}" for warning in link["warnings"]]
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+# --------------------------------------------------------------------------- arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="xconnectd",
+        description="A declarative cross-connect daemon: a YAML file of interface pairs"
+        " becomes wires.",
+        epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 the daemon could not start,"
+        " 78 bad configuration; plan: 10 for changes.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    add = _Adder(commands)
+
+    run = add("run", _run, "the daemon, in the foreground", "run -c lab.yaml --log-format json")
+    _config(run)
+    run.add_argument(
+        "--strict", action="store_true", help="exit 78 on a bad file, wires untouched"
+    )
+    run.add_argument("--log-format", choices=("console", "json"), help="default: by terminal")
+    run.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), default="info"
+    )
+    run.add_argument(
+        "--on-exit",
+        choices=("detach", "keep"),
+        default="detach",
+        help="keep: the wires stay for the next start",
+    )
+
+    check = add("check", _check, "validates a file", "check lab.yaml")
+    check.add_argument("file", nargs="?", type=Path, metavar="FILE")
+
+    plan = add("plan", _plan, "what a reload would change; changes nothing", "plan lab.yaml --json")
+    plan.add_argument("file", nargs="?", type=Path, metavar="FILE")
+    _json(plan)
+
+    status = add("status", _status, "every link, as the kernel has it", "status --json")
+    _config(status, None)
+    _json(status)
+    status.add_argument("--watch", action="store_true", help="again every second")
+    status.add_argument(
+        "--check", action="store_true", help="exit 1 unless every enabled link is connected"
+    )
+
+    wait = add("wait", _wait, "returns when links are connected", "wait --timeout 10 eth0:tap0")
+    _config(wait, None)
+    wait.add_argument("--timeout", type=_seconds, default=60.0, metavar="SECONDS")
+    wait.add_argument("links", nargs="*", metavar="LINK", help="default: every enabled link")
+
+    detach = add("detach", _detach, "removes what is ours while no daemon runs", "detach --all")
+    detach.add_argument("--all", action="store_true", help="everything of ours")
+    detach.add_argument("interfaces", nargs="*", metavar="IFACE")
+
+    add("schema", _schema, "JSON Schema of the file, for editors", "schema > xconnect.schema.json")
+    _json(add("version", _version, "versions of the parts", "version"))
+    return parser
+
+
+class _Adder:
+    """Adds commands that all come with an example."""
+
+    def __init__(self, commands: Any) -> None:
+        self._commands = commands
+
+    def __call__(
+        self, name: str, command: Callable[..., int], purpose: str, example: str
+    ) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = self._commands.add_parser(
+            name, help=purpose, description=purpose, epilog=f"example: xconnectd {example}"
+        )
+        parser.set_defaults(command=command)
+        return parser
+
+
+def _config(parser: argparse.ArgumentParser, default: Path | None = DEFAULT_FILE) -> None:
+    text = str(default) if default else "that of the daemon"
+    parser.add_argument(
+        "-c", "--config", type=Path, default=default, metavar="FILE", help=f"default: {text}"
+    )
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON document")
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{text} is no time in seconds")
+    return value
