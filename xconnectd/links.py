@@ -19,15 +19,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from pyroute2.ethtool.ioctl import EthtoolError, IoctlEthtool, NotSupportedError
-from pyroute2.netlink import NLM_F_REQUEST, genlmsg
-from pyroute2.netlink.exceptions import NetlinkError as GenericNetlinkError
-from pyroute2.netlink.generic import GenericNetlinkSocket
-
 from xconnectd import netlink
 from xconnectd.errors import LinkError
+from xconnectd.lean import without_init
 from xconnectd.model import Far, Filter, Interface, Mode, Setting, Xdp, XdpFeature
 from xconnectd.netlink import NetlinkError, Route, integer, text, walk, walk_all
+
+with without_init("pyroute2"):
+    from pyroute2.ethtool.ioctl import EthtoolError, IoctlEthtool, NotSupportedError
+    from pyroute2.netlink import NLM_F_REQUEST, genlmsg
+    from pyroute2.netlink.exceptions import NetlinkError as GenericNetlinkError
+    from pyroute2.netlink.generic import GenericNetlinkSocket
 
 _IFF_UP: Final = 0x1
 _IFF_PROMISC: Final = 0x100
@@ -401,14 +403,14 @@ def _get(attributes: tuple[Any, ...]) -> bytes:
 def _interface(message: bytes) -> Interface:
     _family, hardware, ifindex, flags = struct.unpack_from("=BxHiI", message, 16)
     attributes = walk(message, 32)
-    info = walk(attributes.get(_LINKINFO, b""), 0)
+    info = walk(attributes.get(_LINKINFO, b""))
     kind = text(info.get(_INFO_KIND, b""))
     return Interface(
         ifindex=ifindex,
         name=text(attributes[_IFNAME]),
-        altnames=tuple(text(value) for _, value in walk_all(attributes.get(_PROP_LIST, b""), 0)),
+        altnames=tuple(text(value) for _, value in walk_all(attributes.get(_PROP_LIST, b""))),
         kind=kind,
-        variant=_variant(kind, walk(info.get(_INFO_DATA, b""), 0)),
+        variant=_variant(kind, walk(info.get(_INFO_DATA, b""))),
         ethernet=hardware == _ARPHRD_ETHER,
         mac=attributes.get(_ADDRESS, b"").hex(":"),
         up=bool(flags & _IFF_UP),
@@ -436,7 +438,7 @@ def _variant(kind: str, data: dict[int, bytes]) -> str:
 
 
 def _addr_gen_mode(af_spec: bytes) -> int | None:
-    return integer(walk(walk(af_spec, 0).get(socket.AF_INET6, b""), 0).get(_INET6_ADDR_GEN_MODE))
+    return integer(walk(walk(af_spec).get(socket.AF_INET6, b"")).get(_INET6_ADDR_GEN_MODE))
 
 
 def _far_end(kind: str, attributes: dict[int, bytes]) -> Far | None:
@@ -446,7 +448,7 @@ def _far_end(kind: str, attributes: dict[int, bytes]) -> Far | None:
 
 
 def _xdp_programs(value: bytes) -> tuple[Xdp, ...]:
-    nest = walk(value, 0)
+    nest = walk(value)
     return tuple(
         Xdp(mode, integer(nest[number]) or 0)
         for number, mode in _XDP_MODES.items()
@@ -457,20 +459,20 @@ def _xdp_programs(value: bytes) -> tuple[Xdp, ...]:
 def _standing(message: bytes) -> tuple[str, set[int]]:
     """A device's name and the ifindexes of this namespace that it stands on."""
     attributes = walk(message, 32)
-    info = walk(attributes.get(_LINKINFO, b""), 0)
+    info = walk(attributes.get(_LINKINFO, b""))
     kind = text(info.get(_INFO_KIND, b""))
     lowers = set()
     if kind != "veth" and _LINK_NETNSID not in attributes:  # a veth's IFLA_LINK is its far end
         lowers.add(integer(attributes.get(_LINK)) or 0)
     if kind == "vxlan":
-        lowers.add(integer(walk(info.get(_INFO_DATA, b""), 0).get(_VXLAN_LINK)) or 0)
+        lowers.add(integer(walk(info.get(_INFO_DATA, b"")).get(_VXLAN_LINK)) or 0)
     return text(attributes[_IFNAME]), lowers - {struct.unpack_from("=i", message, 20)[0]}
 
 
 def _filter(message: bytes) -> Filter:
     handle, _parent, info = struct.unpack_from("=III", message, 24)
     attributes = walk(message, 36)
-    options = walk(attributes.get(2, b""), 0)
+    options = walk(attributes.get(2, b""))
     return Filter(
         kind=text(attributes.get(1, b"")),
         priority=info >> 16,

@@ -18,11 +18,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-from pyroute2.netlink.rtnl.tcmsg import tcmsg
+from xconnectd.lean import without_init
+
+with without_init("pyroute2"):
+    from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+    from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
+    from pyroute2.netlink.rtnl.rtmsg import rtmsg
+    from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 RTM_NEWLINK: Final = 16
 RTM_DELLINK: Final = 17
@@ -121,20 +124,22 @@ def nsid_request(how: int, attributes: tuple[Any, ...] = ()) -> bytes:
     return encode(nsidmsg, RTM_GETNSID, how, attributes)
 
 
-def walk(data: bytes, start: int, end: int | None = None) -> dict[int, bytes]:
-    """The attributes of ``data[start:end]`` by number; the last of equal numbers wins."""
-    return dict(walk_all(data, start, end))
+def walk(data: bytes, start: int = 0) -> dict[int, bytes]:
+    """The attributes of ``data`` from ``start`` by number; the last of equal numbers wins."""
+    return dict(walk_all(data, start))
 
 
-def walk_all(data: bytes, start: int, end: int | None = None) -> Iterator[tuple[int, bytes]]:
-    end = len(data) if end is None else end
-    unpack = _ATTRIBUTE.unpack_from
-    while start + 4 <= end:
+def walk_all(data: bytes, start: int = 0) -> list[tuple[int, bytes]]:
+    """As ``walk``, with equal numbers kept. A loop on the path of every rewire."""
+    found = []
+    unpack, last = _ATTRIBUTE.unpack_from, len(data) - 4
+    while start <= last:
         length, number = unpack(data, start)
         if length < 4:
-            return
-        yield number & 0x3FFF, data[start + 4 : start + length]
+            break
+        found.append((number & 0x3FFF, data[start + 4 : start + length]))
         start += (length + 3) & ~3
+    return found
 
 
 class Route:
@@ -293,7 +298,7 @@ def _event(kind: int, message: bytes) -> Event:
         gone=kind == RTM_DELLINK and message[16] != _AF_BRIDGE,
         nsid=integer(attributes.get(_IFLA_NEW_NETNSID)),
         new_ifindex=integer(attributes.get(_IFLA_NEW_IFINDEX)),
-        altnames=tuple(text(value) for _, value in walk_all(properties, 0)),
+        altnames=tuple(text(value) for _, value in walk_all(properties)),
     )
 
 

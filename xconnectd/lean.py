@@ -1,0 +1,28 @@
+"""Importing parts of a large package without all the rest of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec, module_from_spec
+
+
+@contextmanager
+def without_init(package: str) -> Iterator[None]:
+    """Submodules of ``package`` can be imported inside without running its ``__init__``.
+
+    pyroute2's imports everything it has: 7 MB and half of its import time (100 of 200 ms,
+    measured on the daemon's start) for parts nobody here uses. Afterwards the package is as
+    if never imported, so ``import pyroute2`` by anybody else works as ever. Does nothing if it
+    was imported already, or is not there (then the import inside says so).
+    """
+    spec = None if package in sys.modules else find_spec(package)
+    if spec is None:
+        yield
+        return
+    sys.modules[package] = module_from_spec(spec)
+    try:
+        yield
+    finally:
+        del sys.modules[package]
