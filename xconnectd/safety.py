@@ -25,12 +25,12 @@ def refusal(link: Link, mode: Mode, end: Interface, observed: Observed) -> str:
     )
 
 
-def warnings(end: Interface, observed: Observed) -> tuple[str, ...]:
+def warnings(link: Link, end: Interface, observed: Observed) -> tuple[str, ...]:
     """What has come upon a connected end that would have refused a new one."""
     if not observed.is_held(end):
         return ()
-    found = [f"{end.name}: {use}" for use in observed.uses.get(end.ifindex, ())]
-    return (*found, *filter(None, (_port(end),)))
+    uses = () if link.allow_addressed else observed.uses.get(end.ifindex, ())
+    return (*(f"{end.name}: {use}" for use in uses), *filter(None, (_port(end),)))
 
 
 def _departed_number(end: Interface, observed: Observed) -> str:

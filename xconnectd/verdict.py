@@ -97,7 +97,7 @@ def _judge_alone(link: Link, observed: Observed) -> Verdict:
 
 def _warnings(verdict: Verdict, observed: Observed) -> Iterable[str]:
     for end in verdict.ends:
-        yield from safety.warnings(end, observed)
+        yield from safety.warnings(verdict.link, end, observed)
         if end.variant in ("private", "vepa", "bridge"):
             yield (
                 f"{end.name}: a macvlan in {end.variant} mode receives only its own MAC and"
