@@ -436,17 +436,17 @@ def _text(key: ScalarEvent, node: _Node) -> str:
     return node.value
 
 
-def _labels(key: ScalarEvent, node: _Node) -> tuple[tuple[str, str], ...]:
+def _to_mapping(key: ScalarEvent, node: _Node) -> _Mapping:
     if not isinstance(node, _Mapping):
         text = f"`{key.value}` is a mapping, not {_said(node)}"
-        raise _Refusal(node, text, "`labels: {lab: demo}`")
-    return tuple((_label(name), _text(name, value)) for name, value in node.entries.values())
+        raise _Refusal(node, text, f"`{key.value}: {{}}`")
+    return node
 
 
-def _label(key: ScalarEvent) -> str:
+def _label(key: ScalarEvent, node: _Node) -> tuple[str, str]:
     if not key.value:
-        raise _Refusal(key, "a label needs a name", "`lab: demo`")
-    return _text(key, key)
+        raise _Refusal(key, "a label needs a name", "`labels: {lab: demo}`")
+    return _text(key, key), _text(key, node)
 
 
 def _carrier(key: ScalarEvent, node: _Node) -> None:
@@ -506,13 +506,6 @@ _Read = Callable[[ScalarEvent, _Node], Any]
 _Entries = Mapping[str, tuple[ScalarEvent, _Node]]
 
 
-def _to_mapping(key: ScalarEvent, node: _Node) -> _Mapping:
-    if not isinstance(node, _Mapping):
-        text = f"`{key.value}` is a mapping, not {_said(node)}"
-        raise _Refusal(node, text, f"`{key.value}: {{}}`")
-    return node
-
-
 def _to_links(key: ScalarEvent, node: _Node) -> _Mapping:
     if isinstance(node, _Mapping):
         return node
@@ -531,7 +524,7 @@ _OPTIONS: Final[Mapping[str, _Read]] = {
     "admin": _choice,
     "allow_addressed": _flag,
     "description": _text,
-    "labels": _labels,
+    "labels": _to_mapping,
     "carrier": _carrier,
 }
 
@@ -612,11 +605,17 @@ class _Reader:
             options = self._values(_LINK, value.entries)
             _, value = value.entries.get("to") or self._lacks_other_end(key)
             b = options.pop("to", None)
+            if labels := options.get("labels"):
+                options["labels"] = self._labels(labels)
         else:
             options, b = {}, self._try(_end, key, value)
         if a and b:
             link = Link(a, b, place=_place(key), **{**self._defaults, **options})
             self._join(link, key, value)
+
+    def _labels(self, labels: _Mapping) -> tuple[tuple[str, str], ...]:
+        read = (self._try(_label, key, node) for key, node in labels.entries.values())
+        return tuple(label for label in read if label is not None)
 
     def _lacks_other_end(self, key: ScalarEvent) -> tuple[ScalarEvent, _Node]:
         text = f"the link of `{_short(key.value)}` lacks `to`, its other end"

@@ -258,7 +258,6 @@ BAD: list[tuple[str, int, int, str]] = [
     ("links: {a: ..}", 1, 12, "`..` cannot be the name of an interface"),
     (f"links: {{a: {'b' * 128}}}", 1, 12, "has 128 bytes, no name has more than 127"),
     (f"links: {{a: {'é' * 64}}}", 1, 12, "has 128 bytes"),
-    ('links: {"\\e[2J": [b]}', 1, 19, "`\\x1b[2J` is the name of one interface, not a list"),
     # interfaces that are used twice
     ("links:\n  a: b\n  c: b", 3, 6, "`b` is in the link `a: b` of line 2 already"),
     ("links:\n  a: b\n  c: a", 3, 6, "`a` is in the link `a: b` of line 2 already"),
@@ -351,6 +350,13 @@ def test_bytes_that_are_no_utf8(data: bytes) -> None:
     (problem,) = problems(data)
     assert problem.text == "is not UTF-8 text"
     assert problem.line == 1
+
+
+def test_nothing_in_a_message_is_an_order_to_the_terminal() -> None:
+    text = r'links: {"\e[2J": ["\e"], a: {to: b, "\e": 1, labels: {"\e": x, c: "\e", d: [e]}}}'
+    found = problems(text)
+    assert len(found) == 6
+    assert all(str(problem).isprintable() for problem in found)
 
 
 def test_the_place_of_bad_bytes_counts_characters() -> None:
