@@ -69,6 +69,7 @@ _RECIPES: Final[dict[str, tuple[_Recipe, ...]]] = {
 }
 """Roles, which name the pins. The first recipe that this kernel can follow is taken."""
 
+_OPEN: Final = "open"
 _BELIEFS: Final = 256
 """How many pairs the audit program looks at in one run (MAX_BELIEFS in the source)."""
 _PAIR: Final = 8
@@ -84,11 +85,12 @@ class Dataplane:
         self.adopted = adopted
         self._pins = pins
         self._current = current
-        self._older = [
-            _Generation.open_any(path)
-            for path in pins.generations()
-            if path.name != current.path.name
-        ]
+        with _stage("pins", "opening older programs"):
+            self._older = [
+                _Generation.open_any(path)
+                for path in pins.generations()
+                if path.name != current.path.name
+            ]
         self._entries = Map(maps["entries"])
         self._peers = Map(maps["peers"])
         self._counters = Map(
@@ -123,10 +125,10 @@ class Dataplane:
 
     @classmethod
     def _find(cls, pins: Pins) -> Self:
-        with _stage("open", f"reading the pins in {pins.root}"):
+        with _stage(_OPEN, f"reading the pins in {pins.root}"):
             found = [_Generation.open_any(path) for path in pins.generations()]
             if not found:
-                raise DataplaneError("open", f"nothing is pinned in {pins.root}")
+                raise DataplaneError(_OPEN, f"nothing is pinned in {pins.root}")
             maps = {name: libbpf.open_pin(pins.map(name, _FORM[name])) for name in _FORMATS}
         newest = max(found, key=lambda generation: generation.ids.get("xdp", 0))
         for generation in found:
@@ -203,21 +205,12 @@ class Dataplane:
         """
         with _stage("entries", "checking the map"):
             reading = (len(wanted), self._gauge.read())
-            if reading == self._gauge.settled:
-                return self._audit(wanted)
+            audit = self._current.fds.get("audit")
+            if audit and reading == self._gauge.settled:
+                return _audited(audit, wanted)
             equal = self._entries.items() == dict(wanted)
             self._gauge.settled = reading if equal and self._gauge.counts else None
             return equal
-
-    def _audit(self, wanted: Mapping[int, int]) -> bool:
-        fd = self._current.fds["audit"]
-        pairs = array("I", chain.from_iterable(wanted.items())).tobytes()
-        size = _BELIEFS * _PAIR
-        for start in range(0, len(pairs), size):
-            frame = pairs[start : start + size]
-            if libbpf.run_program(fd, frame.ljust(_SHORTEST_FRAME, b"\0")) != len(frame) // _PAIR:
-                return False
-        return True
 
     # ------------------------------------------------------------------ peers (tc)
 
@@ -300,6 +293,18 @@ def describe(program: int) -> str:
         return f"id {program} ({libbpf.program_info(fd).name})"
     finally:
         os.close(fd)
+
+
+def _audited(program: int, wanted: Mapping[int, int]) -> bool:
+    """Whether every wanted entry is there; it says nothing of others."""
+    pairs = array("I", chain.from_iterable(wanted.items())).tobytes()
+    size = _BELIEFS * _PAIR
+    for start in range(0, len(pairs), size):
+        frame = pairs[start : start + size]
+        held = libbpf.run_program(program, frame.ljust(_SHORTEST_FRAME, b"\0"))
+        if held != len(frame) // _PAIR:
+            return False
+    return True
 
 
 def _summed(words: list[int]) -> Counters:
@@ -482,6 +487,8 @@ def _judged(stage: str, purpose: str, error: OSError) -> XconnectError:
 
 
 def _forbidden(stage: str, purpose: str, error: OSError, log: str) -> XconnectError:
+    if stage == _OPEN:  # a reader needs nothing but to get at the files
+        return PrivilegeError("CAP_DAC_OVERRIDE", f"{purpose} ({_words(error)}), which are root's")
     missing = _missing_capabilities(log)
     if missing:
         return PrivilegeError(", ".join(missing), f"{purpose} ({_words(error)})")
@@ -493,7 +500,7 @@ def _forbidden(stage: str, purpose: str, error: OSError, log: str) -> XconnectEr
 _NOT_A_CAPABILITY: Final = (
     "the capabilities are there, so something else forbids it: a seccomp profile (for a "
     "container: --security-opt seccomp=unconfined), a security module, a read-only mount, "
-    "or before Linux 5.11 RLIMIT_MEMLOCK"
+    "a directory of another user, or before Linux 5.11 RLIMIT_MEMLOCK"
 )
 
 

@@ -291,6 +291,25 @@ def test_two_capabilities_do_and_what_is_missing_is_named(
     assert alone(pins, "setpriv", f"--bounding-set={drop}", f"--inh-caps={drop}").startswith(answer)
 
 
+def test_a_reader_needs_no_capability_but_root_s_directory(plane: Dataplane, pins: Path) -> None:
+    plane.point(7, 1)
+    plane.count(7)
+    reads = (
+        "import sys; from pathlib import Path; from xconnectd.dataplane import Dataplane\n"
+        "try:\n  plane = Dataplane.open(Path(sys.argv[1]), build=False)\n"
+        "  print(plane.entries(), plane.holds({7: 1}), plane.counters(7).frames)\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    child = (sys.executable, "-c", reads, str(pins))
+    bare = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+    assert run(*bare, *child, cwd=REPO).stdout.strip() == "{7: 1} True 0"
+    nobody = ("setpriv", "--reuid=65534", "--clear-groups")
+    answer = run(*nobody, *child, cwd=REPO).stdout.strip()
+    assert answer.startswith(
+        f"PrivilegeError CAP_DAC_OVERRIDE is missing: reading the pins in {pins}"
+    )
+
+
 # ---------------------------------------------------------------------- maps
 
 
