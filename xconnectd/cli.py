@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import select
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,12 +17,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from xconnectd import __version__, config
+from xconnectd import __version__, control
 from xconnectd.errors import BusyError, ConfigError, DataplaneError, PrivilegeError, XconnectError
+from xconnectd.files import Files
 
 if TYPE_CHECKING:
     from xconnectd.engine import Engine
     from xconnectd.status import LinkStatus
+    from xconnectd.trial import Trial
 
 DEFAULT_FILE: Final = Path("/etc/xconnect.yaml")
 _POLL: Final = 0.1
@@ -61,30 +64,37 @@ def _run(options: argparse.Namespace) -> int:
     from xconnectd.daemon import Daemon, OnExit
     from xconnectd.engine import Engine
 
-    logger = log.setup(options.log_format, options.log_level)
+    tap = log.Tap()
+    logger = log.setup(options.log_format, options.log_level, tap=tap)
     if options.strict:
-        config.load(options.config)
+        _demand_good(options.config)
     try:
         engine = Engine.take(logger)
     except (BusyError, DataplaneError, PrivilegeError, OSError) as error:
         print(f"xconnectd: cannot start: {error}", file=sys.stderr)
         return Exit.NOT_STARTED
     with engine:
-        daemon = Daemon(options.config, engine, logger, on_exit=OnExit(options.on_exit))
+        daemon = Daemon(options.config, engine, logger, tap, on_exit=OnExit(options.on_exit))
         daemon.run()
         return Exit.DONE if daemon.stop() else Exit.FAILED
 
 
+def _demand_good(path: Path) -> None:
+    problems = Files(path).read().problems
+    if problems:
+        raise ConfigError(problems)
+
+
 def _check(options: argparse.Namespace) -> int:
     path: Path = options.file or DEFAULT_FILE
-    try:
-        wiring = config.load(path)
-    except ConfigError as error:
-        print(error)
-        return Exit.BAD_CONFIG
-    for warning in wiring.warnings:
+    reading = Files(path).read()
+    for problem in reading.problems:
+        print(problem)
+    for warning in reading.wiring.warnings:
         print(warning)
-    print(f"{path}: good, {_counted(len(wiring.links), 'link')}")
+    if reading.problems:
+        return Exit.BAD_CONFIG
+    print(f"{path}: good, {_counted(len(reading.wiring.links), 'link')}")
     return Exit.DONE
 
 
@@ -93,7 +103,10 @@ def _plan(options: argparse.Namespace) -> int:
     from xconnectd.plan import as_json
 
     with Engine.watch() as engine:
-        engine.reconciler.want(config.load(options.file or _file_of(engine)))
+        reading = Files(options.file or _file_of(engine)).read()
+        if reading.problems:
+            raise ConfigError(reading.problems)
+        engine.reconciler.want(reading.wiring)
         actions = as_json(engine.reconciler.look().actions)
     if options.json:
         print(json.dumps(actions, indent=2))
@@ -221,6 +234,58 @@ def _distribution(name: str) -> str | None:
         return None
 
 
+def _try(options: argparse.Namespace) -> int:
+    from xconnectd.trial import Trial
+
+    with Trial(options.file, options.timeout) as trial:
+        print(trial.summary)
+        if not _confirmed(trial):
+            print("taken back")
+            return Exit.FAILED
+        trial.keep()
+        print(f"kept in {trial.place}")
+    return Exit.DONE
+
+
+def _confirmed(trial: Trial) -> bool:
+    """Asks until there is an answer, the time is over, or the terminal has gone."""
+    print(f"Keep this wiring? It goes back by itself in {trial.timeout:.0f} s. [y/N] ", end="")
+    sys.stdout.flush()
+    ready, _, _ = select.select([sys.stdin], [], [], trial.timeout)
+    answer = sys.stdin.readline() if ready else ""
+    if not answer.endswith("\n"):
+        print()
+    return answer.strip().lower() in ("y", "yes")
+
+
+def _reload(_options: argparse.Namespace) -> int:
+    with _ask_daemon(control.CONTROL) as daemon:
+        outcome = daemon.ask("reload")
+    for problem in outcome["problems"]:
+        print(problem)
+    print(outcome["summary"])
+    return Exit.DONE if outcome["ok"] else Exit.BAD_CONFIG
+
+
+def _events(options: argparse.Namespace) -> int:
+    with _ask_daemon(control.STATUS, timeout=None) as daemon:
+        daemon.ask("events")
+        while True:
+            event = daemon.read()
+            print(json.dumps(event) if options.json else _event_line(event), flush=True)
+
+
+def _event_line(event: dict[str, Any]) -> str:
+    head = f"{event.pop('timestamp', '')} {event.pop('event', '')}"
+    return " ".join((head, *(f"{name}={value}" for name, value in event.items())))
+
+
+def _ask_daemon(name: str, timeout: float | None = 60.0) -> control.Connection:
+    from xconnectd.ledger import directory
+
+    return control.Connection(directory() / name, timeout)
+
+
 # --------------------------------------------------------------------------- status
 
 
@@ -230,45 +295,47 @@ def _file_of(engine: Engine) -> Path:
 
 
 def _report(file: Path | None) -> dict[str, Any]:
-    """Everything ``status`` tells, read from the kernel anew."""
+    """Everything ``status`` tells, read from the kernel anew; who may not read it asks the daemon."""
     from xconnectd.engine import Engine
 
-    with Engine.watch() as engine:
+    try:
+        engine = Engine.watch()
+    except (PrivilegeError, PermissionError):
+        with _ask_daemon(control.STATUS) as daemon:
+            return daemon.ask("status")
+    with engine:
         return _report_of(engine, file)
 
 
 def _report_of(engine: Engine, file: Path | None) -> dict[str, Any]:
     from xconnectd import plan, status
-    from xconnectd.instance import running_pid
 
-    path = file or _file_of(engine)
-    state, digest, problems = _take(engine, path)
+    files = Files(file or _file_of(engine))
+    reading = files.read()
+    if reading.state != "loaded":
+        files.keep(engine.reconciler.found(reading.wiring))
+        reading = files.read()
+    engine.reconciler.want(reading.wiring)
     seen = engine.reconciler.look()
     links = [status.assess(verdict, seen.observed) for verdict in seen.verdicts]
-    counters = engine.counters()
-    pid = running_pid()
-    return {
-        "daemon": {"running": pid is not None, "pid": pid},
-        "config": {"path": str(path), "state": state, "hash": digest, "problems": problems},
-        "links": [status.as_json(_with_failure(engine, each), counters) for each in links],
-        "differences": plan.as_json(seen.actions),
-        "departed": [
-            {"interface": gone.record.name, "ifindex": gone.record.ifindex, "remedy": gone.remedy}
-            for gone in seen.observed.departed
-        ],
-    }
+    links = [_with_failure(engine, each) for each in links]
+    report = status.document(
+        _daemon(), reading, files.path, links, engine.counters(), seen.observed.departed
+    )
+    return report | {"differences": plan.as_json(seen.actions)}
 
 
-def _take(engine: Engine, path: Path) -> tuple[str, str, list[str]]:
-    """Wants what the file says, or what stands in the kernel where it says nothing good."""
+def _daemon() -> dict[str, Any]:
+    """What only the daemon knows, from itself."""
+    from xconnectd.instance import running_pid
+
     try:
-        wiring = config.load(path)
-    except ConfigError as error:
-        engine.reconciler.adopt()
-        missing = isinstance(error, config.ConfigMissing)
-        return "missing" if missing else "rejected", "", [str(each) for each in error.problems]
-    engine.reconciler.want(wiring)
-    return "loaded", wiring.hash, []
+        with _ask_daemon(control.STATUS, timeout=2.0) as daemon:
+            told: dict[str, Any] = daemon.ask("status")["daemon"]
+    except control.NoDaemonError:
+        pid = running_pid()
+        return {"running": pid is not None, "pid": pid}
+    return told | {"pid": running_pid() or told["pid"]}  # its pid as seen from here
 
 
 def _with_failure(engine: Engine, link: LinkStatus) -> LinkStatus:
@@ -295,7 +362,7 @@ def _as_table(report: dict[str, Any]) -> str:
         lines += _link_lines(each)
     for gone in report["departed"]:
         lines.append(f"left with our program: {gone['interface']}; {gone['remedy']}")
-    if report["differences"]:
+    if report.get("differences"):
         count = _counted(len(report["differences"]), "difference")
         lines.append(f"\n{count} between file and kernel (see xconnectd plan)")
     return "\n".join(lines)
@@ -373,6 +440,13 @@ def _parser() -> argparse.ArgumentParser:
     _config(wait, None)
     wait.add_argument("--timeout", type=_seconds, default=60.0, metavar="SECONDS")
     wait.add_argument("links", nargs="*", metavar="LINK", help="default: every enabled link")
+
+    attempt = add("try", _try, "applies a file, and goes back unless confirmed", "try draft.yaml")
+    attempt.add_argument("file", type=Path, metavar="FILE")
+    attempt.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS")
+
+    add("reload", _reload, "makes the daemon read its files again, and waits", "reload")
+    _json(add("events", _events, "every change, one line each, as it comes", "events --json"))
 
     detach = add("detach", _detach, "removes what is ours while no daemon runs", "detach --all")
     detach.add_argument("--all", action="store_true", help="everything of ours")

@@ -1,23 +1,26 @@
-"""The life cycle: one thread that waits for the file, the kernel, signals and time, and runs
+"""The life cycle: one thread that waits for files, the kernel, clients, signals and time, and runs
 passes one at a time. Watchdog's thread only rings the bell."""
 
 from __future__ import annotations
 
+import gc
 import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import astuple, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from xconnectd import config, netlink
-from xconnectd.errors import ConfigError
+from xconnectd import control, netlink, status, systemd
+from xconnectd.control import Answer, Client
 from xconnectd.engine import Engine
-from xconnectd.log import Event, Logger
+from xconnectd.files import Files, Reading
+from xconnectd.log import Event, Logger, Tap
 from xconnectd.model import State
 from xconnectd.netlink import Events, Overrun
 from xconnectd.observe import Scope
@@ -25,6 +28,9 @@ from xconnectd.watch import ConfigWatch
 
 _TICK: Final = 1.0
 """Seconds between looks at what sends no event: map entries, and a file behind a bind mount."""
+
+_LONGEST_TRY: Final = 3600.0
+_TIME_TO_WRITE: Final = 10.0
 
 
 class OnExit(StrEnum):
@@ -48,17 +54,13 @@ class Bell:
         return self._write
 
     def ring(self) -> None:
-        try:
+        with suppress(BlockingIOError):  # full: it rings already
             os.write(self._write, b"\0")
-        except BlockingIOError:  # full: it rings already
-            return
 
     def silence(self) -> None:
-        try:
+        with suppress(BlockingIOError):
             while os.read(self._read, 4096):
                 pass
-        except BlockingIOError:
-            return
 
     def close(self) -> None:
         os.close(self._read)
@@ -83,18 +85,45 @@ class _Alarm:
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """A wiring that is being tried, for as long as its client lives and its time lasts."""
+
+    client: Client
+    hash: str
+    deadline: float
+
+
+@dataclass(slots=True)
+class _Past:
+    """What the daemon knows of its own past, for ``status``."""
+
+    started: float = field(default_factory=time.time)
+    last_reload: float | None = None
+    last_error: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "running": True,
+            "pid": os.getpid(),
+            "uptime_s": round(time.time() - self.started, 1),
+            "last_reload": self.last_reload and round(self.last_reload, 3),
+            "last_error": self.last_error,
+        }
+
+
 class Daemon:
-    """Keeps the kernel in agreement with the file at ``path`` until it is told to stop."""
+    """Keeps the kernel in agreement with the files at ``path`` until it is told to stop."""
 
     def __init__(
         self,
         path: Path,
         engine: Engine,
         log: Logger,
+        tap: Tap,
         *,
         on_exit: OnExit = OnExit.DETACH,
     ) -> None:
-        self._path = path
         self._engine = engine
         self._reconciler = engine.reconciler
         self._log = log
@@ -102,20 +131,31 @@ class Daemon:
         self._bell = Bell()
         self._events = Events()
         self._watch = ConfigWatch(path, self._file_changed)
+        self._files = Files(path)
+        self._reading = Reading(self._reconciler.wiring, ())
         self._reload = _Alarm()
-        self._refused = ""
+        self._trial: _Trial | None = None
+        self._past = _Past()
+        self._told = ""
+        self._orphaned = False
         self._signals: list[int] = []
         self._stopping = False
+        self._selector = selectors.DefaultSelector()
+        engine.ledger.set_config(path)
+        self._server = control.Server(
+            engine.ledger.path, self._selector, self._answer, self._client_gone
+        )
+        tap.publish = self._publish
 
     # ------------------------------------------------------------------ life
 
     def run(self) -> None:
-        """From the first pass to the last; returns when it was told to stop."""
+        """From the first pass until it is told to stop."""
         started = time.monotonic()
-        self._engine.ledger.set_config(self._path)
         self._catch_signals()
         self._watch.start()
         self._first_pass()
+        gc.freeze()  # a collection need not walk through all modules again and again
         self._log.info(
             Event.DAEMON_READY,
             pid=os.getpid(),
@@ -123,6 +163,7 @@ class Daemon:
             **self._counts(),
             duration_ms=round((time.monotonic() - started) * 1000, 1),
         )
+        systemd.notify(READY=1)
         self._serve()
 
     def stop(self) -> bool:
@@ -130,50 +171,77 @@ class Daemon:
 
         Returns False if something could not be put back; the log has said what.
         """
+        systemd.notify(STOPPING=1)
         self._watch.stop()
-        problems: list[str] = []
-        if self._on_exit is OnExit.DETACH:
-            problems = self._reconciler.release()
-            if not problems:
-                self._engine.remove()
+        on_exit = OnExit.KEEP if systemd.is_restarting() else self._on_exit
+        problems = self._reconciler.release() if on_exit is OnExit.DETACH else []
         self._log.info(
-            Event.DAEMON_STOPPED, wires=str(self._on_exit), problems=problems, trigger="signal"
+            Event.DAEMON_STOPPED, wires=str(on_exit), problems=problems, trigger="signal"
         )
+        self._server.close()
+        if on_exit is OnExit.DETACH and not problems:
+            self._engine.remove()
         self._events.close()
         self._bell.close()
         return not problems
 
     def _first_pass(self) -> None:
-        """With a good file, that is made true. Without, what stands in the kernel goes on."""
-        if self._read_file() is None:
-            self._reconciler.adopt()
+        """With good files, they are made true. What no good file speaks of goes on as it is."""
+        reading = self._files.read()
+        if reading.state != "loaded":
+            self._files.keep(self._reconciler.found(reading.wiring))
+        self._take(self._files.read(), again=True)
         self._reconciler.find_departed()
         self._reconciler.run(None, "start")
 
     def _serve(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._events, selectors.EVENT_READ, self._on_events)
-            selector.register(self._bell, selectors.EVENT_READ, self._bell.silence)
-            if instance := self._engine.instance:
-                selector.register(instance, selectors.EVENT_READ, instance.answer)
-            tick = _Alarm()
-            while not self._stopping:
-                tick.set_in(_TICK)
-                for key, _ in selector.select(self._patience(tick)):
-                    handle: Callable[[], None] = key.data
-                    handle()
-                self._on_signals()
-                if self._reload.take():
-                    self._on_file("config")
-                if (due := self._reconciler.due()) and not self._stopping:
-                    self._reconciler.run(due, "retry")
-                if tick.take():
-                    self._on_tick()
+        if instance := self._engine.instance:
+            self._selector.register(instance, selectors.EVENT_READ, instance.answer)
+        self._selector.register(self._events, selectors.EVENT_READ, self._on_events)
+        self._selector.register(self._bell, selectors.EVENT_READ, self._bell.silence)
+        tick = _Alarm()
+        while not self._stopping:
+            tick.set_in(_TICK)
+            for key, _ in self._selector.select(self._patience(tick)):
+                key.data()
+            self._on_signals()
+            self._on_files()
+            self._on_time(tick)
 
     def _patience(self, tick: _Alarm) -> float:
         """Seconds until the next thing that is due."""
-        alarms = (tick.due, self._reload.due, self._reconciler.next_retry())
+        reload = None if self._trial else self._reload.due
+        alarms = (tick.due, reload, self._reconciler.next_retry())
         return max(0.0, min(due for due in alarms if due is not None) - time.monotonic())
+
+    def _on_time(self, tick: _Alarm) -> None:
+        if self._stopping:
+            return
+        if due := self._reconciler.due():
+            self._reconciler.run(due, "retry")
+        if tick.take():
+            self._on_tick()
+
+    def _on_tick(self) -> None:
+        if systemd.watchdog_interval():
+            systemd.notify(WATCHDOG=1)
+        self._watch.check()
+        self._say_if_orphaned()
+        if self._trial and time.monotonic() >= self._trial.deadline:
+            self._revert("not confirmed in time")
+        if self._reconciler.has_drifted():
+            self._reconciler.run(None, "netlink")
+        self._tell_manager()
+
+    def _tell_manager(self) -> None:
+        text = status.summary(self._reconciler.statuses.values())
+        if text != self._told:
+            self._told = text
+            systemd.notify(STATUS=text)
+
+    def _counts(self) -> dict[str, Any]:
+        states = [each.state for each in self._reconciler.statuses.values()]
+        return {"links": len(states), "connected": states.count(State.CONNECTED)}
 
     # ------------------------------------------------------------------ signals
 
@@ -192,63 +260,83 @@ class Daemon:
     def _on_signals(self) -> None:
         signals, self._signals = self._signals, []
         if signal.SIGHUP in signals and not self._stopping:
-            self._read_file(again=True)
-            self._reconciler.run(None, "signal")
+            self._read_again()
 
-    # ------------------------------------------------------------------ the file
+    def _read_again(self) -> None:
+        """Takes the files as they are now, ends a try, and looks at everything."""
+        systemd.notify(RELOADING=1, MONOTONIC_USEC=time.clock_gettime_ns(1) // 1000)
+        self._trial = None
+        self._take(self._files.read(), again=True)
+        self._reconciler.run(None, "signal")
+        systemd.notify(READY=1)
+
+    # ------------------------------------------------------------------ files
 
     def _file_changed(self, settle: float) -> None:
         """Called by the watcher's thread."""
         self._reload.set_in(settle)
         self._bell.ring()
 
-    def _on_file(self, trigger: str) -> None:
-        scope = self._read_file()
-        if scope:
-            self._reconciler.run(scope, trigger)
+    def _on_files(self) -> None:
+        """A change while a wiring is being tried waits for the end of the try."""
+        if self._stopping or self._trial or not self._reload.take():
+            return
+        if scope := self._take(self._files.read()):
+            self._reconciler.run(scope, "config")
 
-    def _read_file(self, *, again: bool = False) -> Scope | None:
-        """Takes the file if it is good; None if it is not, and then nothing changes."""
-        try:
-            wiring = config.load(self._path)
-        except ConfigError as error:
-            self._reject(error, again)
-            return None
-        self._refused = ""
-        if wiring.hash == self._reconciler.wiring.hash and not again:
+    def _take(self, reading: Reading, *, again: bool = False) -> Scope:
+        """Wants what the files say, and tells of what is new in them."""
+        before, self._reading = self._reading, reading
+        known = {file.path: file for file in before.files}
+        for file in reading.files:
+            was = known.get(file.path)
+            if file.problems and (again or was is None or was.problems != file.problems):
+                self._log.error(
+                    Event.CONFIG_REJECTED,
+                    path=str(file.path),
+                    problems=[str(problem) for problem in file.problems],
+                    reason="its last good links stay",
+                )
+        if reading.wiring.hash == self._reconciler.wiring.hash and not again:
             return Scope()
-        for warning in wiring.warnings:
-            self._log.warning(Event.CONFIG_LOADED, config_hash=wiring.hash, reason=warning)
-        scope = self._reconciler.want(wiring)
-        self._log.info(
-            Event.CONFIG_LOADED,
-            path=str(self._path),
-            config_hash=wiring.hash,
-            links=len(wiring.links),
-        )
+        scope = self._reconciler.want(reading.wiring)
+        self._past.last_reload = time.time()
+        if reading.state == "loaded" or scope:
+            self._tell_loaded(reading)
         return scope
 
-    def _reject(self, error: ConfigError, again: bool) -> None:
-        if str(error) == self._refused and not again:
-            return
-        self._refused = str(error)
-        self._log.error(
-            Event.CONFIG_REJECTED,
-            path=str(self._path),
-            problems=[str(problem) for problem in error.problems],
-            reason="the last good wiring stays",
+    def _tell_loaded(self, reading: Reading) -> None:
+        self._log.info(
+            Event.CONFIG_LOADED,
+            path=str(self._files.path),
+            config_hash=reading.wiring.hash,
+            links=len(reading.wiring.links),
         )
+        for warning in reading.wiring.warnings:
+            self._log.warning(
+                Event.CONFIG_WARNING, config_hash=reading.wiring.hash, reason=warning
+            )
+
+    def _say_if_orphaned(self) -> None:
+        orphaned = self._watch.orphaned
+        if orphaned and not self._orphaned:
+            self._log.error(
+                Event.CONFIG_UNREACHABLE,
+                path=str(self._files.path),
+                reason="the file was replaced behind a bind mount of the single file; what is"
+                " written outside will never be seen here: mount its directory instead",
+            )
+        self._orphaned = orphaned
 
     # ------------------------------------------------------------------ the kernel
 
     def _on_events(self) -> None:
         try:
-            events = self._events.drain()
+            scope = self._scope_of(self._events.drain())
         except Overrun:
             self._log.warning(Event.EVENTS_LOST, reason="too many at once; all is read again")
             self._reconciler.run(None, "netlink")
             return
-        scope = self._scope_of(events)
         if scope:
             self._reconciler.run(scope, "netlink")
 
@@ -264,11 +352,91 @@ class Daemon:
                 names.update(own)
         return Scope(frozenset(names - {""}), frozenset(ifindexes))
 
-    def _on_tick(self) -> None:
-        self._watch.check()
-        if self._reconciler.has_drifted():
-            self._reconciler.run(None, "netlink")
+    # ------------------------------------------------------------------ clients
 
-    def _counts(self) -> dict[str, Any]:
-        states = [each.state for each in self._reconciler.statuses.values()]
-        return {"links": len(states), "connected": states.count(State.CONNECTED)}
+    def _answer(self, client: Client, request: dict[str, Any]) -> Answer | None:
+        do = request.get("do")
+        if do == "status":
+            return self._status()
+        if do == "events":
+            client.wants_events = True
+            return {"ok": True}
+        if not client.privileged:
+            return {"ok": False, "error": "this socket may only look"}
+        match do:
+            case "reload":
+                self._read_again()
+                return self._outcome()
+            case "try":
+                return self._try(client, request)
+            case "hold":
+                return self._hold(client)
+            case "keep":
+                return self._keep(client)
+        return {"ok": False, "error": f"no such request: {do}"}
+
+    def _status(self) -> Answer:
+        return status.document(
+            self._past.as_json(),
+            self._reading,
+            self._files.path,
+            self._reconciler.statuses.values(),
+            self._engine.counters(),
+            self._engine.ledger.departed(),
+        )
+
+    def _outcome(self) -> Answer:
+        return {
+            "ok": self._reading.state == "loaded",
+            "problems": [str(problem) for problem in self._reading.problems],
+            "summary": status.summary(self._reconciler.statuses.values()),
+        }
+
+    def _client_gone(self, client: Client) -> None:
+        if self._trial and self._trial.client is client:
+            self._revert("who tried it has gone")
+
+    def _publish(self, event: Mapping[str, Any]) -> None:
+        if event.get("level") in ("error", "warning"):
+            self._past.last_error = f"{event['event']}: {event.get('reason', '')}".rstrip(": ")
+        self._server.publish(event)
+
+    # ------------------------------------------------------------------ try
+
+    def _try(self, client: Client, request: Mapping[str, Any]) -> Answer:
+        if self._trial:
+            return {"ok": False, "error": "another wiring is being tried"}
+        seconds = min(float(request["timeout"]), _LONGEST_TRY)
+        place, reading = self._files.imagine(request["path"], request["text"].encode())
+        if reading.problems:
+            return {"ok": False, "refused": [astuple(each) for each in reading.problems]}
+        self._trial = _Trial(client, reading.wiring.hash, time.monotonic() + seconds)
+        self._log.info(Event.TRY_STARTED, config_hash=reading.wiring.hash, seconds=seconds)
+        if scope := self._reconciler.want(reading.wiring):
+            self._reconciler.run(scope, "try")
+        return self._outcome() | {"ok": True, "place": str(place)}
+
+    def _hold(self, client: Client) -> Answer:
+        """The client is about to put the file in place: time enough for that."""
+        if self._trial is None or self._trial.client is not client:
+            return {"ok": False, "error": "too late, it was taken back"}
+        self._trial = replace(self._trial, deadline=time.monotonic() + _TIME_TO_WRITE)
+        return {"ok": True}
+
+    def _keep(self, client: Client) -> Answer:
+        """What was tried stands in the file's place now; from here on the file wins."""
+        if self._trial is None or self._trial.client is not client:
+            return {"ok": False, "error": "too late, it was taken back"}
+        tried, self._trial = self._trial.hash, None
+        if scope := self._take(self._files.read(), again=True):
+            self._reconciler.run(scope, "config")
+        self._log.info(Event.TRY_KEPT, config_hash=self._reconciler.wiring.hash)
+        kept = self._reconciler.wiring.hash == tried
+        return {"ok": kept, "error": "" if kept else "the file is not what was tried"}
+
+    def _revert(self, reason: str) -> None:
+        """Back to what the files say now."""
+        self._trial = None
+        self._log.warning(Event.TRY_REVERTED, reason=reason)
+        if scope := self._take(self._files.read(), again=True):
+            self._reconciler.run(scope, "config")

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from xconnectd import leftovers
 from xconnectd.dataplane import Dataplane, describe
 from xconnectd.errors import DataplaneError
 from xconnectd.instance import Instance
@@ -62,6 +63,7 @@ class Engine:
         instance = Instance()
         try:
             ledger = Ledger()
+            leftovers.sweep(ledger.path.parent, _pins().parent, ledger.path.name)
             dataplane = Dataplane.open(_pins())
             ledger.know_programs(dataplane.programs.ours)
         except BaseException:

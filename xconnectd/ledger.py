@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from xconnectd.leftovers import own_inode
 from xconnectd.model import Change, Departed, Record
 
 _SO_NETNS_COOKIE: Final = 71
@@ -40,6 +41,11 @@ def state_directory() -> Path:
     return Path(os.environ.get("XCONNECTD_STATE_DIR", _DEFAULT))
 
 
+def directory() -> Path:
+    """Where the ledger and the control sockets of this namespace are."""
+    return state_directory() / namespace_cookie()
+
+
 def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
@@ -62,10 +68,11 @@ class Ledger:
     def __init__(self, directory: Path | None = None, cookie: str | None = None) -> None:
         self.path = (directory or state_directory()) / (cookie or namespace_cookie())
         self._ends = self.path / "ends"
-        if not self._is_of_this_boot():
-            self._discard()
+        self._boot = self.path / "boot"
+        self._current = self._is_of_this_boot()
         self._records = {record.ifindex: record for record in self._read_records()}
         self._departed = tuple(self._read_departed())
+        self._failures = self._read_failures()
 
     # ---- records
 
@@ -106,42 +113,36 @@ class Ledger:
     def set_config(self, path: Path) -> None:
         self._write(self.path / "config", str(path.absolute()))
 
-    def failures(self) -> dict[str, Failure]:
-        stored = self._read(self.path / "failures") or {}
-        return {link: Failure(**data) for link, data in stored.items()}
+    def failures(self) -> Mapping[str, Failure]:
+        return self._failures
 
     def set_failures(self, failures: Mapping[str, Failure]) -> None:
-        if failures != self.failures():
-            self._write(
-                self.path / "failures", {link: asdict(each) for link, each in failures.items()}
-            )
-
-    def _read_departed(self) -> Iterator[Departed]:
-        for data in self._read(self.path / "departed") or ():
-            record = _record(data.pop("record"))
-            if record is not None:
-                yield Departed(record, **data)
+        if failures != self._failures:
+            stored = {link: asdict(each) for link, each in failures.items()}
+            self._write(self.path / "failures", stored)
+            self._failures = dict(failures)
 
     def remove(self) -> None:
         """Leaves nothing behind; for a daemon that let go of every end."""
-        self._discard()
-
-    # ---- files
-
-    def _is_of_this_boot(self) -> bool:
-        return bool(self._read(self.path / "boot") == _boot_id())
-
-    def _discard(self) -> None:
         for file in (*self._ends.glob("*"), *self.path.glob("*")):
-            if file.is_file():
+            if not file.is_dir():
                 file.unlink(missing_ok=True)
         for directory in (self._ends, self.path):
             if directory.is_dir():
                 directory.rmdir()
 
-    def _read(self, path: Path) -> Any:
+    # ---- files
+
+    def _is_of_this_boot(self) -> bool:
         try:
-            return json.loads(path.read_text())
+            return bool(json.loads(self._boot.read_text()) == _boot_id())
+        except (FileNotFoundError, ValueError):
+            return False
+
+    def _read(self, path: Path) -> Any:
+        """What was written since the last boot, else None."""
+        try:
+            return json.loads(path.read_text()) if self._current else None
         except (FileNotFoundError, ValueError):  # ValueError: a torn file of an unclean end
             return None
 
@@ -151,21 +152,31 @@ class Ledger:
             if record is not None:
                 yield record
 
+    def _read_departed(self) -> Iterator[Departed]:
+        for data in self._read(self.path / "departed") or ():
+            record = _record(data.pop("record"))
+            if record is not None:
+                yield Departed(record, **data)
+
+    def _read_failures(self) -> dict[str, Failure]:
+        stored = self._read(self.path / "failures") or {}
+        return {link: Failure(**data) for link, data in stored.items()}
+
     def _write(self, path: Path, data: Any) -> None:
         """Whole or not at all: a reader or a crash never meets half a file."""
+        if not self._current:
+            self._begin()
         scratch = path.with_name(path.name + ".new")
-        try:
-            scratch.write_text(json.dumps(data))
-        except FileNotFoundError:
-            self._create()
-            scratch.write_text(json.dumps(data))
+        scratch.write_text(json.dumps(data))
         scratch.rename(path)
 
-    def _create(self) -> None:
-        self._ends.mkdir(mode=0o700, parents=True, exist_ok=True)
-        boot = self.path / "boot"
-        if not boot.exists():
-            boot.write_text(json.dumps(_boot_id()))
+    def _begin(self) -> None:
+        """Makes the directory, without anything that an earlier boot left in it."""
+        self.remove()
+        self._ends.mkdir(mode=0o700, parents=True)
+        (self.path / "namespace").write_text(str(own_inode()))
+        self._boot.write_text(json.dumps(_boot_id()))
+        self._current = True
 
 
 def _record(data: Any) -> Record | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, TextIO
 
@@ -15,6 +16,11 @@ class Event(StrEnum):
 
     CONFIG_LOADED = "config.loaded"
     CONFIG_REJECTED = "config.rejected"
+    CONFIG_WARNING = "config.warning"
+    CONFIG_UNREACHABLE = "config.unreachable"
+    TRY_STARTED = "try.started"
+    TRY_KEPT = "try.kept"
+    TRY_REVERTED = "try.reverted"
     PROGRAM_LOADED = "program.loaded"
     PROGRAM_ADOPTED = "program.adopted"
     LINK_CONNECTED = "link.connected"
@@ -39,15 +45,47 @@ class Event(StrEnum):
 Logger = structlog.typing.FilteringBoundLogger
 
 
-def setup(form: str | None = None, level: str = "info", stream: TextIO | None = None) -> Logger:
+class Tap:
+    """Passes every event on to ``publish`` as well, whatever level is logged."""
+
+    def __init__(self) -> None:
+        self.publish: Callable[[Mapping[str, Any]], None] | None = None
+
+    def __call__(self, _logger: Any, _method: str, event: Any) -> Any:
+        if self.publish:
+            self.publish(dict(event))
+        return event
+
+
+class _Threshold:
+    """Drops what is below the level that is to be logged."""
+
+    def __init__(self, level: int) -> None:
+        self._level = level
+
+    def __call__(self, _logger: Any, method: str, event: Any) -> Any:
+        if logging.getLevelNamesMapping()[method.upper()] < self._level:
+            raise structlog.DropEvent
+        return event
+
+
+def setup(
+    form: str | None = None,
+    level: str = "info",
+    *,
+    stream: TextIO | None = None,
+    tap: Tap | None = None,
+) -> Logger:
     """Logs to stderr: ``console`` on a terminal, ``json`` elsewhere, unless ``form`` says."""
     stream = stream or sys.stderr
-    form = form or ("console" if stream.isatty() else "json")
+    threshold = logging.getLevelNamesMapping()[level.upper()]
     processors: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *((tap,) if tap else ()),
+        _Threshold(threshold),
     ]
-    if form == "json":
+    if (form or ("console" if stream.isatty() else "json")) == "json":
         processors += [
             structlog.processors.dict_tracebacks,
             structlog.processors.JSONRenderer(default=str),
@@ -56,9 +94,7 @@ def setup(form: str | None = None, level: str = "info", stream: TextIO | None = 
         processors.append(structlog.dev.ConsoleRenderer(colors=stream.isatty()))
     structlog.configure(
         processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[level.upper()]
-        ),
+        wrapper_class=structlog.make_filtering_bound_logger(min(threshold, logging.INFO)),
         logger_factory=structlog.WriteLoggerFactory(stream),
     )
     return logger()

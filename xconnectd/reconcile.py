@@ -150,10 +150,15 @@ class Reconciler:
             self._backoff.pop(link.id, None)
         return Scope(frozenset(end.name for link in changed for end in link.ends))
 
-    def adopt(self) -> None:
-        """Wants exactly the wires that stand in the kernel."""
+    def found(self, wiring: Wiring) -> tuple[Link, ...]:
+        """The wires that stand in the kernel and that ``wiring`` does not speak of."""
         observed, _ = self._observer.everything(Wiring())
-        self._index = Index(observe.wiring_in_kernel(observed))
+        named = {end.name for link in wiring.links for end in link.ends}
+        return tuple(
+            link
+            for link in observe.wiring_in_kernel(observed).links
+            if named.isdisjoint(end.name for end in link.ends)
+        )
 
     def concerns(self, ifindex: int, names: Iterable[str]) -> bool:
         """Whether an event on this interface can matter to any link."""

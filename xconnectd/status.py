@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from xconnectd.files import Reading
 from xconnectd.model import (
     Counters,
+    Departed,
     Endpoint,
     Interface,
     Link,
@@ -131,7 +134,47 @@ def _is_attached(interface: Interface, mode: Mode, observed: Observed) -> bool:
     return any(xdp.program in ours and xdp.mode == mode for xdp in interface.xdp)
 
 
+def summary(statuses: Collection[LinkStatus]) -> str:
+    """One line: ``3 links: 2 connected, 1 waiting (tap3 does not exist)``."""
+    by_state: dict[State, list[LinkStatus]] = {}
+    for each in statuses:
+        by_state.setdefault(each.state, []).append(each)
+    parts = []
+    for state in State:
+        if found := by_state.get(state):
+            why = f" ({found[0].reason})" if len(found) == 1 and found[0].reason else ""
+            parts.append(f"{len(found)} {state}{why}")
+    count = f"{len(statuses)} link{'' if len(statuses) == 1 else 's'}"
+    return f"{count}: {', '.join(parts)}" if parts else count
+
+
 # --------------------------------------------------------------------------- JSON
+
+
+def document(
+    daemon: Mapping[str, Any],
+    reading: Reading,
+    path: Path,
+    statuses: Iterable[LinkStatus],
+    counters: Mapping[int, Counters],
+    departed: Iterable[Departed],
+) -> dict[str, Any]:
+    """The whole of ``status --json``."""
+    return {
+        "daemon": dict(daemon),
+        "config": {
+            "path": str(path),
+            "state": reading.state,
+            "hash": reading.wiring.hash,
+            "problems": [str(problem) for problem in reading.problems],
+            "files": [file.as_json() for file in reading.files],
+        },
+        "links": [as_json(each, counters) for each in statuses],
+        "departed": [
+            {"interface": gone.record.name, "ifindex": gone.record.ifindex, "remedy": gone.remedy}
+            for gone in departed
+        ],
+    }
 
 
 def as_json(status: LinkStatus, counters: Mapping[int, Counters]) -> dict[str, Any]:

@@ -1,0 +1,169 @@
+"""The file, or the directory of files, that a daemon was given: every one with its last good links.
+
+Each file stands for itself: nothing is merged, a refused one keeps the links it had, and an end
+that two files claim belongs to the one that had it first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from xconnectd import config
+from xconnectd.config import ConfigMissing
+from xconnectd.errors import ConfigError, Problem
+from xconnectd.model import Link, Wiring
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """One file: ``loaded``, ``rejected`` (its last good links stay) or ``missing``."""
+
+    path: Path
+    state: str
+    hash: str = ""
+    problems: tuple[Problem, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "path": str(self.path),
+            "state": self.state,
+            "hash": self.hash,
+            "problems": [str(problem) for problem in self.problems],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """All files at one moment, and the wiring they make together."""
+
+    wiring: Wiring
+    files: tuple[FileState, ...]
+
+    @property
+    def state(self) -> str:
+        """The worst of all files: a user should look where one is not loaded."""
+        states = {file.state for file in self.files}
+        return next((state for state in ("rejected", "missing") if state in states), "loaded")
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return tuple(problem for file in self.files for problem in file.problems)
+
+
+class Files:
+    """What ``-c`` names. A directory stands for every ``*.yaml`` in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._good: dict[Path, Wiring] = {}
+        self._found: tuple[Link, ...] = ()
+
+    def keep(self, links: Iterable[Link]) -> None:
+        """Wires found in the kernel at the start: they stay until every file is good."""
+        self._found = tuple(links)
+
+    def read(self) -> Reading:
+        """Reads everything anew. What is refused is told, never raised."""
+        try:
+            paths = self._paths()
+        except OSError as error:
+            problem = Problem(str(self.path), 0, 0, f"cannot be read: {error.strerror}")
+            states = [FileState(self.path, "rejected", problems=(problem,))]
+        else:
+            self._good = {path: good for path, good in self._good.items() if path in paths}
+            states = self._take_all({path: _read(path) for path in paths})
+        if all(state.state == "loaded" for state in states):
+            self._found = ()
+        return Reading(self._together(), tuple(states))
+
+    def imagine(self, name: str, text: bytes) -> tuple[Path, Reading]:
+        """What reading would give if ``text`` stood where a file called ``name`` belongs.
+
+        That is the one file, or the one of that name in the directory. Changes nothing.
+        """
+        place = self.path / Path(name).name if self.path.is_dir() else self.path
+        other = Files(self.path)
+        other._good, other._found = dict(self._good), self._found
+        read = {path: _read(path) for path in {*self._paths(), place}}
+        try:
+            read[place] = config.parse(text, name)
+        except ConfigError as error:
+            read[place] = error
+        states = other._take_all(read)
+        return place, Reading(other._together(), tuple(states))
+
+    def _paths(self) -> list[Path]:
+        if not self.path.is_dir():
+            return [self.path]
+        return sorted(path for path in self.path.glob("*.yaml") if path.name[0] != ".")
+
+    def _take_all(self, read: Mapping[Path, Wiring | ConfigError]) -> list[FileState]:
+        """Unchanged files first, so that an end stays with the file that has it."""
+        owners: dict[str, tuple[Path, Link]] = {}
+        states = {}
+        for path in sorted(read, key=lambda path: (self._is_new(path, read[path]), path)):
+            states[path] = self._take(path, read[path], owners)
+            for link in self._good.get(path, Wiring()).links:
+                owners |= {end.name: (path, link) for end in link.ends}
+        return [states[path] for path in read]
+
+    def _is_new(self, path: Path, found: Wiring | ConfigError) -> bool:
+        known = self._good.get(path)
+        return known is None or (isinstance(found, Wiring) and found.hash != known.hash)
+
+    def _take(
+        self, path: Path, found: Wiring | ConfigError, owners: dict[str, tuple[Path, Link]]
+    ) -> FileState:
+        if isinstance(found, ConfigError):
+            state = "missing" if isinstance(found, ConfigMissing) else "rejected"
+            return FileState(path, state, problems=found.problems)
+        clashes = tuple(_clashes(path, found, owners))
+        if clashes:
+            return FileState(path, "rejected", found.hash, clashes)
+        self._good[path] = found
+        return FileState(path, "loaded", found.hash)
+
+    def _together(self) -> Wiring:
+        wirings = list(self._good.values())
+        links = [link for wiring in wirings for link in wiring.links]
+        named = {end.name for link in links for end in link.ends}
+        links += [
+            link for link in self._found if named.isdisjoint(end.name for end in link.ends)
+        ]
+        digest = wirings[0].hash if len(wirings) == 1 else _digest(wirings)
+        warnings = tuple(warning for wiring in wirings for warning in wiring.warnings)
+        return Wiring(tuple(links), digest, warnings)
+
+
+def _read(path: Path) -> Wiring | ConfigError:
+    try:
+        return config.load(path)
+    except ConfigError as error:
+        return error
+
+
+def _clashes(
+    path: Path, wiring: Wiring, owners: dict[str, tuple[Path, Link]]
+) -> Iterable[Problem]:
+    for link in wiring.links:
+        for end in link.ends:
+            if end.name in owners:
+                other, owner = owners[end.name]
+                line, column = (owner.place.line, owner.place.column) if owner.place else (0, 0)
+                here = link.place
+                yield Problem(
+                    str(path),
+                    here.line if here else 0,
+                    here.column if here else 0,
+                    f"{end} is an end of a link in {other}:{line}:{column} already",
+                    "an interface belongs to one link of one file",
+                )
+
+
+def _digest(wirings: Iterable[Wiring]) -> str:
+    hashes = "".join(wiring.hash for wiring in wirings)
+    return sha256(hashes.encode()).hexdigest()[:12] if hashes else ""

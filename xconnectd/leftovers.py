@@ -1,0 +1,54 @@
+"""Pins and records of network namespaces that are gone.
+
+Nobody can ask for a namespace by its cookie, so the ledger notes the inode number as well. A
+namespace lives as long as a process is in it or it is mounted somewhere (``ip netns``), and both
+show the inode. From inside a pid namespace not all processes are seen; then nothing is judged.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_INIT_PID_NAMESPACE: Final = 0xEFFFFFFC  # PROC_PID_INIT_INO, linux/proc_ns.h
+_NETNS: Final = re.compile(r"net:\[(\d+)\]")
+
+
+def sweep(states: Path, pins: Path, own: str) -> list[str]:
+    """Removes what belongs to namespaces that are gone; returns their cookies.
+
+    Programs went with the interfaces of the namespace; pins alone keep nothing attached.
+    """
+    if os.stat("/proc/self/ns/pid").st_ino != _INIT_PID_NAMESPACE:
+        return []
+    living = set(_living())
+    gone = [path for path in states.glob("*") if path.name != own and _inode(path) not in living]
+    for path in gone:
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(pins / path.name, ignore_errors=True)
+    return [path.name for path in gone]
+
+
+def _inode(state: Path) -> int | None:
+    """The namespace's inode number; that of a living one where none was noted."""
+    try:
+        return int((state / "namespace").read_text())
+    except (OSError, ValueError):
+        return own_inode()
+
+
+def own_inode() -> int:
+    return os.stat("/proc/self/ns/net").st_ino
+
+
+def _living() -> Iterator[int]:
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            yield (process / "ns" / "net").stat().st_ino
+            for inode in _NETNS.findall((process / "mountinfo").read_text()):
+                yield int(inode)

@@ -1,0 +1,71 @@
+"""What passes between this process and systemd: readiness, status, the watchdog, and its plans.
+
+The protocol is sd_notify(3), a datagram; nothing here does anything outside of systemd.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+from typing import Final
+
+_ANSWER: Final = 2.0
+"""Seconds the manager may take to say what it is doing to this unit."""
+
+
+def notify(**state: str | int) -> None:
+    """Tells the manager, e.g. ``notify(READY=1, STATUS="2 links")``; it may not be listening."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    text = "\n".join(f"{name}={value}" for name, value in state.items())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        try:
+            channel.sendto(text.encode(), address)
+        except OSError:  # the manager is restarting itself; it asks for nothing it has missed
+            return
+
+
+def watchdog_interval() -> float | None:
+    """Seconds within which the manager wants a sign of life; None if it wants none."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    microseconds = int(os.environ.get("WATCHDOG_USEC", 0))
+    return microseconds / 1e6 or None
+
+
+def is_restarting() -> bool:
+    """Whether the manager stops this unit only to start it again.
+
+    It says so in its running job (``restart`` against ``stop``), which also a package upgrade
+    makes. If it cannot be asked the answer is no: better detached than left behind.
+    """
+    unit = _unit()
+    if not unit:
+        return False
+    try:
+        jobs = subprocess.run(
+            ["systemctl", "list-jobs", "--no-legend", "--plain", unit],
+            capture_output=True,
+            text=True,
+            timeout=_ANSWER,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return any(line.split()[1:3] == [unit, "restart"] for line in jobs.splitlines())
+
+
+def _unit() -> str:
+    """The service this process is the main one of; empty outside of systemd."""
+    if "INVOCATION_ID" not in os.environ:
+        return ""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        name = line.rpartition("/")[2]
+        if name.endswith(".service"):
+            return name
+    return ""

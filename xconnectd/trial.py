@@ -1,0 +1,89 @@
+"""The client's side of ``xconnectd try``: a wiring on a lease.
+
+The daemon takes the wiring back as soon as the connection ends, however it ends. What is kept is
+put in the file's place by this process, whole, before the daemon is told: the file on disk is
+never half of anything, and from then on it is the file that counts.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Self
+
+from xconnectd.control import CONTROL, Connection
+from xconnectd.errors import ConfigError, Problem, XconnectError
+from xconnectd.ledger import directory
+
+
+class TrialError(XconnectError):
+    """The daemon did not take the wiring, or has taken it back already."""
+
+
+class Trial:
+    """A file that is being tried while the ``with`` block lasts.
+
+    Raises:
+        NoDaemonError: no daemon runs.
+        ConfigError: the file is refused.
+        TrialError: another one is being tried.
+    """
+
+    def __init__(self, file: Path, timeout: float) -> None:
+        self._file = file
+        self._deadline = time.monotonic() + timeout
+        self._text = file.read_text()
+        self._connection = Connection(directory() / CONTROL)
+        answer = self._connection.ask(
+            "try", path=str(file.absolute()), text=self._text, timeout=timeout
+        )
+        if not answer["ok"]:
+            self._connection.close()
+            if refused := answer.get("refused"):
+                raise ConfigError([Problem(*fields) for fields in refused])
+            raise TrialError(answer["error"])
+        self.place = Path(answer["place"])
+        self.summary: str = answer["summary"]
+
+    @property
+    def timeout(self) -> float:
+        """Seconds until the daemon takes it back."""
+        return max(0.0, self._deadline - time.monotonic())
+
+    def keep(self) -> None:
+        """Puts the text in the file's place and ends the trial.
+
+        Raises:
+            OSError: it cannot be written there; the daemon takes the wiring back.
+            TrialError: it was too late.
+        """
+        self._demand("hold")
+        _replace(self.place, self._text)
+        self._demand("keep")
+
+    def _demand(self, request: str) -> None:
+        answer = self._connection.ask(request)
+        if not answer["ok"]:
+            raise TrialError(answer["error"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+
+def _replace(path: Path, text: str) -> None:
+    """By a rename, or in place where the file itself is mounted and cannot be renamed over."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        scratch.write_text(text)
+        if path.exists():
+            scratch.chmod(path.stat().st_mode & 0o7777)
+        scratch.rename(path)
+    except OSError:
+        scratch.unlink(missing_ok=True)
+        if not path.is_mount():
+            raise
+        path.write_text(text)
