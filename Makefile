@@ -20,7 +20,7 @@ PACKAGES := python3 python3-venv python3-bpfcc \
 # What `sudo make` leaves behind belongs to the person who called sudo, also when a step fails.
 OWN := trap 'if [[ -n "$${SUDO_UID:-}" ]]; then \
 	find .venv .cache xconnectd tests -user root -print0 2>/dev/null | \
-	xargs -0r chown -h "$$SUDO_UID:$${SUDO_GID:-}"; fi' EXIT
+	xargs -0r chown -h "$$SUDO_UID:$${SUDO_GID:-}" || true; fi' EXIT
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10

@@ -24,10 +24,11 @@ def sweep(states: Path, pins: Path, own: str) -> list[str]:
 
     Programs went with the interfaces of the namespace; pins alone keep nothing attached.
     """
-    if os.stat("/proc/self/ns/pid").st_ino != _INIT_PID_NAMESPACE:
+    others = [path for path in states.glob("*") if path.name != own]
+    if not others or os.stat("/proc/self/ns/pid").st_ino != _INIT_PID_NAMESPACE:
         return []
     living = set(_living())
-    gone = [path for path in states.glob("*") if path.name != own and _inode(path) not in living]
+    gone = [path for path in others if _inode(path) not in living]
     for path in gone:
         shutil.rmtree(path, ignore_errors=True)
         shutil.rmtree(pins / path.name, ignore_errors=True)
