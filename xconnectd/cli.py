@@ -126,7 +126,7 @@ def _status(options: argparse.Namespace) -> int:
         if not options.watch:
             break
         time.sleep(1.0)
-    healthy = all(each["state"] in ("connected", "disabled") for each in report["links"])
+    healthy = all(each["state"] == "connected" for each in report["links"] if each["enabled"])
     return Exit.FAILED if options.check and not (healthy and _usable(report)) else Exit.DONE
 
 
