@@ -1,0 +1,1 @@
+"""Tests on a real kernel, each in network namespaces of its own."""

@@ -1,0 +1,80 @@
+"""Fixtures of the real-kernel tests; they need root and say so, and in CI they never skip."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from xconnectd import compiler
+
+from .lab import Lab, sweep
+from .service import Daemon
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.netns)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kernel() -> Iterator[None]:
+    """Root, alone on the machine, and nothing left of sessions that died."""
+    if os.geteuid() != 0:
+        text = "these tests make network namespaces: run them as root (sudo make test)"
+        pytest.fail(text) if os.environ.get("CI") else pytest.skip(text)
+    with (Path(tempfile.gettempdir()) / "xconnectd-netns-tests.lock").open("w") as lock:
+        _acquire(lock.fileno())
+        sweep()
+        sys.setswitchinterval(0.0002)  # streams keep their pace beside a busy test
+        yield
+
+
+def _acquire(handle: int, timeout: float = 900) -> None:
+    """Two runs at once would disturb each other's timing: the second waits."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                pytest.fail(f"another run of these tests has gone on for {timeout:g} s")
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ready_made_code(_kernel: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compile once: every lab is a namespace in which nothing is pinned yet.
+
+    A test that wants the compiler takes ``CODE_VARIABLE`` out of its environment.
+    """
+    directory = compiler.source_directory()
+    source = compiler.source_hash(directory)
+    code = tmp_path_factory.mktemp("code") / "xconnect.json"
+    code.write_text(compiler.encode(compiler.compile_in_child(directory, source), source))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(compiler.CODE_VARIABLE, str(code))
+        yield
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab() as new:
+        yield new
+
+
+@pytest.fixture
+def daemon(lab: Lab) -> Callable[..., Daemon]:
+    """Starts a daemon in the lab's host; it goes with the lab."""
+
+    def start(wiring: str | dict[str, str], *args: str, **options: object) -> Daemon:
+        return Daemon(lab, wiring, *args, **options).start()  # type: ignore[arg-type]
+
+    return start

@@ -1,0 +1,490 @@
+"""A lab of network namespaces: where the daemon's host and its containers and guests live.
+
+Everything a lab makes carries its name (``xc<pid>-<n>``), goes when the lab is closed, and is
+swept by the next session if this one was killed. Nothing outside these namespaces is touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
+
+from .traffic import OFFLOADS, Port, Pump, Tap
+
+T = TypeVar("T")
+
+REPO: Final = Path(__file__).resolve().parents[2]
+NETNS: Final = Path("/run/netns")
+BPFFS: Final = Path("/sys/fs/bpf")
+PINS: Final = BPFFS / "xconnectd"
+NAME: Final = re.compile(r"xc(\d+)-\d+")
+
+_CLONE_NEWNET: Final = 0x40000000
+_SO_NETNS_COOKIE: Final = 71
+_libc = ctypes.CDLL(None, use_errno=True)
+_counter = itertools.count(1)
+
+
+def poll(
+    condition: Callable[[], T], timeout: float = 5.0, what: str = "", interval: float = 0.01
+) -> T:
+    """Wait until ``condition`` is truthy and return what it returned."""
+    deadline = time.monotonic() + timeout
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout:g} s: {what or condition}")
+        time.sleep(interval)
+    return result
+
+
+def holds(condition: Callable[[], object], duration: float, interval: float = 0.02) -> None:
+    """Assert that ``condition`` stays true for a while."""
+    deadline = time.monotonic() + duration
+    while time.monotonic() < deadline:
+        assert condition(), condition
+        time.sleep(interval)
+
+
+def run(
+    *command: str, namespace: str = "", check: bool = True, text: str | None = None, **more: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a command, in a network namespace if one is named (bpffs stays visible there)."""
+    enter = ("nsenter", f"--net={NETNS / namespace}") if namespace else ()
+    done = subprocess.run(
+        (*enter, *command), input=text, capture_output=True, text=True, timeout=120, **more
+    )
+    if check and done.returncode:
+        raise AssertionError(f"{command} exits {done.returncode}: {done.stderr or done.stdout}")
+    return done
+
+
+def inside(namespace: str, function: Callable[[], T]) -> T:
+    """Call ``function`` in a network namespace, from a thread that ends with the call."""
+
+    def enter() -> T:
+        with (NETNS / namespace).open() as handle:
+            if _libc.setns(handle.fileno(), _CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        return function()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(enter).result()
+
+
+def cookie(namespace: str) -> int:
+    """What names the namespace for ever, unlike its inode number."""
+
+    def read() -> int:
+        with socket.socket(socket.AF_UNIX) as plain:
+            raw = plain.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        return int.from_bytes(raw, sys.byteorder)
+
+    return inside(namespace, read)
+
+
+@dataclass
+class Station:
+    """A network namespace with one interface whose other side is ``end``, in the host."""
+
+    namespace: str
+    end: str
+    number: int | None = None
+    interface: str = "eth0"
+
+    def address(self, v6: bool = False) -> str:
+        assert self.number is not None, f"{self.namespace} was built without an address"
+        return f"2001:db8::{self.number:x}" if v6 else f"198.51.100.{self.number}"
+
+    def port(self, protocol: int = socket.ntohs(socket.htons(3))) -> Port:
+        """A raw socket on the interface; 3 is every ethertype."""
+        return inside(self.namespace, lambda: Port(self.interface, protocol))
+
+    def ip(self, *args: str) -> str:
+        return run("ip", *args, namespace=self.namespace).stdout
+
+    @property
+    def mac(self) -> bytes:
+        link = json.loads(self.ip("-j", "link", "show", self.interface))[0]
+        return bytes.fromhex(link["address"].replace(":", ""))
+
+
+@dataclass
+class Guest(Station):
+    """A virtual machine as the host sees one: a tap that another process reads and writes.
+
+    Its "network card" is a second tap, in the guest's namespace; a pump carries the frames
+    with their virtio headers between the two, so TCP runs with its real offloads.
+    """
+
+    tap: Tap = field(kw_only=True)
+    card: Tap = field(kw_only=True)
+    pump: Pump = field(kw_only=True)
+
+    def offload(self, flags: int) -> None:
+        """What the guest's driver does when it loads, unloads, or negotiates anew."""
+        self.card.offload(flags)
+        self.tap.offload(flags)
+
+
+class Lab:
+    """A ``host`` namespace and what is plugged into it. Use it as a context manager."""
+
+    def __init__(self) -> None:
+        self.name = f"xc{os.getpid()}-{next(_counter)}"
+        self.directory = Path(tempfile.gettempdir()) / self.name
+        self.directory.mkdir()
+        self._closers = contextlib.ExitStack()
+        self._closers.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        self._namespaces: list[str] = []
+        self.host = self.namespace("host")
+        self.cookie = cookie(self.host)
+        (self.directory / "cookie").write_text(str(self.cookie))
+        self._closers.callback(_remove_pins, self.cookie)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave nothing behind, whatever has failed before. The daemons go first."""
+        self._closers.close()
+
+    def on_close(self, function: Callable[..., object], *args: object) -> None:
+        self._closers.callback(function, *args)
+
+    @property
+    def pins(self) -> Path:
+        """Where the daemon of this lab's host keeps its programs and maps."""
+        return PINS / str(self.cookie)
+
+    # ------------------------------------------------------------------ namespaces, commands
+
+    def namespace(self, role: str, quiet: bool = False) -> str:
+        """A new namespace; a ``quiet`` one speaks no IPv6 of its own accord."""
+        name = f"{self.name}-{role}"
+        run("ip", "netns", "add", name)
+        self._closers.callback(_remove_namespace, name)
+        self._namespaces.append(name)
+        run("ip", "link", "set", "lo", "up", namespace=name)
+        if quiet:
+            setting = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+            inside(name, lambda: setting.write_text("1"))
+        return name
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command in the host's namespace."""
+        return run(*command, namespace=self.host, check=check)
+
+    def ip(self, *args: str, check: bool = True) -> str:
+        return self.run("ip", *args, check=check).stdout
+
+    def tc(self, *args: str, check: bool = True) -> str:
+        return self.run("tc", *args, check=check).stdout
+
+    def hush(self) -> None:
+        """Have the host's interfaces that are made from now on speak no IPv6."""
+        setting = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+        inside(self.host, lambda: setting.write_text("1"))
+
+    def batch(self, lines: Iterable[str]) -> None:
+        """Many ``ip`` commands in the host, in one process."""
+        run("ip", "-batch", "-", namespace=self.host, text="\n".join(lines) + "\n")
+
+    def link(self, name: str) -> dict[str, Any]:
+        """What ``ip -d link`` says of one interface of the host."""
+        found: list[dict[str, Any]] = json.loads(self.ip("-d", "-j", "link", "show", "dev", name))
+        return found[0]
+
+    def ifindex(self, name: str) -> int:
+        return int(self.link(name)["ifindex"])
+
+    def link_counters(self, name: str) -> int:
+        """Frames that an interface has sent and received so far."""
+        found = json.loads(self.ip("-s", "-j", "link", "show", "dev", name))[0]["stats64"]
+        return int(found["rx"]["packets"]) + int(found["tx"]["packets"])
+
+    def xdp(self, name: str) -> int:
+        """The id of the XDP program on an interface, 0 for none."""
+        return int(self.link(name).get("xdp", {}).get("prog", {}).get("id", 0))
+
+    # ------------------------------------------------------------------ interfaces
+
+    def veth(
+        self,
+        end: str,
+        number: int | None = None,
+        *,
+        mtu: int = 1500,
+        up: bool = True,
+        index: int | None = None,
+        namespace: str = "",
+    ) -> Station:
+        """A container: ``end`` in the host, ``eth0`` in a namespace of its own.
+
+        With a ``number`` it has addresses; without one it never speaks unless told to.
+        A ``namespace`` that exists already gets a new interface (a container restarted).
+        """
+        inner = namespace or self.namespace(end, quiet=number is None)
+        at = ("index", str(index)) if index else ()
+        self.ip(
+            *("link", "add", "name", end, *at, "mtu", str(mtu), "type", "veth"),
+            *("peer", "name", "eth0", "mtu", str(mtu), "netns", inner),
+        )
+        if up:
+            self.ip("link", "set", "dev", end, "up")
+        station = Station(inner, end, number)
+        self._bring_up(station)
+        return station
+
+    def pair(self, end: str, other: str, up: bool = True) -> None:
+        """A veth with both ends in the host."""
+        self.ip("link", "add", "name", end, "type", "veth", "peer", "name", other)
+        for name in (end, other) if up else ():
+            self.ip("link", "set", "dev", name, "up")
+
+    def tap(self, end: str, *, vnet_hdr: bool = True, offloads: int = OFFLOADS) -> Tap:
+        """A tap in the host that this process drives; frames go in and out by its ``Tap``."""
+        tap = inside(self.host, lambda: Tap(end, vnet_hdr=vnet_hdr, offloads=offloads))
+        self.on_close(tap.close)
+        self.ip("link", "set", "dev", end, "txqueuelen", "10000", "up")
+        return tap
+
+    def guest(
+        self,
+        end: str,
+        number: int | None = None,
+        *,
+        vnet_hdr: bool = True,
+        offloads: int = OFFLOADS,
+        mtu: int = 1500,
+    ) -> Guest:
+        """A virtual machine on a tap, with addresses if it has a number."""
+        inner = self.namespace(end, quiet=number is None)
+        tap = self.tap(end, vnet_hdr=vnet_hdr, offloads=offloads)
+        self.ip("link", "set", "dev", end, "mtu", str(mtu))
+        card = inside(inner, lambda: Tap("eth0", vnet_hdr=vnet_hdr, offloads=offloads))
+        self.on_close(card.close)
+        run("ip", "link", "set", "eth0", "mtu", str(mtu), "txqueuelen", "10000", namespace=inner)
+        pump = Pump(tap, card)
+        self.on_close(pump.close)
+        guest = Guest(inner, end, number, tap=tap, card=card, pump=pump)
+        self._bring_up(guest)
+        return guest
+
+    def macvlan(self, end: str, lower: str, mode: str = "bridge") -> None:
+        self.ip("link", "add", "link", lower, "name", end, "type", "macvlan", "mode", mode)
+        self.ip("link", "set", "dev", end, "up")
+
+    def bridge(self, name: str, *ports: str) -> None:
+        self.ip("link", "add", name, "type", "bridge")
+        for port in ports:
+            self.ip("link", "set", "dev", port, "master", name)
+        self.ip("link", "set", "dev", name, "up")
+
+    def delete(self, *ends: str) -> None:
+        for end in ends:
+            self.ip("link", "delete", "dev", end)
+
+    def _bring_up(self, station: Station) -> None:
+        if station.number is not None:
+            station.ip("address", "add", f"{station.address()}/24", "dev", "eth0")
+            station.ip("address", "add", f"{station.address(v6=True)}/64", "dev", "eth0", "nodad")
+        station.ip("link", "set", "eth0", "up")
+
+    # ------------------------------------------------------------------ wires without the daemon
+
+    def mirred(self, *ends: str) -> None:
+        """Wire two ends with ``tc mirred``: the yardstick, and the lab's own proof."""
+        self.mirred_one_way(*ends)
+        self.mirred_one_way(*reversed(ends))
+
+    def mirred_one_way(self, end: str, other: str) -> None:
+        self.tc("qdisc", "add", "dev", end, "clsact", check=False)
+        self.tc(
+            *("filter", "add", "dev", end, "ingress", "u32", "match", "u32", "0", "0"),
+            *("action", "mirred", "egress", "redirect", "dev", other),
+        )
+
+    def unwire(self, *ends: str) -> None:
+        """Take :meth:`mirred` off. The qdisc stays: to remove one costs frames on their way out."""
+        for end in ends:
+            self.tc("filter", "delete", "dev", end, "ingress")
+
+    # ------------------------------------------------------------------ as found
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything of the host that a daemon could have changed, in a form to compare."""
+        links = json.loads(self.ip("-d", "-j", "link", "show"))
+        names = [link["ifname"] for link in links]
+        return {
+            "links": {link["ifname"]: _steady(link) for link in links},
+            "addresses": {
+                link["ifname"]: sorted(
+                    f"{address['local']}/{address['prefixlen']}"
+                    for address in link.get("addr_info", [])
+                )
+                for link in json.loads(self.ip("-j", "address", "show"))
+                if link
+            },
+            "qdiscs": self.tc("qdisc", "show"),
+            "filters": {name: self._filters(name) for name in names},
+            "features": {name: self.features(name) for name in names},
+        }
+
+    def features(self, name: str) -> dict[str, str]:
+        lines = self.run("ethtool", "-k", name, check=False).stdout.splitlines()[1:]
+        return {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
+
+    def _filters(self, name: str) -> list[str]:
+        return [self.tc("filter", "show", "dev", name, way) for way in ("ingress", "egress")]
+
+    # ------------------------------------------------------------------ BPF of other people
+
+    def program(self, kind: int, instructions: Sequence[int], name: str = "foreign") -> Path:
+        """Load a program that is not xconnectd's; it is pinned, so ip and tc can attach it."""
+        path = BPFFS / f"{self.name}-{name}"
+        _load(kind, instructions, name, path)
+        self.on_close(path.unlink, True)
+        return path
+
+    def foreign_xdp(self, end: str, name: str = "foreign") -> int:
+        """Attach somebody else's XDP program (it passes every frame); returns its id."""
+        path = self.program(PROG_XDP, XDP_PASS, name)
+        self.ip("link", "set", "dev", end, "xdpgeneric", "pinned", str(path))
+        return self.xdp(end)
+
+    def tag(self, station: Station, vlan: int) -> None:
+        """Give a container a VLAN as its driver would: the tag travels as metadata.
+
+        It stands in for a VLAN device, which not every kernel has.
+        """
+        push = self.program(PROG_TC, vlan_push(vlan), f"push{vlan}-{station.end}")
+        pop = self.program(PROG_TC, vlan_pop(vlan), f"pop{vlan}-{station.end}")
+        device = ("dev", station.interface)
+        run("tc", "qdisc", "add", *device, "clsact", namespace=station.namespace)
+        for way, path in (("egress", push), ("ingress", pop)):
+            pinned = (way, "bpf", "da", "pinned", str(path))
+            run("tc", "filter", "add", *device, *pinned, namespace=station.namespace)
+
+    def retag(self, station: Station, vlan: int) -> None:
+        run("tc", "qdisc", "delete", "dev", "eth0", "clsact", namespace=station.namespace)
+        self.tag(station, vlan)
+
+
+def _steady(link: dict[str, Any]) -> dict[str, Any]:
+    """What ``ip`` says of a link, without what changes by itself."""
+    return {key: value for key, value in link.items() if key not in ("stats", "stats64")}
+
+
+# ---------------------------------------------------------------------- BPF, by hand
+
+
+PROG_TC: Final = 3
+PROG_XDP: Final = 6
+
+
+def _code(opcode: int, register: int = 0, immediate: int = 0) -> int:
+    return opcode | register << 8 | (immediate & 0xFFFFFFFF) << 32
+
+
+_EXIT: Final = _code(0x95)
+_OK: Final = _code(0xB7, 0, 0)
+XDP_PASS: Final = (_code(0xB7, 0, 2), _EXIT)
+TC_CONTINUE: Final = (_code(0xB7, 0, -1), _EXIT)
+
+
+def vlan_push(vlan: int) -> tuple[int, ...]:
+    """Tag every frame, as metadata."""
+    protocol = socket.htons(0x8100)
+    return (_code(0xB7, 2, protocol), _code(0xB7, 3, vlan), _code(0x85, 0, 18), _OK, _EXIT)
+
+
+def vlan_pop(vlan: int) -> tuple[int, ...]:
+    """Untag the frames of one VLAN; drop every other frame."""
+    tci = 24  # in struct __sk_buff: len, pkt_type, mark, queue_mapping, protocol, present, tci
+    return (
+        _code(0x61, 2 | 1 << 4, 0) | tci << 16,  # r2 = skb->vlan_tci
+        _code(0x57, 2, 0xFFF),
+        _code(0xB7, 0, 2),  # TC_ACT_SHOT
+        _code(0x55, 2, vlan) | 2 << 16,  # if r2 != vlan: exit
+        _code(0x85, 0, 19),
+        _OK,
+        _EXIT,
+    )
+
+
+def _bpf(command: int, attributes: bytes) -> int:
+    buffer = ctypes.create_string_buffer(attributes, max(len(attributes), 128))
+    result = _libc.syscall(321, command, buffer, 128)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), f"bpf command {command}")
+    return int(result)
+
+
+def _load(kind: int, instructions: Sequence[int], name: str, path: Path) -> None:
+    code = (ctypes.c_uint64 * len(instructions))(*instructions)
+    gpl = ctypes.create_string_buffer(b"GPL")
+    load = [kind.to_bytes(4, "little"), len(instructions).to_bytes(4, "little")]
+    load += [ctypes.addressof(x).to_bytes(8, "little") for x in (code, gpl)]
+    load += [bytes(4 + 4 + 8 + 4 + 4), re.sub(r"\W", "_", name)[:15].encode().ljust(16, b"\0")]
+    handle = _bpf(5, b"".join(load))
+    where = ctypes.create_string_buffer(str(path).encode())
+    try:
+        _bpf(6, ctypes.addressof(where).to_bytes(8, "little") + handle.to_bytes(4, "little"))
+    finally:
+        os.close(handle)
+
+
+# ---------------------------------------------------------------------- leaving nothing behind
+
+
+def _remove_namespace(name: str) -> None:
+    """The namespace, and whatever still runs in it: it is ours, so that is too."""
+    for pid in run("ip", "netns", "pids", name, check=False).stdout.split():
+        if int(pid) != os.getpid():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+    run("ip", "netns", "delete", name, check=False)
+
+
+def _remove_pins(number: int) -> None:
+    if number:
+        shutil.rmtree(PINS / str(number), ignore_errors=True)
+
+
+def sweep() -> list[str]:
+    """Remove what sessions that are dead by now have left; returns the names."""
+    found = [*NETNS.glob("xc*"), *BPFFS.glob("xc*"), *Path(tempfile.gettempdir()).glob("xc*")]
+    dead = [path for path in found if (owner := NAME.match(path.name)) and not _alive(owner[1])]
+    for path in dead:
+        if path.parent == NETNS:
+            _remove_namespace(path.name)
+        elif path.parent == BPFFS:
+            path.unlink(missing_ok=True)
+        else:
+            with contextlib.suppress(OSError, ValueError):
+                _remove_pins(int((path / "cookie").read_text()))
+            shutil.rmtree(path, ignore_errors=True)
+    return [path.name for path in dead]
+
+
+def _alive(pid: str) -> bool:
+    return Path("/proc", pid).exists()

@@ -1,0 +1,247 @@
+"""The daemon under test: started, watched by its log, stopped in every way there is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from .lab import NETNS, REPO, poll
+
+if TYPE_CHECKING:
+    from .lab import Lab
+
+Event = dict[str, Any]
+Wiring = str | Mapping[str, str]
+CONNECTED = ("connected", "rewired", "up")
+
+
+def document(wiring: Wiring) -> str:
+    """A configuration file; a mapping of ends is enough for plain pairs."""
+    if isinstance(wiring, str):
+        return wiring
+    if not wiring:
+        return "links: {}\n"
+    return "links:\n" + "".join(f"  {a}: {b}\n" for a, b in wiring.items())
+
+
+class Daemon:
+    """``xconnectd run`` in a lab's host. Its log is JSON lines; ``events`` reads them."""
+
+    def __init__(
+        self, lab: Lab, wiring: Wiring | None, *args: str, namespace: str = "", name: str = "etc"
+    ) -> None:
+        self.lab = lab
+        self.namespace = namespace or lab.host
+        self.config = lab.directory / name / "xconnect.yaml"
+        self.config.parent.mkdir(exist_ok=True)
+        self.state = lab.directory / f"state-{self.namespace}"
+        self._args = args
+        self._log = lab.directory / f"{name}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        if wiring is not None:
+            self.write(wiring)
+
+    # ------------------------------------------------------------------ life
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        assert self._process is not None
+        return self._process.poll()
+
+    def spawn(self) -> Self:
+        """Start the process and return at once."""
+        assert self._process is None or self._process.poll() is not None
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command("run", "-c", str(self.config), *self._args),
+                **self._surroundings(),
+                stderr=log,
+                stdout=log,
+                stdin=subprocess.DEVNULL,
+            )
+        self.lab.on_close(self.kill)
+        return self
+
+    def start(self, timeout: float = 20) -> Self:
+        """Start, and wait until the first pass is over."""
+        since = self.mark()
+        self.spawn()
+        self.wait_event("daemon.ready", timeout, since=since)
+        return self
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self, timeout: float = 20) -> int:
+        """Wait for the end of the process; returns its exit code."""
+        assert self._process is not None
+        return self._process.wait(timeout)
+
+    def stop(self) -> None:
+        """SIGTERM; the end must be clean, and nothing unexpected be in the log."""
+        self.signal(signal.SIGTERM)
+        assert self.wait() == 0, self.text()
+        self.assert_no_traceback()
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash does it; no harm if it has ended already."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(10)
+
+    def assert_no_traceback(self) -> None:
+        assert "Traceback" not in self.text(), self.text()
+
+    # ------------------------------------------------------------------ the file
+
+    def write(self, wiring: Wiring) -> None:
+        """Replace the file by a rename, as a careful editor does."""
+        fresh = self.config.with_name(".fresh")
+        fresh.write_text(document(wiring))
+        fresh.rename(self.config)
+
+    def write_in_place(self, wiring: Wiring) -> None:
+        self.config.write_text(document(wiring))
+
+    # ------------------------------------------------------------------ the log
+
+    def text(self) -> str:
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def mark(self) -> int:
+        """A place in the log; pass it on as ``since``."""
+        return len(self.text().splitlines())
+
+    def events(self, name: str = "", since: int = 0, **fields: object) -> list[Event]:
+        """The events of a name whose fields have these values."""
+        lines = [_event(line) for line in self.text().splitlines()[since:]]
+        wanted = {"event": name, **fields} if name else fields
+        return [x for x in lines if all(x.get(key) == value for key, value in wanted.items())]
+
+    def wait_event(self, name: str, timeout: float = 5, since: int = 0, **fields: object) -> Event:
+        """Wait for an event; returns the first that fits."""
+
+        def look() -> list[Event]:
+            if not (found := self.events(name, since, **fields)):
+                assert self.returncode is None, f"it has ended: {self.returncode}\n{self.text()}"
+            return found
+
+        try:
+            return poll(look, timeout, f"event {name} {fields}")[0]
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.text()}") from None
+
+    def wait_link(self, event: str, a: str, b: str, timeout: float = 5, since: int = 0) -> Event:
+        """Wait for ``link.<event>`` of the link between two ends, whichever is named first.
+
+        A link works from ``connected``, ``rewired`` or ``up`` on: ``connected`` means any.
+        """
+        names = {f"link.{x}" for x in (CONNECTED if event == "connected" else (event,))}
+
+        def look() -> list[Event]:
+            found = [x for x in self.events(since=since) if x["event"] in names]
+            return [x for x in found if {x.get("a"), x.get("b")} == {a, b}]
+
+        try:
+            return poll(look, timeout, f"link.{event} of {a}, {b}")[0]
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.text()}") from None
+
+    # ------------------------------------------------------------------ the commands
+
+    def cli(self, *args: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run a command of ``xconnectd`` beside the daemon."""
+        return subprocess.run(
+            self._command(*args),
+            **self._surroundings(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def status(self) -> dict[str, Any]:
+        done = self.cli("status", "--json")
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def link(self, a: str, b: str) -> dict[str, Any]:
+        """What status says of the link between two ends."""
+        links: list[dict[str, Any]] = self.status()["links"]
+        for link in links:
+            if {link["a"]["name"], link["b"]["name"]} == {a, b}:
+                return link
+        raise AssertionError(f"status knows no link of {a} and {b}: {links}")
+
+    def wait_state(self, a: str, b: str, state: str, timeout: float = 10) -> dict[str, Any]:
+        """Wait until status gives the link this state; returns what it says."""
+        last: dict[str, Any] = {}
+
+        def look() -> bool:
+            nonlocal last
+            with contextlib.suppress(AssertionError):
+                last = self.link(a, b)
+            return last.get("state") == state
+
+        try:
+            poll(look, timeout, interval=0.05)
+        except AssertionError:
+            raise AssertionError(f"{a}, {b} not {state}: {last}\n{self.text()}") from None
+        return last
+
+    # ------------------------------------------------------------------ figures
+
+    def rss(self) -> int:
+        """Resident memory in bytes."""
+        status = Path("/proc", str(self.pid), "status").read_text()
+        line = next(x for x in status.splitlines() if x.startswith("VmRSS:"))
+        return int(line.split()[1]) * 1024
+
+    def maps(self) -> str:
+        return Path("/proc", str(self.pid), "maps").read_text()
+
+    def cpu(self) -> float:
+        """Seconds of processor time used so far, by its threads and ended children too."""
+        fields = Path("/proc", str(self.pid), "stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+    def idle(self, quiet: float = 0.5, timeout: float = 20) -> None:
+        """Wait until the log has said nothing for a while."""
+        size, since = len(self.text()), time.monotonic()
+
+        def still() -> bool:
+            nonlocal size, since
+            if size != (now := len(self.text())):
+                size, since = now, time.monotonic()
+            return time.monotonic() - since > quiet
+
+        poll(still, timeout, "a quiet log")
+
+    def _command(self, *args: str) -> list[str]:
+        enter = f"--net={NETNS / self.namespace}"
+        return ["nsenter", enter, sys.executable, "-m", "xconnectd", *args]
+
+    def _surroundings(self) -> dict[str, Any]:
+        extra = {"XCONNECTD_STATE_DIR": str(self.state), "PYTHONPATH": str(REPO)}
+        return {"cwd": REPO, "env": {**os.environ, **extra}}
+
+
+def _event(line: str) -> Event:
+    try:
+        parsed = json.loads(line)
+    except ValueError:
+        return {"event": "", "text": line}
+    return parsed if isinstance(parsed, dict) else {"event": "", "text": line}

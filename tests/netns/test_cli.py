@@ -1,0 +1,292 @@
+"""The commands beside a daemon and without one: exit codes, keys; nothing changed by looking."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from .lab import REPO, Lab, poll
+from .service import Daemon
+from .test_config_changes import BAD_FILES, GOOD_FILES, cut, wired
+from .traffic import Stream
+
+Start = Callable[..., Daemon]
+PAIR = {"va": "vb"}
+COMMANDS = ["run", "check", "plan", "status", "wait", "detach", "schema", "version"]
+
+LINK_KEYS = {"link", "state", "reason", "mode", "mode_reason", "warnings", "description", "labels"}
+LINK_KEYS |= {"a", "b"}
+END_KEYS = {"name", "ifindex", "attached", "up", "carrier", "mtu", "far_mtu"}
+
+
+def _plain(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """A command as an ordinary caller runs it, in no lab."""
+    return subprocess.run(
+        [sys.executable, "-m", "xconnectd", *args],
+        cwd=REPO,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+# ---------------------------------------------------------------------- without any kernel
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command: str) -> None:
+    done = _plain(command, "--help")
+    assert done.returncode == 0
+    assert f"xconnectd {command}" in done.stdout
+    assert "xample" in done.stdout
+
+
+def test_usage_errors_exit_2() -> None:
+    assert _plain("nosuch").returncode == 2
+    assert _plain("run", "--nosuch").returncode == 2
+    assert _plain().returncode == 2
+
+
+def test_check_says_yes_and_no(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text("links: {va: vb}\n")
+    bad.write_text("links:\n  va: vb\n  va: vc\n")
+    assert _plain("check", str(good)).returncode == 0
+    refused = _plain("check", str(bad))
+    assert refused.returncode == 78
+    assert f"{bad}:3:3: " in refused.stdout + refused.stderr
+    assert _plain("check", str(tmp_path / "nosuch.yaml")).returncode in (1, 78)
+
+
+def test_the_shipped_example_passes() -> None:
+    done = _plain("check", str(REPO / "config" / "xconnect.yaml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_check_needs_neither_bcc_nor_pyroute2(tmp_path: Path) -> None:
+    """Modules of these names that fail stand in the way: nobody may import them."""
+    for name in ("bcc", "pyroute2", "watchdog"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('not on this machine')\n")
+    file = tmp_path / "x.yaml"
+    file.write_text("links: {va: vb}\n")
+    for command in (["check", str(file)], ["schema"], ["--help"]):
+        done = _plain(*command, PYTHONPATH=str(tmp_path))
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_schema_accepts_what_check_accepts() -> None:
+    schema = json.loads(_plain("schema").stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    check = jsonschema.Draft202012Validator(schema)
+    for name, text in GOOD_FILES.items():
+        assert check.is_valid(yaml.safe_load(text)), name
+    for name in ("no links", "unknown mode", "unknown key in a link", "mtu", "a list under links"):
+        assert not check.is_valid(yaml.safe_load(BAD_FILES[name][0])), name
+
+
+def test_version_names_its_parts() -> None:
+    done = _plain("version")
+    assert done.returncode == 0
+    for part in ("xconnectd", os.uname().release, "pyroute2", "bcc"):
+        assert part in done.stdout
+
+
+# ---------------------------------------------------------------------- status
+
+
+def test_status_has_the_keys_of_the_contract(lab: Lab, daemon: Start) -> None:
+    for end in ("va", "vb", "vc"):
+        lab.veth(end, mtu=1400)
+    text = (
+        "links:\n  va: {to: vb, description: leaf1 to spine1, labels: {lab: demo}}\n  vc: nosuch\n"
+    )
+    running = daemon(text)
+    running.wait_link("connected", "va", "vb")
+    status = running.status()
+    assert status["daemon"] == {**status["daemon"], "running": True, "pid": running.pid}
+    assert status["config"]["state"] == "loaded"
+    assert status["config"]["path"] == str(running.config)
+    assert status["config"]["problems"] == []
+    assert status["config"]["hash"]
+    for link in status["links"]:
+        assert set(link) >= LINK_KEYS
+        assert set(link["a"]) >= END_KEYS
+        assert set(link["b"]) >= END_KEYS
+    good, waiting = (running.link(*ends) for ends in (("va", "vb"), ("vc", "nosuch")))
+    assert good["description"] == "leaf1 to spine1"
+    assert good["labels"] == {"lab": "demo"}
+    assert good["a"]["far_mtu"] == good["b"]["far_mtu"] == 1400
+    assert good["a"]["ifindex"] == lab.ifindex("va")
+    assert all(good["a"][key] is True for key in ("attached", "up", "carrier"))
+    assert waiting["state"] == "waiting"
+    assert "nosuch" in waiting["reason"]
+    assert waiting["b"]["attached"] is False
+
+
+def test_status_counts_frames(lab: Lab, daemon: Start) -> None:
+    a, b = lab.veth("va"), lab.veth("vb")
+    running = daemon(PAIR)
+    running.wait_link("connected", "va", "vb")
+    before = json.dumps(running.link("va", "vb"))
+    with Stream(a, b) as stream:
+        poll(lambda: stream.forth.received > 100)
+    assert json.dumps(running.link("va", "vb")) != before
+
+
+def test_status_for_people(lab: Lab, daemon: Start) -> None:
+    lab.veth("va"), lab.veth("vb")
+    running = daemon(PAIR)
+    running.wait_link("connected", "va", "vb")
+    done = running.cli("status")
+    assert done.returncode == 0
+    for word in ("va", "vb", "connected", "generic"):
+        assert word in done.stdout
+
+
+def test_status_is_right_when_the_daemon_is_dead(lab: Lab) -> None:
+    lab.veth("va"), lab.veth("vb")
+    running = Daemon(lab, PAIR).start()
+    running.wait_link("connected", "va", "vb")
+    running.kill()
+    status = running.status()
+    assert status["daemon"]["running"] is False
+    assert running.link("va", "vb")["state"] == "connected"
+    assert running.cli("status", "--check").returncode == 0
+    lab.ip("link", "set", "va", "xdpgeneric", "off")
+    assert running.link("va", "vb")["state"] != "connected"
+    assert running.link("va", "vb")["a"]["attached"] is False
+    assert running.cli("status", "--check").returncode == 1
+    running.write("links:\n  va: [\n")
+    assert running.status()["config"]["state"] == "rejected"
+
+
+def test_status_check(lab: Lab, daemon: Start) -> None:
+    lab.veth("va"), lab.veth("vb")
+    running = daemon(PAIR)
+    running.wait_link("connected", "va", "vb")
+    assert running.cli("status", "--check").returncode == 0
+    running.write(PAIR | {"vc": "vd"})
+    running.wait_link("waiting", "vc", "vd")
+    assert running.cli("status", "--check").returncode == 1
+    running.write("links: {va: vb, vc: {to: vd, enabled: false}}\n")
+    poll(lambda: running.cli("status", "--check").returncode == 0, 5, "only enabled links count")
+
+
+# ---------------------------------------------------------------------- wait
+
+
+def test_wait(lab: Lab, daemon: Start) -> None:
+    lab.veth("va"), lab.veth("vb")
+    running = daemon(PAIR | {"vc": "vd"})
+    running.wait_link("connected", "va", "vb")
+    link = running.link("va", "vb")["link"]
+    assert running.cli("wait", "--timeout", "5", link).returncode == 0
+    late = running.cli("wait", "--timeout", "0.3")
+    assert late.returncode == 1
+    assert "vc" in late.stdout + late.stderr
+    lab.veth("vc"), lab.veth("vd")
+    assert running.cli("wait", "--timeout", "5").returncode == 0
+
+
+# ---------------------------------------------------------------------- plan
+
+
+def _plan(running: Daemon) -> list[dict[str, Any]]:
+    done = running.cli("plan", str(running.config), "--json")
+    actions: list[dict[str, Any]] = json.loads(done.stdout)
+    assert done.returncode == (10 if actions else 0), done.stderr
+    return actions
+
+
+def test_plan_changes_nothing_and_tells_what_would_change(lab: Lab) -> None:
+    a, b, c = (lab.veth(x) for x in ("va", "vb", "vc"))
+    running = Daemon(lab, PAIR)
+    before = lab.snapshot()
+    for _ in range(2):
+        actions = _plan(running)
+        assert {"va", "vb"} <= {x["interface"] for x in actions}
+        assert all(set(x) >= {"action", "link", "interface", "reason"} for x in actions)
+        assert all(x["reason"] for x in actions)
+    assert running.cli("plan", str(running.config)).returncode == 10
+    assert lab.snapshot() == before
+    running.start()
+    assert _plan(running) == []
+    running.kill()
+    assert _plan(running) == []
+    running.write({"va": "vc"})
+    assert _plan(running)
+    assert wired(a, b)
+    running.start()
+    poll(lambda: wired(a, c), 3)
+    running.stop()
+
+
+def test_plan_of_a_bad_file_exits_78(lab: Lab) -> None:
+    running = Daemon(lab, "links: [\n")
+    assert running.cli("plan", str(running.config)).returncode == 78
+
+
+# ---------------------------------------------------------------------- detach
+
+
+def test_detach_takes_off_what_a_dead_daemon_left(lab: Lab) -> None:
+    a, b, c, d = (lab.veth(x) for x in ("va", "vb", "vc", "vd"))
+    foreign = lab.veth("ve")
+    program = lab.foreign_xdp("ve")
+    running = Daemon(lab, PAIR | {"vc": "vd"}).start()
+    running.wait_link("connected", "vc", "vd")
+    alive = running.cli("detach", "--all")
+    assert alive.returncode == 1
+    assert "file" in alive.stdout + alive.stderr
+    assert wired(a, b)
+    running.kill()
+    assert running.cli("detach", "va").returncode == 0
+    assert cut(a, b)
+    assert lab.xdp("va") == 0
+    assert wired(c, d)
+    assert running.cli("detach", "--all").returncode == 0
+    assert [lab.xdp(end) for end in ("va", "vb", "vc", "vd")] == [0] * 4
+    assert lab.xdp(foreign.end) == program
+    assert running.cli("detach", "--all").returncode == 0, "nothing to do is no failure"
+
+
+def test_detach_without_a_name_is_a_usage_error(lab: Lab) -> None:
+    assert Daemon(lab, PAIR).cli("detach").returncode == 2
+
+
+# ---------------------------------------------------------------------- starting
+
+
+def test_a_daemon_that_may_not_exits_3_and_says_which_capability(lab: Lab) -> None:
+    running = Daemon(lab, PAIR)
+    done = lab.run(
+        *("setpriv", "--bounding-set=-all", "--inh-caps=-all"),
+        *("env", f"PYTHONPATH={REPO}", f"XCONNECTD_STATE_DIR={running.state}"),
+        *(sys.executable, "-m", "xconnectd", "run", "-c", str(running.config)),
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "CAP_" in done.stderr
+
+
+def test_results_on_stdout_and_logs_on_stderr(lab: Lab, daemon: Start) -> None:
+    lab.veth("va"), lab.veth("vb")
+    running = daemon(PAIR)
+    running.wait_link("connected", "va", "vb")
+    done = running.cli("status", "--json")
+    json.loads(done.stdout)
+    assert done.stderr == ""
+    for line in running.text().splitlines():
+        event = json.loads(line)
+        assert {"event", "level", "timestamp"} <= set(event)

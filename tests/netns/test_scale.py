@@ -1,0 +1,117 @@
+"""Many links: how long they take, and what they cost. Bounds are generous; measure.py is exact."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from .lab import Lab, Station, poll, run
+from .service import Daemon
+from .test_config_changes import wired
+
+Start = Callable[..., Daemon]
+LINKS = 1000
+
+
+def ends(count: int) -> list[str]:
+    return [f"v{n}" for n in range(2 * count)]
+
+
+def grow(lab: Lab, count: int) -> tuple[str, dict[str, str]]:
+    """``count`` pairs of host ends, all their containers' ends in one namespace."""
+    inner = lab.namespace("containers", quiet=True)
+    names = ends(count)
+    lab.batch(
+        line
+        for name in names
+        for line in (
+            f"link add {name} type veth peer name {name} netns {inner}",
+            f"link set {name} up",
+        )
+    )
+
+    run("ip", "-batch", "-", namespace=inner, text="".join(f"link set {x} up\n" for x in names))
+    return inner, dict(zip(names[::2], names[1::2], strict=True))
+
+
+@pytest.fixture(scope="module")
+def crowd() -> Iterator[tuple[Lab, str, dict[str, str]]]:
+    with Lab() as lab:
+        yield (lab, *grow(lab, LINKS))
+
+
+def test_a_thousand_links_come_and_go(crowd: tuple[Lab, str, dict[str, str]]) -> None:
+    lab, inner, pairs = crowd
+    start = time.monotonic()
+    running = Daemon(lab, pairs).start(60)
+    poll(lambda: len(running.events("link.connected")) == LINKS, 30)
+    took = time.monotonic() - start
+    for a, b in list(pairs.items())[:: LINKS // 10]:
+        assert wired(Station(inner, a, interface=a), Station(inner, b, interface=b))
+    assert took < 5 * 2, f"1,000 links took {took:.1f} s to connect"
+    assert running.rss() < 80 << 20
+    _rewire_one(running, inner, pairs)
+    start = time.monotonic()
+    running.stop()
+    took = time.monotonic() - start
+    assert took < 5 * 2, f"1,000 links took {took:.1f} s to detach"
+    assert lab.ip("-d", "link").count("prog/xdp") == 0
+
+
+def _rewire_one(running: Daemon, inner: str, pairs: dict[str, str]) -> None:
+    """One line changes among a thousand: it alone is touched, and soon."""
+    running.idle()
+    since = running.mark()
+    running.write({**pairs, "v0": "v3", "v2": "v1"})
+    there = Station(inner, "v3", interface="v3")
+    poll(lambda: wired(Station(inner, "v0", interface="v0"), there), 3)
+    running.idle()
+    touched = {x["link"] for x in running.events(since=since) if x["event"].startswith("link.")}
+    assert 2 <= len(touched) <= 4, touched
+
+
+def test_a_small_daemon_is_small(lab: Lab, daemon: Start) -> None:
+    """42 MB is the bound; nothing of the compiler stays in memory."""
+    lab.veth("va"), lab.veth("vb")
+    running = daemon({"va": "vb"})
+    running.wait_link("connected", "va", "vb")
+    running.idle()
+    assert running.rss() <= 42 << 20, f"{running.rss() >> 20} MB"
+    assert not [x for x in running.maps().splitlines() if "LLVM" in x or "libbcc" in x]
+
+
+def test_an_idle_daemon_idles(lab: Lab, daemon: Start) -> None:
+    """0.1 % of a processor is the promise; over five seconds a tick of the clock is 0.2 %."""
+    lab.veth("va"), lab.veth("vb")
+    running = daemon({"va": "vb"})
+    running.idle(1.0)
+    before = running.cpu()
+    time.sleep(5)
+    assert running.cpu() - before <= 0.02
+
+
+def test_a_burst_of_interfaces_overruns_nothing(lab: Lab, daemon: Start) -> None:
+    """Thousands of link events that nobody reads: the netlink buffer overflows, and the daemon
+    looks at everything anew."""
+    a, b = lab.veth("va"), lab.veth("vb")
+    running = daemon({"va": "vb", "b0": "late"})
+    running.wait_link("connected", "va", "vb")
+    inner = lab.namespace("burst", quiet=True)
+    names = [f"b{n}" for n in range(200)]
+    running.signal(signal.SIGSTOP)
+    lab.batch(f"link add {x} up type veth peer name {x} netns {inner}" for x in names)
+    for _ in range(20):
+        lab.batch(f"link set {x} {how}" for x in names[1:] for how in ("down", "up"))
+    lab.delete("vb")
+    lab.veth("vb", namespace=b.namespace)
+    c = lab.veth("late")
+    inside = Station(inner, "b0", interface="b0")
+    inside.ip("link", "set", "b0", "up")
+    running.signal(signal.SIGCONT)
+    running.wait_link("connected", "b0", "late", 10)
+    poll(lambda: wired(inside, c), 3)
+    poll(lambda: wired(a, b), 3)
+    running.stop()
