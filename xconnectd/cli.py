@@ -153,7 +153,7 @@ def _not_connected(report: dict[str, Any], wanted: Sequence[str]) -> dict[str, s
         if not any(name in _names(each) for each in links):
             missing[name] = "no such link in the file"
     for each in links:
-        asked = not wanted and each["enabled"] or any(name in _names(each) for name in wanted)
+        asked = (not wanted and each["enabled"]) or any(name in _names(each) for name in wanted)
         if asked and each["state"] != "connected":
             missing[each["link"]] = f"{each['state']}: {each['reason']}"
     if not wanted and report["config"]["state"] != "loaded":
@@ -295,7 +295,7 @@ def _file_of(engine: Engine) -> Path:
 
 
 def _report(file: Path | None) -> dict[str, Any]:
-    """Everything ``status`` tells, read from the kernel anew; who may not read it asks the daemon."""
+    """All that ``status`` tells, read from the kernel; who may not read it asks the daemon."""
     from xconnectd.engine import Engine
 
     try:
@@ -320,7 +320,12 @@ def _report_of(engine: Engine, file: Path | None) -> dict[str, Any]:
     links = [status.assess(verdict, seen.observed) for verdict in seen.verdicts]
     links = [_with_failure(engine, each) for each in links]
     report = status.document(
-        _daemon(), reading, files.path, links, engine.counters(), seen.observed.departed
+        _daemon(),
+        reading,
+        files.path,
+        statuses=links,
+        counters=engine.counters(),
+        departed=seen.observed.departed,
     )
     return report | {"differences": plan.as_json(seen.actions)}
 
@@ -407,13 +412,9 @@ def _parser() -> argparse.ArgumentParser:
 
     run = add("run", _run, "the daemon, in the foreground", "run -c lab.yaml --log-format json")
     _config(run)
-    run.add_argument(
-        "--strict", action="store_true", help="exit 78 on a bad file, wires untouched"
-    )
+    run.add_argument("--strict", action="store_true", help="exit 78 on a bad file, wires untouched")
     run.add_argument("--log-format", choices=("console", "json"), help="default: by terminal")
-    run.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), default="info"
-    )
+    run.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     run.add_argument(
         "--on-exit",
         choices=("detach", "keep"),

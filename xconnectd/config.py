@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from hashlib import sha256
@@ -102,7 +102,16 @@ def load(path: Path) -> Wiring:
     except (ValueError, _Refusal) as refusal:
         hint = getattr(refusal, "hint", "")
         raise ConfigError([Problem(str(path), 0, 0, str(refusal), hint)]) from None
-    return parse(data, str(path))
+    wiring = parse(data, str(path))
+    return replace(wiring, warnings=(*wiring.warnings, *_open_to_all(path)))
+
+
+def _open_to_all(path: Path) -> Iterator[str]:
+    """A warning, no refusal: lab trees that everyone may write to are common."""
+    for place in (path, path.parent):
+        mode = place.stat().st_mode
+        if mode & stat.S_IWOTH and not (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
+            yield f"{place}: writable by everyone, who can so wire this host's interfaces as root"
 
 
 def parse(text: str | bytes, path: str) -> Wiring:

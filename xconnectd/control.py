@@ -18,7 +18,7 @@ import selectors
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from xconnectd.errors import XconnectError
 
@@ -76,7 +76,8 @@ class Client:
         return data
 
     def send(self, answer: Mapping[str, Any]) -> None:
-        """
+        """Sends one document, now or as soon as the other side reads.
+
         Raises:
             ConnectionError: the other side has gone, or does not read.
         """
@@ -224,7 +225,7 @@ class Connection:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,5 +1,7 @@
-"""The life cycle: one thread that waits for files, the kernel, clients, signals and time, and runs
-passes one at a time. Watchdog's thread only rings the bell."""
+"""The life cycle: one thread waits for files, kernel, clients, signals and time.
+
+It runs passes one at a time. Watchdog's thread only rings the bell.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from xconnectd.engine import Engine
 from xconnectd.files import Files, Reading
 from xconnectd.log import Event, Logger, Tap
 from xconnectd.model import State
-from xconnectd.netlink import Events, Overrun
+from xconnectd.netlink import Events, OverrunError
 from xconnectd.observe import Scope
 from xconnectd.watch import ConfigWatch
 
@@ -298,6 +300,8 @@ class Daemon:
                     reason="its last good links stay",
                 )
         if reading.wiring.hash == self._reconciler.wiring.hash and not again:
+            if before.state != "loaded" and reading.state == "loaded":
+                self._tell_loaded(reading)
             return Scope()
         scope = self._reconciler.want(reading.wiring)
         self._past.last_reload = time.time()
@@ -313,9 +317,7 @@ class Daemon:
             links=len(reading.wiring.links),
         )
         for warning in reading.wiring.warnings:
-            self._log.warning(
-                Event.CONFIG_WARNING, config_hash=reading.wiring.hash, reason=warning
-            )
+            self._log.warning(Event.CONFIG_WARNING, config_hash=reading.wiring.hash, reason=warning)
 
     def _say_if_orphaned(self) -> None:
         orphaned = self._watch.orphaned
@@ -333,7 +335,7 @@ class Daemon:
     def _on_events(self) -> None:
         try:
             scope = self._scope_of(self._events.drain())
-        except Overrun:
+        except OverrunError:
             self._log.warning(Event.EVENTS_LOST, reason="too many at once; all is read again")
             self._reconciler.run(None, "netlink")
             return
@@ -380,9 +382,9 @@ class Daemon:
             self._past.as_json(),
             self._reading,
             self._files.path,
-            self._reconciler.statuses.values(),
-            self._engine.counters(),
-            self._engine.ledger.departed(),
+            statuses=self._reconciler.statuses.values(),
+            counters=self._engine.counters(),
+            departed=self._engine.ledger.departed(),
         )
 
     def _outcome(self) -> Answer:

@@ -97,6 +97,7 @@ class Dataplane:
             maps["counters"], ctypes.c_uint64, _COUNTER_WORDS * libbpf.possible_cpus()
         )
         self._gauge = _Gauge(maps["entries"])
+        self._unpinned: dict[int, int] = {}
 
     @classmethod
     def open(cls, pins: Path, *, build: bool = True) -> Self:
@@ -106,7 +107,14 @@ class Dataplane:
         Raises DataplaneError, PrivilegeError.
         """
         place = Pins(pins)
-        return cls._build(place) if build else cls._find(place)
+        if not build:
+            return cls._find(place)
+        try:
+            return cls._build(place)
+        except XconnectError:
+            if not place.generations():  # a start that fails leaves nothing behind
+                place.remove_all()
+            raise
 
     @classmethod
     def _build(cls, pins: Pins) -> Self:
@@ -161,13 +169,19 @@ class Dataplane:
     def fd_of(self, program: int) -> int | None:
         """The descriptor of one of our programs, also of an older generation, by kernel id.
 
-        An XDP program is replaced without a gap only by naming the old one's descriptor.
+        An XDP program is replaced without a gap only by naming the old one's descriptor. One
+        whose pin is lost can still be had where that is permitted (CAP_SYS_ADMIN).
         """
         for generation in (self._current, *self._older):
             for role, known in generation.ids.items():
                 if known == program:
                     return generation.fds[role]
-        return None
+        if program not in self._unpinned:
+            try:
+                self._unpinned[program] = libbpf.program_by_id(program)
+            except OSError:
+                return None
+        return self._unpinned[program]
 
     # ------------------------------------------------------------------ entries (XDP)
 
@@ -281,6 +295,8 @@ class Dataplane:
         self._gauge.close()
         for one in (self._entries, self._peers, self._counters):
             os.close(one.fd)
+        for fd in self._unpinned.values():
+            os.close(fd)
 
 
 def describe(program: int) -> str:

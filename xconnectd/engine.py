@@ -18,6 +18,7 @@ from xconnectd.links import Links
 from xconnectd.log import Event, Logger, logger
 from xconnectd.model import Counters, Programs
 from xconnectd.reconcile import Reconciler
+from xconnectd.suspects import suspects
 
 _PINS: Final = Path("/sys/fs/bpf/xconnectd")
 
@@ -48,7 +49,14 @@ class Engine:
         self._dataplane = dataplane
         self.instance = instance
         self.ledger = ledger
-        self.reconciler = Reconciler(links, dataplane or _NoDataplane(), ledger, log, describe)
+        self.reconciler = Reconciler(
+            links,
+            dataplane or _NoDataplane(),
+            ledger,
+            log,
+            describe=describe,
+            suspects=suspects,
+        )
 
     @classmethod
     def take(cls, log: Logger | None = None) -> Self:
@@ -135,11 +143,10 @@ class _NoDataplane:
     programs = Programs()
     xdp_fd = ingress_fd = egress_fd = -1
 
-    def entry(self, key: int) -> None:
+    def entry(self, _key: int) -> None:
         return None
 
-    peer = entry
-    fd_of = entry
+    peer = fd_of = entry
 
     def entries(self) -> dict[int, int]:
         return {}

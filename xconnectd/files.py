@@ -131,9 +131,7 @@ class Files:
         wirings = list(self._good.values())
         links = [link for wiring in wirings for link in wiring.links]
         named = {end.name for link in links for end in link.ends}
-        links += [
-            link for link in self._found if named.isdisjoint(end.name for end in link.ends)
-        ]
+        links += [link for link in self._found if named.isdisjoint(end.name for end in link.ends)]
         digest = wirings[0].hash if len(wirings) == 1 else _digest(wirings)
         warnings = tuple(warning for wiring in wirings for warning in wiring.warnings)
         return Wiring(tuple(links), digest, warnings)
@@ -146,9 +144,7 @@ def _read(path: Path) -> Wiring | ConfigError:
         return error
 
 
-def _clashes(
-    path: Path, wiring: Wiring, owners: dict[str, tuple[Path, Link]]
-) -> Iterable[Problem]:
+def _clashes(path: Path, wiring: Wiring, owners: dict[str, tuple[Path, Link]]) -> Iterable[Problem]:
     for link in wiring.links:
         for end in link.ends:
             if end.name in owners:

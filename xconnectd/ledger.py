@@ -33,7 +33,7 @@ def namespace_cookie() -> str:
         try:
             raw = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
         except OSError:
-            return f"inode-{os.stat('/proc/self/ns/net').st_ino}"
+            return f"inode-{own_inode()}"
     return str(int.from_bytes(raw, "little"))
 
 
@@ -182,6 +182,8 @@ class Ledger:
 def _record(data: Any) -> Record | None:
     try:
         changes = {name: Change(**change) for name, change in data["changes"].items()}
-        return Record(data["ifindex"], data["name"], data["mac"], changes)
+        return Record(
+            data["ifindex"], data["name"], data["mac"], changes, data.get("settled", True)
+        )
     except (KeyError, TypeError, AttributeError):
         return None

@@ -7,7 +7,6 @@ show the inode. From inside a pid namespace not all processes are seen; then not
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ def sweep(states: Path, pins: Path, own: str) -> list[str]:
     Programs went with the interfaces of the namespace; pins alone keep nothing attached.
     """
     others = [path for path in states.glob("*") if path.name != own]
-    if not others or os.stat("/proc/self/ns/pid").st_ino != _INIT_PID_NAMESPACE:
+    if not others or Path("/proc/self/ns/pid").stat().st_ino != _INIT_PID_NAMESPACE:
         return []
     living = set(_living())
     gone = [path for path in others if _inode(path) not in living]
@@ -44,7 +43,7 @@ def _inode(state: Path) -> int | None:
 
 
 def own_inode() -> int:
-    return os.stat("/proc/self/ns/net").st_ino
+    return Path("/proc/self/ns/net").stat().st_ino
 
 
 def _living() -> Iterator[int]:

@@ -22,7 +22,17 @@ from typing import Any, Final
 from xconnectd import netlink
 from xconnectd.errors import LinkError
 from xconnectd.lean import without_init
-from xconnectd.model import Far, Filter, Interface, Mode, Setting, Xdp, XdpFeature
+from xconnectd.model import (
+    FILTER_HANDLE,
+    FILTER_PRIORITY,
+    Far,
+    Filter,
+    Interface,
+    Mode,
+    Setting,
+    Xdp,
+    XdpFeature,
+)
 from xconnectd.netlink import NetlinkError, Route, integer, text, walk, walk_all
 
 with without_init("pyroute2"):
@@ -57,9 +67,7 @@ _CLSACT: Final = 0xFFFFFFF1
 _HANDLE: Final = 0xFFFF0000
 _HANDLE_BYTES: Final = struct.pack("=I", _HANDLE)
 _PARENTS: Final = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
-_PRIORITY: Final = 1
-_FILTER_HANDLE: Final = 1
-_ETH_P_ALL_INFO: Final = (_PRIORITY << 16) | socket.htons(3)
+_ETH_P_ALL_INFO: Final = (FILTER_PRIORITY << 16) | socket.htons(3)
 _TCA_BPF_DIRECT_ACTION: Final = 1
 PROGRAM_NAME: Final = "xconnectd"
 
@@ -171,7 +179,7 @@ class Links:
         return {
             struct.unpack_from("=i", message, 20)[0]: text(walk(message, 36)[1])
             for message in self._route.ask(request)
-            if _HANDLE_BYTES == message[24:28]
+            if message[24:28] == _HANDLE_BYTES
         }
 
     def elsewhere(self) -> Iterator[tuple[int, Interface]]:
@@ -267,7 +275,7 @@ class Links:
             for message in self._route.ask(netlink.route_request(family, ifindex)):
                 protocol, kind = message[21], message[23]
                 if protocol != 2 and kind == 1:  # RTPROT_KERNEL comes with an address; RTN_UNICAST
-                    yield _route_in_words(family, message)
+                    yield _route_in_words(message)
 
     def _stacked_on(self, indexes: Collection[int]) -> dict[int, list[str]]:
         """The devices that stand on these: VLANs, macvlans, tunnels and their like.
@@ -360,8 +368,8 @@ class Links:
             features.set_value(name, value)
             ethtool.set_features(features)
 
-    def add_filter(self, interface: Interface, direction: str, fd: int) -> None:
-        """Adds our program to clsact, or replaces the one that stands in our own place."""
+    def add_filter(self, interface: Interface, direction: str, fd: int, *, replacing: bool) -> None:
+        """Adds our program to clsact; over one that stands in our place only if ``replacing``."""
         options = (
             ("TCA_BPF_FD", fd),
             ("TCA_BPF_NAME", PROGRAM_NAME),
@@ -369,9 +377,9 @@ class Links:
         )
         request = netlink.tc_request(
             netlink.RTM_NEWTFILTER,
-            netlink.REPLACE,
+            netlink.REPLACE if replacing else netlink.CREATE,
             (("TCA_KIND", "bpf"), ("TCA_OPTIONS", options)),
-            handle=_FILTER_HANDLE,
+            handle=FILTER_HANDLE,
             parent=_PARENTS[direction],
             info=_ETH_P_ALL_INFO,
         )
@@ -482,7 +490,7 @@ def _filter(message: bytes) -> Filter:
     )
 
 
-def _route_in_words(family: int, message: bytes) -> str:
+def _route_in_words(message: bytes) -> str:
     destination = walk(message, 28).get(1)  # RTA_DST
     if destination is None:
         return "the default route leads over it" if not message[17] else "a route leads over it"
@@ -521,4 +529,4 @@ class _Netdev:
             )
         except GenericNetlinkError:
             return None
-        return XdpFeature(tuple(answer)[0].get_attr("NETDEV_A_DEV_XDP_FEATURES"))
+        return XdpFeature(next(iter(answer)).get_attr("NETDEV_A_DEV_XDP_FEATURES"))

@@ -35,9 +35,10 @@ class Event(StrEnum):
     END_DEPARTED = "end.departed"
     RELEASE_FAILED = "release.failed"
     DRIFT_REPAIRED = "drift.repaired"
+    DRIFT_FIGHT = "drift.fight"
+    STATE_UNWRITABLE = "state.unwritable"
     EVENTS_LOST = "events.lost"
-    PASS_DONE = "pass.done"
-    PASS_FAILED = "pass.failed"
+    PASS_DONE = "pass.done"  # noqa: S105 (no password)
     DAEMON_READY = "daemon.ready"
     DAEMON_STOPPED = "daemon.stopped"
 

@@ -190,6 +190,10 @@ class Setting(StrEnum):
     CLSACT = "clsact"
 
 
+FILTER_PRIORITY: Final = 1
+FILTER_HANDLE: Final = 1
+"""Where our filters stand below clsact, in front of everybody else's."""
+
 FEATURE_PREFIX: Final = "feature:"
 """An ethtool feature is recorded as the setting ``feature:<its name>``."""
 
@@ -207,13 +211,15 @@ class Record:
     """An interface we hold: its identity and what we changed on it.
 
     It is written before the change, so that a crash leaves a way back. An ifindex is used
-    again for another device, hence the MAC.
+    again for another device, hence the MAC. ``settled`` is False until an end that was found
+    down has been set up: after that, down is what an operator wants.
     """
 
     ifindex: int
     name: str
     mac: str
     changes: Mapping[str, Change] = field(default_factory=dict)
+    settled: bool = True
 
     def is_of(self, interface: Interface) -> bool:
         return (self.ifindex, self.mac) == (interface.ifindex, interface.mac)
@@ -262,6 +268,7 @@ class Observed:
     ``entries`` is the DEVMAP (ingress ifindex to egress ifindex), ``peers`` its twin for tc.
     ``uses`` says what the host uses an interface for: all of it for one that is not ours yet,
     addresses alone for one that is. ``foreign`` describes programs that are not ours by id.
+    ``covered`` are the ifindexes a narrow look asked for, None for a look at everything.
     """
 
     interfaces: Mapping[int, Interface] = field(default_factory=dict)
@@ -273,6 +280,7 @@ class Observed:
     uses: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     foreign: Mapping[int, str] = field(default_factory=dict)
     departed: tuple[Departed, ...] = ()
+    covered: frozenset[int] | None = None
 
     def is_held(self, interface: Interface) -> bool:
         """Whether we made this interface an end: recorded as ours, or running our programs."""

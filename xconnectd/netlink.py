@@ -233,7 +233,7 @@ class Event:
     altnames: tuple[str, ...] = ()
 
 
-class Overrun(Exception):
+class OverrunError(Exception):
     """Events were lost: the kernel's buffer overflowed. Everything must be read again."""
 
 
@@ -269,7 +269,7 @@ class Events:
         """Everything that is waiting to be read, oldest first.
 
         Raises:
-            Overrun: events were lost since the last call.
+            OverrunError: events were lost since the last call.
         """
         events: list[Event] = []
         while True:
@@ -279,7 +279,7 @@ class Events:
                 return events
             except OSError as error:
                 if error.errno == errno.ENOBUFS:
-                    raise Overrun from error
+                    raise OverrunError from error
                 raise
             for kind, _flags, _sequence, message in _messages(data):
                 if len(message) >= _INDEX_OFFSET + 4:

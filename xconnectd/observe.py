@@ -23,6 +23,7 @@ from xconnectd.model import (
     Wiring,
     XdpFeature,
 )
+from xconnectd.modes import choose
 
 
 class Interfaces(Protocol):
@@ -118,6 +119,7 @@ class Observer:
             self._programs_and_records(look.entries, look.peers),
             interfaces=interfaces,
             names=look.names,
+            covered=frozenset(index for index in look.seen if isinstance(index, int)),
         )
         seen = {index: record for index, record in observed.records.items() if index in look.seen}
         observed = replace(observed, records=seen)
@@ -255,6 +257,8 @@ class _Look:
             if own is not None:
                 entries[ifindex] = own
                 self._pending.append(own)
+        if record := self._records.get(ifindex):
+            self._pending.append(record.name)  # it may have another name by now
         if ifindex not in self.interfaces and (interface := self._source.by_index(ifindex)):
             self._interface(interface)
 
@@ -295,4 +299,5 @@ def wiring_in_kernel(observed: Observed) -> Wiring:
 
 def _as_found(a: Interface, b: Interface, mode: Mode | None) -> Link:
     found = mode or next((Mode(xdp.mode) for xdp in a.xdp if xdp.mode != "hw"), Mode.AUTO)
-    return Link(Endpoint(a.name), Endpoint(b.name), mode=found, allow_addressed=True)
+    link = Link(Endpoint(a.name), Endpoint(b.name), allow_addressed=True)
+    return link if choose(link, a, b).mode is found else replace(link, mode=found)

@@ -104,9 +104,10 @@ class Detach(Action):
 
 @dataclass(frozen=True, slots=True)
 class AddFilter(Action):
-    """Puts the current program on clsact, over an older one of ours if that is there."""
+    """Puts the current program on clsact, over an older one of ours if ``replacing``."""
 
     direction: str
+    replacing: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +123,7 @@ def plan(wanted: Mapping[int, Role], observed: Observed) -> tuple[Action, ...]:
     plan. An end that we hold and that has no role is let go.
     """
     diff = _Diff(wanted, observed)
-    return tuple(
-        action for group in _groups(wanted, observed) for action in diff.of_group(group)
-    )
+    return tuple(action for group in _groups(wanted, observed) for action in diff.of_group(group))
 
 
 def as_json(actions: Iterable[Action]) -> list[dict[str, str]]:
@@ -156,8 +155,11 @@ def _verb(action: Action) -> str:
 
 
 def _groups(wanted: Mapping[int, Role], observed: Observed) -> Iterator[list[int]]:
-    """Ends that exchange partners in this plan, together; each group is brief, so one that
-    is cut is wired again or let go within milliseconds even when a thousand links move."""
+    """Ends that exchange partners in this plan, together.
+
+    Each group is brief, so an end that is cut is wired again or let go within milliseconds even
+    when a thousand links move.
+    """
     neighbours: dict[int, set[int]] = {}
     pairs = [(ifindex, role.target) for ifindex, role in wanted.items()]
     for a, b in (*pairs, *observed.entries.items(), *observed.peers.items()):
@@ -218,14 +220,15 @@ class _Diff:
         changes = self._changes(interface, role)
         record = self._record(interface)
         kept = record.changes if record else {}
-        held = Record(interface.ifindex, interface.name, interface.mac, {**kept, **changes})
+        held = self._held(interface, role, {**kept, **changes})
         if held != record:
             yield Hold(role.link.id, interface, "what is found is recorded first", held)
         for setting, change in changes.items():
             if setting != Setting.UP:
                 yield Set(role.link.id, interface, _reason(setting), setting, change.ours)
-        if self._lacks_filter(interface.egress):
-            yield AddFilter(role.link.id, interface, _REASONS[Setting.CLSACT], "egress")
+        yield from self._add_filter(
+            interface, role, "egress", self.observed.programs.egress, _REASONS[Setting.CLSACT]
+        )
 
     def _changes(self, interface: Interface, role: Role) -> dict[str, Change]:
         """The settings that are not as wanted, each with the value to put back one day."""
@@ -243,10 +246,15 @@ class _Diff:
         return changes
 
     def _is_found_down(self, interface: Interface, role: Role) -> bool:
-        """An operator's ``ip link set down`` on an end that is attached is not ours to undo."""
-        return (
-            role.link.admin is Admin.MANAGE and not interface.up and not self._attached(interface)
-        )
+        """An operator's ``ip link set down`` on an end that is settled is not ours to undo."""
+        if role.link.admin is not Admin.MANAGE or interface.up:
+            return False
+        record = self._record(interface)
+        return not record.settled if record else not self._attached(interface)
+
+    def _held(self, interface: Interface, role: Role, changes: Mapping[str, Change]) -> Record:
+        settled = not self._is_found_down(interface, role)
+        return Record(interface.ifindex, interface.name, interface.mac, changes, settled)
 
     # ---- 2. and 3. entries
 
@@ -274,8 +282,13 @@ class _Diff:
 
     def _attach(self, interface: Interface, role: Role) -> Iterator[Action]:
         if role.mode is Mode.TC:
-            if self._lacks_filter(interface.ingress, self.observed.programs.ingress):
-                yield AddFilter(role.link.id, interface, "frames are taken here", "ingress")
+            yield from self._add_filter(
+                interface,
+                role,
+                "ingress",
+                self.observed.programs.ingress,
+                "frames are taken here",
+            )
             return
         other = [xdp for xdp in self._ours(interface) if xdp.mode != role.mode]
         for xdp in other:  # generic and native exclude each other
@@ -307,7 +320,7 @@ class _Diff:
             yield from self._put_back(role.link.id, interface, record, sorted(unwanted))
             kept = {**record.changes, **self._changes(interface, role)}
             left = {name: change for name, change in kept.items() if name not in unwanted}
-            held = Record(interface.ifindex, interface.name, interface.mac, left)
+            held = self._held(interface, role, left)
             yield Hold(role.link.id, interface, "less is changed than before", held)
 
     # ---- 5. set up
@@ -315,6 +328,12 @@ class _Diff:
     def _raise(self, interface: Interface, role: Role) -> Iterator[Action]:
         if self._is_found_down(interface, role):
             yield Set(role.link.id, interface, _REASONS[Setting.UP], Setting.UP, 1)
+            record = self._record(interface)
+            kept = {**(record.changes if record else {}), **self._changes(interface, role)}
+            wanted = {*role.settings, Setting.UP}
+            changes = {name: change for name, change in kept.items() if name in wanted}
+            held = Record(interface.ifindex, interface.name, interface.mac, changes)
+            yield Hold(role.link.id, interface, "from here on down is what somebody wants", held)
 
     # ---- 6. let go
 
@@ -382,9 +401,14 @@ class _Diff:
         programs = [filter_.program for filter_ in interface.ingress]
         return bool(self._ours(interface) or self.observed.programs.ours & set(programs))
 
-    def _lacks_filter(self, filters: tuple[Filter, ...], program: int | None = None) -> bool:
-        program = self.observed.programs.egress if program is None else program
-        return not program or all(filter_.program != program for filter_ in filters)
+    def _add_filter(
+        self, interface: Interface, role: Role, direction: str, program: int, reason: str
+    ) -> Iterator[Action]:
+        filters = interface.ingress if direction == "ingress" else interface.egress
+        there = {filter_.program for filter_ in filters}
+        if not program or program not in there:
+            older = not self.observed.programs.ours.isdisjoint(there)
+            yield AddFilter(role.link.id, interface, reason, direction, older)
 
     def _shares_clsact(self, interface: Interface) -> bool:
         return any(

@@ -9,7 +9,7 @@ from typing import Any
 
 from xconnectd.log import Event
 from xconnectd.model import State
-from xconnectd.plan import Action, as_json
+from xconnectd.plan import Action, Hold, as_json
 from xconnectd.status import LinkStatus
 
 _WORKS = (State.CONNECTED, State.DOWN)
@@ -39,7 +39,8 @@ def changes(
     gone = list(gone)
     actions: dict[str, list[Action]] = {}
     for action in done:
-        actions.setdefault(action.link, []).append(action)
+        if not isinstance(action, Hold):  # a record is no repair
+            actions.setdefault(action.link, []).append(action)
     moved: set[str] = set()
     for now in after:
         was = before.get(now.link.id)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from xconnectd.model import Interface, Link, Mode, Observed
+from xconnectd.model import (
+    FILTER_HANDLE,
+    FILTER_PRIORITY,
+    Filter,
+    Interface,
+    Link,
+    Mode,
+    Observed,
+)
 
 _WAYS_OUT = {
     "bridge": "ip link set {name} nomaster",
@@ -57,12 +65,22 @@ def _foreign_tc(mode: Mode, end: Interface, observed: Observed) -> str:
             f"{end.name} has an ingress qdisc where clsact must stand;"
             f" take it off: tc qdisc del dev {end.name} ingress"
         )
-    if mode is Mode.TC:
-        for filter_ in end.ingress:
-            if filter_.program not in observed.programs.ours:
-                who = f"{filter_.kind} {filter_.name}".strip()
-                return f"{end.name} has a tc ingress filter that is not ours: {who}"
+    others = [
+        (direction, filter_)
+        for direction, filters in (("ingress", end.ingress), ("egress", end.egress))
+        for filter_ in filters
+        if filter_.program not in observed.programs.ours
+        if (mode is Mode.TC and direction == "ingress") or _is_in_our_place(filter_)
+    ]
+    for direction, filter_ in others:
+        who = f"{filter_.kind} {filter_.name}".strip()
+        return f"{end.name} has a tc {direction} filter that is not ours: {who}"
     return ""
+
+
+def _is_in_our_place(filter_: Filter) -> bool:
+    place = (filter_.kind, filter_.priority, filter_.handle)
+    return place == ("bpf", FILTER_PRIORITY, FILTER_HANDLE)
 
 
 def _port(end: Interface) -> str:
@@ -87,39 +105,33 @@ def cycles(pairs: Sequence[tuple[str, int, int]], observed: Observed) -> Mapping
     """The links that close a cycle through veth peers of this namespace, each with its cycle.
 
     ``pairs`` are (link id, ifindex, ifindex) in the file's order; of several links in one
-    cycle only the last is named: without it there is none. An interface has one link and one
-    veth peer at most, so following both alternately is a walk along a path.
+    cycle only the last is named: without it there is none.
     """
     partner: dict[int, int] = {}
     closing: dict[str, str] = {}
     for link, a, b in pairs:
-        path = _walk_away(a, b, partner, observed)
-        if path is None:
-            partner[a], partner[b] = b, a
-        else:
+        with_it = partner | {a: b, b: a}
+        if path := _way_round(b, with_it, observed):
             names = " → ".join(_names(path, observed))
             closing[link] = f"it closes a cycle in which frames would circle for ever: {names}"
+        else:
+            partner = with_it
     return closing
 
 
-def _walk_away(
-    a: int, b: int, partner: Mapping[int, int], observed: Observed
-) -> tuple[int, ...] | None:
-    """From b over its veth peer, that peer's link and so on; the path if it comes back to a."""
-    path = [a, b]
-    here = b
-    for _ in range(2 * len(partner) + 2):
-        peer = _veth_peer(here, observed)
-        if peer is None:
-            return None
-        path.append(peer)
-        if peer == a:
+def _way_round(start: int, partner: Mapping[int, int], observed: Observed) -> tuple[int, ...]:
+    """Where a frame that leaves by ``start`` comes by until it leaves there again; empty if never.
+
+    Out of an interface it comes in by its veth peer and leaves by that one's partner, which is
+    the peer itself if it is a loopback plug. An interface has one of each at most and every
+    step can be taken backwards, so a way that does not end leads round.
+    """
+    path = [start]
+    while (peer := _veth_peer(path[-1], observed)) is not None and peer in partner:
+        path += [peer, partner[peer]]
+        if path[-1] == start:
             return tuple(path)
-        here = partner.get(peer, -1)
-        if here == -1:
-            return None
-        path.append(here)
-    return None
+    return ()
 
 
 def _veth_peer(ifindex: int, observed: Observed) -> int | None:

@@ -25,8 +25,11 @@ from xconnectd.verdict import Verdict
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end as users see it. MTUs are bytes; ``mtu`` is the interface's own, without the
-    headroom that a link in generic mode gives it, ``far_mtu`` that of a veth's other end."""
+    """One end as users see it.
+
+    MTUs are bytes; ``mtu`` is the interface's own, without the headroom that a link in generic
+    mode gives it, ``far_mtu`` that of a veth's other end.
+    """
 
     name: str
     ifindex: int | None = None
@@ -40,8 +43,10 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class LinkStatus:
-    """A link's state and the reason for it; ``retry`` is when a failed one is tried again
-    (seconds since the epoch)."""
+    """A link's state and the reason for it.
+
+    ``retry`` is when a failed one is tried again, in seconds since the epoch.
+    """
 
     link: Link
     state: State
@@ -94,7 +99,9 @@ def _gaps(verdict: Verdict, ends: tuple[End, End], observed: Observed) -> Iterat
     entries = observed.peers if verdict.mode is Mode.TC else observed.entries
     for here, there in ((verdict.a, verdict.b), (verdict.b, verdict.a)):
         wanted = there.ifindex if verdict.link.enabled else None
-        if entries.get(here.ifindex) != wanted:
+        if wanted is None and here.ifindex in entries:
+            yield f"not in the kernel: {here.name} still leads somewhere"
+        elif entries.get(here.ifindex) != wanted:
             yield f"not in the kernel: {here.name} does not lead to {there.name}"
 
 
@@ -155,6 +162,7 @@ def document(
     daemon: Mapping[str, Any],
     reading: Reading,
     path: Path,
+    *,
     statuses: Iterable[LinkStatus],
     counters: Mapping[int, Counters],
     departed: Iterable[Departed],

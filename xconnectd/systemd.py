@@ -34,7 +34,7 @@ def watchdog_interval() -> float | None:
     """Seconds within which the manager wants a sign of life; None if it wants none."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
-    microseconds = int(os.environ.get("WATCHDOG_USEC", 0))
+    microseconds = int(os.environ.get("WATCHDOG_USEC", "0"))
     return microseconds / 1e6 or None
 
 

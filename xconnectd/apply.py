@@ -1,0 +1,140 @@
+"""Carries out the actions of a plan: the one place that turns them into calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from xconnectd import plan
+from xconnectd.errors import XconnectError
+from xconnectd.model import Filter, Interface, Mode, Record
+from xconnectd.plan import Action
+
+
+class Interfaces(Protocol):
+    """What is asked of ``links``."""
+
+    def attach(self, interface: Interface, mode: Mode, fd: int, replacing: int | None) -> None: ...
+    def detach(self, interface: Interface, mode: str, fd: int | None) -> None: ...
+    def change(self, interface: Interface, setting: str, value: int) -> None: ...
+    def add_filter(
+        self, interface: Interface, direction: str, fd: int, *, replacing: bool
+    ) -> None: ...
+    def delete_filter(self, interface: Interface, direction: str, filter_: Filter) -> None: ...
+
+
+class Dataplane(Protocol):
+    """What is asked of ``dataplane``."""
+
+    @property
+    def xdp_fd(self) -> int: ...
+    @property
+    def ingress_fd(self) -> int: ...
+    @property
+    def egress_fd(self) -> int: ...
+    def fd_of(self, program: int) -> int | None: ...
+    def point(self, key: int, target: int) -> None: ...
+    def unpoint(self, key: int) -> None: ...
+    def steer(self, key: int, target: int) -> None: ...
+    def unsteer(self, key: int) -> None: ...
+    def count(self, key: int) -> None: ...
+    def uncount(self, key: int) -> None: ...
+
+
+class Ledger(Protocol):
+    """What is asked of ``ledger``."""
+
+    def hold(self, record: Record) -> None: ...
+    def forget(self, ifindex: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What the kernel or the disk refused, with the reason.
+
+    ``links`` by id; ``stuck`` by name are ends without a link that could not be put back.
+    """
+
+    links: dict[str, str] = field(default_factory=dict)
+    stuck: dict[str, str] = field(default_factory=dict)
+
+
+class Executor:
+    """Does actions one at a time; what the kernel or the disk refuses is told, not raised."""
+
+    def __init__(self, interfaces: Interfaces, dataplane: Dataplane, ledger: Ledger) -> None:
+        self._interfaces = interfaces
+        self._dataplane = dataplane
+        self._ledger = ledger
+
+    def apply(self, actions: Iterable[Action], trouble: Trouble) -> list[Action]:
+        """Does what it can and returns what was done; what was refused is put in ``trouble``.
+
+        The further steps of a link of which one is refused are left out. An end that is let go
+        is let go as far as possible, and its record kept for another try.
+        """
+        done: list[Action] = []
+        trouble.stuck.clear()
+        for action in actions:
+            name = action.interface.name
+            left_out = isinstance(action, plan.Forget) and name in trouble.stuck
+            if left_out or action.link in trouble.links:
+                continue
+            try:
+                self._do(action)
+                done.append(action)
+            except (XconnectError, OSError) as error:
+                if action.link:
+                    trouble.links[action.link] = str(error)
+                else:
+                    trouble.stuck.setdefault(name, str(error))
+        return done
+
+    def _do(self, action: Action) -> None:
+        end = action.interface
+        match action:
+            case plan.Hold(record=record):
+                self._ledger.hold(record)
+                self._dataplane.count(end.ifindex)
+            case plan.Forget():
+                self._dataplane.uncount(end.ifindex)
+                self._ledger.forget(end.ifindex)
+            case plan.Set(setting=setting, value=value):
+                self._interfaces.change(end, setting, value)
+            case plan.Point() | plan.Cut():
+                self._write_entry(action)
+            case plan.Attach(mode=mode, replacing=old):
+                self._attach(end, mode, old)
+            case plan.Detach(mode=mode, program=program):
+                self._interfaces.detach(end, mode, self._dataplane.fd_of(program))
+            case plan.AddFilter(direction=direction, replacing=replacing):
+                fd = self._filter_fd(direction)
+                self._interfaces.add_filter(end, direction, fd, replacing=replacing)
+            case plan.DeleteFilter(direction=direction, filter=filter_):
+                self._interfaces.delete_filter(end, direction, filter_)
+            case _:
+                raise NotImplementedError(action)
+
+    def _write_entry(self, action: plan.Point | plan.Cut) -> None:
+        key, plane = action.interface.ifindex, self._dataplane
+        match action:
+            case plan.Point(mode=Mode.TC, target=target):
+                plane.steer(key, target)
+            case plan.Point(target=target):
+                plane.point(key, target)
+            case plan.Cut(mode=Mode.TC):
+                plane.unsteer(key)
+            case plan.Cut():
+                plane.unpoint(key)
+
+    def _attach(self, end: Interface, mode: Mode, old: int) -> None:
+        """Over an older program of ours without a gap, as long as it can still be named."""
+        old_fd = self._dataplane.fd_of(old) if old else None
+        if old and old_fd is None:
+            self._interfaces.detach(end, mode, None)
+        self._interfaces.attach(end, mode, self._dataplane.xdp_fd, old_fd)
+
+    def _filter_fd(self, direction: str) -> int:
+        plane = self._dataplane
+        return plane.ingress_fd if direction == "ingress" else plane.egress_fd

@@ -1,0 +1,121 @@
+"""Ends that leave this namespace with our program on them, and those that come back.
+
+The kernel takes an XDP program along with its device, and an ifindex that became free may come
+up again: frames of the departed device would enter another wire. So its number is no key again
+while the program may still be there, and what is to be done about it is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from xconnectd.log import Event, Logger
+from xconnectd.model import Departed, Interface, Observed, Programs, Record
+
+
+class Interfaces(Protocol):
+    """What is asked of ``links``."""
+
+    def all(self) -> dict[int, Interface]: ...
+    def at(self, ifindex: int, nsid: int | None) -> Interface | None: ...
+    def elsewhere(self) -> Iterator[tuple[int, Interface]]: ...
+    def namespace_name(self, nsid: int) -> str: ...
+
+
+class Maps(Protocol):
+    """What is asked of ``dataplane``."""
+
+    @property
+    def programs(self) -> Programs: ...
+    def unpoint(self, key: int) -> None: ...
+    def unsteer(self, key: int) -> None: ...
+
+
+class Ledger(Protocol):
+    """What is asked of ``ledger``."""
+
+    def records(self) -> Mapping[int, Record]: ...
+    def programs(self) -> frozenset[int]: ...
+    def departed(self) -> tuple[Departed, ...]: ...
+    def set_departed(self, departed: tuple[Departed, ...]) -> None: ...
+    def hold(self, record: Record) -> None: ...
+
+
+class Departures:
+    def __init__(self, interfaces: Interfaces, maps: Maps, ledger: Ledger, log: Logger) -> None:
+        self._interfaces = interfaces
+        self._maps = maps
+        self._ledger = ledger
+        self._log = log
+        self._missed: dict[int, Record] = {}
+
+    def miss(self, observed: Observed) -> None:
+        """Keeps the records of interfaces that are gone without a farewell so far.
+
+        On its way to another namespace a device is taken out first, and only after the kernel
+        waited for its readers (synchronize_net) comes the message that says where it went.
+        """
+        if observed.covered is None:
+            self._missed.clear()
+        for ifindex, record in observed.records.items():
+            if ifindex not in observed.interfaces:
+                self._missed[ifindex] = record
+
+    def awaits(self, ifindex: int) -> bool:
+        """Whether a farewell of this interface would be news."""
+        return ifindex in self._missed or ifindex in self._ledger.records()
+
+    def note(self, ifindex: int, nsid: int | None, new_ifindex: int | None) -> None:
+        """An interface is gone from here: deleted, or to the namespace ``nsid``."""
+        self._maps.unpoint(ifindex)
+        self._maps.unsteer(ifindex)
+        missed = self._missed.pop(ifindex, None)
+        record = self._ledger.records().get(ifindex) or missed
+        if record is None or nsid is None or new_ifindex is None:
+            return
+        device = self._interfaces.at(new_ifindex, nsid)
+        if device is None or not device.xdp:
+            return
+        name = self._interfaces.namespace_name(nsid)
+        gone = Departed(record, device.xdp[0].mode, nsid, new_ifindex, name)
+        self._ledger.set_departed((*self._ledger.departed(), gone))
+        self._log.warning(
+            Event.END_DEPARTED,
+            interface=record.name,
+            ifindex=ifindex,
+            reason=f"it left with our XDP program; take it off there: {gone.remedy}",
+        )
+
+    def find(self) -> None:
+        """Those that left while no daemon was there to see it."""
+        here = self._interfaces.all()
+        missing = {
+            record.mac: record
+            for record in self._ledger.records().values()
+            if record.ifindex not in here or not record.is_of(here[record.ifindex])
+        }
+        if not missing:
+            return
+        ours = self._maps.programs.ours | self._ledger.programs()
+        for nsid, device in self._interfaces.elsewhere():
+            record = missing.get(device.mac)
+            if record and any(xdp.program in ours for xdp in device.xdp):
+                self.note(record.ifindex, nsid, device.ifindex)
+
+    def welcome_back(self, observed: Observed) -> bool:
+        """Takes up the records of departed devices that are here again; True if there are any."""
+        by_mac = {
+            each.mac: each for each in observed.interfaces.values() if observed.runs_ours(each)
+        }
+        departed = self._ledger.departed()
+        back = [gone for gone in departed if gone.record.mac in by_mac]
+        for gone in back:
+            here = by_mac[gone.record.mac]
+            # The kernel set it down on its way, nobody else did.
+            record = replace(gone.record, ifindex=here.ifindex, name=here.name, settled=False)
+            self._ledger.hold(record)
+        if back:
+            self._ledger.set_departed(tuple(gone for gone in departed if gone not in back))
+        return bool(back)
