@@ -149,6 +149,8 @@ class Reconciler:
         self._departures.miss(seen.observed)
         if self._departures.welcome_back(seen.observed):
             seen = self.look(scope)
+        if scope is not None:  # what leads to a link now may be gone after the first step
+            scope |= _scope_of(each.link for each in seen.verdicts)
         done: list[Action] = []
         trouble = Trouble()
         for _ in range(_ROUNDS):
