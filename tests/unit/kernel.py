@@ -1,0 +1,580 @@
+"""A fake kernel, ledger and daemon. It proves only what it was taught.
+
+Each rule below is measured on a real kernel by a test in ``tests/netns``; a rule that is missing
+here is a bug that the unit tests cannot see. It was taught:
+
+- An XDP program goes onto a free interface only (EBUSY), over another only if that is named
+  (EEXIST), and never beside one of the other mode (EEXIST). Native needs a driver for it
+  (EOPNOTSUPP). Taking off with the wrong mode says ok and does nothing.
+- A DEVMAP entry needs a target that exists. When a target vanishes its entry goes at once; the
+  key of a dead ingress stays. The tc twin of that map looks at nothing and forgets nothing.
+- Filters need clsact (EINVAL) and go when it is deleted. A filter in our own place (priority 1,
+  handle 1) is EEXIST, or replaced whoever it belongs to if asked. A second clsact is EEXIST.
+- No two devices of a namespace share a name or altname.
+- An MTU above the maximum is EINVAL. Whatever is done to a device that is gone is ENODEV.
+- A link message tells neither tc, offloads nor the far end's MTU: only ``complete`` does.
+- A device that leaves the namespace takes its XDP program, MTU and altnames along, loses clsact
+  and goes down; it comes back with a new number.
+- Both ends of a veth go together; that one is down or up is told of the other, too (its carrier).
+- Frames: no program means the host's stack; no entry means dropped; a target that is down means
+  dropped. A program that is not ours forwards nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from xconnectd.errors import DataplaneError, LinkError
+from xconnectd.ledger import Failure
+from xconnectd.model import (
+    FILTER_HANDLE,
+    FILTER_PRIORITY,
+    Departed,
+    Endpoint,
+    Far,
+    Filter,
+    Interface,
+    Link,
+    Mode,
+    Programs,
+    Record,
+    Setting,
+    Wiring,
+    Xdp,
+    XdpFeature,
+)
+
+XDP, INGRESS, EGRESS = 101, 102, 103
+OLDER = 91
+FOREIGN = 7000
+OURS = frozenset((XDP, INGRESS, EGRESS, OLDER))
+NATIVE = XdpFeature.BASIC | XdpFeature.REDIRECT | XdpFeature.NDO_XMIT
+TAP_OFFLOADS = frozenset(
+    (
+        "tx-checksum-ip-generic",
+        "tx-tcp-segmentation",
+        "tx-tcp6-segmentation",
+        "tx-udp-segmentation",
+    )
+)
+NIC_OFFLOADS = frozenset(("rx-vlan-hw-parse", "rx-vlan-filter", "rx-lro", "rx-gro-hw"))
+
+_FD = 1000  # program n is open as descriptor n + _FD
+_STACK = "the host's stack"
+_KINDS: Mapping[str, Mapping[str, Any]] = {
+    "veth": {"kind": "veth", "max_mtu": 65535, "addr_gen_mode": 0},
+    "tap": {"kind": "tun", "variant": "tap", "max_mtu": 65521, "features": TAP_OFFLOADS},
+    "bare tap": {"kind": "tun", "variant": "tap", "max_mtu": 65521},
+    "macvlan": {"kind": "macvlan", "variant": "passthru", "max_mtu": 1500, "addr_gen_mode": 0},
+    "nic": {
+        "max_mtu": 9216,
+        "addr_gen_mode": 0,
+        "features": NIC_OFFLOADS,
+        "xdp_features": NATIVE,
+        "driver": "ice",
+    },
+}
+
+
+class Crash(BaseException):
+    """The daemon was killed here; not even ``except Exception`` notices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call that changes something, and the interface it is about (0: none)."""
+
+    verb: str
+    ifindex: int
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What rtnetlink tells: a link message with names, or a tc message with the number alone."""
+
+    ifindex: int
+    names: tuple[str, ...] = ()
+    gone: bool = False
+    nsid: int | None = None
+    new_ifindex: int | None = None
+
+
+Trouble = Callable[[int, Step], BaseException | None]
+
+
+def peace(_number: int, _step: Step) -> BaseException | None:
+    return None
+
+
+def refuse(*numbers: int) -> Trouble:
+    """Exactly these steps, counted from 0, are refused."""
+
+    def trouble(number: int, step: Step) -> BaseException | None:
+        return LinkError(f"if{step.ifindex}", step.verb, errno.EIO) if number in numbers else None
+
+    return trouble
+
+
+def refuse_verb(verb: str, ifindex: int) -> Trouble:
+    """One kind of step on one interface is refused for as long as this trouble lasts."""
+
+    def trouble(_number: int, step: Step) -> BaseException | None:
+        return LinkError(f"if{ifindex}", verb, errno.EIO) if step == Step(verb, ifindex) else None
+
+    return trouble
+
+
+def crash(at: int) -> Trouble:
+    return lambda number, _step: Crash() if number == at else None
+
+
+class Kernel:
+    """Interfaces, programs and maps, as ``links`` and ``dataplane`` show them.
+
+    Attributes:
+        devices: by ifindex, complete; the values of the model, replaced when they change.
+        trouble: asked before every step whether it is to fail.
+        steps: what was changed or tried since ``trouble`` was last set.
+        news: what rtnetlink would have told.
+    """
+
+    def __init__(self) -> None:
+        self.devices: dict[int, Interface] = {}
+        self.elsewhere_: dict[int, dict[int, Interface]] = {}
+        self.devmap: dict[int, int] = {}
+        self.peer_map: dict[int, int] = {}
+        self.counted: set[int] = set()
+        self.addressed: dict[int, tuple[str, ...]] = {}
+        self.opened = set(OURS)
+        self.news: list[News] = []
+        self.steps: list[Step] = []
+        self.dumps = 0
+        self._trouble = peace
+        self._numbers = iter(range(5, 100_000))
+
+    @property
+    def trouble(self) -> Trouble:
+        return self._trouble
+
+    @trouble.setter
+    def trouble(self, trouble: Trouble) -> None:
+        self._trouble = trouble
+        self.steps = []
+
+    def step(self, verb: str, ifindex: int = 0) -> None:
+        """Counts one change, and fails it if it is to fail."""
+        self.steps.append(Step(verb, ifindex))
+        if error := self._trouble(len(self.steps) - 1, self.steps[-1]):
+            raise error
+
+    # ------------------------------------------------------------------ as an operator sees it
+
+    def add(self, name: str, kind: str = "veth", ifindex: int | None = None, **facts: Any) -> int:
+        """A new device; a veth's far end stands in a container unless ``far`` says otherwise."""
+        number = next(self._numbers) if ifindex is None else ifindex
+        fresh = next(self._numbers)
+        defaults: dict[str, Any] = {"mac": f"02:00:00:00:{fresh >> 8:02x}:{fresh & 255:02x}"}
+        defaults |= _KINDS[kind]
+        if kind == "veth":
+            defaults["far"] = Far(2, 0, "eth0", 1500, True)
+        self.devices[number] = Interface(number, name, **{"up": True, **defaults, **facts})
+        self._tell(number)
+        return number
+
+    def cable(self, a: str, b: str, **facts: Any) -> tuple[int, int]:
+        """Both ends of one veth in this namespace."""
+        first, second = self.add(a, **facts), self.add(b, **facts)
+        self.alter(a, far=Far(second, None, b))
+        self.alter(b, far=Far(first, None, a))
+        return first, second
+
+    def index(self, name: str) -> int:
+        return next(i for i, each in self.devices.items() if name in _names(each))
+
+    def get(self, name: str) -> Interface:
+        return self.devices[self.index(name)]
+
+    def has(self, name: str) -> bool:
+        return any(name in _names(each) for each in self.devices.values())
+
+    def alter(self, name: str, /, **facts: Any) -> None:
+        self._alter(self.index(name), **facts)
+
+    def delete(self, name: str) -> None:
+        """A veth of this namespace takes its far end along."""
+        device = self._remove(self.index(name))
+        self.news.append(News(device.ifindex, _names(device), gone=True))
+        if peer := self._peer(device):
+            self.delete(peer.name)
+
+    def send_away(self, name: str, nsid: int = 0) -> int:
+        """Moves a device to another namespace; returns its number there."""
+        device = self._remove(self.index(name))
+        there = next(self._numbers)
+        moved = replace(device, ifindex=there, up=False, qdisc="", ingress=(), egress=())
+        self.elsewhere_.setdefault(nsid, {})[there] = moved
+        self._meet(device, Far(there, nsid, device.name, device.mtu, False))
+        self.news.append(News(device.ifindex, _names(device), True, nsid, there))
+        return there
+
+    def bring_back(self, number: int, nsid: int = 0, ifindex: int | None = None) -> int:
+        here = next(self._numbers) if ifindex is None else ifindex
+        device = replace(self.elsewhere_[nsid].pop(number), ifindex=here)
+        self.devices[here] = device
+        self._meet(device, Far(here, None, device.name))
+        self._tell(here)
+        return here
+
+    def load_foreign(self, name: str, mode: str = "generic", program: int = FOREIGN) -> None:
+        self.alter(name, xdp=(Xdp(mode, program),))
+
+    def load_older(self, name: str) -> None:
+        """As after an upgrade: the program of an earlier release is still attached."""
+        programs = tuple(replace(xdp, program=OLDER) for xdp in self.get(name).xdp)
+        self.alter(name, xdp=programs)
+
+    def unload(self, name: str) -> None:
+        self.alter(name, xdp=())
+
+    def drop_filters(self, name: str) -> None:
+        self.alter(name, qdisc="", ingress=(), egress=())
+
+    def lose_entry(self, name: str) -> None:
+        """No news: nobody watches a map."""
+        self.devmap.pop(self.index(name), None)
+        self.peer_map.pop(self.index(name), None)
+
+    def snapshot(self) -> tuple[dict[int, Interface], dict[int, int], dict[int, int], set[int]]:
+        """Everything that can be found again, or not."""
+        devices = {index: self._now(each) for index, each in self.devices.items()}
+        return devices, dict(self.devmap), dict(self.peer_map), set(self.counted)
+
+    # ------------------------------------------------------------------ as a frame sees it
+
+    def leads(self, name: str) -> str | None:
+        """Where a frame goes that comes in by ``name``, admin state aside; None: dropped."""
+        device = self.get(name)
+        if device.xdp:
+            target = self.devmap.get(device.ifindex) if device.xdp[0].program in OURS else None
+        elif any(filter_.program in OURS for filter_ in device.ingress):
+            target = self.peer_map.get(device.ifindex)
+        else:
+            return _STACK
+        return self.devices[target].name if target in self.devices else None
+
+    def reaches(self, name: str) -> str | None:
+        """The same for a frame that is really sent: both ends must be up."""
+        there = self.leads(name)
+        if there is None or there == _STACK:
+            return there
+        return there if self.get(name).up and self.get(there).up else None
+
+    def wired(self, a: str, b: str) -> bool:
+        return (self.leads(a), self.leads(b)) == (self.get(b).name, self.get(a).name)
+
+    def untouched(self, name: str) -> bool:
+        """Whether nothing of ours is on an interface or leads in or out of it."""
+        device = self.get(name)
+        number = device.ifindex
+        maps = (self.devmap, self.peer_map)
+        return (
+            OURS.isdisjoint(_programs(device))
+            and all(number not in each and number not in each.values() for each in maps)
+            and number not in self.counted
+        )
+
+    def black_holes(self) -> set[str]:
+        """Ends with our program on and no entry: what comes in there is lost."""
+        return {
+            device.name
+            for device in self.devices.values()
+            if OURS & {*(xdp.program for xdp in device.xdp), *_ids(device.ingress)}
+            and self.leads(device.name) is None
+        }
+
+    # ------------------------------------------------------------------ Interfaces: looking
+
+    def by_name(self, name: str) -> Interface | None:
+        found = [each for each in self.devices.values() if name in _names(each)]
+        return self._message(found[0]) if found else None
+
+    def by_index(self, ifindex: int) -> Interface | None:
+        device = self.devices.get(ifindex)
+        return self._message(device) if device else None
+
+    def all(self) -> dict[int, Interface]:
+        self.dumps += 1
+        return {index: self._message(device) for index, device in self.devices.items()}
+
+    def complete(self, interfaces: Iterable[Interface]) -> dict[int, Interface]:
+        return {
+            each.ifindex: self._now(self.devices.get(each.ifindex, each)) for each in interfaces
+        }
+
+    def uses(self, interfaces: Iterable[Interface]) -> dict[int, tuple[str, ...]]:
+        return {each.ifindex: self.addresses(each.ifindex) for each in interfaces}
+
+    def addresses(self, ifindex: int) -> tuple[str, ...]:
+        return self.addressed.get(ifindex, ())
+
+    def xdp_features(self, ifindex: int) -> XdpFeature | None:
+        return self.devices[ifindex].xdp_features
+
+    def at(self, ifindex: int, nsid: int | None) -> Interface | None:
+        if nsid is None:
+            return self.by_index(ifindex)
+        return self.elsewhere_.get(nsid, {}).get(ifindex)
+
+    def namespace_name(self, nsid: int) -> str:
+        return f"box{nsid}"
+
+    def elsewhere(self) -> Iterator[tuple[int, Interface]]:
+        for nsid, devices in self.elsewhere_.items():
+            yield from ((nsid, each) for each in devices.values())
+
+    # ------------------------------------------------------------------ Interfaces: changing
+
+    def attach(self, interface: Interface, mode: Mode, fd: int, replacing: int | None) -> None:
+        device = self._take("attach", interface)
+        action = f"attach {mode} XDP"
+        there = next((xdp.program for xdp in device.xdp if xdp.mode == mode), 0)
+        if any(xdp.mode != mode for xdp in device.xdp):
+            words = "Native and generic XDP can't be active at the same time"
+            raise LinkError(device.name, action, errno.EEXIST, words)
+        if replacing is None and there:
+            raise LinkError(device.name, action, errno.EBUSY, "XDP program already attached")
+        if replacing is not None and there != replacing - _FD:
+            raise LinkError(device.name, action, errno.EEXIST, "Active program does not match")
+        if mode is Mode.NATIVE and device.kind not in ("", "veth", "tun"):
+            raise LinkError(device.name, action, errno.EOPNOTSUPP)
+        self._alter(device.ifindex, xdp=(Xdp(str(mode), fd - _FD),))
+
+    def detach(self, interface: Interface, mode: str, fd: int | None) -> None:
+        device = self._take("detach", interface)
+        here = [xdp for xdp in device.xdp if xdp.mode == str(mode)]
+        if fd is not None and [xdp.program for xdp in here] != [fd - _FD]:
+            raise LinkError(device.name, f"detach {mode} XDP", errno.EEXIST)
+        self._alter(device.ifindex, xdp=tuple(xdp for xdp in device.xdp if xdp not in here))
+
+    def change(self, interface: Interface, setting: str, value: int) -> None:
+        device = self._take(f"set {setting}", interface)
+        match setting:
+            case Setting.MTU:
+                if device.max_mtu and value > device.max_mtu:
+                    raise LinkError(device.name, f"set mtu {value}", errno.EINVAL)
+                self._alter(device.ifindex, mtu=value)
+            case Setting.CLSACT:
+                self._clsact(device, value)
+            case Setting.UP | Setting.PROMISCUOUS:
+                self._alter(device.ifindex, **{str(setting): bool(value)})
+            case Setting.ADDR_GEN_MODE:
+                self._alter(device.ifindex, addr_gen_mode=value)
+            case _:
+                name = frozenset((setting.removeprefix("feature:"),))
+                features = device.features | name if value else device.features - name
+                self._alter(device.ifindex, features=features)
+
+    def _clsact(self, device: Interface, present: int) -> None:
+        if present and device.qdisc:
+            raise LinkError(device.name, "add clsact", errno.EEXIST)
+        if not present and device.qdisc != "clsact":
+            raise LinkError(device.name, "delete clsact", errno.ENOENT)
+        self._alter(device.ifindex, qdisc="clsact" if present else "", ingress=(), egress=())
+
+    def add_filter(self, interface: Interface, direction: str, fd: int, *, replacing: bool) -> None:
+        device = self._take(f"add filter {direction}", interface)
+        if device.qdisc != "clsact":
+            raise LinkError(device.name, f"add the tc {direction} filter", errno.EINVAL)
+        ours = Filter("bpf", FILTER_PRIORITY, FILTER_HANDLE, fd - _FD, "xconnectd")
+        filters: tuple[Filter, ...] = getattr(device, direction)
+        others = tuple(each for each in filters if not _same_place(each, ours))
+        if others != filters and not replacing:
+            raise LinkError(device.name, f"add the tc {direction} filter", errno.EEXIST)
+        self._alter(device.ifindex, **{direction: (ours, *others)})
+
+    def delete_filter(self, interface: Interface, direction: str, filter_: Filter) -> None:
+        device = self._take(f"delete filter {direction}", interface)
+        filters: tuple[Filter, ...] = getattr(device, direction)
+        if not any(_same_place(each, filter_) for each in filters):
+            raise LinkError(device.name, f"delete the tc {direction} filter", errno.ENOENT)
+        left = tuple(each for each in filters if not _same_place(each, filter_))
+        self._alter(device.ifindex, **{direction: left})
+
+    # ------------------------------------------------------------------ Dataplane
+
+    xdp_fd, ingress_fd, egress_fd = XDP + _FD, INGRESS + _FD, EGRESS + _FD
+
+    @property
+    def programs(self) -> Programs:
+        return Programs(XDP, INGRESS, EGRESS, frozenset((OLDER,)))
+
+    def fd_of(self, program: int) -> int | None:
+        return program + _FD if program in self.opened else None
+
+    def point(self, key: int, target: int) -> None:
+        self.step("point", key)
+        if target not in self.devices:
+            raise DataplaneError("point", f"no interface {target} here")
+        self.devmap[key] = target
+
+    def unpoint(self, key: int) -> None:
+        self.step("unpoint", key)
+        self.devmap.pop(key, None)
+
+    def steer(self, key: int, target: int) -> None:
+        self.step("steer", key)
+        self.peer_map[key] = target
+
+    def unsteer(self, key: int) -> None:
+        self.step("unsteer", key)
+        self.peer_map.pop(key, None)
+
+    def entry(self, key: int) -> int | None:
+        return self.devmap.get(key)
+
+    def peer(self, key: int) -> int | None:
+        return self.peer_map.get(key)
+
+    def entries(self) -> dict[int, int]:
+        return dict(self.devmap)
+
+    def peers(self) -> dict[int, int]:
+        return dict(self.peer_map)
+
+    def count(self, key: int) -> None:
+        self.step("count", key)
+        self.counted.add(key)
+
+    def uncount(self, key: int) -> None:
+        self.step("uncount", key)
+        self.counted.discard(key)
+
+    def holds(self, wanted: Mapping[int, int]) -> bool:
+        return self.devmap == dict(wanted)
+
+    def retire(self) -> None:
+        return
+
+    # ------------------------------------------------------------------ inside
+
+    def _take(self, verb: str, interface: Interface) -> Interface:
+        self.step(verb, interface.ifindex)
+        if interface.ifindex not in self.devices:
+            raise LinkError(interface.name, verb, errno.ENODEV)
+        return self.devices[interface.ifindex]
+
+    def _alter(self, ifindex: int, /, **facts: Any) -> None:
+        before = self.devices[ifindex]
+        self.devices[ifindex] = after = replace(before, **facts)
+        self._tell(ifindex)
+        if before.up != after.up and (peer := self._peer(after)):
+            self._tell(peer.ifindex)  # its carrier
+
+    def _peer(self, device: Interface) -> Interface | None:
+        """The other end of a veth, if it is in this namespace."""
+        far = device.far
+        return self.devices.get(far.ifindex) if far and far.nsid is None else None
+
+    def _meet(self, device: Interface, far: Far) -> None:
+        """Tells the other end of a veth where this one is now."""
+        if peer := self._peer(device):
+            self._alter(peer.ifindex, far=far)
+
+    def _tell(self, ifindex: int) -> None:
+        names = [name for device in self.devices.values() for name in _names(device)]
+        assert len(names) == len(set(names)), "the kernel would have refused that name"
+        self.news.append(News(ifindex, _names(self.devices[ifindex])))
+
+    def _remove(self, ifindex: int) -> Interface:
+        self.addressed.pop(ifindex, None)
+        self.devmap = {key: target for key, target in self.devmap.items() if target != ifindex}
+        return self.devices.pop(ifindex)
+
+    def _now(self, device: Interface) -> Interface:
+        far = device.far
+        if other := self._peer(device):
+            far = Far(other.ifindex, None, other.name, other.mtu, other.up)
+        connected = far is None or bool(far.up)
+        return replace(device, far=far, carrier=device.up and connected)
+
+    def _message(self, device: Interface) -> Interface:
+        far = Far(device.far.ifindex, device.far.nsid) if device.far else None
+        return replace(
+            self._now(device),
+            far=far,
+            features=frozenset(),
+            xdp_features=None,
+            driver="",
+            qdisc="",
+            ingress=(),
+            egress=(),
+        )
+
+
+class Book:
+    """The ledger without a disk; its writes are steps of the kernel, so that they can fail."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._step = kernel.step
+        self._records: dict[int, Record] = {}
+        self._programs: frozenset[int] = frozenset()
+        self._departed: tuple[Departed, ...] = ()
+        self.failures: Mapping[str, Failure] = {}
+
+    def records(self) -> Mapping[int, Record]:
+        return self._records
+
+    def hold(self, record: Record) -> None:
+        self._step("hold", record.ifindex)
+        self._records[record.ifindex] = record
+
+    def forget(self, ifindex: int) -> None:
+        self._step("forget", ifindex)
+        self._records.pop(ifindex, None)
+
+    def programs(self) -> frozenset[int]:
+        return self._programs
+
+    def know_programs(self, ids: frozenset[int]) -> None:
+        self._programs |= ids
+
+    def departed(self) -> tuple[Departed, ...]:
+        return self._departed
+
+    def set_departed(self, departed: tuple[Departed, ...]) -> None:
+        self._departed = departed
+
+    def set_failures(self, failures: Mapping[str, Failure]) -> None:
+        self.failures = dict(failures)
+
+
+# --------------------------------------------------------------------------- wirings
+
+
+def link(a: str, b: str, **options: Any) -> Link:
+    return Link(Endpoint(a), Endpoint(b), **options)
+
+
+def wiring(*links: Link | str) -> Wiring:
+    """Links, or texts like ``a:b`` for plain ones."""
+    whole = tuple(link(*one.split(":")) if isinstance(one, str) else one for one in links)
+    return Wiring(whole, hash=str(hash(whole)))
+
+
+def _names(device: Interface) -> tuple[str, ...]:
+    return (device.name, *device.altnames)
+
+
+def _ids(filters: Collection[Filter]) -> set[int]:
+    return {filter_.program for filter_ in filters}
+
+
+def _programs(device: Interface) -> set[int]:
+    return {xdp.program for xdp in device.xdp} | _ids((*device.ingress, *device.egress))
+
+
+def _same_place(one: Filter, other: Filter) -> bool:
+    return (one.priority, one.handle) == (other.priority, other.handle)

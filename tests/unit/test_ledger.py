@@ -1,0 +1,241 @@
+"""What outlives the daemon: files that are whole or absent, and void after a reboot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from xconnectd import ledger as module
+from xconnectd.ledger import Failure, Ledger
+from xconnectd.model import Change, Departed, Record, Setting
+
+RECORD = Record(5, "eth0", "02:00:00:00:00:05", {Setting.MTU: Change(1500, 65535)})
+OTHER = Record(6, "eth1", "02:00:00:00:00:06", {"feature:rx-lro": Change(1, 0)})
+DEPARTED = Departed(RECORD, "generic", 3, 8, "box")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path, "cookie")
+
+
+def reopened(ledger: Ledger) -> Ledger:
+    return Ledger(ledger.path.parent, ledger.path.name)
+
+
+@pytest.fixture
+def filled(ledger: Ledger) -> Ledger:
+    ledger.hold(RECORD)
+    ledger.hold(OTHER)
+    ledger.know_programs(frozenset((101, 102)))
+    ledger.set_departed((DEPARTED,))
+    ledger.set_failures({"a:b": Failure("EBUSY", 1234.5)})
+    ledger.set_config(Path("/etc/xconnect.yaml"))
+    return ledger
+
+
+def files(directory: Path) -> Iterator[Path]:
+    return (path for path in directory.rglob("*") if path.is_file())
+
+
+# --------------------------------------------------------------------------- there and back
+
+
+def test_everything_is_there_after_a_restart(filled: Ledger) -> None:
+    again = reopened(filled)
+    assert again.records() == {5: RECORD, 6: OTHER}
+    assert again.programs() == {101, 102}
+    assert again.departed() == (DEPARTED,)
+    assert again.failures() == {"a:b": Failure("EBUSY", 1234.5)}
+    assert again.config() == Path("/etc/xconnect.yaml")
+
+
+def test_a_fresh_one_is_empty_and_leaves_no_trace(ledger: Ledger) -> None:
+    assert (ledger.records(), ledger.programs(), ledger.departed()) == ({}, frozenset(), ())
+    assert (ledger.failures(), ledger.config()) == ({}, None)
+    assert not ledger.path.exists()
+
+
+def test_a_record_is_replaced_and_dropped(filled: Ledger) -> None:
+    newer = Record(5, "eth0", RECORD.mac, {})
+    filled.hold(newer)
+    filled.forget(6)
+    assert filled.records() == reopened(filled).records() == {5: newer}
+
+
+def test_forgetting_twice_is_no_error(filled: Ledger) -> None:
+    filled.forget(6)
+    filled.forget(6)
+    assert 6 not in filled.records()
+
+
+def test_programs_are_only_ever_added(filled: Ledger) -> None:
+    """A program that is attached somewhere must not become foreign."""
+    filled.know_programs(frozenset((103,)))
+    assert reopened(filled).programs() == {101, 102, 103}
+
+
+def test_one_change_writes_one_file(filled: Ledger) -> None:
+    before = {path: path.stat().st_mtime_ns for path in files(filled.path)}
+    inodes = {path: path.stat().st_ino for path in files(filled.path)}
+    filled.hold(Record(5, "eth9", RECORD.mac, {}))
+    changed = {path for path in files(filled.path) if path.stat().st_ino != inodes.get(path)}
+    assert {path.name for path in changed} == {"5"}
+    assert before.keys() == set(files(filled.path))
+
+
+def test_what_is_known_already_is_not_written_again(
+    filled: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+    monkeypatch.setattr(filled, "_write", lambda path, _data: written.append(path))
+    filled.know_programs(frozenset((101,)))
+    filled.set_departed((DEPARTED,))
+    filled.set_failures({"a:b": Failure("EBUSY", 1234.5)})
+    assert written == []
+
+
+def test_namespaces_are_apart(filled: Ledger) -> None:
+    assert Ledger(filled.path.parent, "another").records() == {}
+
+
+def test_nothing_is_left_behind(filled: Ledger) -> None:
+    filled.remove()
+    assert not filled.path.exists()
+    filled.remove()
+
+
+def test_nobody_else_reads_it(filled: Ledger) -> None:
+    assert (filled.path / "ends").stat().st_mode & 0o077 == 0
+
+
+# --------------------------------------------------------------------------- reboots
+
+
+@pytest.fixture
+def rebooted(filled: Ledger, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    monkeypatch.setattr(module, "_boot_id", lambda: "another boot")
+    return reopened(filled)
+
+
+def test_after_a_reboot_all_is_void(rebooted: Ledger) -> None:
+    assert (rebooted.records(), rebooted.programs(), rebooted.departed()) == ({}, frozenset(), ())
+    assert rebooted.failures() == {}
+
+
+def test_after_a_reboot_it_starts_afresh(rebooted: Ledger) -> None:
+    rebooted.hold(OTHER)
+    again = reopened(rebooted)
+    assert again.records() == {6: OTHER}
+    assert again.programs() == frozenset()
+
+
+def test_without_a_boot_id_all_is_void(filled: Ledger) -> None:
+    (filled.path / "boot").unlink()
+    assert reopened(filled).records() == {}
+
+
+# --------------------------------------------------------------------------- torn files
+
+
+def test_a_torn_file_costs_only_itself(filled: Ledger) -> None:
+    """Whichever file it is, and wherever it was cut."""
+    whole = {path: path.read_text() for path in files(filled.path)}
+    for path, text in whole.items():
+        for cut in range(len(text)):
+            path.write_text(text[:cut])
+            again = reopened(filled)
+            if path.parent.name == "ends":
+                assert again.records().keys() == {5, 6} - {int(path.name)}
+            elif path.name != "boot":
+                assert again.records() == {5: RECORD, 6: OTHER}
+        path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [b"", b"\0" * 64, b"\xff\xfe", b"null", b"[]", b"7", b'"x"', b"{}", b'{"changes": {"mtu": 1}}'],
+    ids=repr,
+)
+def test_rubbish_in_place_of_a_record(filled: Ledger, rubbish: bytes) -> None:
+    (filled.path / "ends" / "5").write_bytes(rubbish)
+    assert reopened(filled).records() == {6: OTHER}
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"\0" * 64, b"\xff\xfe", b"[", b"nul"], ids=repr)
+@pytest.mark.parametrize("name", ["programs", "departed", "failures", "config", "boot"])
+def test_rubbish_elsewhere(filled: Ledger, name: str, rubbish: bytes) -> None:
+    (filled.path / name).write_bytes(rubbish)
+    again = reopened(filled)
+    again.programs()
+    again.departed()
+    again.failures()
+    again.config()
+
+
+# --------------------------------------------------------------------------- crashes
+
+
+def test_a_crash_before_the_rename_leaves_the_old_record(
+    filled: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(_self: Path, _target: Path) -> Path:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            filled.hold(Record(5, "eth9", RECORD.mac, {}))
+        with pytest.raises(KeyboardInterrupt):
+            filled.hold(Record(7, "eth7", "02:00:00:00:00:07", {}))
+    assert reopened(filled).records() == {5: RECORD, 6: OTHER}
+    assert filled.records() == {5: RECORD, 6: OTHER}
+
+
+def test_what_a_crash_left_is_in_nobodys_way(filled: Ledger) -> None:
+    (filled.path / "ends" / "7.new").write_text("{")
+    again = reopened(filled)
+    again.hold(Record(7, "eth7", "02:00:00:00:00:07", {}))
+    assert reopened(again).records().keys() == {5, 6, 7}
+    again.remove()
+    assert not again.path.exists()
+
+
+def test_a_crash_while_the_directory_is_made(ledger: Ledger) -> None:
+    """Records without a boot id are void; the next write must not be."""
+    (ledger.path / "ends").mkdir(parents=True)
+    again = reopened(ledger)
+    again.hold(RECORD)
+    assert reopened(again).records() == {5: RECORD}
+
+
+def test_a_disk_that_is_full_is_told(filled: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_self: Path, _text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        filled.hold(Record(7, "eth7", "02:00:00:00:00:07", {}))
+    assert filled.records() == {5: RECORD, 6: OTHER}
+
+
+# --------------------------------------------------------------------------- identity
+
+
+def test_the_format_is_plain_json(filled: Ledger) -> None:
+    data = json.loads((filled.path / "ends" / "5").read_text())
+    assert (data["ifindex"], data["name"], data["mac"]) == (5, "eth0", RECORD.mac)
+    assert data["changes"] == {"mtu": {"found": 1500, "ours": 65535}}
+
+
+def test_the_cookie_is_the_same_each_time() -> None:
+    assert module.namespace_cookie() == module.namespace_cookie()
+
+
+def test_the_directory_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XCONNECTD_STATE_DIR", str(tmp_path))
+    assert Ledger().path == tmp_path / module.namespace_cookie()

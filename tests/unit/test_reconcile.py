@@ -1,0 +1,895 @@
+"""The reconciler on the fake kernel: steps that fail, crashes, news, retries, and what it logs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import strategies as st
+from kernel import (
+    FOREIGN,
+    OLDER,
+    XDP,
+    Crash,
+    Kernel,
+    News,
+    crash,
+    link,
+    peace,
+    refuse,
+    refuse_verb,
+    wiring,
+)
+from worlds import (
+    ACCIDENTS,
+    Accident,
+    Keeper,
+    Port,
+    accidents,
+    assert_as_judged,
+    build,
+    ports,
+    wirings,
+)
+
+from xconnectd import backoff, reconcile, status
+from xconnectd.model import Filter, Link, Mode, Wiring, Xdp
+from xconnectd.observe import Scope
+
+LAWS = settings(
+    max_examples=40,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+class Clock:
+    """Stands in for the module ``time``."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now + 1_700_000_000
+
+    def forward(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in (reconcile, backoff):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def lab() -> Kernel:
+    """Two veths, a NIC with a down tap, a found clsact with somebody's filter, spare ends."""
+    kernel = Kernel()
+    for name in ("v0", "v1", "v2", "v3"):
+        kernel.add(name)
+    kernel.add("nic0", "nic")
+    kernel.add("tap0", "bare tap", up=False)
+    somebody = Filter("bpf", 49152, 1, FOREIGN, "somebody")
+    kernel.alter("v1", qdisc="clsact", egress=(somebody,))
+    kernel.news.clear()
+    return kernel
+
+
+FIRST = wiring("v0:v1", "nic0:tap0")
+SECOND = wiring("v0:v2", link("v1", "v3", mode=Mode.TC), link("nic0", "tap0", enabled=False))
+STORIES = {
+    "connect": (Wiring(), FIRST),
+    "rewire": (FIRST, SECOND),
+    "back again": (SECOND, FIRST),
+    "change modes": (FIRST, wiring(link("v0", "v1", mode=Mode.TC), "nic0:tap0")),
+    "and back": (wiring(link("v0", "v1", mode=Mode.TC), "nic0:tap0"), FIRST),
+    "disconnect": (FIRST, wiring("nic0:tap0")),
+    "plug": (Wiring(), wiring("v0:v0", "v1:v2")),
+}
+
+
+def told(before: Wiring) -> Keeper:
+    return Keeper(lab()).start(before)
+
+
+def number_of_steps(before: Wiring, after: Wiring) -> int:
+    keeper = told(before)
+    keeper.kernel.trouble = peace
+    keeper.take(after)
+    return len(keeper.kernel.steps)
+
+
+EVERY_STEP = [
+    pytest.param(*story, number, id=f"{name}-{number}")
+    for name, story in STORIES.items()
+    for number in range(number_of_steps(*story))
+]
+
+
+def assert_all_or_nothing(keeper: Keeper) -> None:
+    seen = keeper.reconciler.look()
+    assert_as_judged(keeper.kernel, seen.verdicts, seen.observed)
+
+
+def link_of(keeper: Keeper, ifindex: int) -> str | None:
+    name = keeper.kernel.devices[ifindex].name
+    one = next(
+        (each for each in keeper.reconciler.wiring.links if name in each.id.split(":")), None
+    )
+    return one.id if one else None
+
+
+def works(state: str) -> bool:
+    return state in ("connected", "disabled")
+
+
+# --------------------------------------------------------------------------- a step fails
+
+
+@pytest.mark.parametrize(("before", "after", "number"), EVERY_STEP)
+def test_one_failing_step_costs_one_link_and_nothing_of_it_is_left(
+    before: Wiring, after: Wiring, number: int, clock: Clock
+) -> None:
+    keeper = told(before)
+    keeper.kernel.trouble = refuse(number)
+    keeper.take(after)
+    broken = link_of(keeper, keeper.kernel.steps[number].ifindex)
+    states = keeper.states()
+    assert {each for each, state in states.items() if not works(state)} == {broken} - {None}
+    assert_all_or_nothing(keeper)
+
+    keeper.kernel.trouble = peace
+    clock.forward(1.01)
+    keeper.retry()
+    assert all(map(works, keeper.states().values()))
+    assert_all_or_nothing(keeper)
+
+
+@pytest.mark.parametrize(("before", "after", "number"), EVERY_STEP)
+def test_one_failing_step_does_not_lose_what_was_found(
+    before: Wiring, after: Wiring, number: int, clock: Clock
+) -> None:
+    found = lab().snapshot()
+    keeper = told(before)
+    keeper.kernel.trouble = refuse(number)
+    keeper.take(after)
+    keeper.kernel.trouble = peace
+    clock.forward(1.01)
+    keeper.retry()
+    assert keeper.reconciler.release() == []
+    assert keeper.kernel.snapshot() == found
+    assert not keeper.book.records()
+
+
+def test_steps_of_the_undoing_may_fail_too(clock: Clock) -> None:
+    """Step by step: one fails, and another soon after it, which undoes or does something else."""
+    found = lab().snapshot()
+    for number in range(number_of_steps(*STORIES["connect"])):
+        for later in range(number + 1, number + 12):
+            keeper = told(Wiring())
+            keeper.kernel.trouble = refuse(number, later)
+            keeper.take(FIRST)
+            keeper.kernel.trouble = peace
+            assert_all_or_nothing(keeper)
+            clock.forward(10)
+            keeper.retry()
+            assert all(map(works, keeper.states().values())), (number, later)
+            assert keeper.reconciler.release() == []
+            assert keeper.kernel.snapshot() == found, (number, later)
+
+
+@pytest.mark.parametrize("verb", ["detach", "set mtu", "set clsact", "set addr_gen_mode"])
+def test_what_cannot_be_put_back_now_is_not_forgotten(verb: str) -> None:
+    """The record is the only way back: it stays until the interface is as found."""
+    found = lab().snapshot()
+    keeper = told(FIRST)
+    keeper.kernel.trouble = refuse_verb(verb, keeper.kernel.index("v0"))
+    keeper.take(wiring("nic0:tap0"))
+    assert "release.failed" in keeper.events()
+    assert keeper.kernel.index("v0") in keeper.book.records()
+    keeper.kernel.trouble = peace
+    keeper.reconciler.run(None, "signal")
+    assert keeper.reconciler.release() == []
+    assert keeper.kernel.snapshot() == found
+
+
+@pytest.mark.parametrize("verb", ["detach", "set mtu", "set clsact"])
+def test_a_release_that_failed_can_be_repeated(verb: str) -> None:
+    found = lab().snapshot()
+    keeper = told(FIRST)
+    keeper.kernel.trouble = refuse_verb(verb, keeper.kernel.index("v0"))
+    assert keeper.reconciler.release()
+    keeper.kernel.trouble = peace
+    assert keeper.reconciler.release() == []
+    assert keeper.kernel.snapshot() == found
+
+
+def test_an_end_without_a_link_that_would_not_come_off_is_tried_again(clock: Clock) -> None:
+    keeper = told(FIRST)
+    keeper.kernel.trouble = refuse_verb("detach", keeper.kernel.index("v0"))
+    keeper.take(wiring("nic0:tap0"))
+    keeper.settle()
+    keeper.kernel.trouble = peace
+    clock.forward(61)
+    keeper.retry()
+    keeper.tick()
+    assert keeper.kernel.untouched("v0")
+
+
+# --------------------------------------------------------------------------- back-off
+
+
+def stubborn() -> Keeper:
+    kernel = lab()
+    kernel.trouble = refuse_verb("attach", kernel.index("v1"))
+    return Keeper(kernel).start(FIRST)
+
+
+def test_the_kernels_own_words_are_the_reason() -> None:
+    keeper = stubborn()
+    failed = keeper.reconciler.statuses["v0:v1"]
+    assert "attach" in failed.reason
+    assert "EIO" in failed.reason
+    assert failed.retry is not None
+    assert keeper.book.failures["v0:v1"].reason == failed.reason
+
+
+def test_a_link_that_fails_again_waits_twice_as_long_up_to_a_minute(clock: Clock) -> None:
+    keeper = stubborn()
+    waits = []
+    for _ in range(9):
+        due = keeper.reconciler.next_retry()
+        assert due is not None
+        waits.append(due - clock.now)
+        clock.now = due
+        keeper.retry()
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_nothing_is_tried_before_it_is_due(clock: Clock) -> None:
+    keeper = stubborn()
+    keeper.kernel.trouble = peace
+    clock.forward(0.9)
+    keeper.retry()
+    keeper.reconciler.run(None, "netlink")
+    assert keeper.state("v0:v1") == "failed"
+    assert keeper.kernel.steps == []
+
+
+def test_its_own_undoing_is_no_reason_to_try_again() -> None:
+    kernel = lab()
+    kernel.trouble = refuse_verb("attach", kernel.index("v1"))
+    keeper = Keeper(kernel)
+    keeper.take(FIRST)
+    kernel.steps.clear()
+    keeper.settle()
+    kernel.alter("v0")  # news without a change
+    keeper.settle()
+    assert kernel.steps == []
+
+
+def test_an_end_that_changed_is_a_reason_to_try_again() -> None:
+    keeper = stubborn()
+    keeper.kernel.trouble = peace
+    keeper.kernel.alter("v1", mtu=1400)
+    keeper.settle()
+    assert keeper.state("v0:v1") == "connected"
+
+
+def test_an_edited_link_is_tried_at_once() -> None:
+    keeper = stubborn()
+    keeper.kernel.trouble = peace
+    keeper.take(wiring(link("v0", "v1", description="again"), "nic0:tap0"))
+    assert keeper.state("v0:v1") == "connected"
+
+
+def test_a_link_that_left_the_file_is_not_retried() -> None:
+    keeper = stubborn()
+    keeper.take(wiring("nic0:tap0"))
+    assert keeper.reconciler.next_retry() is None
+    assert not keeper.book.failures
+
+
+# --------------------------------------------------------------------------- crashes
+
+
+@pytest.mark.parametrize(("before", "after", "number"), EVERY_STEP)
+def test_after_a_crash_at_any_step_the_next_start_mends_everything(
+    before: Wiring, after: Wiring, number: int
+) -> None:
+    found = lab().snapshot()
+    keeper = told(before)
+    keeper.kernel.trouble = crash(number)
+    with pytest.raises(Crash):
+        keeper.take(after)
+    keeper.kernel.trouble = peace
+
+    keeper = keeper.restart()
+    assert all(map(works, keeper.states().values())), keeper.states()
+    assert_all_or_nothing(keeper)
+    assert keeper.reconciler.look().actions == ()
+    assert keeper.reconciler.release() == []
+    assert keeper.kernel.snapshot() == found
+    assert not keeper.book.records()
+
+
+@pytest.mark.parametrize("number", range(40))
+def test_after_a_crash_on_the_way_out_the_next_end_finishes_it(number: int) -> None:
+    found = lab().snapshot()
+    keeper = told(FIRST)
+    keeper.kernel.trouble = crash(number)
+    try:
+        keeper.reconciler.release()
+    except Crash:
+        keeper = Keeper(keeper.kernel, keeper.book)
+    keeper.kernel.trouble = peace
+    assert keeper.reconciler.release() == []
+    assert keeper.kernel.snapshot() == found
+
+
+@LAWS
+@given(all_ports=ports, here=wirings, there=wirings, number=st.integers(0, 60))
+def test_a_crash_anywhere_in_any_rewiring_leaves_a_way_back(
+    all_ports: tuple[Port, ...], here: Wiring, there: Wiring, number: int
+) -> None:
+    kernel = build(all_ports)
+    found = kernel.snapshot()
+    keeper = Keeper(kernel).start(here)
+    kernel.trouble = crash(number)
+    with suppress(Crash):
+        keeper.take(there)
+    kernel.trouble = peace
+    keeper = keeper.restart()
+    assert_all_or_nothing(keeper)
+    assert keeper.reconciler.release() == []
+    assert kernel.snapshot() == found
+
+
+@LAWS
+@given(all_ports=ports, here=wirings, there=wirings, number=st.integers(0, 60))
+def test_a_failure_anywhere_in_any_rewiring_leaves_whole_links(
+    all_ports: tuple[Port, ...], here: Wiring, there: Wiring, number: int
+) -> None:
+    kernel = build(all_ports)
+    found = kernel.snapshot()
+    keeper = Keeper(kernel).start(here)
+    kernel.trouble = refuse(number)
+    keeper.take(there)
+    kernel.trouble = peace
+    assert_all_or_nothing(keeper)
+    assert keeper.reconciler.release() == []
+    assert kernel.snapshot() == found
+
+
+def test_an_adopting_start_changes_nothing() -> None:
+    keeper = told(FIRST)
+    keeper.kernel.trouble = peace
+    before = keeper.kernel.snapshot()
+    keeper = keeper.restart()
+    assert keeper.kernel.steps == []
+    assert keeper.kernel.snapshot() == before
+
+
+def blind_start(keeper: Keeper) -> Keeper:
+    """As the daemon does without a good file: what stands is what is wanted."""
+    blind = Keeper(keeper.kernel, keeper.book)
+    return blind.start(wiring(*blind.reconciler.found(Wiring())))
+
+
+@pytest.mark.parametrize("mode", [Mode.AUTO, Mode.GENERIC, Mode.TC])
+def test_a_start_without_a_good_file_leaves_what_stands(mode: Mode) -> None:
+    wanted = wiring(link("v0", "v1", mode=mode), "nic0:tap0", "v2:v2")
+    keeper = told(wanted)
+    before = keeper.kernel.snapshot()
+    blind = blind_start(keeper)
+    assert keeper.kernel.snapshot() == before
+    blind.take(wanted)
+    assert keeper.kernel.snapshot() == before
+    assert set(blind.states().values()) == {"connected"}
+
+
+def test_what_a_good_file_names_is_not_found_besides() -> None:
+    keeper = told(wiring("v0:v1", "v2:v3"))
+    (found,) = keeper.reconciler.found(wiring("v1:nic0"))
+    assert found.id == "v2:v3"
+
+
+def test_a_start_without_a_good_file_mends_a_half_wire() -> None:
+    keeper = told(FIRST)
+    keeper.kernel.lose_entry("v0")
+    blind_start(keeper)
+    assert keeper.kernel.black_holes() == set()
+    assert keeper.kernel.untouched("v1")
+
+
+def test_an_older_program_is_replaced_at_the_start() -> None:
+    keeper = told(FIRST)
+    for name in ("v0", "v1"):
+        keeper.kernel.load_older(name)
+    keeper = keeper.restart()
+    assert [xdp.program for xdp in keeper.kernel.get("v0").xdp] == [XDP]
+
+
+def test_a_program_whose_pin_is_lost_is_ours_by_the_ledger() -> None:
+    keeper = told(FIRST)
+    unpinned = 92
+    keeper.book.know_programs(frozenset((unpinned,)))
+    keeper.kernel.alter("v0", xdp=(Xdp("generic", unpinned),))
+    keeper = keeper.restart()
+    assert keeper.state("v0:v1") == "connected"
+    assert [xdp.program for xdp in keeper.kernel.get("v0").xdp] == [XDP]
+
+
+# --------------------------------------------------------------------------- news
+
+
+@LAWS
+@given(all_ports=ports, wanted=wirings, mishaps=accidents(at_most=6))
+@example(
+    all_ports=(Port("veth", True, 1500, ""),) * 8,
+    wanted=wiring("e0:e1"),
+    mishaps=[Accident("deleted", "e0")],
+)
+def test_a_narrow_look_finds_what_a_full_one_would(
+    all_ports: tuple[Port, ...], wanted: Wiring, mishaps: list[Accident], clock: Clock
+) -> None:
+    """A failed link that nobody holds may take until its next try."""
+    keeper = Keeper(build(all_ports)).start(wanted)
+    for accident in mishaps:
+        accident.strike(keeper.kernel)
+        keeper.settle()
+        keeper.tick()
+        clock.forward(61)
+        keeper.retry()
+        keeper.settle()
+        assert keeper.reconciler.look().actions == (), accident
+        fresh = Keeper(keeper.kernel, keeper.book)
+        fresh.reconciler.want(wanted)
+        assert fresh.reconciler.look().actions == (), accident
+        assert_nothing_is_missed(keeper)
+
+
+KINDS = {
+    "generic": link("e0", "e1"),
+    "tc": link("e0", "e1", mode=Mode.TC),
+    "disabled": link("e0", "e1", enabled=False),
+    "plug": link("e0", "e0"),
+}
+
+
+@pytest.mark.parametrize("accident", sorted(ACCIDENTS))
+@pytest.mark.parametrize("one", KINDS.values(), ids=KINDS)
+def test_a_narrow_look_misses_no_accident(one: Link, accident: str) -> None:
+    kernel = Kernel()
+    for name in ("e0", "e1", "e2", "e3"):
+        kernel.add(name)
+    keeper = Keeper(kernel).start(wiring(one, "e2:e3", "e4:e5"))
+    Accident(accident, "e0").strike(kernel)
+    keeper.settle()
+    if "entry" in accident:
+        keeper.tick()
+    assert_nothing_is_missed(keeper)
+
+
+def assert_nothing_is_missed(keeper: Keeper) -> None:
+    assert keeper.reconciler.look().actions == ()
+    assert keeper.states() == states_seen(keeper)
+    assert not keeper.reconciler.has_drifted()
+    assert_all_or_nothing(keeper)
+
+
+def states_seen(keeper: Keeper) -> dict[str, str]:
+    """What a full look finds now."""
+    seen = keeper.reconciler.look()
+    judged = ((each, status.assess(each, seen.observed)) for each in seen.verdicts)
+    return {verdict.link.id: str(found.state) for verdict, found in judged}
+
+
+@LAWS
+@given(all_ports=ports, wanted=wirings, mishaps=accidents(at_most=5))
+def test_a_burst_of_news_is_as_good_as_one_by_one(
+    all_ports: tuple[Port, ...], wanted: Wiring, mishaps: list[Accident]
+) -> None:
+    keeper = Keeper(build(all_ports)).start(wanted)
+    for accident in mishaps:
+        accident.strike(keeper.kernel)
+    keeper.settle()
+    keeper.tick()
+    assert keeper.reconciler.look().actions == ()
+    assert_all_or_nothing(keeper)
+
+
+@LAWS
+@given(all_ports=ports, here=wirings, there=wirings)
+def test_a_changed_file_needs_no_full_look(
+    all_ports: tuple[Port, ...], here: Wiring, there: Wiring
+) -> None:
+    keeper = Keeper(build(all_ports)).start(here)
+    dumps = keeper.kernel.dumps
+    keeper.take(there)
+    assert keeper.kernel.dumps == dumps
+    states = keeper.states()
+    keeper.reconciler.run(None, "signal")
+    assert keeper.states() == states
+    assert keeper.reconciler.look().actions == ()
+
+
+@pytest.mark.parametrize(
+    "accident",
+    ["deleted", "recreated", "renamed", "moved away", "given a foreign program", "set down"],
+)
+def test_news_are_handled_without_a_dump(accident: str) -> None:
+    kernel = Kernel()
+    for name in ("e0", "e1", "e2", "e3"):
+        kernel.add(name)
+    keeper = Keeper(kernel).start(wiring("e0:e1", "e2:e3"))
+    dumps = kernel.dumps
+    Accident(accident, "e0").strike(kernel)
+    keeper.settle()
+    keeper.tick()
+    assert kernel.dumps == dumps, "the sweep of the map saw a drift that was none"
+
+
+def test_a_link_stands_or_falls_alone() -> None:
+    """What happens to one link leaves the entries, programs and counters of all others alone."""
+    kernel = Kernel()
+    for name in ("e0", "e1", "e2", "e3"):
+        kernel.add(name)
+    keeper = Keeper(kernel).start(wiring("e0:e1", "e2:e3"))
+    kernel.trouble = peace
+    for accident in ("given a foreign program", "rid of its program", "recreated", "deleted"):
+        Accident(accident, "e0").strike(kernel)
+        keeper.settle()
+    others = {kernel.index("e2"), kernel.index("e3")}
+    assert others.isdisjoint(step.ifindex for step in kernel.steps)
+
+
+# --------------------------------------------------------------------------- fights
+
+
+def fight(what: Callable[[Kernel, int], None]) -> Keeper:
+    """Somebody undoes what we do, again and again, until a truce is called."""
+    keeper = told(FIRST)
+    for number in range(backoff.FIGHT_REPAIRS + 1):
+        what(keeper.kernel, number)
+        keeper.settle()
+    assert keeper.events().count("drift.fight") == 1
+    return keeper
+
+
+def over_the_mtu(kernel: Kernel, number: int) -> None:
+    kernel.alter("v0", mtu=1300 + number)
+
+
+def over_clsact(kernel: Kernel, _number: int) -> None:
+    kernel.drop_filters("v0")
+
+
+def over_the_program(kernel: Kernel, _number: int) -> None:
+    kernel.unload("v0")
+
+
+@pytest.mark.parametrize("what", [over_the_mtu, over_clsact, over_the_program])
+def test_in_a_truce_frames_are_forwarded(what: Callable[[Kernel, int], None]) -> None:
+    keeper = fight(what)
+    for number in range(3):
+        what(keeper.kernel, 20 + number)
+        keeper.settle()
+        assert keeper.kernel.wired("v0", "v1"), number
+        assert keeper.state("v0:v1") == "connected"
+    assert "link.failed" not in keeper.events()
+
+
+def test_in_a_truce_settings_are_left_alone_and_afterwards_ours_again(clock: Clock) -> None:
+    keeper = fight(over_the_mtu)
+    over_the_mtu(keeper.kernel, 50)
+    keeper.settle()
+    assert keeper.kernel.get("v0").mtu == 1350
+    clock.forward(61)
+    keeper.retry()
+    assert keeper.kernel.get("v0").mtu == 65535
+    keeper.take(Wiring())
+    assert keeper.kernel.get("v0").mtu == 1350
+
+
+def test_in_a_truce_a_new_end_is_made_whole() -> None:
+    keeper = fight(over_the_mtu)
+    kernel = keeper.kernel
+    kernel.delete("v1")
+    kernel.add("v1", up=False)
+    keeper.settle()
+    assert keeper.state("v0:v1") == "connected"
+    assert kernel.index("v1") in keeper.book.records()
+    assert kernel.get("v1").mtu == 65535
+
+
+# --------------------------------------------------------------------------- ends that leave
+
+
+def test_the_key_of_an_end_that_leaves_goes_at_once_and_its_number_is_named() -> None:
+    keeper = told(FIRST)
+    kernel = keeper.kernel
+    number = kernel.index("v0")
+    kernel.send_away("v0", nsid=3)
+    keeper.settle()
+    assert number not in kernel.devmap
+    assert keeper.state("v0:v1") == "waiting"
+    (gone,) = keeper.book.departed()
+    assert (gone.record.ifindex, gone.nsid, gone.namespace) == (number, 3, "box3")
+    assert "end.departed" in keeper.events()
+
+    kernel.add("v0", ifindex=number)
+    keeper.settle()
+    failed = keeper.reconciler.statuses["v0:v1"]
+    assert str(failed.state) == "failed"
+    assert "ip -n box3 link set dev v0 xdpgeneric off" in failed.reason
+    assert number not in kernel.devmap
+
+
+def test_a_departed_number_is_free_when_our_program_is_gone_there(clock: Clock) -> None:
+    keeper = told(FIRST)
+    kernel = keeper.kernel
+    number = kernel.index("v0")
+    there = kernel.send_away("v0", nsid=3)
+    kernel.add("v0", ifindex=number)
+    keeper.settle()
+    assert keeper.state("v0:v1") == "failed"
+    del kernel.elsewhere_[3][there]
+    clock.forward(1.01)
+    keeper.retry()
+    assert keeper.state("v0:v1") == "connected"
+    assert keeper.book.departed() == ()
+
+
+def test_a_farewell_that_comes_late_is_heard() -> None:
+    """The kernel says first that the end is down, takes it out, waits, and only then where to."""
+    keeper = told(FIRST)
+    kernel = keeper.kernel
+    number = kernel.index("v0")
+    kernel.send_away("v0", nsid=3)
+    farewell = kernel.news.pop()
+    kernel.news.append(News(number, ("v0",)))
+    keeper.settle()
+    kernel.news.append(farewell)
+    keeper.settle()
+    (gone,) = keeper.book.departed()
+    assert gone.record.ifindex == number
+    assert gone.record.changes["mtu"].found == 1500
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_farewell_is_awaited_once(late: bool) -> None:
+    """The number may be another device's by now."""
+    keeper = told(FIRST)
+    number = keeper.kernel.index("v0")
+    keeper.kernel.delete("v0")
+    farewell = keeper.kernel.news[-1]
+    if late:
+        keeper.kernel.news[-1] = News(number, ("v0",))
+        keeper.settle()
+        keeper.kernel.news.append(farewell)
+    keeper.settle()
+    assert not keeper.reconciler.holds(number)
+
+
+def back_again(*, same_number: bool) -> Keeper:
+    keeper = told(FIRST)
+    number = keeper.kernel.index("v0")
+    there = keeper.kernel.send_away("v0")
+    keeper.settle()
+    keeper.kernel.bring_back(there, ifindex=number if same_number else None)
+    keeper.settle()
+    return keeper
+
+
+@pytest.mark.parametrize("same_number", [True, False])
+def test_an_end_that_comes_back_is_wired_again(same_number: bool) -> None:
+    keeper = back_again(same_number=same_number)
+    assert keeper.kernel.wired("v0", "v1")
+    assert keeper.book.departed() == ()
+    assert_all_or_nothing(keeper)
+
+
+@pytest.mark.parametrize("same_number", [True, False])
+def test_an_end_that_comes_back_is_set_up(same_number: bool) -> None:
+    """The kernel set it down on its way, not an operator."""
+    assert back_again(same_number=same_number).state("v0:v1") == "connected"
+
+
+@pytest.mark.parametrize("same_number", [True, False])
+def test_an_end_that_comes_back_is_put_back_as_found_one_day(same_number: bool) -> None:
+    found = lab().get("v0")
+    keeper = back_again(same_number=same_number)
+    keeper.take(Wiring())
+    now = keeper.kernel.get("v0")
+    assert (now.mtu, now.addr_gen_mode, now.xdp) == (found.mtu, found.addr_gen_mode, ())
+
+
+def test_an_end_that_left_while_no_daemon_ran_is_found_at_the_start() -> None:
+    keeper = told(FIRST)
+    keeper.kernel.send_away("v0", nsid=4)
+    keeper = keeper.restart()
+    assert [gone.nsid for gone in keeper.book.departed()] == [4]
+    assert keeper.state("v0:v1") == "waiting"
+    assert keeper.kernel.untouched("v1")
+
+
+# --------------------------------------------------------------------------- what is logged
+
+
+Story = Callable[[Keeper], None]
+
+
+def strike(accident: str, name: str = "v0") -> Story:
+    def story(keeper: Keeper) -> None:
+        Accident(accident, name).strike(keeper.kernel)
+        keeper.settle()
+        keeper.tick()
+
+    return story
+
+
+def file(*links: str) -> Story:
+    return lambda keeper: keeper.take(wiring(*links))
+
+
+LOGGED = {
+    "a link more": (file("v0:v1", "nic0:tap0", "v2:v3"), ["link.connected"]),
+    "a link less": (file("nic0:tap0"), ["link.disconnected"]),
+    "a link moved": (file("v0:v2", "nic0:tap0"), ["link.rewired"]),
+    "nothing": (file("v1:v0", "tap0:nic0"), []),
+    "an end gone": (strike("deleted"), ["link.waiting"]),
+    "an end made anew": (strike("recreated"), ["link.connected"]),
+    "set down": (strike("set down"), ["link.down"]),
+    "a program gone": (strike("rid of its program"), ["drift.repaired"]),
+    "an entry gone": (strike("rid of its entry"), ["drift.repaired"]),
+    "clsact gone": (strike("rid of clsact"), ["drift.repaired"]),
+    "an MTU": (strike("given another MTU"), ["drift.repaired"]),
+    "a program in the way": (strike("given a foreign program"), ["link.failed"]),
+    "a port": (strike("made a port"), ["link.warning"]),
+    "a tap that got offloads": (strike("given offloads", "tap0"), []),
+}
+
+
+@pytest.mark.parametrize(("story", "events"), LOGGED.values(), ids=LOGGED)
+def test_one_event_per_change(story: Story, events: list[str]) -> None:
+    keeper = told(FIRST)
+    assert keeper.events() == ["link.connected", "link.connected"]
+    story(keeper)
+    assert keeper.events() == events
+
+
+def test_down_and_up_again() -> None:
+    keeper = told(FIRST)
+    keeper.events()
+    strike("set down")(keeper)
+    strike("set up")(keeper)
+    assert keeper.events() == ["link.down", "link.up"]
+
+
+def test_a_failed_link_is_logged_once_however_often_it_is_tried(clock: Clock) -> None:
+    keeper = stubborn()
+    for _ in range(5):
+        clock.forward(61)
+        keeper.retry()
+    assert keeper.events().count("link.failed") == 1
+    keeper.kernel.trouble = peace
+    clock.forward(61)
+    keeper.retry()
+    assert keeper.events() == ["link.connected"]
+
+
+def test_the_fields_of_an_event() -> None:
+    keeper = told(FIRST)
+    (entry,) = (each for each in keeper.log if each["link"] == "v0:v1")
+    assert (entry["a"], entry["b"], entry["trigger"]) == ("v0", "v1", "start")
+    assert entry["a_ifindex"] == keeper.kernel.index("v0")
+    assert entry["b_ifindex"] == keeper.kernel.index("v1")
+    assert entry["mode"] == "generic"
+    assert "veth" in entry["reason"]
+    assert entry["config_hash"] == FIRST.hash
+    assert entry["duration_ms"] >= 0
+    assert entry["log_level"] == "info"
+
+
+def test_an_operators_down_is_not_undone() -> None:
+    keeper = told(FIRST)
+    strike("set down")(keeper)
+    assert not keeper.kernel.get("v0").up
+    assert keeper.state("v0:v1") == "down"
+
+
+def test_an_operators_down_is_not_undone_by_a_repair() -> None:
+    keeper = told(FIRST)
+    strike("set down")(keeper)
+    strike("rid of its program")(keeper)
+    assert keeper.kernel.wired("v0", "v1")
+    assert not keeper.kernel.get("v0").up
+
+
+def test_a_new_name_of_an_end_is_no_drift() -> None:
+    kernel = lab()
+    kernel.alter("v0", altnames=("uplink",))
+    keeper = Keeper(kernel).start(wiring("uplink:v1"))
+    keeper.events()
+    kernel.alter("v0", name="v9")
+    keeper.settle()
+    assert keeper.state("uplink:v1") == "connected"
+    assert keeper.events() == []
+
+
+def test_the_order_of_the_file_counts_also_when_nothing_else_changes() -> None:
+    """Of two links with one interface the later one fails; a full look agrees with a narrow one."""
+    kernel = lab()
+    kernel.alter("v0", altnames=("uplink",))
+    keeper = Keeper(kernel).start(wiring("v0:v1", "uplink:v2"))
+    assert keeper.states() == {"v0:v1": "connected", "uplink:v2": "failed"}
+    keeper.take(wiring("uplink:v2", "v0:v1"))
+    states = keeper.states()
+    keeper.reconciler.run(None, "signal")
+    assert keeper.states() == states
+
+
+def test_a_foreign_program_is_never_touched() -> None:
+    keeper = told(FIRST)
+    strike("given a foreign program")(keeper)
+    assert [xdp.program for xdp in keeper.kernel.get("v0").xdp] == [FOREIGN]
+    assert f"id {FOREIGN}" in keeper.reconciler.statuses["v0:v1"].reason
+    assert keeper.kernel.untouched("v1")
+    strike("rid of its program")(keeper)
+    assert keeper.state("v0:v1") == "connected"
+
+
+@pytest.mark.parametrize("mode", [Mode.GENERIC, Mode.TC])
+@pytest.mark.parametrize("direction", ["ingress", "egress"])
+def test_a_foreign_filter_in_our_own_place_is_never_replaced(mode: Mode, direction: str) -> None:
+    kernel = lab()
+    somebody = Filter("bpf", 1, 1, FOREIGN, "somebody")
+    kernel.alter("v0", qdisc="clsact", **{direction: (somebody,)})
+    Keeper(kernel).start(wiring(link("v0", "v1", mode=mode)))
+    assert somebody in getattr(kernel.get("v0"), direction)
+
+
+def test_a_closing_daemon_names_what_it_could_not_do() -> None:
+    keeper = told(FIRST)
+    keeper.kernel.trouble = refuse_verb("detach", keeper.kernel.index("v0"))
+    (problem,) = keeper.reconciler.release()
+    assert "detach" in problem
+
+
+def test_named_ends_are_let_go_with_their_partners_alone() -> None:
+    keeper = told(FIRST)
+    detaching = Keeper(keeper.kernel, keeper.book)
+    assert detaching.reconciler.release(["v1"]) == []
+    assert keeper.kernel.untouched("v0")
+    assert keeper.kernel.wired("nic0", "tap0")
+
+
+def test_a_look_changes_nothing() -> None:
+    keeper = told(FIRST)
+    keeper.kernel.trouble = peace
+    keeper.reconciler.want(SECOND)
+    assert keeper.reconciler.look().actions
+    assert keeper.kernel.steps == []
+
+
+def test_an_older_program_that_cannot_be_named_is_taken_off_first() -> None:
+    keeper = told(FIRST)
+    keeper.kernel.load_older("v0")
+    keeper.kernel.opened.discard(OLDER)
+    keeper = keeper.restart()
+    assert [xdp.program for xdp in keeper.kernel.get("v0").xdp] == [XDP]
+
+
+def test_scopes_add_up() -> None:
+    both = Scope(frozenset(("a",))) | Scope(ifindexes=frozenset((5,)))
+    assert both == Scope(frozenset(("a",)), frozenset((5,)))
+    assert not Scope()

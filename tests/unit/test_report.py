@@ -1,0 +1,161 @@
+"""Which event a change is, from the states before and after. The names are an interface."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from kernel import link
+
+from xconnectd import report
+from xconnectd.model import Interface, Mode, State
+from xconnectd.plan import Action, Attach, Point
+from xconnectd.status import End, LinkStatus
+
+
+def state(
+    state: State = State.CONNECTED,
+    pair: tuple[str, str] = ("a", "b"),
+    *,
+    numbers: tuple[int | None, int | None] = (5, 6),
+    reason: str = "",
+    mode: Mode = Mode.GENERIC,
+    warnings: tuple[str, ...] = (),
+) -> LinkStatus:
+    a, b = (End(name, number) for name, number in zip(pair, numbers, strict=True))
+    why = f"because {mode}"
+    return LinkStatus(link(*pair), state, reason, mode, why, warnings, a, b)
+
+
+UP = state()
+DOWN = state(State.DOWN, reason="a is administratively down")
+WAITING = state(State.WAITING, numbers=(5, None), reason="b does not exist")
+FAILED = state(State.FAILED, reason="attach: EBUSY")
+DISABLED = state(State.DISABLED, reason="enabled: false")
+ACTION = Point("a:b", Interface(5, "a"), "wired", Mode.GENERIC, 6)
+
+
+def changes(
+    was: LinkStatus | None,
+    now: LinkStatus | None,
+    *,
+    gone: Sequence[LinkStatus] = (),
+    done: Sequence[Action] = (),
+    trigger: str = "netlink",
+) -> list[report.Report]:
+    before = {was.link.id: was} if was else {}
+    before |= {each.link.id: each for each in gone}
+    return list(report.changes(before, [now] if now else [], gone, done, trigger))
+
+
+TRANSITIONS = {
+    "first seen connected": (None, UP, ["link.connected"]),
+    "first seen down": (None, DOWN, ["link.down"]),
+    "first seen waiting": (None, WAITING, ["link.waiting"]),
+    "first seen failed": (None, FAILED, ["link.failed"]),
+    "first seen disabled": (None, DISABLED, ["link.disabled"]),
+    "no change": (UP, UP, []),
+    "still failed": (FAILED, FAILED, []),
+    "still waiting": (WAITING, WAITING, []),
+    "failed for another reason": (FAILED, replace(FAILED, reason="EPERM"), ["link.failed"]),
+    "goes down": (UP, DOWN, ["link.down"]),
+    "comes up": (DOWN, UP, ["link.up"]),
+    "down with another end": (state(State.DOWN, numbers=(5, 9)), UP, ["link.connected"]),
+    "an end gone": (UP, WAITING, ["link.waiting"]),
+    "an end back": (WAITING, UP, ["link.connected"]),
+    "an end made anew": (UP, state(numbers=(5, 9)), ["link.connected"]),
+    "mended": (FAILED, UP, ["link.connected"]),
+    "disabled": (UP, DISABLED, ["link.disabled"]),
+    "enabled": (DISABLED, UP, ["link.connected"]),
+    "turned round": (UP, state(pair=("b", "a"), numbers=(6, 5)), []),
+}
+
+
+@pytest.mark.parametrize(("was", "now", "events"), TRANSITIONS.values(), ids=TRANSITIONS)
+def test_one_event_per_change(was: LinkStatus | None, now: LinkStatus, events: list[str]) -> None:
+    assert [str(each.event) for each in changes(was, now)] == events
+
+
+def test_a_link_that_left_the_file() -> None:
+    (event,) = changes(None, None, gone=[UP])
+    assert event.event == "link.disconnected"
+    assert event.fields["link"] == "a:b"
+    assert event.fields["reason"] == "no longer in the file"
+
+
+def test_a_wire_that_moved_is_rewired_and_says_from_where() -> None:
+    (event,) = changes(None, state(pair=("a", "c"), numbers=(5, 7)), gone=[UP])
+    assert event.event == "link.rewired"
+    assert (event.fields["link"], event.fields["was"]) == ("a:c", "a:b")
+
+
+def test_a_wire_that_moved_to_an_end_that_is_down_says_both() -> None:
+    moved = state(State.DOWN, ("a", "c"), reason="c has no carrier")
+    events = [each.event for each in changes(None, moved, gone=[UP])]
+    assert events == ["link.rewired", "link.down"]
+
+
+def test_a_move_that_failed_is_a_wire_less() -> None:
+    moved = state(State.FAILED, ("a", "c"), reason="EBUSY")
+    events = [each.event for each in changes(None, moved, gone=[UP])]
+    assert events == ["link.failed", "link.disconnected"]
+
+
+def test_a_link_that_never_stood_is_nobodys_donor() -> None:
+    events = [each.event for each in changes(None, state(pair=("a", "c")), gone=[FAILED])]
+    assert events == ["link.connected", "link.disconnected"]
+
+
+def test_a_change_of_mode_is_a_rewiring_with_the_reason() -> None:
+    (event,) = changes(UP, state(mode=Mode.TC), done=[ACTION])
+    assert event.event == "link.rewired"
+    assert event.fields["reason"] == "mode generic → tc: because tc"
+
+
+def test_drift_is_what_was_put_back_without_any_change_of_state() -> None:
+    again = Attach("a:b", Interface(6, "b"), "", Mode.GENERIC, 0)
+    (event,) = changes(UP, UP, done=[ACTION, ACTION, again])
+    assert event.event == "drift.repaired"
+    assert event.fields["reason"] == "point generic a, attach generic b"
+
+
+@pytest.mark.parametrize("trigger", ["config", "signal", "start", "retry"])
+def test_what_the_file_changes_is_no_drift(trigger: str) -> None:
+    assert changes(UP, UP, done=[ACTION], trigger=trigger) == []
+
+
+def test_what_is_done_for_others_is_not_this_links_drift() -> None:
+    assert changes(UP, UP, done=[replace(ACTION, link="c:d"), replace(ACTION, link="")]) == []
+
+
+def test_a_warning_is_logged_when_it_is_new() -> None:
+    warned = replace(UP, warnings=("a: it carries 192.0.2.1/24",))
+    (event,) = changes(UP, warned)
+    assert (event.event, event.level) == ("link.warning", logging.WARNING)
+    assert "192.0.2.1" in event.fields["reason"]
+    assert changes(warned, warned) == []
+    assert changes(warned, UP) == []
+    assert [each.event for each in changes(None, warned)] == ["link.connected", "link.warning"]
+
+
+FIELDS = {"link", "a", "b", "a_ifindex", "b_ifindex", "mode", "reason"}
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "level"),
+    [(None, UP, logging.INFO), (UP, FAILED, logging.WARNING), (UP, DOWN, logging.INFO)],
+)
+def test_fields_and_levels(was: LinkStatus | None, now: LinkStatus, level: int) -> None:
+    (event,) = changes(was, now)
+    assert event.level == level
+    assert event.fields.keys() >= FIELDS
+    assert event.fields["reason"] == (now.reason or now.mode_reason)
+
+
+def test_missing_ends_have_no_number() -> None:
+    (event,) = changes(None, WAITING)
+    fields: dict[str, Any] = dict(event.fields)
+    assert (fields["a_ifindex"], fields["b_ifindex"]) == (5, None)

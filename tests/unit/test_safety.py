@@ -1,0 +1,331 @@
+"""What must not be connected: lock-outs, ports, foreign programs, departed numbers, cycles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from kernel import link
+
+from xconnectd import safety, verdict
+from xconnectd.model import (
+    Departed,
+    Far,
+    Filter,
+    Interface,
+    Link,
+    Mode,
+    Observed,
+    Programs,
+    Record,
+    Xdp,
+)
+
+OURS = Programs(101, 102, 103)
+MAC = "02:00:00:00:00:05"
+AB = link("a", "b")
+
+
+def end(**facts: Any) -> Interface:
+    return Interface(5, "a", **{"kind": "veth", "mac": MAC, "max_mtu": 65535, **facts})
+
+
+def refusal(one: Interface, *, wanted: Link = AB, mode: Mode = Mode.GENERIC, **facts: Any) -> str:
+    return safety.refusal(wanted, mode, one, look(one, **facts))
+
+
+def look(one: Interface, **facts: Any) -> Observed:
+    return Observed(**{"interfaces": {5: one}, "names": {"a": 5}, "programs": OURS, **facts})
+
+
+HELD = {5: Record(5, "a", MAC)}
+ADDRESS = {5: ("it carries 192.0.2.1/24", "the default route leads over it")}
+
+
+def test_a_plain_interface_may_be_connected() -> None:
+    assert refusal(end()) == ""
+
+
+# --------------------------------------------------------------------------- lock-out
+
+
+def test_an_interface_the_host_uses_is_refused_with_every_use_and_the_way_out() -> None:
+    words = refusal(end(), uses=ADDRESS)
+    assert words.startswith("the host uses a: ")
+    for part in ("192.0.2.1/24", "default route", "allow_addressed: true"):
+        assert part in words
+
+
+def test_unless_the_link_allows_it() -> None:
+    assert refusal(end(), wanted=link("a", "b", allow_addressed=True), uses=ADDRESS) == ""
+
+
+def test_one_that_is_held_already_runs_on_with_a_warning() -> None:
+    one = end()
+    assert refusal(one, uses=ADDRESS, records=HELD) == ""
+    found = safety.warnings(AB, one, look(one, uses=ADDRESS, records=HELD))
+    assert found == ("a: it carries 192.0.2.1/24", "a: the default route leads over it")
+
+
+def test_no_warning_of_what_is_allowed_or_of_an_end_that_is_refused_anyway() -> None:
+    one, allowed = end(), link("a", "b", allow_addressed=True)
+    assert safety.warnings(allowed, one, look(one, uses=ADDRESS, records=HELD)) == ()
+    assert safety.warnings(AB, one, look(one, uses=ADDRESS)) == ()
+
+
+def test_a_record_of_an_earlier_device_with_this_number_holds_nothing() -> None:
+    other = {5: Record(5, "a", "02:00:00:00:00:99")}
+    assert "the host uses a" in refusal(end(), uses=ADDRESS, records=other)
+
+
+# --------------------------------------------------------------------------- ports
+
+WAYS_OUT = {
+    "bridge": "ip link set a nomaster",
+    "bond": "ip link set a nomaster",
+    "team": "ip link set a nomaster",
+    "vrf": "ip link set a nomaster",
+    "openvswitch": "ovs-vsctl del-port a",
+    "": "ip link set a nomaster",
+}
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+@pytest.mark.parametrize(("kind", "way_out"), WAYS_OUT.items())
+def test_a_port_is_refused_with_the_way_out(kind: str, way_out: str, allowed: bool) -> None:
+    port = end(master=9, master_kind=kind)
+    words = refusal(port, wanted=link("a", "b", allow_addressed=allowed))
+    assert f"a is a port of a {kind or 'master device'}" in words
+    assert words.endswith(way_out)
+
+
+def test_an_end_that_becomes_a_port_runs_on_with_a_warning() -> None:
+    port = end(master=9, master_kind="bridge")
+    assert refusal(port, records=HELD) == ""
+    (warning,) = safety.warnings(AB, port, look(port, records=HELD))
+    assert "port of a bridge" in warning
+
+
+# --------------------------------------------------------------------------- foreign programs
+
+
+def test_a_foreign_program_is_named_by_id_and_name() -> None:
+    foreign = end(xdp=(Xdp("native", 77),))
+    words = refusal(foreign, foreign={77: "id 77 (cilium)"})
+    assert "a runs an XDP program that is not ours: id 77 (cilium)" in words
+    assert "id 77" in refusal(foreign)
+
+
+def test_held_or_not_a_foreign_program_is_refused() -> None:
+    assert "not ours" in refusal(end(xdp=(Xdp("generic", 77),)), records=HELD)
+
+
+@pytest.mark.parametrize("program", [101, 66])
+def test_our_own_program_is_not_foreign(program: int) -> None:
+    """Neither the current one nor one that only the ledger knows."""
+    programs = Programs(101, 102, 103, frozenset((66,)))
+    assert refusal(end(xdp=(Xdp("generic", program),)), programs=programs) == ""
+
+
+def test_a_foreign_ingress_filter_is_refused_where_it_is_in_the_way() -> None:
+    shared = end(qdisc="clsact", ingress=(Filter("bpf", 49152, 1, 77, "cil_from"),))
+    assert "tc ingress filter that is not ours: bpf cil_from" in refusal(shared, mode=Mode.TC)
+    assert refusal(shared, mode=Mode.GENERIC) == ""
+
+
+def test_an_ingress_qdisc_is_refused_with_the_way_out() -> None:
+    words = refusal(end(qdisc="ingress"))
+    assert words.endswith("tc qdisc del dev a ingress")
+
+
+# --------------------------------------------------------------------------- departed numbers
+
+
+def gone(mac: str) -> dict[str, Any]:
+    record = Record(5, "old0", mac)
+    return {"departed": (Departed(record, "generic", 3, 8, "box"),)}
+
+
+def test_the_number_of_a_departed_device_is_no_key_again() -> None:
+    words = refusal(end(), **gone("02:00:00:00:00:77"))
+    assert "ifindex 5" in words
+    assert words.endswith("ip -n box link set dev old0 xdpgeneric off")
+
+
+def test_the_departed_device_itself_may_come_back() -> None:
+    assert refusal(end(), **gone(MAC)) == ""
+
+
+@pytest.mark.parametrize(
+    ("mode", "flag"), [("generic", "xdpgeneric"), ("native", "xdpdrv"), ("hw", "xdp")]
+)
+def test_the_remedy_names_the_mode(mode: str, flag: str) -> None:
+    remedy = Departed(Record(5, "old0", MAC), mode).remedy
+    assert remedy == f"ip link set dev old0 {flag} off"
+
+
+# --------------------------------------------------------------------------- cycles
+
+
+def veths(count: int) -> Observed:
+    """``count`` veths in this namespace, ends 10 and 11, 20 and 21, and so on."""
+    found = {}
+    for number in range(10, 10 * count + 10, 10):
+        for here, there in ((number, number + 1), (number + 1, number)):
+            far = Far(there, None)
+            found[here] = Interface(here, f"v{here}", kind="veth", far=far)
+    return Observed(interfaces=found)
+
+
+def cycles(count: int, *pairs: tuple[int, int]) -> dict[str, str]:
+    found = safety.cycles([(f"{a}:{b}", a, b) for a, b in pairs], veths(count))
+    return dict(found)
+
+
+def ring(length: int) -> list[tuple[int, int]]:
+    """Links from each veth to the next, and from the last to the first."""
+    chain = [(10 * number + 1, 10 * number + 10) for number in range(1, length)]
+    return [*chain, (10 * length + 1, 10)]
+
+
+@pytest.mark.parametrize("length", range(1, 8))
+def test_a_ring_of_any_length_is_a_cycle_and_only_the_last_link_closes_it(length: int) -> None:
+    pairs = ring(length)
+    found = cycles(length, *pairs)
+    last = f"{pairs[-1][0]}:{pairs[-1][1]}"
+    assert list(found) == [last]
+    assert "circle for ever" in found[last]
+    assert all(f"v{10 * number}" in found[last] for number in range(1, length + 1))
+
+
+@pytest.mark.parametrize("length", range(2, 8))
+def test_without_any_one_of_its_links_there_is_none(length: int) -> None:
+    for missing in ring(length):
+        assert cycles(length, *(pair for pair in ring(length) if pair != missing)) == {}
+
+
+@pytest.mark.parametrize("turned", range(3))
+def test_links_may_be_written_either_way_round(turned: int) -> None:
+    pairs = ring(3)
+    pairs[turned] = pairs[turned][::-1]
+    assert len(cycles(3, *pairs)) == 1
+
+
+def test_one_plug_is_no_cycle() -> None:
+    assert cycles(1, (10, 10)) == {}
+
+
+def test_plugs_on_both_ends_of_a_veth_are() -> None:
+    assert list(cycles(1, (10, 10), (11, 11))) == ["11:11"]
+
+
+@pytest.mark.parametrize("last", range(3))
+def test_two_plugs_with_a_wire_between_are_whichever_comes_last(last: int) -> None:
+    """Frames go to and fro: in at one plug, along the link, in at the other, and back."""
+    pairs = [(10, 10), (11, 20), (21, 21)]
+    pairs.append(pairs.pop(last))
+    closing = f"{pairs[-1][0]}:{pairs[-1][1]}"
+    assert list(cycles(2, *pairs)) == [closing]
+
+
+@pytest.mark.parametrize("last", range(4))
+def test_plugs_at_the_ends_of_a_longer_chain(last: int) -> None:
+    pairs = [(10, 10), (11, 20), (21, 30), (31, 31)]
+    pairs.append(pairs.pop(last))
+    assert len(cycles(3, *pairs)) == 1
+
+
+def test_one_plug_at_the_end_of_a_chain_is_none() -> None:
+    assert cycles(2, (10, 10), (11, 20)) == {}
+
+
+def test_a_far_end_in_another_namespace_closes_nothing() -> None:
+    apart = {
+        index: Interface(index, f"v{index}", kind="veth", far=Far(other, 0))
+        for index, other in ((10, 11), (11, 10))
+    }
+    assert safety.cycles([("10:11", 10, 11)], Observed(interfaces=apart)) == {}
+
+
+def test_two_cycles_are_both_named() -> None:
+    assert list(cycles(2, (10, 11), (20, 21))) == ["10:11", "20:21"]
+
+
+def test_a_refused_link_opens_the_way_for_the_next() -> None:
+    """The link that closes a cycle does not stand, so it is in no other cycle."""
+    found = cycles(2, (11, 20), (21, 10), (11, 10))
+    assert "21:10" in found
+
+
+# --------------------------------------------------------------------------- one interface twice
+
+
+def seen(*interfaces: Interface) -> Observed:
+    names = {name: each.ifindex for each in interfaces for name in (each.name, *each.altnames)}
+    return Observed({each.ifindex: each for each in interfaces}, names, programs=OURS)
+
+
+ETH0 = Interface(5, "eth0", ("uplink",), kind="veth", max_mtu=65535)
+ETH1 = Interface(6, "eth1", kind="veth", max_mtu=65535)
+ETH2 = Interface(7, "eth2", kind="veth", max_mtu=65535)
+
+
+def test_two_names_of_one_interface_are_no_pair() -> None:
+    (one,) = verdict.judge([link("eth0", "uplink")], seen(ETH0))
+    assert one.refusal == "eth0 and uplink are one interface, eth0"
+
+
+def test_of_two_links_that_share_an_interface_the_later_fails_and_names_the_other() -> None:
+    pairs = [link("eth0", "eth1"), link("uplink", "eth2")]
+    first, second = verdict.judge(pairs, seen(ETH0, ETH1, ETH2))
+    assert first.stands
+    assert second.refusal == "eth0 is an end of link eth0:eth1 already"
+    first, second = verdict.judge(pairs[::-1], seen(ETH0, ETH1, ETH2))
+    assert first.stands
+    assert "eth2:uplink" in second.refusal
+
+
+def test_an_altname_is_as_good_as_the_name() -> None:
+    (one,) = verdict.judge([link("uplink", "eth1")], seen(ETH0, ETH1))
+    assert one.stands
+    assert one.ends == (ETH0, ETH1)
+
+
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [
+        (("eth0", "no0"), "no0 does not exist"),
+        (("no0", "no1"), "no0 and no1 do not exist"),
+        (("no0", "no0"), "no0 does not exist"),
+    ],
+)
+def test_what_is_missing_is_waited_for(pair: tuple[str, str], words: str) -> None:
+    (one,) = verdict.judge([link(*pair)], seen(ETH0))
+    assert (one.waiting, one.refusal, one.stands) == (words, "", False)
+
+
+@pytest.mark.parametrize("variant", ["private", "vepa", "bridge"])
+def test_a_macvlan_that_sees_its_own_frames_only_is_warned_about(variant: str) -> None:
+    macvlan = Interface(8, "mv", kind="macvlan", variant=variant, max_mtu=1500)
+    (one,) = verdict.judge([link("mv", "eth1")], seen(macvlan, ETH1))
+    assert one.stands
+    assert any("passthru" in warning and variant in warning for warning in one.warnings)
+
+
+def test_what_the_kernel_refused_in_this_pass_does_not_stand() -> None:
+    (one,) = verdict.judge([link("eth0", "eth1")], seen(ETH0, ETH1), {"eth0:eth1": "EBUSY"})
+    assert one.refusal == "EBUSY"
+    assert verdict.roles([one]) == {}
+
+
+def test_a_disabled_link_has_roles_that_lead_nowhere() -> None:
+    judged = verdict.judge([link("eth0", "eth1", enabled=False)], seen(ETH0, ETH1))
+    assert {index: role.target for index, role in verdict.roles(judged).items()} == {
+        5: None,
+        6: None,
+    }
+
+
+def test_a_plug_leads_back_to_itself() -> None:
+    judged = verdict.judge([link("eth0", "eth0")], seen(ETH0))
+    assert {index: role.target for index, role in verdict.roles(judged).items()} == {5: 5}

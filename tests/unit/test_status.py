@@ -1,0 +1,201 @@
+"""States, reasons and the JSON of ``status``, from a look at the kernel."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from kernel import Kernel, link, wiring
+from worlds import Keeper
+
+from xconnectd import status, verdict
+from xconnectd.model import (
+    Change,
+    Counters,
+    Far,
+    Filter,
+    Interface,
+    Link,
+    Mode,
+    Observed,
+    Programs,
+    Record,
+    Setting,
+    State,
+    Xdp,
+)
+from xconnectd.status import LinkStatus
+
+GENERIC = (Xdp("generic", 101),)
+A = Interface(
+    5, "a", kind="veth", up=True, carrier=True, max_mtu=65535, xdp=GENERIC, far=Far(2, 0, "eth0")
+)
+B = replace(A, ifindex=6, name="b")
+
+
+def assess(a: Interface = A, b: Interface = B, one: Link | None = None, **facts: Any) -> LinkStatus:
+    base: dict[str, Any] = {
+        "interfaces": {5: a, 6: b},
+        "names": {"a": 5, "b": 6},
+        "entries": {5: 6, 6: 5},
+        "programs": Programs(101, 102, 103),
+    }
+    observed = Observed(**{**base, **facts})
+    (judged,) = verdict.judge([one or link("a", "b")], observed)
+    return status.assess(judged, observed)
+
+
+FAR_DOWN = Far(2, 0, "eth0", 1500, False)
+CASES: dict[str, tuple[dict[str, Any], State, str]] = {
+    "all there": ({}, State.CONNECTED, ""),
+    "missing": ({"names": {"a": 5}}, State.WAITING, "b does not exist"),
+    "down": ({"a": replace(A, up=False)}, State.DOWN, "a is administratively down"),
+    "no carrier": ({"b": replace(B, carrier=False)}, State.DOWN, "b has no carrier"),
+    "far down": (
+        {"b": replace(B, carrier=False, far=FAR_DOWN)},
+        State.DOWN,
+        "b has no carrier: its far end is down",
+    ),
+    "no program": (
+        {"a": replace(A, xdp=())},
+        State.FAILED,
+        "not in the kernel: no program of ours on a",
+    ),
+    "no entry": ({"entries": {5: 6}}, State.FAILED, "not in the kernel: b does not lead to a"),
+    "another way": ({"entries": {5: 9, 6: 5}}, State.FAILED, "a does not lead to b"),
+    "foreign": (
+        {"a": replace(A, xdp=(Xdp("generic", 77),)), "foreign": {77: "id 77 (x)"}},
+        State.FAILED,
+        "a runs an XDP program that is not ours: id 77 (x)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("facts", "state", "reason"), CASES.values(), ids=CASES)
+def test_state_and_reason(facts: dict[str, Any], state: State, reason: str) -> None:
+    found = assess(**facts)
+    assert found.state is state
+    assert reason in found.reason
+    assert bool(reason) == bool(found.reason)
+
+
+def test_a_disabled_link_is_attached_and_leads_nowhere() -> None:
+    off = link("a", "b", enabled=False)
+    assert assess(one=off, entries={}).state is State.DISABLED
+    stale = assess(one=off)
+    assert stale.state is State.FAILED
+    assert "does not lead" not in stale.reason, "it still leads there, and should not"
+
+
+def test_disabled_wins_over_down() -> None:
+    found = assess(replace(A, up=False), one=link("a", "b", enabled=False), entries={})
+    assert found.state is State.DISABLED
+
+
+def test_in_tc_mode_the_filter_and_the_other_map_count() -> None:
+    ours = (Filter("bpf", 1, 1, 102, "xconnectd"),)
+    facts: dict[str, Any] = {"one": link("a", "b", mode=Mode.TC), "entries": {}}
+    bare = {"a": replace(A, xdp=(), ingress=ours), "b": replace(B, xdp=(), ingress=ours)}
+    assert assess(**bare, **facts, peers={5: 6, 6: 5}).state is State.CONNECTED
+    assert assess(**bare, **facts).state is State.FAILED
+    assert assess(**facts, peers={5: 6, 6: 5}).state is State.FAILED
+
+
+def test_a_program_in_another_mode_is_not_the_links() -> None:
+    native = (Xdp("native", 101),)
+    assert assess(replace(A, xdp=native)).state is State.FAILED
+
+
+def test_a_plug() -> None:
+    found = assess(one=link("a", "a"), entries={5: 5})
+    assert found.state is State.CONNECTED
+    assert found.a == found.b
+
+
+# --------------------------------------------------------------------------- ends
+
+
+def test_the_mtu_is_the_interfaces_own_without_our_headroom() -> None:
+    record = Record(5, "a", A.mac, {Setting.MTU: Change(1500, 65535)})
+    raised = replace(A, mtu=65535, far=Far(2, 0, "eth0", 9500, True))
+    end = assess(raised, records={5: record}).a
+    assert (end.mtu, end.far_mtu, end.far_up) == (1500, 9500, True)
+    assert assess(replace(A, mtu=1400), records={5: record}).a.mtu == 1400
+
+
+def test_an_end_is_called_what_the_file_calls_it() -> None:
+    found = assess(one=link("uplink", "b"), names={"uplink": 5, "b": 6})
+    assert (found.a.name, found.a.ifindex) == ("uplink", 5)
+
+
+def test_a_missing_end_has_only_its_name() -> None:
+    end = assess(names={"a": 5}).b
+    assert end == status.End("b")
+
+
+def test_what_only_the_daemon_knows() -> None:
+    found = status.failed(assess(), "EBUSY", 1234.0)
+    assert (found.state, found.reason, found.retry) == (State.FAILED, "EBUSY", 1234.0)
+
+
+# --------------------------------------------------------------------------- JSON
+
+PROMISED = {"link", "state", "reason", "mode", "mode_reason", "warnings", "description", "labels"}
+PROMISED_OF_ENDS = {"name", "ifindex", "attached", "up", "carrier", "mtu", "far_mtu"}
+
+
+def test_the_promised_keys() -> None:
+    one = link("a", "b", description="leaf to spine", labels=(("lab", "demo"),))
+    data = status.as_json(assess(one=one), {5: Counters(3, 180, 1, 2)})
+    assert data.keys() >= PROMISED | {"a", "b"}
+    assert data["a"].keys() >= PROMISED_OF_ENDS
+    assert (data["link"], data["state"], data["mode"]) == ("a:b", "connected", "generic")
+    assert (data["description"], data["labels"]) == ("leaf to spine", {"lab": "demo"})
+    assert (data["a"]["frames"], data["a"]["bytes"]) == (3, 180)
+    assert data["a"]["dropped"] == {"unwired": 1, "host": 2}
+    assert data["b"]["frames"] == 0
+    json.dumps(data)
+
+
+def test_a_missing_end_in_json() -> None:
+    data = status.as_json(assess(names={"a": 5}), {})
+    assert data["b"]["ifindex"] is None
+    assert data["b"]["attached"] is False
+    assert data["reason"] == "b does not exist"
+
+
+@pytest.mark.parametrize(("seconds", "left"), [(30.0, 30.0), (-5.0, 0.0)])
+def test_the_time_to_the_next_try(
+    seconds: float, left: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    failed = status.failed(assess(), "EBUSY", 1000.0 + seconds)
+    assert status.as_json(failed, {})["retry_in_s"] == left
+    assert status.as_json(assess(), {})["retry_in_s"] is None
+
+
+def test_status_is_right_without_a_daemon() -> None:
+    """A reader with the same file sees what the daemon made, and what somebody broke since."""
+    kernel = Kernel()
+    for name in ("a", "b", "c", "d"):
+        kernel.add(name)
+    keeper = Keeper(kernel).start(wiring("a:b", "c:d"))
+    kernel.unload("c")
+    reader = Keeper(kernel, keeper.book)
+    reader.reconciler.want(keeper.reconciler.wiring)
+    seen = reader.reconciler.look()
+    states = [status.assess(each, seen.observed) for each in seen.verdicts]
+    assert [each.state for each in states] == [State.CONNECTED, State.FAILED]
+    assert "not in the kernel" in states[1].reason
+
+
+def test_the_summary_counts_and_gives_a_lone_reason() -> None:
+    waiting = assess(names={"a": 5})
+    assert status.summary([]) == "0 links"
+    assert status.summary([assess()]) == "1 link: 1 connected"
+    words = status.summary([assess(), assess(), waiting])
+    assert words == "3 links: 2 connected, 1 waiting (b does not exist)"
+    assert status.summary([waiting, waiting]) == "2 links: 2 waiting"

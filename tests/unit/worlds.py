@@ -1,0 +1,331 @@
+"""Random kernels, wirings and accidents for the laws, and the daemon's habits without a daemon."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+from hypothesis import strategies as st
+from kernel import FOREIGN, TAP_OFFLOADS, Book, Kernel, link, wiring
+from structlog.testing import LogCapture
+
+from xconnectd.apply import Executor
+from xconnectd.model import Admin, Filter, Interface, Link, Mode, Observed, Wiring
+from xconnectd.observe import Scope
+from xconnectd.reconcile import Reconciler
+from xconnectd.verdict import Verdict
+
+NAMES = tuple(f"e{number}" for number in range(8))
+
+
+# --------------------------------------------------------------------------- the daemon's habits
+
+
+class Keeper:
+    """Hands the kernel's news to a reconciler as ``daemon.Daemon`` does, and keeps the log."""
+
+    def __init__(self, kernel: Kernel, book: Book | None = None) -> None:
+        self.kernel = kernel
+        self.book = book or Book(kernel)
+        self._capture = LogCapture()
+        log = structlog.wrap_logger(
+            None,
+            processors=[self._capture],
+            wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        )
+        self.reconciler = Reconciler(kernel, kernel, self.book, log)
+        self.executor = Executor(kernel, kernel, self.book)
+
+    @property
+    def log(self) -> list[Mapping[str, Any]]:
+        return list(self._capture.entries)
+
+    def events(self) -> list[str]:
+        """The names of all events since the last call."""
+        names = [str(entry["event"]) for entry in self._capture.entries]
+        self._capture.entries.clear()
+        return names
+
+    def start(self, wanted: Wiring) -> Keeper:
+        self.reconciler.want(wanted)
+        self.reconciler.find_departed()
+        self.reconciler.run(None, "start")
+        self.kernel.news.clear()
+        return self
+
+    def take(self, wanted: Wiring) -> None:
+        if scope := self.reconciler.want(wanted):
+            self.reconciler.run(scope, "config")
+
+    def settle(self) -> int:
+        """Reacts to news until there is none; returns how often it took."""
+        for times in range(12):
+            scope = self._scope()
+            if not scope:
+                return times
+            self.reconciler.run(scope, "netlink")
+        raise AssertionError("its own changes make it change ever more")
+
+    def tick(self) -> None:
+        if self.reconciler.has_drifted():
+            self.reconciler.run(None, "netlink")
+
+    def retry(self) -> None:
+        if due := self.reconciler.due():
+            self.reconciler.run(due, "retry")
+
+    def restart(self) -> Keeper:
+        """A new daemon on the same kernel and ledger, with the same file."""
+        return Keeper(self.kernel, self.book).start(self.reconciler.wiring)
+
+    def state(self, link_id: str) -> str:
+        return str(self.reconciler.statuses[link_id].state)
+
+    def states(self) -> dict[str, str]:
+        return {link_id: self.state(link_id) for link_id in self.reconciler.statuses}
+
+    def _scope(self) -> Scope:
+        news, self.kernel.news = self.kernel.news, []
+        names: set[str] = set()
+        ifindexes: set[int] = set()
+        for each in news:
+            if each.gone and self.reconciler.holds(each.ifindex):
+                self.reconciler.depart(each.ifindex, each.nsid, each.new_ifindex)
+            if self.reconciler.concerns(each.ifindex, each.names):
+                ifindexes.add(each.ifindex)
+                names.update(each.names)
+        return Scope(frozenset(names), frozenset(ifindexes))
+
+
+# --------------------------------------------------------------------------- random kernels
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An interface to be made; ``trouble`` is what makes it unfit, mostly nothing."""
+
+    kind: str
+    up: bool
+    mtu: int
+    trouble: str
+
+
+_TROUBLES = ("", "", "", "", "", "clsact", "foreign", "missing", "master", "address")
+_PORT = st.builds(
+    Port,
+    kind=st.sampled_from(("veth", "veth", "veth", "cable", "tap", "bare tap", "nic", "macvlan")),
+    up=st.booleans(),
+    mtu=st.sampled_from((1400, 1500)),
+    trouble=st.sampled_from(_TROUBLES),
+)
+ports = st.tuples(*[_PORT] * len(NAMES))
+healthy_ports = ports.map(lambda all_: _without(all_, *_TROUBLES))
+unused_ports = ports.map(lambda all_: _without(all_, "address"))
+"""Without ``address``: an end that is held may stay although a new one would be refused."""
+
+
+def _without(all_ports: tuple[Port, ...], *troubles: str) -> tuple[Port, ...]:
+    return tuple(
+        replace(port, trouble="") if port.trouble in troubles else port for port in all_ports
+    )
+
+
+def build(all_ports: tuple[Port, ...]) -> Kernel:
+    """A ``cable`` leads to the next port, where that is one too."""
+    kernel = Kernel()
+    made: set[str] = set()
+    for number, (name, port) in enumerate(zip(NAMES, all_ports, strict=True)):
+        if name in made or port.trouble == "missing":
+            continue
+        after = all_ports[number + 1] if number + 1 < len(all_ports) else None
+        if port.kind == "cable" and after and after.kind == "cable" and not after.trouble:
+            kernel.cable(name, NAMES[number + 1], up=port.up, mtu=port.mtu)
+            made.add(NAMES[number + 1])
+        else:
+            kind = "veth" if port.kind == "cable" else port.kind
+            kernel.add(name, kind, up=port.up, mtu=port.mtu)
+        _spoil(kernel, name, port.trouble)
+    kernel.news.clear()
+    return kernel
+
+
+def _spoil(kernel: Kernel, name: str, trouble: str) -> None:
+    match trouble:
+        case "clsact":
+            somebody = Filter("bpf", 49152, 1, FOREIGN, "somebody")
+            kernel.alter(name, qdisc="clsact", egress=(somebody,))
+        case "foreign":
+            kernel.load_foreign(name)
+        case "master":
+            kernel.alter(name, master=3, master_kind="bridge")
+        case "address":
+            kernel.addressed[kernel.index(name)] = ("it carries 192.0.2.1/24",)
+
+
+# --------------------------------------------------------------------------- random wirings
+
+
+@st.composite
+def links(draw: st.DrawFn, names: tuple[str, ...] = NAMES) -> tuple[Link, ...]:
+    """Some of the names in pairs, now and then with itself."""
+    order = draw(st.permutations(names))
+    count = draw(st.integers(0, len(names) // 2))
+    return tuple(draw(_link(order[2 * number], order[2 * number + 1])) for number in range(count))
+
+
+@st.composite
+def _link(draw: st.DrawFn, a: str, b: str) -> Link:
+    modes = (Mode.AUTO, Mode.AUTO, Mode.GENERIC, Mode.TC, Mode.NATIVE)
+    return link(
+        a,
+        a if draw(st.integers(0, 7)) == 0 else b,
+        mode=draw(st.sampled_from(modes)),
+        enabled=draw(st.integers(0, 5)) > 0,
+        admin=draw(st.sampled_from((Admin.MANAGE, Admin.MANAGE, Admin.KEEP))),
+        allow_addressed=draw(st.booleans()),
+    )
+
+
+wirings = links().map(lambda all_: wiring(*all_))
+
+
+# --------------------------------------------------------------------------- random accidents
+
+
+def _recreate(kernel: Kernel, name: str) -> None:
+    was = kernel.get(name)
+    kernel.delete(name)
+    kernel.add(name, "veth", up=was.up, mtu=was.mtu)
+
+
+def _recreate_with_the_same_number(kernel: Kernel, name: str) -> None:
+    number = kernel.index(name)
+    kernel.delete(name)
+    kernel.add(name, "veth", ifindex=number)
+
+
+def _rename(kernel: Kernel, name: str) -> None:
+    kernel.alter(name, name=f"{name}x", altnames=())
+
+
+def _take_a_free_name(kernel: Kernel, name: str) -> None:
+    if free := _free_name(kernel):
+        kernel.alter(name, name=free)
+
+
+def _take_an_altname(kernel: Kernel, name: str) -> None:
+    if free := _free_name(kernel):
+        kernel.alter(name, altnames=(free,))
+
+
+def _free_name(kernel: Kernel) -> str | None:
+    return next((name for name in NAMES if not kernel.has(name)), None)
+
+
+def _swap(kernel: Kernel, name: str) -> None:
+    other = NAMES[(NAMES.index(name) + 1) % len(NAMES)]
+    named = {device.name for device in kernel.devices.values()}
+    if {name, other} <= named:
+        kernel.alter(name, name="swap")
+        kernel.alter(other, name=name)
+        kernel.alter("swap", name=other)
+
+
+def _move_away(kernel: Kernel, name: str) -> None:
+    kernel.send_away(name)
+
+
+def _come_back(kernel: Kernel, name: str) -> None:
+    """One that left by this name, if it has not been replaced meanwhile."""
+    for nsid, devices in kernel.elsewhere_.items():
+        for number, device in list(devices.items()):
+            if device.name == name and not kernel.has(name):
+                kernel.bring_back(number, nsid)
+
+
+def _leave_an_older_program(kernel: Kernel, name: str) -> None:
+    if any(xdp.program != FOREIGN for xdp in kernel.get(name).xdp):
+        kernel.load_older(name)
+
+
+def _change_a_feature(kernel: Kernel, name: str) -> None:
+    """A guest's driver gives a tap its offloads, or takes them."""
+    device = kernel.get(name)
+    if device.variant == "tap":
+        kernel.alter(name, features=TAP_OFFLOADS - device.features)
+
+
+ACCIDENTS: Mapping[str, Callable[[Kernel, str], None]] = {
+    "deleted": Kernel.delete,
+    "recreated": _recreate,
+    "recreated with the same number": _recreate_with_the_same_number,
+    "renamed": _rename,
+    "moved away": _move_away,
+    "named like one that is missing": _take_a_free_name,
+    "swapped with its neighbour": _swap,
+    "given a missing one's altname": _take_an_altname,
+    "set down": lambda kernel, name: kernel.alter(name, up=False),
+    "set up": lambda kernel, name: kernel.alter(name, up=True),
+    "given another MTU": lambda kernel, name: kernel.alter(name, mtu=1300),
+    "given another MAC": lambda kernel, name: kernel.alter(name, mac="02:ff:00:00:00:01"),
+    "given a foreign program": Kernel.load_foreign,
+    "rid of its program": Kernel.unload,
+    "left with an older program": _leave_an_older_program,
+    "rid of clsact": Kernel.drop_filters,
+    "rid of its entry": Kernel.lose_entry,
+    "given offloads": _change_a_feature,
+    "made a port": lambda kernel, name: kernel.alter(name, master=3, master_kind="bridge"),
+}
+"""What happens to an interface that is there. All but a lost entry make news."""
+
+_BACK = "come back"
+
+
+@dataclass(frozen=True, slots=True)
+class Accident:
+    what: str
+    name: str
+
+    def strike(self, kernel: Kernel) -> None:
+        if self.what == _BACK:
+            _come_back(kernel, self.name)
+        elif kernel.has(self.name):
+            ACCIDENTS[self.what](kernel, self.name)
+
+
+def accidents(*, at_most: int) -> st.SearchStrategy[list[Accident]]:
+    one = st.builds(Accident, st.sampled_from((*sorted(ACCIDENTS), _BACK)), st.sampled_from(NAMES))
+    return st.lists(one, max_size=at_most)
+
+
+# --------------------------------------------------------------------------- what must be true
+
+
+def assert_as_judged(kernel: Kernel, verdicts: tuple[Verdict, ...], observed: Observed) -> None:
+    """Links that stand lead both ways, disabled ones nowhere, and nothing else is ours."""
+    ours: set[str] = set()
+    for verdict in verdicts:
+        if not verdict.stands:
+            continue
+        ours |= {end.name for end in verdict.ends}
+        first, last = (end.name for end in (verdict.ends[0], verdict.ends[-1]))
+        if verdict.link.enabled:
+            assert kernel.wired(first, last), verdict
+        else:
+            assert [kernel.leads(first), kernel.leads(last)] == [None, None], verdict
+    for device in observed.interfaces.values():
+        if device.name not in ours:
+            assert kernel.untouched(device.name), f"{device.name} is not as found"
+            assert device.ifindex not in observed.records
+    assert kernel.devmap.keys() <= {kernel.index(name) for name in ours}
+    assert kernel.peer_map.keys() <= {kernel.index(name) for name in ours}
+
+
+def settings_of(device: Interface) -> tuple[Any, ...]:
+    """What must be as found when a link goes."""
+    flags = (device.up, device.promiscuous, device.mtu, device.addr_gen_mode)
+    foreign = [filter_ for filter_ in device.egress if filter_.program == FOREIGN]
+    return (*flags, device.qdisc, device.features, foreign, device.xdp)
