@@ -50,6 +50,7 @@ class Departures:
         self._ledger = ledger
         self._log = log
         self._missed: dict[int, Record] = {}
+        self._heard: set[int] = set()
 
     def miss(self, observed: Observed) -> None:
         """Keeps the records of interfaces that are gone without a farewell so far.
@@ -60,8 +61,9 @@ class Departures:
         if observed.covered is None:
             self._missed.clear()
         for ifindex, record in observed.records.items():
-            if ifindex not in observed.interfaces:
+            if ifindex not in observed.interfaces and ifindex not in self._heard:
                 self._missed[ifindex] = record
+        self._heard.clear()
 
     def awaits(self, ifindex: int) -> bool:
         """Whether a farewell of this interface would be news."""
@@ -71,15 +73,18 @@ class Departures:
         """An interface is gone from here: deleted, or to the namespace ``nsid``."""
         self._maps.unpoint(ifindex)
         self._maps.unsteer(ifindex)
+        self._heard.add(ifindex)
         missed = self._missed.pop(ifindex, None)
         record = self._ledger.records().get(ifindex) or missed
         if record is None or nsid is None or new_ifindex is None:
             return
         device = self._interfaces.at(new_ifindex, nsid)
-        if device is None or not device.xdp:
+        ours = self._ours()
+        modes = [xdp.mode for xdp in device.xdp if xdp.program in ours] if device else []
+        if not modes:
             return
         name = self._interfaces.namespace_name(nsid)
-        gone = Departed(record, device.xdp[0].mode, nsid, new_ifindex, name)
+        gone = Departed(record, modes[0], nsid, new_ifindex, name)
         self._ledger.set_departed((*self._ledger.departed(), gone))
         self._log.warning(
             Event.END_DEPARTED,
@@ -98,11 +103,14 @@ class Departures:
         }
         if not missing:
             return
-        ours = self._maps.programs.ours | self._ledger.programs()
+        ours = self._ours()
         for nsid, device in self._interfaces.elsewhere():
             record = missing.get(device.mac)
             if record and any(xdp.program in ours for xdp in device.xdp):
                 self.note(record.ifindex, nsid, device.ifindex)
+
+    def _ours(self) -> frozenset[int]:
+        return self._maps.programs.ours | self._ledger.programs()
 
     def welcome_back(self, observed: Observed) -> bool:
         """Takes up the records of departed devices that are here again; True if there are any."""

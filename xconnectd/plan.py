@@ -126,6 +126,13 @@ def plan(wanted: Mapping[int, Role], observed: Observed) -> tuple[Action, ...]:
     return tuple(action for group in _groups(wanted, observed) for action in diff.of_group(group))
 
 
+def is_mere_setting(action: Action) -> bool:
+    """Whether frames are forwarded without it: not so clsact, which carries our filters."""
+    if isinstance(action, Set):
+        return action.setting not in (Setting.CLSACT, Setting.UP)
+    return isinstance(action, Hold)
+
+
 def as_json(actions: Iterable[Action]) -> list[dict[str, str]]:
     return [
         {

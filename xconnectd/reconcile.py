@@ -154,7 +154,7 @@ class Reconciler:
         done: list[Action] = []
         trouble = Trouble()
         for _ in range(_ROUNDS):
-            actions = self._not_fought_over(seen.actions, trigger)
+            actions = self._not_fought_over(seen, trigger)
             if not actions:
                 break
             done += self._executor.apply(actions, trouble)
@@ -172,15 +172,17 @@ class Reconciler:
         self._executor.apply(seen.actions, trouble)
         return list(trouble.stuck.values())
 
-    def _not_fought_over(self, actions: tuple[Action, ...], trigger: str) -> tuple[Action, ...]:
+    def _not_fought_over(self, seen: Seen, trigger: str) -> tuple[Action, ...]:
         """In a truce settings are left to whoever keeps changing them; forwarding is not."""
         if trigger != "netlink":
-            return actions
+            return seen.actions
+        held = seen.observed.records
         return tuple(
             action
-            for action in actions
-            if not isinstance(action, plan.Hold | plan.Set)
-            or not self._backoff.is_truce(action.link)
+            for action in seen.actions
+            if not self._backoff.is_truce(action.link)
+            or action.interface.ifindex not in held
+            or not plan.is_mere_setting(action)
         )
 
     # ------------------------------------------------------------------ ends that leave
