@@ -132,6 +132,7 @@ class Daemon:
         self._on_exit = on_exit
         self._bell = Bell()
         self._events = Events()
+        engine.links.follow()
         self._watch = ConfigWatch(path, self._file_changed)
         self._files = Files(path)
         self._reading = Reading(self._reconciler.wiring, ())
@@ -337,6 +338,7 @@ class Daemon:
             scope = self._scope_of(self._events.drain())
         except OverrunError:
             self._log.warning(Event.EVENTS_LOST, reason="too many at once; all is read again")
+            self._engine.links.follow()
             self._reconciler.run(None, "netlink")
             return
         if scope:
@@ -346,6 +348,7 @@ class Daemon:
         names: set[str] = set()
         ifindexes: set[int] = set()
         for event in events:
+            self._engine.links.heard(event)
             own = (event.name, *event.altnames)
             if event.gone and self._reconciler.holds(event.ifindex):
                 self._reconciler.depart(event.ifindex, event.nsid, event.new_ifindex)

@@ -29,6 +29,7 @@ class Engine:
     Attributes:
         reconciler: looks, plans and applies.
         ledger: what was found, on disk.
+        links: the interfaces; to be told of events by who listens to them.
         instance: the hold on the namespace; None for one that only looks.
     """
 
@@ -40,7 +41,7 @@ class Engine:
         log: Logger,
     ) -> None:
         self._stack = ExitStack()
-        links = Links()
+        self.links = links = Links()
         self._stack.callback(links.close)
         if dataplane:
             self._stack.callback(dataplane.close)

@@ -8,11 +8,12 @@ directory may survive one inside a container.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,7 +82,7 @@ class Ledger:
         return self._records
 
     def hold(self, record: Record) -> None:
-        self._write(self._ends / str(record.ifindex), asdict(record))
+        self._write(f"ends/{record.ifindex}", _as_json(record))
         self._records[record.ifindex] = record
 
     def forget(self, ifindex: int) -> None:
@@ -95,14 +96,15 @@ class Ledger:
 
     def know_programs(self, ids: frozenset[int]) -> None:
         if not ids <= self.programs():
-            self._write(self.path / "programs", sorted(self.programs() | ids))
+            self._write("programs", sorted(self.programs() | ids))
 
     def departed(self) -> tuple[Departed, ...]:
         return self._departed
 
     def set_departed(self, departed: tuple[Departed, ...]) -> None:
         if departed != self._departed:
-            self._write(self.path / "departed", [asdict(each) for each in departed])
+            stored = [{**_fields(each), "record": _as_json(each.record)} for each in departed]
+            self._write("departed", stored)
             self._departed = departed
 
     def config(self) -> Path | None:
@@ -111,15 +113,14 @@ class Ledger:
         return Path(path) if path else None
 
     def set_config(self, path: Path) -> None:
-        self._write(self.path / "config", str(path.absolute()))
+        self._write("config", str(path.absolute()))
 
     def failures(self) -> Mapping[str, Failure]:
         return self._failures
 
     def set_failures(self, failures: Mapping[str, Failure]) -> None:
         if failures != self._failures:
-            stored = {link: asdict(each) for link, each in failures.items()}
-            self._write(self.path / "failures", stored)
+            self._write("failures", {link: _fields(each) for link, each in failures.items()})
             self._failures = dict(failures)
 
     def remove(self) -> None:
@@ -162,13 +163,22 @@ class Ledger:
         stored = self._read(self.path / "failures") or {}
         return {link: Failure(**data) for link, data in stored.items()}
 
-    def _write(self, path: Path, data: Any) -> None:
-        """Whole or not at all: a reader or a crash never meets half a file."""
+    def _write(self, name: str, data: Any) -> None:
+        """Whole or not at all: a reader or a crash never meets half a file.
+
+        Two thousand ends are written at a start, hence no Path and no file object.
+        """
         if not self._current:
             self._begin()
-        scratch = path.with_name(path.name + ".new")
-        scratch.write_text(json.dumps(data))
-        scratch.rename(path)
+        path = f"{self.path}/{name}"
+        fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            text = json.dumps(data).encode()
+            if os.write(fd, text) < len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        finally:
+            os.close(fd)
+        os.rename(f"{path}.new", path)  # noqa: PTH104 (see above)
 
     def _begin(self) -> None:
         """Makes the directory, without anything that an earlier boot left in it."""
@@ -177,6 +187,24 @@ class Ledger:
         (self.path / "namespace").write_text(str(own_inode()))
         self._boot.write_text(json.dumps(_boot_id()))
         self._current = True
+
+
+def _fields(value: Failure | Departed) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def _as_json(record: Record) -> dict[str, Any]:
+    changes = {
+        name: {"found": change.found, "ours": change.ours}
+        for name, change in record.changes.items()
+    }
+    return {
+        "ifindex": record.ifindex,
+        "name": record.name,
+        "mac": record.mac,
+        "changes": changes,
+        "settled": record.settled,
+    }
 
 
 def _record(data: Any) -> Record | None:

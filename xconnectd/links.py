@@ -33,7 +33,7 @@ from xconnectd.model import (
     Xdp,
     XdpFeature,
 )
-from xconnectd.netlink import NetlinkError, Route, integer, text, walk, walk_all
+from xconnectd.netlink import NetlinkError, Route, ifindex_of, integer, text, walk, walk_all
 
 with without_init("pyroute2"):
     from pyroute2.ethtool.ioctl import EthtoolError, IoctlEthtool, NotSupportedError
@@ -71,6 +71,9 @@ _ETH_P_ALL_INFO: Final = (FILTER_PRIORITY << 16) | socket.htons(3)
 _TCA_BPF_DIRECT_ACTION: Final = 1
 PROGRAM_NAME: Final = "xconnectd"
 
+_FEW: Final = 16
+"""Up to so many interfaces are asked about singly, more in one dump of everything."""
+
 _FEATURE_KINDS: Final = ("", "tun")
 _SIOCETHTOOL: Final = 0x8946
 _ETHTOOL_GDRVINFO: Final = 3
@@ -99,6 +102,7 @@ class Links:
 
     def __init__(self) -> None:
         self._route = Route()
+        self._stacks: dict[int, tuple[str, set[int]]] | None = None
 
     def close(self) -> None:
         self._route.close()
@@ -122,7 +126,11 @@ class Links:
         """By ifindex, with what a link message does not tell: far end, tc, offloads."""
         done = {each.ifindex: self._complete(each) for each in interfaces}
         unsure = [each for each in done.values() if not _has_our_egress(each)]
-        qdiscs = self._qdiscs() if unsure else {}
+        qdiscs = (
+            self._qdiscs()
+            if len(unsure) > _FEW
+            else {each.ifindex: self._qdisc(each.ifindex) for each in unsure}
+        )
         for each in unsure:
             done[each.ifindex] = replace(each, qdisc=qdiscs.get(each.ifindex, ""))
         return done
@@ -169,15 +177,27 @@ class Links:
         except NetlinkError:  # its namespace is gone, or may not be looked into
             return None
 
-    def _qdiscs(self) -> dict[int, str]:
-        """By ifindex the qdisc at ``ffff:`` (clsact or ingress), where there is one.
+    def _qdisc(self, ifindex: int) -> str:
+        """The qdisc at ``ffff:`` (clsact or ingress), empty where there is none.
 
-        A dump: asking for a single one makes the kernel tell everybody but the one who asked
-        (qdisc_notify), and an egress filter added below ``ingress`` would land on ingress.
+        It must be known: an egress filter added below ``ingress`` would land on ingress. The
+        kernel answers through a notification to everybody, and to us only if we want the echo;
+        where there is nothing it says ENOENT or, of late, just acknowledges.
         """
+        request = netlink.tc_request(netlink.RTM_GETQDISC, netlink.DO_ECHO, parent=_CLSACT)
+        try:
+            answer = self._route.ask(request, ifindex)
+        except NetlinkError as error:
+            if error.errno == errno.ENOENT:
+                return ""
+            raise
+        return text(walk(answer[0], 36)[1]) if answer else ""
+
+    def _qdiscs(self) -> dict[int, str]:
+        """The same of all interfaces in one dump, which tells nobody."""
         request = netlink.tc_request(netlink.RTM_GETQDISC, netlink.DUMP)
         return {
-            struct.unpack_from("=i", message, 20)[0]: text(walk(message, 36)[1])
+            ifindex_of(message): text(walk(message, 36)[1])
             for message in self._route.ask(request)
             if message[24:28] == _HANDLE_BYTES
         }
@@ -278,19 +298,35 @@ class Links:
                     yield _route_in_words(message)
 
     def _stacked_on(self, indexes: Collection[int]) -> dict[int, list[str]]:
-        """The devices that stand on these: VLANs, macvlans, tunnels and their like.
-
-        The kernel has no question for it, so this is one dump. It is on the path of a rewire:
-        the raw bytes of each message are searched before any is walked.
-        """
+        """The devices that stand on these: VLANs, macvlans, tunnels and their like."""
         found: dict[int, list[str]] = {ifindex: [] for ifindex in indexes}
-        needles = [struct.pack("=I", ifindex) for ifindex in indexes]
-        for message in self._route.ask(_ALL_LINKS) if indexes else ():
-            if any(needle in message for needle in needles):
-                name, lowers = _standing(message)
-                for ifindex in lowers & found.keys():
-                    found[ifindex].append(f"{name} stands on it")
+        stacks = self._all_stacks() if self._stacks is None else self._stacks
+        for name, lowers in stacks.values():
+            for ifindex in lowers & found.keys():
+                found[ifindex].append(f"{name} stands on it")
         return found
+
+    def _all_stacks(self) -> dict[int, tuple[str, set[int]]]:
+        messages = self._route.ask(_ALL_LINKS)
+        return {
+            ifindex_of(message): stack for message in messages if (stack := _standing(message))[1]
+        }
+
+    def follow(self) -> None:
+        """From here on ``heard`` is told of every event, after this look at what there is.
+
+        What stands on an interface is the one thing kept from look to look: the kernel has no
+        question for it but a dump of all links, 4 µs each, and a rewire among a thousand links
+        must not take that long.
+        """
+        self._stacks = self._all_stacks()
+
+    def heard(self, event: netlink.Event) -> None:
+        if self._stacks is None or not event.message:
+            return
+        self._stacks.pop(event.ifindex, None)
+        if not event.gone and (stack := _standing(event.message))[1]:
+            self._stacks[event.ifindex] = stack
 
     # ---------------------------------------------------------------- changing
 
@@ -474,7 +510,7 @@ def _standing(message: bytes) -> tuple[str, set[int]]:
         lowers.add(integer(attributes.get(_LINK)) or 0)
     if kind == "vxlan":
         lowers.add(integer(walk(info.get(_INFO_DATA, b"")).get(_VXLAN_LINK)) or 0)
-    return text(attributes[_IFNAME]), lowers - {struct.unpack_from("=i", message, 20)[0]}
+    return text(attributes[_IFNAME]), lowers - {0, ifindex_of(message)}
 
 
 def _filter(message: bytes) -> Filter:

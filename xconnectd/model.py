@@ -64,11 +64,12 @@ class Link:
     description: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     place: Place | None = field(default=None, compare=False)
+    id: str = field(init=False, compare=False)
+    """The same text for ``a: b`` and ``b: a``, so that turning a line round changes nothing."""
 
-    @property
-    def id(self) -> str:
-        """The same text for ``a: b`` and ``b: a``, so that turning a line round changes nothing."""
-        return ":".join(sorted((self.a.name, self.b.name)))
+    def __post_init__(self) -> None:
+        a, b = self.a.name, self.b.name
+        object.__setattr__(self, "id", f"{a}:{b}" if a < b else f"{b}:{a}")
 
     @property
     def ends(self) -> tuple[Endpoint, ...]:

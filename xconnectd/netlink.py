@@ -45,6 +45,7 @@ RTM_GETNSID: Final = 90
 
 GET: Final = 0x1
 DO: Final = 0x5
+DO_ECHO: Final = 0xD
 CREATE: Final = 0x605  # REQUEST | ACK | CREATE | EXCL
 REPLACE: Final = 0x505  # REQUEST | ACK | CREATE | REPLACE
 DUMP: Final = 0x301
@@ -222,7 +223,8 @@ class Event:
     """Something happened to an interface; what it is now must be read again.
 
     ``name`` is empty where the message carries none (tc, addresses). For a device that left
-    for another namespace ``nsid`` and ``new_ifindex`` say where to.
+    for another namespace ``nsid`` and ``new_ifindex`` say where to. ``message`` is the whole
+    of a link message.
     """
 
     ifindex: int
@@ -231,6 +233,7 @@ class Event:
     nsid: int | None = None
     new_ifindex: int | None = None
     altnames: tuple[str, ...] = ()
+    message: bytes = b""
 
 
 class OverrunError(Exception):
@@ -287,7 +290,7 @@ class Events:
 
 
 def _event(kind: int, message: bytes) -> Event:
-    ifindex = _INDEX.unpack_from(message, _INDEX_OFFSET)[0]
+    ifindex = ifindex_of(message)
     if kind not in (RTM_NEWLINK, RTM_DELLINK):
         return Event(ifindex)
     attributes = walk(message, 32)
@@ -299,7 +302,14 @@ def _event(kind: int, message: bytes) -> Event:
         nsid=integer(attributes.get(_IFLA_NEW_NETNSID)),
         new_ifindex=integer(attributes.get(_IFLA_NEW_IFINDEX)),
         altnames=tuple(text(value) for _, value in walk_all(properties)),
+        message=message,
     )
+
+
+def ifindex_of(message: bytes) -> int:
+    """Of a link, tc or address message."""
+    ifindex: int = _INDEX.unpack_from(message, _INDEX_OFFSET)[0]
+    return ifindex
 
 
 def text(value: bytes) -> str:

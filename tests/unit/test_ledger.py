@@ -182,12 +182,11 @@ def test_rubbish_elsewhere(filled: Ledger, name: str, rubbish: bytes) -> None:
 def test_a_crash_before_the_rename_leaves_the_old_record(
     filled: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(_self: Path, _target: Path) -> Path:
+    def killed(_source: str, _target: str) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", killed)
-        patch.setattr(Path, "replace", killed)
+        patch.setattr(module.os, "rename", killed)
         with pytest.raises(KeyboardInterrupt):
             filled.hold(Record(5, "eth9", RECORD.mac, {}))
         with pytest.raises(KeyboardInterrupt):
@@ -214,10 +213,10 @@ def test_a_crash_while_the_directory_is_made(ledger: Ledger) -> None:
 
 
 def test_a_disk_that_is_full_is_told(filled: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_self: Path, _text: str) -> int:
+    def full(_fd: int, _data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(module.os, "write", full)
     with pytest.raises(OSError, match="No space"):
         filled.hold(Record(7, "eth7", "02:00:00:00:00:07", {}))
     assert filled.records() == {5: RECORD, 6: OTHER}
