@@ -1,27 +1,30 @@
 """What must outlive the daemon and cannot be read from the kernel: how things were found.
 
-One small file per interface we hold, so that a change of one link writes one file; besides,
-the ids of our programs (lost pins must not make them foreign), the devices that left with one
+A journal of the interfaces we hold, so that a change of one link writes one line; besides, the
+ids of our programs (lost pins must not make them foreign), the devices that left with one
 of them, and why links failed. All of it is void after a reboot, which the boot id shows: the
 directory may survive one inside a container.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+from xconnectd.journal import Journal
 from xconnectd.leftovers import own_inode
 from xconnectd.model import Change, Departed, Record
 
 _SO_NETNS_COOKIE: Final = 71
 _DEFAULT: Final = Path("/run/xconnectd")
+_ROOM: Final = 1000
+"""Lines that the journal of records may have beyond four times what it needs."""
 
 
 def namespace_cookie() -> str:
@@ -68,10 +71,10 @@ class Ledger:
 
     def __init__(self, directory: Path | None = None, cookie: str | None = None) -> None:
         self.path = (directory or state_directory()) / (cookie or namespace_cookie())
-        self._ends = self.path / "ends"
+        self._ends = Journal(self.path / "ends")
         self._boot = self.path / "boot"
         self._current = self._is_of_this_boot()
-        self._records = {record.ifindex: record for record in self._read_records()}
+        self._records = self._read_records()
         self._departed = tuple(self._read_departed())
         self._failures = self._read_failures()
 
@@ -82,12 +85,20 @@ class Ledger:
         return self._records
 
     def hold(self, record: Record) -> None:
-        self._write(f"ends/{record.ifindex}", _as_json(record))
+        self._note({"hold": _as_json(record)})
         self._records[record.ifindex] = record
 
     def forget(self, ifindex: int) -> None:
-        (self._ends / str(ifindex)).unlink(missing_ok=True)
-        self._records.pop(ifindex, None)
+        if ifindex in self._records:
+            self._note({"forget": ifindex})
+            del self._records[ifindex]
+
+    def _note(self, entry: Any) -> None:
+        if not self._current:
+            self._begin()
+        if self._ends.length > _ROOM + 4 * len(self._records):
+            self._ends.rewrite({"hold": _as_json(record)} for record in self._records.values())
+        self._ends.append(entry)
 
     # ---- programs, departed devices, failures
 
@@ -96,7 +107,7 @@ class Ledger:
 
     def know_programs(self, ids: frozenset[int]) -> None:
         if not ids <= self.programs():
-            self._write("programs", sorted(self.programs() | ids))
+            self._write(self.path / "programs", sorted(self.programs() | ids))
 
     def departed(self) -> tuple[Departed, ...]:
         return self._departed
@@ -104,7 +115,7 @@ class Ledger:
     def set_departed(self, departed: tuple[Departed, ...]) -> None:
         if departed != self._departed:
             stored = [{**_fields(each), "record": _as_json(each.record)} for each in departed]
-            self._write("departed", stored)
+            self._write(self.path / "departed", stored)
             self._departed = departed
 
     def config(self) -> Path | None:
@@ -113,24 +124,23 @@ class Ledger:
         return Path(path) if path else None
 
     def set_config(self, path: Path) -> None:
-        self._write("config", str(path.absolute()))
+        self._write(self.path / "config", str(path.absolute()))
 
     def failures(self) -> Mapping[str, Failure]:
         return self._failures
 
     def set_failures(self, failures: Mapping[str, Failure]) -> None:
         if failures != self._failures:
-            self._write("failures", {link: _fields(each) for link, each in failures.items()})
+            self._write(
+                self.path / "failures", {link: _fields(each) for link, each in failures.items()}
+            )
             self._failures = dict(failures)
 
     def remove(self) -> None:
         """Leaves nothing behind; for a daemon that let go of every end."""
-        for file in (*self._ends.glob("*"), *self.path.glob("*")):
-            if not file.is_dir():
-                file.unlink(missing_ok=True)
-        for directory in (self._ends, self.path):
-            if directory.is_dir():
-                directory.rmdir()
+        self._ends.close()
+        if self.path.is_dir():
+            shutil.rmtree(self.path)
 
     # ---- files
 
@@ -147,11 +157,15 @@ class Ledger:
         except (FileNotFoundError, ValueError):  # ValueError: a torn file of an unclean end
             return None
 
-    def _read_records(self) -> Iterator[Record]:
-        for path in self._ends.glob("*[0-9]"):
-            record = _record(self._read(path))
-            if record is not None:
-                yield record
+    def _read_records(self) -> dict[int, Record]:
+        records: dict[int, Record] = {}
+        for entry in self._ends.lines() if self._current else ():
+            match entry:
+                case {"hold": data} if record := _record(data):
+                    records[record.ifindex] = record
+                case {"forget": int(ifindex)}:
+                    records.pop(ifindex, None)
+        return records
 
     def _read_departed(self) -> Iterator[Departed]:
         for data in self._read(self.path / "departed") or ():
@@ -163,27 +177,18 @@ class Ledger:
         stored = self._read(self.path / "failures") or {}
         return {link: Failure(**data) for link, data in stored.items()}
 
-    def _write(self, name: str, data: Any) -> None:
-        """Whole or not at all: a reader or a crash never meets half a file.
-
-        Two thousand ends are written at a start, hence no Path and no file object.
-        """
+    def _write(self, path: Path, data: Any) -> None:
+        """Whole or not at all: a reader or a crash never meets half a file."""
         if not self._current:
             self._begin()
-        path = f"{self.path}/{name}"
-        fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        try:
-            text = json.dumps(data).encode()
-            if os.write(fd, text) < len(text):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-        finally:
-            os.close(fd)
-        os.rename(f"{path}.new", path)  # noqa: PTH104 (see above)
+        scratch = path.with_name(path.name + ".new")
+        scratch.write_text(json.dumps(data))
+        scratch.rename(path)
 
     def _begin(self) -> None:
         """Makes the directory, without anything that an earlier boot left in it."""
         self.remove()
-        self._ends.mkdir(mode=0o700, parents=True)
+        self.path.mkdir(parents=True)
         (self.path / "namespace").write_text(str(own_inode()))
         self._boot.write_text(json.dumps(_boot_id()))
         self._current = True

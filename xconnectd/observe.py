@@ -65,8 +65,8 @@ class Scope:
     names: frozenset[str] = frozenset()
     ifindexes: frozenset[int] = frozenset()
 
-    def __bool__(self) -> bool:
-        return bool(self.names or self.ifindexes)
+    def __len__(self) -> int:
+        return len(self.names) + len(self.ifindexes)
 
     def __or__(self, other: Scope) -> Scope:
         return Scope(self.names | other.names, self.ifindexes | other.ifindexes)

@@ -23,6 +23,9 @@ from xconnectd.plan import Action
 from xconnectd.status import LinkStatus
 from xconnectd.verdict import Verdict
 
+_MANY = 200
+"""Names and ifindexes from which on one dump of everything is the quicker look."""
+
 _ROUNDS = 4
 """A plan, its undoing where the kernel refused a part, and room for what changed meanwhile."""
 
@@ -133,7 +136,7 @@ class Reconciler:
 
         ``refused`` are links that failed in this very pass and are to be undone.
         """
-        if scope is None:
+        if scope is None or len(scope) > _MANY:
             observed, links = self._observer.everything(self.wiring)
         else:
             observed, links = self._observer.narrow(self._index, scope)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from xconnectd import journal as journal_module
 from xconnectd import ledger as module
 from xconnectd.ledger import Failure, Ledger
 from xconnectd.model import Change, Departed, Record, Setting
@@ -78,13 +79,14 @@ def test_programs_are_only_ever_added(filled: Ledger) -> None:
     assert reopened(filled).programs() == {101, 102, 103}
 
 
-def test_one_change_writes_one_file(filled: Ledger) -> None:
-    before = {path: path.stat().st_mtime_ns for path in files(filled.path)}
-    inodes = {path: path.stat().st_ino for path in files(filled.path)}
+def test_one_change_writes_one_line(filled: Ledger) -> None:
+    before = {path: path.read_bytes() for path in files(filled.path)}
     filled.hold(Record(5, "eth9", RECORD.mac, {}))
-    changed = {path for path in files(filled.path) if path.stat().st_ino != inodes.get(path)}
-    assert {path.name for path in changed} == {"5"}
-    assert before.keys() == set(files(filled.path))
+    changed = {path.name for path in files(filled.path) if path.read_bytes() != before[path]}
+    assert changed == {"ends"}
+    journal = filled.path / "ends"
+    assert journal.read_bytes().startswith(before[journal])
+    assert len(journal.read_text().split("\n")) == len(before[journal].decode().split("\n")) + 1
 
 
 def test_what_is_known_already_is_not_written_again(
@@ -148,8 +150,8 @@ def test_a_torn_file_costs_only_itself(filled: Ledger) -> None:
         for cut in range(len(text)):
             path.write_text(text[:cut])
             again = reopened(filled)
-            if path.parent.name == "ends":
-                assert again.records().keys() == {5, 6} - {int(path.name)}
+            if path.name == "ends":
+                assert again.records() in ({}, {5: RECORD}, {5: RECORD, 6: OTHER})
             elif path.name != "boot":
                 assert again.records() == {5: RECORD, 6: OTHER}
         path.write_text(text)
@@ -161,7 +163,12 @@ def test_a_torn_file_costs_only_itself(filled: Ledger) -> None:
     ids=repr,
 )
 def test_rubbish_in_place_of_a_record(filled: Ledger, rubbish: bytes) -> None:
-    (filled.path / "ends" / "5").write_bytes(rubbish)
+    journal = filled.path / "ends"
+    good, other = (line for line in journal.read_bytes().split(b"\n") if line)
+    for line in (rubbish, b'{"hold": %b}' % rubbish, b'{"forget": %b}' % rubbish):
+        journal.write_bytes(b"\n".join((b"", line, other)))
+        assert reopened(filled).records() == {6: OTHER}
+    journal.write_bytes(b"\n".join((good[:-9], b"", other)))
     assert reopened(filled).records() == {6: OTHER}
 
 
@@ -179,14 +186,14 @@ def test_rubbish_elsewhere(filled: Ledger, name: str, rubbish: bytes) -> None:
 # --------------------------------------------------------------------------- crashes
 
 
-def test_a_crash_before_the_rename_leaves_the_old_record(
+def test_a_crash_before_the_line_is_written_leaves_the_old_record(
     filled: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(_source: str, _target: str) -> None:
+    def killed(_fd: int, _data: bytes) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.os, "rename", killed)
+        patch.setattr(journal_module.os, "write", killed)
         with pytest.raises(KeyboardInterrupt):
             filled.hold(Record(5, "eth9", RECORD.mac, {}))
         with pytest.raises(KeyboardInterrupt):
@@ -196,7 +203,7 @@ def test_a_crash_before_the_rename_leaves_the_old_record(
 
 
 def test_what_a_crash_left_is_in_nobodys_way(filled: Ledger) -> None:
-    (filled.path / "ends" / "7.new").write_text("{")
+    (filled.path / "ends.new").write_text("{")
     again = reopened(filled)
     again.hold(Record(7, "eth7", "02:00:00:00:00:07", {}))
     assert reopened(again).records().keys() == {5, 6, 7}
@@ -206,7 +213,8 @@ def test_what_a_crash_left_is_in_nobodys_way(filled: Ledger) -> None:
 
 def test_a_crash_while_the_directory_is_made(ledger: Ledger) -> None:
     """Records without a boot id are void; the next write must not be."""
-    (ledger.path / "ends").mkdir(parents=True)
+    ledger.path.mkdir(parents=True)
+    (ledger.path / "ends").write_text('\n{"hold": {}}')
     again = reopened(ledger)
     again.hold(RECORD)
     assert reopened(again).records() == {5: RECORD}
@@ -216,7 +224,7 @@ def test_a_disk_that_is_full_is_told(filled: Ledger, monkeypatch: pytest.MonkeyP
     def full(_fd: int, _data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.os, "write", full)
+    monkeypatch.setattr(journal_module.os, "write", full)
     with pytest.raises(OSError, match="No space"):
         filled.hold(Record(7, "eth7", "02:00:00:00:00:07", {}))
     assert filled.records() == {5: RECORD, 6: OTHER}
@@ -226,9 +234,29 @@ def test_a_disk_that_is_full_is_told(filled: Ledger, monkeypatch: pytest.MonkeyP
 
 
 def test_the_format_is_plain_json(filled: Ledger) -> None:
-    data = json.loads((filled.path / "ends" / "5").read_text())
+    first = (filled.path / "ends").read_text().split("\n")[1]
+    data = json.loads(first)["hold"]
     assert (data["ifindex"], data["name"], data["mac"]) == (5, "eth0", RECORD.mac)
     assert data["changes"] == {"mtu": {"found": 1500, "ours": 65535}}
+
+
+def test_the_journal_does_not_grow_for_ever(filled: Ledger) -> None:
+    for number in range(3000):
+        filled.hold(Record(5, f"eth{number}", RECORD.mac, {}))
+    assert len((filled.path / "ends").read_text().split("\n")) < 1100
+    assert reopened(filled).records() == {5: Record(5, "eth2999", RECORD.mac, {}), 6: OTHER}
+
+
+def test_a_line_cut_short_by_a_full_disk_spoils_no_other(
+    filled: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = journal_module.os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_module.os, "write", lambda fd, data: write(fd, data[:20]))
+        with pytest.raises(OSError, match="No space"):
+            filled.hold(Record(7, "eth7", "02:00:00:00:00:07", {}))
+    filled.forget(5)
+    assert reopened(filled).records() == {6: OTHER}
 
 
 def test_the_cookie_is_the_same_each_time() -> None:
