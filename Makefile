@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages setup demo format check test clean
+.PHONY: help packages setup demo format check test build install uninstall clean
 
 # A login shell of Debian has no sbin in its PATH; ip, tc, ethtool and bpftool live there.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -19,7 +19,7 @@ PACKAGES := python3 python3-venv python3-bpfcc \
 
 # What `sudo make` leaves behind belongs to the person who called sudo, also when a step fails.
 OWN := trap 'if [[ -n "$${SUDO_UID:-}" ]]; then \
-	find .venv .cache xconnectd tests -user root -print0 2>/dev/null | \
+	find .venv .cache build xconnectd tests -user root -print0 2>/dev/null | \
 	xargs -0r chown -h "$$SUDO_UID:$${SUDO_GID:-}" || true; fi' EXIT
 
 help: ## what there is
@@ -66,12 +66,78 @@ check: setup ## format, lint, types and unit tests; no root needed
 	$(BIN)/ruff check --quiet .; \
 	$(BIN)/mypy --no-error-summary; \
 	shellcheck .ci/run tests/demo; \
+	shellcheck --shell=bash docs/xconnectd.bash; \
 	! command -v clang-format >/dev/null || clang-format --dry-run --Werror bpf/*.c; \
 	$(BIN)/pytest -q tests/unit
 
 test: check ## everything, on the real kernel (root)
 	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make test'; exit 1; }
 	@$(OWN); $(BIN)/pytest -q tests/netns
+
+# ------------------------------------------------------------------------------ installation
+
+PREFIX ?= /usr
+DESTDIR ?=
+LIBRARY := $(PREFIX)/lib/xconnectd
+MAN := $(PREFIX)/share/man/man8/xconnectd.8.gz
+COMPLETION := $(PREFIX)/share/bash-completion/completions/xconnectd
+UNIT := $(PREFIX)/lib/systemd/system/xconnectd.service
+SYSUSERS := $(PREFIX)/lib/sysusers.d/xconnectd.conf
+DOC := $(PREFIX)/share/doc/xconnectd
+
+# A directory of modules and no virtual environment: it holds no path of its own, so DESTDIR works.
+# Debian's pyroute2, structlog and watchdog are too old for us; only bcc is the distribution's.
+# The BPF programs are compiled here, once, if bcc is there; else the daemon does it at its start.
+build/lib/.stamp: pyproject.toml README.md LICENSE $(shell find xconnectd bpf -name '*.py' -o -name '*.[ch]')
+	@$(OWN); \
+	rm -rf build/lib; \
+	$(PYTHON) -m venv build/pip; \
+	build/pip/bin/pip install --quiet --disable-pip-version-check --no-compile --target build/lib .; \
+	rm -rf build/lib/bin; \
+	PYTHONPATH=build/lib $(PYTHON) -P -B -m xconnectd.compiler \
+	  build/lib/xconnectd/bpf build/lib/xconnectd/bpf/xconnect.json || \
+	  rm -f build/lib/xconnectd/bpf/xconnect.json; \
+	touch $@
+
+build install: PACKAGES := python3 python3-venv python3-bpfcc
+build: packages ## the program with all it needs, in build/lib; no root needed
+	@$(MAKE) --no-print-directory build/lib/.stamp
+
+# Neither makes, changes nor removes /etc/xconnect.yaml. A `links: {}` put there by an upgrade, just
+# when the file is away for a moment, would disconnect everything.
+install: build ## into DESTDIR and PREFIX (/usr); starts nothing (root)
+	@install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(DOC)/examples'; \
+	rm -rf '$(DESTDIR)$(LIBRARY).new' '$(DESTDIR)$(LIBRARY).old'; \
+	install -d '$(DESTDIR)$(LIBRARY).new'; \
+	cp -R --preserve=mode,timestamps build/lib/. '$(DESTDIR)$(LIBRARY).new'; \
+	chmod -R u=rwX,go=rX '$(DESTDIR)$(LIBRARY).new'; \
+	$(PYTHON) -m compileall -q -s '$(DESTDIR)$(LIBRARY).new' -p '$(LIBRARY)' '$(DESTDIR)$(LIBRARY).new'; \
+	[[ ! -e '$(DESTDIR)$(LIBRARY)' ]] || mv '$(DESTDIR)$(LIBRARY)' '$(DESTDIR)$(LIBRARY).old'; \
+	mv '$(DESTDIR)$(LIBRARY).new' '$(DESTDIR)$(LIBRARY)'; \
+	rm -rf '$(DESTDIR)$(LIBRARY).old'; \
+	printf '%s\n' '#!$(PYTHON) -I' '# The distribution'\''s Python: python3-bpfcc works with no other.' \
+	  'import sys' '' 'sys.path.insert(0, "$(LIBRARY)")' '' \
+	  'from xconnectd.cli import main' '' 'sys.exit(main())' \
+	  | install -m 755 /dev/stdin '$(DESTDIR)$(PREFIX)/bin/xconnectd'; \
+	sed 's|/usr/bin/xconnectd|$(PREFIX)/bin/xconnectd|' systemd/xconnectd.service \
+	  | install -D -m 644 /dev/stdin '$(DESTDIR)$(UNIT)'; \
+	gzip -9n <docs/xconnectd.8 | install -D -m 644 /dev/stdin '$(DESTDIR)$(MAN)'; \
+	install -D -m 644 systemd/xconnectd.sysusers '$(DESTDIR)$(SYSUSERS)'; \
+	install -D -m 644 docs/xconnectd.bash '$(DESTDIR)$(COMPLETION)'; \
+	install -m 644 README.md CHANGELOG.md '$(DESTDIR)$(DOC)'; \
+	install -m 644 LICENSE '$(DESTDIR)$(DOC)/copyright'; \
+	install -m 644 config/xconnect.yaml systemd/10-xconnectd.* '$(DESTDIR)$(DOC)/examples'; \
+	[[ -z '$(DESTDIR)' ]] || exit 0; \
+	systemd-sysusers '$(SYSUSERS)'; \
+	[[ ! -d /run/systemd/system ]] || systemctl daemon-reload; \
+	echo 'next: write /etc/xconnect.yaml (see $(DOC)/examples), systemctl enable --now xconnectd'
+
+uninstall: ## stops the service and removes what install put there (root)
+	@[[ -n '$(DESTDIR)' || ! -d /run/systemd/system ]] || \
+	  systemctl disable --quiet --now xconnectd.service 2>/dev/null || true; \
+	rm -rf '$(DESTDIR)$(LIBRARY)' '$(DESTDIR)$(DOC)'; \
+	rm -f $(foreach file,$(PREFIX)/bin/xconnectd $(UNIT) $(MAN) $(COMPLETION) $(SYSUSERS),'$(DESTDIR)$(file)'); \
+	[[ -n '$(DESTDIR)' || ! -d /run/systemd/system ]] || systemctl daemon-reload
 
 clean: ## remove what setup and the tests made
 	@rm -rf .venv .cache .hypothesis build dist

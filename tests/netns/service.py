@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from .lab import NETNS, REPO, poll
+from .lab import NETNS, REPO, cookie, poll
 
 if TYPE_CHECKING:
     from .lab import Lab
@@ -177,6 +178,19 @@ class Daemon:
         assert done.returncode == 0, done.stderr
         found: dict[str, Any] = json.loads(done.stdout)
         return found
+
+    def socket_path(self, name: str = "status") -> Path:
+        """One of the daemon's control sockets; no path of theirs may be longer than 107 bytes."""
+        return self.state / str(cookie(self.namespace)) / f"{name}.sock"
+
+    def ask(self, do: str, name: str = "status", timeout: float = 10, **details: object) -> Any:
+        """Ask the daemon itself, without the start of a process."""
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.settimeout(timeout)
+            asking.connect(str(self.socket_path(name)))
+            asking.sendall(json.dumps({"do": do, **details}).encode() + b"\n")
+            with asking.makefile("rb") as answer:
+                return json.loads(answer.readline())
 
     def link(self, a: str, b: str) -> dict[str, Any]:
         """What status says of the link between two ends."""

@@ -717,7 +717,7 @@ def _reused_number_is_refused(lab: Lab, running: Daemon, a: Station, departed: S
     frames = [ether(0x88B6, noise(81))]
     with a.port() as here, departed.port() as there, c.port() as third:
         assert exchange(there, here, frames, 0.3).missing == frames
-        assert third.drain() == []
+        assert frames[0] not in third.drain()  # the host's own IPv6 is free to talk there
     departed.ip("link", "delete", "eth0")
     running.wait_link("connected", "va", "vc", 20)
     assert wired(a, c)
