@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import select
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -68,11 +69,14 @@ def _run(options: argparse.Namespace) -> int:
     logger = log.setup(options.log_format, options.log_level, tap=tap)
     if options.strict:
         _demand_good(options.config)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the daemon takes over
     try:
         engine = Engine.take(logger)
     except (BusyError, DataplaneError, PrivilegeError, OSError) as error:
         print(f"xconnectd: cannot start: {error}", file=sys.stderr)
         return Exit.NOT_STARTED
+    except KeyboardInterrupt:
+        return Exit.DONE
     with engine:
         daemon = Daemon(options.config, engine, logger, tap, on_exit=OnExit(options.on_exit))
         daemon.run()

@@ -144,6 +144,7 @@ class Daemon:
         self._signals: list[int] = []
         self._stopping = False
         self._selector = selectors.DefaultSelector()
+        self._catch_signals()
         engine.ledger.set_config(path)
         self._server = control.Server(
             engine.ledger.path, self._selector, self._answer, self._client_gone
@@ -155,7 +156,6 @@ class Daemon:
     def run(self) -> None:
         """From the first pass until it is told to stop."""
         started = time.monotonic()
-        self._catch_signals()
         self._watch.start()
         self._first_pass()
         gc.freeze()  # a collection need not walk through all modules again and again

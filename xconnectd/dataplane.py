@@ -111,7 +111,7 @@ class Dataplane:
             return cls._find(place)
         try:
             return cls._build(place)
-        except XconnectError:
+        except BaseException:  # also a signal while the compiler works
             if not place.generations():  # a start that fails leaves nothing behind
                 place.remove_all()
             raise
@@ -283,10 +283,11 @@ class Dataplane:
             self._older.clear()
             self._pins.remove(self._pins.other_maps(_FORM))
 
-    def remove(self) -> None:
-        """Unpins everything of ours, and removes the directory."""
+    @staticmethod
+    def discard(pins: Path) -> None:
+        """Removes what is pinned there, whole or not. Nothing there is no error."""
         with _stage("pins", "removing the pins"):
-            self._pins.remove_all()
+            Pins(pins).remove_all()
 
     def close(self) -> None:
         """Gives the descriptors back; what is pinned or attached stays."""

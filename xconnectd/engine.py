@@ -106,8 +106,7 @@ class Engine:
 
     def remove(self) -> None:
         """Takes the pins and the records away, after every end was let go."""
-        if self._dataplane:
-            self._dataplane.remove()
+        Dataplane.discard(_pins())
         self.ledger.remove()
 
     def close(self) -> None:

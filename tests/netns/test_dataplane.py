@@ -246,10 +246,11 @@ def test_a_lost_pin_is_made_anew_and_what_ran_stays_known(
         assert new.programs.xdp not in plane.programs.ours
 
 
-def test_remove_leaves_nothing(plane: Dataplane, pins: Path) -> None:
-    plane.remove()
-    assert not pins.exists()
-    plane.remove()
+def test_discard_leaves_nothing(plane: Dataplane, pins: Path) -> None:
+    assert plane.adopted is False
+    for _ in range(2):
+        Dataplane.discard(pins)
+        assert not pins.exists()
 
 
 def test_a_path_outside_of_bpffs_says_what_to_do(tmp_path: Path) -> None:
