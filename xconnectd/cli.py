@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -232,6 +231,8 @@ def _bcc() -> str | None:
 
 
 def _distribution(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(name)
     except PackageNotFoundError:

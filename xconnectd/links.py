@@ -1,27 +1,24 @@
 """Network interfaces: look at them, attach and detach programs, change and put back settings.
 
-With ``netlink`` the only importer of pyroute2. It knows single interfaces of the caller's
-namespace, never links, plans or files; refusals of the kernel become ``LinkError`` here.
+Its requests are encoded and carried by ``netlink``; ``drivers`` knows what only a driver tells. It
+knows single interfaces of the caller's namespace, never links, plans or files; refusals of the
+kernel become ``LinkError`` here.
 """
 
 from __future__ import annotations
 
-import array
 import errno
-import fcntl
 import ipaddress
 import socket
 import struct
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from xconnectd import netlink
 from xconnectd.errors import LinkError
-from xconnectd.lean import without_init
 from xconnectd.model import (
     FILTER_HANDLE,
     FILTER_PRIORITY,
@@ -34,12 +31,6 @@ from xconnectd.model import (
     XdpFeature,
 )
 from xconnectd.netlink import NetlinkError, Route, ifindex_of, integer, text, walk, walk_all
-
-with without_init("pyroute2"):
-    from pyroute2.ethtool.ioctl import EthtoolError, IoctlEthtool, NotSupportedError
-    from pyroute2.netlink import NLM_F_REQUEST, genlmsg
-    from pyroute2.netlink.exceptions import NetlinkError as GenericNetlinkError
-    from pyroute2.netlink.generic import GenericNetlinkSocket
 
 _IFF_UP: Final = 0x1
 _IFF_PROMISC: Final = 0x100
@@ -74,10 +65,8 @@ PROGRAM_NAME: Final = "xconnectd"
 _FEW: Final = 16
 """Up to so many interfaces are asked about singly, more in one dump of everything."""
 
-_FEATURE_KINDS: Final = ("", "tun")
-_SIOCETHTOOL: Final = 0x8946
-_ETHTOOL_GDRVINFO: Final = 3
-
+_KINDS_TO_ASK: Final = ("", "tun")
+"""NICs and taps: what their drivers can do decides the mode."""
 
 _ALL_LINKS: Final = netlink.link_request(
     netlink.RTM_GETLINK, netlink.DUMP, (("IFLA_EXT_MASK", _SKIP_STATS),)
@@ -91,10 +80,6 @@ def _border(interface: str, action: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise LinkError(interface, action, error.errno or 0, error.strerror or "") from error
-    except NotSupportedError as error:
-        raise LinkError(interface, action, errno.EOPNOTSUPP, str(error)) from error
-    except EthtoolError as error:
-        raise LinkError(interface, action, errno.EINVAL, str(error)) from error
 
 
 class Links:
@@ -136,17 +121,14 @@ class Links:
         return done
 
     def _complete(self, interface: Interface) -> Interface:
-        is_nic = not interface.kind
-        return replace(
+        told = replace(
             interface,
             far=self._far(interface.far),
             qdisc="clsact",
             ingress=self._filters(interface.ifindex, "ingress"),
             egress=self._filters(interface.ifindex, "egress"),
-            features=self._features(interface),
-            xdp_features=self.xdp_features(interface.ifindex) if is_nic else None,
-            driver=self._driver(interface.name) if is_nic else "",
         )
+        return _with_driver(told) if interface.kind in _KINDS_TO_ASK else told
 
     def _read(self, request: bytes, ifindex: int | None) -> Interface | None:
         try:
@@ -234,40 +216,11 @@ class Links:
         found = (_filter(message) for message in self._route.ask(request, ifindex))
         return tuple(each for each in found if each.handle)
 
-    def _features(self, interface: Interface) -> frozenset[str]:
-        if interface.kind not in _FEATURE_KINDS:
-            return frozenset()
-        try:
-            features = IoctlEthtool(interface.name).get_features()
-        except (EthtoolError, OSError):  # gone meanwhile, or a device without ethtool
-            return frozenset()
-        return frozenset(
-            name
-            for name in features.keys()  # noqa: SIM118 (no mapping)
-            if features.is_active(name) and features.is_available(name)
-        )
-
-    def _driver(self, name: str) -> str:
-        """The driver's name as ``ethtool -i`` prints it; empty where there is none."""
-        info = array.array("B", struct.pack("=I192x", _ETHTOOL_GDRVINFO))
-        request = struct.pack("@16sP16x", name.encode(), info.buffer_info()[0])
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-            try:
-                fcntl.ioctl(control, _SIOCETHTOOL, request)
-            except OSError:
-                return ""
-        return text(info.tobytes()[4:36].split(b"\0")[0])
-
     def xdp_features(self, ifindex: int) -> XdpFeature | None:
         """What the driver says it can do; None before kernel 6.3, which has no netdev family."""
-        return self._netdev.features(ifindex) if self._netdev else None
+        from xconnectd import drivers
 
-    @cached_property
-    def _netdev(self) -> _Netdev | None:
-        try:
-            return _Netdev()
-        except (GenericNetlinkError, OSError):
-            return None
+        return drivers.xdp_features(ifindex)
 
     # ---------------------------------------------------------------- what the host uses
 
@@ -372,7 +325,7 @@ class Links:
             case Setting.CLSACT:
                 self._clsact(interface, value)
             case _:
-                self._feature(interface, setting.partition(":")[2], bool(value))
+                self._feature(interface, setting.partition(":")[2], on=bool(value))
 
     def _set(self, interface: Interface, action: str, attributes: tuple[Any, ...]) -> None:
         request = netlink.link_request(netlink.RTM_SETLINK, netlink.DO, attributes)
@@ -397,12 +350,11 @@ class Links:
         with _border(interface.name, "add clsact" if present else "delete clsact"):
             self._route.ask(request, interface.ifindex)
 
-    def _feature(self, interface: Interface, name: str, value: bool) -> None:
-        with _border(interface.name, f"set {name} {'on' if value else 'off'}"):
-            ethtool = IoctlEthtool(interface.name)
-            features = ethtool.get_features()
-            features.set_value(name, value)
-            ethtool.set_features(features)
+    def _feature(self, interface: Interface, name: str, *, on: bool) -> None:
+        from xconnectd import drivers
+
+        with _border(interface.name, f"set {name} {'on' if on else 'off'}"):
+            drivers.change_feature(interface.name, name, on=on)
 
     def add_filter(self, interface: Interface, direction: str, fd: int, *, replacing: bool) -> None:
         """Adds our program to clsact; over one that stands in our place only if ``replacing``."""
@@ -470,6 +422,18 @@ def _interface(message: bytes) -> Interface:
     )
 
 
+def _with_driver(interface: Interface) -> Interface:
+    from xconnectd import drivers
+
+    is_nic = not interface.kind
+    return replace(
+        interface,
+        features=drivers.features(interface.name),
+        xdp_features=drivers.xdp_features(interface.ifindex) if is_nic else None,
+        driver=drivers.driver(interface.name) if is_nic else "",
+    )
+
+
 def _has_our_egress(interface: Interface) -> bool:
     return any(filter_.name == PROGRAM_NAME for filter_ in interface.egress)
 
@@ -531,38 +495,3 @@ def _route_in_words(message: bytes) -> str:
     if destination is None:
         return "the default route leads over it" if not message[17] else "a route leads over it"
     return f"the route to {ipaddress.ip_address(destination)}/{message[17]} leads over it"
-
-
-# --------------------------------------------------------------------------- netdev family
-
-
-class _DevMessage(genlmsg):  # type: ignore[misc]
-    prefix = "NETDEV_A_DEV_"
-    nla_map = (
-        ("NETDEV_A_DEV_PAD_0", "none"),
-        ("NETDEV_A_DEV_IFINDEX", "uint32"),
-        ("NETDEV_A_DEV_PAD", "none"),
-        ("NETDEV_A_DEV_XDP_FEATURES", "uint64"),
-        ("NETDEV_A_DEV_XDP_ZC_MAX_SEGS", "uint32"),
-    )
-
-
-class _Netdev:
-    """The generic netlink family ``netdev`` (kernel 6.3)."""
-
-    def __init__(self) -> None:
-        self._socket = GenericNetlinkSocket()
-        self._socket.bind("netdev", _DevMessage)
-
-    def features(self, ifindex: int) -> XdpFeature | None:
-        message = _DevMessage()
-        message["cmd"] = 1  # NETDEV_CMD_DEV_GET
-        message["version"] = 1
-        message["attrs"] = [("NETDEV_A_DEV_IFINDEX", ifindex)]
-        try:
-            answer = self._socket.nlm_request(
-                message, msg_type=self._socket.prid, msg_flags=NLM_F_REQUEST
-            )
-        except GenericNetlinkError:
-            return None
-        return XdpFeature(next(iter(answer)).get_attr("NETDEV_A_DEV_XDP_FEATURES"))

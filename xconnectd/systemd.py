@@ -61,8 +61,13 @@ def is_restarting() -> bool:
 
 
 def _unit() -> str:
-    """The service this process is the main one of; empty outside of systemd."""
+    """The service this process is the main one of; empty outside of systemd.
+
+    A process started by hand somewhere below a service inherits what systemd tells it.
+    """
     if "INVOCATION_ID" not in os.environ:
+        return ""
+    if os.environ.get("SYSTEMD_EXEC_PID", str(os.getpid())) != str(os.getpid()):
         return ""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         name = line.rpartition("/")[2]

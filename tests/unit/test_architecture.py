@@ -23,7 +23,7 @@ MODULES = {path.stem: ast.parse(path.read_text(), path) for path in PACKAGE.rglo
 # Foreign code has one door each: what it raises and returns is translated there and nowhere else.
 SOLE_IMPORTERS = {
     "bcc": {"compiler"},
-    "pyroute2": {"links", "netlink"},
+    "pyroute2": {"drivers", "netlink"},
     "watchdog": {"watch"},
     "yaml": {"config"},
 }
