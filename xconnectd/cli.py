@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 DEFAULT_FILE: Final = Path("/etc/xconnect.yaml")
 _POLL: Final = 0.1
+_SAMPLE: Final = 0.1
+"""Seconds over which a rate is taken."""
 
 
 class Exit(IntEnum):
@@ -121,14 +123,19 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from xconnectd import status
+
+    before, since = _report(options.config), time.monotonic()
     while True:
-        report = _report(options.config)
+        time.sleep(1.0 if options.watch else _SAMPLE)
+        found, now = _report(options.config), time.monotonic()
+        report = status.with_rates(before, found, now - since)
+        before, since = found, now
         if options.watch and not options.json:
             print("\033[H\033[2J", end="")
         print(json.dumps(report) if options.json else _as_table(report), flush=True)
         if not options.watch:
             break
-        time.sleep(1.0)
     healthy = all(each["state"] == "connected" for each in report["links"] if each["enabled"])
     return Exit.FAILED if options.check and not (healthy and _usable(report)) else Exit.DONE
 
@@ -391,10 +398,16 @@ def _link_lines(link: dict[str, Any]) -> list[str]:
         dropped = end["dropped"]
         lines.append(
             f"    {end['name']} → {other['name']}: {_counted(end['frames'], 'frame')},"
-            f" {end['bytes']} bytes; dropped: {dropped['unwired']} without a wire,"
+            f" {end['bytes']} bytes, {_rate(end)}; dropped: {dropped['unwired']} without a wire,"
             f" {dropped['host']} from this host"
         )
     return lines + [f"    warning: {warning}" for warning in link["warnings"]]
+
+
+def _rate(end: dict[str, Any]) -> str:
+    if end["frames_per_s"] is None:
+        return "no rate yet"
+    return f"{end['frames_per_s']:.0f} frames/s, {end['bits_per_s'] / 1e6:.3g} Mbit/s"
 
 
 def _counted(number: int, noun: str) -> str:

@@ -185,6 +185,25 @@ def document(
     }
 
 
+def with_rates(before: dict[str, Any], now: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """A later document, with what came in by every end since an earlier one, per second."""
+    known = {link["link"]: link for link in before["links"]}
+    links = [
+        {**link, **{end: _with_rate(known[link["link"]][end], link[end], seconds) for end in "ab"}}
+        if link["link"] in known
+        else link
+        for link in now["links"]
+    ]
+    return now | {"links": links}
+
+
+def _with_rate(before: dict[str, Any], now: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Counters begin anew with an end; a rate below nothing would be no rate."""
+    frames = max(0, now["frames"] - before["frames"]) / seconds
+    bits = max(0, now["bytes"] - before["bytes"]) * 8 / seconds
+    return now | {"frames_per_s": round(frames, 1), "bits_per_s": round(bits)}
+
+
 def as_json(status: LinkStatus, counters: Mapping[int, Counters]) -> dict[str, Any]:
     """The stable keys of ``status --json``; more may come, none goes."""
     retry = None if status.retry is None else round(max(0.0, status.retry - time.time()), 1)
@@ -216,5 +235,7 @@ def _end_as_json(end: End, counters: Mapping[int, Counters]) -> dict[str, Any]:
         "far_mtu": end.far_mtu,
         "frames": counted.frames,
         "bytes": counted.bytes,
+        "frames_per_s": None,
+        "bits_per_s": None,
         "dropped": {"unwired": counted.unwired, "host": counted.silenced},
     }

@@ -199,3 +199,20 @@ def test_the_summary_counts_and_gives_a_lone_reason() -> None:
     words = status.summary([assess(), assess(), waiting])
     assert words == "3 links: 2 connected, 1 waiting (b does not exist)"
     assert status.summary([waiting, waiting]) == "2 links: 2 waiting"
+
+
+# --------------------------------------------------------------------------- rates
+
+
+def test_rates_are_what_came_since() -> None:
+    def document(frames: int) -> dict[str, Any]:
+        end = {"frames": frames, "bytes": 100 * frames}
+        return {"links": [{"link": "a:b", "a": end, "b": {"frames": 0, "bytes": 0}}]}
+
+    (link,) = status.with_rates(document(10), document(30), 2.0)["links"]
+    assert (link["a"]["frames_per_s"], link["a"]["bits_per_s"]) == (10.0, 8000)
+    assert link["b"]["frames_per_s"] == 0.0
+    (link,) = status.with_rates(document(30), document(10), 2.0)["links"]
+    assert link["a"]["frames_per_s"] == 0.0
+    (link,) = status.with_rates({"links": []}, document(10), 2.0)["links"]
+    assert "frames_per_s" not in link["a"]
