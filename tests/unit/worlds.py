@@ -242,7 +242,8 @@ def _come_back(kernel: Kernel, name: str) -> None:
     """One that left by this name, if it has not been replaced meanwhile."""
     for nsid, devices in kernel.elsewhere_.items():
         for number, device in list(devices.items()):
-            if device.name == name and not kernel.has(name):
+            taken = any(kernel.has(each) for each in (name, *device.altnames))
+            if device.name == name and not taken:
                 kernel.bring_back(number, nsid)
 
 
