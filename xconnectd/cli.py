@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 DEFAULT_FILE: Final = Path("/etc/xconnect.yaml")
 _POLL: Final = 0.1
+_PATIENCE: Final = 4.0
+"""Seconds that a daemon may take to answer before it counts as hung."""
 _SAMPLE: Final = 0.1
 """Seconds over which a rate is taken."""
 
@@ -63,21 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from xconnectd import log
-    from xconnectd.daemon import Daemon, OnExit
+    from xconnectd.daemon import SIGNALS, Daemon, OnExit
     from xconnectd.engine import Engine
 
     tap = log.Tap()
     logger = log.setup(options.log_format, options.log_level, tap=tap)
     if options.strict:
         _demand_good(options.config)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the daemon takes over
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a start is finished, then undone
     try:
         engine = Engine.take(logger)
     except (BusyError, DataplaneError, PrivilegeError, OSError) as error:
         print(f"xconnectd: cannot start: {error}", file=sys.stderr)
         return Exit.NOT_STARTED
-    except KeyboardInterrupt:
-        return Exit.DONE
     with engine:
         daemon = Daemon(options.config, engine, logger, tap, on_exit=OnExit(options.on_exit))
         daemon.run()
@@ -123,6 +123,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    if options.health:
+        return _health()
     from xconnectd import status
 
     before, since = _report(options.config), time.monotonic()
@@ -138,6 +140,19 @@ def _status(options: argparse.Namespace) -> int:
             break
     healthy = all(each["state"] == "connected" for each in report["links"] if each["enabled"])
     return Exit.FAILED if options.check and not (healthy and _usable(report)) else Exit.DONE
+
+
+def _health() -> int:
+    """Whether somebody has to act; a link that waits or is down is the other side's business.
+
+    Asks the daemon alone: one that hangs, and so watches over nothing, does not answer.
+    """
+    with _ask_daemon(control.STATUS, timeout=_PATIENCE) as daemon:
+        report = daemon.ask("status")
+    failed = [each for each in report["links"] if each["state"] == "failed"]
+    faults = [*report["config"]["problems"], *(f"{x['link']}: {x['reason']}" for x in failed)]
+    print("\n".join(faults) or f"healthy, {_counted(len(report['links']), 'link')}")
+    return Exit.FAILED if faults else Exit.DONE
 
 
 def _usable(report: dict[str, Any]) -> bool:
@@ -453,6 +468,11 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--watch", action="store_true", help="again every second")
     status.add_argument(
         "--check", action="store_true", help="exit 1 unless every enabled link is connected"
+    )
+    status.add_argument(
+        "--health",
+        action="store_true",
+        help="exit 1 unless the daemon answers, its files are good and no link has failed",
     )
 
     wait = add("wait", _wait, "returns when links are connected", "wait --timeout 10 eth0:tap0")

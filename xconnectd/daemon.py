@@ -31,6 +31,8 @@ from xconnectd.watch import ConfigWatch
 _TICK: Final = 1.0
 """Seconds between looks at what sends no event: map entries, and a file behind a bind mount."""
 
+SIGNALS: Final = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
+
 _LONGEST_TRY: Final = 3600.0
 _TIME_TO_WRITE: Final = 10.0
 
@@ -140,7 +142,7 @@ class Daemon:
         self._trial: _Trial | None = None
         self._past = _Past()
         self._told = ""
-        self._orphaned = False
+        self._orphan = ""
         self._signals: list[int] = []
         self._stopping = False
         self._selector = selectors.DefaultSelector()
@@ -250,8 +252,9 @@ class Daemon:
 
     def _catch_signals(self) -> None:
         signal.set_wakeup_fd(self._bell.handle, warn_on_full_buffer=False)
-        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             signal.signal(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number != signal.SIGHUP:
@@ -321,15 +324,15 @@ class Daemon:
             self._log.warning(Event.CONFIG_WARNING, config_hash=reading.wiring.hash, reason=warning)
 
     def _say_if_orphaned(self) -> None:
-        orphaned = self._watch.orphaned
-        if orphaned and not self._orphaned:
+        orphan = self._watch.orphan
+        if orphan and orphan != self._orphan:
             self._log.error(
                 Event.CONFIG_UNREACHABLE,
-                path=str(self._files.path),
+                path=orphan,
                 reason="the file was replaced behind a bind mount of the single file; what is"
                 " written outside will never be seen here: mount its directory instead",
             )
-        self._orphaned = orphaned
+        self._orphan = orphan
 
     # ------------------------------------------------------------------ the kernel
 

@@ -487,8 +487,8 @@ def _stage(stage: str, purpose: str) -> Iterator[None]:
 
 
 _NO_BPFFS: Final = (
-    "{path} lies in no BPF filesystem: mount -t bpf bpf /sys/fs/bpf "
-    "(for a container: -v /sys/fs/bpf:/sys/fs/bpf, or one of its own)"
+    "{path} is no BPF filesystem: mount -t bpf bpf /sys/fs/bpf "
+    "(for a container: -v /sys/fs/bpf:{path}, or one of its own)"
 )
 
 

@@ -76,6 +76,7 @@ class Files:
         else:
             self._good = {path: good for path, good in self._good.items() if path in paths}
             states = self._take_all({path: _read(path) for path in paths})
+            states = states or [self._empty()]
         if all(state.state == "loaded" for state in states):
             self._found = ()
         return Reading(self._together(), tuple(states))
@@ -95,6 +96,12 @@ class Files:
             read[place] = error
         states = other._take_all(read)
         return place, Reading(other._together(), tuple(states))
+
+    def _empty(self) -> FileState:
+        """At a start more likely a mount that is not there yet than the wish for no wires."""
+        hint = "a file with `links: {}` says that nothing is to be connected"
+        problem = Problem(str(self.path), 0, 0, "there is no *.yaml in this directory", hint)
+        return FileState(self.path, "missing", problems=(problem,))
 
     def _paths(self) -> list[Path]:
         if not self.path.is_dir():

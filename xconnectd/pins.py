@@ -54,7 +54,7 @@ class Pins:
             with suppress(OSError):
                 libbpf.mount_bpffs(BPFFS)
                 return
-        raise NoBpffsError(str(self.root))
+        raise NoBpffsError(str(below))
 
     # ------------------------------------------------------------------ maps
 

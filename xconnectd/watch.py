@@ -4,7 +4,7 @@ Sole importer of watchdog. Knows when to read the file again, never what is in i
 of the package. inotify tells of a save within a millisecond; ``check`` finds what it cannot: a
 directory that was replaced, a dead thread, an edit behind a bind mount.
 """
-# ruff: noqa: PTH109, PTH115, PTH116, PTH118, PTH120
+# ruff: noqa: PTH109, PTH115, PTH112, PTH116, PTH118, PTH120, PTH208
 # Paths are text here: ``check`` runs each second, and Path objects would take most of its time.
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -70,7 +71,9 @@ class _Step(NamedTuple):
 
 
 class ConfigWatch(FileSystemEventHandler):
-    """Watches ``path``. Make it before the first read of the file: it tells of changes since.
+    """Watches ``path``, or if that is a directory every ``*.yaml`` in it.
+
+    Make it before the first read of the file: it tells of changes since.
 
     ``changed(settle)`` is called from a thread of watchdog's, or of whoever calls ``check``;
     ``settle`` is how many seconds of quiet to wait for before the file is worth reading.
@@ -87,7 +90,7 @@ class ConfigWatch(FileSystemEventHandler):
         """Why inotify cannot be used, if so; ``check`` then finds each change, but later."""
 
     def start(self) -> None:
-        self._arm(_find_route(self._path))
+        self._arm(self._find_route())
 
     def stop(self) -> None:
         observer, self._observer = self._observer, None
@@ -98,7 +101,7 @@ class ConfigWatch(FileSystemEventHandler):
 
     def check(self) -> None:
         """Once a second: mend the watch, and find a change that no event told of."""
-        route = _find_route(self._path)
+        route = self._find_route()
         if route != self._route or not self._is_alive():
             self.stop()
             self._arm(route)
@@ -108,28 +111,38 @@ class ConfigWatch(FileSystemEventHandler):
         self._pending = now
 
     @property
-    def orphaned(self) -> bool:
-        """The path leads to a file without a name.
+    def orphan(self) -> str:
+        """The path that leads to a file without a name; empty if none does.
 
         So does a bind mount of a single file once that file was replaced outside: whatever is
         written there from now on will never be seen here.
         """
-        try:
-            return os.stat(self._path).st_nlink == 0
-        except OSError:
-            return False
+        for path in _files(self._path):
+            with suppress(OSError):
+                if os.stat(path).st_nlink == 0:
+                    return path
+        return ""
+
+    def _find_route(self) -> tuple[_Step, ...]:
+        itself = [_step(self._path, "")] if os.path.isdir(self._path) else []
+        routes = chain(itself, *map(_find_route, _files(self._path)))
+        return tuple(dict.fromkeys(routes))
 
     def dispatch(self, event: FileSystemEvent) -> None:
         """Called by watchdog for every event in a watched directory, whatever its name."""
-        if not self._names.isdisjoint((event.src_path, event.dest_path)):
+        if self._matters(event.src_path) or self._matters(event.dest_path):
             now = _signature(self._path)
             self._tell(now, SETTLED if now and self._is_whole(event) else UNSETTLED)
+
+    def _matters(self, path: bytes | str) -> bool:
+        """Also a file that is new in the directory of files."""
+        return path in self._names or _is_one_of(os.fsdecode(path), self._path)
 
     def _is_whole(self, event: FileSystemEvent) -> bool:
         """Whether a save is complete; not so when the file was renamed away, as vim does."""
         if event.event_type == EVENT_TYPE_MOVED:
-            return event.dest_path in self._names
-        return event.event_type == EVENT_TYPE_CLOSED and event.src_path in self._names
+            return self._matters(event.dest_path)
+        return event.event_type == EVENT_TYPE_CLOSED and self._matters(event.src_path)
 
     def _tell(self, now: _Signature, settle: float) -> None:
         # Noted before the file is read: what is written later differs from it.
@@ -169,11 +182,31 @@ class ConfigWatch(FileSystemEventHandler):
         return reader.is_alive() and all(emitter.is_alive() for emitter in observer.emitters)
 
 
+def _files(path: str) -> list[str]:
+    """The path itself, and with a directory also the files in it that count."""
+    try:
+        names = sorted(os.listdir(path))
+    except (OSError, ValueError):
+        return [path]
+    inside = (os.path.join(path, name) for name in names)
+    return [path, *(each for each in inside if _is_one_of(each, path))]
+
+
+def _is_one_of(path: str, directory: str) -> bool:
+    """Whether ``files`` would read this path if it was given the directory."""
+    head, name = os.path.split(path)
+    return head == directory and name.endswith(".yaml") and not name.startswith(".")
+
+
 def _signature(path: str) -> _Signature:
-    """What differs after any change of the file; empty when there is none.
+    """What differs after any change of the files; empty when there is none.
 
     ctime sees what mtime does not: an edit that keeps size and times, a chmod, a lost name.
     """
+    return tuple(chain.from_iterable(map(_stat, _files(path))))
+
+
+def _stat(path: str) -> _Signature:
     try:
         found = os.stat(path)
     except (OSError, ValueError):

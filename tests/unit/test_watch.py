@@ -410,10 +410,10 @@ def test_an_orphaned_file_is_told_apart(path: Path, calls: Calls) -> None:
     with path.open() as file:
         # What a bind mount does: a path that still leads to an inode without a name.
         bound = ConfigWatch(Path(f"/proc/self/fd/{file.fileno()}"), calls)
-        before = bound.orphaned
+        before = bound.orphan
         path.unlink()
-        assert (before, bound.orphaned) == (False, True)
-        assert not ConfigWatch(path, calls).orphaned
+        assert (before, bound.orphan) == ("", f"/proc/self/fd/{file.fileno()}")
+        assert not ConfigWatch(path, calls).orphan
 
 
 def test_stop_twice_and_without_start(path: Path, calls: Calls) -> None:
@@ -434,4 +434,51 @@ def test_relative_paths_are_taken_from_where_the_daemon_started(
     monkeypatch.chdir("/")
     watch.check()
     in_place(path)
+    assert calls.told(SETTLED)
+
+
+# ------------------------------------------------------------------ a directory of files
+
+
+def test_every_save_in_a_directory_of_files_wakes(
+    path: Path, watched: Watched, calls: Calls
+) -> None:
+    watched(path.parent)
+    other = path.with_name("other.yaml")
+    steps: list[Callable[[], object]] = [
+        lambda: path.write_text("links: {a: a}\n"),
+        lambda: other.write_text("links: {b: b}\n"),
+        lambda: other.write_text("links: {c: c}\n"),
+        lambda: other.rename(path),
+    ]
+    for step in steps:
+        step()
+        assert calls.told(SETTLED)
+        calls.forget()
+    path.unlink()
+    assert calls.told(UNSETTLED)
+
+
+def test_what_is_no_file_of_the_directory_wakes_nobody(
+    path: Path, watched: Watched, calls: Calls
+) -> None:
+    watched(path.parent)
+    path.with_name(".other.yaml").write_text("x")
+    path.with_name("readme").write_text("x")
+    marker(path, calls)
+    assert calls.settles == [SETTLED]
+
+
+def test_the_first_file_of_a_directory_and_of_its_successor(
+    path: Path, watched: Watched, calls: Calls
+) -> None:
+    path.unlink()
+    watch = watched(path.parent)
+    path.write_text("links: {a: a}\n")
+    assert calls.told(SETTLED)
+    path.parent.rename(path.parent.with_name("old"))
+    path.parent.mkdir()
+    watch.check()
+    calls.forget()
+    path.write_text("links: {b: b}\n")
     assert calls.told(SETTLED)

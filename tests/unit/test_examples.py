@@ -1,0 +1,189 @@
+"""The examples for containers: good wirings that fit the image and its privileges."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from xconnectd import cli, config
+from xconnectd.model import Wiring
+
+REPO: Final = Path(__file__).parents[2]
+EXAMPLES: Final = REPO / "config" / "examples"
+DOCKERFILE: Final = (REPO / "Dockerfile").read_text()
+KUBERNETES: Final = ("kubernetes.yaml", "kubernetes-multus.yaml")
+DIRECTORIES: Final = ("containerlab", "compose")
+
+CAPABILITIES: Final = ["BPF", "NET_ADMIN"]
+CONFIG, PINS, RECORDS = "/etc/xconnectd", "/bpf", "/run/xconnectd"
+
+
+def load(name: str) -> list[Any]:
+    return list(yaml.safe_load_all((EXAMPLES / name).read_text()))
+
+
+def manifests(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The ConfigMap and the DaemonSet of a file."""
+    config_map, daemon_set = load(name)
+    assert (config_map["kind"], daemon_set["kind"]) == ("ConfigMap", "DaemonSet")
+    return config_map, daemon_set
+
+
+def wirings() -> Iterator[tuple[str, str, str]]:
+    """Every wiring that the examples bring: of which, what it is called, and its text."""
+    for directory in DIRECTORIES:
+        for path in sorted((EXAMPLES / directory).glob("*.yaml")):
+            yield directory, path.name, path.read_text()
+    for name in KUBERNETES:
+        for key, text in manifests(name)[0]["data"].items():
+            yield name, key, text
+
+
+@pytest.mark.parametrize(("example", "name", "text"), list(wirings()))
+def test_every_wiring_passes_check(
+    example: str, name: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert name.endswith(".yaml"), f"a directory of files would leave {name} of {example} out"
+    (tmp_path / name).write_text(text)
+    assert cli.main(["check", str(tmp_path)]) == 0, capsys.readouterr().out
+    wiring = config.parse(text, name)
+    assert wiring.links
+    assert wiring.warnings == ()
+    assert "allow_addressed" in text
+
+
+def ends(wiring: Wiring) -> set[str]:
+    return {end.name for link in wiring.links for end in link.ends}
+
+
+# ------------------------------------------------------------------ the image
+
+
+def instruction(name: str) -> str:
+    (found,) = re.findall(rf"^ *{name} (.*)$", DOCKERFILE.replace("\\\n", " "), re.MULTILINE)
+    return str(found)
+
+
+def test_the_image_expects_what_the_examples_mount() -> None:
+    assert json.loads(instruction("CMD")) == ["run", "-c", CONFIG]
+    assert instruction("VOLUME") == RECORDS
+    assert f"XCONNECTD_PINS={PINS}/" in instruction("ENV")
+    for path in (CONFIG, PINS, RECORDS):
+        assert re.search(rf"mkdir\b.* {path}\b", DOCKERFILE)
+
+
+def test_nothing_of_a_machine_is_in_the_image() -> None:
+    bases = set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE))
+    assert bases == {"debian:bookworm-slim", "base"}
+    assert not re.search(
+        r"https?:|proxy|\.crt|\.pem|index-url|cert", DOCKERFILE.replace("ca-c", "")
+    )
+
+
+def test_the_readme_gives_the_same_privileges_and_paths() -> None:
+    readme = (REPO / "README.md").read_text()
+    command = next(x for x in re.findall(r"docker run(?:.*\\\n)*.*", readme) if "--read-only" in x)
+    assert re.findall(r"--cap-add[ =](\S+)", command) == CAPABILITIES
+    assert "--cap-drop all" in command
+    assert f":{CONFIG}" in command
+    assert f"/sys/fs/bpf:{PINS}" in command
+    assert RECORDS in command
+
+
+# ------------------------------------------------------------------ containerlab
+
+
+def test_containerlab_has_a_cable_end_for_every_end_of_a_wire() -> None:
+    (lab,) = load("containerlab.clab.yaml")
+    topology = lab["topology"]
+    plugged = [end.split(":") for link in topology["links"] for end in link["endpoints"]]
+    assert {node for node, _ in plugged} == topology["nodes"].keys()
+    panel = {interface for node, interface in plugged if node == "panel"}
+    assert len(panel) == len(topology["links"])
+    wiring = config.load(EXAMPLES / "containerlab" / "lab.yaml")
+    assert ends(wiring) <= panel
+    assert not any(link.allow_addressed for link in wiring.links)
+    binds = topology["nodes"]["panel"]["binds"]
+    assert binds == [f"containerlab:{CONFIG}:ro", f"/sys/fs/bpf:{PINS}"]
+
+
+# ------------------------------------------------------------------ compose
+
+
+def test_compose_runs_the_panel_with_the_least() -> None:
+    (compose,) = load("compose.yaml")
+    panel = compose["services"]["panel"]
+    assert panel["read_only"] is True
+    assert (panel["cap_drop"], panel["cap_add"]) == (["ALL"], CAPABILITIES)
+    assert "privileged" not in panel
+    assert panel["volumes"] == [
+        f"./compose:{CONFIG}:ro",
+        f"/sys/fs/bpf:{PINS}",
+        f"records:{RECORDS}",
+    ]
+    assert "records" in compose["volumes"]
+    assert (EXAMPLES / panel["build"]).resolve() == REPO
+    assert set(panel["networks"]) == compose["networks"].keys()
+
+
+def test_compose_wires_what_docker_has_given_an_address() -> None:
+    wiring = config.load(EXAMPLES / "compose" / "lab.yaml")
+    assert ends(wiring) == {"eth0", "eth1"}
+    assert all(link.allow_addressed for link in wiring.links)
+
+
+# ------------------------------------------------------------------ Kubernetes
+
+
+@pytest.mark.parametrize("name", KUBERNETES)
+def test_kubernetes_runs_it_with_the_least(name: str) -> None:
+    _, daemon_set = manifests(name)
+    (container,) = daemon_set["spec"]["template"]["spec"]["containers"]
+    context = container["securityContext"]
+    assert context["capabilities"] == {"drop": ["ALL"], "add": CAPABILITIES}
+    assert context["readOnlyRootFilesystem"] is True
+    assert context["allowPrivilegeEscalation"] is False
+    assert "privileged" not in context
+    probe = container["readinessProbe"]["exec"]["command"]
+    health = instruction("HEALTHCHECK").partition("CMD ")[2]
+    assert probe == json.loads(health)
+
+
+@pytest.mark.parametrize("name", KUBERNETES)
+def test_kubernetes_mounts_whole_directories(name: str) -> None:
+    config_map, daemon_set = manifests(name)
+    pod = daemon_set["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert mounts.keys() == volumes.keys()
+    assert not any("subPath" in mount for mount in mounts.values())
+    assert {mount["mountPath"] for mount in mounts.values()} == {CONFIG, PINS, RECORDS}
+    assert mounts["config"]["mountPath"] == CONFIG
+    assert volumes["config"]["configMap"]["name"] == config_map["metadata"]["name"]
+    assert "items" not in volumes["config"]["configMap"]
+    assert volumes["bpf"]["hostPath"]["path"] == "/sys/fs/bpf"
+    labels = daemon_set["spec"]["template"]["metadata"]["labels"]
+    assert daemon_set["spec"]["selector"]["matchLabels"] == labels
+
+
+def test_multus_wires_what_it_has_given_an_address() -> None:
+    config_map, daemon_set = manifests("kubernetes-multus.yaml")
+    template = daemon_set["spec"]["template"]
+    networks = template["metadata"]["annotations"]["k8s.v1.cni.cncf.io/networks"].split(", ")
+    assert "hostNetwork" not in template["spec"]
+    wiring = config.parse(config_map["data"]["lab.yaml"], "lab.yaml")
+    assert ends(wiring) == {f"net{number}" for number, _ in enumerate(networks, 1)}
+    assert all(link.allow_addressed for link in wiring.links)
+
+
+def test_every_example_is_in_their_readme() -> None:
+    readme = (EXAMPLES / "README.md").read_text()
+    names = {path.name for path in EXAMPLES.glob("*.yaml")}
+    assert {name for name in names if f"`{name}`" in readme} == names
