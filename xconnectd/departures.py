@@ -7,9 +7,10 @@ while the program may still be there, and what is to be done about it is told.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from xconnectd.log import Event, Logger
 from xconnectd.model import Departed, Interface, Observed, Programs, Record
@@ -43,6 +44,10 @@ class Ledger(Protocol):
     def hold(self, record: Record) -> None: ...
 
 
+_TRIES: Final = 10
+_A_MOMENT: Final = 0.005
+
+
 class Departures:
     def __init__(self, interfaces: Interfaces, maps: Maps, ledger: Ledger, log: Logger) -> None:
         self._interfaces = interfaces
@@ -52,17 +57,22 @@ class Departures:
         self._missed: dict[int, Record] = {}
         self._heard: set[int] = set()
 
-    def miss(self, observed: Observed) -> None:
+    def miss(self, observed: Observed, *, first: bool) -> None:
         """Keeps the records of interfaces that are gone without a farewell so far.
+
+        To be told of every look of a pass, ``first`` for the first one.
 
         On its way to another namespace a device is taken out first, and only after the kernel
         waited for its readers (synchronize_net) comes the message that says where it went.
         """
-        if observed.covered is None:
+        if first and observed.covered is None:
             self._missed.clear()
         for ifindex, record in observed.records.items():
             if ifindex not in observed.interfaces and ifindex not in self._heard:
                 self._missed[ifindex] = record
+
+    def settle(self) -> None:
+        """At the end of a pass: farewells heard before it are dealt with."""
         self._heard.clear()
 
     def awaits(self, ifindex: int) -> bool:
@@ -78,18 +88,30 @@ class Departures:
         record = self._ledger.records().get(ifindex) or missed
         if record is None or nsid is None or new_ifindex is None:
             return
-        device = self._interfaces.at(new_ifindex, nsid)
-        ours = self._ours()
-        modes = [xdp.mode for xdp in device.xdp if xdp.program in ours] if device else []
-        if not modes:
+        device = self._arrived(new_ifindex, nsid)
+        if device is None:
             return
-        name = self._interfaces.namespace_name(nsid)
-        gone = Departed(record, modes[0], nsid, new_ifindex, name)
+        ours = self._ours()
+        mode = next((xdp.mode for xdp in device.xdp if xdp.program in ours), "")
+        namespace = self._interfaces.namespace_name(nsid)
+        gone = Departed(record, mode, nsid, new_ifindex, namespace, device.name)
         self._ledger.set_departed((*self._ledger.departed(), gone))
+        if gone.runs_ours:
+            self._tell(gone)
+
+    def _arrived(self, ifindex: int, nsid: int) -> Interface | None:
+        """The device where it went: the farewell is sent just before it is listed there."""
+        for _ in range(_TRIES):
+            if device := self._interfaces.at(ifindex, nsid):
+                return device
+            time.sleep(_A_MOMENT)
+        return None
+
+    def _tell(self, gone: Departed) -> None:
         self._log.warning(
             Event.END_DEPARTED,
-            interface=record.name,
-            ifindex=ifindex,
+            interface=gone.record.name,
+            ifindex=gone.record.ifindex,
             reason=f"it left with our XDP program; take it off there: {gone.remedy}",
         )
 
@@ -103,10 +125,8 @@ class Departures:
         }
         if not missing:
             return
-        ours = self._ours()
         for nsid, device in self._interfaces.elsewhere():
-            record = missing.get(device.mac)
-            if record and any(xdp.program in ours for xdp in device.xdp):
+            if record := missing.get(device.mac):
                 self.note(record.ifindex, nsid, device.ifindex)
 
     def _ours(self) -> frozenset[int]:
@@ -114,11 +134,12 @@ class Departures:
 
     def welcome_back(self, observed: Observed) -> bool:
         """Takes up the records of departed devices that are here again; True if there are any."""
-        by_mac = {
-            each.mac: each for each in observed.interfaces.values() if observed.runs_ours(each)
-        }
+        by_mac = {each.mac: each for each in observed.interfaces.values()}
         departed = self._ledger.departed()
-        back = [gone for gone in departed if gone.record.mac in by_mac]
+        still_away = [gone.record for gone in observed.departed]
+        back = [
+            gone for gone in departed if gone.record.mac in by_mac and gone.record not in still_away
+        ]
         for gone in back:
             here = by_mac[gone.record.mac]
             # The kernel set it down on its way, nobody else did.

@@ -47,6 +47,10 @@ class LinkError(XconnectError):
         super().__init__(f"{interface}: {action}: {self.reason} ({name})")
 
 
+class InterfaceGoneError(XconnectError):
+    """An interface vanished while questions about it were asked; another look will not see it."""
+
+
 class DataplaneError(XconnectError):
     """Compiling, loading or opening the BPF part failed at ``stage``; ``log`` is shown whole."""
 

@@ -11,14 +11,15 @@ import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from xconnectd import netlink
-from xconnectd.errors import LinkError
+from xconnectd.errors import InterfaceGoneError, LinkError
 from xconnectd.model import (
     FILTER_HANDLE,
     FILTER_PRIORITY,
@@ -31,6 +32,9 @@ from xconnectd.model import (
     XdpFeature,
 )
 from xconnectd.netlink import NetlinkError, Route, ifindex_of, integer, text, walk, walk_all
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 _IFF_UP: Final = 0x1
 _IFF_PROMISC: Final = 0x100
@@ -82,6 +86,21 @@ def _border(interface: str, action: str) -> Iterator[None]:
         raise LinkError(interface, action, error.errno or 0, error.strerror or "") from error
 
 
+def _may_vanish(question: Callable[_P, _T]) -> Callable[_P, _T]:
+    """ENODEV in the middle of several questions says that the interface has just gone."""
+
+    @wraps(question)
+    def asked(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return question(*args, **kwargs)
+        except NetlinkError as error:
+            if error.errno == errno.ENODEV:
+                raise InterfaceGoneError(str(error)) from error
+            raise
+
+    return asked
+
+
 class Links:
     """The interfaces of the network namespace it is made in."""
 
@@ -107,8 +126,13 @@ class Links:
         found = (_interface(message) for message in self._route.ask(_ALL_LINKS))
         return {interface.ifindex: interface for interface in found}
 
+    @_may_vanish
     def complete(self, interfaces: Iterable[Interface]) -> dict[int, Interface]:
-        """By ifindex, with what a link message does not tell: far end, tc, offloads."""
+        """By ifindex, with what a link message does not tell: far end, tc, offloads.
+
+        Raises:
+            InterfaceGoneError: one of them vanished meanwhile; so with all questions below.
+        """
         done = {each.ifindex: self._complete(each) for each in interfaces}
         unsure = [each for each in done.values() if not _has_our_egress(each)]
         qdiscs = (
@@ -224,6 +248,7 @@ class Links:
 
     # ---------------------------------------------------------------- what the host uses
 
+    @_may_vanish
     def uses(self, interfaces: Iterable[Interface]) -> dict[int, tuple[str, ...]]:
         """By ifindex what the host uses each for, in words: addresses, routes, devices on top."""
         indexes = [interface.ifindex for interface in interfaces]
@@ -233,6 +258,7 @@ class Links:
             for ifindex in indexes
         }
 
+    @_may_vanish
     def addresses(self, ifindex: int) -> tuple[str, ...]:
         """Its addresses but for link-local ones, in words."""
         found = []

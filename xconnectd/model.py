@@ -228,10 +228,11 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Departed:
-    """A device that left this namespace with our XDP program on it.
+    """An end that left this namespace, and with it what we had changed.
 
-    ``nsid`` and ``new_ifindex`` say where it went, ``namespace`` what ``ip netns`` calls it,
-    each as far as the kernel told.
+    ``mode`` is that of our XDP program on it, empty when that is off. ``nsid`` and
+    ``new_ifindex`` say where it went, ``namespace`` what ``ip netns`` calls that and ``name``
+    what it is called there, each as far as the kernel told.
     """
 
     record: Record
@@ -239,13 +240,18 @@ class Departed:
     nsid: int | None = None
     new_ifindex: int | None = None
     namespace: str = ""
+    name: str = ""
+
+    @property
+    def runs_ours(self) -> bool:
+        return bool(self.mode)
 
     @property
     def remedy(self) -> str:
         """The command that takes our program off there."""
         where = f"-n {self.namespace} " if self.namespace else ""
         flag = {"generic": "xdpgeneric", "native": "xdpdrv"}.get(self.mode, "xdp")
-        return f"ip {where}link set dev {self.record.name} {flag} off"
+        return f"ip {where}link set dev {self.name or self.record.name} {flag} off"
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,16 +160,14 @@ class Observer:
         return {program: self._describe(program) for program in ids}
 
     def _departed(self, programs: Programs) -> tuple[Departed, ...]:
-        """Those devices that still run our program where they went, or cannot be asked."""
-        return tuple(
-            gone for gone in self._records.departed() if self._still_runs_ours(gone, programs)
-        )
-
-    def _still_runs_ours(self, gone: Departed, programs: Programs) -> bool:
-        if gone.nsid is None or gone.new_ifindex is None:
-            return True
-        device = self._interfaces.at(gone.new_ifindex, gone.nsid)
-        return device is not None and any(xdp.program in programs.ours for xdp in device.xdp)
+        """Those that are still where they went, as they are there now."""
+        found = []
+        for gone in self._records.departed():
+            device = self._interfaces.at(gone.new_ifindex or 0, gone.nsid)
+            if device is not None and device.mac == gone.record.mac:
+                modes = [xdp.mode for xdp in device.xdp if xdp.program in programs.ours]
+                found.append(replace(gone, name=device.name, mode=modes[0] if modes else ""))
+        return tuple(found)
 
     def _with_xdp_features(self, observed: Observed, links: Iterable[Link]) -> Observed:
         """A veth is asked only where native mode is asked for: it costs as much as a rewire."""

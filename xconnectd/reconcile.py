@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from xconnectd import apply, departures, observe, plan, report, status, verdict
 from xconnectd.apply import Executor, Trouble
 from xconnectd.backoff import BackOff
 from xconnectd.departures import Departures
+from xconnectd.errors import InterfaceGoneError
 from xconnectd.ledger import Failure
 from xconnectd.log import Event, Logger
 from xconnectd.model import Link, Observed, State, Wiring
@@ -25,6 +27,9 @@ from xconnectd.verdict import Verdict
 
 _MANY = 200
 """Names and ifindexes from which on one dump of everything is the quicker look."""
+
+_PATIENCE = 100
+"""Looks in a row that may be spoilt by an interface that vanishes meanwhile."""
 
 _ROUNDS = 4
 """A plan, its undoing where the kernel refused a part, and room for what changed meanwhile."""
@@ -136,20 +141,26 @@ class Reconciler:
 
         ``refused`` are links that failed in this very pass and are to be undone.
         """
-        if scope is None or len(scope) > _MANY:
-            observed, links = self._observer.everything(self.wiring)
-        else:
-            observed, links = self._observer.narrow(self._index, scope)
+        observed, links = self._observe(scope)
         failed = self._backoff.still_failed(links, observed) | dict(refused or {})
         verdicts = verdict.judge(links, observed, failed)
         actions = plan.plan(verdict.roles(verdicts), observed)
         return Seen(observed, tuple(verdicts), actions)
 
+    def _observe(self, scope: Scope | None) -> tuple[Observed, tuple[Link, ...]]:
+        """Looks again if an interface vanished between one question about it and the next."""
+        for _ in range(_PATIENCE):
+            with suppress(InterfaceGoneError):
+                if scope is None or len(scope) > _MANY:
+                    return self._observer.everything(self.wiring)
+                return self._observer.narrow(self._index, scope)
+        raise InterfaceGoneError("interfaces come and go faster than they can be looked at")
+
     def run(self, scope: Scope | None, trigger: str) -> None:
         """Makes the links in ``scope`` (all if None) agree with the wiring, and logs changes."""
         started = time.monotonic()
         seen = self.look(scope)
-        self._departures.miss(seen.observed)
+        self._departures.miss(seen.observed, first=True)
         if self._departures.welcome_back(seen.observed):
             seen = self.look(scope)
         if scope is not None:  # what leads to a link now may be gone after the first step
@@ -162,6 +173,8 @@ class Reconciler:
                 break
             done += self._executor.apply(actions, trouble)
             seen = self.look(scope, trouble.links)
+            self._departures.miss(seen.observed, first=False)
+        self._departures.settle()
         statuses = [status.assess(each, seen.observed) for each in seen.verdicts]
         self._remember(scope, seen, statuses, trouble)
         self._report(statuses, done, trigger, time.monotonic() - started)

@@ -181,6 +181,7 @@ def document(
         "departed": [
             {"interface": gone.record.name, "ifindex": gone.record.ifindex, "remedy": gone.remedy}
             for gone in departed
+            if gone.runs_ours
         ],
     }
 
