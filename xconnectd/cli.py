@@ -79,7 +79,11 @@ def _run(options: argparse.Namespace) -> int:
         print(f"xconnectd: cannot start: {error}", file=sys.stderr)
         return Exit.NOT_STARTED
     with engine:
-        daemon = Daemon(options.config, engine, logger, tap, on_exit=OnExit(options.on_exit))
+        try:
+            daemon = Daemon(options.config, engine, logger, tap, on_exit=OnExit(options.on_exit))
+        except OSError as error:
+            print(f"xconnectd: cannot start: {error}", file=sys.stderr)
+            return Exit.NOT_STARTED
         daemon.run()
         return Exit.DONE if daemon.stop() else Exit.FAILED
 

@@ -27,8 +27,10 @@ CONTROL: Final = "control.sock"
 STATUS: Final = "status.sock"
 
 _LONGEST_REQUEST: Final = 32 << 20
+_LONGEST_QUESTION: Final = 1 << 10
 _BACKLOG: Final = 1 << 20
 """Bytes a slow reader of events may lag behind before it is dropped."""
+_MOST_CLIENTS: Final = 64
 
 Answer = dict[str, Any]
 
@@ -56,12 +58,12 @@ class Client:
         data = self._receive()
         self._incoming += data
         *lines, self._incoming = self._incoming.split(b"\n")
-        if len(self._incoming) > _LONGEST_REQUEST:
+        if len(self._incoming) > (_LONGEST_REQUEST if self.privileged else _LONGEST_QUESTION):
             raise ConnectionError("too long a request")
         for line in lines:
             try:
                 request = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ConnectionError("not JSON") from error
             if isinstance(request, dict):
                 yield request
@@ -81,10 +83,15 @@ class Client:
         Raises:
             ConnectionError: the other side has gone, or does not read.
         """
+        if self.wants_events and len(self._outgoing) > _BACKLOG:
+            raise ConnectionError("it does not read")
         self._outgoing += json.dumps(answer, default=str).encode() + b"\n"
         self.flush()
-        if len(self._outgoing) > _BACKLOG:
-            raise ConnectionError("it does not read")
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something is still to be sent."""
+        return bool(self._outgoing)
 
     def flush(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -148,6 +155,9 @@ class Server:
     def _accept(self, listener: socket.socket, privileged: bool) -> None:
         with contextlib.suppress(OSError):
             connection, _ = listener.accept()
+            if len(self._clients) >= _MOST_CLIENTS:
+                connection.close()
+                return
             client = Client(connection, privileged=privileged)
             self._clients.add(client)
             self._selector.register(client, selectors.EVENT_READ, lambda: self._serve(client))
@@ -156,10 +166,22 @@ class Server:
         try:
             client.flush()
             for request in client.requests():
-                if reply := self._answer(client, request):
+                if reply := self._reply(client, request):
                     client.send(reply)
+            self._await(client)
         except OSError:
             self._drop(client)
+
+    def _reply(self, client: Client, request: dict[str, Any]) -> Answer | None:
+        try:
+            return self._answer(client, request)
+        except (KeyError, TypeError, ValueError) as error:  # UnicodeError is a ValueError
+            return {"ok": False, "error": f"not understood: {error!r}"}
+
+    def _await(self, client: Client) -> None:
+        """Its requests, and if something is left to be sent, that it reads."""
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.has_more else 0)
+        self._selector.modify(client, events, lambda: self._serve(client))
 
     def _drop(self, client: Client) -> None:
         if client in self._clients:
@@ -173,6 +195,7 @@ class Server:
         for client in [client for client in self._clients if client.wants_events]:
             try:
                 client.send(event)
+                self._await(client)
             except OSError:
                 self._drop(client)
 

@@ -102,7 +102,7 @@ class _Trial:
 class _Past:
     """What the daemon knows of its own past, for ``status``."""
 
-    started: float = field(default_factory=time.time)
+    started: float = field(default_factory=time.monotonic)
     last_reload: float | None = None
     last_error: str = ""
 
@@ -110,7 +110,7 @@ class _Past:
         return {
             "running": True,
             "pid": os.getpid(),
-            "uptime_s": round(time.time() - self.started, 1),
+            "uptime_s": round(time.monotonic() - self.started, 1),
             "last_reload": self.last_reload and round(self.last_reload, 3),
             "last_error": self.last_error,
         }

@@ -69,14 +69,10 @@ class Files:
     def read(self) -> Reading:
         """Reads everything anew. What is refused is told, never raised."""
         try:
-            paths = self._paths()
+            states = self._read_paths()
         except OSError as error:
             problem = Problem(str(self.path), 0, 0, f"cannot be read: {error.strerror}")
             states = [FileState(self.path, "rejected", problems=(problem,))]
-        else:
-            self._good = {path: good for path, good in self._good.items() if path in paths}
-            states = self._take_all({path: _read(path) for path in paths})
-            states = states or [self._empty()]
         if all(state.state == "loaded" for state in states):
             self._found = ()
         return Reading(self._together(), tuple(states))
@@ -87,6 +83,10 @@ class Files:
         That is the one file, or the one of that name in the directory. Changes nothing.
         """
         place = self.path / Path(name).name if self.path.is_dir() else self.path
+        if place != self.path and not _counts(place):
+            fault = f"{place.name} would not count in {self.path}"
+            problem = Problem(name, 0, 0, fault, "name it *.yaml, without a leading dot")
+            return place, Reading(Wiring(), (FileState(place, "rejected", problems=(problem,)),))
         other = Files(self.path)
         other._good, other._found = dict(self._good), self._found
         read = {path: _read(path) for path in {*self._paths(), place}}
@@ -97,6 +97,12 @@ class Files:
         states = other._take_all(read)
         return place, Reading(other._together(), tuple(states))
 
+    def _read_paths(self) -> list[FileState]:
+        paths = self._paths()
+        if self.path.exists():  # a directory that is away for a moment takes nothing along
+            self._good = {path: good for path, good in self._good.items() if path in paths}
+        return self._take_all({path: _read(path) for path in paths}) or [self._empty()]
+
     def _empty(self) -> FileState:
         """At a start more likely a mount that is not there yet than the wish for no wires."""
         hint = "a file with `links: {}` says that nothing is to be connected"
@@ -106,7 +112,7 @@ class Files:
     def _paths(self) -> list[Path]:
         if not self.path.is_dir():
             return [self.path]
-        return sorted(path for path in self.path.glob("*.yaml") if path.name[0] != ".")
+        return sorted(filter(_counts, self.path.iterdir()))
 
     def _take_all(self, read: Mapping[Path, Wiring | ConfigError]) -> list[FileState]:
         """Unchanged files first, so that an end stays with the file that has it."""
@@ -142,6 +148,10 @@ class Files:
         digest = wirings[0].hash if len(wirings) == 1 else _digest(wirings)
         warnings = tuple(warning for wiring in wirings for warning in wiring.warnings)
         return Wiring(tuple(links), digest, warnings)
+
+
+def _counts(path: Path) -> bool:
+    return path.suffix == ".yaml" and not path.name.startswith(".")
 
 
 def _read(path: Path) -> Wiring | ConfigError:

@@ -103,7 +103,8 @@ class Ledger:
     # ---- programs, departed devices, failures
 
     def programs(self) -> frozenset[int]:
-        return frozenset(self._read(self.path / "programs") or ())
+        ids = self._read(self.path / "programs")
+        return frozenset(ids if isinstance(ids, list) else ())
 
     def know_programs(self, ids: frozenset[int]) -> None:
         if not ids <= self.programs():

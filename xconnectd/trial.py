@@ -76,6 +76,7 @@ class Trial:
 
 def _replace(path: Path, text: str) -> None:
     """By a rename, or in place where the file itself is mounted and cannot be renamed over."""
+    path = path.resolve()  # a link to the file stays a link
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         scratch.write_text(text)
