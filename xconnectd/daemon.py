@@ -9,6 +9,7 @@ import gc
 import os
 import selectors
 import signal
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -27,6 +28,12 @@ from xconnectd.model import State
 from xconnectd.netlink import Events, OverrunError
 from xconnectd.observe import Scope
 from xconnectd.watch import ConfigWatch
+
+_SWITCH: Final = 0.0005
+"""Seconds that watchdog's threads may keep the interpreter while a save waits to be acted on."""
+
+_ALLOCATIONS: Final = 50_000
+"""Objects made, less those dropped, between two collections: a file of some thousand links."""
 
 _TICK: Final = 1.0
 """Seconds between looks at what sends no event: map entries, and a file behind a bind mount."""
@@ -160,7 +167,9 @@ class Daemon:
         started = time.monotonic()
         self._watch.start()
         self._first_pass()
-        gc.freeze()  # a collection need not walk through all modules again and again
+        sys.setswitchinterval(_SWITCH)
+        gc.freeze()  # a collection need not walk through all modules again and again,
+        gc.set_threshold(_ALLOCATIONS)  # nor come in the middle of reading a file
         self._log.info(
             Event.DAEMON_READY,
             pid=os.getpid(),

@@ -170,10 +170,14 @@ class Links:
         return self._far_at(far.ifindex, far.nsid) or far
 
     def _far_at(self, ifindex: int, nsid: int | None) -> Far | None:
-        device = self.at(ifindex, nsid)
-        if device is None:
+        attributes = () if nsid is None else (("IFLA_IF_NETNSID", nsid),)
+        try:
+            (message,) = self._route.ask(_get(attributes), ifindex)
+        except NetlinkError:  # it is gone, or may not be looked at
             return None
-        return Far(ifindex, nsid, device.name, device.mtu, device.up)
+        found = walk(message, 32)
+        (flags,) = struct.unpack_from("=I", message, 24)
+        return Far(ifindex, nsid, text(found[_IFNAME]), integer(found[_MTU]), bool(flags & _IFF_UP))
 
     def at(self, ifindex: int, nsid: int | None) -> Interface | None:
         """The interface of another namespace, looked at from here (never entered)."""

@@ -130,7 +130,10 @@ def _lacks_for_native(end: Interface) -> str:
     if end.xdp_features is None:
         capable = end.driver in _NATIVE_DRIVERS or end.kind == "tun"
     else:
-        capable = end.xdp_features & _NATIVE == _NATIVE
+        announced = end.xdp_features & _NATIVE
+        capable = announced == _NATIVE or (  # virtio_net says NDO_XMIT only while a program runs
+            announced == _NATIVE & ~XdpFeature.NDO_XMIT and end.driver in _NATIVE_DRIVERS
+        )
     if capable:
         return ""
     what = f"driver {end.driver}" if end.driver else _kind(end)

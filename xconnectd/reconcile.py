@@ -104,11 +104,8 @@ class Reconciler:
         before = {link.id: link for link in self.wiring.links}
         after = {link.id: link for link in wiring.links}
         self._index = Index(wiring)
-        changed = [
-            link
-            for link in (*before.values(), *after.values())
-            if before.get(link.id) != after.get(link.id)
-        ]
+        kept = {name for name, link in after.items() if link == before.get(name)}
+        changed = [link for link in (*before.values(), *after.values()) if link.id not in kept]
         self._backoff.forget(link.id for link in changed)
         if not _same_order(before, after):  # of two that exclude each other the later one fails
             changed += [
