@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages setup demo format check test build install uninstall clean
+.PHONY: help packages setup demo format check test test-kernels chaos build install uninstall clean
 
 # A login shell of Debian has no sbin in its PATH; ip, tc, ethtool and bpftool live there.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -15,7 +15,8 @@ PYTHON := /usr/bin/python3
 BIN := .venv/bin
 PACKAGES := python3 python3-venv python3-bpfcc \
 	iproute2 ethtool bpftool iputils-ping iperf3 tcpdump util-linux procps \
-	shellcheck systemd ca-certificates
+	shellcheck systemd ca-certificates \
+	debootstrap systemd-container buildah podman runc
 
 # What `sudo make` leaves behind belongs to the person who called sudo, also when a step fails.
 OWN := trap 'if [[ -n "$${SUDO_UID:-}" ]]; then \
@@ -23,7 +24,7 @@ OWN := trap 'if [[ -n "$${SUDO_UID:-}" ]]; then \
 	xargs -0r chown -h "$$SUDO_UID:$${SUDO_GID:-}" || true; fi' EXIT
 
 help: ## what there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 packages:
 	@command -v dpkg-query >/dev/null || { echo 'no Debian: install the equivalents of $(PACKAGES)'; exit 0; }; \
@@ -65,7 +66,7 @@ check: setup ## format, lint, types and unit tests; no root needed
 	$(BIN)/ruff format --check --quiet .; \
 	$(BIN)/ruff check --quiet .; \
 	$(BIN)/mypy --no-error-summary; \
-	shellcheck .ci/run tests/demo; \
+	shellcheck .ci/run tests/demo tests/kernels/run tests/kernels/guest; \
 	shellcheck --shell=bash docs/xconnectd.bash; \
 	! command -v clang-format >/dev/null || clang-format --dry-run --Werror bpf/*.c; \
 	$(BIN)/pytest -q tests/unit
@@ -88,7 +89,7 @@ DOC := $(PREFIX)/share/doc/xconnectd
 # A directory of modules and no virtual environment: it holds no path of its own, so DESTDIR works.
 # Debian's pyroute2, structlog and watchdog are too old for us; only bcc is the distribution's.
 # The BPF programs are compiled here, once, if bcc is there; else the daemon does it at its start.
-build/lib/.stamp: pyproject.toml README.md LICENSE $(shell find xconnectd bpf -name '*.py' -o -name '*.[ch]')
+build/stamp: pyproject.toml README.md LICENSE $(shell find xconnectd bpf -name '*.py' -o -name '*.[ch]')
 	@$(OWN); \
 	rm -rf build/lib; \
 	$(PYTHON) -m venv build/pip; \
@@ -101,7 +102,7 @@ build/lib/.stamp: pyproject.toml README.md LICENSE $(shell find xconnectd bpf -n
 
 build install: PACKAGES := python3 python3-venv python3-bpfcc
 build: packages ## the program with all it needs, in build/lib; no root needed
-	@$(MAKE) --no-print-directory build/lib/.stamp
+	@$(MAKE) --no-print-directory build/stamp
 
 # Neither makes, changes nor removes /etc/xconnect.yaml. A `links: {}` put there by an upgrade, just
 # when the file is away for a moment, would disconnect everything.
@@ -119,7 +120,7 @@ install: build ## into DESTDIR and PREFIX (/usr); starts nothing (root)
 	  'import sys' '' 'sys.path.insert(0, "$(LIBRARY)")' '' \
 	  'from xconnectd.cli import main' '' 'sys.exit(main())' \
 	  | install -m 755 /dev/stdin '$(DESTDIR)$(PREFIX)/bin/xconnectd'; \
-	sed 's|/usr/bin/xconnectd|$(PREFIX)/bin/xconnectd|' systemd/xconnectd.service \
+	sed 's|/usr/bin/xconnectd|$(PREFIX)/bin/xconnectd|g' systemd/xconnectd.service \
 	  | install -D -m 644 /dev/stdin '$(DESTDIR)$(UNIT)'; \
 	gzip -9n <docs/xconnectd.8 | install -D -m 644 /dev/stdin '$(DESTDIR)$(MAN)'; \
 	install -D -m 644 systemd/xconnectd.sysusers '$(DESTDIR)$(SYSUSERS)'; \
@@ -138,6 +139,16 @@ uninstall: ## stops the service and removes what install put there (root)
 	rm -rf '$(DESTDIR)$(LIBRARY)' '$(DESTDIR)$(DOC)'; \
 	rm -f $(foreach file,$(PREFIX)/bin/xconnectd $(UNIT) $(MAN) $(COMPLETION) $(SYSUSERS),'$(DESTDIR)$(file)'); \
 	[[ -n '$(DESTDIR)' || ! -d /run/systemd/system ]] || systemctl daemon-reload
+
+chaos: setup ## random harm for SECONDS=60, again with SEED=…, and 20,000 reloads (root)
+	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make chaos'; exit 1; }
+	@$(OWN); XCONNECTD_CHAOS_SECONDS=$(SECONDS) XCONNECTD_CHAOS_SEED=$(SEED) \
+	$(BIN)/pytest -q -s tests/netns/test_chaos.py
+	@$(OWN); XCONNECTD_RELOADS=20000 $(BIN)/pytest -q tests/netns/test_hostile.py -k leave_no_trace
+
+test-kernels: PACKAGES += debootstrap qemu-system-x86 busybox-static cpio e2fsprogs kmod xz-utils
+test-kernels: setup ## the core of the tests under Debian's kernels 5.10 to the newest, in qemu (root)
+	@$(OWN); tests/kernels/run
 
 clean: ## remove what setup and the tests made
 	@rm -rf .venv .cache .hypothesis build dist

@@ -1,0 +1,62 @@
+# bash completion for xconnectd(8).
+#
+# Written by hand: a generator (shtab) would be one more thing to install at build time, and knows
+# neither interfaces nor links. A unit test holds it to the options that the program really has.
+
+_xconnectd() {
+    local cur prev words cword
+    _init_completion -n : 2>/dev/null || {
+        cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
+        words=("${COMP_WORDS[@]}") cword=$COMP_CWORD
+    }
+    local -A options=(
+        [run]='--config --strict --log-format --log-level --on-exit'
+        [check]=''
+        [plan]='--json'
+        [status]='--config --json --watch --check --health'
+        [wait]='--config --timeout'
+        [try]='--timeout'
+        [reload]=''
+        [events]='--json'
+        [detach]='--all'
+        [schema]=''
+        [version]='--json'
+    )
+    local command=${words[1]:-}
+    COMPREPLY=()
+    if [[ $cword -eq 1 ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "${!options[*]} --help" -- "$cur")
+        return
+    fi
+    case $prev in
+        -c | --config) _xconnectd_files "$cur" && return ;;
+        --log-format) mapfile -t COMPREPLY < <(compgen -W 'console json' -- "$cur") && return ;;
+        --log-level)
+            mapfile -t COMPREPLY < <(compgen -W 'debug info warning error' -- "$cur") && return
+            ;;
+        --on-exit) mapfile -t COMPREPLY < <(compgen -W 'detach keep' -- "$cur") && return ;;
+        --timeout) return ;;
+    esac
+    if [[ $cur == -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "${options[$command]:-} --help" -- "$cur")
+        return
+    fi
+    case $command in
+        check | plan | try) _xconnectd_files "$cur" ;;
+        wait | detach)
+            # An end names its link. Interfaces as the kernel has them: no daemon need run.
+            local interfaces=(/sys/class/net/*)
+            mapfile -t COMPREPLY < <(compgen -W "${interfaces[*]##*/}" -- "$cur")
+            ;;
+    esac
+}
+
+_xconnectd_files() {
+    compopt -o filenames 2>/dev/null
+    mapfile -t COMPREPLY < <(
+        compgen -f -X '!*.yaml' -- "$1"
+        compgen -d -- "$1"
+    )
+}
+
+complete -F _xconnectd xconnectd

@@ -1,0 +1,37 @@
+"""The fixtures of tests/netns, and two cables between NICs that the guest has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from netns.conftest import _kernel, daemon, lab, ready_made_code
+from netns.lab import NETNS, Lab, Station, run
+
+__all__ = ["_kernel", "cables", "daemon", "lab", "ready_made_code"]
+
+
+@pytest.fixture
+def cables(lab: Lab) -> Iterator[tuple[Station, Station]]:
+    """``nic0`` and ``nic1`` in the host; what is at the other end of each in a namespace.
+
+    NICs of the guest go back to where they came from when their namespace is deleted.
+    """
+    if not Path("/sys/class/net/nic0").exists():
+        pytest.skip("these NICs are in the guests of tests/kernels/run only")
+    stations = []
+    for number in (0, 1):
+        station = Station(lab.namespace(f"sta{number}"), f"nic{number}", number + 1, f"sta{number}")
+        run("ip", "link", "set", f"nic{number}", "netns", str(NETNS / lab.host))
+        run("ip", "link", "set", f"sta{number}", "netns", str(NETNS / station.namespace))
+        lab.ip("link", "set", f"nic{number}", "up")
+        device = ("dev", station.interface)
+        station.ip("address", "add", f"{station.address()}/24", *device)
+        station.ip("address", "add", f"{station.address(v6=True)}/64", *device, "nodad")
+        station.ip("link", "set", *device, "promisc", "on", "up")  # it takes what comes
+        stations.append(station)
+    yield stations[0], stations[1]
+    for station in stations:
+        run("ip", "link", "set", station.interface, "netns", "1", namespace=station.namespace)
+        lab.ip("link", "set", station.end, "netns", "1")
