@@ -177,7 +177,7 @@ class Daemon:
             **self._counts(),
             duration_ms=round((time.monotonic() - started) * 1000, 1),
         )
-        systemd.notify(READY=1)
+        self._tell_manager(READY=1)
         self._serve()
 
     def stop(self) -> bool:
@@ -247,11 +247,11 @@ class Daemon:
             self._reconciler.run(None, "netlink")
         self._tell_manager()
 
-    def _tell_manager(self) -> None:
+    def _tell_manager(self, **more: int) -> None:
         text = status.summary(self._reconciler.statuses.values())
-        if text != self._told:
+        if text != self._told or more:
             self._told = text
-            systemd.notify(STATUS=text)
+            systemd.notify(STATUS=text, **more)
 
     def _counts(self) -> dict[str, Any]:
         states = [each.state for each in self._reconciler.statuses.values()]
@@ -283,7 +283,7 @@ class Daemon:
         self._trial = None
         self._take(self._files.read(), again=True)
         self._reconciler.run(None, "signal")
-        systemd.notify(READY=1)
+        self._tell_manager(READY=1)
 
     # ------------------------------------------------------------------ files
 

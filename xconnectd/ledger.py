@@ -190,6 +190,7 @@ class Ledger:
         """Makes the directory, without anything that an earlier boot left in it."""
         self.remove()
         self.path.mkdir(parents=True)
+        self.path.chmod(0o711)  # group members pass through to the status socket
         (self.path / "namespace").write_text(str(own_inode()))
         self._boot.write_text(json.dumps(_boot_id()))
         self._current = True

@@ -2,7 +2,8 @@
 
 Nobody can ask for a namespace by its cookie, so the ledger notes the inode number as well. A
 namespace lives as long as a process is in it or it is mounted somewhere (``ip netns``), and both
-show the inode. From inside a pid namespace not all processes are seen; then nothing is judged.
+show the inode. From inside a pid namespace, or without the right to look at other processes, not
+all are seen; then nothing is judged.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ def sweep(states: Path, pins: Path, own: str) -> list[str]:
     others = [path for path in states.glob("*") if path.name != own]
     if not others or Path("/proc/self/ns/pid").stat().st_ino != _INIT_PID_NAMESPACE:
         return []
-    living = set(_living())
+    try:
+        living = set(_living())
+    except PermissionError:  # not all of them may be looked at, so none can be called gone
+        return []
     gone = [path for path in others if _inode(path) not in living]
     for path in gone:
         shutil.rmtree(path, ignore_errors=True)
@@ -47,8 +51,17 @@ def own_inode() -> int:
 
 
 def _living() -> Iterator[int]:
+    """The inodes of all namespaces that live.
+
+    Raises:
+        PermissionError: some processes are hidden from this one (capabilities, ProtectProc).
+    """
+    if not Path("/proc/1").exists():
+        raise PermissionError("processes are hidden")  # ProtectProc hides even the first one
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended meanwhile
+        if process.name == "1":
+            continue  # not for everyone to look at; its namespace is the machine's own
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
             yield (process / "ns" / "net").stat().st_ino
             for inode in _NETNS.findall((process / "mountinfo").read_text()):
                 yield int(inode)

@@ -1,0 +1,470 @@
+"""The service under a real systemd: what ``make install`` puts there, in a machine of its own.
+
+The machine is a Debian tree that systemd-nspawn boots. Its network is a lab's host, so frames are
+sent and counted from outside. Commands run inside: systemd-nspawn gives the machine a boot id of
+its own, and its bpffs is not the one of this host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from .lab import NETNS, REPO, Lab, Station, poll, run
+from .service import document
+from .traffic import Stream
+
+SUITE: Final = "bookworm"
+PACKAGES: Final = ("systemd", "systemd-sysv", "dbus", "python3", "python3-bpfcc", "iproute2")
+CACHE: Final = Path("/var/cache/xconnectd-test/systemd")
+UNIT: Final = "xconnectd.service"
+DROPIN: Final = "run/systemd/system/xconnectd.service.d/test.conf"
+WIRE: Final = {"wa": "wb"}
+
+BOOT: Final = """
+mkdir -p {work}/root {work}/scratch
+mount -t overlay overlay -o lowerdir={tree},upperdir={work}/upper,workdir={work}/scratch {work}/root
+mkdir -p {work}/bpf
+mount -t bpf bpf {work}/bpf
+exec systemd-nspawn --quiet --directory={work}/root --boot --machine={name} \
+    --register=no {keep_unit} --network-namespace-path={netns} --bind={work}/bpf:/sys/fs/bpf \
+    --capability=CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN,CAP_SYS_ADMIN --system-call-filter=bpf
+"""
+
+
+def debian() -> Path:
+    """A minimal Debian with what the package would depend on; made once, then kept."""
+    key = hashlib.sha256(" ".join((SUITE, *PACKAGES)).encode()).hexdigest()[:8]
+    tree = CACHE / f"{SUITE}-{key}"
+    if not tree.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        building = CACHE / f"building-{key}"
+        include = f"--include={','.join(PACKAGES)}"
+        run("rm", "-rf", "--one-file-system", str(building))
+        # In a mount namespace, so that an end half-way leaves no /proc mounted in there.
+        bootstrap = ("unshare", "--mount", "debootstrap", "--variant=minbase", include)
+        done = subprocess.run(
+            (*bootstrap, SUITE, str(building)), capture_output=True, text=True, timeout=900
+        )
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr
+        run("chroot", str(building), "apt-get", "clean")
+        building.rename(tree)
+    return tree
+
+
+class Machine:
+    """A booted Debian with xconnectd installed, in the host namespace of a lab."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self._work = lab.directory / "machine"
+        upper = self._work / "upper"
+        upper.mkdir(parents=True)
+        run("make", "-C", str(REPO), "install", f"DESTDIR={upper}")
+        self._boot(debian())
+        self.root = Path("/proc", str(self._init), "root")
+
+    def _boot(self, tree: Path) -> None:
+        """All mounts are the machine's own: they go with its last process."""
+        keep_unit = "" if Path("/run/systemd/system").exists() else "--keep-unit"
+        script = BOOT.format(
+            work=self._work,
+            tree=tree,
+            name=self.lab.name,
+            netns=NETNS / self.lab.host,
+            keep_unit=keep_unit,
+        )
+        with (self.lab.directory / "console").open("wb") as console:
+            self._nspawn = subprocess.Popen(
+                ("setpriv", "--pdeathsig=KILL", "unshare", "--mount", "sh", "-euc", script),
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
+            )
+        self.lab.on_close(self._clean_up)
+        self._init = poll(self._find_init, 30, "the machine's init", 0.05)
+        poll(self._is_up, 60, "a booted machine", 0.2)
+
+    def _find_init(self) -> int:
+        assert self._nspawn.poll() is None, (self.lab.directory / "console").read_text()
+        found = run("pgrep", "--parent", str(self._nspawn.pid), check=False).stdout.split()
+        for pid in found:
+            with suppress(OSError):
+                if Path("/proc", pid, "comm").read_text() == "systemd\n":
+                    return int(pid)
+        return 0
+
+    def _is_up(self) -> bool:
+        state = self.run("systemctl", "is-system-running", check=False).stdout.strip()
+        return state in ("running", "degraded")
+
+    def _clean_up(self) -> None:
+        self._nspawn.terminate()  # an orderly poweroff
+        with suppress(subprocess.TimeoutExpired):
+            self._nspawn.wait(15)
+        self._nspawn.kill()
+        self._nspawn.wait(10)
+        with suppress(OSError):
+            Path("/run/systemd/nspawn/propagate", self.lab.name).rmdir()
+        _remove_cgroups()
+
+    # ------------------------------------------------------------------ inside
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        enter = ("nsenter", f"--target={self._init}", "--all", "--root", "--wd")
+        return run(*enter, *command, check=check)
+
+    def systemctl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.run("systemctl", *arguments, UNIT, check=check)
+
+    def show(self, name: str) -> str:
+        return self.systemctl("show", "--value", f"--property={name}").stdout.strip()
+
+    @property
+    def pid(self) -> int:
+        return int(self.show("MainPID"))
+
+    def kill(self, number: signal.Signals) -> None:
+        """A signal to the daemon alone, past systemd."""
+        self.run("sh", "-c", f"kill -{number.value} {self.pid}")
+
+    def await_restart(self, before: int, timeout: float) -> None:
+        """Until another daemon than ``before`` runs and has said that it is ready."""
+
+        def restarted() -> bool:
+            return self.pid not in (0, before) and self.show("ActiveState") == "active"
+
+        poll(restarted, timeout, "a new daemon", 0.05)
+
+    def write(self, wiring: str | dict[str, str]) -> None:
+        fresh = self.root / "etc/.xconnect.fresh"
+        fresh.write_text(document(wiring))
+        fresh.rename(fresh.with_name("xconnect.yaml"))
+
+    def dropin(self, text: str) -> None:
+        path = self.root / DROPIN
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"[Service]\n{text}\n")
+        self.run("systemctl", "daemon-reload")
+
+    def cursor(self) -> str:
+        """A place in the journal; pass it on as ``since``."""
+        return (
+            self.run("journalctl", "--show-cursor", "-n0").stdout.partition("cursor: ")[2].strip()
+        )
+
+    def journal(self, since: str) -> str:
+        self.run("journalctl", "--sync")
+        command = ("journalctl", "--unit", UNIT, "--output=cat", f"--after-cursor={since}")
+        return self.run(*command).stdout
+
+    def events(self, since: str) -> list[str]:
+        lines = (line for line in self.journal(since).splitlines() if line.startswith("{"))
+        return [json.loads(line)["event"] for line in lines]
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.run("xconnectd", "status", "--json").stdout)
+        return found
+
+
+def _remove_cgroups() -> None:
+    """What systemd-nspawn leaves where no systemd manages the cgroups."""
+    if Path("/run/systemd/system").exists():
+        return
+    for kind in ("payload", "supervisor"):
+        for top in Path("/sys/fs/cgroup").glob(f"*/{kind}"):
+            for directory in (*sorted(top.glob("**/"), reverse=True), top):
+                with suppress(OSError):
+                    directory.rmdir()
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[tuple[Machine, Station, Station]]:
+    with Lab() as lab:
+        a, b, _ = lab.veth("wa"), lab.veth("wb"), lab.veth("wc")
+        yield Machine(lab), a, b
+
+
+@pytest.fixture
+def machine(site: tuple[Machine, Station, Station]) -> Iterator[Machine]:
+    """Stopped, with the installed unit as it is, and a file with one wire."""
+    machine = site[0]
+    machine.write(WIRE)
+    yield machine
+    machine.systemctl("stop", check=False)
+    machine.systemctl("reset-failed", check=False)
+    (machine.root / DROPIN).unlink(missing_ok=True)
+    machine.run("systemctl", "daemon-reload")
+
+
+@pytest.fixture
+def stream(site: tuple[Machine, Station, Station], machine: Machine) -> Iterator[Stream]:
+    """The service runs, and 2,000 frames a second cross its wire each way."""
+    machine.systemctl("start")
+    with Stream(*site[1:], rate=2000) as stream:
+        poll(stream.flows, 2, "frames that cross")
+        yield stream
+
+
+def assert_perfect(stream: Stream) -> None:
+    stream.stop()
+    print(f"{stream.rate:.0f} frames/s each way; {stream}")
+    stream.assert_perfect()
+    assert stream.rate > 1500, stream.rate
+
+
+# ---------------------------------------------------------------------- start
+
+
+def test_start_returns_when_the_wire_is_there(
+    site: tuple[Machine, Station, Station], machine: Machine
+) -> None:
+    machine.systemctl("start")
+    with Stream(*site[1:]) as stream:
+        time.sleep(0.2)
+    stream.assert_perfect()
+    assert machine.show("ActiveState") == "active"
+    poll(lambda: machine.show("StatusText") == "1 link: 1 connected", 3, machine.show("StatusText"))
+
+
+def test_the_status_line_says_what_is_missing(machine: Machine) -> None:
+    machine.write({"wa": "wb", "tap3": "tap4"})
+    machine.systemctl("start")
+    text = r"2 links: 1 connected, 1 waiting.*\btap3\b.*"
+    poll(lambda: re.fullmatch(text, machine.show("StatusText")), 3, machine.show("StatusText"))
+
+
+def test_the_sandbox_is_closed(machine: Machine) -> None:
+    machine.systemctl("start")
+    status = machine.run("cat", f"/proc/{machine.pid}/status").stdout
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    capabilities = 1 << 12 | 1 << 38 | 1 << 39  # NET_ADMIN, PERFMON, BPF
+    assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == capabilities
+    assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
+
+
+@pytest.mark.skipif(
+    tuple(map(int, os.uname().release.split(".")[:2])) < (5, 18),
+    reason="before Linux 5.18 the verifier wants CAP_PERFMON",
+)
+def test_two_capabilities_are_enough(
+    site: tuple[Machine, Station, Station], machine: Machine
+) -> None:
+    machine.dropin("CapabilityBoundingSet=\nCapabilityBoundingSet=CAP_BPF CAP_NET_ADMIN")
+    before = machine.cursor()
+    machine.systemctl("start")
+    assert "program.loaded" in machine.events(before)
+    with Stream(*site[1:]) as stream:
+        time.sleep(0.2)
+    stream.assert_perfect()
+
+
+def test_members_of_the_group_may_look(machine: Machine) -> None:
+    machine.systemctl("start")
+    group = machine.run("getent", "group", "xconnectd").stdout.split(":")[2]
+    member = ("setpriv", "--reuid=4711", "--regid=4711", f"--groups={group}")
+    done = machine.run(*member, "xconnectd", "status", "--json")
+    assert json.loads(done.stdout)["links"][0]["state"] == "connected"
+    machine.run(*member, "xconnectd", "wait", "--timeout=5")
+    stranger = ("setpriv", "--reuid=4711", "--regid=4711", "--clear-groups")
+    done = machine.run(*stranger, "xconnectd", "status", check=False)
+    assert done.returncode == 1
+    assert "only root and group xconnectd may ask" in done.stderr
+    done = machine.run(*member, "xconnectd", "reload", check=False)
+    assert done.returncode == 1
+
+
+# ---------------------------------------------------------------------- no lost frame
+
+
+def test_restarts_lose_no_frame(machine: Machine, stream: Stream) -> None:
+    before = machine.cursor()
+    for _ in range(4):
+        machine.systemctl("restart")
+        machine.systemctl("is-active")
+    assert_perfect(stream)
+    assert machine.events(before).count("program.adopted") == 4
+
+
+def test_crashes_lose_no_frame(machine: Machine, stream: Stream) -> None:
+    before = machine.cursor()
+    for _ in range(4):
+        pid = machine.pid
+        machine.kill(signal.SIGKILL)
+        machine.await_restart(pid, 10)
+    assert_perfect(stream)
+    assert machine.events(before).count("program.adopted") == 4
+    assert machine.show("NRestarts") == "4"
+
+
+def test_a_hung_daemon_is_replaced_and_loses_no_frame(
+    site: tuple[Machine, Station, Station], machine: Machine
+) -> None:
+    machine.dropin("WatchdogSec=2s")
+    machine.systemctl("start")
+    pid = machine.pid
+    with Stream(*site[1:], rate=2000) as stream:
+        time.sleep(4)  # two of its terms: a daemon that works is left in peace
+        assert machine.pid == pid
+        machine.kill(signal.SIGSTOP)
+        machine.await_restart(pid, 15)
+        time.sleep(0.5)
+    assert_perfect(stream)
+    assert machine.show("NRestarts") == "1"
+
+
+def test_an_upgrade_of_the_program_loses_no_frame(machine: Machine, stream: Stream) -> None:
+    """Not what the installed code was made from: the source is compiled, in the sandbox."""
+    before = machine.cursor()
+    source = machine.root / "usr/lib/xconnectd/xconnectd/bpf/xconnect.c"
+    text = source.read_text()
+    try:
+        for version in range(2):
+            source.write_text(f"{text}\n/* {version} */\n")
+            machine.systemctl("restart")
+        source.write_text(text)
+        machine.systemctl("restart")
+    finally:
+        source.write_text(text)
+    assert_perfect(stream)
+    assert machine.events(before).count("program.loaded") == 3
+
+
+# ---------------------------------------------------------------------- reload
+
+
+def test_a_reload_returns_with_its_outcome(machine: Machine, stream: Stream) -> None:
+    before = machine.cursor()
+    (machine.root / "etc/xconnect.yaml").write_text("links: {wa: wb, : }\nno: 1\n")
+    done = machine.systemctl("reload", check=False)
+    assert done.returncode != 0
+    assert machine.show("ActiveState") == "active"
+    assert "/etc/xconnect.yaml:" in machine.journal(before)
+    machine.write({**WIRE, "wd": "we"})
+    machine.systemctl("reload")
+    assert len(machine.status()["links"]) == 2
+    assert_perfect(stream)
+
+
+# ---------------------------------------------------------------------- stop
+
+
+def test_a_stop_leaves_nothing(machine: Machine) -> None:
+    found = machine.lab.snapshot()
+    machine.systemctl("start")
+    assert machine.lab.snapshot() != found
+    machine.systemctl("stop")
+    assert machine.show("Result") == "success"
+    assert machine.lab.snapshot() == found
+    left = machine.run("find", "/sys/fs/bpf/xconnectd", "/run/xconnectd", "-mindepth", "1").stdout
+    assert left == ""
+
+
+def test_a_stop_after_a_crash_leaves_nothing(machine: Machine) -> None:
+    found = machine.lab.snapshot()
+    machine.systemctl("start")
+    pid = machine.pid
+    machine.kill(signal.SIGKILL)
+    machine.await_restart(pid, 10)
+    machine.systemctl("stop")
+    assert machine.lab.snapshot() == found
+
+
+# ---------------------------------------------------------------------- beside other managers
+
+
+def test_networkd_leaves_the_ends_alone(machine: Machine) -> None:
+    """It is told to take every interface; the example that we ship comes first in the alphabet."""
+    directory = machine.root / "etc/systemd/network"
+    example = machine.run("cat", "/usr/share/doc/xconnectd/examples/10-xconnectd.network").stdout
+    names = next(line for line in example.splitlines() if line.startswith("Name="))
+    (directory / "99-all.network").write_text(
+        "[Match]\nName=wa wb wc\n[Link]\nMTUBytes=1400\n[Network]\nAddress=203.0.113.1/24\n"
+    )
+    (directory / "10-xconnectd.network").write_text(example.replace(names, "Name=wa wb"))
+    try:
+        machine.systemctl("start")
+        machine.run("systemctl", "start", "systemd-networkd.service")
+        wires = [
+            line.split()
+            for line in machine.run("networkctl", "list", "--no-legend").stdout.splitlines()
+            if line.split()[1] in ("wa", "wb")
+        ]
+        assert [fields[-1] for fields in wires] == ["unmanaged", "unmanaged"]
+        taken = "203.0.113.1/24"
+        poll(lambda: taken in machine.lab.snapshot()["addresses"]["wc"], 5, "networkd at work")
+        addresses = machine.lab.snapshot()["addresses"]
+        assert taken not in addresses["wa"] + addresses["wb"]
+        assert machine.status()["links"][0]["state"] == "connected"
+    finally:
+        machine.run("systemctl", "stop", "systemd-networkd.socket", "systemd-networkd.service")
+        for path in directory.glob("*.network"):
+            path.unlink()
+
+
+# ---------------------------------------------------------------------- installation
+
+
+def test_the_installed_unit_pleases_systemd(machine: Machine) -> None:
+    done = machine.run("systemd-analyze", "verify", "--man=no", UNIT)
+    assert done.stderr == ""
+
+
+INSTALL: Final = """
+mount -t tmpfs none /run/systemd    # no manager: the host's own must not hear of this
+for directory in usr etc; do
+    mkdir -p {work}/$directory {work}/scratch-$directory
+    mount -t overlay overlay /$directory \\
+        -o lowerdir=/$directory,upperdir={work}/$directory,workdir={work}/scratch-$directory
+done
+echo 'links: {{}}' >/etc/xconnect.yaml
+make -C {repo} install
+cd /
+xconnectd version --json
+xconnectd check /usr/share/doc/xconnectd/examples/xconnect.yaml >&2
+getent group xconnectd >&2
+test -s /usr/share/man/man8/xconnectd.8.gz
+make -C {repo} uninstall
+test "$(cat /etc/xconnect.yaml)" = 'links: {{}}'
+"""
+
+
+def test_an_installation_comes_and_goes(tmp_path: Path) -> None:
+    """On this system as it is, but over it: not a file of it is touched."""
+    script = INSTALL.format(work=tmp_path, repo=REPO)
+    done = run("unshare", "--mount", "sh", "-euxc", script)
+    versions = json.loads(next(x for x in done.stdout.splitlines() if x.startswith("{")))
+    assert versions["bcc"], "the distribution's bcc is not seen"
+    assert versions["pyroute2"] != "0.7.2", "Debian's pyroute2 is seen"
+    left = [path for path in tmp_path.glob("usr/**/*") if path.is_file()]
+    assert left == []
+
+
+def test_it_can_be_installed_elsewhere(tmp_path: Path) -> None:
+    """As a package is built: nothing of where it was built may be in it."""
+    make = ("make", "-C", str(REPO), f"DESTDIR={tmp_path}", "PREFIX=/opt/x")
+    run(*make, "install")
+    assert (
+        'sys.path.insert(0, "/opt/x/lib/xconnectd")'
+        in (tmp_path / "opt/x/bin/xconnectd").read_text()
+    )
+    unit = (tmp_path / "opt/x/lib/systemd/system/xconnectd.service").read_text()
+    assert "ExecStart=/opt/x/bin/xconnectd run" in unit
+    assert "/usr/bin/xconnectd" not in unit
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    here = [path for path in files if str(tmp_path).encode() in path.read_bytes()]
+    assert here == []
+    run(*make, "uninstall")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
