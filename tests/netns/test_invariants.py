@@ -453,11 +453,11 @@ def _macvlan_on_macvlan(lab: Lab) -> None:
 
 
 def _vlan(lab: Lab) -> None:
-    _made(lab, "link", "add", "link", "va", "name", "va.5", "type", "vlan", "id", "5")
+    lab.ip("link", "add", "link", "va", "name", "va.5", "type", "vlan", "id", "5")
 
 
 def _vxlan(lab: Lab) -> None:
-    _made(lab, *["link", "add", "vx0", "type", "vxlan", "id", "5", "dstport", "4789", "dev", "va"])
+    lab.ip(*["link", "add", "vx0", "type", "vxlan", "id", "5", "dstport", "4789", "dev", "va"])
 
 
 def _bridge(lab: Lab) -> None:
@@ -465,30 +465,34 @@ def _bridge(lab: Lab) -> None:
 
 
 def _bond(lab: Lab) -> None:
-    _made(lab, "link", "add", "bond0", "type", "bond")
+    lab.ip("link", "add", "bond0", "type", "bond")
     lab.ip("link", "set", "va", "down")
     lab.ip("link", "set", "va", "master", "bond0")
 
 
 def _vrf(lab: Lab) -> None:
-    _made(lab, "link", "add", "vrf0", "type", "vrf", "table", "10")
+    lab.ip("link", "add", "vrf0", "type", "vrf", "table", "10")
     lab.ip("link", "set", "va", "master", "vrf0")
 
 
-def _made(lab: Lab, *args: str) -> None:
-    """Make a device of a kind that this kernel may have been built without."""
-    done = lab.run("ip", *args, check=False)
-    if "Unknown device type" in done.stderr:
-        pytest.skip(f"this kernel was built without it: {' '.join(args)}")
-    assert done.returncode == 0, done.stderr
+def _is_known(use: Callable[[Lab], None]) -> bool:
+    """Some kernels are built without VLANs, bonds or VRFs; ``tests/kernels`` has some with all."""
+    kind = {_vlan: "vlan", _bond: "bond", _vrf: "vrf"}.get(use)
+    if kind is None:
+        return True
+    return (
+        "Unknown device type"
+        not in run("unshare", "-n", "ip", "link", "add", "probe0", "type", kind, check=False).stderr
+    )
 
 
 ALLOWABLE = [_addressed, _addressed_v6, _routed, _default_route, _route_v6, _macvlan]
 ALLOWABLE += [_macvlan_on_macvlan, _vlan, _vxlan]
 NEVER = [_bridge, _bond, _vrf]
+USES = [use for use in ALLOWABLE + NEVER if _is_known(use)]
 
 
-@pytest.mark.parametrize("use", ALLOWABLE + NEVER, ids=lambda x: x.__name__.strip("_"))
+@pytest.mark.parametrize("use", USES, ids=lambda x: x.__name__.strip("_"))
 def test_an_interface_that_the_host_uses_is_refused(
     lab: Lab, daemon: Start, use: Callable[[Lab], None]
 ) -> None:
