@@ -48,8 +48,13 @@ packages:
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'; \
 	touch $@
 
+# Compiled here, the BPF code costs no start its half second. Where it does not fit the source it is
+# not used, and the daemon compiles.
+bpf/xconnect.json: $(wildcard bpf/*.c) $(shell find bpf/include -name '*.h') xconnectd/compiler.py | .venv/stamp
+	@$(OWN); $(BIN)/python -m xconnectd.compiler bpf $@
+
 # Stale bytecode doubles the time a command takes to start, and root writes it where a user cannot.
-setup: packages .venv/stamp ## install what is missing, make .venv/bin/xconnectd
+setup: packages .venv/stamp bpf/xconnect.json ## install what is missing, make .venv/bin/xconnectd
 	@$(OWN); $(BIN)/python -m compileall -q xconnectd
 
 demo: setup ## a lab of namespaces and a wire that is rewired, broken and healed (root)
@@ -151,5 +156,5 @@ test-kernels: setup ## the core of the tests under Debian's kernels 5.10 to the 
 	@$(OWN); tests/kernels/run
 
 clean: ## remove what setup and the tests made
-	@rm -rf .venv .cache .hypothesis build dist
+	@rm -rf .venv .cache .hypothesis build dist bpf/xconnect.json
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
