@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages setup demo format check test test-kernels chaos build install uninstall clean
+.PHONY: help packages setup demo format check test test-production test-kernels chaos build install uninstall clean
 
 # A login shell of Debian has no sbin in its PATH; ip, tc, ethtool and bpftool live there.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -15,8 +15,7 @@ PYTHON := /usr/bin/python3
 BIN := .venv/bin
 PACKAGES := python3 python3-venv python3-bpfcc \
 	iproute2 ethtool bpftool iputils-ping iperf3 tcpdump util-linux procps \
-	shellcheck systemd ca-certificates \
-	debootstrap systemd-container buildah podman runc
+	shellcheck systemd ca-certificates
 
 # What `sudo make` leaves behind belongs to the person who called sudo, also when a step fails.
 OWN := trap 'if [[ -n "$${SUDO_UID:-}" ]]; then \
@@ -24,7 +23,7 @@ OWN := trap 'if [[ -n "$${SUDO_UID:-}" ]]; then \
 	xargs -0r chown -h "$$SUDO_UID:$${SUDO_GID:-}" || true; fi' EXIT
 
 help: ## what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 packages:
 	@command -v dpkg-query >/dev/null || { echo 'no Debian: install the equivalents of $(PACKAGES)'; exit 0; }; \
@@ -76,9 +75,16 @@ check: setup ## format, lint, types and unit tests; no root needed
 	! command -v clang-format >/dev/null || clang-format --dry-run --Werror bpf/*.c; \
 	$(BIN)/pytest -q tests/unit
 
-test: check ## everything, on the real kernel (root)
+# Long, and with machinery of their own: kills and chaos, a booted systemd, a built image.
+PRODUCTION := $(foreach name,control life hostile chaos image systemd,tests/netns/test_$(name).py)
+
+test: check ## everything but production, on the real kernel (root)
 	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make test'; exit 1; }
-	@$(OWN); $(BIN)/pytest -q tests/netns
+	@$(OWN); $(BIN)/pytest -q tests/netns $(PRODUCTION:%=--ignore=%)
+
+test-production: PACKAGES += debootstrap systemd-container buildah podman runc
+test-production: setup ## crashes, hostile life, chaos, a real systemd and a real image (root)
+	@$(OWN); $(BIN)/pytest -q $(PRODUCTION)
 
 # ------------------------------------------------------------------------------ installation
 
