@@ -155,12 +155,16 @@ class Server:
     def _accept(self, listener: socket.socket, privileged: bool) -> None:
         with contextlib.suppress(OSError):
             connection, _ = listener.accept()
-            if len(self._clients) >= _MOST_CLIENTS:
+            if not privileged and self._onlookers() >= _MOST_CLIENTS:
                 connection.close()
                 return
             client = Client(connection, privileged=privileged)
             self._clients.add(client)
             self._selector.register(client, selectors.EVENT_READ, lambda: self._serve(client))
+
+    def _onlookers(self) -> int:
+        """Who may only look must not keep out who may do."""
+        return sum(not client.privileged for client in self._clients)
 
     def _serve(self, client: Client) -> None:
         try:
@@ -175,7 +179,7 @@ class Server:
     def _reply(self, client: Client, request: dict[str, Any]) -> Answer | None:
         try:
             return self._answer(client, request)
-        except (KeyError, TypeError, ValueError) as error:  # UnicodeError is a ValueError
+        except (AttributeError, LookupError, TypeError, ValueError) as error:  # odd contents
             return {"ok": False, "error": f"not understood: {error!r}"}
 
     def _await(self, client: Client) -> None:
