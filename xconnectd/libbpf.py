@@ -338,11 +338,6 @@ def create_map(name: str, form: MapFormat) -> int:
     return _checked(fd, name)
 
 
-def map_format(fd: int) -> MapFormat:
-    info = _info(fd, _MapInfo())
-    return MapFormat(info.type, info.value_size, info.max_entries, info.map_flags)
-
-
 def map_id(fd: int) -> int:
     return int(_info(fd, _MapInfo()).id)
 

@@ -170,10 +170,8 @@ class Links:
         return self._far_at(far.ifindex, far.nsid) or far
 
     def _far_at(self, ifindex: int, nsid: int | None) -> Far | None:
-        attributes = () if nsid is None else (("IFLA_IF_NETNSID", nsid),)
-        try:
-            (message,) = self._route.ask(_get(attributes), ifindex)
-        except NetlinkError:  # it is gone, or may not be looked at
+        message = self._ask_at(ifindex, nsid)
+        if message is None:
             return None
         found = walk(message, 32)
         (flags,) = struct.unpack_from("=I", message, 24)
@@ -181,11 +179,17 @@ class Links:
 
     def at(self, ifindex: int, nsid: int | None) -> Interface | None:
         """The interface of another namespace, looked at from here (never entered)."""
+        message = self._ask_at(ifindex, nsid)
+        return None if message is None else _interface(message)
+
+    def _ask_at(self, ifindex: int, nsid: int | None) -> bytes | None:
+        """Its link message; None if it or its namespace is gone, or may not be looked at."""
         attributes = () if nsid is None else (("IFLA_IF_NETNSID", nsid),)
         try:
-            return self._read(_get(attributes), ifindex)
-        except NetlinkError:  # its namespace is gone, or may not be looked into
+            (message,) = self._route.ask(_get(attributes), ifindex)
+        except NetlinkError:
             return None
+        return message
 
     def _qdisc(self, ifindex: int) -> str:
         """The qdisc at ``ffff:`` (clsact or ingress), empty where there is none.
