@@ -1,8 +1,8 @@
 """The file: YAML text to ``Wiring``, or every problem in it with its line and column.
 
 Owns what a good file is: its keys, its names, its defaults; ``schema`` describes the same tables
-to editors. Only ``load`` touches the disk. Must not import anything of the package but ``model``
-and ``errors``.
+to editors. Only ``load`` touches the disk. Must not import anything of the package but ``edit``,
+``model`` and ``errors``.
 
 The file is read from YAML's events, not as Python values: a name is the text of its scalar
 (``no``, ``12`` and ``1e3`` are names), a repeated key is seen and everything knows its place.
@@ -18,7 +18,6 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from enum import StrEnum
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -35,6 +34,7 @@ from yaml.events import (
     StreamEndEvent,
 )
 
+from xconnectd import edit
 from xconnectd.errors import ConfigError, Problem
 from xconnectd.model import Admin, Endpoint, Link, Mode, Place, Wiring
 
@@ -88,8 +88,11 @@ class ConfigMissing(ConfigError):  # noqa: N818 - a kind of ConfigError, as its 
 # --------------------------------------------------------------------------- entrances
 
 
-def load(path: Path) -> Wiring:
-    """Read and parse ``path``; ``ConfigMissing`` when it does not exist."""
+def load(path: Path, known: Wiring | None = None) -> Wiring:
+    """Read and parse ``path``; ``ConfigMissing`` when it does not exist.
+
+    ``known`` is what it held before, which makes a small edit quick.
+    """
     try:
         data = _read(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -102,7 +105,7 @@ def load(path: Path) -> Wiring:
     except (ValueError, _Refusal) as refusal:
         hint = getattr(refusal, "hint", "")
         raise ConfigError([Problem(str(path), 0, 0, str(refusal), hint)]) from None
-    wiring = parse(data, str(path))
+    wiring = (known and edit.edited(data, known)) or parse(data, str(path))
     return replace(wiring, warnings=(*wiring.warnings, *_open_to_all(path)))
 
 
@@ -128,7 +131,7 @@ def parse(text: str | bytes, path: str) -> Wiring:
         report.add(refusal)
     if report.problems:
         raise ConfigError(list(report.problems))
-    return Wiring(links, sha256(data).hexdigest()[:12], tuple(report.warnings))
+    return Wiring(links, edit.digest(data), tuple(report.warnings), data)
 
 
 def _read(path: Path) -> bytes:

@@ -101,7 +101,8 @@ class Files:
         paths = self._paths()
         if self.path.exists():  # a directory that is away for a moment takes nothing along
             self._good = {path: good for path, good in self._good.items() if path in paths}
-        return self._take_all({path: _read(path) for path in paths}) or [self._empty()]
+        read = {path: _read(path, self._good.get(path)) for path in paths}
+        return self._take_all(read) or [self._empty()]
 
     def _empty(self) -> FileState:
         """At a start more likely a mount that is not there yet than the wish for no wires."""
@@ -120,8 +121,9 @@ class Files:
         states = {}
         for path in sorted(read, key=lambda path: (self._is_new(path, read[path]), path)):
             states[path] = self._take(path, read[path], owners)
-            for link in self._good.get(path, Wiring()).links:
-                owners |= {end.name: (path, link) for end in link.ends}
+            if len(read) > 1:
+                links = self._good.get(path, Wiring()).links
+                owners.update((end.name, (path, link)) for link in links for end in link.ends)
         return [states[path] for path in read]
 
     def _is_new(self, path: Path, found: Wiring | ConfigError) -> bool:
@@ -134,7 +136,7 @@ class Files:
         if isinstance(found, ConfigError):
             state = "missing" if isinstance(found, ConfigMissing) else "rejected"
             return FileState(path, state, problems=found.problems)
-        clashes = tuple(_clashes(path, found, owners))
+        clashes = tuple(_clashes(path, found, owners)) if owners else ()
         if clashes:
             return FileState(path, "rejected", found.hash, clashes)
         self._good[path] = found
@@ -142,6 +144,8 @@ class Files:
 
     def _together(self) -> Wiring:
         wirings = list(self._good.values())
+        if len(wirings) == 1 and not self._found:
+            return wirings[0]
         links = [link for wiring in wirings for link in wiring.links]
         named = {end.name for link in links for end in link.ends}
         links += [link for link in self._found if named.isdisjoint(end.name for end in link.ends)]
@@ -154,9 +158,9 @@ def _counts(path: Path) -> bool:
     return path.suffix == ".yaml" and not path.name.startswith(".")
 
 
-def _read(path: Path) -> Wiring | ConfigError:
+def _read(path: Path, known: Wiring | None = None) -> Wiring | ConfigError:
     try:
-        return config.load(path)
+        return config.load(path, known)
     except ConfigError as error:
         return error
 

@@ -12,7 +12,8 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -74,7 +75,11 @@ class Ledger:
         self._ends = Journal(self.path / "ends")
         self._boot = self.path / "boot"
         self._current = self._is_of_this_boot()
-        self._records = self._read_records()
+        self._records: dict[int, Record] = {}
+        self._named: defaultdict[str, set[int]] = defaultdict(set)
+        for record in self._read_records().values():
+            self._know(record)
+        self._programs = frozenset(self._read(self.path / "programs") or ())
         self._departed = tuple(self._read_departed())
         self._failures = self._read_failures()
 
@@ -84,14 +89,30 @@ class Ledger:
         """By ifindex. Read once: this process alone writes while it holds the namespace."""
         return self._records
 
+    def named(self, name: str) -> Collection[int]:
+        """The ifindexes of records with this name; of interfaces that had it when recorded."""
+        return self._named.get(name, ())
+
     def hold(self, record: Record) -> None:
         self._note({"hold": _as_json(record)})
-        self._records[record.ifindex] = record
+        self._know(record)
 
     def forget(self, ifindex: int) -> None:
         if ifindex in self._records:
             self._note({"forget": ifindex})
+            self._unname(ifindex)
             del self._records[ifindex]
+
+    def _know(self, record: Record) -> None:
+        self._unname(record.ifindex)
+        self._records[record.ifindex] = record
+        self._named[record.name].add(record.ifindex)
+
+    def _unname(self, ifindex: int) -> None:
+        if was := self._records.get(ifindex):
+            self._named[was.name].discard(ifindex)
+            if not self._named[was.name]:
+                del self._named[was.name]
 
     def _note(self, entry: Any) -> None:
         if not self._current:
@@ -103,12 +124,12 @@ class Ledger:
     # ---- programs, departed devices, failures
 
     def programs(self) -> frozenset[int]:
-        ids = self._read(self.path / "programs")
-        return frozenset(ids if isinstance(ids, list) else ())
+        return self._programs
 
     def know_programs(self, ids: frozenset[int]) -> None:
-        if not ids <= self.programs():
-            self._write(self.path / "programs", sorted(self.programs() | ids))
+        if not ids <= self._programs:
+            self._write(self.path / "programs", sorted(self._programs | ids))
+            self._programs |= ids
 
     def departed(self) -> tuple[Departed, ...]:
         return self._departed

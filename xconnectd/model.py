@@ -79,11 +79,12 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """Everything one good file asks for, in the file's order."""
+    """Everything one good file asks for, in the file's order; ``text`` is that file's."""
 
     links: tuple[Link, ...] = ()
     hash: str = ""
     warnings: tuple[str, ...] = ()
+    text: bytes = field(default=b"", repr=False, compare=False)
 
 
 # --------------------------------------------------------------------------- observed

@@ -6,9 +6,11 @@ the pure core an ``Observed`` and the links it is about.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, KeysView, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from itertools import count
+from operator import attrgetter
+from typing import Final, Protocol
 
 from xconnectd.model import (
     Departed,
@@ -54,6 +56,7 @@ class Records(Protocol):
     """What is asked of ``ledger``."""
 
     def records(self) -> Mapping[int, Record]: ...
+    def named(self, name: str) -> Collection[int]: ...
     def programs(self) -> frozenset[int]: ...
     def departed(self) -> tuple[Departed, ...]: ...
 
@@ -89,14 +92,21 @@ class Observer:
 
     def everything(self, wiring: Wiring) -> tuple[Observed, tuple[Link, ...]]:
         """All links of the wiring and all interfaces that are ours. One dump."""
-        observed = self._programs_and_records(self._maps.entries(), self._maps.peers())
+        entries, peers = self._maps.entries(), self._maps.peers()
         interfaces = self._interfaces.all()
         names = {
             name: each.ifindex
             for each in interfaces.values()
             for name in (each.name, *each.altnames)
         }
-        observed = replace(observed, interfaces=interfaces, names=names)
+        observed = Observed(
+            interfaces=interfaces,
+            names=names,
+            entries=entries,
+            peers=peers,
+            programs=self._programs(),
+            records=dict(self._records.records()),
+        )
         wanted = {names.get(end.name) for link in wiring.links for end in link.ends}
         ours = [
             each
@@ -112,30 +122,25 @@ class Observer:
 
     def narrow(self, wiring: Index, scope: Scope) -> tuple[Observed, tuple[Link, ...]]:
         """Only what ``scope`` has to do with: its links whole, their old and new partners."""
-        look = _Look(wiring, self._interfaces, self._maps, self._records.records())
+        records = self._records.records()
+        look = _Look(wiring, self._interfaces, self._maps, self._records)
         look.follow(scope)
-        interfaces = look.interfaces | self._interfaces.complete(look.interfaces.values())
-        observed = replace(
-            self._programs_and_records(look.entries, look.peers),
-            interfaces=interfaces,
+        covered = frozenset(index for index in look.seen if isinstance(index, int))
+        observed = Observed(
+            interfaces=look.interfaces | self._interfaces.complete(look.interfaces.values()),
             names=look.names,
-            covered=frozenset(index for index in look.seen if isinstance(index, int)),
+            entries=look.entries,
+            peers=look.peers,
+            programs=self._programs(),
+            records={index: records[index] for index in covered & records.keys()},
+            covered=covered,
         )
-        seen = {index: record for index, record in observed.records.items() if index in look.seen}
-        observed = replace(observed, records=seen)
         links = tuple(wiring.in_order(look.links.values()))
         return self._finish(observed, list(look.interfaces.values()), links), links
 
-    def _programs_and_records(
-        self, entries: Mapping[int, int], peers: Mapping[int, int]
-    ) -> Observed:
+    def _programs(self) -> Programs:
         programs = self._maps.programs
-        return Observed(
-            entries=entries,
-            peers=peers,
-            programs=replace(programs, known=programs.known | self._records.programs()),
-            records=dict(self._records.records()),
-        )
+        return replace(programs, known=programs.known | self._records.programs())
 
     def _finish(
         self, observed: Observed, ends: Collection[Interface], links: Iterable[Link]
@@ -181,13 +186,26 @@ class Observer:
         return replace(observed, interfaces={**observed.interfaces, **asked})
 
 
+_ID: Final = attrgetter("id")
+_NAME_A: Final = attrgetter("a.name")
+_NAME_B: Final = attrgetter("b.name")
+
+
 class Index:
     """A wiring, to be asked by name in no time."""
 
     def __init__(self, wiring: Wiring) -> None:
         self.wiring = wiring
-        self._by_name = {end.name: link for link in wiring.links for end in link.ends}
-        self._order = {link.id: number for number, link in enumerate(wiring.links)}
+        links = wiring.links
+        # Without a loop of our own: a rewire among thousands of links must not take long.
+        self._by_name = dict(zip(map(_NAME_A, links), links, strict=True))
+        self._by_name.update(zip(map(_NAME_B, links), links, strict=True))
+        self._order = dict(zip(map(_ID, links), count(), strict=False))
+
+    @property
+    def ids(self) -> KeysView[str]:
+        """Of all links, in their order."""
+        return self._order.keys()
 
     def link_of(self, name: str) -> Link | None:
         return self._by_name.get(name)
@@ -211,12 +229,13 @@ class _Look:
         wiring: Index,
         interfaces: Interfaces,
         maps: Maps,
-        records: Mapping[int, Record],
+        records: Records,
     ) -> None:
         self._wiring = wiring
         self._source = interfaces
         self._maps = maps
-        self._records = records
+        self._known = records
+        self._records = records.records()
         self._pending: list[str | int] = []
         self.interfaces: dict[int, Interface] = {}
         self.names: dict[str, int] = {}
@@ -243,9 +262,7 @@ class _Look:
         if interface:
             self._interface(interface)
         if found is None or found not in self._records:
-            self._pending += [
-                record.ifindex for record in self._records.values() if record.name == name
-            ]
+            self._pending += self._known.named(name)
 
     def _index(self, ifindex: int) -> None:
         for own, entries in (

@@ -7,9 +7,10 @@ changed), and nothing that the kernel could tell.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, KeysView, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Protocol
 
 from xconnectd import apply, departures, observe, plan, report, status, verdict
@@ -101,13 +102,12 @@ class Reconciler:
 
     def want(self, wiring: Wiring) -> Scope:
         """Takes a new wiring and returns what a pass must look at to make it true."""
-        before = {link.id: link for link in self.wiring.links}
-        after = {link.id: link for link in wiring.links}
-        self._index = Index(wiring)
-        kept = {name for name, link in after.items() if link == before.get(name)}
-        changed = [link for link in (*before.values(), *after.values()) if link.id not in kept]
+        before, self._index = self._index, Index(wiring)
+        changed, moved = _changed(before.wiring.links, wiring.links)
         self._backoff.forget(link.id for link in changed)
-        if not _same_order(before, after):  # of two that exclude each other the later one fails
+        if moved and not _same_order(
+            before.ids, self._index.ids
+        ):  # of two that clash the later fails
             changed += [
                 link
                 for link in wiring.links
@@ -268,7 +268,7 @@ class Reconciler:
     def _report(
         self, statuses: Iterable[LinkStatus], done: list[Action], trigger: str, seconds: float
     ) -> None:
-        wanted = {link.id for link in self.wiring.links}
+        wanted = self._index.ids
         gone = [each for link, each in self._statuses.items() if link not in wanted]
         log = self._log.bind(trigger=trigger, config_hash=self.wiring.hash)
         milliseconds = round(seconds * 1000, 2)
@@ -293,8 +293,20 @@ class Reconciler:
             )
 
 
-def _same_order(before: Mapping[str, Link], after: Mapping[str, Link]) -> bool:
-    return [link for link in before if link in after] == [link for link in after if link in before]
+def _changed(before: Iterable[Link], after: Iterable[Link]) -> tuple[list[Link], set[str]]:
+    """The links that are not in both, and the ids of those that are but may have moved.
+
+    Most links of an edited file are the very same objects in the same place.
+    """
+    pairs = [(old, new) for old, new in zip_longest(before, after) if old is not new]
+    gone = {old.id: old for old, _ in pairs if old}
+    come = {new.id: new for _, new in pairs if new}
+    kept = {name for name, link in come.items() if link == gone.get(name)}
+    return [link for link in (*gone.values(), *come.values()) if link.id not in kept], kept
+
+
+def _same_order(before: KeysView[str], after: KeysView[str]) -> bool:
+    return [*filter(after.__contains__, before)] == [*filter(before.__contains__, after)]
 
 
 def _scope_of(links: Iterable[Link]) -> Scope:

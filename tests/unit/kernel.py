@@ -527,6 +527,9 @@ class Book:
     def records(self) -> Mapping[int, Record]:
         return self._records
 
+    def named(self, name: str) -> Collection[int]:
+        return [index for index, record in self._records.items() if record.name == name]
+
     def hold(self, record: Record) -> None:
         self._step("hold", record.ifindex)
         self._records[record.ifindex] = record

@@ -1,0 +1,108 @@
+"""The short way to a wiring gives what the long way gives, or nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xconnectd import config
+from xconnectd.edit import edited
+from xconnectd.errors import ConfigError
+from xconnectd.model import Wiring
+
+_HEADS = ("links:\n", "defaults: {mode: tc, admin: keep}\nlinks:\n", "# a lab\n---\nlinks:\n")
+_NAMES = st.sampled_from(
+    ["a", "b", "c", "d", "e0", "e01", "e0.100", "null", "y", "x" * 15, "x" * 16]
+)
+_ODD = st.sampled_from(
+    [
+        "  long: {to: other}\n",
+        "  # a comment\n",
+        "\n",
+        "    deeper: line\n",
+        "  'quoted': \"e\\x30\"\n",
+        "  a: &anchor b\n",
+        "  e0: a b\n",
+        "  a:b\n",
+        "  a: [b]\n",
+        "  continued:\n    b\n",
+        "x-mine: y\n",
+        "  d: b # why\n",
+        "  a: 12\n",
+        "  \u2028: b\n",
+        "  d: b\r\n",
+        "  description: |\n",
+        "  long2:\n    to: e1\n    description: >-\n      a: b\n",
+    ]
+)
+_PAIR = st.builds("  {}: {}\n".format, _NAMES, _NAMES)
+_LINES = st.lists(st.one_of(_PAIR, _PAIR, _ODD), max_size=5)
+
+
+def _parsed(text: str) -> Wiring | None:
+    try:
+        return config.parse(text, "f")
+    except ConfigError:
+        return None
+
+
+def _whole(wiring: Wiring) -> tuple[object, ...]:
+    return (wiring, wiring.text, *((link.place, link.id) for link in wiring.links))
+
+
+@given(
+    head=st.sampled_from(_HEADS),
+    lines=_LINES,
+    edits=st.lists(st.tuples(st.integers(0, 4), _PAIR | _ODD), max_size=3),
+)
+def test_it_agrees_with_reading_everything_or_declines(
+    head: str, lines: list[str], edits: list[tuple[int, str]]
+) -> None:
+    known = _parsed(head + "".join(lines))
+    if known is None:
+        return
+    for at, line in edits:
+        lines[at : at + 1] = [line]
+    text = head + "".join(lines)
+    short, long = edited(text.encode(), known), _parsed(text)
+    if short is not None:
+        assert long is not None
+        assert _whole(short) == _whole(long)
+
+
+@pytest.mark.parametrize("count", [1, 3, 50])
+def test_a_pair_that_changes_in_its_place_is_read_the_short_way(count: int) -> None:
+    lines = [f"  a{n}: b{n}\n" for n in range(count)]
+    known = config.parse("links:\n" + "".join(lines), "f")
+    lines[-1] = "  new: other\n"
+    text = "links:\n" + "".join(lines)
+    short = edited(text.encode(), known)
+    assert short is not None
+    assert _whole(short) == _whole(config.parse(text, "f"))
+    assert all(new is old for new, old in zip(short.links[:-1], known.links[:-1], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("links:\n  a: b\n  c: d\n", "links:\n  a: b\n  c: b\n"),  # twice
+        ("links:\n  a: b\n  c: d\n", "links:\n  a: b\n  b: a\n"),  # the same twice: a warning
+        ("links:\n  a: b\n  c: d\n", "links:\n  e: f\n  g: f\n"),  # both new
+        ("links:\n  a: b\n  c: \"\\x66\"\n", "links:\n  a: f\n  c: \"\\x66\"\n"),
+        ("x-b: &b\n  a: b\nlinks:\n  <<: *b\n", "x-b: &b\n  a: c\nlinks:\n  <<: *b\n"),
+        ("x-mine:\n  a: b\nlinks:\n  c: d\n", "x-mine:\n  a: c\nlinks:\n  c: d\n"),
+        ("links:\n  a: b\n", "links:\n  a: b\n  c: d\n"),
+        ("links:\n  a: b\n", "links:\n  a: b"),
+        ("links:\n  a:\n    to: b\n", "links:\n  a:\n    to: c\n"),
+    ],
+)  # fmt: skip
+def test_it_declines_what_it_cannot_be_sure_of(before: str, after: str) -> None:
+    assert edited(after.encode(), config.parse(before, "f")) is None
+
+
+def test_a_wiring_that_no_text_made_has_nothing_to_compare_with() -> None:
+    made = replace(config.parse("links: {a: b}\n", "f"), text=b"")
+    assert edited(b"links: {a: b}\n", made) is None
