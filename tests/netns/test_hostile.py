@@ -516,7 +516,7 @@ def test_a_clock_that_jumps(lab: Lab, tmp_path: Path, hours: int) -> None:
     stream.assert_perfect()
     running.write(OTHER | {"vf": "vg"})
     poll(lambda: wired(a, c), 5)
-    lab.ip("link", "set", "vf", "xdpgeneric", "off")
+    lab.ip("link", "set", "dev", "vf", "xdpgeneric", "off")
     running.wait_state("vf", "vg", "connected")
     running.stop()
 
