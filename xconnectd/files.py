@@ -6,7 +6,7 @@ that two files claim belongs to the one that had it first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -90,6 +90,7 @@ class Files:
         other = Files(self.path)
         other._good, other._found = dict(self._good), self._found
         read = {path: _read(path) for path in {*self._paths(), place}}
+        other._drop_all_but(read)
         try:
             read[place] = config.parse(text, name)
         except ConfigError as error:
@@ -99,10 +100,17 @@ class Files:
 
     def _read_paths(self) -> list[FileState]:
         paths = self._paths()
-        if self.path.exists():  # a directory that is away for a moment takes nothing along
-            self._good = {path: good for path, good in self._good.items() if path in paths}
+        self._drop_all_but(paths)
         read = {path: _read(path, self._good.get(path)) for path in paths}
         return self._take_all(read) or [self._empty()]
+
+    def _drop_all_but(self, paths: Collection[Path]) -> None:
+        """A removed file takes its links along.
+
+        Not so a directory that is away for a moment, nor one that is empty where the file was.
+        """
+        if self.path.exists() and (paths or self.path not in self._good):
+            self._good = {path: good for path, good in self._good.items() if path in paths}
 
     def _empty(self) -> FileState:
         """At a start more likely a mount that is not there yet than the wish for no wires."""
