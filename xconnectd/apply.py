@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Protocol
+import errno
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
 
 from xconnectd import plan
-from xconnectd.errors import XconnectError
-from xconnectd.model import Filter, Interface, Mode, Record
+from xconnectd.errors import LinkError, XconnectError
+from xconnectd.model import Filter, Interface, Mode, Record, Refusal
 from xconnectd.plan import Action
+
+_UNFIT: Final = frozenset(
+    (errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE, errno.ENOMEM, errno.ENOSPC, errno.EFBIG)
+)
+"""What drivers say against native XDP on a device as it is set up: its MTU, its queues."""
 
 
 class Interfaces(Protocol):
@@ -45,6 +51,7 @@ class Dataplane(Protocol):
 class Ledger(Protocol):
     """What is asked of ``ledger``."""
 
+    def records(self) -> Mapping[int, Record]: ...
     def hold(self, record: Record) -> None: ...
     def forget(self, ifindex: int) -> None: ...
 
@@ -72,24 +79,41 @@ class Executor:
         """Does what it can and returns what was done; what was refused is put in ``trouble``.
 
         The further steps of a link of which one is refused are left out. An end that is let go
-        is let go as far as possible, and its record kept for another try.
+        is let go as far as possible, and its record kept for another try. A driver that refuses
+        the mode we chose is no trouble: that is recorded, and the next plan has another mode.
         """
         done: list[Action] = []
+        unfit: set[str] = set()
         trouble.stuck.clear()
         for action in actions:
             name = action.interface.name
             left_out = isinstance(action, plan.Forget) and name in trouble.stuck
-            if left_out or action.link in trouble.links:
+            if left_out or action.link in trouble.links or action.link in unfit:
                 continue
             try:
-                self._do(action)
-                done.append(action)
+                if self._do_unless_unfit(action):
+                    done.append(action)
+                else:
+                    unfit.add(action.link)
             except (XconnectError, OSError) as error:
                 if action.link:
                     trouble.links[action.link] = str(error)
                 else:
                     trouble.stuck.setdefault(name, str(error))
         return done
+
+    def _do_unless_unfit(self, action: Action) -> bool:
+        try:
+            self._do(action)
+        except LinkError as error:
+            attach = action if isinstance(action, plan.Attach) else None
+            if not (attach and attach.is_our_choice and error.errno in _UNFIT):
+                raise
+            end = action.interface
+            refusal = Refusal(str(error), end.mtu)
+            self._ledger.hold(replace(self._ledger.records()[end.ifindex], refusal=refusal))
+            return False
+        return True
 
     def _do(self, action: Action) -> None:
         end = action.interface

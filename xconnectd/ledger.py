@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from xconnectd.journal import Journal
 from xconnectd.leftovers import own_inode
-from xconnectd.model import Change, Departed, Record
+from xconnectd.model import Change, Departed, Record, Refusal
 
 _SO_NETNS_COOKIE: Final = 71
 _DEFAULT: Final = Path("/run/xconnectd")
@@ -217,7 +217,7 @@ class Ledger:
         self._current = True
 
 
-def _fields(value: Failure | Departed) -> dict[str, Any]:
+def _fields(value: Failure | Departed | Refusal) -> dict[str, Any]:
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
@@ -232,14 +232,15 @@ def _as_json(record: Record) -> dict[str, Any]:
         "mac": record.mac,
         "changes": changes,
         "settled": record.settled,
+        "refusal": _fields(record.refusal) if record.refusal else None,
     }
 
 
 def _record(data: Any) -> Record | None:
     try:
         changes = {name: Change(**change) for name, change in data["changes"].items()}
-        return Record(
-            data["ifindex"], data["name"], data["mac"], changes, data.get("settled", True)
-        )
+        settled, refusal = data.get("settled", True), data.get("refusal")
+        refused = Refusal(**refusal) if refusal else None
+        return Record(data["ifindex"], data["name"], data["mac"], changes, settled, refused)
     except (KeyError, TypeError, AttributeError):
         return None

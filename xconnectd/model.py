@@ -209,12 +209,21 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """A driver's words against native XDP, and the MTU in bytes they were said at."""
+
+    words: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """An interface we hold: its identity and what we changed on it.
 
     It is written before the change, so that a crash leaves a way back. An ifindex is used
     again for another device, hence the MAC. ``settled`` is False until an end that was found
-    down has been set up: after that, down is what an operator wants.
+    down has been set up: after that, down is what an operator wants. ``refusal`` is the one
+    answer of the kernel that cannot be read again.
     """
 
     ifindex: int
@@ -222,6 +231,7 @@ class Record:
     mac: str
     changes: Mapping[str, Change] = field(default_factory=dict)
     settled: bool = True
+    refusal: Refusal | None = None
 
     def is_of(self, interface: Interface) -> bool:
         return (self.ifindex, self.mac) == (interface.ifindex, interface.mac)
@@ -294,6 +304,14 @@ class Observed:
         """Whether we made this interface an end: recorded as ours, or running our programs."""
         record = self.records.get(interface.ifindex)
         return bool(record and record.is_of(interface)) or self.runs_ours(interface)
+
+    def refusal_of(self, interface: Interface) -> str:
+        """Why its driver refused native XDP, as long as it has the MTU that it had then."""
+        record = self.records.get(interface.ifindex)
+        refusal = record.refusal if record and record.is_of(interface) else None
+        if refusal is None or refusal.mtu != interface.mtu:
+            return ""
+        return f"{refusal.words}, at MTU {refusal.mtu}"
 
     def runs_ours(self, interface: Interface) -> bool:
         programs = {xdp.program for xdp in interface.xdp}

@@ -52,7 +52,8 @@ class Choice:
     warnings: tuple[str, ...] = ()
 
 
-def choose(link: Link, a: Interface, b: Interface) -> Choice:
+def choose(link: Link, a: Interface, b: Interface, refused: str = "") -> Choice:
+    """``refused`` is why the driver of an end refused native XDP when it was tried."""
     ends = (a,) if a.ifindex == b.ifindex else (a, b)
     for end in ends:
         if refusal := impossible(end):
@@ -66,7 +67,7 @@ def choose(link: Link, a: Interface, b: Interface) -> Choice:
         case Mode.TC:
             return Choice(Mode.TC, "asked for in the file")
         case Mode.AUTO:
-            return _automatic(ends)
+            return _automatic(ends, refused)
 
 
 def impossible(end: Interface) -> str:
@@ -82,9 +83,9 @@ def impossible(end: Interface) -> str:
     return ""
 
 
-def _automatic(ends: tuple[Interface, ...]) -> Choice:
+def _automatic(ends: tuple[Interface, ...], refused: str) -> Choice:
     if all(_is_nic(end) for end in ends):
-        lacks = next(filter(None, map(_lacks_for_native, ends)), "")
+        lacks = next(filter(None, map(_lacks_for_native, ends)), refused)
         if not lacks:
             return Choice(Mode.NATIVE, "NICs that take redirected frames at both ends")
         return Choice(Mode.TC, lacks)

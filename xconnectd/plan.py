@@ -15,7 +15,7 @@ A program is never attached before its entry is there, and its entry never outli
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xconnectd.model import (
     FEATURE_PREFIX,
@@ -88,10 +88,14 @@ class Cut(Action):
 
 @dataclass(frozen=True, slots=True)
 class Attach(Action):
-    """Puts the XDP program on, over ``replacing`` (a program id of ours, 0 for none)."""
+    """Puts the XDP program on, over ``replacing`` (a program id of ours, 0 for none).
+
+    ``is_our_choice``: native mode was not asked for, and where it is refused there is another.
+    """
 
     mode: Mode
     replacing: int
+    is_our_choice: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +265,9 @@ class _Diff:
 
     def _held(self, interface: Interface, role: Role, changes: Mapping[str, Change]) -> Record:
         settled = not self._is_found_down(interface, role)
-        return Record(interface.ifindex, interface.name, interface.mac, changes, settled)
+        record = self._record(interface)
+        refusal = record.refusal if record else None
+        return Record(interface.ifindex, interface.name, interface.mac, changes, settled, refusal)
 
     # ---- 2. and 3. entries
 
@@ -303,7 +309,8 @@ class _Diff:
         now = next((xdp.program for xdp in self._ours(interface) if xdp not in other), 0)
         if not now or now != self.observed.programs.xdp:
             reason = "a newer program replaces it" if now else "frames are taken here"
-            yield Attach(role.link.id, interface, reason, role.mode, now)
+            ours = role.mode is Mode.NATIVE and role.link.mode is Mode.AUTO
+            yield Attach(role.link.id, interface, reason, role.mode, now, ours)
 
     def _shed(self, interface: Interface, role: Role) -> Iterator[Action]:
         """What an earlier mode left behind, once the new one works."""
@@ -339,7 +346,7 @@ class _Diff:
             kept = {**(record.changes if record else {}), **self._changes(interface, role)}
             wanted = {*role.settings, Setting.UP}
             changes = {name: change for name, change in kept.items() if name in wanted}
-            held = Record(interface.ifindex, interface.name, interface.mac, changes)
+            held = replace(self._held(interface, role, changes), settled=True)
             yield Hold(role.link.id, interface, "from here on down is what somebody wants", held)
 
     # ---- 6. let go

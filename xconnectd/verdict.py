@@ -84,7 +84,8 @@ def _judge_alone(link: Link, observed: Observed) -> Verdict:
         return replace(found, waiting=f"{' and '.join(dict.fromkeys(missing))} {verb}")
     if a.ifindex == b.ifindex and link.a != link.b:
         return replace(found, refusal=f"{link.a} and {link.b} are one interface, {a.name}")
-    choice = modes.choose(link, a, b)
+    refused = next(filter(None, map(observed.refusal_of, found.ends)), "")
+    choice = modes.choose(link, a, b, refused)
     refusals = (safety.refusal(link, choice.mode, end, observed) for end in found.ends)
     return replace(
         found,

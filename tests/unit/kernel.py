@@ -118,11 +118,11 @@ def refuse(*numbers: int) -> Trouble:
     return trouble
 
 
-def refuse_verb(verb: str, ifindex: int) -> Trouble:
+def refuse_verb(verb: str, ifindex: int, reason: int = errno.EIO) -> Trouble:
     """One kind of step on one interface is refused for as long as this trouble lasts."""
 
     def trouble(_number: int, step: Step) -> BaseException | None:
-        return LinkError(f"if{ifindex}", verb, errno.EIO) if step == Step(verb, ifindex) else None
+        return LinkError(f"if{ifindex}", verb, reason) if step == Step(verb, ifindex) else None
 
     return trouble
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -15,6 +16,7 @@ from kernel import (
     Crash,
     Kernel,
     News,
+    Step,
     crash,
     link,
     peace,
@@ -296,6 +298,56 @@ def test_a_link_that_left_the_file_is_not_retried() -> None:
     keeper.take(wiring("nic0:tap0"))
     assert keeper.reconciler.next_retry() is None
     assert not keeper.book.failures
+
+
+# --------------------------------------------------------------------------- native XDP refused
+
+
+def nics(kernel: Kernel) -> Wiring:
+    kernel.add("nic1", "nic")
+    kernel.trouble = refuse_verb("attach", kernel.index("nic1"), errno.ERANGE)
+    return wiring("nic0:nic1")
+
+
+def test_what_a_driver_refuses_natively_goes_by_tc_at_once() -> None:
+    """Nothing native is left on either end, and the words are the reason for the mode."""
+    kernel = lab()
+    keeper = Keeper(kernel).start(nics(kernel))
+    standing = keeper.reconciler.statuses["nic0:nic1"]
+    assert (standing.state, standing.mode) == ("connected", Mode.TC)
+    assert "ERANGE" in standing.mode_reason
+    assert "at MTU 1500" in standing.mode_reason
+    assert not kernel.devmap
+    assert not any(kernel.get(name).xdp for name in ("nic0", "nic1"))
+    assert keeper.settle() <= 2
+    assert_all_or_nothing(keeper)
+
+
+def test_a_driver_that_refused_is_asked_again_at_another_mtu() -> None:
+    """And not before that: a start, a tick or a change elsewhere is no reason."""
+    kernel = lab()
+    keeper = Keeper(kernel).start(nics(kernel))
+    keeper.settle()
+    kernel.trouble = kernel.trouble  # counts anew
+    keeper = keeper.restart()
+    keeper.take(wiring("nic0:nic1", "v0:v1"))
+    assert Step("attach", kernel.index("nic1")) not in kernel.steps
+    kernel.trouble = peace
+    kernel.alter("nic1", mtu=1400)
+    keeper.settle()
+    standing = keeper.reconciler.statuses["nic0:nic1"]
+    assert (standing.state, standing.mode) == ("connected", Mode.NATIVE)
+    assert not kernel.peer_map
+
+
+def test_native_mode_that_was_asked_for_is_no_other_when_it_is_refused() -> None:
+    kernel = lab()
+    nics(kernel)
+    keeper = Keeper(kernel).start(wiring(link("nic0", "nic1", mode=Mode.NATIVE)))
+    standing = keeper.reconciler.statuses["nic0:nic1"]
+    assert (standing.state, standing.mode) == ("failed", Mode.NATIVE)
+    assert "ERANGE" in standing.reason
+    assert_all_or_nothing(keeper)
 
 
 # --------------------------------------------------------------------------- crashes
