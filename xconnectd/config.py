@@ -66,9 +66,14 @@ TEXT_LENGTH: Final = 256
 TEXT_PATTERN: Final = rf"^[^{CONTROL}\u2028\u2029]*{END}"
 """One line of text."""
 
-MAX_BYTES: Final = 16 << 20
+MAX_LINKS: Final = 32_768
+"""As many as the kernel's maps have room for: 65,536 ends."""
+MAX_BYTES: Final = 8 << 20
 _MAX_DEPTH: Final = 50
-_MAX_NODES: Final = 1_000_000
+_MAX_NODES: Final = 500_000
+"""Together they bound how long a file can keep the daemon from its clients: some 3 s."""
+_MAX_PROBLEMS: Final = 1000
+_TOO_LARGE: Final = f"is it the right file? {MAX_LINKS:,} links are all that fit"
 
 _NULLS: Final = ("", "~", "null", "Null", "NULL")
 _YES: Final = ("true", "yes", "on", "y", "1")
@@ -130,7 +135,7 @@ def parse(text: str | bytes, path: str) -> Wiring:
     except _Refusal as refusal:
         report.add(refusal)
     if report.problems:
-        raise ConfigError(list(report.problems))
+        raise ConfigError(_the_first(sorted(report.problems)))
     return Wiring(links, edit.digest(data), tuple(report.warnings), data)
 
 
@@ -146,8 +151,7 @@ def _read(path: Path) -> bytes:
     finally:
         os.close(fd)
     if len(data) > MAX_BYTES:
-        text = f"is larger than {MAX_BYTES >> 20} MiB"
-        raise _Refusal(None, text, "is it the right file? 100,000 links fit in less")
+        raise _Refusal(None, f"is larger than {MAX_BYTES >> 20} MiB", _TOO_LARGE)
     return data
 
 
@@ -219,6 +223,18 @@ class _Report:
 def _place(where: Any) -> Place:
     mark = getattr(where, "start_mark", where)
     return Place(mark.line + 1, mark.column + 1)
+
+
+def _the_first(problems: list[Problem]) -> list[Problem]:
+    """As many as anybody reads, and how many more there are."""
+    more = len(problems) - _MAX_PROBLEMS
+    if more <= 0:
+        return problems
+    first = problems[_MAX_PROBLEMS]
+    rest = replace(
+        first, text=f"here begin {more:,} further problems", hint="is it the right file?"
+    )
+    return [*problems[:_MAX_PROBLEMS], rest]
 
 
 def _resembles(word: str, known: Iterable[str]) -> str:
@@ -331,6 +347,12 @@ class _Composer:
             raise _Refusal(event, text, "aliases of aliases multiply; write them out")
         return anchor.node
 
+    def _grow(self, event: Any, nodes: int) -> None:
+        self._size += nodes
+        if self._size > _MAX_NODES:
+            text = f"the file has more than {_MAX_NODES:,} keys and values"
+            raise _Refusal(event, text, _TOO_LARGE)
+
     def _collection(self, start: CollectionStartEvent) -> _Node:
         if self._depth == _MAX_DEPTH:
             raise _Refusal(start, f"nested deeper than {_MAX_DEPTH} levels")
@@ -348,7 +370,7 @@ class _Composer:
         node = _Sequence(start.start_mark, [])
         while type(event := self._next()) is not SequenceEndEvent:
             node.items.append(self._node(event))
-            self._size += 1
+            self._grow(event, 1)
         return node
 
     def _mapping(self, start: Event) -> _Mapping:
@@ -356,7 +378,7 @@ class _Composer:
         entries = node.entries
         while type(event := self._next()) is not MappingEndEvent:
             key, value = self._node(event), self._node(self._next())
-            self._size += 2
+            self._grow(event, 2)
             if type(key) is not ScalarEvent:
                 self._report.problem(key, "a key must be a word, not a collection")
             elif (text := key.value) in entries:
@@ -586,6 +608,9 @@ class _Reader:
         if defaults := top.get("defaults"):
             self._defaults = self._values(_DEFAULTS, defaults.entries)
         if links := top.get("links"):
+            if len(links.entries) > MAX_LINKS:
+                text = f"there are {len(links.entries):,} links, {MAX_LINKS:,} fit"
+                raise _Refusal(links, text, "that is the room in the kernel's maps")
             for key, value in links.entries.values():
                 self._link(key, value)
         return tuple(self._links)

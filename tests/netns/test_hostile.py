@@ -46,6 +46,12 @@ def _huge_links(path: Path) -> None:
             file.write("".join(f"  a{n}x{k}: b{n}x{k}\n" for k in range(50_000)))
 
 
+def _dense(path: Path) -> None:
+    """Not too large, but of millions of values."""
+    path.unlink()
+    path.write_text("links: {va: vb}\nx-pad: [" + "a," * (3 << 20) + "]\n")
+
+
 def _sparse(path: Path) -> None:
     path.unlink()
     with path.open("wb") as file:
@@ -89,7 +95,7 @@ def _socket(path: Path) -> None:
         listener.bind(str(path))
 
 
-ODD_FILES = [_huge, _huge_links, _sparse, _fifo, _directory, _dangling, _circle, _device]
+ODD_FILES = [_huge, _huge_links, _dense, _sparse, _fifo, _directory, _dangling, _circle, _device]
 ODD_FILES += [_terminal, _socket]
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from xconnectd import config
 from xconnectd.config import ConfigMissing, load, parse
+from xconnectd.dataplane import MAX_ENDS
 from xconnectd.errors import ConfigError, Problem
 from xconnectd.model import Admin, Endpoint, Link, Mode, Place, Wiring
 
@@ -382,7 +383,7 @@ def test_a_billion_laughs_are_refused_at_once(last: str) -> None:
     began = time.perf_counter()
     (problem,) = problems(laughs(9, last))
     assert time.perf_counter() - began < 1
-    assert "its aliases expand to more than 1,000,000 nodes" in problem.text
+    assert "its aliases expand to more than 500,000 nodes" in problem.text
 
 
 def test_merges_of_merges_are_bounded_as_well() -> None:
@@ -458,7 +459,31 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(config.MAX_BYTES + 1)
-    assert "is larger than 16 MiB" in str(refusal(tmp_path / "huge"))
+    assert "is larger than 8 MiB" in str(refusal(tmp_path / "huge"))
+
+
+def test_more_links_than_the_kernel_has_room_for_are_refused() -> None:
+    assert config.MAX_LINKS == MAX_ENDS // 2
+    lines = "".join(f"  a{n}: b{n}\n" for n in range(config.MAX_LINKS))
+    assert len(config.parse(f"links:\n{lines}", "x").links) == config.MAX_LINKS
+    (problem,) = problems(f"links:\n{lines}  a: b\n")
+    assert "there are 32,769 links, 32,768 fit" in problem.text
+    assert problem.line == 2
+
+
+@pytest.mark.parametrize("text", ["x-a: [" + "a," * 2_000_000 + "]\n", "- a\n" * 1_000_000])
+def test_a_dense_file_is_refused_before_all_of_it_is_read(text: str) -> None:
+    began = time.perf_counter()
+    (problem,) = problems(text)
+    assert time.perf_counter() - began < 8
+    assert "more than 500,000 keys and values" in problem.text
+
+
+def test_of_very_many_problems_the_first_are_told() -> None:
+    found = problems("links:\n" + "".join(f"  a b{n}: c{n}\n" for n in range(5000)))
+    assert len(found) == 1001
+    assert found[-1].line == 1002
+    assert "4,000 further problems" in found[-1].text
 
 
 def test_a_descriptor_is_never_left_open(tmp_path: Path) -> None:
