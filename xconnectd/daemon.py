@@ -170,6 +170,7 @@ class Daemon:
         sys.setswitchinterval(_SWITCH)
         gc.freeze()  # a collection need not walk through all modules again and again,
         gc.set_threshold(_ALLOCATIONS)  # nor come in the middle of reading a file
+        gc.enable()
         self._log.info(
             Event.DAEMON_READY,
             pid=os.getpid(),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec, module_from_spec
+from types import ModuleType
+from typing import Any
 
 
 @contextmanager
@@ -26,3 +29,24 @@ def without_init(package: str) -> Iterator[None]:
         yield
     finally:
         del sys.modules[package]
+
+
+class _Late(ModuleType):
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(import_module(self.__name__), attribute)
+
+
+@contextmanager
+def late(name: str) -> Iterator[None]:
+    """What is imported inside gets the module ``name`` when it uses something of it, not before.
+
+    structlog imports asyncio for loggers that nobody here uses, and that ssl: a tenth of the start.
+    """
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = _Late(name)
+    try:
+        yield
+    finally:
+        del sys.modules[name]

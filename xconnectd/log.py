@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, TextIO
 
-import structlog
+from xconnectd.lean import late
+
+with late("asyncio"):
+    import structlog
 
 
 class Event(StrEnum):
