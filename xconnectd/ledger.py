@@ -233,14 +233,22 @@ def _as_json(record: Record) -> dict[str, Any]:
         "changes": changes,
         "settled": record.settled,
         "refusal": _fields(record.refusal) if record.refusal else None,
+        "idle_with": record.idle_with,
     }
 
 
 def _record(data: Any) -> Record | None:
     try:
         changes = {name: Change(**change) for name, change in data["changes"].items()}
-        settled, refusal = data.get("settled", True), data.get("refusal")
-        refused = Refusal(**refusal) if refusal else None
-        return Record(data["ifindex"], data["name"], data["mac"], changes, settled, refused)
+        refusal = data.get("refusal")
+        return Record(
+            data["ifindex"],
+            data["name"],
+            data["mac"],
+            changes,
+            data.get("settled", True),
+            Refusal(**refusal) if refusal else None,
+            data.get("idle_with"),
+        )
     except (KeyError, TypeError, AttributeError):
         return None

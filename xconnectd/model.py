@@ -223,7 +223,8 @@ class Record:
     It is written before the change, so that a crash leaves a way back. An ifindex is used
     again for another device, hence the MAC. ``settled`` is False until an end that was found
     down has been set up: after that, down is what an operator wants. ``refusal`` is the one
-    answer of the kernel that cannot be read again.
+    answer of the kernel that cannot be read again. ``idle_with`` is the ifindex of the other end
+    while the link is disabled, when no map tells.
     """
 
     ifindex: int
@@ -232,6 +233,7 @@ class Record:
     changes: Mapping[str, Change] = field(default_factory=dict)
     settled: bool = True
     refusal: Refusal | None = None
+    idle_with: int | None = None
 
     def is_of(self, interface: Interface) -> bool:
         return (self.ifindex, self.mac) == (interface.ifindex, interface.mac)

@@ -6,7 +6,7 @@ the pure core an ``Observed`` and the links it is about.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, KeysView, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from operator import attrgetter
@@ -301,7 +301,8 @@ class _Look:
 def wiring_in_kernel(observed: Observed) -> Wiring:
     """The wires that stand in the kernel, as a file would ask for exactly them.
 
-    For a start without a good file: what forwards goes on, and nothing else is made.
+    For a start without a good file: what forwards goes on, what is disabled stays so, and nothing
+    else is made.
     """
     links: dict[frozenset[int], Link] = {}
     for mode, entries in ((None, observed.entries), (Mode.TC, observed.peers)):
@@ -309,7 +310,27 @@ def wiring_in_kernel(observed: Observed) -> Wiring:
             a, b = observed.interfaces.get(key), observed.interfaces.get(target)
             if a and b and entries.get(target) == key:
                 links.setdefault(frozenset((key, target)), _as_found(a, b, mode))
+    for a, b in _idle_pairs(observed):
+        mode = (
+            Mode.TC if any(each.program in observed.programs.ours for each in a.ingress) else None
+        )
+        idle = replace(_as_found(a, b, mode), enabled=False)
+        links.setdefault(frozenset((a.ifindex, b.ifindex)), idle)
     return Wiring(tuple(links.values()))
+
+
+def _idle_pairs(observed: Observed) -> Iterator[tuple[Interface, Interface]]:
+    """The ends of disabled links that are still attached, each as the other's partner."""
+    idle = {
+        each.ifindex: (each, record.idle_with)
+        for each in observed.interfaces.values()
+        if (record := observed.records.get(each.ifindex)) and record.is_of(each)
+        if record.idle_with is not None and observed.runs_ours(each)
+    }
+    for a, partner in idle.values():
+        b, back = idle.get(partner, (a, None))
+        if back == a.ifindex:
+            yield a, b
 
 
 def _as_found(a: Interface, b: Interface, mode: Mode | None) -> Link:

@@ -266,8 +266,15 @@ class _Diff:
     def _held(self, interface: Interface, role: Role, changes: Mapping[str, Change]) -> Record:
         settled = not self._is_found_down(interface, role)
         record = self._record(interface)
-        refusal = record.refusal if record else None
-        return Record(interface.ifindex, interface.name, interface.mac, changes, settled, refusal)
+        return Record(
+            interface.ifindex,
+            interface.name,
+            interface.mac,
+            changes,
+            settled,
+            record.refusal if record else None,
+            None if role.link.enabled else role.other,
+        )
 
     # ---- 2. and 3. entries
 

@@ -38,15 +38,17 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What one interface is to be: an end of a link that redirects to ``target``.
-
-    ``target`` is None for a link that is disabled.
-    """
+    """What one interface is to be: an end of a link, whose other end is ``other``."""
 
     link: Link
     mode: Mode
-    target: int | None
+    other: int
     settings: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def target(self) -> int | None:
+        """Where its frames are redirected to; None for a link that is disabled."""
+        return self.other if self.link.enabled else None
 
 
 def judge(
@@ -69,9 +71,8 @@ def roles(verdicts: Iterable[Verdict]) -> dict[int, Role]:
         if not verdict.stands or verdict.a is None or verdict.b is None:
             continue
         for end, other in ((verdict.a, verdict.b), (verdict.b, verdict.a)):
-            target = other.ifindex if verdict.link.enabled else None
             wanted = modes.settings(end, verdict.mode)
-            found[end.ifindex] = Role(verdict.link, verdict.mode, target, wanted)
+            found[end.ifindex] = Role(verdict.link, verdict.mode, other.ifindex, wanted)
     return found
 
 

@@ -492,6 +492,25 @@ def test_a_link_disabled_while_the_daemon_is_dead(lab: Lab) -> None:
     running.stop()
 
 
+@pytest.mark.parametrize("mode", ["auto", "tc"])
+def test_a_disabled_link_stays_so_over_a_start_without_a_good_file(lab: Lab, mode: str) -> None:
+    a, b = lab.veth("va"), lab.veth("vb")
+    before = _settled(lab)
+    off = f"links: {{va: {{to: vb, enabled: false, mode: {mode}}}}}\n"
+    running = Daemon(lab, off).start()
+    running.wait_state("va", "vb", "disabled")
+    attached = lab.snapshot()
+    running.kill()
+    running.write("links: [\n")
+    running.start()
+    assert running.link("va", "vb")["state"] == "disabled"
+    assert lab.snapshot() == attached, "both ends as they were"
+    running.write(off.replace("false", "true"))
+    poll(lambda: wired(a, b), 3)
+    running.stop()
+    assert_as_found(lab, before)
+
+
 def test_everything_deleted_while_the_daemon_is_dead(lab: Lab) -> None:
     lab.veth("va"), lab.veth("vb")
     running = Daemon(lab, PAIR).start()

@@ -309,8 +309,8 @@ PROGRAMS = Programs(xdp=XDP, ingress=102, egress=103)
 AB = Link(Endpoint("a"), Endpoint("b"))
 
 
-def role(target: int | None, mode: Mode = Mode.GENERIC) -> Role:
-    return Role(AB, mode, target, {Setting.CLSACT: 1})
+def role(other: int, mode: Mode = Mode.GENERIC) -> Role:
+    return Role(AB, mode, other, {Setting.CLSACT: 1})
 
 
 def observed(**facts: object) -> Observed:

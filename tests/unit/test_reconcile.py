@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
@@ -446,6 +447,19 @@ def test_a_start_without_a_good_file_leaves_what_stands(mode: Mode) -> None:
     blind.take(wanted)
     assert keeper.kernel.snapshot() == before
     assert set(blind.states().values()) == {"connected"}
+
+
+@pytest.mark.parametrize("mode", [Mode.GENERIC, Mode.TC])
+def test_a_start_without_a_good_file_keeps_a_disabled_link_disabled(mode: Mode) -> None:
+    off = link("v0", "v1", mode=mode, enabled=False)
+    keeper = told(wiring(off, link("v2", "v2", mode=mode, enabled=False)))
+    before = keeper.kernel.snapshot()
+    blind = blind_start(keeper)
+    assert keeper.kernel.snapshot() == before
+    assert blind.states() == {"v0:v1": "disabled", "v2:v2": "disabled"}
+    blind.take(wiring(replace(off, enabled=True)))
+    assert blind.states() == {"v0:v1": "connected"}
+    assert keeper.kernel.untouched("v2")
 
 
 def test_what_a_good_file_names_is_not_found_besides() -> None:
