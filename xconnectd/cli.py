@@ -345,15 +345,18 @@ def _report_of(engine: Engine, file: Path | None) -> dict[str, Any]:
 
     files = Files(file or _file_of(engine))
     reading = files.read()
+    told = _told_by_daemon()
     if reading.state != "loaded":
-        files.keep(engine.reconciler.found(reading.wiring))
+        if told and files.path.absolute() == engine.ledger.config():
+            return told | {"differences": []}  # it alone knows the last good links
+        files.keep(engine.reconciler.found())
         reading = files.read()
     engine.reconciler.want(reading.wiring)
     seen = engine.reconciler.look()
     links = [status.assess(verdict, seen.observed) for verdict in seen.verdicts]
     links = [_with_failure(engine, each) for each in links]
     report = status.document(
-        _daemon(),
+        told["daemon"] if told else _silent_daemon(),
         reading,
         files.path,
         statuses=links,
@@ -363,17 +366,25 @@ def _report_of(engine: Engine, file: Path | None) -> dict[str, Any]:
     return report | {"differences": plan.as_json(seen.actions)}
 
 
-def _daemon() -> dict[str, Any]:
-    """What only the daemon knows, from itself."""
+def _told_by_daemon() -> dict[str, Any] | None:
+    """Its own report; None if none answers."""
     from xconnectd.instance import running_pid
 
     try:
         with _ask_daemon(control.STATUS, timeout=2.0) as daemon:
-            told: dict[str, Any] = daemon.ask("status")["daemon"]
+            told: dict[str, Any] = daemon.ask("status")
     except control.NoDaemonError:
-        pid = running_pid()
-        return {"running": pid is not None, "pid": pid}
-    return told | {"pid": running_pid() or told["pid"]}  # its pid as seen from here
+        return None
+    told["daemon"]["pid"] = running_pid() or told["daemon"]["pid"]  # as seen from here
+    return told
+
+
+def _silent_daemon() -> dict[str, Any]:
+    """Of one that does not answer: at least whether there is one."""
+    from xconnectd.instance import running_pid
+
+    pid = running_pid()
+    return {"running": pid is not None, "pid": pid}
 
 
 def _with_failure(engine: Engine, link: LinkStatus) -> LinkStatus:

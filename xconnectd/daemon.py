@@ -204,7 +204,7 @@ class Daemon:
         """With good files, they are made true. What no good file speaks of goes on as it is."""
         reading = self._files.read()
         if reading.state != "loaded":
-            self._files.keep(self._reconciler.found(reading.wiring))
+            self._files.keep(self._reconciler.found())
         self._take(self._files.read(), again=True)
         self._reconciler.find_departed()
         self._reconciler.run(None, "start")

@@ -1,7 +1,7 @@
 """The file, or the directory of files, that a daemon was given: every one with its last good links.
 
 Each file stands for itself: nothing is merged, a refused one keeps the links it had, and an end
-that two files claim belongs to the one that had it first.
+that two files claim belongs to the one that had it first, which the kernel shows after a start.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from xconnectd import config
 from xconnectd.config import ConfigMissing
 from xconnectd.errors import ConfigError, Problem
-from xconnectd.model import Link, Wiring
+from xconnectd.model import Endpoint, Link, Wiring
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,11 @@ class Files:
         self._found: tuple[Link, ...] = ()
 
     def keep(self, links: Iterable[Link]) -> None:
-        """Wires found in the kernel at the start: they stay until every file is good."""
+        """Wires found in the kernel at the start, to be told before a read of all files.
+
+        They say which of two files had an end, and stay until every file is good.
+        """
+        self._good.clear()
         self._found = tuple(links)
 
     def read(self) -> Reading:
@@ -127,16 +131,24 @@ class Files:
         """Unchanged files first, so that an end stays with the file that has it."""
         owners: dict[str, tuple[Path, Link]] = {}
         states = {}
-        for path in sorted(read, key=lambda path: (self._is_new(path, read[path]), path)):
+        for path in sorted(read, key=lambda path: (*self._claim(path, read[path]), path)):
             states[path] = self._take(path, read[path], owners)
             if len(read) > 1:
                 links = self._good.get(path, Wiring()).links
                 owners.update((end.name, (path, link)) for link in links for end in link.ends)
         return [states[path] for path in read]
 
-    def _is_new(self, path: Path, found: Wiring | ConfigError) -> bool:
+    def _claim(self, path: Path, found: Wiring | ConfigError) -> tuple[bool, int]:
+        """The less it is, the better is a file's right to its ends.
+
+        That is whether it is new, and how many of its links would move an end that is wired.
+        """
         known = self._good.get(path)
-        return known is None or (isinstance(found, Wiring) and found.hash != known.hash)
+        if isinstance(found, ConfigError):
+            return known is None, 0
+        standing = {end: link.id for link in self._found for end in link.ends}
+        moved = [link for link in found.links if _moves(link, standing)] if standing else []
+        return known is None or found.hash != known.hash, len(moved)
 
     def _take(
         self, path: Path, found: Wiring | ConfigError, owners: dict[str, tuple[Path, Link]]
@@ -160,6 +172,11 @@ class Files:
         digest = wirings[0].hash if len(wirings) == 1 else _digest(wirings)
         warnings = tuple(warning for wiring in wirings for warning in wiring.warnings)
         return Wiring(tuple(links), digest, warnings)
+
+
+def _moves(link: Link, standing: Mapping[Endpoint, str]) -> bool:
+    """Whether an end of this link is wired to something else (``standing``: to which link)."""
+    return any(standing.get(end, link.id) != link.id for end in link.ends)
 
 
 def _counts(path: Path) -> bool:

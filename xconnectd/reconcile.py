@@ -115,15 +115,10 @@ class Reconciler:
             ]
         return _scope_of(changed)
 
-    def found(self, wiring: Wiring) -> tuple[Link, ...]:
-        """The wires that stand in the kernel and that ``wiring`` does not speak of."""
+    def found(self) -> tuple[Link, ...]:
+        """The wires that stand in the kernel."""
         observed, _ = self._observer.everything(Wiring())
-        named = {end.name for link in wiring.links for end in link.ends}
-        return tuple(
-            link
-            for link in observe.wiring_in_kernel(observed).links
-            if named.isdisjoint(end.name for end in link.ends)
-        )
+        return observe.wiring_in_kernel(observed).links
 
     def concerns(self, ifindex: int, names: Iterable[str]) -> bool:
         """Whether an event on this interface can matter to any link."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from xconnectd.files import Files
+from xconnectd.model import Endpoint, Link
 
 PAIR = "links:\n  va: vb\n"
 OTHER = "links:\n  vc: vd\n"
@@ -53,3 +54,50 @@ def test_a_removed_file_takes_its_links_along(tmp_path: Path) -> None:
     assert _links(files) == ["vc:vd"]
     (tmp_path / "two.yaml").unlink()
     assert _links(files) == []
+
+
+# --------------------------------------------------------------------------- a disputed end
+
+
+def _states(files: Files) -> dict[str, str]:
+    return {file.path.name: file.state for file in files.read().files}
+
+
+@pytest.fixture
+def disputed(tmp_path: Path) -> Path:
+    """Both files claim ``vb``."""
+    (tmp_path / "one.yaml").write_text(PAIR)
+    (tmp_path / "a-first-by-name.yaml").write_text("links:\n  vb: vd\n  ve: vf\n")
+    return tmp_path
+
+
+def test_a_disputed_end_is_of_the_file_that_had_it(disputed: Path) -> None:
+    later = disputed / "a-first-by-name.yaml"
+    text = later.read_text()
+    later.write_text("links:\n  ve: vf\n")
+    files = Files(disputed)
+    files.read()
+    later.write_text(text)
+    assert _states(files) == {"a-first-by-name.yaml": "rejected", "one.yaml": "loaded"}
+    assert set(_links(files)) == {"va:vb", "ve:vf"}, "each keeps its last good links"
+
+
+def test_a_disputed_end_that_nobody_had_is_of_the_first_by_name(disputed: Path) -> None:
+    assert _states(Files(disputed)) == {"a-first-by-name.yaml": "loaded", "one.yaml": "rejected"}
+
+
+def test_after_a_start_a_disputed_end_is_of_the_file_that_wired_it(disputed: Path) -> None:
+    """Also where the other file has wires of its own."""
+    files = Files(disputed)
+    files.read()
+    files.keep([Link(Endpoint("vb"), Endpoint("va")), Link(Endpoint("ve"), Endpoint("vf"))])
+    assert _states(files) == {"a-first-by-name.yaml": "rejected", "one.yaml": "loaded"}
+    assert set(_links(files)) == {"va:vb", "ve:vf"}
+
+
+def test_what_a_good_file_names_is_not_found_besides(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text(PAIR)
+    (tmp_path / "two.yaml").write_text("links: [")
+    files = Files(tmp_path)
+    files.keep([Link(Endpoint("va"), Endpoint("vc")), Link(Endpoint("v2"), Endpoint("v3"))])
+    assert _links(files) == ["va:vb", "v2:v3"]

@@ -434,7 +434,7 @@ def test_an_adopting_start_changes_nothing() -> None:
 def blind_start(keeper: Keeper) -> Keeper:
     """As the daemon does without a good file: what stands is what is wanted."""
     blind = Keeper(keeper.kernel, keeper.book)
-    return blind.start(wiring(*blind.reconciler.found(Wiring())))
+    return blind.start(wiring(*blind.reconciler.found()))
 
 
 @pytest.mark.parametrize("mode", [Mode.AUTO, Mode.GENERIC, Mode.TC])
@@ -460,12 +460,6 @@ def test_a_start_without_a_good_file_keeps_a_disabled_link_disabled(mode: Mode) 
     blind.take(wiring(replace(off, enabled=True)))
     assert blind.states() == {"v0:v1": "connected"}
     assert keeper.kernel.untouched("v2")
-
-
-def test_what_a_good_file_names_is_not_found_besides() -> None:
-    keeper = told(wiring("v0:v1", "v2:v3"))
-    (found,) = keeper.reconciler.found(wiring("v1:nic0"))
-    assert found.id == "v2:v3"
 
 
 def test_a_start_without_a_good_file_mends_a_half_wire() -> None:
