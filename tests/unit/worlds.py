@@ -72,6 +72,8 @@ class Keeper:
     def tick(self) -> None:
         if self.reconciler.has_drifted():
             self.reconciler.run(None, "netlink")
+        elif scope := self.reconciler.disturbed():
+            self.reconciler.run(scope, "netlink")
 
     def retry(self) -> None:
         if due := self.reconciler.due():
@@ -208,7 +210,8 @@ def _recreate_with_the_same_number(kernel: Kernel, name: str) -> None:
 
 
 def _rename(kernel: Kernel, name: str) -> None:
-    kernel.alter(name, name=f"{name}x", altnames=())
+    if not kernel.has(new := f"{name}x"):
+        kernel.alter(name, name=new, altnames=())
 
 
 def _take_a_free_name(kernel: Kernel, name: str) -> None:
