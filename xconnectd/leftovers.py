@@ -2,8 +2,9 @@
 
 Nobody can ask for a namespace by its cookie, so the ledger notes the inode number as well. A
 namespace lives as long as a process is in it or it is mounted somewhere (``ip netns``), and both
-show the inode. From inside a pid namespace, or without the right to look at other processes, not
-all are seen; then nothing is judged.
+show the inode. That number is used again: an earlier namespace of our own number is dead for
+certain, one with the number of a living other cannot be told from it. From inside a pid namespace,
+or without the right to look at other processes, not all are seen; then nothing is judged.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ def sweep(states: Path, pins: Path, own: str) -> list[str]:
     if not others or Path("/proc/self/ns/pid").stat().st_ino != _INIT_PID_NAMESPACE:
         return []
     try:
-        living = set(_living())
+        living = set(_living()) - {own_inode()}  # lives, but as ``own``
     except PermissionError:  # not all of them may be looked at, so none can be called gone
         return []
-    gone = [path for path in others if _inode(path) not in living]
+    gone = [path for path in others if (inode := _inode(path)) and inode not in living]
     for path in gone:
         shutil.rmtree(path, ignore_errors=True)
         shutil.rmtree(pins / path.name, ignore_errors=True)
@@ -39,11 +40,11 @@ def sweep(states: Path, pins: Path, own: str) -> list[str]:
 
 
 def _inode(state: Path) -> int | None:
-    """The namespace's inode number; that of a living one where none was noted."""
+    """The namespace's inode number; None where none was noted."""
     try:
         return int((state / "namespace").read_text())
     except (OSError, ValueError):
-        return own_inode()
+        return None
 
 
 def own_inode() -> int:
