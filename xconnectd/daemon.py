@@ -246,6 +246,8 @@ class Daemon:
             self._revert("not confirmed in time")
         if self._reconciler.has_drifted():
             self._reconciler.run(None, "netlink")
+        elif scope := self._reconciler.disturbed():
+            self._reconciler.run(scope, "netlink")
         self._tell_manager()
 
     def _tell_manager(self, **more: int) -> None:

@@ -20,7 +20,7 @@ from xconnectd.departures import Departures
 from xconnectd.errors import InterfaceGoneError
 from xconnectd.ledger import Failure
 from xconnectd.log import Event, Logger
-from xconnectd.model import Link, Observed, State, Wiring
+from xconnectd.model import Link, Observed, State, Wiring, Xdp
 from xconnectd.observe import Index, Scope
 from xconnectd.plan import Action
 from xconnectd.status import LinkStatus
@@ -31,6 +31,9 @@ _MANY = 200
 
 _PATIENCE = 100
 """Looks in a row that may be spoilt by an interface that vanishes meanwhile."""
+
+_SLEEPERS = 16
+"""Ends that are down and that are looked at in one tick: half a millisecond."""
 
 _ROUNDS = 4
 """A plan, its undoing where the kernel refused a part, and room for what changed meanwhile."""
@@ -76,6 +79,7 @@ class Reconciler:
         describe: Callable[[int], str] = "id {}".format,
         suspects: Callable[[], str] = lambda: "unknown",
     ) -> None:
+        self._interfaces = interfaces
         self._dataplane = dataplane
         self._ledger = ledger
         self._log = log
@@ -88,6 +92,7 @@ class Reconciler:
         self._statuses: dict[str, LinkStatus] = {}
         self._left: dict[int, int] = {}
         self._left_peers: dict[int, int] = {}
+        self._asleep: dict[int, tuple[Xdp, ...]] = {}
 
     # ------------------------------------------------------------------ what is wanted
 
@@ -215,6 +220,20 @@ class Reconciler:
             return True
         return bool(self._left_peers) and self._dataplane.peers() != self._left_peers
 
+    def disturbed(self) -> Scope:
+        """Ends that are down and whose XDP program has changed, a few at each call.
+
+        The kernel tells nobody of a program on an interface that is down.
+        """
+        found = []
+        for ifindex in [*self._asleep][:_SLEEPERS]:
+            before = self._asleep.pop(ifindex)
+            self._asleep[ifindex] = before  # the others' turn is next
+            now = self._interfaces.by_index(ifindex)
+            if now is not None and now.xdp != before:
+                found.append(ifindex)
+        return Scope(ifindexes=frozenset(found))
+
     def next_retry(self) -> float | None:
         """When the next failed link is due (``time.monotonic``)."""
         return self._backoff.next_due()
@@ -237,6 +256,7 @@ class Reconciler:
         trouble: Trouble,
     ) -> None:
         self._remember_entries(seen.observed)
+        self._remember_asleep(seen)
         for each in statuses:
             self._backoff.note(each, seen.observed, refused=each.link.id in trouble.links)
         self._remember_stuck(scope, trouble)
@@ -259,6 +279,13 @@ class Reconciler:
             for key in [*left] if observed.covered is None else observed.covered & left.keys():
                 del left[key]
             left.update(now)
+
+    def _remember_asleep(self, seen: Seen) -> None:
+        covered = seen.observed.covered
+        for ifindex in [*self._asleep] if covered is None else covered & self._asleep.keys():
+            del self._asleep[ifindex]
+        ends = (end for each in seen.verdicts for end in each.ends)
+        self._asleep.update({end.ifindex: end.xdp for end in ends if not end.up})
 
     def _report(
         self, statuses: Iterable[LinkStatus], done: list[Action], trigger: str, seconds: float

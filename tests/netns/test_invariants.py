@@ -391,6 +391,25 @@ def test_a_foreign_program_that_took_our_place_stays(lab: Lab, daemon: Start) ->
     assert lab.xdp("vb") == program
 
 
+def test_a_foreign_program_on_an_end_that_is_down_is_noticed(lab: Lab, daemon: Start) -> None:
+    """The kernel tells nobody, until the end comes up; nor does it of ours that is taken off."""
+    lab.veth("va"), lab.veth("vb")
+    running = daemon(PAIR)
+    running.wait_link("connected", "va", "vb")
+    lab.ip("link", "set", "vb", "down")
+    running.wait_link("down", "va", "vb")
+    lab.ip("link", "set", "vb", "xdpgeneric", "off")
+    running.wait_event("drift.repaired", 3)
+    assert running.link("va", "vb")["state"] == "down"
+    path = lab.program(PROG_XDP, XDP_PASS, "taker")
+    lab.ip("-force", "link", "set", "vb", "xdpgeneric", "pinned", str(path))
+    event = running.wait_link("failed", "va", "vb", 3)
+    assert str(lab.xdp("vb")) in event["reason"]
+    lab.ip("link", "set", "vb", "xdpgeneric", "off")
+    running.wait_link("connected", "va", "vb")
+    running.stop()
+
+
 def test_foreign_filters_stay_where_they_are(lab: Lab, daemon: Start) -> None:
     """A clsact that was there, with a filter of its own, is as found afterwards."""
     lab.veth("va"), lab.veth("vb")

@@ -860,6 +860,26 @@ def test_the_fields_of_an_event() -> None:
     assert entry["log_level"] == "info"
 
 
+def test_what_happens_to_a_program_of_an_end_that_is_down_is_found_without_news() -> None:
+    """By looking at a few of them in each tick, in turn."""
+    kernel = Kernel()
+    names = [f"v{number}" for number in range(40)]
+    for name in names:
+        kernel.add(name)
+    keeper = Keeper(kernel).start(wiring(*(f"{name}:{name}" for name in names)))
+    for name in names:
+        kernel.alter(name, up=False)
+    keeper.settle()
+    kernel.unload("v7")
+    kernel.load_foreign("v38")
+    kernel.news.clear()
+    for _ in range(3):
+        keeper.tick()
+    assert keeper.state("v7:v7") == "down"
+    assert [xdp.program for xdp in kernel.get("v7").xdp] == [XDP]
+    assert keeper.state("v38:v38") == "failed"
+
+
 def test_an_operators_down_is_not_undone() -> None:
     keeper = told(FIRST)
     strike("set down")(keeper)
