@@ -234,6 +234,7 @@ def _as_json(record: Record) -> dict[str, Any]:
         "settled": record.settled,
         "refusal": _fields(record.refusal) if record.refusal else None,
         "idle_with": record.idle_with,
+        "allowed": record.allowed,
     }
 
 
@@ -249,6 +250,7 @@ def _record(data: Any) -> Record | None:
             data.get("settled", True),
             Refusal(**refusal) if refusal else None,
             data.get("idle_with"),
+            data.get("allowed", False),
         )
     except (KeyError, TypeError, AttributeError):
         return None

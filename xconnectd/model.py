@@ -224,7 +224,7 @@ class Record:
     again for another device, hence the MAC. ``settled`` is False until an end that was found
     down has been set up: after that, down is what an operator wants. ``refusal`` is the one
     answer of the kernel that cannot be read again. ``idle_with`` is the ifindex of the other end
-    while the link is disabled, when no map tells.
+    while the link is disabled, when no map tells; ``allowed`` is its ``allow_addressed``.
     """
 
     ifindex: int
@@ -234,6 +234,7 @@ class Record:
     settled: bool = True
     refusal: Refusal | None = None
     idle_with: int | None = None
+    allowed: bool = False
 
     def is_of(self, interface: Interface) -> bool:
         return (self.ifindex, self.mac) == (interface.ifindex, interface.mac)
@@ -286,8 +287,8 @@ class Observed:
     """One look at the kernel. ``interfaces`` is keyed by ifindex, ``names`` leads there.
 
     ``entries`` is the DEVMAP (ingress ifindex to egress ifindex), ``peers`` its twin for tc.
-    ``uses`` says what the host uses an interface for: all of it for one that is not ours yet,
-    addresses alone for one that is. ``foreign`` describes programs that are not ours by id.
+    ``uses`` says what the host uses an interface for: all of it for an end of a link that is new,
+    addresses alone for others. ``foreign`` describes programs that are not ours by id.
     ``covered`` are the ifindexes a narrow look asked for, None for a look at everything.
     """
 
@@ -306,6 +307,19 @@ class Observed:
         """Whether we made this interface an end: recorded as ours, or running our programs."""
         record = self.records.get(interface.ifindex)
         return bool(record and record.is_of(interface)) or self.runs_ours(interface)
+
+    def keeps(self, link: Link, end: Interface, other: Interface) -> bool:
+        """Whether ``end`` is held for this very link.
+
+        One that got another end, or allows less than it did, is judged as a new one. Where an entry
+        is lost nothing says that the link was another.
+        """
+        record = self.records.get(end.ifindex)
+        if record and record.allowed and not link.allow_addressed:
+            return False
+        idle_with = record.idle_with if record else None
+        leads_to = self.entries.get(end.ifindex) or self.peers.get(end.ifindex) or idle_with
+        return leads_to in (None, other.ifindex) and self.is_held(end)
 
     def refusal_of(self, interface: Interface) -> str:
         """Why its driver refused native XDP, as long as it has the MTU that it had then."""

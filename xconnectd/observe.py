@@ -147,8 +147,8 @@ class Observer:
     ) -> Observed:
         """Adds what costs questions of its own, asked only where the answer matters."""
         complete = [observed.interfaces[end.ifindex] for end in ends]
-        fresh = [end for end in complete if not observed.is_held(end)]
-        uses = self._interfaces.uses(fresh) if fresh else {}
+        new = list(_new_ends(observed, links))
+        uses = self._interfaces.uses(new) if new else {}
         for end in complete:
             if end.ifindex not in uses:
                 uses[end.ifindex] = self._interfaces.addresses(end.ifindex)
@@ -189,6 +189,15 @@ class Observer:
 _ID: Final = attrgetter("id")
 _NAME_A: Final = attrgetter("a.name")
 _NAME_B: Final = attrgetter("b.name")
+
+
+def _new_ends(observed: Observed, links: Iterable[Link]) -> Iterator[Interface]:
+    """Those whose link does not stand yet: it may be a lock-out."""
+    for link in links:
+        a, b = observed.find(link.a), observed.find(link.b)
+        if a and b:
+            pairs = ((a, b), (b, a))
+            yield from (end for end, other in pairs if not observed.keeps(link, end, other))
 
 
 class Index:
@@ -309,12 +318,12 @@ def wiring_in_kernel(observed: Observed) -> Wiring:
         for key, target in entries.items():
             a, b = observed.interfaces.get(key), observed.interfaces.get(target)
             if a and b and entries.get(target) == key:
-                links.setdefault(frozenset((key, target)), _as_found(a, b, mode))
+                links.setdefault(frozenset((key, target)), _as_found(a, b, mode, observed))
     for a, b in _idle_pairs(observed):
         mode = (
             Mode.TC if any(each.program in observed.programs.ours for each in a.ingress) else None
         )
-        idle = replace(_as_found(a, b, mode), enabled=False)
+        idle = replace(_as_found(a, b, mode, observed), enabled=False)
         links.setdefault(frozenset((a.ifindex, b.ifindex)), idle)
     return Wiring(tuple(links.values()))
 
@@ -333,7 +342,9 @@ def _idle_pairs(observed: Observed) -> Iterator[tuple[Interface, Interface]]:
             yield a, b
 
 
-def _as_found(a: Interface, b: Interface, mode: Mode | None) -> Link:
+def _as_found(a: Interface, b: Interface, mode: Mode | None, observed: Observed) -> Link:
     found = mode or next((Mode(xdp.mode) for xdp in a.xdp if xdp.mode != "hw"), Mode.AUTO)
-    link = Link(Endpoint(a.name), Endpoint(b.name), allow_addressed=True)
+    records = (observed.records.get(end.ifindex) for end in (a, b))
+    allowed = any(record.allowed for record in records if record)
+    link = Link(Endpoint(a.name), Endpoint(b.name), allow_addressed=allowed)
     return link if choose(link, a, b).mode is found else replace(link, mode=found)

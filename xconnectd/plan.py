@@ -274,6 +274,7 @@ class _Diff:
             settled,
             record.refusal if record else None,
             None if role.link.enabled else role.other,
+            role.link.allow_addressed,
         )
 
     # ---- 2. and 3. entries

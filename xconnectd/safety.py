@@ -23,13 +23,13 @@ _WAYS_OUT = {
 }
 
 
-def refusal(link: Link, mode: Mode, end: Interface, observed: Observed) -> str:
-    """Why this interface must not become an end of this link; empty when it may."""
+def refusal(link: Link, mode: Mode, end: Interface, other: Interface, observed: Observed) -> str:
+    """Why ``end`` must not be connected to ``other`` by this link; empty when it may."""
     return (
         _departed_number(end, observed)
         or _foreign_program(end, observed)
         or _foreign_tc(mode, end, observed)
-        or ("" if observed.is_held(end) else _port(end) or _in_use(link, end, observed))
+        or ("" if observed.keeps(link, end, other) else _port(end) or _in_use(link, end, observed))
     )
 
 

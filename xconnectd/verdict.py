@@ -87,7 +87,9 @@ def _judge_alone(link: Link, observed: Observed) -> Verdict:
         return replace(found, refusal=f"{link.a} and {link.b} are one interface, {a.name}")
     refused = next(filter(None, map(observed.refusal_of, found.ends)), "")
     choice = modes.choose(link, a, b, refused)
-    refusals = (safety.refusal(link, choice.mode, end, observed) for end in found.ends)
+    refusals = (
+        safety.refusal(link, choice.mode, end, other, observed) for end, other in ((a, b), (b, a))
+    )
     return replace(
         found,
         mode=choice.mode,

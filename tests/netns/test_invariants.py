@@ -544,6 +544,24 @@ def test_allow_addressed_allows_it(
     assert wired(a, b)
 
 
+@pytest.mark.parametrize("to", ["vb", "vc"], ids=["the same pair", "another pair"])
+def test_a_changed_link_is_judged_as_a_new_one(lab: Lab, daemon: Start, to: str) -> None:
+    """What was allowed to the link before is not allowed to this one."""
+    lab.veth("va"), lab.veth("vb"), lab.veth("vc")
+    _addressed(lab)
+    running = daemon(_wiring("auto", ", allow_addressed: true"))
+    running.wait_link("connected", "va", "vb")
+    running.write({"va": to})
+    link = running.wait_state("va", to, "failed")
+    assert "203.0.113.5/24" in link["reason"]
+    assert lab.xdp("va") == lab.xdp(to) == 0
+    assert running.cli("status").returncode == 0
+    running.kill()
+    running.start()
+    assert running.link("va", to)["state"] == "failed"
+    running.stop()
+
+
 def test_a_link_local_address_is_no_lock_out(lab: Lab, daemon: Start) -> None:
     lab.veth("va"), lab.veth("vb")
     _settled(lab)

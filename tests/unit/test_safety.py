@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ def end(**facts: Any) -> Interface:
 
 
 def refusal(one: Interface, *, wanted: Link = AB, mode: Mode = Mode.GENERIC, **facts: Any) -> str:
-    return safety.refusal(wanted, mode, one, look(one, **facts))
+    return safety.refusal(wanted, mode, one, OTHER, look(one, **facts))
 
 
 def look(one: Interface, **facts: Any) -> Observed:
@@ -39,6 +40,7 @@ def look(one: Interface, **facts: Any) -> Observed:
 
 
 HELD = {5: Record(5, "a", MAC)}
+OTHER = Interface(6, "b", kind="veth", max_mtu=65535)
 ADDRESS = {5: ("it carries 192.0.2.1/24", "the default route leads over it")}
 
 
@@ -71,6 +73,20 @@ def test_no_warning_of_what_is_allowed_or_of_an_end_that_is_refused_anyway() -> 
     one, allowed = end(), link("a", "b", allow_addressed=True)
     assert safety.warnings(allowed, one, look(one, uses=ADDRESS, records=HELD)) == ()
     assert safety.warnings(AB, one, look(one, uses=ADDRESS)) == ()
+
+
+@pytest.mark.parametrize("entries", [{"entries": {5: 7}}, {"peers": {5: 7}}])
+def test_one_that_led_elsewhere_until_now_is_judged_as_a_new_one(entries: Any) -> None:
+    assert "the host uses a" in refusal(end(), uses=ADDRESS, records=HELD, **entries)
+    port = end(master=3, master_kind="bridge")
+    assert "port of a bridge" in refusal(port, records=HELD, **entries)
+
+
+def test_a_link_that_allows_less_than_before_is_judged_as_a_new_one() -> None:
+    held = {5: replace(HELD[5], allowed=True)}
+    facts = {"uses": ADDRESS, "records": held, "entries": {5: 6}}
+    assert "the host uses a" in refusal(end(), **facts)
+    assert refusal(end(), wanted=link("a", "b", allow_addressed=True), **facts) == ""
 
 
 def test_a_record_of_an_earlier_device_with_this_number_holds_nothing() -> None:
