@@ -47,8 +47,8 @@ packages:
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'; \
 	touch $@
 
-# Compiled here, the BPF code costs no start its half second. Where it does not fit the source it is
-# not used, and the daemon compiles.
+# Compiled here, the BPF code (of every source, in one file) costs no start its half second. Where it
+# does not fit the source it is not used, and whoever needs it compiles.
 bpf/xconnect.json: $(wildcard bpf/*.c) $(shell find bpf/include -name '*.h') xconnectd/compiler.py | .venv/stamp
 	@$(OWN); $(BIN)/python -m xconnectd.compiler bpf $@
 

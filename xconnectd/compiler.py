@@ -1,10 +1,11 @@
-"""From ``bpf/xconnect.c`` to code that any machine can load: the only place that knows bcc.
+"""From ``bpf/*.c`` to code that any machine can load: the only place that knows bcc.
 
 bcc brings LLVM along (40 ms to import, and 120 MB after a compilation that never come back), so
 it is imported nowhere but in a short-lived child, ``python -m xconnectd.compiler``, which prints
-the code and is gone. The code names its maps, holds nothing of this machine or kernel (it is
-the same on every little-endian one), and neither compiling nor reading it needs a privilege:
-an image may carry the child's output as ``bpf/xconnect.json`` and do without a compiler.
+the code and is gone. The code names its maps, and the constants that whoever loads it puts in; it
+holds nothing of this machine or kernel (it is the same on every little-endian one), and neither
+compiling nor reading it needs a privilege: an image may carry the child's output as
+``bpf/xconnect.json`` and do without a compiler.
 
 Imports ``errors`` only.
 """
@@ -25,47 +26,97 @@ from typing import Any, Final
 
 from xconnectd.errors import DataplaneError
 
-PROGRAMS: Final = ("xdp_frags", "xdp_linear", "ingress", "silence", "audit")
-MAPS: Final = {1: "entries", 2: "peers", 3: "counters"}
-"""The numbers of ``enum map`` in the source, and the names that relocations give."""
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file of C: ``name``.c, the programs in it, and what its code leaves open.
+
+    ``maps`` and ``constants`` are in the order of the enumerations in the source, which count
+    from 1. Each source has a hash of its own: one that changes makes no other be loaded anew.
+    """
+
+    name: str
+    programs: tuple[str, ...]
+    maps: tuple[str, ...]
+    constants: tuple[str, ...] = ()
+
+
+DATA_PATH: Final = Source(
+    "xconnect",
+    ("xdp_frags", "xdp_linear", "ingress", "silence", "audit"),
+    ("entries", "peers", "counters"),
+)
+CAPTURE: Final = Source(
+    "capture",
+    ("received", "entered_frags", "entered_linear"),
+    ("ring", "tallies"),
+    (
+        *("ifindex", "namespace", "end", "snaplen"),
+        *("skb_dev", "skb_len", "skb_head", "skb_mac_header"),
+        *("skb_tag", "skb_tag_protocol", "skb_tagged", "skb_tagged_mask"),
+        *("dev_ifindex", "dev_net", "net_inum"),
+        *("xdp_rxq", "xdp_data", "xdp_data_end", "rxq_dev"),
+    ),
+)
+SOURCES: Final = (DATA_PATH, CAPTURE)
 
 FLAGS: Final = ("-Wall", "-Wextra")
+CODE_FILE: Final = "xconnect.json"
 CODE_VARIABLE: Final = "XCONNECTD_CODE"
 """Environment variable: a file with compiled code, in place of ``bpf/xconnect.json``."""
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _TIMEOUT: Final = 120.0
+_STDOUT: Final = "-"
 _LD_IMM64: Final = 0x18
 _PSEUDO_MAP_FD: Final = 1
+_PSEUDO_CONSTANT: Final = 15
+"""Means nothing to the kernel, which refuses code whose constants were left open."""
 _INSTRUCTION: Final = struct.Struct("<BBhi")
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """One program's instructions, with zero wherever a map's file descriptor belongs.
+    """One program's instructions, with zero wherever a map or a constant belongs.
 
-    ``relocations`` says which instruction wants which map.
+    ``relocations`` says which instruction wants which map's file descriptor, ``constants`` which
+    one wants which number of 64 bits.
     """
 
     instructions: bytes
     relocations: tuple[tuple[int, str], ...] = ()
+    constants: tuple[tuple[int, str], ...] = ()
 
-    def bound(self, descriptors: Mapping[str, int]) -> bytes:
-        """The instructions with these maps in place, as the kernel wants them."""
+    def bound(self, maps: Mapping[str, int], constants: Mapping[str, int] | None = None) -> bytes:
+        """The instructions with these maps and constants in place, as the kernel wants them."""
         code = bytearray(self.instructions)
         for index, name in self.relocations:
-            struct.pack_into("<i", code, index * _INSTRUCTION.size + 4, descriptors[name])
+            struct.pack_into("<i", code, index * _INSTRUCTION.size + 4, maps[name])
+        for index, name in self.constants:
+            _put_constant(code, index, (constants or {})[name])
         return bytes(code)
 
     @classmethod
-    def from_numbered(cls, code: bytes) -> Code:
-        """Takes the numbers of ``MAPS`` out of what the source left in its map references."""
-        bare, relocations = bytearray(code), []
+    def from_numbered(cls, code: bytes, source: Source = DATA_PATH) -> Code:
+        """Takes the numbers out of what the source left where maps and constants belong."""
+        bare = bytearray(code)
+        found: dict[int, list[tuple[int, str]]] = {_PSEUDO_MAP_FD: [], _PSEUDO_CONSTANT: []}
+        names = {_PSEUDO_MAP_FD: source.maps, _PSEUDO_CONSTANT: source.constants}
         for index, (opcode, registers, _, number) in enumerate(_INSTRUCTION.iter_unpack(code)):
-            if opcode == _LD_IMM64 and registers >> 4 == _PSEUDO_MAP_FD:
-                relocations.append((index, MAPS[number]))
+            kind = registers >> 4
+            if opcode == _LD_IMM64 and kind in found:
+                found[kind].append((index, names[kind][number - 1]))
                 struct.pack_into("<i", bare, index * _INSTRUCTION.size + 4, 0)
-        return cls(bytes(bare), tuple(relocations))
+        return cls(bytes(bare), *map(tuple, found.values()))
+
+
+def _put_constant(code: bytearray, index: int, value: int) -> None:
+    """Makes a plain load of a number: its halves lie in two instructions, the kind is gone."""
+    at = index * _INSTRUCTION.size
+    low, high = struct.unpack("<ii", struct.pack("<Q", value))
+    code[at + 1] &= 0x0F
+    struct.pack_into("<i", code, at + 4, low)
+    struct.pack_into("<i", code, at + _INSTRUCTION.size + 4, high)
 
 
 # --------------------------------------------------------------------------- source
@@ -84,10 +135,10 @@ def source_directory() -> Path:
     raise DataplaneError("source", f"no bpf/xconnect.c in {package} or beside it")
 
 
-def source_hash(directory: Path) -> str:
+def source_hash(directory: Path, source: Source = DATA_PATH) -> str:
     """Covers everything that the code depends on: source, headers, options, this format."""
-    digest = hashlib.sha256(repr((_FORMAT, PROGRAMS, MAPS, FLAGS)).encode())
-    for path in (directory / "xconnect.c", *sorted(directory.glob("include/**/*.h"))):
+    digest = hashlib.sha256(repr((_FORMAT, source, FLAGS)).encode())
+    for path in (directory / f"{source.name}.c", *sorted(directory.glob("include/**/*.h"))):
         digest.update(b"\0%s\0" % os.fsencode(path.relative_to(directory)))
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -96,47 +147,73 @@ def source_hash(directory: Path) -> str:
 # --------------------------------------------------------------------------- code
 
 
-def encode(code: Mapping[str, Code], source: str) -> str:
-    """As JSON; ``source`` is the hash of what it was made from."""
-    programs = {
-        name: {"instructions": one.instructions.hex(), "relocations": one.relocations}
-        for name, one in code.items()
+Compiled = dict[str, Code]
+"""The programs of one source, by name."""
+
+
+def encode(code: Mapping[str, Compiled], hashes: Mapping[str, str]) -> str:
+    """As JSON, by source; ``hashes`` are of what each was made from."""
+    sources = {
+        name: {
+            "hash": hashes[name],
+            "programs": {program: _encode_one(one) for program, one in compiled.items()},
+        }
+        for name, compiled in code.items()
     }
-    return json.dumps({"format": _FORMAT, "source": source, "programs": programs})
+    return json.dumps({"format": _FORMAT, "sources": sources})
 
 
-def decode(text: str | bytes, source: str) -> dict[str, Code] | None:
-    """None when it was made from another source; ValueError when it is no code at all."""
+def _encode_one(code: Code) -> dict[str, Any]:
+    return {
+        "instructions": code.instructions.hex(),
+        "relocations": code.relocations,
+        "constants": code.constants,
+    }
+
+
+def decode(text: str | bytes, name: str, made_of: str) -> Compiled | None:
+    """The programs of the source of that name, if that is its hash.
+
+    None when they are missing or made from something else; ValueError when it is no code at all.
+    """
     document = json.loads(text)
     try:
-        if (document["format"], document["source"]) != (_FORMAT, source):
+        if document["format"] != _FORMAT:
             return None
-        return {name: _decode_one(one) for name, one in document["programs"].items()}
-    except (TypeError, KeyError) as error:
+        found = document["sources"].get(name)
+        if found is None or found["hash"] != made_of:
+            return None
+        return {program: _decode_one(one) for program, one in found["programs"].items()}
+    except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"not compiled code: {error!r}") from error
 
 
 def _decode_one(document: Mapping[str, Any]) -> Code:
-    relocations = tuple((int(index), str(name)) for index, name in document["relocations"])
-    return Code(bytes.fromhex(document["instructions"]), relocations)
+    return Code(
+        bytes.fromhex(document["instructions"]),
+        *(
+            tuple((int(index), str(name)) for index, name in document[kind])
+            for kind in ("relocations", "constants")
+        ),
+    )
 
 
-def code_for(directory: Path, source: str) -> dict[str, Code]:
-    """Ready-made code if it fits the source, else a child compiles it. Raises DataplaneError."""
-    return _ready_made(directory, source) or compile_in_child(directory, source)
+def code_for(directory: Path, made_of: str, source: Source = DATA_PATH) -> Compiled:
+    """Ready-made code if the hash fits, else a child compiles it. Raises DataplaneError."""
+    return _ready_made(directory, made_of, source) or compile_in_child(directory, made_of, source)
 
 
-def _ready_made(directory: Path, source: str) -> dict[str, Code] | None:
-    path = Path(os.environ.get(CODE_VARIABLE) or directory / "xconnect.json")
+def _ready_made(directory: Path, made_of: str, source: Source) -> Compiled | None:
+    path = Path(os.environ.get(CODE_VARIABLE) or directory / CODE_FILE)
     try:
-        return decode(path.read_bytes(), source)
+        return decode(path.read_bytes(), source.name, made_of)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise DataplaneError("code", f"{path}: {error}") from error
 
 
-def compile_in_child(directory: Path, source: str) -> dict[str, Code]:
+def compile_in_child(directory: Path, made_of: str, source: Source = DATA_PATH) -> Compiled:
     """125 to 600 ms, depending on what of LLVM is in the page cache. Raises DataplaneError."""
     command = [sys.executable, "-P", "-m", __name__.replace("__main__", "xconnectd.compiler")]
     path = os.pathsep.join(
@@ -144,7 +221,7 @@ def compile_in_child(directory: Path, source: str) -> dict[str, Code]:
     )
     try:
         child = subprocess.run(
-            [*command, str(directory)],
+            [*command, str(directory), _STDOUT, source.name],
             env={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -155,17 +232,17 @@ def compile_in_child(directory: Path, source: str) -> dict[str, Code]:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise DataplaneError("compile", f"the compiler did not run: {error}") from error
-    return _judged(child, source)
+    return _judged(child, source.name, made_of)
 
 
-def _judged(child: subprocess.CompletedProcess[str], source: str) -> dict[str, Code]:
+def _judged(child: subprocess.CompletedProcess[str], name: str, made_of: str) -> Compiled:
     if child.returncode == _NO_BCC:
         raise DataplaneError("compile", _NO_BCC_TEXT, child.stderr)
     if child.returncode:
         how = f"the compiler ended with {child.returncode}"
         raise DataplaneError("compile", how, child.stderr)
     try:
-        code = decode(child.stdout, source)
+        code = decode(child.stdout, name, made_of)
     except ValueError as error:
         raise DataplaneError("compile", f"the compiler's output: {error}", child.stderr) from error
     if code is None:
@@ -183,7 +260,9 @@ _NO_BCC_TEXT: Final = (
 )
 
 
-def compile_source(directory: Path, flags: Sequence[str] = FLAGS) -> dict[str, Code]:
+def compile_source(
+    directory: Path, source: Source = DATA_PATH, flags: Sequence[str] = FLAGS
+) -> Compiled:
     """Imports bcc, for good, into this process. bcc's own complaints go to stderr.
 
     BCC_KERNEL_SOURCE points bcc at our few stand-in headers: it needs no kernel headers then,
@@ -192,23 +271,27 @@ def compile_source(directory: Path, flags: Sequence[str] = FLAGS) -> dict[str, C
     os.environ["BCC_KERNEL_SOURCE"] = str(directory)
     from bcc import BPF  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
-    module = BPF(text=(directory / "xconnect.c").read_bytes(), cflags=list(flags))
-    return {name: Code.from_numbered(module.dump_func(name.encode())) for name in PROGRAMS}
+    module = BPF(text=(directory / f"{source.name}.c").read_bytes(), cflags=list(flags))
+    return {
+        name: Code.from_numbered(module.dump_func(name.encode()), source)
+        for name in source.programs
+    }
 
 
 def main(arguments: Sequence[str]) -> int:
-    """``python -m xconnectd.compiler [DIRECTORY [OUTPUT]]``: code as JSON."""
+    """``python -m xconnectd.compiler [DIRECTORY [OUTPUT [SOURCE…]]]``: code as JSON."""
     directory = Path(arguments[0]) if arguments else source_directory()
+    wanted = [one for one in SOURCES if not arguments[2:] or one.name in arguments[2:]]
     try:
-        code = compile_source(directory)
+        code = {one.name: compile_source(directory, one) for one in wanted}
     except ImportError as error:
         print(error, file=sys.stderr)
         return _NO_BCC
     except Exception as error:  # noqa: BLE001  (bcc raises nothing more telling)
         print(error, file=sys.stderr)
         return 1
-    text = encode(code, source_hash(directory))
-    if len(arguments) > 1:
+    text = encode(code, {one.name: source_hash(directory, one) for one in wanted})
+    if arguments[1:] and arguments[1] != _STDOUT:
         Path(arguments[1]).write_text(text + "\n")
     else:
         print(text)

@@ -56,9 +56,13 @@ def ready_made_code(_kernel: None, tmp_path_factory: pytest.TempPathFactory) -> 
     A test that wants the compiler takes ``CODE_VARIABLE`` out of its environment.
     """
     directory = compiler.source_directory()
-    source = compiler.source_hash(directory)
+    hashes = {one.name: compiler.source_hash(directory, one) for one in compiler.SOURCES}
+    compiled = {
+        one.name: compiler.compile_in_child(directory, hashes[one.name], one)
+        for one in compiler.SOURCES
+    }
     code = tmp_path_factory.mktemp("code") / "xconnect.json"
-    code.write_text(compiler.encode(compiler.compile_in_child(directory, source), source))
+    code.write_text(compiler.encode(compiled, hashes))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(compiler.CODE_VARIABLE, str(code))
         yield

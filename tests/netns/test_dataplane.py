@@ -42,7 +42,8 @@ def code() -> dict[str, Code]:
 def _compiled(code: dict[str, Code], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ready-made code, so that only the tests that are about compiling compile."""
     source = compiler.source_hash(compiler.source_directory())
-    (tmp_path / "code.json").write_text(compiler.encode(code, source))
+    text = compiler.encode({"xconnect": code}, {"xconnect": source})
+    (tmp_path / "code.json").write_text(text)
     monkeypatch.setenv(compiler.CODE_VARIABLE, str(tmp_path / "code.json"))
 
 
@@ -82,7 +83,7 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # ---------------------------------------------------------------------- compiling
 
-CHILD: Final = "from xconnectd.compiler import *; compile_source({!r}, [*FLAGS, '-Werror'])"
+CHILD: Final = "from xconnectd.compiler import *; compile_source({!r}, flags=[*FLAGS, '-Werror'])"
 
 
 def compile_strictly(directory: Path, *before: str) -> subprocess.CompletedProcess[str]:
