@@ -361,6 +361,7 @@ def _report_of(engine: Engine, file: Path | None) -> dict[str, Any]:
         files.path,
         statuses=links,
         counters=engine.counters(),
+        untold=told.get("untold", "") if told else engine.untold,
         departed=seen.observed.departed,
     )
     return report | {"differences": plan.as_json(seen.actions)}
@@ -409,6 +410,8 @@ def _as_table(report: dict[str, Any]) -> str:
     ]
     for each in report["links"]:
         lines += _link_lines(each)
+    if report["untold"]:
+        lines.append(f"note: {report['untold']}")
     for gone in report["departed"]:
         lines.append(f"left with our program: {gone['interface']}; {gone['remedy']}")
     if report.get("differences"):
@@ -427,11 +430,16 @@ def _link_lines(link: dict[str, Any]) -> list[str]:
     if link["mode_reason"]:
         lines.append(f"    {link['mode']}: {link['mode_reason']}")
     for end, other in ((a, b), (b, a)):
-        dropped = end["dropped"]
         lines.append(
             f"    {end['name']} → {other['name']}: {_counted(end['frames'], 'frame')},"
-            f" {end['bytes']} bytes, {_rate(end)}; dropped: {dropped['unwired']} without a wire,"
-            f" {dropped['host']} from this host"
+            f" {end['bytes']} bytes, {_rate(end)}; kept from the wire: {end['dropped']['host']} of"
+            " this host"
+        )
+    for lost in link["drops"]:
+        way_out = f" ({lost['remedy']})" if lost["remedy"] else ""
+        lines.append(
+            f"    lost {lost['from']} → {lost['to']}: {_counted(lost['frames'], 'frame')},"
+            f" {lost['text']}{way_out}"
         )
     return lines + [f"    warning: {warning}" for warning in link["warnings"]]
 

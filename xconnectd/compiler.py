@@ -43,7 +43,7 @@ class Source:
 
 DATA_PATH: Final = Source(
     "xconnect",
-    ("xdp_frags", "xdp_linear", "ingress", "silence", "audit"),
+    ("xdp_frags", "xdp_linear", "ingress", "ingress_timeless", "silence", "audit"),
     ("entries", "peers", "counters"),
 )
 CAPTURE: Final = Source(
@@ -58,7 +58,8 @@ CAPTURE: Final = Source(
         *("xdp_rxq", "xdp_data", "xdp_data_end", "rxq_dev"),
     ),
 )
-SOURCES: Final = (DATA_PATH, CAPTURE)
+DROPS: Final = Source("drops", ("redirect_failed",), ("drops",), ("entries",))
+SOURCES: Final = (DATA_PATH, CAPTURE, DROPS)
 
 FLAGS: Final = ("-Wall", "-Wextra")
 CODE_FILE: Final = "xconnect.json"

@@ -402,6 +402,7 @@ class Daemon:
             self._files.path,
             statuses=self._reconciler.statuses.values(),
             counters=self._engine.counters(),
+            untold=self._engine.untold,
             departed=self._engine.ledger.departed(),
         )
 

@@ -4,8 +4,9 @@ Owns what every map and program is for. The pins carry what made them: an unchan
 opened again in a few milliseconds without a compiler, a changed one gets new programs that work
 on the same maps, so that entries and counters stay and forwarding goes on.
 
-Imports ``model``, ``errors``, ``libbpf``, ``pins`` and ``compiler`` (whose child imports bcc;
-nothing here may), and never pyroute2: who attaches a program asks for its file descriptor.
+Imports ``model``, ``errors``, ``libbpf``, ``pins``, ``drops`` and ``compiler`` (whose child
+imports bcc; nothing here may), and never pyroute2: who attaches a program asks for its file
+descriptor.
 Every failure is a DataplaneError or a PrivilegeError; the OSError behind it is its __cause__.
 """
 
@@ -19,15 +20,16 @@ import re
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Final, Self
 
 from xconnectd import compiler, libbpf
+from xconnectd.drops import Drops
 from xconnectd.errors import DataplaneError, PrivilegeError, XconnectError
 from xconnectd.libbpf import Map, MapFormat
-from xconnectd.model import Counters, Programs
+from xconnectd.model import Counters, Lost, Programs
 from xconnectd.pins import NoBpffsError, Pins
 
 PROGRAM_NAME: Final = "xconnectd"
@@ -38,7 +40,7 @@ MAX_ENDS: Final = 65_536
 UNKNOWN: Final = 0
 """The key that counts for every interface without counters of its own; no ifindex is 0."""
 
-_COUNTER_WORDS: Final = 4
+_COUNTER_WORDS: Final = 5
 _FORMATS: Final = {
     "entries": MapFormat(libbpf.MAP_DEVMAP_HASH, 4, MAX_ENDS),
     "peers": MapFormat(libbpf.MAP_HASH, 4, MAX_ENDS, libbpf.F_NO_PREALLOC),
@@ -63,7 +65,10 @@ _RECIPES: Final[dict[str, tuple[_Recipe, ...]]] = {
         _Recipe("xdp_frags", libbpf.PROG_XDP, libbpf.ATTACH_XDP, libbpf.F_XDP_HAS_FRAGS),
         _Recipe("xdp_linear", libbpf.PROG_XDP, libbpf.ATTACH_XDP),
     ),
-    "ingress": (_Recipe("ingress", libbpf.PROG_SCHED_CLS),),
+    "ingress": (
+        _Recipe("ingress", libbpf.PROG_SCHED_CLS),
+        _Recipe("ingress_timeless", libbpf.PROG_SCHED_CLS),
+    ),
     "egress": (_Recipe("silence", libbpf.PROG_SCHED_CLS),),
     "audit": (_Recipe("audit", libbpf.PROG_XDP, libbpf.ATTACH_XDP),),
 }
@@ -80,7 +85,13 @@ class Dataplane:
     """What of ours is in the kernel. Not for two threads at once."""
 
     def __init__(
-        self, pins: Pins, maps: Mapping[str, int], current: _Generation, *, adopted: bool
+        self,
+        pins: Pins,
+        maps: Mapping[str, int],
+        current: _Generation,
+        drops: Drops,
+        *,
+        adopted: bool,
     ) -> None:
         self.adopted = adopted
         self._pins = pins
@@ -96,6 +107,7 @@ class Dataplane:
         self._counters = Map(
             maps["counters"], ctypes.c_uint64, _COUNTER_WORDS * libbpf.possible_cpus()
         )
+        self._drops = drops
         self._gauge = _Gauge(maps["entries"])
         self._unpinned: dict[int, int] = {}
 
@@ -127,7 +139,8 @@ class Dataplane:
         adopted = current is not None
         if current is None:
             current = _make_programs(pins, compiler.code_for(directory, source), source, maps)
-        plane = cls(pins, maps, current, adopted=adopted)
+        drops = Drops.open(pins, maps["entries"], build=True)
+        plane = cls(pins, maps, current, drops, adopted=adopted)
         plane.count(UNKNOWN)
         return plane
 
@@ -142,7 +155,8 @@ class Dataplane:
         for generation in found:
             if generation is not newest:
                 generation.close()
-        return cls(pins, maps, newest, adopted=True)
+        drops = Drops.open(pins, maps["entries"], build=False)
+        return cls(pins, maps, newest, drops, adopted=True)
 
     # ------------------------------------------------------------------ programs
 
@@ -262,6 +276,7 @@ class Dataplane:
     def uncount(self, key: int) -> None:
         with _stage("counters", "deleting counters"):
             self._counters.delete(key)
+            self._drops.forget(key)
 
     def counters(self, key: int) -> Counters:
         """Zeros where there are none."""
@@ -270,7 +285,16 @@ class Dataplane:
 
     def all_counters(self) -> dict[int, Counters]:
         with _stage("counters", "walking the counters"):
-            return {key: _summed(words) for key, words in self._counters.all_words().items()}
+            lost = self._drops.all()
+            return {
+                key: replace(_summed(words), lost=lost.get(key, Lost()))
+                for key, words in self._counters.all_words().items()
+            }
+
+    @property
+    def untold(self) -> str:
+        """Why frames lost at the redirect are not counted; empty if they are."""
+        return self._drops.untold
 
     # ------------------------------------------------------------------ life cycle
 
@@ -294,6 +318,7 @@ class Dataplane:
         for generation in (self._current, *self._older):
             generation.close()
         self._gauge.close()
+        self._drops.close()
         for one in (self._entries, self._peers, self._counters):
             os.close(one.fd)
         for fd in self._unpinned.values():
@@ -325,7 +350,9 @@ def _audited(program: int, wanted: Mapping[int, int]) -> bool:
 
 
 def _summed(words: list[int]) -> Counters:
-    return Counters(*(sum(words[word::_COUNTER_WORDS]) for word in range(_COUNTER_WORDS)))
+    *counts, times = (words[word::_COUNTER_WORDS] for word in range(_COUNTER_WORDS))
+    frames, octets, unwired, silenced = map(sum, counts)
+    return Counters(frames, octets, unwired, silenced, max(times, default=0))
 
 
 # --------------------------------------------------------------------------- generations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -79,6 +80,8 @@ class Engine:
             raise
         event = Event.PROGRAM_ADOPTED if dataplane.adopted else Event.PROGRAM_LOADED
         log.info(event, program=dataplane.programs.xdp, pins=str(_pins()))
+        if dataplane.untold:
+            log.info(Event.LOSSES_UNTOLD, reason=dataplane.untold)
         return cls(dataplane, ledger, instance, log)
 
     @classmethod
@@ -101,7 +104,19 @@ class Engine:
         return cls(_open_if_there(), Ledger(), None, log or logger())
 
     def counters(self) -> Mapping[int, Counters]:
-        return self._dataplane.all_counters() if self._dataplane else {}
+        """By ifindex, with what the interfaces themselves count."""
+        if not self._dataplane:
+            return {}
+        refused = self.links.untransmitted()
+        return {
+            ifindex: replace(each, untransmitted=refused.get(ifindex, 0))
+            for ifindex, each in self._dataplane.all_counters().items()
+        }
+
+    @property
+    def untold(self) -> str:
+        """Why frames lost at the redirect are not counted; empty if they are."""
+        return self._dataplane.untold if self._dataplane else ""
 
     def remove(self) -> None:
         """Takes the pins and the records away, after every end was let go."""

@@ -20,9 +20,11 @@ from typing import Any, Final
 # linux/bpf.h
 MAP_HASH: Final = 1
 MAP_PERCPU_HASH: Final = 5
+MAP_LRU_HASH: Final = 9
 MAP_DEVMAP_HASH: Final = 25
 PROG_SCHED_CLS: Final = 3
 PROG_XDP: Final = 6
+PROG_RAW_TRACEPOINT: Final = 17
 ATTACH_XDP: Final = 37
 F_NO_PREALLOC: Final = 1
 F_XDP_HAS_FRAGS: Final = 1 << 5
@@ -144,6 +146,7 @@ _PROTOTYPES: Final[dict[str, tuple[Any, ...]]] = {
     "bpf_map_delete_elem": (ct.c_int, ct.c_void_p),
     "bpf_map_get_next_key": (ct.c_int, ct.c_void_p, ct.c_void_p),
     "bpf_map_lookup_batch": (ct.c_int, *(ct.c_void_p,) * 6),
+    "bpf_raw_tracepoint_open": (ct.c_char_p, ct.c_int),
     "bpf_obj_pin": (ct.c_int, ct.c_char_p),
     "bpf_obj_get": (ct.c_char_p,),
     "bpf_obj_get_info_by_fd": (ct.c_int, ct.c_void_p, ct.c_void_p),
@@ -378,6 +381,11 @@ def load_program(
         error.log = log.value.decode(errors="replace")
         raise error
     return fd
+
+
+def attach_tracepoint(name: str, program: int) -> int:
+    """Attaches a program of type RAW_TRACEPOINT until the link returned is closed and unpinned."""
+    return _checked(_function("bpf_raw_tracepoint_open")(name.encode(), program), name)
 
 
 def run_program(fd: int, data: bytes) -> int:

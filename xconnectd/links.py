@@ -299,6 +299,15 @@ class Links:
             ifindex_of(message): stack for message in messages if (stack := _standing(message))[1]
         }
 
+    def untransmitted(self) -> dict[int, int]:
+        """By ifindex the frames that each interface's driver, or its far end, would not take."""
+        found = {}
+        for message in self._route.ask(netlink.stats_request()):
+            statistics = walk(message, 28).get(1, b"")  # IFLA_STATS_LINK_64
+            if len(statistics) >= _TX_DROPPED.size:
+                (found[ifindex_of(message)],) = _TX_DROPPED.unpack_from(statistics)
+        return found
+
     def follow(self) -> None:
         """From here on ``heard`` is told of every event, after this look at what there is.
 
@@ -422,6 +431,9 @@ class Links:
 
 
 # --------------------------------------------------------------------------- reading messages
+
+_TX_DROPPED: Final = struct.Struct("=56xQ")
+"""The eighth number of struct rtnl_link_stats64."""
 
 
 def _get(attributes: tuple[Any, ...]) -> bytes:

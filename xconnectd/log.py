@@ -26,6 +26,7 @@ class Event(StrEnum):
     TRY_REVERTED = "try.reverted"
     PROGRAM_LOADED = "program.loaded"
     PROGRAM_ADOPTED = "program.adopted"
+    LOSSES_UNTOLD = "losses.untold"
     LINK_CONNECTED = "link.connected"
     LINK_REWIRED = "link.rewired"
     LINK_DISCONNECTED = "link.disconnected"

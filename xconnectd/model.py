@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 # --------------------------------------------------------------------------- desired
 
@@ -268,18 +268,33 @@ class Departed:
         return f"ip {where}link set dev {self.name or self.record.name} {flag} off"
 
 
+class Lost(NamedTuple):
+    """Frames that came in by an interface and were lost at the redirect, by reason."""
+
+    too_long: int = 0
+    target_down: int = 0
+    no_transmit: int = 0
+    other: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What the programs counted for frames that came in by one interface.
+    """What was counted for frames that came in by one interface.
 
-    ``unwired``: dropped since there was no entry. ``silenced``: frames of the host itself
-    that were dropped on their way out of this interface.
+    ``frames`` and ``bytes`` were handed to the redirect; those of them that were ``lost`` there
+    are told apart. ``unwired``: dropped since there was no entry. ``silenced``: frames of the host
+    itself that were dropped on their way out of this interface. ``last`` is when the last frame
+    came in (CLOCK_MONOTONIC, ns; 0 if none did, or before Linux 5.11). ``untransmitted`` is the
+    interface's own tx_dropped: what its driver or its far end would not take, since it exists.
     """
 
     frames: int = 0
     bytes: int = 0
     unwired: int = 0
     silenced: int = 0
+    last: int = 0
+    lost: Lost = field(default=Lost())
+    untransmitted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,3 +365,21 @@ class State(StrEnum):
     DOWN = "down"
     DISABLED = "disabled"
     FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end as users see it.
+
+    MTUs are bytes; ``mtu`` is the interface's own, without the headroom that a link in generic
+    mode gives it, ``far_mtu`` that of a veth's other end.
+    """
+
+    name: str
+    ifindex: int | None = None
+    attached: bool = False
+    up: bool = False
+    carrier: bool = False
+    mtu: int | None = None
+    far_mtu: int | None = None
+    far_up: bool | None = None

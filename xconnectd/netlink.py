@@ -40,6 +40,7 @@ RTM_NEWTFILTER: Final = 44
 RTM_DELTFILTER: Final = 45
 RTM_GETTFILTER: Final = 46
 RTM_GETNSID: Final = 90
+RTM_GETSTATS: Final = 94
 
 GET: Final = 0x1
 DO: Final = 0x5
@@ -68,6 +69,8 @@ _INDEX_OFFSET: Final = 20
 _HEADER: Final = struct.Struct("=IHHII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 
+_STATS_LINK_64: Final = 1
+"""In the mask bit 0, as an attribute number 1; linux/if_link.h."""
 _GROUP_LINK: Final = 1
 _GROUP_TC: Final = 4
 _GROUP_IPV4_IFADDR: Final = 5
@@ -143,6 +146,13 @@ def address_request() -> bytes:
 
 def route_request(family: int, ifindex: int) -> bytes:
     return encode(rtmsg, RTM_GETROUTE, DUMP, (("RTA_OIF", ifindex),), family=family)
+
+
+def stats_request() -> bytes:
+    """The counters of every interface."""
+    with without_init("pyroute2"):
+        from pyroute2.netlink.rtnl.ifstatsmsg import ifstatsmsg
+    return encode(ifstatsmsg, RTM_GETSTATS, DUMP, filter_mask=_STATS_LINK_64)
 
 
 def nsid_request(how: int, attributes: tuple[Any, ...] = ()) -> bytes:

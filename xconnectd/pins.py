@@ -2,9 +2,10 @@
 
     entries-<format>, peers-<format>, counters-<format>     maps, named by their format
     programs-<hash>/xdp, ingress, egress, …                 one generation of programs
-    building-<hash>/                                        a generation half made
+    listeners-<hash>/drops, …                               links to tracepoints, and their map
+    building-<hash>/                                        either of the two half made
 
-A generation gets its name by one rename(2), so that a crash leaves nothing that could be taken
+A directory gets its name by one rename(2), so that a crash leaves nothing that could be taken
 for complete; what it leaves is swept up by the next build. A map is complete once pinned.
 
 Knows files only: what they hold is the business of ``dataplane``. Imports ``libbpf`` alone.
@@ -22,6 +23,7 @@ from xconnectd import libbpf
 
 BPFFS: Final = Path("/sys/fs/bpf")
 _PROGRAMS: Final = "programs-"
+_LISTENERS: Final = "listeners-"
 _BUILDING: Final = "building-"
 
 
@@ -83,11 +85,14 @@ class Pins:
 
     def put_generation(self, name: str, programs: Mapping[str, int]) -> None:
         """Pins all of them, or none under a name that counts."""
-        building = self.root / f"{_BUILDING}{name}"
+        self._put(self.generation(name), programs)
+
+    def _put(self, place: Path, fds: Mapping[str, int]) -> None:
+        building = self.root / f"{_BUILDING}{place.name}"
         building.mkdir(mode=0o700)
-        for role, fd in programs.items():
-            libbpf.pin(fd, building / role)
-        building.rename(self.generation(name))
+        for name, fd in fds.items():
+            libbpf.pin(fd, building / name)
+        building.rename(place)
 
     def set_aside(self, generation: Path) -> None:
         """Gives its name free and keeps its pins: its programs may still be attached."""
@@ -95,6 +100,16 @@ class Pins:
         while (other := generation.with_name(f"{generation.name}-{number}")).exists():
             number += 1
         generation.rename(other)
+
+    # ------------------------------------------------------------------ listeners
+
+    def listeners(self, name: str) -> Path:
+        return self.root / f"{_LISTENERS}{name}"
+
+    def put_listeners(self, place: Path, fds: Mapping[str, int]) -> None:
+        """As a generation; those of another name listen no more."""
+        self.remove(self._named(_LISTENERS))
+        self._put(place, fds)
 
     # ------------------------------------------------------------------ clean-up
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from xconnectd import losses
 from xconnectd.files import Reading
 from xconnectd.model import (
     Counters,
     Departed,
+    End,
     Endpoint,
     Interface,
     Link,
@@ -21,24 +23,6 @@ from xconnectd.model import (
     State,
 )
 from xconnectd.verdict import Verdict
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """One end as users see it.
-
-    MTUs are bytes; ``mtu`` is the interface's own, without the headroom that a link in generic
-    mode gives it, ``far_mtu`` that of a veth's other end.
-    """
-
-    name: str
-    ifindex: int | None = None
-    attached: bool = False
-    up: bool = False
-    carrier: bool = False
-    mtu: int | None = None
-    far_mtu: int | None = None
-    far_up: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +150,9 @@ def document(
     statuses: Iterable[LinkStatus],
     counters: Mapping[int, Counters],
     departed: Iterable[Departed],
+    untold: str = "",
 ) -> dict[str, Any]:
-    """The whole of ``status --json``."""
+    """The whole of ``status --json``; ``untold`` is why losses at the redirect are not counted."""
     return {
         "daemon": dict(daemon),
         "config": {
@@ -183,6 +168,7 @@ def document(
             for gone in departed
             if gone.runs_ours
         ],
+        "untold": untold,
     }
 
 
@@ -219,13 +205,14 @@ def as_json(status: LinkStatus, counters: Mapping[int, Counters]) -> dict[str, A
         "description": status.link.description,
         "labels": dict(status.link.labels),
         "enabled": status.link.enabled,
-        "a": _end_as_json(status.a, counters),
-        "b": _end_as_json(status.b, counters),
+        "a": _end_as_json(status.a, status.b, counters),
+        "b": _end_as_json(status.b, status.a, counters),
+        "drops": losses.explained(status.a, status.b, counters, enabled=status.link.enabled),
     }
 
 
-def _end_as_json(end: End, counters: Mapping[int, Counters]) -> dict[str, Any]:
-    counted = counters.get(end.ifindex or 0, Counters()) if end.ifindex else Counters()
+def _end_as_json(end: End, other: End, counters: Mapping[int, Counters]) -> dict[str, Any]:
+    counted, there = losses.of(end, counters), losses.of(other, counters)
     return {
         "name": end.name,
         "ifindex": end.ifindex,
@@ -238,5 +225,10 @@ def _end_as_json(end: End, counters: Mapping[int, Counters]) -> dict[str, Any]:
         "bytes": counted.bytes,
         "frames_per_s": None,
         "bits_per_s": None,
-        "dropped": {"unwired": counted.unwired, "host": counted.silenced},
+        "last_frame_age_s": _age(counted.last),
+        "dropped": losses.counted(counted, there),
     }
+
+
+def _age(last: int) -> float | None:
+    return round(max(0, time.monotonic_ns() - last) / 1e9, 3) if last else None

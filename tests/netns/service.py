@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -37,7 +37,13 @@ class Daemon:
     """``xconnectd run`` in a lab's host. Its log is JSON lines; ``events`` reads them."""
 
     def __init__(
-        self, lab: Lab, wiring: Wiring | None, *args: str, namespace: str = "", name: str = "etc"
+        self,
+        lab: Lab,
+        wiring: Wiring | None,
+        *args: str,
+        namespace: str = "",
+        name: str = "etc",
+        through: Sequence[str] = (),
     ) -> None:
         self.lab = lab
         self.namespace = namespace or lab.host
@@ -45,6 +51,7 @@ class Daemon:
         self.config.parent.mkdir(exist_ok=True)
         self.state = lab.directory / f"state-{self.namespace}"
         self._args = args
+        self._through = through
         self._log = lab.directory / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
         if wiring is not None:
@@ -67,7 +74,7 @@ class Daemon:
         assert self._process is None or self._process.poll() is not None
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command("run", "-c", str(self.config), *self._args),
+                self._command("run", "-c", str(self.config), *self._args, through=self._through),
                 **self._surroundings(),
                 stderr=log,
                 stdout=log,
@@ -244,9 +251,9 @@ class Daemon:
 
         poll(still, timeout, "a quiet log")
 
-    def _command(self, *args: str) -> list[str]:
+    def _command(self, *args: str, through: Sequence[str] = ()) -> list[str]:
         enter = f"--net={NETNS / self.namespace}"
-        return ["nsenter", enter, sys.executable, "-m", "xconnectd", *args]
+        return ["nsenter", enter, *through, sys.executable, "-m", "xconnectd", *args]
 
     def _surroundings(self) -> dict[str, Any]:
         extra = {"XCONNECTD_STATE_DIR": str(self.state), "PYTHONPATH": str(REPO)}

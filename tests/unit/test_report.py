@@ -11,9 +11,9 @@ import pytest
 from kernel import link
 
 from xconnectd import report
-from xconnectd.model import Interface, Mode, State
+from xconnectd.model import End, Interface, Mode, State
 from xconnectd.plan import Action, Attach, Point
-from xconnectd.status import End, LinkStatus
+from xconnectd.status import LinkStatus
 
 
 def state(

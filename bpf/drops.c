@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * Why frames are lost at the redirect: listeners at the kernel's XDP tracepoints, which say nothing
+ * unless something is lost. They see the whole machine and pick what came by our own map.
+ */
+#include <linux/types.h>
+
+enum map {
+	DROPS = 1, /* LRU_HASH: ingress ifindex -> struct drops */
+};
+
+enum constant {
+	ENTRIES = 1, /* the id of our DEVMAP */
+};
+
+#define MAP(number)	 ((void *)bpf_pseudo_fd(1, (number)))
+#define CONSTANT(number) ((u64)bpf_pseudo_fd(15, (number)))
+
+#define __always_inline inline __attribute__((always_inline))
+
+/* Frames, by what the kernel said of them. */
+struct drops {
+	u64 too_long;	 /* EMSGSIZE: longer than the target's MTU allows */
+	u64 target_down; /* ENETDOWN: the target is administratively down or has no carrier */
+	u64 no_transmit; /* EOPNOTSUPP: the target's driver takes no redirected frames */
+	u64 other;
+};
+
+/* From asm-generic/errno.h. */
+#define EMSGSIZE   90
+#define EOPNOTSUPP 95
+#define ENETDOWN   100
+
+static __always_inline struct drops *drops_of(u32 ingress)
+{
+	struct drops *drops = bpf_map_lookup_elem_((uintptr_t)MAP(DROPS), &ingress);
+	struct drops none = {};
+
+	if (drops)
+		return drops;
+	bpf_map_update_elem_((uintptr_t)MAP(DROPS), &ingress, &none, BPF_NOEXIST);
+	return bpf_map_lookup_elem_((uintptr_t)MAP(DROPS), &ingress);
+}
+
+/* xdp_redirect_err(dev, program, target, error, map type, map id, key), so since Linux 5.13. */
+int redirect_failed(u64 *arguments)
+{
+	int error = -(int)arguments[3];
+	struct drops *drops;
+
+	if ((u32)arguments[5] != (u32)CONSTANT(ENTRIES))
+		return 0;
+	drops = drops_of(arguments[6]);
+	if (!drops)
+		return 0;
+	if (error == EMSGSIZE)
+		__sync_fetch_and_add(&drops->too_long, 1);
+	else if (error == ENETDOWN)
+		__sync_fetch_and_add(&drops->target_down, 1);
+	else if (error == EOPNOTSUPP)
+		__sync_fetch_and_add(&drops->no_transmit, 1);
+	else
+		__sync_fetch_and_add(&drops->other, 1);
+	return 0;
+}

@@ -1,0 +1,89 @@
+"""Where frames of a link were lost, in words, and what to do about it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from xconnectd.model import Counters, End
+
+
+def counted(here: Counters, there: Counters) -> dict[str, int]:
+    """By reason the frames that came in by one end and did not get away by the other."""
+    return {
+        "unwired": here.unwired,
+        "host": here.silenced,
+        **here.lost._asdict(),
+        "far_end": there.untransmitted,
+    }
+
+
+def explained(
+    a: End, b: End, counters: Mapping[int, Counters], *, enabled: bool
+) -> list[dict[str, Any]]:
+    """What a link lost, worst first, as ``status --json`` tells it."""
+    ways = ((a, b),) if a == b else ((a, b), (b, a))
+    found = [
+        {
+            "from": here.name,
+            "to": there.name,
+            "reason": reason,
+            "frames": frames,
+            "text": text,
+            "remedy": remedy,
+        }
+        for here, there in ways
+        for reason, frames in counted(of(here, counters), of(there, counters)).items()
+        if frames and (words := _in_words(here, there, enabled=enabled).get(reason))
+        for text, remedy in [words]
+    ]
+    return sorted(found, key=lambda each: -int(each["frames"]))
+
+
+def of(end: End, counters: Mapping[int, Counters]) -> Counters:
+    """Zeros for an end that does not exist; 0 is no interface's key."""
+    return counters.get(end.ifindex or 0, Counters()) if end.ifindex else Counters()
+
+
+def _in_words(here: End, there: End, *, enabled: bool) -> dict[str, tuple[str, str]]:
+    """Every reason but ``host``, which is as it should be: what happened, and the way out."""
+    name = there.name
+    return {
+        "unwired": (
+            f"came in by {here.name} while it led nowhere",
+            "" if enabled else "enabled: true",
+        ),
+        "too_long": (
+            f"longer than {name} takes (MTU {there.mtu})",
+            f"ip link set dev {name} mtu {max(here.far_mtu or 0, here.mtu or 0) or 'N'}",
+        ),
+        "target_down": (f"{name} was down", f"ip link set dev {name} up"),
+        "no_transmit": (
+            f"the driver of {name} transmits no redirected frames",
+            "mode: tc",
+        ),
+        "other": (f"refused by {name}", f"ip -s -s link show dev {name}"),
+        "far_end": _behind(here, there),
+    }
+
+
+def _behind(here: End, there: End) -> tuple[str, str]:
+    """What an interface counts as dropped was not taken by what is behind it."""
+    texts = list(_suspects(here, there))
+    if texts:
+        return texts[0]
+    return (
+        f"not taken behind {there.name}: what is there was down, slow, or took only shorter frames",
+        f"ip -s -s link show dev {there.name}",
+    )
+
+
+def _suspects(here: End, there: End) -> Iterator[tuple[str, str]]:
+    name = there.name
+    if there.far_up is False:
+        yield f"the far end of {name} is down", f"set the far end of {name} up"
+    if there.far_mtu and here.far_mtu and here.far_mtu > there.far_mtu:
+        yield (
+            f"longer than the far end of {name} takes (MTU {there.far_mtu})",
+            f"give the far ends of {here.name} and {name} the same MTU",
+        )
