@@ -11,7 +11,7 @@ import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import wraps
@@ -71,6 +71,9 @@ _FEW: Final = 16
 
 _KINDS_TO_ASK: Final = ("", "tun")
 """NICs and taps: what their drivers can do decides the mode."""
+
+_KINDS_OF_WIRES: Final = ("veth", "tun")
+"""What others' devices hardly ever stand on, and what is wired in a hurry."""
 
 _ALL_LINKS: Final = netlink.link_request(
     netlink.RTM_GETLINK, netlink.DUMP, (("IFLA_EXT_MASK", _SKIP_STATS),)
@@ -218,6 +221,9 @@ class Links:
 
     def elsewhere(self) -> Iterator[tuple[int, Interface]]:
         """The interfaces of every other namespace that has an id here, each with that id."""
+        yield from ((nsid, _interface(message)) for nsid, message in self._messages_elsewhere())
+
+    def _messages_elsewhere(self) -> Iterator[tuple[int, bytes]]:
         for message in self._route.ask(netlink.nsid_request(netlink.DUMP)):
             nsid = integer(walk(message, 20)[_NETNSA_NSID]) or 0
             request = netlink.link_request(
@@ -229,7 +235,7 @@ class Links:
                 answer = self._route.ask(request)
             except NetlinkError:  # gone meanwhile, or not to be looked into
                 continue
-            yield from ((nsid, _interface(each)) for each in answer)
+            yield from ((nsid, each) for each in answer)
 
     def namespace_name(self, nsid: int) -> str:
         """What ``ip netns`` calls a namespace; empty where it has no such name."""
@@ -259,8 +265,11 @@ class Links:
     @_may_vanish
     def uses(self, interfaces: Iterable[Interface]) -> dict[int, tuple[str, ...]]:
         """By ifindex what the host uses each for, in words: addresses, routes, devices on top."""
+        interfaces = list(interfaces)
         indexes = [interface.ifindex for interface in interfaces]
         stacked = self._stacked_on(indexes)
+        if any(interface.kind not in _KINDS_OF_WIRES for interface in interfaces):
+            self._add_stacked_elsewhere(stacked)
         return {
             ifindex: (*self.addresses(ifindex), *self._routes(ifindex), *stacked[ifindex])
             for ifindex in indexes
@@ -292,6 +301,29 @@ class Links:
             for ifindex in lowers & found.keys():
                 found[ifindex].append(f"{name} stands on it")
         return found
+
+    def _add_stacked_elsewhere(self, found: Mapping[int, list[str]]) -> None:
+        """Devices of other namespaces, as a macvlan that was handed to a container.
+
+        A dump for each namespace; the lower device itself tells nothing of them.
+        """
+        away = [message for _, message in self._messages_elsewhere()]
+        own = self._own_nsid()
+        for message in away:
+            attributes = walk(message, 32)
+            kind = text(walk(attributes.get(_LINKINFO, b"")).get(_INFO_KIND, b""))
+            lower = integer(attributes.get(_LINK)) or 0
+            is_ours = integer(attributes.get(_LINK_NETNSID)) == own
+            if lower in found and is_ours and kind != "veth":  # a veth's is its far end
+                name = text(attributes[_IFNAME])
+                found[lower].append(f"{name} of another namespace stands on it")
+
+    def _own_nsid(self) -> int | None:
+        """The id that this namespace has for itself: some device elsewhere made it get one."""
+        with Path("/proc/thread-self/ns/net").open() as file:
+            request = netlink.nsid_request(netlink.GET, (("NETNSA_FD", file.fileno()),))
+            (answer,) = self._route.ask(request)
+        return integer(walk(answer, 20).get(_NETNSA_NSID))
 
     def _all_stacks(self) -> dict[int, tuple[str, set[int]]]:
         messages = self._route.ask(_ALL_LINKS)

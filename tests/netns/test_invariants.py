@@ -529,6 +529,20 @@ def test_an_interface_that_the_host_uses_is_refused(
     assert "clsact" not in lab.tc("qdisc", "show", "dev", "va")
 
 
+def test_what_stands_on_an_interface_may_be_in_another_namespace(lab: Lab, daemon: Start) -> None:
+    """A macvlan that was handed to a container. Asked of all kinds but veth and tap."""
+    lab.veth("vb")
+    lab.ip("link", "add", "va", "type", "ifb")
+    lab.ip("link", "set", "va", "up")
+    lab.ip("link", "add", "link", "va", "name", "mv0", "type", "macvlan")
+    lab.ip("link", "set", "mv0", "netns", lab.namespace("box"))
+    running = daemon(PAIR)
+    link = running.wait_state("va", "vb", "failed")
+    assert "mv0 of another namespace stands on it" in link["reason"]
+    running.write(_wiring("auto", ", allow_addressed: true"))
+    running.wait_link("connected", "va", "vb")
+
+
 @pytest.mark.parametrize("where", ["link", "defaults"])
 @pytest.mark.parametrize("use", [_addressed, _default_route, _macvlan], ids=lambda x: x.__name__)
 def test_allow_addressed_allows_it(
