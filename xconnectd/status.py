@@ -126,17 +126,24 @@ def _is_attached(interface: Interface, mode: Mode, observed: Observed) -> bool:
 
 
 def summary(statuses: Collection[LinkStatus]) -> str:
-    """One line: ``3 links: 2 connected, 1 waiting (tap3 does not exist)``."""
+    """One line: ``3 links: 2 connected, 1 waiting for tap3``."""
     by_state: dict[State, list[LinkStatus]] = {}
     for each in statuses:
         by_state.setdefault(each.state, []).append(each)
     parts = []
     for state in State:
         if found := by_state.get(state):
-            why = f" ({found[0].reason})" if len(found) == 1 and found[0].reason else ""
+            why = _why_in_short(found[0]) if len(found) == 1 else ""
             parts.append(f"{len(found)} {state}{why}")
     count = f"{len(statuses)} link{'' if len(statuses) == 1 else 's'}"
     return f"{count}: {', '.join(parts)}" if parts else count
+
+
+def _why_in_short(status: LinkStatus) -> str:
+    if status.state is State.WAITING:
+        missing = (end.name for end in (status.a, status.b) if end.ifindex is None)
+        return f" for {' and '.join(dict.fromkeys(missing))}"
+    return f" ({status.reason})" if status.reason else ""
 
 
 # --------------------------------------------------------------------------- JSON

@@ -198,7 +198,7 @@ def test_the_summary_counts_and_gives_a_lone_reason() -> None:
     assert status.summary([]) == "0 links"
     assert status.summary([assess()]) == "1 link: 1 connected"
     words = status.summary([assess(), assess(), waiting])
-    assert words == "3 links: 2 connected, 1 waiting (b does not exist)"
+    assert words == "3 links: 2 connected, 1 waiting for b"
     assert status.summary([waiting, waiting]) == "2 links: 2 waiting"
 
 
