@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -41,6 +42,8 @@ class Ledger(Protocol):
     def programs(self) -> frozenset[int]: ...
     def departed(self) -> tuple[Departed, ...]: ...
     def set_departed(self, departed: tuple[Departed, ...]) -> None: ...
+    def missed(self) -> tuple[Record, ...]: ...
+    def set_missed(self, missed: tuple[Record, ...]) -> None: ...
     def hold(self, record: Record) -> None: ...
 
 
@@ -54,7 +57,6 @@ class Departures:
         self._maps = maps
         self._ledger = ledger
         self._log = log
-        self._missed: dict[int, Record] = {}
         self._heard: set[int] = set()
 
     def miss(self, observed: Observed, *, first: bool) -> None:
@@ -63,13 +65,23 @@ class Departures:
         To be told of every look of a pass, ``first`` for the first one.
 
         On its way to another namespace a device is taken out first, and only after the kernel
-        waited for its readers (synchronize_net) comes the message that says where it went.
+        waited for its readers (synchronize_net) comes the message that says where it went. A crash
+        in between must not forget it.
         """
+        missed = self._missed()
         if first and observed.covered is None:
-            self._missed.clear()
+            missed.clear()
         for ifindex, record in observed.records.items():
             if ifindex not in observed.interfaces and ifindex not in self._heard:
-                self._missed[ifindex] = record
+                missed[ifindex] = record
+        self._set_missed(missed)
+
+    def _missed(self) -> dict[int, Record]:
+        return {record.ifindex: record for record in self._ledger.missed()}
+
+    def _set_missed(self, missed: Mapping[int, Record]) -> None:
+        with suppress(OSError):  # a full disk: then only a crash forgets it
+            self._ledger.set_missed(tuple(missed.values()))
 
     def settle(self) -> None:
         """At the end of a pass: farewells heard before it are dealt with."""
@@ -77,22 +89,23 @@ class Departures:
 
     def awaits(self, ifindex: int) -> bool:
         """Whether a farewell of this interface would be news."""
-        return ifindex in self._missed or ifindex in self._ledger.records()
+        return ifindex in self._missed() or ifindex in self._ledger.records()
 
     def note(self, ifindex: int, nsid: int | None, new_ifindex: int | None) -> None:
         """An interface is gone from here: deleted, or to the namespace ``nsid``."""
         self._maps.unpoint(ifindex)
         self._maps.unsteer(ifindex)
         self._heard.add(ifindex)
-        missed = self._missed.pop(ifindex, None)
-        record = self._ledger.records().get(ifindex) or missed
+        missed = self._missed()
+        record = self._ledger.records().get(ifindex) or missed.get(ifindex)
+        missed.pop(ifindex, None)
+        self._set_missed(missed)
         if record is None or nsid is None or new_ifindex is None:
             return
         device = self._arrived(new_ifindex, nsid)
         if device is None:
             return
-        ours = self._ours()
-        mode = next((xdp.mode for xdp in device.xdp if xdp.program in ours), "")
+        mode = self._mode_of_ours(device)
         namespace = self._interfaces.namespace_name(nsid)
         gone = Departed(record, mode, nsid, new_ifindex, namespace, device.name)
         self._ledger.set_departed((*self._ledger.departed(), gone))
@@ -116,21 +129,27 @@ class Departures:
         )
 
     def find(self) -> None:
-        """Those that left while no daemon was there to see it."""
+        """Those that left while no daemon was there to see it, and those that are back since."""
         here = self._interfaces.all()
         missing = {
             record.mac: record
-            for record in self._ledger.records().values()
+            for record in (*self._ledger.missed(), *self._ledger.records().values())
             if record.ifindex not in here or not record.is_of(here[record.ifindex])
         }
         if not missing:
             return
+        for device in here.values():
+            if device.mac in missing and self._mode_of_ours(device):
+                back = Departed(missing.pop(device.mac), mode="")
+                self._ledger.set_departed((*self._ledger.departed(), back))
         for nsid, device in self._interfaces.elsewhere():
             if record := missing.get(device.mac):
                 self.note(record.ifindex, nsid, device.ifindex)
 
-    def _ours(self) -> frozenset[int]:
-        return self._maps.programs.ours | self._ledger.programs()
+    def _mode_of_ours(self, device: Interface) -> str:
+        """That of our XDP program on it; empty if there is none."""
+        ours = self._maps.programs.ours | self._ledger.programs()
+        return next((xdp.mode for xdp in device.xdp if xdp.program in ours), "")
 
     def welcome_back(self, observed: Observed) -> bool:
         """Takes up the records of departed devices that are here again; True if there are any."""

@@ -81,6 +81,7 @@ class Ledger:
             self._know(record)
         self._programs = frozenset(self._read(self.path / "programs") or ())
         self._departed = tuple(self._read_departed())
+        self._missed = tuple(self._read_missed())
         self._failures = self._read_failures()
 
     # ---- records
@@ -140,6 +141,15 @@ class Ledger:
             self._write(self.path / "departed", stored)
             self._departed = departed
 
+    def missed(self) -> tuple[Record, ...]:
+        """Interfaces that are gone, and the kernel has not said where to."""
+        return self._missed
+
+    def set_missed(self, missed: tuple[Record, ...]) -> None:
+        if missed != self._missed:
+            self._missed = missed
+            self._write(self.path / "missed", [_as_json(record) for record in missed])
+
     def config(self) -> Path | None:
         """The file that the last daemon here was started with."""
         path = self._read(self.path / "config")
@@ -194,6 +204,10 @@ class Ledger:
             record = _record(data.pop("record"))
             if record is not None:
                 yield Departed(record, **data)
+
+    def _read_missed(self) -> Iterator[Record]:
+        found = map(_record, self._read(self.path / "missed") or ())
+        return (record for record in found if record is not None)
 
     def _read_failures(self) -> dict[str, Failure]:
         stored = self._read(self.path / "failures") or {}

@@ -522,6 +522,7 @@ class Book:
         self._records: dict[int, Record] = {}
         self._programs: frozenset[int] = frozenset()
         self._departed: tuple[Departed, ...] = ()
+        self._missed: tuple[Record, ...] = ()
         self.failures: Mapping[str, Failure] = {}
 
     def records(self) -> Mapping[int, Record]:
@@ -549,6 +550,12 @@ class Book:
 
     def set_departed(self, departed: tuple[Departed, ...]) -> None:
         self._departed = departed
+
+    def missed(self) -> tuple[Record, ...]:
+        return self._missed
+
+    def set_missed(self, missed: tuple[Record, ...]) -> None:
+        self._missed = missed
 
     def set_failures(self, failures: Mapping[str, Failure]) -> None:
         self.failures = dict(failures)

@@ -773,6 +773,28 @@ def test_an_end_that_comes_back_is_put_back_as_found_one_day(same_number: bool) 
     assert (now.mtu, now.addr_gen_mode, now.xdp) == (found.mtu, found.addr_gen_mode, ())
 
 
+@pytest.mark.parametrize("back", [False, True])
+def test_a_farewell_that_a_crash_did_not_hear_is_made_up_for_by_the_start(back: bool) -> None:
+    """The end was missed already and its record forgotten; it may have come back since."""
+    found = lab().get("v0")
+    keeper = told(FIRST)
+    kernel = keeper.kernel
+    number = kernel.index("v0")
+    there = kernel.send_away("v0", nsid=3)
+    kernel.news[:] = [News(number, ("v0",))]
+    keeper.settle()
+    assert number not in keeper.book.records()
+    if back:
+        kernel.bring_back(there, nsid=3)
+    keeper = keeper.restart()
+    assert [gone.record.ifindex for gone in keeper.book.departed()] == [number] * (not back)
+    assert keeper.state("v0:v1") == ("connected" if back else "waiting")
+    if back:
+        keeper.take(Wiring())
+        now = kernel.get("v0")
+        assert (now.mtu, now.addr_gen_mode, now.xdp) == (found.mtu, found.addr_gen_mode, ())
+
+
 def test_an_end_that_left_while_no_daemon_ran_is_found_at_the_start() -> None:
     keeper = told(FIRST)
     keeper.kernel.send_away("v0", nsid=4)
