@@ -43,8 +43,8 @@ def warnings(link: Link, end: Interface, observed: Observed) -> tuple[str, ...]:
 
 def _departed_number(end: Interface, observed: Observed) -> str:
     for gone in observed.departed:
-        number_is_taken = gone.runs_ours and gone.record.ifindex == end.ifindex
-        if number_is_taken and gone.record.mac != end.mac:
+        numbers = (gone.record.ifindex, gone.new_ifindex)  # the key is the one it has there
+        if gone.runs_ours and end.ifindex in numbers and gone.record.mac != end.mac:
             return (
                 f"{end.name} has ifindex {end.ifindex}, and {gone.record.name} left for another"
                 f" namespace with that number and our program; take it off: {gone.remedy}"

@@ -168,6 +168,12 @@ def test_the_number_of_a_departed_device_is_no_key_again() -> None:
     assert words.endswith("ip -n box link set dev old0 xdpgeneric off")
 
 
+def test_neither_is_the_number_that_it_has_there() -> None:
+    """The program sees the number of the device it runs on, which may be a new one."""
+    there = Departed(Record(9, "old0", "02:00:00:00:00:77"), "generic", 3, 5, "box")
+    assert "ifindex 5" in refusal(end(), departed=(there,))
+
+
 def test_the_departed_device_itself_may_come_back() -> None:
     assert refusal(end(), **gone(MAC)) == ""
 
