@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -146,6 +147,26 @@ def _status(options: argparse.Namespace) -> int:
             break
     healthy = all(each["state"] == "connected" for each in report["links"] if each["enabled"])
     return Exit.FAILED if options.check and not (healthy and _usable(report)) else Exit.DONE
+
+
+def _graph(options: argparse.Namespace) -> int:
+    from xconnectd import graph, namespaces
+    from xconnectd.links import Links
+
+    report = _sampled(options.config)
+    with closing(Links()) as links:
+        names = {nsid: each.name for nsid, each in namespaces.known(links.nsid_of).items()}
+    print(graph.draw(report, options.format, names), end="")
+    return Exit.DONE
+
+
+def _sampled(file: Path | None) -> dict[str, Any]:
+    """A report with rates, from two looks."""
+    from xconnectd import status
+
+    before, since = _report(file), time.monotonic()
+    time.sleep(_SAMPLE)
+    return status.with_rates(before, _report(file), time.monotonic() - since)
 
 
 def _health() -> int:
@@ -499,6 +520,10 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="exit 1 unless the daemon answers, its files are good and no link has failed",
     )
+
+    graph = add("graph", _graph, "the wiring as a picture", "graph --format svg > wiring.svg")
+    _config(graph, None)
+    graph.add_argument("--format", choices=("mermaid", "dot", "svg"), default="mermaid")
 
     wait = add("wait", _wait, "returns when links are connected", "wait --timeout 10 eth0:tap0")
     _config(wait, None)

@@ -51,6 +51,7 @@ _XDP_MODES: Final = {5: "native", 6: "generic", 7: "hw"}  # IFLA_XDP_{DRV,SKB,HW
 _INET6_ADDR_GEN_MODE = 8
 _VXLAN_LINK = 3
 _NETNSA_NSID = 1
+_NSID_NOT_ASSIGNED = 0xFFFFFFFF
 _TUN_TYPES: Final = {1: "tun", 2: "tap"}
 _MACVLAN_MODES: Final = {1: "private", 2: "vepa", 4: "bridge", 8: "passthru", 16: "source"}
 
@@ -241,11 +242,16 @@ class Links:
         """What ``ip netns`` calls a namespace; empty where it has no such name."""
         for path in Path("/run/netns").glob("*"):
             with suppress(OSError), path.open() as file:
-                request = netlink.nsid_request(netlink.GET, (("NETNSA_FD", file.fileno()),))
-                (answer,) = self._route.ask(request)
-                if integer(walk(answer, 20).get(_NETNSA_NSID)) == nsid:
+                if self.nsid_of(file.fileno()) == nsid:
                     return path.name
         return ""
+
+    def nsid_of(self, fd: int) -> int | None:
+        """The id that the namespace behind a file descriptor has here; None if it has none."""
+        request = netlink.nsid_request(netlink.GET, (("NETNSA_FD", fd),))
+        (answer,) = self._route.ask(request)
+        nsid = integer(walk(answer, 20).get(_NETNSA_NSID))
+        return None if nsid == _NSID_NOT_ASSIGNED else nsid
 
     def _filters(self, ifindex: int, direction: str) -> tuple[Filter, ...]:
         request = netlink.tc_request(

@@ -372,7 +372,8 @@ class End:
     """One end as users see it.
 
     MTUs are bytes; ``mtu`` is the interface's own, without the headroom that a link in generic
-    mode gives it, ``far_mtu`` that of a veth's other end.
+    mode gives it, ``far_mtu`` that of a veth's other end. ``far_nsid`` is the id that the other
+    end's namespace has here, None where it is in this one.
     """
 
     name: str
@@ -383,3 +384,5 @@ class End:
     mtu: int | None = None
     far_mtu: int | None = None
     far_up: bool | None = None
+    far_name: str = ""
+    far_nsid: int | None = None

@@ -105,6 +105,7 @@ def _end(
         return End(endpoint.name)
     record = observed.records.get(interface.ifindex)
     raised = record.changes.get(Setting.MTU) if record else None
+    far = interface.far
     own_mtu = raised.found if raised and raised.ours == interface.mtu else interface.mtu
     return End(
         name=endpoint.name,
@@ -113,8 +114,10 @@ def _end(
         up=interface.up,
         carrier=interface.carrier,
         mtu=own_mtu,
-        far_mtu=interface.far.mtu if interface.far else None,
-        far_up=interface.far.up if interface.far else None,
+        far_mtu=far.mtu if far else None,
+        far_up=far.up if far else None,
+        far_name=far.name if far else "",
+        far_nsid=far.nsid if far else None,
     )
 
 
@@ -228,6 +231,8 @@ def _end_as_json(end: End, other: End, counters: Mapping[int, Counters]) -> dict
         "carrier": end.carrier,
         "mtu": end.mtu,
         "far_mtu": end.far_mtu,
+        "far_name": end.far_name or None,
+        "far_nsid": end.far_nsid,
         "frames": counted.frames,
         "bytes": counted.bytes,
         "frames_per_s": None,

@@ -1,0 +1,89 @@
+"""The other network namespaces of this machine: which id belongs to which, and work inside one.
+
+For commands only. The daemon never enters another namespace; it knows them by their ids.
+Imports nothing from the package.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+_T = TypeVar("_T")
+_CLONE_NEWNET: Final = 0x40000000
+_NAMED: Final = Path("/run/netns")
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A way in (``/run/netns/NAME`` or ``/proc/PID/ns/net``) and what people call it."""
+
+    path: Path
+    name: str
+
+    @property
+    def prefix(self) -> str:
+        """What to write before a command to run it there. ``ip netns exec`` would hide bpffs."""
+        return f"nsenter --net={self.path} "
+
+
+def known(nsid_of: Callable[[int], int | None]) -> dict[int, Namespace]:
+    """By id, those that can be found from here: the named ones, and those of processes.
+
+    ``nsid_of`` gives the id of the namespace behind a file descriptor, None if it has none.
+    Namespaces of processes that may not be looked at are left out.
+    """
+    found: dict[int, Namespace] = {}
+    seen: set[int] = set()
+    for namespace in (*_named(), *_of_processes()):
+        with suppress(OSError), namespace.path.open() as file:
+            inode = os.fstat(file.fileno()).st_ino
+            if inode not in seen and (nsid := nsid_of(file.fileno())) is not None:
+                found.setdefault(nsid, namespace)
+            seen.add(inode)
+    return found
+
+
+def _named() -> Iterator[Namespace]:
+    for path in sorted(_NAMED.glob("*")):
+        yield Namespace(path, path.name)
+
+
+def _of_processes() -> Iterator[Namespace]:
+    """One of each: the process with the lowest id, which is likely to live longest."""
+    seen: set[int] = set()
+    for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
+        with suppress(OSError):
+            path = process / "ns" / "net"
+            if (inode := path.stat().st_ino) not in seen:
+                seen.add(inode)
+                command = (process / "comm").read_text(errors="replace").strip()
+                yield Namespace(path, f"the namespace of {command} ({process.name})")
+
+
+def inside(namespace: Namespace, work: Callable[[], _T]) -> _T:
+    """Does ``work`` there, in a thread that ends with the call. Sockets made there stay there.
+
+    Raises:
+        OSError: it may not be entered (CAP_SYS_ADMIN), or is gone.
+    """
+
+    def enter() -> _T:
+        with namespace.path.open() as file:
+            if _libc().setns(file.fileno(), _CLONE_NEWNET):  # os.setns comes with Python 3.12
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number), str(namespace.path))
+        return work()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(enter).result()
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
