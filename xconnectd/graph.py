@@ -14,6 +14,7 @@ from typing import Any, Final
 from xml.sax.saxutils import escape
 
 from xconnectd.model import State
+from xconnectd.printable import printable
 
 COLOURS: Final = {
     State.CONNECTED: "#1a7f37",
@@ -84,15 +85,10 @@ def _bits(per_second: float) -> str:
 
 
 def _plug(end: Mapping[str, Any], namespaces: Mapping[int, str]) -> _Plug:
-    far, nsid = _visible(end.get("far_name") or ""), end.get("far_nsid")
+    far, nsid = printable(end.get("far_name") or ""), end.get("far_nsid")
     if far and nsid is not None:
-        far = f"{far} in {_visible(namespaces.get(nsid, '') or f'namespace {nsid}')}"
-    return _Plug(_visible(end["name"]), far, end["ifindex"] is None)
-
-
-def _visible(text: str) -> str:
-    """Control characters and undecodable bytes fit into none of the formats."""
-    return "".join(character if character.isprintable() else "�" for character in text)
+        far = f"{far} in {printable(namespaces.get(nsid, '') or f'namespace {nsid}')}"
+    return _Plug(printable(end["name"]), far, end["ifindex"] is None)
 
 
 def _numbered(edges: Sequence[_Edge]) -> Iterator[tuple[_Edge, list[str]]]:

@@ -298,6 +298,16 @@ class Counters:
 
 
 @dataclass(frozen=True, slots=True)
+class Statistics:
+    """What the kernel counts of an interface, whoever sends or drops: frames."""
+
+    received: int = 0
+    sent: int = 0
+    not_received: int = 0
+    not_sent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """One look at the kernel. ``interfaces`` is keyed by ifindex, ``names`` leads there.
 

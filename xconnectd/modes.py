@@ -39,7 +39,7 @@ _STRIPPING: Final = (
 )
 _STRIPPING_IN_TC: Final = ("rx-vlan-filter", "rx-vlan-stag-filter", "rx-lro")
 
-_FAR_READY: Final = "ethtool -K {far} gro on tx off txvlan off tx-vlan-stag-hw-insert off"
+FAR_READY: Final = "ethtool -K {far} gro on tx off txvlan off tx-vlan-stag-hw-insert off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def _automatic(ends: tuple[Interface, ...], refused: str) -> Choice:
 
 def _native_on_request(ends: tuple[Interface, ...]) -> Choice:
     for end in ends:
-        if end.kind == "veth" and (refusal := _far_end_unready(end)):
+        if end.kind == "veth" and (refusal := far_end_unready(end)):
             return Choice(Mode.NATIVE, "", refusal)
         if end.kind != "veth" and (lacks := _lacks_for_native(end)):
             return Choice(Mode.NATIVE, "", lacks)
@@ -106,13 +106,13 @@ def _native_on_request(ends: tuple[Interface, ...]) -> Choice:
     return Choice(Mode.NATIVE, "asked for in the file", warnings=warnings)
 
 
-def _far_end_unready(end: Interface) -> str:
+def far_end_unready(end: Interface) -> str:
     """A veth takes native redirects only while its far end polls (GRO, or native XDP there)."""
     if end.xdp_features is not None and XdpFeature.NDO_XMIT in end.xdp_features:
         return ""
     return (
         f"{end.name}: its far end does not take native redirects, every frame would be lost;"
-        f" run where it lives: {_FAR_READY.format(far=_far_name(end))}"
+        f" run where it lives: {FAR_READY.format(far=_far_name(end))}"
     )
 
 
@@ -120,7 +120,7 @@ def _native_warning(end: Interface) -> str:
     if end.kind == "veth":
         return (
             f"{end.name}: native XDP passes neither unfinished checksums nor offloaded VLAN tags"
-            f" of its far end; it needs there: {_FAR_READY.format(far=_far_name(end))}"
+            f" of its far end; it needs there: {FAR_READY.format(far=_far_name(end))}"
         )
     if end.kind == "tun":
         return f"{end.name}: native XDP on a tap loses its reader's unfinished checksums"

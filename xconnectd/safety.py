@@ -66,17 +66,25 @@ def _foreign_tc(mode: Mode, end: Interface, observed: Observed) -> str:
             f"{end.name} has an ingress qdisc where clsact must stand;"
             f" take it off: tc qdisc del dev {end.name} ingress"
         )
-    others = [
-        (direction, filter_)
-        for direction, filters in (("ingress", end.ingress), ("egress", end.egress))
-        for filter_ in filters
-        if filter_.program not in observed.programs.ours
-        if (mode is Mode.TC and direction == "ingress") or _is_in_our_place(filter_)
-    ]
-    for direction, filter_ in others:
+    if found := foreign_filter(mode, end, observed):
+        direction, filter_ = found
         who = f"{filter_.kind} {filter_.name}".strip()
         return f"{end.name} has a tc {direction} filter that is not ours: {who}"
     return ""
+
+
+def foreign_filter(mode: Mode, end: Interface, observed: Observed) -> tuple[str, Filter] | None:
+    """Somebody else's filter that leaves no room for ours, and its direction."""
+    return next(
+        (
+            (direction, filter_)
+            for direction, filters in (("ingress", end.ingress), ("egress", end.egress))
+            for filter_ in filters
+            if filter_.program not in observed.programs.ours
+            if (mode is Mode.TC and direction == "ingress") or _is_in_our_place(filter_)
+        ),
+        None,
+    )
 
 
 def _is_in_our_place(filter_: Filter) -> bool:

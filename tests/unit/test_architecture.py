@@ -32,7 +32,10 @@ SOLE_IMPORTERS = {
 GROUND = ("model", "errors", "lean", "log")
 
 # The core decides and never acts, so that its laws can be tested without a kernel.
-PURE = ("model", "config", "edit", "schema", "modes", "safety", "verdict", "plan", "losses", "graph")
+PURE = (
+    *("model", "config", "edit", "schema", "modes", "safety", "verdict", "plan"),
+    *("losses", "graph", "diagnosis", "requirements", "frames", "printable"),
+)
 OUTSIDE_WORLD = {
     "asyncio", "ctypes", "fcntl", "multiprocessing", "os", "pathlib", "select", "selectors",
     "shutil", "signal", "socket", "stat", "subprocess", "tempfile", "threading", "time",

@@ -1,0 +1,383 @@
+"""Findings of a link: every fault has its name, its remedy, and its place in the order."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from kernel import link
+
+from xconnectd import diagnosis, verdict
+from xconnectd.diagnosis import FarSide, Finding, Lengths, Level, LinkFacts, Stops, Way
+from xconnectd.model import (
+    Departed,
+    Far,
+    Filter,
+    Interface,
+    Link,
+    Mode,
+    Observed,
+    Programs,
+    Record,
+    Xdp,
+    XdpFeature,
+)
+
+REPAIR = "systemctl start xconnectd"
+SILENT = Filter("bpf", 1, 1, 103, "xconnectd")
+TAKING = Filter("bpf", 1, 1, 102, "xconnectd")
+A = Interface(
+    5,
+    "a",
+    kind="veth",
+    up=True,
+    carrier=True,
+    mtu=65535,
+    max_mtu=65535,
+    xdp=(Xdp("generic", 101),),
+    far=Far(2, 0, "eth0"),
+    qdisc="clsact",
+    egress=(SILENT,),
+)
+B = replace(A, ifindex=6, name="b", far=Far(2, 1, "eth0"))
+ETH0 = Interface(2, "eth0", kind="veth", up=True, carrier=True)
+FAR_A = FarSide(ETH0, "nsenter --net=/run/netns/a ")
+FAR_B = FarSide(ETH0, "nsenter --net=/run/netns/b ")
+TAP = replace(B, kind="tun", variant="tap", far=None)
+NIC = replace(B, kind="", mtu=1500, far=None)
+NATIVE: dict[str, Any] = {
+    "xdp": (Xdp("native", 101),),
+    "mtu": 1500,
+    "xdp_features": XdpFeature.BASIC | XdpFeature.REDIRECT | XdpFeature.NDO_XMIT,
+}
+
+
+def facts(
+    a: Interface = A,
+    b: Interface = B,
+    one: Link | None = None,
+    *,
+    far_a: FarSide = FAR_A,
+    far_b: FarSide | None = FAR_B,
+    failure: str = "",
+    **seen: Any,
+) -> LinkFacts:
+    base: dict[str, Any] = {
+        "interfaces": {5: a, 6: b},
+        "names": {"a": 5, "b": 6},
+        "entries": {5: 6, 6: 5},
+        "programs": Programs(101, 102, 103),
+    }
+    observed = Observed(**{**base, **seen})
+    (judged,) = verdict.judge([one or link("a", "b")], observed)
+    far = {5: far_a} if far_b is None else {5: far_a, 6: far_b}
+    return LinkFacts(judged, observed, far, failure, REPAIR, "/etc/x.yaml")
+
+
+def far(side: FarSide, **changes: Any) -> FarSide:
+    return replace(side, interface=replace(side.interface, **changes))
+
+
+def native(**changes: Any) -> LinkFacts:
+    a, b = replace(A, **NATIVE), replace(B, **NATIVE)
+    return facts(a, replace(b, **changes), link("a", "b", mode=Mode.NATIVE))
+
+
+def test_a_good_link_has_one_good_word() -> None:
+    (found,) = diagnosis.of_link(facts())
+    assert (found.level, found.check, found.remedy) == (Level.OK, "link", "")
+
+
+TC = link("a", "b", mode=Mode.TC)
+TC_ENDS = {
+    "a": replace(A, xdp=(), ingress=(TAKING,), mtu=1500),
+    "b": replace(B, xdp=(), ingress=(TAKING,), mtu=1500),
+}
+GONE = Departed(Record(6, "b", "02:00"), "generic", 3, 9, "blue", "b")
+
+Case = tuple[LinkFacts, Level, str, Stops, str, str]
+CASES: dict[str, Case] = {
+    "missing": (
+        facts(names={"a": 5}),
+        *(Level.FAIL, "interface", Stops.ALL, "b does not exist", "ip -br link  #"),
+    ),
+    "gone elsewhere": (
+        facts(names={"a": 5}, departed=(GONE,)),
+        *(Level.FAIL, "interface", Stops.ALL, "it left for the namespace blue"),
+        "ip -n blue link set dev b netns 1",
+    ),
+    "disabled": (
+        facts(one=link("a", "b", enabled=False), entries={}),
+        *(Level.WARN, "disabled", Stops.ALL, "enabled: false", "/etc/x.yaml: enabled: true"),
+    ),
+    "down": (
+        facts(b=replace(B, up=False, carrier=False)),
+        *(Level.FAIL, "down", Stops.ALL, "b is administratively down", "ip link set dev b up"),
+    ),
+    "far end down": (
+        facts(b=replace(B, carrier=False), far_b=far(FAR_B, up=False)),
+        *(Level.FAIL, "far end down", Stops.ALL, "eth0, the far end of b, is administratively"),
+        "nsenter --net=/run/netns/b ip link set dev eth0 up",
+    ),
+    "far end down, nobody knows where": (
+        facts(b=replace(B, carrier=False), far_b=replace(far(FAR_B, up=False), prefix=None)),
+        *(Level.FAIL, "far end down", Stops.ALL, "eth0", "ip link set dev eth0 up  # where it"),
+    ),
+    "tap without carrier": (
+        facts(b=replace(TAP, carrier=False), one=TC, far_b=None),
+        *(Level.FAIL, "carrier", Stops.ALL, "b has no carrier", "ip link set dev b carrier on"),
+    ),
+    "nic without carrier": (
+        facts(b=replace(NIC, carrier=False), one=TC, far_b=None),
+        *(Level.FAIL, "carrier", Stops.ALL, "b has no carrier", "cable"),
+    ),
+    "no program": (
+        facts(a=replace(A, xdp=())),
+        *(Level.FAIL, "program", Stops.ALL, "no XDP program of ours on a", REPAIR),
+    ),
+    "another mode": (
+        facts(a=replace(A, xdp=(Xdp("native", 101),))),
+        *(Level.FAIL, "program", Stops.ALL, "a runs our program in native mode", REPAIR),
+    ),
+    "no entry": (
+        facts(entries={5: 6}),
+        *(Level.FAIL, "entry", Stops.ALL, "no entry for b in the devmap (key 6)", REPAIR),
+    ),
+    "another entry": (
+        facts(entries={5: 9, 6: 5}),
+        *(Level.FAIL, "entry", Stops.ALL, "a (key 5) leads to ifindex 9, not to b (6)", REPAIR),
+    ),
+    "no tc entry": (
+        facts(**TC_ENDS, one=TC, entries={}, peers={5: 6}),
+        *(Level.FAIL, "entry", Stops.ALL, "no entry for b in the peers map (key 6)", REPAIR),
+    ),
+    "no filter": (
+        facts(TC_ENDS["a"], replace(TC_ENDS["b"], ingress=()), TC, entries={}, peers={5: 6, 6: 5}),
+        *(Level.FAIL, "filter", Stops.ALL, "b has lost our ingress filter", REPAIR),
+    ),
+    "no clsact": (
+        facts(
+            TC_ENDS["a"],
+            replace(TC_ENDS["b"], ingress=(), egress=(), qdisc=""),
+            TC,
+            entries={},
+            peers={5: 6, 6: 5},
+        ),
+        *(Level.FAIL, "filter", Stops.ALL, "b has lost clsact", REPAIR),
+    ),
+    "not silent": (
+        facts(a=replace(A, egress=())),
+        *(Level.WARN, "silence", Stops.NOTHING, "the host can talk into the wire", REPAIR),
+    ),
+    "an entry of a link that is off": (
+        facts(one=link("a", "b", enabled=False), entries={5: 6}),
+        *(Level.WARN, "entry", Stops.NOTHING, "a (key 5) still leads to ifindex 6", REPAIR),
+    ),
+    "foreign program": (
+        facts(a=replace(A, xdp=(Xdp("native", 77),)), foreign={77: "id 77 (x)"}),
+        *(Level.FAIL, "foreign program", Stops.ALL, "not ours: id 77 (x)"),
+        "ip link set dev a xdpdrv off  # if nobody needs it",
+    ),
+    "foreign filter": (
+        facts(
+            replace(TC_ENDS["a"], ingress=(Filter("flower", 7, 1, 0),)),
+            TC_ENDS["b"],
+            TC,
+        ),
+        *(Level.FAIL, "foreign filter", Stops.ALL, "a has a tc ingress filter that is not ours"),
+        "tc filter del dev a ingress pref 7",
+    ),
+    "ingress qdisc": (
+        facts(b=replace(B, qdisc="ingress")),
+        *(Level.FAIL, "foreign filter", Stops.ALL, "ingress qdisc", "tc qdisc del dev b ingress"),
+    ),
+    "a port": (
+        facts(b=replace(B, xdp=(), egress=(), master=3, master_kind="bridge")),
+        *(Level.FAIL, "port", Stops.ALL, "b is a port of a bridge", "ip link set dev b nomaster"),
+    ),
+    "in use": (
+        facts(b=replace(B, xdp=(), egress=()), uses={6: ("it carries 192.0.2.1/24",)}),
+        *(Level.FAIL, "in use", Stops.ALL, "192.0.2.1/24", "allow_addressed: true"),
+    ),
+    "a cycle": (
+        facts(
+            a=replace(A, far=Far(6, None, "b")),
+            b=replace(B, far=Far(5, None, "a")),
+        ),
+        *(Level.FAIL, "refused", Stops.ALL, "circle", "change the link in /etc/x.yaml"),
+    ),
+    "the kernel's words": (
+        facts(a=replace(A, xdp=()), failure="a: attach: Peer MTU is too large"),
+        *(Level.FAIL, "refused", Stops.ALL, "Peer MTU is too large", REPAIR),
+    ),
+    "far end not polling": (
+        native(xdp_features=XdpFeature.BASIC | XdpFeature.REDIRECT),
+        *(Level.FAIL, "far end not polling", Stops.ALL, "b: its far end eth0 does not poll"),
+        "nsenter --net=/run/netns/b ethtool -K eth0 gro on",
+    ),
+    "MTU set back": (
+        facts(b=replace(B, mtu=1500)),
+        *(Level.FAIL, "mtu", Stops.LONG, "frames longer than 1518 bytes", "dev b mtu 65535"),
+    ),
+    "unequal far ends": (
+        facts(far_a=far(FAR_A, mtu=9000)),
+        *(Level.WARN, "mtu", Stops.LONG, "frames longer than 1518 bytes stop there"),
+        "nsenter --net=/run/netns/b ip link set dev eth0 mtu 9000",
+    ),
+    "a NIC that takes less": (
+        facts(TC_ENDS["a"], NIC, TC, far_a=far(FAR_A, mtu=9000), far_b=None),
+        *(Level.WARN, "mtu", Stops.LONG, "b has MTU 1500", "ip link set dev b mtu 9000"),
+    ),
+    "far end's program": (
+        facts(far_b=far(FAR_B, xdp=(Xdp("generic", 99),))),
+        *(Level.WARN, "far end's program", Stops.SOME, "(generic, id 99)"),
+        "nsenter --net=/run/netns/b ip link set dev eth0 xdpgeneric off",
+    ),
+    "offloads of a native link": (
+        replace(
+            native(),
+            far={5: FAR_A, 6: replace(FAR_B, features=frozenset({"tx-checksum-ip-generic"}))},
+        ),
+        *(Level.FAIL, "offload", Stops.OFFLOADED, "checksums (its TCP and UDP are dead)"),
+        "nsenter --net=/run/netns/b ethtool -K eth0 gro on tx off",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_every_fault_has_its_name(case: Case) -> None:
+    seen, level, check, stops, text, remedy = case
+    found = next(each for each in diagnosis.of_link(seen) if each.check == check)
+    assert (found.level, found.stops) == (level, stops)
+    assert text in found.text
+    assert remedy in found.remedy
+
+
+def test_odd_names_are_quoted_in_commands() -> None:
+    name = "a;reboot $(x)'"
+    seen = facts(b=replace(B, up=False, name=name))
+    found = next(each for each in diagnosis.of_link(seen) if each.check == "down")
+    assert shlex.split(found.remedy) == ["ip", "link", "set", "dev", name, "up"]
+
+
+def test_a_name_sends_nothing_to_the_terminal() -> None:
+    seen = facts(far_b=far(FAR_B, name="\x1b]0;\udcff", up=False))
+    lines = [line for each in diagnosis.of_link(seen) for line in each.lines()]
+    assert all(line.isprintable() for line in lines)
+    assert "\N{REPLACEMENT CHARACTER}]0;" in lines[0]
+
+
+def test_old_failures_are_not_told_of_a_link_that_is_there() -> None:
+    assert diagnosis.of_link(facts(failure="it was busy"))[0].check == "link"
+
+
+def test_a_plug_is_walked_once() -> None:
+    plug = link("a", "a")
+    found = diagnosis.of_link(facts(one=plug, names={"a": 5}, entries={}, far_b=None))
+    assert [each.check for each in found] == ["entry"]
+    good = facts(one=plug, names={"a": 5}, entries={5: 5}, far_b=None)
+    assert diagnosis.of_link(good)[0].level is Level.OK
+
+
+def test_a_tap_of_any_mtu_takes_what_comes() -> None:
+    seen = facts(b=TAP, far_a=far(FAR_A, mtu=9000), far_b=None)
+    assert not [each for each in diagnosis.of_link(seen) if each.check == "mtu"]
+
+
+def test_native_offloads_are_judged_only_where_they_were_seen() -> None:
+    assert not [each for each in diagnosis.of_link(native()) if each.check == "offload"]
+
+
+def test_what_the_daemon_says_to_those_who_may_not_look() -> None:
+    told = {"state": "failed", "reason": "no", "warnings": ["x"]}
+    failed, warning = diagnosis.of_report(told)
+    assert (failed.level, failed.check, failed.text) == (Level.FAIL, "failed", "failed: no")
+    assert warning.level is Level.WARN
+    (good,) = diagnosis.of_report({"state": "connected", "reason": "", "warnings": []})
+    assert good.level is Level.OK
+
+
+def test_departed_ends_and_bad_files() -> None:
+    quiet = replace(GONE, mode="")
+    (found,) = diagnosis.of_departed((GONE, quiet))
+    assert found.remedy == GONE.remedy
+    (bad,) = diagnosis.of_problems(["x.yaml:1:1: no"], "my file.yaml")
+    assert bad.remedy.startswith("xconnectd check 'my file.yaml'")
+    absent = diagnosis.of_absent_link("a:b", "x.yaml", ["c:d"])
+    assert absent.text == "x.yaml has no link a:b; it has: c:d"
+    assert absent.remedy == "below links: in x.yaml: a: b"
+
+
+# --------------------------------------------------------------------------- the cause
+
+
+def finding(check: str, stops: Stops, level: Level = Level.FAIL) -> Finding:
+    return Finding(level, check, check, stops=stops)
+
+
+ALL, LONG, SOME, OFFLOADED, HARMLESS = (
+    finding("all", Stops.ALL),
+    finding("long", Stops.LONG, Level.WARN),
+    finding("some", Stops.SOME, Level.WARN),
+    finding("offloaded", Stops.OFFLOADED),
+    finding("harmless", Stops.NOTHING, Level.WARN),
+)
+GOOD = Way("a", "b", (Lengths(60, 2, 2), Lengths(1514, 2, 2)))
+CUT = Way("a", "b", (Lengths(60, 2, 2), Lengths(1514, 2, 0)), reached=4, counted=4, refused=2)
+DEAD = Way("a", "b", (Lengths(60, 2), Lengths(1514, 2)))
+HOLED = Way("a", "b", (Lengths(60, 2, 1), Lengths(1514, 2, 2)), reached=4, counted=4)
+
+
+@pytest.mark.parametrize(
+    ("findings", "ways", "check"),
+    [
+        ([HARMLESS, LONG, SOME], [GOOD], None),
+        ([HARMLESS, OFFLOADED], [GOOD], "offloaded"),
+        ([SOME, LONG], [CUT, GOOD], "long"),
+        ([SOME], [CUT], "some"),
+        ([LONG, SOME, ALL], [DEAD], "all"),
+        ([LONG, SOME], [GOOD, DEAD], "some"),
+        ([LONG], [DEAD], "far end"),
+        ([HARMLESS], [CUT], "target"),
+        ([LONG], [HOLED], "beyond"),
+        ([SOME, ALL], [], "all"),
+        ([SOME, LONG], [], None),
+        ([], [], None),
+    ],
+)
+def test_the_cause_explains_what_got_lost(
+    findings: list[Finding], ways: list[Way], check: str | None
+) -> None:
+    found = diagnosis.cause(findings, ways)
+    assert (found and found.check) == check
+
+
+@pytest.mark.parametrize(
+    ("counted", "check"),
+    [
+        ({"error": "Network is down"}, "sender"),
+        ({}, "far end"),
+        ({"reached": 4, "unwired": 4}, "entry"),
+        ({"reached": 4}, "program"),
+        ({"reached": 4, "counted": 4, "refused": 4}, "target"),
+        ({"reached": 4, "counted": 4}, "beyond"),
+    ],
+)
+def test_counters_tell_where_frames_were_last_seen(counted: dict[str, Any], check: str) -> None:
+    found = diagnosis.where_they_stop(replace(DEAD, **counted))
+    assert found.check == check
+    assert "4 of 4 frames lost" in found.text
+
+
+def test_frames_that_are_not_lost_but_harmed() -> None:
+    harmed = replace(GOOD, lengths=(Lengths(60, 2, 2, duplicated=1),))
+    found = diagnosis.cause([], [harmed])
+    assert found
+    assert found.check == "damage"
+
+
+def test_lengths_are_named_where_they_decide() -> None:
+    assert "(all longer than 60 bytes)" in diagnosis.where_they_stop(CUT).text
+    assert "longer" not in diagnosis.where_they_stop(HOLED).text

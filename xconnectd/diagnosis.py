@@ -1,0 +1,515 @@
+"""What is wrong with a link and the command that mends it: facts in, findings out. Pure.
+
+The walk along a link goes the way of a frame: the file, the interfaces, what the host has against
+them, the programs, the entries, the other end, the far ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from shlex import quote
+from typing import Any, Final
+
+from xconnectd import modes, safety
+from xconnectd.model import Departed, Interface, Mode, Observed, Setting, State, Xdp
+from xconnectd.printable import printable
+from xconnectd.verdict import Verdict
+
+_SLACK: Final = 18
+"""How much longer than an MTU a frame may be: its Ethernet header and one VLAN tag."""
+
+_XDP_OFF: Final = {"generic": "xdpgeneric off", "native": "xdpdrv off", "hw": "xdpoffload off"}
+_UNFINISHED: Final = ("tx-checksum-ip-generic", "tx-checksum-ipv4", "tx-checksum-ipv6")
+_TAGS: Final = ("tx-vlan-hw-insert", "tx-vlan-stag-hw-insert")
+
+
+class Level(StrEnum):
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+class Stops(StrEnum):
+    """Which frames get no further than what a finding speaks of."""
+
+    NOTHING = ""
+    OFFLOADED = "offloaded"
+    LONG = "long"
+    SOME = "some"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. ``check`` is a stable word for it.
+
+    ``remedy`` is the command that mends, with advice behind ``#``; prose where there is none.
+    """
+
+    level: Level
+    check: str
+    text: str
+    remedy: str = ""
+    stops: Stops = Stops.NOTHING
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "level": str(self.level),
+            "check": self.check,
+            "text": self.text,
+            "remedy": self.remedy,
+            "stops": str(self.stops),
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For people; the remedy on a line of its own."""
+        yield f"{self.level:<4}  {self.check}: {printable(self.text)}"
+        if self.remedy:
+            yield f"      mend it: {printable(self.remedy)}"
+
+
+@dataclass(frozen=True, slots=True)
+class FarSide:
+    """The other end of a veth, as its own namespace shows it.
+
+    ``prefix`` makes a command run there, None where it is not known how. ``features`` are the
+    ethtool features that are on, None where nobody went there to look.
+    """
+
+    interface: Interface
+    prefix: str | None = ""
+    features: frozenset[str] | None = None
+
+    def set(self, what: str) -> str:
+        return self.command(_set(self.interface, what))
+
+    def ready(self) -> str:
+        """What a far end of a native link needs."""
+        return self.command(modes.FAR_READY.format(far=quote(self.interface.name)))
+
+    def command(self, text: str) -> str:
+        return f"{text}  # where it lives" if self.prefix is None else f"{self.prefix}{text}"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFacts:
+    """One link, and what was seen of it.
+
+    ``far`` is keyed by the ifindex of our end. ``failure`` is what the daemon heard from the
+    kernel; ``repair`` makes a daemon put right what is ours, ``file`` is the one with the link.
+    """
+
+    verdict: Verdict
+    observed: Observed
+    far: Mapping[int, FarSide] = field(default_factory=dict)
+    failure: str = ""
+    repair: str = "xconnectd reload"
+    file: str = ""
+
+    @property
+    def ways(self) -> tuple[tuple[Interface, Interface], ...]:
+        """Both directions, from our end to our end; one for a loopback plug."""
+        a, b = self.verdict.a, self.verdict.b
+        if a is None or b is None:
+            return ()
+        return ((a, b),) if a.ifindex == b.ifindex else ((a, b), (b, a))
+
+
+def of_link(facts: LinkFacts) -> tuple[Finding, ...]:
+    """Everything that is worth saying of a link; one good word where there is nothing."""
+    found = tuple(_walk(facts))
+    if any(each.level is not Level.OK for each in found):
+        return found
+    mode = facts.verdict.mode
+    return (Finding(Level.OK, "link", f"both ends up, {mode} programs and entries in place"),)
+
+
+def of_absent_link(name: str, file: str, links: Iterable[str]) -> Finding:
+    """A link that was asked for and is in no file."""
+    known = ", ".join(links) or "none"
+    text = f"{file} has no link {name}; it has: {known}"
+    a, _, b = name.partition(":")
+    remedy = f"below links: in {file}: {a}: {b or '…'}"
+    return Finding(Level.FAIL, "file", text, remedy, Stops.ALL)
+
+
+def of_report(link: Mapping[str, Any]) -> tuple[Finding, ...]:
+    """A link as the daemon tells of it, for who may not look himself."""
+    state, again = State(link["state"]), "sudo xconnectd doctor"
+    seen = f"{state}: {link['reason']}" if link["reason"] else f"{state}, says the daemon"
+    match state:
+        case State.CONNECTED:
+            found = Finding(Level.OK, "link", seen)
+        case State.DISABLED:
+            found = Finding(Level.WARN, "disabled", seen, again, Stops.ALL)
+        case _:
+            found = Finding(Level.FAIL, str(state), seen, again, Stops.ALL)
+    return (found, *(Finding(Level.WARN, "warning", text) for text in link["warnings"]))
+
+
+def of_problems(problems: Iterable[str], file: str) -> Iterator[Finding]:
+    """What is wrong in a file, whose last good links are the ones looked at."""
+    for problem in problems:
+        yield Finding(
+            Level.FAIL, "config", problem, f"xconnectd check {quote(file)}  # once it is mended"
+        )
+
+
+def of_departed(departed: Iterable[Departed]) -> Iterator[Finding]:
+    for gone in departed:
+        if gone.runs_ours:
+            text = f"{gone.record.name} left for another namespace with our program on it"
+            yield Finding(Level.FAIL, "departed", text, gone.remedy)
+
+
+def _walk(facts: LinkFacts) -> Iterator[Finding]:
+    verdict = facts.verdict
+    if verdict.waiting:
+        yield _missing(facts)
+        return
+    if verdict.refusal:
+        yield _refused(facts)
+        return
+    if not verdict.link.enabled:
+        remedy = f"in {facts.file}: enabled: true"
+        yield _stop("disabled", "enabled: false, the plug is pulled", remedy, level=Level.WARN)
+    for end in verdict.ends:
+        yield from _admin(end, facts)
+    yield from _ours(facts)
+    for end, other in facts.ways:
+        yield from _headroom(other, facts)
+        yield from _longest(end, other, facts)
+    for end in verdict.ends:
+        yield from _far_program(end, facts)
+        yield from _offloads(end, facts)
+    for warning in verdict.warnings:
+        yield Finding(Level.WARN, "warning", warning)
+
+
+def _set(interface: Interface, what: str) -> str:
+    return f"ip link set dev {quote(interface.name)} {what}"
+
+
+def _stop(check: str, text: str, remedy: str, *, level: Level = Level.FAIL) -> Finding:
+    return Finding(level, check, text, remedy, Stops.ALL)
+
+
+# --------------------------------------------------------------------------- interfaces
+
+
+def _missing(facts: LinkFacts) -> Finding:
+    link, observed = facts.verdict.link, facts.observed
+    names = [end.name for end in link.ends if observed.find(end) is None]
+    left = [gone for gone in observed.departed if gone.record.name in names]
+    if left and (place := left[0].namespace):
+        text = f"{facts.verdict.waiting}: it left for the namespace {place}"
+        back = f"ip -n {quote(place)} link set dev {quote(left[0].name)} netns 1"
+        return _stop("interface", text, back)
+    remedy = f"ip -br link  # what there is: create it, or name another in {facts.file}"
+    return _stop("interface", facts.verdict.waiting, remedy)
+
+
+def _refused(facts: LinkFacts) -> Finding:
+    """The verdict's words, and a command where the reason is plain to see."""
+    verdict, observed = facts.verdict, facts.observed
+    for end in verdict.ends:
+        if verdict.mode is Mode.NATIVE and end.kind == "veth" and modes.far_end_unready(end):
+            return _not_polling(end, facts)
+        if found := _foreign(end, verdict.mode, observed):
+            check, command = found
+            return _stop(check, verdict.refusal, f"{command}  # if nobody needs it")
+        if gone := [each for each in observed.departed if each.record.ifindex == end.ifindex]:
+            return _stop("departed", verdict.refusal, gone[0].remedy)
+        if end.master and not observed.is_held(end):
+            return _stop("port", verdict.refusal, _set(end, "nomaster"))
+        if observed.uses.get(end.ifindex) and not observed.is_held(end):
+            remedy = f"take that off, or in {facts.file}: allow_addressed: true"
+            return _stop("in use", verdict.refusal, remedy)
+    return _stop("refused", verdict.refusal, f"change the link in {facts.file}")
+
+
+def _foreign(end: Interface, mode: Mode, observed: Observed) -> tuple[str, str] | None:
+    """What is not ours on this end, and the command that takes it off."""
+    if xdp := _foreign_xdp(end, observed):
+        return "foreign program", _set(end, _XDP_OFF[xdp.mode])
+    if end.qdisc == "ingress":
+        return "foreign filter", f"tc qdisc del dev {quote(end.name)} ingress"
+    if found := safety.foreign_filter(mode, end, observed):
+        direction, filter_ = found
+        place = f"dev {quote(end.name)} {direction} pref {filter_.priority}"
+        return "foreign filter", f"tc filter del {place}"
+    return None
+
+
+def _foreign_xdp(end: Interface, observed: Observed) -> Xdp | None:
+    return next((xdp for xdp in end.xdp if xdp.program not in observed.programs.ours), None)
+
+
+def _not_polling(end: Interface, facts: LinkFacts) -> Finding:
+    far = facts.far.get(end.ifindex)
+    name = far.interface.name if far else f"the far end of {end.name}"
+    text = f"{end.name}: its far end {name} does not poll, native redirects into it are lost"
+    unknown = modes.FAR_READY.format(far="FAR_END")
+    return _stop("far end not polling", text, far.ready() if far else unknown)
+
+
+def _admin(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
+    if not end.up:
+        text = f"{end.name} is administratively down"
+        yield _stop("down", text, _set(end, "up"))
+        return
+    far = facts.far.get(end.ifindex)
+    if far and not far.interface.up:
+        name = far.interface.name
+        text = f"{name}, the far end of {end.name}, is administratively down"
+        yield _stop("far end down", text, far.set("up"))
+    elif not end.carrier:
+        yield _stop("carrier", f"{end.name} has no carrier", _plug_in(end))
+
+
+def _plug_in(end: Interface) -> str:
+    if end.variant == "tap":
+        return f"{_set(end, 'carrier on')}  # or start what reads it"
+    return "plug in the cable" if not end.kind else f"ip -d link show dev {quote(end.name)}"
+
+
+# --------------------------------------------------------------------------- what is ours
+
+
+def _ours(facts: LinkFacts) -> Iterator[Finding]:
+    """Programs and entries; what the kernel said when they were refused comes first."""
+    found = [
+        finding
+        for end, other in facts.ways
+        for finding in (*_program(end, facts), *_entry(end, other, facts), *_silence(end, facts))
+    ]
+    if found and facts.failure:
+        yield _stop("refused", facts.failure, facts.repair)
+    yield from found
+
+
+def _program(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
+    """Somebody else's in its place is a refusal already."""
+    ours, mode = facts.observed.programs.ours, facts.verdict.mode
+    if mode is Mode.TC:
+        if not any(each.program in ours for each in end.ingress):
+            what = "our ingress filter" if end.qdisc else "clsact, and with it our ingress filter"
+            yield _stop("filter", f"{end.name} has lost {what}", facts.repair)
+        return
+    found = {xdp.mode for xdp in end.xdp if xdp.program in ours}
+    if not found:
+        yield _stop("program", f"no XDP program of ours on {end.name}", facts.repair)
+    elif str(mode) not in found:
+        text = f"{end.name} runs our program in {found.pop()} mode, the link is {mode}"
+        yield _stop("program", text, facts.repair)
+
+
+def _entry(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Finding]:
+    tc = facts.verdict.mode is Mode.TC
+    entries = facts.observed.peers if tc else facts.observed.entries
+    kind, found = ("peers map" if tc else "devmap"), entries.get(end.ifindex)
+    if not facts.verdict.link.enabled:
+        if found is not None:
+            text = f"{end.name} (key {end.ifindex}) still leads to ifindex {found}"
+            yield Finding(Level.WARN, "entry", text, facts.repair)
+    elif found is None:
+        text = f"no entry for {end.name} in the {kind} (key {end.ifindex}): frames are dropped"
+        yield _stop("entry", text, facts.repair)
+    elif found != other.ifindex:
+        text = f"{end.name} (key {end.ifindex}) leads to ifindex {found}, not to {other.name}"
+        yield _stop("entry", f"{text} ({other.ifindex})", facts.repair)
+
+
+def _silence(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
+    if not any(each.program in facts.observed.programs.ours for each in end.egress):
+        text = f"{end.name} has lost our egress filter: the host can talk into the wire"
+        yield Finding(Level.WARN, "silence", text, facts.repair)
+
+
+# --------------------------------------------------------------------------- lengths
+
+
+def _headroom(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
+    wanted = modes.settings(end, facts.verdict.mode).get(Setting.MTU)
+    if wanted is not None and end.mtu < wanted:
+        text = (
+            f"the MTU of {end.name} was set to {end.mtu}: frames longer than {end.mtu + _SLACK}"
+            " bytes, and so whole GSO packets of TCP, stop there"
+        )
+        remedy = _set(end, f"mtu {wanted}")
+        yield Finding(Level.FAIL, "mtu", text, remedy, Stops.LONG)
+
+
+def _longest(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Finding]:
+    """Whether the one far end sends longer frames than the other takes."""
+    here, there = facts.far.get(end.ifindex), facts.far.get(other.ifindex)
+    longest = here.interface.mtu if here else _own_limit(end)
+    limit = there.interface.mtu if there else _own_limit(other)
+    if longest is None or limit is None or longest <= limit:
+        return
+    name = there.interface.name if there else other.name
+    whose = f"{name}, the far end of {other.name}," if there else name
+    text = (
+        f"{whose} has MTU {limit}, the other side of the wire {longest}:"
+        f" frames longer than {limit + _SLACK} bytes stop there"
+    )
+    mtu = f"mtu {longest}"
+    remedy = there.set(mtu) if there else _set(other, mtu)
+    yield Finding(Level.WARN, "mtu", text, remedy, Stops.LONG)
+
+
+def _own_limit(end: Interface) -> int | None:
+    """Of an end that is its own far end; a tap's reader takes what it likes."""
+    return None if end.kind in ("veth", "tun") else end.mtu
+
+
+# --------------------------------------------------------------------------- far ends
+
+
+def _far_program(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
+    far = facts.far.get(end.ifindex)
+    if far is None or not (foreign := _foreign_xdp(far.interface, facts.observed)):
+        return
+    name = far.interface.name
+    text = (
+        f"{name}, the far end of {end.name}, runs an XDP program of its own"
+        f" ({foreign.mode}, id {foreign.program}), which may drop what arrives"
+    )
+    remedy = far.set(_XDP_OFF[foreign.mode])
+    yield Finding(Level.WARN, "far end's program", text, remedy, Stops.SOME)
+
+
+def _offloads(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
+    """Native XDP knows no metadata: what a far end leaves to be done is left undone."""
+    far = facts.far.get(end.ifindex)
+    if facts.verdict.mode is not Mode.NATIVE or far is None or far.features is None:
+        return
+    undone = []
+    if not far.features.isdisjoint(_UNFINISHED):
+        undone.append("checksums (its TCP and UDP are dead)")
+    if not far.features.isdisjoint(_TAGS):
+        undone.append("VLAN tags (they are lost)")
+    if undone:
+        name = far.interface.name
+        text = f"{name}, the far end of {end.name}, leaves to its driver: {', '.join(undone)}"
+        remedy = far.ready()
+        yield Finding(Level.FAIL, "offload", text, remedy, Stops.OFFLOADED)
+
+
+# --------------------------------------------------------------------------- frames that were sent
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """What became of the test frames of one size (bytes, with the Ethernet header).
+
+    ``arrived`` are those that came whole, each counted once; ``reordered`` those of them that
+    came behind a later one.
+    """
+
+    size: int
+    sent: int
+    arrived: int = 0
+    corrupted: int = 0
+    duplicated: int = 0
+    reordered: int = 0
+
+    @property
+    def is_perfect(self) -> bool:
+        return self == Lengths(self.size, self.sent, self.sent)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One direction of a test: what was sent, and what was counted on the way meanwhile.
+
+    ``reached`` are frames that came in by our end ``source``, ``counted`` those that our program
+    handed on there and ``unwired`` those that it dropped for want of an entry; ``refused`` are
+    those that ``target`` could not send. Other traffic counts, too. ``error`` is what the
+    kernel said to the sender.
+    """
+
+    source: str
+    target: str
+    lengths: Sequence[Lengths]
+    error: str = ""
+    reached: int = 0
+    counted: int = 0
+    unwired: int = 0
+    refused: int = 0
+
+    @property
+    def is_perfect(self) -> bool:
+        return all(each.is_perfect for each in self.lengths)
+
+    @property
+    def sent(self) -> int:
+        return sum(each.sent for each in self.lengths)
+
+    @property
+    def whole(self) -> int:
+        return sum(each.arrived for each in self.lengths)
+
+    @property
+    def lost(self) -> int:
+        return sum(max(0, each.sent - each.arrived) for each in self.lengths)
+
+
+def cause(findings: Sequence[Finding], ways: Sequence[Way]) -> Finding | None:
+    """Why frames of a test did not arrive, or would not; None for a good link.
+
+    What the walk found explains it, in the order of what got lost: if short frames arrived it
+    is about length. Else the counters tell where they were last seen.
+    """
+    spoilt = [way for way in ways if not way.is_perfect]
+    if not spoilt:
+        order = [] if ways else [Stops.ALL]
+    elif all(map(_lost_only_long, spoilt)):
+        order = [Stops.LONG, Stops.SOME, Stops.ALL]
+    else:
+        order = [Stops.ALL, Stops.SOME]
+    for stops in order:
+        if found := next((each for each in findings if each.stops is stops), None):
+            return found
+    if spoilt:
+        return where_they_stop(spoilt[0])
+    return next((each for each in findings if each.level is Level.FAIL), None)
+
+
+def _lost_only_long(way: Way) -> bool:
+    """Whether up to some size all frames arrived, and beyond it none."""
+    arrived = [each.arrived for each in sorted(way.lengths, key=lambda each: each.size)]
+    whole = [each.is_perfect for each in sorted(way.lengths, key=lambda each: each.size)]
+    first = whole.index(False)
+    return first > 0 and not any(arrived[first:])
+
+
+def where_they_stop(way: Way) -> Finding:
+    """By the counters, for losses that nothing in the walk explains."""
+    if not way.lost:
+        text = f"{way.source} → {way.target}: frames arrive altered, twice or out of order"
+        return Finding(Level.FAIL, "damage", text, "xconnectd status", Stops.SOME)
+    lengths = _by_length(way)
+    if way.error:
+        check, where = "sender", f"the far end of {way.source} could not send: {way.error}"
+    elif way.reached < way.lost:
+        check, where = "far end", f"they do not get from its far end to {way.source}"
+    elif way.unwired >= way.lost:
+        check, where = "entry", f"our program on {way.source} drops them for want of an entry"
+    elif way.counted < way.lost:
+        check, where = "program", f"our program on {way.source} does not see them"
+    elif way.refused >= way.lost:
+        check, where = "target", f"{way.target} cannot hand them to its far end"
+    else:
+        check, where = "beyond", f"they leave by {way.target} and are lost behind it"
+    text = f"{way.source} → {way.target}: {way.lost} of {way.sent} frames lost{lengths}: {where}"
+    return Finding(Level.FAIL, check, text, "xconnectd doctor", Stops.SOME)
+
+
+def _by_length(way: Way) -> str:
+    if not any(each.sent for each in way.lengths) or not _lost_only_long(way):
+        return ""
+    fits = max(each.size for each in way.lengths if each.is_perfect)
+    return f" (all longer than {fits} bytes)"

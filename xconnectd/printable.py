@@ -1,0 +1,11 @@
+"""Names as they may be shown. Pure.
+
+An interface is called by whoever owns its namespace. Its name may hold bytes that are no UTF-8, or
+an escape sequence for the terminal of the administrator who looks at it.
+"""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "�" for character in text)
