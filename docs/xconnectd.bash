@@ -14,6 +14,9 @@ _xconnectd() {
         [check]=''
         [plan]='--json'
         [status]='--config --json --watch --check --health'
+        [graph]='--config --format'
+        [test]='--config --json --count'
+        [doctor]='--config --json'
         [wait]='--config --timeout'
         [try]='--timeout'
         [reload]=''
@@ -35,7 +38,8 @@ _xconnectd() {
             mapfile -t COMPREPLY < <(compgen -W 'debug info warning error' -- "$cur") && return
             ;;
         --on-exit) mapfile -t COMPREPLY < <(compgen -W 'detach keep' -- "$cur") && return ;;
-        --timeout) return ;;
+        --format) mapfile -t COMPREPLY < <(compgen -W 'mermaid dot svg' -- "$cur") && return ;;
+        --timeout | --count) return ;;
     esac
     if [[ $cur == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "${options[$command]:-} --help" -- "$cur")
@@ -43,7 +47,7 @@ _xconnectd() {
     fi
     case $command in
         check | plan | try) _xconnectd_files "$cur" ;;
-        wait | detach)
+        wait | detach | test)
             # An end names its link. Interfaces as the kernel has them: no daemon need run.
             local interfaces=(/sys/class/net/*)
             mapfile -t COMPREPLY < <(compgen -W "${interfaces[*]##*/}" -- "$cur")

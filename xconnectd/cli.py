@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from enum import IntEnum
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +25,11 @@ from xconnectd.errors import BusyError, ConfigError, DataplaneError, PrivilegeEr
 from xconnectd.files import Files
 
 if TYPE_CHECKING:
+    from xconnectd.diagnosis import Finding
     from xconnectd.engine import Engine
+    from xconnectd.files import Reading
+    from xconnectd.reconcile import Seen
+    from xconnectd.requirements import Host
     from xconnectd.status import LinkStatus
     from xconnectd.trial import Trial
 
@@ -32,6 +37,8 @@ DEFAULT_FILE: Final = Path("/etc/xconnect.yaml")
 _POLL: Final = 0.1
 _PATIENCE: Final = 4.0
 """Seconds that a daemon may take to answer before it counts as hung."""
+_MOST_ROUNDS: Final = 100
+"""A test shares the wire with whoever uses it."""
 _SAMPLE: Final = 0.1
 """Seconds over which a rate is taken."""
 
@@ -215,8 +222,11 @@ def _not_connected(report: dict[str, Any], wanted: Sequence[str]) -> dict[str, s
 
 def _names(link: dict[str, Any]) -> tuple[str, ...]:
     """What a user may call a link: its id, both its ends in either order, either end."""
-    a, b = link["a"]["name"], link["b"]["name"]
-    return link["link"], f"{a}:{b}", f"{b}:{a}", a, b
+    return _spellings(link["link"], link["a"]["name"], link["b"]["name"])
+
+
+def _spellings(link: str, a: str, b: str) -> tuple[str, ...]:
+    return link, f"{a}:{b}", f"{b}:{a}", a, b
 
 
 def _detach(options: argparse.Namespace) -> int:
@@ -239,6 +249,74 @@ def _detach(options: argparse.Namespace) -> int:
     for problem in problems:
         print(f"xconnectd: {problem}", file=sys.stderr)
     return Exit.FAILED if problems else Exit.DONE
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    """Without the rights to look, the links are what the daemon says of them."""
+    from xconnectd import diagnosis, facts, requirements
+    from xconnectd.diagnosis import Level
+    from xconnectd.engine import Engine
+
+    try:
+        engine = Engine.watch()
+    except (PrivilegeError, PermissionError):
+        host, links = _doctor_from_outside(options.config)
+        found = {"host": requirements.of_host(host), **links}
+    else:
+        with engine:
+            files, reading, seen = _look(engine, options.config)
+            host = facts.host(files, reading, len(engine.programs.ours))
+            examiner = facts.Examiner(engine, seen, host.config, host.repair)
+            departed = diagnosis.of_departed(seen.observed.departed)
+            found = {"host": (*requirements.of_host(host), *departed)}
+            for verdict in seen.verdicts:
+                found[verdict.link.id] = diagnosis.of_link(examiner.look(verdict))
+    failed = any(each.level is Level.FAIL for each in chain.from_iterable(found.values()))
+    if options.json:
+        every = [
+            {"where": where, **each.as_json()} for where, these in found.items() for each in these
+        ]
+        print(json.dumps({"ok": not failed, "findings": every}))
+    else:
+        for where, these in found.items():
+            print(where)
+            print("\n".join(f"  {line}" for each in these for line in each.lines()))
+    return Exit.FAILED if failed else Exit.DONE
+
+
+def _doctor_from_outside(file: Path | None) -> tuple[Host, dict[str, tuple[Finding, ...]]]:
+    from xconnectd import diagnosis, facts
+
+    try:
+        with _ask_daemon(control.STATUS, timeout=_PATIENCE) as daemon:
+            report = daemon.ask("status")
+    except control.NoDaemonError:
+        report = {"config": {"path": DEFAULT_FILE}, "links": []}
+    files = Files(file or Path(report["config"]["path"]))
+    links = {each["link"]: diagnosis.of_report(each) for each in report["links"]}
+    return facts.host(files, files.read(), None), links
+
+
+def _test(options: argparse.Namespace) -> int:
+    from xconnectd import diagnosis, facts, probe
+    from xconnectd.engine import Engine
+
+    with Engine.watch() as engine:
+        files, reading, seen = _look(engine, options.config)
+        file = str(files.path)
+        for verdict in seen.verdicts:
+            link = verdict.link
+            if options.link in _spellings(link.id, link.a.name, link.b.name):
+                examiner = facts.Examiner(engine, seen, file, facts.repair(file))
+                tester = probe.Tester(engine.links, engine.counters, examiner.namespaces)
+                outcome = tester.test(examiner.look(verdict, enter=True), options.count)
+                break
+        else:
+            outcome = probe.absent(options.link, file, [each.link.id for each in seen.verdicts])
+    for problem in diagnosis.of_problems(map(str, reading.problems), file):
+        print("\n".join(problem.lines()), file=sys.stderr)
+    print(json.dumps(outcome.as_json()) if options.json else "\n".join(outcome.lines()))
+    return Exit.DONE if outcome.cause is None else Exit.FAILED
 
 
 def _schema(_options: argparse.Namespace) -> int:
@@ -361,9 +439,8 @@ def _report(file: Path | None) -> dict[str, Any]:
         return _report_of(engine, file)
 
 
-def _report_of(engine: Engine, file: Path | None) -> dict[str, Any]:
-    from xconnectd import plan, status
-
+def _look(engine: Engine, file: Path | None) -> tuple[Files, Reading, Seen]:
+    """The files and the kernel; without a good file, its links are those in the kernel."""
     files = Files(file or _file_of(engine))
     reading = files.read()
     told = _told_by_daemon()
@@ -373,7 +450,13 @@ def _report_of(engine: Engine, file: Path | None) -> dict[str, Any]:
         files.keep(engine.reconciler.found())
         reading = files.read()
     engine.reconciler.want(reading.wiring)
-    seen = engine.reconciler.look()
+    return files, reading, engine.reconciler.look()
+
+
+def _report_of(engine: Engine, file: Path | None) -> dict[str, Any]:
+    from xconnectd import plan, status
+
+    files, reading, seen = _look(engine, file)
     links = [status.assess(verdict, seen.observed) for verdict in seen.verdicts]
     links = [_with_failure(engine, each) for each in links]
     report = status.document(
@@ -525,6 +608,20 @@ def _parser() -> argparse.ArgumentParser:
     _config(graph, None)
     graph.add_argument("--format", choices=("mermaid", "dot", "svg"), default="mermaid")
 
+    test = add(
+        "test", _test, "sends frames through a link, or says why it cannot", "test eth0:tap0"
+    )
+    test.add_argument("link", metavar="LINK", help="its name in status, a:b, or one of its ends")
+    _config(test, None)
+    _json(test)
+    test.add_argument(
+        "--count", type=_rounds, default=20, metavar="N", help="frames of each size, each way"
+    )
+
+    doctor = add("doctor", _doctor, "looks for what is wrong, and how to mend it", "doctor --json")
+    _config(doctor, None)
+    _json(doctor)
+
     wait = add("wait", _wait, "returns when links are connected", "wait --timeout 10 eth0:tap0")
     _config(wait, None)
     wait.add_argument("--timeout", type=_seconds, default=60.0, metavar="SECONDS")
@@ -577,4 +674,11 @@ def _seconds(text: str) -> float:
     value = float(text)
     if not value >= 0:
         raise argparse.ArgumentTypeError(f"{text} is no time in seconds")
+    return value
+
+
+def _rounds(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= _MOST_ROUNDS:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and {_MOST_ROUNDS}")
     return value

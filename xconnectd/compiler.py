@@ -21,6 +21,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -212,6 +213,14 @@ def _ready_made(directory: Path, made_of: str, source: Source) -> Compiled | Non
         return None
     except (OSError, ValueError) as error:
         raise DataplaneError("code", f"{path}: {error}") from error
+
+
+def found() -> str:
+    """Where code would come from, in words; empty from nowhere. Raises DataplaneError."""
+    directory = source_directory()
+    if _ready_made(directory, source_hash(directory), DATA_PATH):
+        return "a file, compiled before"
+    return "bcc" if find_spec("bcc") else ""
 
 
 def compile_in_child(directory: Path, made_of: str, source: Source = DATA_PATH) -> Compiled:

@@ -72,14 +72,14 @@ class Engine:
         instance = Instance()
         try:
             ledger = Ledger()
-            leftovers.sweep(ledger.path.parent, _pins().parent, ledger.path.name)
-            dataplane = Dataplane.open(_pins())
+            leftovers.sweep(ledger.path.parent, pins().parent, ledger.path.name)
+            dataplane = Dataplane.open(pins())
             ledger.know_programs(dataplane.programs.ours)
         except BaseException:
             instance.close()
             raise
         event = Event.PROGRAM_ADOPTED if dataplane.adopted else Event.PROGRAM_LOADED
-        log.info(event, program=dataplane.programs.xdp, pins=str(_pins()))
+        log.info(event, program=dataplane.programs.xdp, pins=str(pins()))
         if dataplane.untold:
             log.info(Event.LOSSES_UNTOLD, reason=dataplane.untold)
         return cls(dataplane, ledger, instance, log)
@@ -103,6 +103,10 @@ class Engine:
         """
         return cls(_open_if_there(), Ledger(), None, log or logger())
 
+    @property
+    def programs(self) -> Programs:
+        return self._dataplane.programs if self._dataplane else Programs()
+
     def counters(self) -> Mapping[int, Counters]:
         """By ifindex, with what the interfaces themselves count."""
         if not self._dataplane:
@@ -120,7 +124,7 @@ class Engine:
 
     def remove(self) -> None:
         """Takes the pins and the records away, after every end was let go."""
-        Dataplane.discard(_pins())
+        Dataplane.discard(pins())
         self.ledger.remove()
 
     def close(self) -> None:
@@ -133,15 +137,16 @@ class Engine:
         self.close()
 
 
-def _pins() -> Path:
+def pins() -> Path:
+    """Where the pins of this network namespace are."""
     return Path(os.environ.get("XCONNECTD_PINS", _PINS)) / namespace_cookie()
 
 
 def _open_if_there() -> Dataplane | None:
-    if not _pins().exists():
+    if not pins().exists():
         return None
     try:
-        return Dataplane.open(_pins(), build=False)
+        return Dataplane.open(pins(), build=False)
     except DataplaneError:
         return None
 

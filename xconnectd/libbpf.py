@@ -184,6 +184,16 @@ def _checked(result: int, what: str) -> int:
     return result
 
 
+def version() -> str:
+    """As it calls itself: ``v1.1``. Raises OSError where there is no libbpf."""
+    tell = getattr(_library(), "libbpf_version_string", None)
+    if tell is None:  # before 0.6
+        return "before v0.6"
+    tell.restype = ct.c_char_p
+    text: bytes = tell()
+    return text.decode()
+
+
 @cache
 def possible_cpus() -> int:
     """How many values a per-CPU map holds for a key (CPUs that could be plugged in count)."""

@@ -28,6 +28,7 @@ from xconnectd.model import (
     Interface,
     Mode,
     Setting,
+    Statistics,
     Xdp,
     XdpFeature,
 )
@@ -42,7 +43,7 @@ _ARPHRD_ETHER: Final = 1
 _SKIP_STATS: Final = 8  # RTEXT_FILTER_SKIP_STATS: a third of the message nobody asks for
 
 # if_link.h
-_ADDRESS, _IFNAME, _MTU, _LINK, _MASTER = 1, 3, 4, 5, 10
+_ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _STATS64 = 1, 3, 4, 5, 10, 23
 _LINKINFO, _AF_SPEC, _CARRIER, _LINK_NETNSID = 18, 26, 33, 37
 _XDP, _MAX_MTU, _PROP_LIST = 43, 51, 52
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND = 1, 2, 4
@@ -79,6 +80,8 @@ _KINDS_OF_WIRES: Final = ("veth", "tun")
 _ALL_LINKS: Final = netlink.link_request(
     netlink.RTM_GETLINK, netlink.DUMP, (("IFLA_EXT_MASK", _SKIP_STATS),)
 )
+
+_GET_WITH_STATISTICS: Final = netlink.link_request(netlink.RTM_GETLINK, netlink.GET)
 
 
 @contextmanager
@@ -185,6 +188,16 @@ class Links:
         """The interface of another namespace, looked at from here (never entered)."""
         message = self._ask_at(ifindex, nsid)
         return None if message is None else _interface(message)
+
+    def statistics(self, ifindex: int) -> Statistics:
+        """Zeros for an interface that is gone."""
+        try:
+            (message,) = self._route.ask(_GET_WITH_STATISTICS, ifindex)
+        except NetlinkError:
+            return Statistics()
+        counted = struct.unpack_from("=8Q", walk(message, 32)[_STATS64])
+        received, sent, _, _, _, _, not_received, not_sent = counted
+        return Statistics(received, sent, not_received, not_sent)
 
     def _ask_at(self, ifindex: int, nsid: int | None) -> bytes | None:
         """Its link message; None if it or its namespace is gone, or may not be looked at."""

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Final, TypeVar
 
 _T = TypeVar("_T")
@@ -30,7 +31,7 @@ class Namespace:
     @property
     def prefix(self) -> str:
         """What to write before a command to run it there. ``ip netns exec`` would hide bpffs."""
-        return f"nsenter --net={self.path} "
+        return f"nsenter --net={quote(str(self.path))} "
 
 
 def known(nsid_of: Callable[[int], int | None]) -> dict[int, Namespace]:
@@ -67,12 +68,16 @@ def _of_processes() -> Iterator[Namespace]:
                 yield Namespace(path, f"the namespace of {command} ({process.name})")
 
 
-def inside(namespace: Namespace, work: Callable[[], _T]) -> _T:
+def inside(namespace: Namespace | None, work: Callable[[], _T]) -> _T:
     """Does ``work`` there, in a thread that ends with the call. Sockets made there stay there.
+
+    None is this namespace.
 
     Raises:
         OSError: it may not be entered (CAP_SYS_ADMIN), or is gone.
     """
+    if namespace is None:
+        return work()
 
     def enter() -> _T:
         with namespace.path.open() as file:

@@ -408,6 +408,7 @@ def _code(opcode: int, register: int = 0, immediate: int = 0) -> int:
 _EXIT: Final = _code(0x95)
 _OK: Final = _code(0xB7, 0, 0)
 XDP_PASS: Final = (_code(0xB7, 0, 2), _EXIT)
+XDP_DROP: Final = (_code(0xB7, 0, 1), _EXIT)
 TC_CONTINUE: Final = (_code(0xB7, 0, -1), _EXIT)
 
 

@@ -1,0 +1,214 @@
+"""What ``doctor`` and ``test`` look at: one reader of the host, one of links. Changes nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from xconnectd import compiler, control, libbpf, namespaces, requirements
+from xconnectd.diagnosis import FarSide, LinkFacts
+from xconnectd.engine import Engine, pins
+from xconnectd.errors import DataplaneError
+from xconnectd.files import Files, Reading
+from xconnectd.instance import running_pid
+from xconnectd.ledger import directory
+from xconnectd.links import Links
+from xconnectd.model import Interface
+from xconnectd.namespaces import Namespace
+from xconnectd.reconcile import Seen
+from xconnectd.requirements import Host
+from xconnectd.verdict import Verdict
+
+_CAPABILITIES: Final = {
+    "CAP_NET_ADMIN": 12,
+    "CAP_NET_RAW": 13,
+    "CAP_SYS_ADMIN": 21,
+    "CAP_PERFMON": 38,
+    "CAP_BPF": 39,
+}
+_PATIENCE: Final = 4.0
+_LOOPBACK: Final = 1
+
+
+def host(files: Files, reading: Reading, programs: int | None) -> Host:
+    """``programs`` is how many of ours are loaded, None where that may not be read."""
+    capabilities = _effective("self") or frozenset()
+    pid = running_pid()
+    return Host(
+        release=os.uname().release,
+        capabilities=capabilities,
+        systemd=_has_systemd(),
+        pins=str(pins()),
+        on_bpffs=_is_on_bpffs(pins()),
+        writable=_is_writable(pins()),
+        bpf=_bpf_refusal() if capabilities & {"CAP_BPF", "CAP_SYS_ADMIN"} else None,
+        programs=programs,
+        code=_code(),
+        libbpf=_libbpf(),
+        pyroute2=_pyroute2(),
+        btf=Path("/sys/kernel/btf/vmlinux").exists(),
+        xdp_features=_has_xdp_features(),
+        jit=_jit(),
+        pid=pid,
+        answers=None if pid is None else _answers(),
+        daemon_capabilities=None if pid is None else _effective(str(pid)),
+        config=str(files.path),
+        config_state=reading.state,
+        problems=[str(problem) for problem in reading.problems],
+        links=len(reading.wiring.links),
+    )
+
+
+def repair(config: str) -> str:
+    """As ``Host.repair``, for who needs no more of the host."""
+    return requirements.repair(running_pid(), config, systemd=_has_systemd())
+
+
+def _has_systemd() -> bool:
+    return Path("/run/systemd/system").exists()
+
+
+def _effective(process: str) -> frozenset[str] | None:
+    """The capabilities of a process that matter here; None of one that cannot be seen."""
+    try:
+        status = Path("/proc", process, "status").read_text()
+    except OSError:
+        return None
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    bits = int(found[1], 16) if found else 0
+    return frozenset(name for name, bit in _CAPABILITIES.items() if bits >> bit & 1)
+
+
+def _existing(path: Path) -> Path:
+    """The path, or as much of it as there is (and may be seen)."""
+    for each in (path, *path.parents):
+        with suppress(PermissionError):
+            if each.exists():
+                return each
+    return Path("/")
+
+
+def _is_on_bpffs(path: Path) -> bool:
+    try:
+        return libbpf.is_bpffs(_existing(path))
+    except OSError:
+        return False
+
+
+def _is_writable(path: Path) -> bool | None:
+    """None where only the rights of this process are in the way."""
+    there = _existing(path)
+    if os.statvfs(there).f_flag & os.ST_RDONLY:
+        return False
+    return True if os.access(there, os.W_OK) else None
+
+
+def _bpf_refusal() -> str:
+    """Why bpf(2) is refused; a map that nobody pins is gone with its descriptor."""
+    try:
+        os.close(libbpf.create_map("xc_doctor", libbpf.MapFormat(libbpf.MAP_HASH, 4, 1)))
+    except OSError as error:
+        return f"{error.strerror} ({errno.errorcode.get(error.errno or 0, '')})"
+    return ""
+
+
+def _code() -> str:
+    try:
+        return compiler.found()
+    except DataplaneError:
+        return ""
+
+
+def _libbpf() -> str:
+    try:
+        return libbpf.version()
+    except OSError:
+        return ""
+
+
+def _pyroute2() -> str:
+    try:
+        return version("pyroute2")
+    except PackageNotFoundError:
+        return ""
+
+
+def _has_xdp_features() -> bool:
+    from xconnectd import drivers
+
+    return drivers.xdp_features(_LOOPBACK) is not None
+
+
+def _jit() -> int | None:
+    try:
+        return int(Path("/proc/sys/net/core/bpf_jit_enable").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _answers() -> bool | None:
+    """Whether the daemon answers; None if this user may not ask."""
+    try:
+        with control.Connection(directory() / control.STATUS, _PATIENCE) as daemon:
+            daemon.ask("status")
+    except control.NoDaemonError as error:
+        return None if isinstance(error.__cause__, PermissionError) else False
+    return True
+
+
+class Examiner:
+    """Looks at links beyond what a pass of the daemon does: at far ends, and into them."""
+
+    def __init__(self, engine: Engine, seen: Seen, config: str, repair: str) -> None:
+        self._links: Links = engine.links
+        self._seen = seen
+        self._config = config
+        self._repair = repair
+        self._failures = engine.ledger.failures()
+
+    @cached_property
+    def namespaces(self) -> Mapping[int, Namespace]:
+        return namespaces.known(self._links.nsid_of)
+
+    def look(self, verdict: Verdict, *, enter: bool = False) -> LinkFacts:
+        """``enter``: also what only a visit to the far ends' namespaces tells."""
+        failure = self._failures.get(verdict.link.id)
+        far = {end.ifindex: self._far_side(end, enter=enter) for end in verdict.ends}
+        return LinkFacts(
+            verdict,
+            self._seen.observed,
+            {ifindex: side for ifindex, side in far.items() if side},
+            failure.reason if failure else "",
+            self._repair,
+            self._config,
+        )
+
+    def _far_side(self, end: Interface, *, enter: bool) -> FarSide | None:
+        if end.far is None:
+            return None
+        interface = self._links.at(end.far.ifindex, end.far.nsid)
+        if interface is None:
+            return None
+        if end.far.nsid is None:
+            return FarSide(interface, "", _features(None, interface.name) if enter else None)
+        place = self.namespaces.get(end.far.nsid)
+        if place is None:
+            return FarSide(interface, None)
+        features = _features(place, interface.name) if enter else None
+        return FarSide(interface, place.prefix, features)
+
+
+def _features(place: Namespace | None, name: str) -> frozenset[str] | None:
+    from xconnectd import drivers
+
+    try:
+        return namespaces.inside(place, lambda: drivers.features(name))
+    except OSError:
+        return None
