@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from enum import IntEnum
 from itertools import chain
 from pathlib import Path
@@ -289,19 +290,27 @@ def _doctor_from_outside(file: Path | None) -> tuple[Host, dict[str, tuple[Findi
 
     try:
         with _ask_daemon(control.STATUS, timeout=_PATIENCE) as daemon:
-            report = daemon.ask("status")
+            told = daemon.ask("status")
     except control.NoDaemonError:
-        report = {"config": {"path": DEFAULT_FILE}, "links": []}
-    files = Files(file or Path(report["config"]["path"]))
-    links = {each["link"]: diagnosis.of_report(each) for each in report["links"]}
-    return facts.host(files, files.read(), None), links
+        told = {"config": {"path": None}, "links": []}
+    known = file or told["config"]["path"]
+    files = Files(Path(known or DEFAULT_FILE))
+    host = facts.host(files, files.read(), None)
+    if host.pid and not known:
+        host = replace(host, config="the daemon's file", config_state="")
+    return host, {each["link"]: diagnosis.of_report(each) for each in told["links"]}
 
 
 def _test(options: argparse.Namespace) -> int:
     from xconnectd import diagnosis, facts, probe
     from xconnectd.engine import Engine
 
-    with Engine.watch() as engine:
+    try:
+        engine = Engine.watch()
+    except (PrivilegeError, PermissionError):
+        print("xconnectd: only root can look at a link: sudo xconnectd test", file=sys.stderr)
+        return Exit.FAILED
+    with engine:
         files, reading, seen = _look(engine, options.config)
         file = str(files.path)
         for verdict in seen.verdicts:

@@ -60,7 +60,7 @@ def host(files: Files, reading: Reading, programs: int | None) -> Host:
         answers=None if pid is None else _answers(),
         daemon_capabilities=None if pid is None else _effective(str(pid)),
         config=str(files.path),
-        config_state=reading.state,
+        config_state=reading.state if _may_be_read(files.path) else "",
         problems=[str(problem) for problem in reading.problems],
         links=len(reading.wiring.links),
     )
@@ -108,6 +108,17 @@ def _is_writable(path: Path) -> bool | None:
     if os.statvfs(there).f_flag & os.ST_RDONLY:
         return False
     return True if os.access(there, os.W_OK) else None
+
+
+def _may_be_read(path: Path) -> bool:
+    """A file that is not there can be told from one that is another's."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return os.access(path, os.R_OK)
 
 
 def _bpf_refusal() -> str:

@@ -256,6 +256,9 @@ def _config(host: Host) -> Iterator[Finding]:
     if host.config_state == "loaded":
         yield _ok("config", f"{where} is good, {host.links} link{'s' * (host.links != 1)}")
         return
+    if not host.config_state:
+        yield _warn("config", f"{where} may not be read", "sudo xconnectd doctor")
+        return
     if host.config_state == "missing" and host.pid is None:
         remedy = f"xconnectd check {where}  # once you have written it"
         yield _warn("config", f"{where} does not exist", remedy)

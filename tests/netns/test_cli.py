@@ -21,7 +21,19 @@ from .traffic import Stream
 
 Start = Callable[..., Daemon]
 PAIR = {"va": "vb"}
-COMMANDS = ["run", "check", "plan", "status", "wait", "graph", "detach", "schema", "version"]
+COMMANDS = [
+    "run",
+    "check",
+    "plan",
+    "status",
+    "wait",
+    "graph",
+    "test",
+    "doctor",
+    "detach",
+    "schema",
+    "version",
+]
 
 LINK_KEYS = {"link", "state", "reason", "mode", "mode_reason", "warnings", "description", "labels"}
 LINK_KEYS |= {"a", "b"}

@@ -427,9 +427,12 @@ def test_doctor_without_any_rights(lab: Lab, daemon: Start) -> None:
     told = json.loads(done.stdout)
     found = {(each["where"], each["check"]): each for each in told["findings"]}
     assert found["host", "kernel"]["level"] == "ok"
-    for check in ("capabilities", "bpf", "programs"):
+    for check in ("capabilities", "bpf", "programs", "config"):
         assert found["host", check]["level"] == "warn", found["host", check]
         assert found["host", check]["remedy"] == "sudo xconnectd doctor"
+    refused = as_nobody(running, "test", "va")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "sudo xconnectd test" in refused.stderr
 
 
 def as_nobody(daemon: Daemon, *args: str) -> subprocess.CompletedProcess[str]:

@@ -89,6 +89,7 @@ NOBODY = {"capabilities": frozenset[str](), "bpf": None, "writable": None, "prog
         ),
         ({"answers": False}, "daemon", Level.FAIL, "kill -KILL 7; systemctl start"),
         ({"answers": None}, "daemon", Level.OK, ""),
+        ({"config_state": ""}, "config", Level.WARN, "sudo xconnectd doctor"),
         ({"config_state": "missing"}, "config", Level.FAIL, "xconnectd check"),
         ({"config_state": "missing", "pid": None}, "config", Level.WARN, "xconnectd check"),
         (
