@@ -178,6 +178,8 @@ def _walk(facts: LinkFacts) -> Iterator[Finding]:
     for end in verdict.ends:
         yield from _admin(end, facts)
     yield from _ours(facts)
+    for end in verdict.ends:
+        yield from _company(end, facts)
     for end, other in facts.ways:
         yield from _headroom(other, facts)
         yield from _longest(end, other, facts)
@@ -326,6 +328,17 @@ def _silence(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
     if not any(each.program in facts.observed.programs.ours for each in end.egress):
         text = f"{end.name} has lost our egress filter: the host can talk into the wire"
         yield Finding(Level.WARN, "silence", text, facts.repair)
+
+
+def _company(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
+    """A tc redirect leaves by the target's clsact, where others may stand behind our filter."""
+    ours = facts.observed.programs.ours
+    for each in end.egress if facts.verdict.mode is Mode.TC else ():
+        if each.program not in ours:
+            text = f"{end.name} has a tc egress filter that is not ours ({each.kind} {each.name}"
+            text = f"{text.rstrip()}, pref {each.priority}), which may drop what leaves there"
+            remedy = f"tc filter del dev {quote(end.name)} egress pref {each.priority}"
+            yield Finding(Level.WARN, "foreign filter", text, remedy, Stops.SOME)
 
 
 # --------------------------------------------------------------------------- lengths
@@ -491,7 +504,7 @@ def where_they_stop(way: Way) -> Finding:
     if not way.lost:
         text = f"{way.source} → {way.target}: frames arrive altered, twice or out of order"
         return Finding(Level.FAIL, "damage", text, "xconnectd status", Stops.SOME)
-    lengths = _by_length(way)
+    look = "xconnectd doctor"
     if way.error:
         check, where = "sender", f"the far end of {way.source} could not send: {way.error}"
     elif way.reached < way.lost:
@@ -502,10 +515,13 @@ def where_they_stop(way: Way) -> Finding:
         check, where = "program", f"our program on {way.source} does not see them"
     elif way.refused >= way.lost:
         check, where = "target", f"{way.target} cannot hand them to its far end"
+        look = f"ip -s link show dev {quote(way.target)}"
     else:
         check, where = "beyond", f"they leave by {way.target} and are lost behind it"
-    text = f"{way.source} → {way.target}: {way.lost} of {way.sent} frames lost{lengths}: {where}"
-    return Finding(Level.FAIL, check, text, "xconnectd doctor", Stops.SOME)
+        look = f"tc -s qdisc show dev {quote(way.target)}"
+    lost = f"{way.lost} of {way.sent} frames lost{_by_length(way)}"
+    text = f"{way.source} → {way.target}: {lost}: {where}"
+    return Finding(Level.FAIL, check, text, look, Stops.SOME)
 
 
 def _by_length(way: Way) -> str:

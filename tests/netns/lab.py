@@ -410,6 +410,7 @@ _OK: Final = _code(0xB7, 0, 0)
 XDP_PASS: Final = (_code(0xB7, 0, 2), _EXIT)
 XDP_DROP: Final = (_code(0xB7, 0, 1), _EXIT)
 TC_CONTINUE: Final = (_code(0xB7, 0, -1), _EXIT)
+TC_DROP: Final = (_code(0xB7, 0, 2), _EXIT)
 
 
 def vlan_push(vlan: int) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import pytest
 from xconnectd.dataplane import Dataplane
 from xconnectd.modes import FAR_READY
 
-from .lab import PROG_TC, PROG_XDP, TC_CONTINUE, XDP_DROP, Lab, Station, inside, poll, run
+from .lab import PROG_TC, PROG_XDP, TC_CONTINUE, TC_DROP, XDP_DROP, Lab, Station, inside, poll, run
 from .service import Daemon
 from .traffic import Stream
 
@@ -174,6 +174,11 @@ class Bench:
         add = ("filter", "add", "dev", "va", "ingress", "pref", "1", "handle", "1", "bpf")
         self.lab.tc(*add, "da", "pinned", str(path))
 
+    def dropping_filter(self) -> None:
+        path = self.lab.program(PROG_TC, TC_DROP, "drop")
+        add = ("filter", "add", "dev", "vb", "egress", "pref", "5", "bpf")
+        self.lab.tc(*add, "da", "pinned", str(path))
+
 
 @pytest.fixture
 def bench(lab: Lab, request: pytest.FixtureRequest) -> Bench:
@@ -273,6 +278,11 @@ FAULTS = {
         Bench.foreign_filter,
         *("foreign filter", "va has a tc ingress filter that is not ours", "va ingress pref 1"),
     ),
+    "a foreign filter where frames leave": Fault(
+        "tc",
+        Bench.dropping_filter,
+        *("foreign filter", "vb has a tc egress filter that is not ours", "vb egress pref 5"),
+    ),
     "the far end's program drops": Fault(
         "generic",
         Bench.far_program,
@@ -364,6 +374,15 @@ def test_a_tap_without_a_carrier(lab: Lab, daemon: Start) -> None:
     assert found["cause"]["check"] == "carrier"
     lab.run(*found["cause"]["remedy"].partition("#")[0].split())
     assert probed(running, "tap0")["ok"]
+
+
+def test_a_link_that_would_be_a_loop(lab: Lab, daemon: Start) -> None:
+    lab.pair("va", "vb")
+    running = daemon({"va": "vb"})
+    running.wait_link("failed", "va", "vb")
+    found = probed(running, "va", "--count", "1")
+    assert found["cause"]["check"] == "refused"
+    assert "frames would circle for ever: " in found["cause"]["text"]
 
 
 def test_a_link_that_was_refused(lab: Lab, daemon: Start) -> None:

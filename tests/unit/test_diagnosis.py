@@ -189,6 +189,17 @@ CASES: dict[str, Case] = {
         *(Level.FAIL, "foreign filter", Stops.ALL, "a has a tc ingress filter that is not ours"),
         "tc filter del dev a ingress pref 7",
     ),
+    "foreign filter where tc frames leave": (
+        facts(
+            TC_ENDS["a"],
+            replace(TC_ENDS["b"], egress=(SILENT, Filter("u32", 5, 1, 0))),
+            TC,
+            entries={},
+            peers={5: 6, 6: 5},
+        ),
+        *(Level.WARN, "foreign filter", Stops.SOME, "b has a tc egress filter that is not ours"),
+        "tc filter del dev b egress pref 5",
+    ),
     "ingress qdisc": (
         facts(b=replace(B, qdisc="ingress")),
         *(Level.FAIL, "foreign filter", Stops.ALL, "ingress qdisc", "tc qdisc del dev b ingress"),
