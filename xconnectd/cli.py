@@ -452,10 +452,7 @@ def _look(engine: Engine, file: Path | None) -> tuple[Files, Reading, Seen]:
     """The files and the kernel; without a good file, its links are those in the kernel."""
     files = Files(file or _file_of(engine))
     reading = files.read()
-    told = _told_by_daemon()
     if reading.state != "loaded":
-        if told and files.path.absolute() == engine.ledger.config():
-            return told | {"differences": []}  # it alone knows the last good links
         files.keep(engine.reconciler.found())
         reading = files.read()
     engine.reconciler.want(reading.wiring)
@@ -465,7 +462,10 @@ def _look(engine: Engine, file: Path | None) -> tuple[Files, Reading, Seen]:
 def _report_of(engine: Engine, file: Path | None) -> dict[str, Any]:
     from xconnectd import plan, status
 
+    told = _told_by_daemon()
     files, reading, seen = _look(engine, file)
+    if told and reading.state != "loaded" and files.path.absolute() == engine.ledger.config():
+        return told | {"differences": []}  # it alone knows the last good links
     links = [status.assess(verdict, seen.observed) for verdict in seen.verdicts]
     links = [_with_failure(engine, each) for each in links]
     report = status.document(
