@@ -36,7 +36,7 @@ from yaml.events import (
 
 from xconnectd import edit
 from xconnectd.errors import ConfigError, Problem
-from xconnectd.model import Admin, Endpoint, Link, Mode, Place, Wiring
+from xconnectd.model import Admin, Endpoint, Link, Listen, Mode, Place, Wiring
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -48,7 +48,7 @@ USER_PREFIX: Final = "x-"
 
 DEFAULT_KEYS: Final = ("mode", "admin", "allow_addressed")
 """Those keys of a link that `defaults` may have. What the keys are is said with what reads them."""
-LATER_TOP_KEYS: Final = ("mirrors", "endpoints", "metrics")
+LATER_TOP_KEYS: Final = ("mirrors", "endpoints")
 LATER_LINK_KEYS: Final = ("impair", "mtu", "one_way")
 
 CHOICES: Final[Mapping[str, type[StrEnum]]] = {"mode": Mode, "admin": Admin}
@@ -65,6 +65,29 @@ NAME_PATTERN: Final = rf"^(?!\.{{1,2}}{END})[^\s{CONTROL}\ufeff\[\]{{}}*?,/:@]+{
 TEXT_LENGTH: Final = 256
 TEXT_PATTERN: Final = rf"^[^{CONTROL}\u2028\u2029]*{END}"
 """One line of text."""
+
+LOCALHOST: Final = "127.0.0.1"
+"""What ``localhost`` means where metrics are served; ``[::1]`` is another place."""
+_BYTE: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_GROUP: Final = "[0-9A-Fa-f]{1,4}"
+_IPV4: Final = rf"{_BYTE}(?:\.{_BYTE}){{3}}"
+_IPV6: Final = "|".join(
+    (
+        f"(?:{_GROUP}:){{7}}{_GROUP}",
+        f"(?:{_GROUP}:){{1,7}}:",
+        f":(?::{_GROUP}){{1,7}}",
+        "::",
+        *(f"(?:{_GROUP}:){{1,{7 - n}}}(?::{_GROUP}){{1,{n}}}" for n in range(1, 7)),
+    )
+)
+_PORT: Final = (
+    "(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
+)
+_PATH_BYTES: Final = 107
+"""A sockaddr_un holds 108, one of them a NUL."""
+_PATH: Final = f"/[!-~]{{0,{_PATH_BYTES - 2}}}[!-.0-~]"
+LISTEN_PATTERN: Final = rf"^(?:(?:localhost|{_IPV4}|\[(?:{_IPV6})\]):{_PORT}|unix:{_PATH}){END}"
+"""Where metrics can be served. Compiled by the file that has them, as that takes milliseconds."""
 
 MAX_LINKS: Final = 32_768
 """As many as the kernel's maps have room for: 65,536 ends."""
@@ -129,14 +152,15 @@ def parse(text: str | bytes, path: str) -> Wiring:
     """
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     report = _Report(path)
-    links: tuple[Link, ...] = ()
+    reader = _Reader(report)
     try:
-        links = _Reader(report).links(_compose(_decode(data), report))
+        reader.read(_compose(_decode(data), report))
     except _Refusal as refusal:
         report.add(refusal)
     if report.problems:
         raise ConfigError(_the_first(sorted(report.problems)))
-    return Wiring(links, edit.digest(data), tuple(report.warnings), data)
+    links, warnings = tuple(reader.links), tuple(report.warnings)
+    return Wiring(links, edit.digest(data), warnings, reader.metrics, data)
 
 
 def _read(path: Path) -> bytes:
@@ -290,6 +314,8 @@ def _way_out(error: yaml.MarkedYAMLError) -> str:
     problem = error.problem or ""
     if "cannot start any token" in problem:
         return "indent with spaces, not tabs; quote what begins with @, ` or %"
+    if "expected node content" in problem:
+        return "quote a text that begins with [, { or :"
     if "mapping values are not allowed" in problem:
         return "is the line indented as its neighbours are, with one `: ` in it?"
     if "expected <block end>" in problem:
@@ -534,6 +560,50 @@ def _name_hint(name: str, bad: str) -> str:
     return _NAME_HINTS.get(bad, "")
 
 
+# --------------------------------------------------------------------------- where metrics are
+
+
+_LISTEN_EXAMPLE: Final = "`metrics: {listen: 127.0.0.1:9109}`"
+
+
+def _listen(key: ScalarEvent, node: _Node) -> Listen:
+    if not isinstance(node, ScalarEvent):
+        text = f"`{key.value}` is an address and a port, not {_said(node)}"
+        raise _Refusal(node, text, 'an IPv6 address stands in quotes: `"[::1]:9109"`')
+    if not re.match(LISTEN_PATTERN, node.value):
+        text, hint = _why_no_listen(node)
+        raise _Refusal(node, f"metrics cannot be served at {_said(node)}: {text}", hint)
+    return _to_listen(node.value, _place(node))
+
+
+def _to_listen(text: str, place: Place) -> Listen:
+    """Of a text that fits the pattern."""
+    if text.startswith("unix:"):
+        return Listen(path=text.removeprefix("unix:"), place=place)
+    host, _, port = text.rpartition(":")
+    address = LOCALHOST if host == "localhost" else host.strip("[]")
+    return Listen(address, int(port), place=place)
+
+
+def _why_no_listen(node: ScalarEvent) -> tuple[str, str]:
+    text = node.value
+    if text.startswith(("unix:", "/", "@")):
+        path = f"an absolute path of at most {_PATH_BYTES} ASCII characters without spaces"
+        return f"a unix socket needs {path}", "`unix:/run/xconnectd/metrics.sock`"
+    if "//" in text:
+        return "this is a URL", "the address and the port alone: `127.0.0.1:9109`"
+    host, _, port = text.rpartition(":")
+    if not host and port.isdecimal():
+        return "the address is missing", "`127.0.0.1:9109` is for this host, 0.0.0.0 for everyone"
+    if re.match(LISTEN_PATTERN, f"{host}:1"):
+        return "a port is a number from 1 to 65535", "`127.0.0.1:9109`"
+    if re.match(LISTEN_PATTERN, f"[{text}]:1") or re.match(LISTEN_PATTERN, f"[{host}]:1"):
+        return "an IPv6 address stands in brackets, then the port", '`"[::1]:9109"`'
+    if re.match(LISTEN_PATTERN, f"{text}:1"):
+        return "the port is missing", f"`{text}:9109`"
+    return "it takes an IP address and a port", "`127.0.0.1:9109`"
+
+
 # --------------------------------------------------------------------------- values to wiring
 
 _Read = Callable[[ScalarEvent, _Node], Any]
@@ -549,6 +619,15 @@ def _to_links(key: ScalarEvent, node: _Node) -> _Mapping:
         raise _Refusal(node, f"`{key.value}` has nothing in it", _DISCONNECT)
     hint = "a space after the colon: `eth0: tap0`" if ":" in node.value else "`eth0: tap0`"
     raise _Refusal(node, f"`{key.value}` holds pairs, not {_said(node)}", hint)
+
+
+def _to_metrics(key: ScalarEvent, node: _Node) -> _Mapping:
+    if not isinstance(node, _Mapping):
+        text = f"`{key.value}` is a mapping, not {_said(node)}"
+        raise _Refusal(node, text, f"{_LISTEN_EXAMPLE}; without the key there are none")
+    if "listen" not in node.entries:
+        raise _Refusal(node, f"`{key.value}` lacks `listen`", _LISTEN_EXAMPLE)
+    return node
 
 
 _OPTIONS: Final[Mapping[str, _Read]] = {
@@ -583,14 +662,16 @@ class _Level(NamedTuple):
 
 _TOP: Final = _Level(
     "at the top of the file",
-    {"version": _version, "defaults": _to_mapping, "links": _to_links},
+    {"version": _version, "defaults": _to_mapping, "metrics": _to_metrics, "links": _to_links},
     LATER_TOP_KEYS,
     f"links stand under `links:`, keys of your own begin with {USER_PREFIX}",
 )
 _DEFAULTS: Final = _Level("in `defaults`", {key: _OPTIONS[key] for key in DEFAULT_KEYS})
+_METRICS: Final = _Level("in `metrics`", {"listen": _listen})
 _LINK: Final = _Level("in a link", _OPTIONS, LATER_LINK_KEYS)
 
 TOP_KEYS: Final = tuple(_TOP.known)
+METRICS_KEYS: Final = tuple(_METRICS.known)
 LINK_KEYS: Final = tuple(_LINK.known)
 
 
@@ -598,22 +679,24 @@ class _Reader:
     """Reads one file's nodes; what is bad is reported and left out, so that all of it is found."""
 
     def __init__(self, report: _Report) -> None:
+        self.links: list[Link] = []
+        self.metrics: Listen | None = None
         self._report = report
         self._defaults: dict[str, Any] = {}
         self._taken: dict[str, Link] = {}
-        self._links: list[Link] = []
 
-    def links(self, root: _Node | None) -> tuple[Link, ...]:
+    def read(self, root: _Node | None) -> None:
         top = self._values(_TOP, self._top(root))
         if defaults := top.get("defaults"):
             self._defaults = self._values(_DEFAULTS, defaults.entries)
+        if metrics := top.get("metrics"):
+            self.metrics = self._values(_METRICS, metrics.entries).get("listen")
         if links := top.get("links"):
             if len(links.entries) > MAX_LINKS:
                 text = f"there are {len(links.entries):,} links, {MAX_LINKS:,} fit"
                 raise _Refusal(links, text, "that is the room in the kernel's maps")
             for key, value in links.entries.values():
                 self._link(key, value)
-        return tuple(self._links)
 
     def _top(self, root: _Node | None) -> _Entries:
         if root is None or _is_plain(root, *_NULLS):
@@ -665,7 +748,7 @@ class _Reader:
         if a in taken or b in taken:
             self._clash(link, {b: other, a: key})
         else:
-            self._links.append(link)
+            self.links.append(link)
         taken.setdefault(a, link)
         taken.setdefault(b, link)
 

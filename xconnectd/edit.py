@@ -57,7 +57,7 @@ def edited(text: bytes, known: Wiring) -> Wiring | None:
         doubtful = doubtful or any(text.count(name) > 1 for name in names)
     if doubtful and not _are_apart(links):
         return None
-    return Wiring(tuple(links), digest(text), text=text)
+    return replace(known, links=tuple(links), hash=digest(text), text=text)
 
 
 def _line(link: Link) -> int:

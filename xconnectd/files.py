@@ -15,7 +15,7 @@ from typing import Any
 from xconnectd import config
 from xconnectd.config import ConfigMissing
 from xconnectd.errors import ConfigError, Problem
-from xconnectd.model import Endpoint, Link, Wiring
+from xconnectd.model import Endpoint, Link, Place, Wiring
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +129,12 @@ class Files:
 
     def _take_all(self, read: Mapping[Path, Wiring | ConfigError]) -> list[FileState]:
         """Unchanged files first, so that an end stays with the file that has it."""
-        owners: dict[str, tuple[Path, Link]] = {}
+        owners = _Owners()
         states = {}
         for path in sorted(read, key=lambda path: (*self._claim(path, read[path]), path)):
             states[path] = self._take(path, read[path], owners)
             if len(read) > 1:
-                links = self._good.get(path, Wiring()).links
-                owners.update((end.name, (path, link)) for link in links for end in link.ends)
+                owners.add(path, self._good.get(path, Wiring()))
         return [states[path] for path in read]
 
     def _claim(self, path: Path, found: Wiring | ConfigError) -> tuple[bool, int]:
@@ -150,13 +149,11 @@ class Files:
         moved = [link for link in found.links if _moves(link, standing)] if standing else []
         return known is None or found.hash != known.hash, len(moved)
 
-    def _take(
-        self, path: Path, found: Wiring | ConfigError, owners: dict[str, tuple[Path, Link]]
-    ) -> FileState:
+    def _take(self, path: Path, found: Wiring | ConfigError, owners: _Owners) -> FileState:
         if isinstance(found, ConfigError):
             state = "missing" if isinstance(found, ConfigMissing) else "rejected"
             return FileState(path, state, problems=found.problems)
-        clashes = tuple(_clashes(path, found, owners)) if owners else ()
+        clashes = tuple(owners.clashes(path, found))
         if clashes:
             return FileState(path, "rejected", found.hash, clashes)
         self._good[path] = found
@@ -171,7 +168,8 @@ class Files:
         links += [link for link in self._found if named.isdisjoint(end.name for end in link.ends)]
         digest = wirings[0].hash if len(wirings) == 1 else _digest(wirings)
         warnings = tuple(warning for wiring in wirings for warning in wiring.warnings)
-        return Wiring(tuple(links), digest, warnings)
+        metrics = next((wiring.metrics for wiring in wirings if wiring.metrics), None)
+        return Wiring(tuple(links), digest, warnings, metrics)
 
 
 def _moves(link: Link, standing: Mapping[Endpoint, str]) -> bool:
@@ -190,20 +188,39 @@ def _read(path: Path, known: Wiring | None = None) -> Wiring | ConfigError:
         return error
 
 
-def _clashes(path: Path, wiring: Wiring, owners: dict[str, tuple[Path, Link]]) -> Iterable[Problem]:
-    for link in wiring.links:
-        for end in link.ends:
-            if end.name in owners:
-                other, owner = owners[end.name]
-                line, column = (owner.place.line, owner.place.column) if owner.place else (0, 0)
-                here = link.place
-                yield Problem(
-                    str(path),
-                    here.line if here else 0,
-                    here.column if here else 0,
-                    f"{end} is an end of a link in {other}:{line}:{column} already",
-                    "an interface belongs to one link of one file",
-                )
+class _Owners:
+    """What belongs to one file alone: every end of a link, and where metrics are served."""
+
+    def __init__(self) -> None:
+        self._ends: dict[str, tuple[Path, Place | None]] = {}
+        self._metrics: tuple[Path, Place | None] | None = None
+
+    def add(self, path: Path, wiring: Wiring) -> None:
+        for link in wiring.links:
+            self._ends |= {end.name: (path, link.place) for end in link.ends}
+        if wiring.metrics:
+            self._metrics = (path, wiring.metrics.place)
+
+    def clashes(self, path: Path, wiring: Wiring) -> Iterable[Problem]:
+        """What the file at ``path`` claims and another one has."""
+        for link in wiring.links if self._ends else ():
+            for end in link.ends:
+                if owner := self._ends.get(end.name):
+                    text = f"{end} is an end of a link in {_at(*owner)} already"
+                    hint = "an interface belongs to one link of one file"
+                    yield _problem(path, link.place, text, hint)
+        if wiring.metrics and self._metrics:
+            text = f"`metrics` stands in {_at(*self._metrics)} already"
+            yield _problem(path, wiring.metrics.place, text, "one daemon, one place to ask it")
+
+
+def _at(path: Path, place: Place | None) -> str:
+    return f"{path}:{place.line}:{place.column}" if place else f"{path}"
+
+
+def _problem(path: Path, place: Place | None, text: str, hint: str) -> Problem:
+    line, column = (place.line, place.column) if place else (0, 0)
+    return Problem(str(path), line, column, text, hint)
 
 
 def _digest(wirings: Iterable[Wiring]) -> str:

@@ -78,12 +78,30 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Listen:
+    """Where metrics are served: an IP address and a TCP port, or the path of a unix socket."""
+
+    address: str = ""
+    port: int = 0
+    path: str = ""
+    place: Place | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        """As the file has it."""
+        if self.path:
+            return f"unix:{self.path}"
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
 class Wiring:
-    """Everything one good file asks for, in the file's order; ``text`` is that file's."""
+    """Everything one good file asks for, links in the file's order; ``text`` is that file's."""
 
     links: tuple[Link, ...] = ()
     hash: str = ""
     warnings: tuple[str, ...] = ()
+    metrics: Listen | None = None
     text: bytes = field(default=b"", repr=False, compare=False)
 
 

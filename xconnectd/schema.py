@@ -72,6 +72,13 @@ def _top_level() -> _Schema:
             "properties": _pick(config.DEFAULT_KEYS, _options()),
             "additionalProperties": False,
         },
+        "metrics": {
+            "description": "Prometheus metrics of the daemon; without the key there are none.",
+            "type": "object",
+            "required": ["listen"],
+            "properties": _pick(config.METRICS_KEYS, _metrics()),
+            "additionalProperties": False,
+        },
         "links": {
             "description": "One line per pair, both directions. `{}` disconnects everything.",
             "type": "object",
@@ -79,6 +86,17 @@ def _top_level() -> _Schema:
             "additionalProperties": {"$ref": "#/$defs/link"},
             "examples": [{"eth0": "tap0", "veth2": {"to": "veth3", "mode": "auto"}}],
         },
+    }
+
+
+def _metrics() -> _Schema:
+    return {
+        "listen": {
+            "description": "An IP address (or localhost) and a port, or `unix:` and a path.",
+            "type": "string",
+            "pattern": config.LISTEN_PATTERN,
+            "examples": ["127.0.0.1:9109", "[::1]:9109", "unix:/run/xconnectd/metrics.sock"],
+        }
     }
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import string
 import time
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from xconnectd import config
 from xconnectd.config import ConfigMissing, load, parse
 from xconnectd.dataplane import MAX_ENDS
 from xconnectd.errors import ConfigError, Problem
-from xconnectd.model import Admin, Endpoint, Link, Mode, Place, Wiring
+from xconnectd.model import Admin, Endpoint, Link, Listen, Mode, Place, Wiring
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "xconnect.yaml"
 
@@ -132,6 +134,40 @@ def test_both_orders_may_have_equal_options(options: str) -> None:
     assert len(wiring.links) == len(wiring.warnings) == 1
 
 
+LISTENS = {
+    "127.0.0.1:9109": Listen("127.0.0.1", 9109),
+    "localhost:1": Listen("127.0.0.1", 1),
+    "0.0.0.0:65535": Listen("0.0.0.0", 65535),
+    "'[::]:9109'": Listen("::", 9109),
+    "'[2001:db8::1]:80'": Listen("2001:db8::1", 80),
+    "unix:/run/m.sock": Listen(path="/run/m.sock"),
+    f"unix:/{'x' * 106}": Listen(path=f"/{'x' * 106}"),
+}
+
+
+@pytest.mark.parametrize("text", LISTENS)
+def test_where_metrics_are_served(text: str) -> None:
+    found = parse(f"metrics:\n  listen: {text}\nlinks: {{}}", "f").metrics
+    assert found == LISTENS[text]
+    assert found.place == Place(2, 11)
+    assert str(found) == text.strip("'").replace("localhost", "127.0.0.1")
+
+
+def test_without_the_key_there_are_no_metrics() -> None:
+    assert parse("links: {}", "f").metrics is None
+
+
+@given(st.ip_addresses() | st.text("0123:.f", max_size=12), st.integers(0, 70_000))
+def test_addresses_are_what_python_takes_for_one(address: object, port: int) -> None:
+    host = f"[{address}]" if ":" in str(address) else str(address)
+    try:
+        good = bool(ip_address(str(address))) and "." not in host.partition(":")[2]
+    except ValueError:
+        good = False
+    found = re.match(config.LISTEN_PATTERN, f"{host}:{port}")
+    assert bool(found) == (good and 1 <= port <= 65535)
+
+
 def test_a_file_of_the_go_program_runs_unchanged() -> None:
     assert links("links:\n  eth0: eth1\n  tap1: veth5\n") == (
         link("eth0", "eth1"),
@@ -190,7 +226,30 @@ BAD: list[tuple[str, int, int, str]] = [
     ("defaults: {enabled: true}\nlinks: {}", 1, 12, "unknown key `enabled` in `defaults`"),
     ("links: {}\nmirrors: []", 2, 1, f"`mirrors` is {NOT_YET}"),
     ("links: {}\nendpoints: {}", 2, 1, f"`endpoints` is {NOT_YET}"),
-    ("links: {}\nmetrics: {}", 2, 1, f"`metrics` is {NOT_YET}"),
+    # metrics
+    ("links: {}\nmetrics: {}", 2, 10, "`metrics` lacks `listen` (`metrics: {listen: 127.0.0.1:"),
+    ("links: {}\nmetrics:", 2, 9, "`metrics` is a mapping, not nothing"),
+    ("links: {}\nmetrics: false", 2, 10, "`metrics` is a mapping, not `false`"),
+    ("metrics: {listen: '[::1]:1', lisen: 1}\nlinks: {}", 1, 30,
+     "unknown key `lisen` in `metrics` (did you mean `listen`?)"),
+    ("metrics: {listen: [::1]:9109}\nlinks: {}", 1, 20, "(quote a text that begins with [, {"),
+    ("metrics: {listen: ['::1', 9109]}\nlinks: {}", 1, 19, "`listen` is an address and a port"),
+    ("metrics: {listen: }\nlinks: {}", 1, 19, "metrics cannot be served at nothing: it takes an"),
+    ("metrics:\n  listen: 9109\nlinks: {}", 2, 11, "at `9109`: the address is missing"),
+    ("metrics: {listen: ':9109'}\nlinks: {}", 1, 19, 'at `":9109"`: the address is missing (`127'),
+    ("metrics: {listen: 127.0.0.1}\nlinks: {}", 1, 19,
+     "the port is missing (`127.0.0.1:9109`)"),
+    ("metrics: {listen: localhost:0}\nlinks: {}", 1, 19, "a port is a number from 1 to 65535"),
+    ("metrics: {listen: localhost:65536}\nlinks: {}", 1, 19, "a port is a number from 1 to 65535"),
+    ("metrics: {listen: localhost:http}\nlinks: {}", 1, 19, "a port is a number from 1 to 65535"),
+    ("metrics: {listen: example.org:9109}\nlinks: {}", 1, 19, "it takes an IP address and a port"),
+    ("metrics: {listen: 1.2.3.256:9109}\nlinks: {}", 1, 19, "it takes an IP address and a port"),
+    ("metrics: {listen: '::1:9109'}\nlinks: {}", 1, 19, "an IPv6 address stands in brackets, then"),
+    ("metrics: {listen: fe80::1}\nlinks: {}", 1, 19, "an IPv6 address stands in brackets, then"),
+    ("metrics: {listen: http://127.0.0.1:9109/}\nlinks: {}", 1, 19, "this is a URL"),
+    ("metrics: {listen: unix:x.sock}\nlinks: {}", 1, 19, "a unix socket needs an absolute path"),
+    ("metrics: {listen: /run/x.sock}\nlinks: {}", 1, 19, "(`unix:/run/xconnectd/metrics.sock`)"),
+    (f"metrics: {{listen: unix:/{'x' * 107}}}\nlinks: {{}}", 1, 19, "at most 107 ASCII characters"),
     ("links: {a: {to: b, impair: {}}}", 1, 20, f"`impair` is {NOT_YET}"),
     ("links: {a: {to: b, mtu: 9000}}", 1, 20, f"`mtu` is {NOT_YET}"),
     ("links: {a: {to: b, one_way: true}}", 1, 20, f"`one_way` is {NOT_YET}"),

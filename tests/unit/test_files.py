@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from xconnectd.files import Files
-from xconnectd.model import Endpoint, Link
+from xconnectd.model import Endpoint, Link, Listen
 
 PAIR = "links:\n  va: vb\n"
 OTHER = "links:\n  vc: vd\n"
@@ -101,3 +101,38 @@ def test_what_a_good_file_names_is_not_found_besides(tmp_path: Path) -> None:
     files = Files(tmp_path)
     files.keep([Link(Endpoint("va"), Endpoint("vc")), Link(Endpoint("v2"), Endpoint("v3"))])
     assert _links(files) == ["va:vb", "v2:v3"]
+
+
+# --------------------------------------------------------------------------- metrics
+
+METRICS = "metrics: {listen: 127.0.0.1:9109}\n"
+HERE = Listen("127.0.0.1", 9109)
+
+
+def test_metrics_stand_in_one_file_of_all(tmp_path: Path) -> None:
+    one, two = tmp_path / "1.yaml", tmp_path / "2.yaml"
+    one.write_text(f"links: {{a: b}}\n{METRICS}")
+    two.write_text("links: {c: d}\n")
+    files = Files(tmp_path)
+    assert files.read().wiring.metrics == HERE
+    two.write_text(f"{METRICS}links: {{c: d}}\n")
+    reading = files.read()
+    assert [str(problem) for problem in reading.problems] == [
+        f"{two}:1:19: `metrics` stands in {one}:2:19 already (one daemon, one place to ask it)"
+    ]
+    assert reading.wiring.metrics == HERE
+    one.write_text("links: {a: b}\n")
+    reading = files.read()
+    assert (reading.state, reading.wiring.metrics) == ("loaded", HERE)
+    two.write_text("links: {c: d}\n")
+    assert files.read().wiring.metrics is None
+
+
+def test_a_refused_file_keeps_its_metrics(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(f"links: {{}}\n{METRICS}")
+    files = Files(file)
+    assert files.read().wiring.metrics == HERE
+    file.write_text("links:\n")
+    reading = files.read()
+    assert (reading.state, reading.wiring.metrics) == ("rejected", HERE)

@@ -64,6 +64,7 @@ def test_every_key_is_described() -> None:
     described = schema.document()
     assert tuple(described["properties"]) == config.TOP_KEYS
     assert tuple(described["properties"]["defaults"]["properties"]) == config.DEFAULT_KEYS
+    assert tuple(described["properties"]["metrics"]["properties"]) == config.METRICS_KEYS
     assert tuple(described["$defs"]["link"]["then"]["properties"]) == config.LINK_KEYS
     for option in described["$defs"]["link"]["then"]["properties"].values():
         assert option["description"]
@@ -112,7 +113,61 @@ LINK_CASES = [{"to": "b", key: value} for key, values in OPTIONS.items() for val
 VERSIONS: list[Document] = [1, 2, "1", None, True, [], {}]
 DEFAULTS: list[Document] = [{}, None, [], "mode", True]
 DEFAULT_CASES = [{key: value} for key, values in OPTIONS.items() for value in values]
-TOP_KEYS = ["x-a", "x-", "x", "X-a", "mirrors", "endpoints", "metrics"]
+LISTENS: list[Document] = [
+    "127.0.0.1:9109",
+    "localhost:1",
+    "0.0.0.0:65535",
+    "[::]:9109",
+    "[::1]:80",
+    "[1:2::3:4]:5",
+    "unix:/m.sock",
+    "unix:/a/b",
+    f"unix:/{'x' * 106}",
+    f"unix:/{'x' * 107}",
+    "unix:/",
+    "unix:m",
+    "unix:/a/",
+    "unix:/a b",
+    "unix:/é",
+    "",
+    ":1",
+    "9109",
+    9109,
+    1.5,
+    True,
+    None,
+    [],
+    {},
+    "127.0.0.1",
+    "127.0.0.1:0",
+    "127.0.0.1:65536",
+    "127.0.0.1:09",
+    "127.0.0.1:9109\n",
+    "127.0.0.01:1",
+    "1.2.3:4",
+    "256.1.1.1:1",
+    "host:1",
+    "LOCALHOST:1",
+    "::1:80",
+    "[::1]",
+    "[::1%lo]:1",
+    "[1::2::3]:1",
+    "[::1.2.3.4]:1",
+    "[1:2:3:4:5:6:7:8:9]:1",
+    "١٢٧.0.0.1:1",
+    "http://127.0.0.1:1",
+]  # fmt: skip
+METRICS: list[Document] = [
+    *({"listen": listen} for listen in LISTENS),
+    {},
+    None,
+    [],
+    "127.0.0.1:1",
+    False,
+    {"listen": "[::1]:1", "path": "/"},
+    {"lisen": "[::1]:1"},
+]
+TOP_KEYS = ["x-a", "x-", "x", "X-a", "mirrors", "endpoints"]
 TOP_CASES: list[Document] = [
     *({"links": links} for links in (*OTHERS, "text", 1, True)),
     *({"links": {name: "zz"}} for name in NAMES + BAD_NAMES),
@@ -121,6 +176,7 @@ TOP_CASES: list[Document] = [
     *({"links": {"a": link}} for link in LINK_CASES),
     *({"links": {}, "version": version} for version in VERSIONS),
     *({"links": {}, "defaults": defaults} for defaults in DEFAULTS + DEFAULT_CASES),
+    *({"links": {}, "metrics": metrics} for metrics in METRICS),
     *({"links": {}, key: {}} for key in TOP_KEYS),
     *(None, [], "text", 1, {}, {"version": 1}, {"x-a": 1}),
 ]  # fmt: skip
@@ -152,11 +208,17 @@ some_links = st.builds(
     st.lists(st.sampled_from(NAMES + BAD_NAMES) | st.text(min_size=1, max_size=6), unique=True),
     st.lists(some_options, min_size=1),
 )
+listens = st.builds(
+    "{}:{}".format,
+    st.ip_addresses(v=4) | st.ip_addresses(v=6).map("[{}]".format) | st.text("[:]1.f", max_size=9),
+    st.integers(0, 70_000) | st.text(max_size=3),
+) | st.text(max_size=9).map("unix:/{}".format)
 documents = st.fixed_dictionaries(
     {"links": some_links},
     optional={
         "version": st.just(1) | scalars,
         "defaults": some_options,
+        "metrics": st.sampled_from(METRICS) | st.fixed_dictionaries({"listen": listens}) | scalars,
         "x-mine": scalars,
         "link": scalars,
     },
