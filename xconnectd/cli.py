@@ -13,7 +13,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from enum import IntEnum
@@ -519,6 +519,7 @@ def _as_table(report: dict[str, Any]) -> str:
         f"daemon: {'running, pid ' + str(daemon['pid']) if daemon['running'] else 'not running'}",
         f"file:   {file['path']}: {file['state']} {file['hash']}".rstrip(),
         *(f"        {problem}" for problem in file["problems"]),
+        *_metrics_lines(daemon),
         "",
     ]
     for each in report["links"]:
@@ -531,6 +532,12 @@ def _as_table(report: dict[str, Any]) -> str:
         count = _counted(len(report["differences"]), "difference")
         lines.append(f"\n{count} between file and kernel (see xconnectd plan)")
     return "\n".join(lines)
+
+
+def _metrics_lines(daemon: dict[str, Any]) -> Iterator[str]:
+    if metrics := daemon.get("metrics"):
+        problem = f": not yet: {metrics['problem']}" if metrics["problem"] else ""
+        yield f"metrics: {metrics['listen']}{problem}"
 
 
 def _link_lines(link: dict[str, Any]) -> list[str]:

@@ -11,18 +11,16 @@ Requests: ``{"do": "status"}``, ``{"do": "events"}``, ``{"do": "reload"}``,
 from __future__ import annotations
 
 import contextlib
-import grp
 import json
-import os
 import selectors
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
+from xconnectd import sockets
 from xconnectd.errors import XconnectError
 
-GROUP: Final = "xconnectd"
 CONTROL: Final = "control.sock"
 STATUS: Final = "status.sock"
 
@@ -129,17 +127,7 @@ class Server:
 
     def _listen(self, path: Path, mode: int, *, privileged: bool) -> socket.socket:
         path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        before = os.umask(0o777)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(before)
-        if not privileged:
-            with contextlib.suppress(KeyError, PermissionError):
-                os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
-        path.chmod(mode)
-        listener.listen(16)
+        listener = sockets.listen_at(path, mode, "" if privileged else sockets.GROUP)
         self._selector.register(
             listener, selectors.EVENT_READ, lambda: self._accept(listener, privileged)
         )
@@ -224,7 +212,7 @@ class Connection:
         try:
             self._socket.connect(str(path))
         except PermissionError as error:
-            raise NoDaemonError(f"{path}: only root and group {GROUP} may ask") from error
+            raise NoDaemonError(f"{path}: only root and group {sockets.GROUP} may ask") from error
         except OSError as error:
             raise NoDaemonError("no daemon runs in this network namespace") from error
         self._file = self._socket.makefile("rb")

@@ -22,6 +22,7 @@ from typing import Any, Final
 from xconnectd import control, netlink, status, systemd
 from xconnectd.control import Answer, Client
 from xconnectd.engine import Engine
+from xconnectd.exporter import Exporter
 from xconnectd.files import Files, Reading
 from xconnectd.log import Event, Logger, Tap
 from xconnectd.model import State
@@ -111,6 +112,7 @@ class _Past:
 
     started: float = field(default_factory=time.monotonic)
     last_reload: float | None = None
+    last_load: float | None = None
     last_error: str = ""
 
     def as_json(self) -> dict[str, Any]:
@@ -119,6 +121,7 @@ class _Past:
             "pid": os.getpid(),
             "uptime_s": round(time.monotonic() - self.started, 1),
             "last_reload": self.last_reload and round(self.last_reload, 3),
+            "last_load": self.last_load and round(self.last_load, 3),
             "last_error": self.last_error,
         }
 
@@ -158,6 +161,7 @@ class Daemon:
         self._server = control.Server(
             engine.ledger.path, self._selector, self._answer, self._client_gone
         )
+        self._exporter = Exporter(self._status, self._bell.ring, log)
         tap.publish = self._publish
 
     # ------------------------------------------------------------------ life
@@ -188,6 +192,7 @@ class Daemon:
         """
         systemd.notify(STOPPING=1)
         self._watch.stop()
+        self._exporter.close()
         on_exit = OnExit.KEEP if systemd.is_restarting() else self._on_exit
         problems = self._reconciler.release() if on_exit is OnExit.DETACH else []
         self._log.info(
@@ -216,12 +221,14 @@ class Daemon:
         self._selector.register(self._bell, selectors.EVENT_READ, self._bell.silence)
         tick = _Alarm()
         while not self._stopping:
+            self._exporter.follow(self._reconciler.wiring.metrics)
             tick.set_in(_TICK)
             for key, _ in self._selector.select(self._patience(tick)):
                 key.data()
             self._on_signals()
             self._on_files()
             self._on_time(tick)
+            self._exporter.answer()
 
     def _patience(self, tick: _Alarm) -> float:
         """Seconds until the next thing that is due."""
@@ -326,6 +333,7 @@ class Daemon:
         return scope
 
     def _tell_loaded(self, reading: Reading) -> None:
+        self._past.last_load = time.time()
         self._log.info(
             Event.CONFIG_LOADED,
             path=str(self._files.path),
@@ -397,7 +405,7 @@ class Daemon:
 
     def _status(self) -> Answer:
         return status.document(
-            self._past.as_json(),
+            self._self_report(),
             self._reading,
             self._files.path,
             statuses=self._reconciler.statuses.values(),
@@ -405,6 +413,15 @@ class Daemon:
             untold=self._engine.untold,
             departed=self._engine.ledger.departed(),
         )
+
+    def _self_report(self) -> dict[str, Any]:
+        """What the daemon knows of itself, and no look at the kernel could tell."""
+        return {
+            **self._past.as_json(),
+            **self._reconciler.tally.as_json(),
+            "starts": dict(self._engine.ledger.starts()),
+            "metrics": self._exporter.as_json(),
+        }
 
     def _outcome(self) -> Answer:
         return {

@@ -75,6 +75,7 @@ class Engine:
             leftovers.sweep(ledger.path.parent, pins().parent, ledger.path.name)
             dataplane = Dataplane.open(pins())
             ledger.know_programs(dataplane.programs.ours)
+            ledger.note_start("adopted" if dataplane.adopted else "loaded")
         except BaseException:
             instance.close()
             raise

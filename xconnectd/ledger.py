@@ -132,6 +132,16 @@ class Ledger:
             self._write(self.path / "programs", sorted(self._programs | ids))
             self._programs |= ids
 
+    def starts(self) -> Mapping[str, int]:
+        """How often the programs were loaded and how often adopted, since all was let go."""
+        stored = self._read(self.path / "starts")
+        return {"loaded": 0, "adopted": 0} | (stored if isinstance(stored, dict) else {})
+
+    def note_start(self, programs: str) -> None:
+        """``loaded`` or ``adopted``."""
+        starts = self.starts()
+        self._write(self.path / "starts", {**starts, programs: starts[programs] + 1})
+
     def departed(self) -> tuple[Departed, ...]:
         return self._departed
 

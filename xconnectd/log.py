@@ -40,6 +40,9 @@ class Event(StrEnum):
     RELEASE_FAILED = "release.failed"
     DRIFT_REPAIRED = "drift.repaired"
     DRIFT_FIGHT = "drift.fight"
+    METRICS_SERVED = "metrics.served"
+    METRICS_FAILED = "metrics.failed"
+    METRICS_STOPPED = "metrics.stopped"
     STATE_UNWRITABLE = "state.unwritable"
     EVENTS_LOST = "events.lost"
     PASS_DONE = "pass.done"  # noqa: S105 (no password)

@@ -24,6 +24,7 @@ from xconnectd.model import Link, Observed, State, Wiring, Xdp
 from xconnectd.observe import Index, Scope
 from xconnectd.plan import Action
 from xconnectd.status import LinkStatus
+from xconnectd.tally import Tally
 from xconnectd.verdict import Verdict
 
 _MANY = 200
@@ -67,7 +68,11 @@ class Seen:
 
 
 class Reconciler:
-    """Makes the kernel agree with a wiring, as often as it is told to."""
+    """Makes the kernel agree with a wiring, as often as it is told to.
+
+    Attributes:
+        tally: its passes and repairs so far.
+    """
 
     def __init__(
         self,
@@ -88,6 +93,7 @@ class Reconciler:
         self._executor = Executor(interfaces, dataplane, ledger)
         self._departures = Departures(interfaces, dataplane, ledger, log)
         self._backoff = BackOff()
+        self.tally = Tally()
         self._index = Index(Wiring())
         self._statuses: dict[str, LinkStatus] = {}
         self._left: dict[int, int] = {}
@@ -174,7 +180,9 @@ class Reconciler:
         self._departures.settle()
         statuses = [status.assess(each, seen.observed) for each in seen.verdicts]
         self._remember(scope, seen, statuses, trouble)
-        self._report(statuses, done, trigger, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        self.tally.passed(seconds)
+        self._report(statuses, done, trigger, seconds)
 
     def release(self, names: Iterable[str] | None = None) -> list[str]:
         """Lets go of every end (or of the named ones and their partners); returns what failed."""
@@ -298,6 +306,7 @@ class Reconciler:
         for change in report.changes(self._statuses, after, gone, done, trigger):
             log.log(change.level, change.event, **change.fields, duration_ms=milliseconds)
             if change.event is Event.DRIFT_REPAIRED:
+                self.tally.repairs += 1
                 self._mind_fight(str(change.fields["link"]))
         self._statuses |= {each.link.id: each for each in after}
         for each in gone:

@@ -232,7 +232,7 @@ BAD: list[tuple[str, int, int, str]] = [
     ("links: {}\nmetrics: false", 2, 10, "`metrics` is a mapping, not `false`"),
     ("metrics: {listen: '[::1]:1', lisen: 1}\nlinks: {}", 1, 30,
      "unknown key `lisen` in `metrics` (did you mean `listen`?)"),
-    ("metrics: {listen: [::1]:9109}\nlinks: {}", 1, 20, "(quote a text that begins with [, {"),
+    ("metrics: {listen: [::1]:99}\nlinks: {}", 1, 20, "(quote a text that begins with [, { or :)"),
     ("metrics: {listen: ['::1', 9109]}\nlinks: {}", 1, 19, "`listen` is an address and a port"),
     ("metrics: {listen: }\nlinks: {}", 1, 19, "metrics cannot be served at nothing: it takes an"),
     ("metrics:\n  listen: 9109\nlinks: {}", 2, 11, "at `9109`: the address is missing"),

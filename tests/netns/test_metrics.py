@@ -1,0 +1,389 @@
+"""Metrics of a real daemon: asked for over TCP and unix sockets while frames cross, files change
+and clients misbehave."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from .lab import REPO, Lab, Station, inside, poll, run
+from .service import Daemon
+from .test_config_changes import cut, wired
+
+Start = Callable[..., Daemon]
+PORT = 9109
+LINKS = "links: {va: vb}\n"
+METRICS = f"metrics: {{listen: 127.0.0.1:{PORT}}}\n{LINKS}"
+REQUEST = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def connect(where: Lab | Daemon, port: int = PORT, address: str = "127.0.0.1") -> socket.socket:
+    lab = where.lab if isinstance(where, Daemon) else where
+    return inside(lab.host, lambda: socket.create_connection((address, port), 5))
+
+
+def talk(connection: socket.socket, request: bytes = REQUEST) -> bytes:
+    with connection:
+        connection.sendall(request)
+        with connection.makefile("rb") as answer:
+            return answer.read()
+
+
+def scrape(connection: socket.socket) -> dict[str, Metric]:
+    head, _, body = talk(connection).partition(b"\r\n\r\n")
+    assert b" 200 " in head.partition(b"\r\n")[0], head
+    return {each.name: each for each in text_string_to_metric_families(body.decode())}
+
+
+def sample(found: dict[str, Metric], name: str, **labels: str) -> float:
+    """The one sample of a family that has these labels."""
+    [value] = [x.value for x in found[name].samples if labels.items() <= x.labels.items()]
+    return value
+
+
+def listens(running: Daemon, port: int = PORT) -> bool:
+    try:
+        connect(running, port).close()
+    except OSError:
+        return False
+    return True
+
+
+def gone(running: Daemon, port: int = PORT) -> bool:
+    return not listens(running, port)
+
+
+@pytest.fixture
+def bench(lab: Lab, daemon: Start) -> tuple[Daemon, Station, Station]:
+    """A daemon that serves metrics, with a wire between va and vb."""
+    a, b = lab.veth("va"), lab.veth("vb")
+    lab.veth("vc")
+    running = daemon(METRICS)
+    running.wait_link("connected", "va", "vb")
+    running.wait_event("metrics.served")
+    return running, a, b
+
+
+# ---------------------------------------------------------------------- what is told
+
+
+def test_frames_sent_are_frames_counted(bench: tuple[Daemon, Station, Station]) -> None:
+    running, a, b = bench
+    with a.port() as here, b.port() as there:
+        poll(lambda: wired(a, b))
+        before = scrape(connect(running))
+        for _ in range(250):
+            here.send(b"\xff" * 12 + b"\x88\xb6" + bytes(86))
+        for _ in range(40):
+            there.send(b"\xff" * 12 + b"\x88\xb6" + bytes(1000))
+
+        def delta(kind: str, ingress: str) -> float:
+            labels = {"link": "va:vb", "ingress": ingress}
+            return sample(after, kind, **labels) - sample(before, kind, **labels)
+
+        after = scrape(connect(running))
+    assert delta("xconnectd_frames", "va") == 250
+    assert delta("xconnectd_bytes", "va") == 250 * 100
+    assert delta("xconnectd_frames", "vb") == 40
+    assert delta("xconnectd_bytes", "vb") == 40 * 1014
+
+
+def test_what_status_says_is_what_is_scraped(bench: tuple[Daemon, Station, Station]) -> None:
+    running, _, b = bench
+    told = running.status()
+    found = scrape(connect(running))
+    state = {"link": "va:vb", "a": "va", "b": "vb", "mode": "generic"}
+    assert sample(found, "xconnectd_link_state", **state, state="connected") == 1
+    assert sample(found, "xconnectd_link_state", **state, state="down") == 0
+    [config] = found["xconnectd_config_info"].samples
+    assert config.labels == {key: told["config"][key] for key in ("hash", "path", "state")}
+    assert told["daemon"]["metrics"] == {"listen": f"127.0.0.1:{PORT}", "problem": ""}
+    assert abs(sample(found, "xconnectd_config_last_load_timestamp_seconds") - time.time()) < 60
+    passes = sample(found, "xconnectd_starts", programs="loaded")
+    assert (passes, sample(found, "xconnectd_starts", programs="adopted")) == (1, 0)
+    b.ip("link", "set", "eth0", "down")
+    running.wait_link("down", "va", "vb")
+    found = scrape(connect(running))
+    assert sample(found, "xconnectd_link_state", link="va:vb", state="down") == 1
+    assert sample(found, "xconnectd_interface_carrier", interface="vb") == 0
+    assert sample(found, "xconnectd_interface_up", interface="vb") == 1
+
+
+def test_repairs_passes_and_starts_are_counted(bench: tuple[Daemon, Station, Station]) -> None:
+    running, *_ = bench
+    before = scrape(connect(running))
+    running.lab.ip("link", "set", "va", "xdpgeneric", "off")
+    running.wait_event("drift.repaired")
+    after = scrape(connect(running))
+    assert sample(after, "xconnectd_drift_repairs") == sample(before, "xconnectd_drift_repairs") + 1
+
+    def count(found: dict[str, Metric]) -> float:
+        [value] = [
+            x.value
+            for x in found["xconnectd_reconcile_duration_seconds"].samples
+            if x.name.endswith("_count")
+        ]
+        return value
+
+    assert count(after) > count(before) >= 1
+    running.kill()
+    since = running.mark()
+    running.start()
+    running.wait_event("metrics.served", since=since)
+    found = scrape(connect(running))
+    assert sample(found, "xconnectd_starts", programs="loaded") == 1
+    assert sample(found, "xconnectd_starts", programs="adopted") == 1
+
+
+def test_a_refused_file_shows(bench: tuple[Daemon, Station, Station]) -> None:
+    running, *_ = bench
+    running.write("links:\n")
+    running.wait_event("config.rejected")
+    found = scrape(connect(running))
+    assert sample(found, "xconnectd_config_last_load_success") == 0
+    assert found["xconnectd_config_info"].samples[0].labels["state"] == "rejected"
+    running.write(METRICS + "# good again\n")
+    poll(lambda: sample(scrape(connect(running)), "xconnectd_config_last_load_success") == 1, 3)
+
+
+# ---------------------------------------------------------------------- where
+
+
+def test_they_come_move_and_go_with_the_file(lab: Lab, daemon: Start) -> None:
+    a, b = lab.veth("va"), lab.veth("vb")
+    running = daemon(LINKS)
+    running.wait_link("connected", "va", "vb")
+    assert gone(running)
+    assert running.status()["daemon"]["metrics"] is None
+    running.write(METRICS)
+    poll(lambda: listens(running), 3)
+    running.write(METRICS.replace(str(PORT), "9110"))
+    poll(lambda: listens(running, 9110), 3)
+    assert gone(running)
+    running.write(f"metrics: {{listen: '[::1]:{PORT}'}}\n{LINKS}")
+    poll(lambda: not gone_at(running, "::1"), 3)
+    assert gone(running)
+    assert gone(running, 9110)
+    running.write("links:\n")
+    running.wait_event("config.rejected")
+    assert not gone_at(running, "::1"), "a refused file changes nothing"
+    running.write(LINKS)
+    poll(lambda: gone_at(running, "::1"), 3)
+    assert wired(a, b)
+    assert len(running.events("metrics.served")) == len(running.events("metrics.stopped")) == 3
+    assert not running.events("link.disconnected")
+    running.stop()
+
+
+def gone_at(running: Daemon, address: str) -> bool:
+    try:
+        connect(running, address=address).close()
+    except OSError:
+        return True
+    return False
+
+
+def test_a_port_that_is_taken_is_waited_for(lab: Lab, daemon: Start) -> None:
+    a, b = lab.veth("va"), lab.veth("vb")
+    other = inside(lab.host, lambda: socket.create_server(("127.0.0.1", PORT)))
+    running = daemon(METRICS)
+    running.wait_link("connected", "va", "vb")
+    told = running.wait_event("metrics.failed")
+    assert told["level"] == "warning"
+    assert "in use" in told["reason"]
+    assert told["listen"] == f"127.0.0.1:{PORT}"
+    assert wired(a, b)
+    assert "in use" in running.status()["daemon"]["metrics"]["problem"]
+    assert "in use" in running.cli("status").stdout
+    assert running.cli("status", "--check").returncode == 0
+    assert running.cli("status", "--health").returncode == 0
+    other.close()
+    running.wait_event("metrics.served", 10)
+    assert sample(scrape(connect(running)), "xconnectd_config_last_load_success") == 1
+    assert len(running.events("metrics.failed")) == 1, "said once"
+    assert running.status()["daemon"]["metrics"]["problem"] == ""
+
+
+def at(path: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(5)
+    connection.connect(str(path))
+    return connection
+
+
+def test_a_unix_socket(lab: Lab, daemon: Start) -> None:
+    lab.veth("va"), lab.veth("vb")
+    path = lab.directory / "m.sock"
+    running = daemon(f"metrics: {{listen: 'unix:{path}'}}\n{LINKS}")
+    running.wait_event("metrics.served")
+    assert path.stat().st_mode & 0o7777 == 0o660
+    group = run("getent", "group", "xconnectd", check=False).stdout
+    assert path.stat().st_gid == (int(group.split(":")[2]) if group else 0)
+    assert sample(scrape(at(path)), "xconnectd_config_last_load_success") == 1
+    running.kill()
+    assert path.is_socket(), "a crash leaves it"
+    since = running.mark()
+    running.start()
+    running.wait_event("metrics.served", since=since)
+    assert sample(scrape(at(path)), "xconnectd_config_last_load_success") == 1
+    running.stop()
+    assert not path.exists()
+
+
+def test_what_stands_in_the_way_of_a_unix_socket_stays(lab: Lab, daemon: Start) -> None:
+    path = lab.directory / "m.sock"
+    path.write_text("precious")
+    running = daemon(f"metrics: {{listen: 'unix:{path}'}}\n{LINKS}")
+    assert "something else" in running.wait_event("metrics.failed")["reason"]
+    assert path.read_text() == "precious"
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        running.wait_event(
+            "metrics.failed", 10, reason="Address already in use; tried again every 5 s"
+        )
+        path.unlink()
+    running.wait_event("metrics.served", 10)
+    path.unlink()
+    path.write_text("another's by now")
+    running.stop()
+    assert path.exists()
+
+
+# ---------------------------------------------------------------------- bad company
+
+
+def test_idle_and_slow_clients_keep_nobody_waiting(
+    bench: tuple[Daemon, Station, Station],
+) -> None:
+    running, a, b = bench
+    c = Station(f"{running.lab.name}-vc", "vc")
+    memory = running.rss()
+    with contextlib.ExitStack() as crowd:
+        for number in range(50):
+            connection = crowd.enter_context(connect(running))
+            connection.sendall(REQUEST[: number % 20])
+        running.write(METRICS.replace("vb", "vc"))
+        poll(lambda: wired(a, c), 1)
+        started = time.monotonic()
+        assert sample(
+            scrape(connect(running)), "xconnectd_link_state", link="va:vc", state="connected"
+        )
+        assert time.monotonic() - started < 1
+        assert cut(a, b)
+    assert running.rss() - memory < 8 << 20
+    assert running.cpu() < 5
+
+
+def test_a_crowd_is_let_go_in_time(bench: tuple[Daemon, Station, Station]) -> None:
+    """More than there is room for: the door is shut until those inside have used up their time."""
+    running, a, b = bench
+    with contextlib.ExitStack() as crowd:
+        for _ in range(200):
+            crowd.enter_context(connect(running))
+
+        def served() -> bool:
+            with contextlib.suppress(OSError):
+                return b" 200 " in talk(connect(running))[:20]
+            return False
+
+        poll(served, 15, "an answer", 0.2)
+        assert wired(a, b)
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"\r\n\r\n", b"\0" * 20_000, b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 5000, b"GET /\r\n\r\n",
+     b"POST / HTTP/1.1\r\nContent-Length: 99999\r\n\r\n" + b"x" * 9999, b"\x16\x03\x01" * 99],
+    ids=["empty", "zeros", "headers", "old", "post", "tls"],
+)  # fmt: skip
+def test_nonsense_harms_nobody(bench: tuple[Daemon, Station, Station], nonsense: bytes) -> None:
+    running, *_ = bench
+    with contextlib.suppress(OSError), connect(running) as connection:
+        connection.sendall(nonsense)
+        connection.shutdown(socket.SHUT_WR)
+        connection.recv(1 << 16)
+    assert sample(scrape(connect(running)), "xconnectd_config_last_load_success") == 1
+    running.stop()
+    assert "xception" not in running.text()
+
+
+def test_it_ends_at_once_with_clients_connected(bench: tuple[Daemon, Station, Station]) -> None:
+    running, *_ = bench
+    with connect(running), connect(running) as asking:
+        asking.sendall(REQUEST[:9])
+        started = time.monotonic()
+        running.signal(signal.SIGTERM)
+        assert running.wait() == 0
+        assert time.monotonic() - started < 3
+    running.assert_no_traceback()
+    assert "xception" not in running.text(), running.text()
+
+
+# ---------------------------------------------------------------------- what it costs
+
+
+def test_memory_with_and_without(lab: Lab, daemon: Start) -> None:
+    """48 MB is the bound with metrics that are read; 42 MB without."""
+    for end in ("va", "vb", "vc", "vd"):
+        lab.veth(end)
+    two = "links: {va: vb, vc: vd}\n"
+    running = daemon(two)
+    running.idle()
+    without = running.rss()
+    assert without <= 42 << 20
+    assert "prometheus" not in running.maps()
+    running.write(f"metrics: {{listen: 127.0.0.1:{PORT}}}\n{two}")
+    running.wait_event("metrics.served")
+    for _ in range(100):
+        scrape(connect(running))
+    print(f"RSS {without / 1e6:.1f} MB without metrics, {running.rss() / 1e6:.1f} MB with")
+    assert running.rss() <= 48 << 20
+    before = running.rss()
+    for _ in range(500):
+        talk(connect(running))
+    assert running.rss() - before < 2 << 20, "it grows with each request"
+
+
+# ---------------------------------------------------------------------- the dashboard
+
+DASHBOARD = REPO / "config" / "grafana" / "xconnectd.json"
+
+
+def _expressions(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in ("expr", "query", "definition") and isinstance(value, str):
+                yield value
+            yield from _expressions(value)
+    elif isinstance(node, list):
+        for each in node:
+            yield from _expressions(each)
+
+
+def test_the_dashboard_asks_for_what_there_is(bench: tuple[Daemon, Station, Station]) -> None:
+    running, *_ = bench
+    known = {x.name: x for each in scrape(connect(running)).values() for x in each.samples}
+    labels = {name: set(x.labels) for name, x in known.items()}
+    expressions = list(_expressions(json.loads(DASHBOARD.read_text())))
+    asked = {
+        name for text in expressions for name in re.findall(r"\b(?:xconnectd|process)_\w+", text)
+    }
+    assert len(asked) > 8
+    assert asked <= known.keys(), asked - known.keys()
+    for text in expressions:
+        for name, wanted in re.findall(r"\b(xconnectd_\w+)\{([^}]*)\}", text):
+            used = set(re.findall(r"(\w+)\s*[=!]~?", wanted)) - {"instance", "job"}
+            assert used <= labels[name] | {"le"}, text

@@ -1,0 +1,187 @@
+"""Metrics as Prometheus reads them, from reports as ``status`` makes them."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import Metric
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as parse_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families
+
+from xconnectd import status
+from xconnectd.files import FileState, Reading
+from xconnectd.metrics import Page
+from xconnectd.model import Counters, Endpoint, Link, Mode, State, Wiring
+from xconnectd.status import End, LinkStatus
+from xconnectd.tally import BOUNDS, Tally
+
+Labels = dict[str, str]
+
+
+def link(a: str, b: str, state: State = State.CONNECTED) -> LinkStatus:
+    ends = (End(name, index, up=True, carrier=name != "vd") for name, index in ENDS[a, b])
+    one = Link(Endpoint(a), Endpoint(b))
+    return LinkStatus(one, state, "", Mode.GENERIC, "", (), *ends)
+
+
+ENDS = {
+    ("va", "vb"): (("va", 1), ("vb", 2)),
+    ("vc", "vd"): (("vc", None), ("vd", 4)),
+    ("lo", "lo"): (("lo", 5), ("lo", 5)),
+}
+COUNTERS = {1: Counters(10, 640, 1, 2), 2: Counters(20, 3000), 5: Counters(7, 70, 3)}
+
+
+def report(*, state: str = "loaded", **daemon: Any) -> dict[str, Any]:
+    tally = Tally(repairs=4)
+    for seconds in (0.0005, 0.001, 0.004, 9.0):
+        tally.passed(seconds)
+    own = {"last_load": 1234.5, "starts": {"loaded": 1, "adopted": 2}, **tally.as_json()}
+    path = Path('/etc/"x"\\.yaml')
+    return status.document(
+        own | daemon,
+        Reading(Wiring(hash="abc"), (FileState(path, state),)),
+        path,
+        statuses=[link("va", "vb"), link("vc", "vd", State.WAITING), link("lo", "lo")],
+        counters=COUNTERS,
+        departed=(),
+    )
+
+
+def ask(path: str = "/metrics", method: str = "GET", **headers: str) -> tuple[str, Labels, bytes]:
+    """Status line, headers and body of one answer."""
+    lines = [f"{method} {path} HTTP/1.1", *(f"{key}: {value}" for key, value in headers.items())]
+    request = "\r\n".join([*lines, "", ""]).encode()
+    head, _, body = Page().answer(request, report()).partition(b"\r\n\r\n")
+    first, *rest = head.decode().split("\r\n")
+    return first, dict(line.split(": ", 1) for line in rest), body
+
+
+def families(text: bytes) -> dict[str, Metric]:
+    return {family.name: family for family in text_string_to_metric_families(text.decode())}
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Metric]:
+    return families(ask()[2])
+
+
+def values(family: Metric, *names: str) -> dict[tuple[str, ...], float]:
+    """Samples by the values of some labels."""
+    return {tuple(x.labels[name] for name in names): x.value for x in family.samples}
+
+
+def test_one_state_of_each_link_is_1(found: dict[str, Metric]) -> None:
+    states = found["xconnectd_link_state"]
+    assert len(states.samples) == 3 * len(State)
+    assert {
+        key for key, value in values(states, "link", "a", "b", "mode", "state").items() if value
+    } == {
+        ("va:vb", "va", "vb", "generic", "connected"),
+        ("vc:vd", "vc", "vd", "generic", "waiting"),
+        ("lo:lo", "lo", "lo", "generic", "connected"),
+    }
+
+
+def test_traffic_by_direction(found: dict[str, Metric]) -> None:
+    frames = values(found["xconnectd_frames"], "link", "ingress", "egress")
+    assert frames["va:vb", "va", "vb"] == 10
+    assert frames["va:vb", "vb", "va"] == 20
+    assert frames["lo:lo", "lo", "lo"] == 7, "a plug has one way"
+    assert values(found["xconnectd_bytes"], "ingress")["vb",] == 3000
+
+
+def test_drops_by_reason(found: dict[str, Metric]) -> None:
+    drops = values(found["xconnectd_dropped_frames"], "link", "interface", "reason")
+    assert drops["va:vb", "va", "unwired"] == 1
+    assert drops["va:vb", "va", "host"] == 2
+    assert drops["lo:lo", "lo", "unwired"] == 3
+
+
+def test_a_reason_that_is_new_is_told_as_it_is() -> None:
+    new = report()
+    new["links"][0]["a"]["dropped"]["too_long"] = 9
+    answer = Page().answer(b"GET / HTTP/1.0\r\n\r\n", new)
+    assert b'{interface="va",link="va:vb",reason="too_long"} 9.0' in answer
+
+
+def test_interfaces_that_are_there(found: dict[str, Metric]) -> None:
+    carriers = values(found["xconnectd_interface_carrier"], "link", "interface")
+    assert carriers == {
+        ("va:vb", "va"): 1,
+        ("va:vb", "vb"): 1,
+        ("vc:vd", "vd"): 0,
+        ("lo:lo", "lo"): 1,
+    }
+    assert set(values(found["xconnectd_interface_up"], "interface").values()) == {1}
+
+
+def test_the_files(found: dict[str, Metric]) -> None:
+    [info] = found["xconnectd_config_info"].samples
+    assert info.labels == {"hash": "abc", "path": '/etc/"x"\\.yaml', "state": "loaded"}
+    assert values(found["xconnectd_config_last_load_success"]) == {(): 1}
+    assert values(found["xconnectd_config_last_load_timestamp_seconds"]) == {(): 1234.5}
+
+
+def test_a_refused_file_and_one_never_loaded() -> None:
+    answer = Page().answer(b"GET / HTTP/1.0\r\n\r\n", report(state="rejected", last_load=None))
+    found = families(answer.partition(b"\r\n\r\n")[2])
+    assert values(found["xconnectd_config_last_load_success"]) == {(): 0}
+    assert "xconnectd_config_last_load_timestamp_seconds" not in found
+
+
+def test_what_the_daemon_did(found: dict[str, Metric]) -> None:
+    passes = found["xconnectd_reconcile_duration_seconds"]
+    assert passes.type == "histogram"
+    buckets = [x.value for x in passes.samples if x.name.endswith("_bucket")]
+    assert buckets == [2, 2, *[3] * (len(BOUNDS) - 2), 4]
+    others = {x.name: x.value for x in passes.samples if not x.name.endswith("_bucket")}
+    assert others == {
+        "xconnectd_reconcile_duration_seconds_count": 4,
+        "xconnectd_reconcile_duration_seconds_sum": pytest.approx(9.0055),
+    }
+    assert values(found["xconnectd_starts"], "programs") == {("loaded",): 1, ("adopted",): 2}
+    assert values(found["xconnectd_drift_repairs"]) == {(): 4}
+    assert found["xconnectd_build_info"].samples[0].labels["version"]
+    assert found["process_resident_memory_bytes"].samples[0].value > 1 << 20
+
+
+def test_names_follow_the_conventions(found: dict[str, Metric]) -> None:
+    for family in found.values():
+        assert family.name.startswith(("xconnectd_", "process_", "python_"))
+        assert family.documentation
+        counters = [x.name for x in family.samples if x.name.endswith("_total")]
+        assert bool(counters) == (family.type == "counter"), family
+
+
+def test_openmetrics_for_those_who_ask_for_it() -> None:
+    _, headers, body = ask(Accept="application/openmetrics-text; version=1.0.0")
+    assert headers["Content-Type"].startswith("application/openmetrics-text")
+    names = {family.name for family in parse_openmetrics(body.decode())}
+    assert {"xconnectd_frames", "xconnectd_link_state"} <= names
+
+
+def test_http() -> None:
+    line, headers, body = ask(**{"Accept-Encoding": "gzip"})
+    assert line.split()[1] == "200"
+    assert headers["Content-Encoding"] == "gzip"
+    assert "xconnectd_frames" in families(gzip.decompress(body))
+    only = families(ask("/metrics?name[]=xconnectd_link_state")[2])
+    assert "xconnectd_link_state" in only
+    assert "process_open_fds" not in only
+    assert ask(method="POST")[0].split()[1] == "501"
+    assert Page().answer(b"\x00\xff nonsense\r\n\r\n", report()).count(b"400")
+
+
+def test_a_page_keeps_nothing() -> None:
+    page = Page()
+    request = b"GET / HTTP/1.0\r\n\r\n"
+    other = report()
+    other["links"] = other["links"][:1]
+    assert b"vc:vd" in page.answer(request, report())
+    assert b"vc:vd" not in page.answer(request, other)
