@@ -12,6 +12,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from typing import Any, Final
 
 import pytest
 
-from .lab import NETNS, REPO, Lab, Station, poll, run
+from .lab import NETNS, REPO, Lab, Station, inside, poll, run
 from .service import document
 from .traffic import Stream
 
@@ -253,6 +254,29 @@ def test_the_sandbox_is_closed(machine: Machine) -> None:
     capabilities = 1 << 12 | 1 << 38 | 1 << 39  # NET_ADMIN, PERFMON, BPF
     assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == capabilities
     assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
+
+
+def test_metrics_are_served_from_the_sandbox(machine: Machine) -> None:
+    """By TCP to this host, and by a unix socket in the one directory that can be written to."""
+    port, path = 9109, machine.root / "run/xconnectd/metrics.sock"
+    machine.write(f"metrics: {{listen: 127.0.0.1:{port}}}\nlinks: {{wa: wb}}\n")
+    since = machine.cursor()
+    machine.systemctl("start")
+    poll(lambda: "metrics.served" in machine.events(since), 3, machine.journal(since))
+    here = ("127.0.0.1", port)
+    asking = inside(machine.lab.host, lambda: socket.create_connection(here, 5))
+    assert b'xconnectd_link_state{a="wa",b="wb"' in _scrape(asking)
+    machine.write("metrics: {listen: 'unix:/run/xconnectd/metrics.sock'}\nlinks: {wa: wb}\n")
+    poll(path.is_socket, 3)
+    asking = socket.socket(socket.AF_UNIX)
+    asking.connect(str(path))
+    assert b'xconnectd_link_state{a="wa",b="wb"' in _scrape(asking)
+
+
+def _scrape(asking: socket.socket) -> bytes:
+    with asking, asking.makefile("rb") as answer:
+        asking.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        return answer.read()
 
 
 @pytest.mark.skipif(
