@@ -11,10 +11,11 @@ import selectors
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -161,7 +162,7 @@ class Daemon:
         self._server = control.Server(
             engine.ledger.path, self._selector, self._answer, self._client_gone
         )
-        self._exporter = Exporter(self._status, self._bell.ring, log)
+        self._exporter = Exporter(self._facts, self._bell.ring, log)
         tap.publish = self._publish
 
     # ------------------------------------------------------------------ life
@@ -404,11 +405,16 @@ class Daemon:
         return {"ok": False, "error": f"no such request: {do}"}
 
     def _status(self) -> Answer:
-        return status.document(
+        return self._facts()()
+
+    def _facts(self) -> Callable[[], Answer]:
+        """What this thread alone may look at; any thread can make a report of it, by a call."""
+        return partial(
+            status.document,
             self._self_report(),
             self._reading,
             self._files.path,
-            statuses=self._reconciler.statuses.values(),
+            statuses=tuple(self._reconciler.statuses.values()),
             counters=self._engine.counters(),
             untold=self._engine.untold,
             departed=self._engine.ledger.departed(),

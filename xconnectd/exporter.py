@@ -33,7 +33,8 @@ from xconnectd.model import Listen
 if TYPE_CHECKING:
     from xconnectd.metrics import Page
 
-Report = Mapping[str, Any]
+Facts = Callable[[], Mapping[str, Any]]
+"""What the daemon found, ready to be made a report by any thread."""
 
 _LONGEST_REQUEST: Final = 8 << 10
 _PATIENCE: Final = 10.0
@@ -49,12 +50,12 @@ _JOIN: Final = 5.0
 class Exporter:
     """Serves metrics where it is told to. All its methods are for the daemon's own thread."""
 
-    def __init__(self, look: Callable[[], Report], ring: Callable[[], None], log: Logger) -> None:
-        """``look`` makes a report; ``ring`` (from any thread) has ``answer`` called soon."""
+    def __init__(self, look: Callable[[], Facts], ring: Callable[[], None], log: Logger) -> None:
+        """``look`` is for the daemon's thread; ``ring``, from any, has ``answer`` called soon."""
         self._look = look
         self._ring = ring
         self._log = log
-        self._asked: SimpleQueue[Future[Report]] = SimpleQueue()
+        self._asked: SimpleQueue[Future[Facts]] = SimpleQueue()
         self._wanted: Listen | None = None
         self._server: _Server | None = None
         self._problem = ""
@@ -80,13 +81,13 @@ class Exporter:
         if not asked:
             return
         try:
-            report = self._look()
+            facts = self._look()
         except XconnectError as error:
             for each in asked:
                 each.set_exception(error)
         else:
             for each in asked:
-                each.set_result(report)
+                each.set_result(facts)
 
     def as_json(self) -> dict[str, Any] | None:
         """For ``status``; None when nothing is to be served."""
@@ -123,14 +124,14 @@ class Exporter:
         self._problem = reason
         self._due = time.monotonic() + _RETRY
 
-    def _ask(self) -> Future[Report]:
+    def _ask(self) -> Future[Facts]:
         """Called by the server's thread."""
-        question: Future[Report] = Future()
+        question: Future[Facts] = Future()
         self._asked.put(question)
         self._ring()
         return question
 
-    def _take_questions(self) -> list[Future[Report]]:
+    def _take_questions(self) -> list[Future[Facts]]:
         asked = []
         with suppress(Empty):
             while True:
@@ -156,7 +157,7 @@ class _Server:
         ImportError: the metrics library is missing.
     """
 
-    def __init__(self, listen: Listen, ask: Callable[[], Future[Report]]) -> None:
+    def __init__(self, listen: Listen, ask: Callable[[], Future[Facts]]) -> None:
         from xconnectd.metrics import Page
 
         self._ask = ask
@@ -207,8 +208,8 @@ class _Server:
         request = await reader.readuntil(b"\r\n\r\n")
         writer.transport.set_write_buffer_limits(0)  # drained is sent
         async with self._answers:
-            report = await asyncio.wrap_future(self._ask())
-            writer.write(self._page.answer(request, report))
+            facts = await asyncio.wrap_future(self._ask())
+            writer.write(self._page.answer(request, facts()))
             await writer.drain()
 
 
