@@ -13,7 +13,7 @@ _xconnectd() {
         [run]='--config --strict --log-format --log-level --on-exit'
         [check]=''
         [plan]='--json'
-        [status]='--config --json --watch --check --health'
+        [status]='--config --json --watch --sort --filter --check --health'
         [graph]='--config --format'
         [test]='--config --json --count'
         [doctor]='--config --json'
@@ -39,7 +39,8 @@ _xconnectd() {
             ;;
         --on-exit) mapfile -t COMPREPLY < <(compgen -W 'detach keep' -- "$cur") && return ;;
         --format) mapfile -t COMPREPLY < <(compgen -W 'mermaid dot svg' -- "$cur") && return ;;
-        --timeout | --count) return ;;
+        --sort) mapfile -t COMPREPLY < <(compgen -W 'name state rate drops' -- "$cur") && return ;;
+        --timeout | --count | --filter) return ;;
     esac
     if [[ $cur == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "${options[$command]:-} --help" -- "$cur")

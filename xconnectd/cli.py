@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import select
 import signal
 import sys
@@ -19,7 +20,7 @@ from dataclasses import replace
 from enum import IntEnum
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from xconnectd import __version__, control
 from xconnectd.errors import BusyError, ConfigError, DataplaneError, PrivilegeError, XconnectError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from xconnectd.reconcile import Seen
     from xconnectd.requirements import Host
     from xconnectd.status import LinkStatus
+    from xconnectd.table import View
     from xconnectd.trial import Trial
 
 DEFAULT_FILE: Final = Path("/etc/xconnect.yaml")
@@ -40,6 +42,8 @@ _PATIENCE: Final = 4.0
 """Seconds that a daemon may take to answer before it counts as hung."""
 _MOST_ROUNDS: Final = 100
 """A test shares the wire with whoever uses it."""
+_INTERVAL: Final = 1.0
+"""Seconds between two looks of ``status --watch``."""
 _SAMPLE: Final = 0.1
 """Seconds over which a rate is taken."""
 
@@ -140,19 +144,13 @@ def _plan(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     if options.health:
         return _health()
-    from xconnectd import status
-
-    before, since = _report(options.config), time.monotonic()
-    while True:
-        time.sleep(1.0 if options.watch else _SAMPLE)
-        found, now = _report(options.config), time.monotonic()
-        report = status.with_rates(before, found, now - since)
-        before, since = found, now
-        if options.watch and not options.json:
-            print("\033[H\033[2J", end="")
-        print(json.dumps(report) if options.json else _as_table(report), flush=True)
-        if not options.watch:
-            break
+    if (options.sort or options.filter) and (options.json or not options.watch):
+        print("xconnectd: --sort and --filter are for the table of --watch", file=sys.stderr)
+        return Exit.USAGE
+    if options.watch:
+        return _watch(_Looks(options.config), options)
+    report = _sampled(options.config)
+    print(json.dumps(report) if options.json else _as_table(report))
     healthy = all(each["state"] == "connected" for each in report["links"] if each["enabled"])
     return Exit.FAILED if options.check and not (healthy and _usable(report)) else Exit.DONE
 
@@ -168,13 +166,56 @@ def _graph(options: argparse.Namespace) -> int:
     return Exit.DONE
 
 
+class _Looks:
+    """Reports, each with the rates since the one before."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._before, self._since = _report(file), time.monotonic()
+
+    def __call__(self) -> dict[str, Any]:
+        from xconnectd import status
+
+        found, now = _report(self._file), time.monotonic()
+        report = status.with_rates(self._before, found, now - self._since)
+        self._before, self._since = found, now
+        return report
+
+
+def _watch(looks: _Looks, options: argparse.Namespace) -> int:
+    """Until the user has seen enough: a table on a terminal, lines of text elsewhere."""
+    from xconnectd import table
+
+    view = table.View(table.Sort(options.sort or "name"), options.filter or "")
+    if not options.json and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        from xconnectd import live
+
+        live.show(looks, view, every=_INTERVAL)
+        return Exit.DONE
+    try:
+        _print_on_and_on(looks, view, as_json=options.json)
+    except BrokenPipeError:  # `| head` is no failure; Python would complain again at its own end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return Exit.DONE
+
+
+def _print_on_and_on(looks: _Looks, view: View, *, as_json: bool) -> NoReturn:
+    from xconnectd import table
+
+    while True:
+        time.sleep(_INTERVAL)
+        report = looks()
+        rows = view.arrange(table.rows(report))
+        for line in [json.dumps(report)] if as_json else map(table.plain, rows):
+            print(line)
+        sys.stdout.flush()
+
+
 def _sampled(file: Path | None) -> dict[str, Any]:
     """A report with rates, from two looks."""
-    from xconnectd import status
-
-    before, since = _report(file), time.monotonic()
+    looks = _Looks(file)
     time.sleep(_SAMPLE)
-    return status.with_rates(before, _report(file), time.monotonic() - since)
+    return looks()
 
 
 def _health() -> int:
@@ -610,7 +651,19 @@ def _parser() -> argparse.ArgumentParser:
     status = add("status", _status, "every link, as the kernel has it", "status --json")
     _config(status, None)
     _json(status)
-    status.add_argument("--watch", action="store_true", help="again every second")
+    status.add_argument(
+        "--watch",
+        action="store_true",
+        help="a live table on a terminal, elsewhere lines each second",
+    )
+    status.add_argument(
+        "--sort", choices=("name", "state", "rate", "drops"), help="with --watch; default: name"
+    )
+    status.add_argument(
+        "--filter",
+        metavar="TEXT",
+        help="with --watch: links in which all these words occur; state:down is that state",
+    )
     status.add_argument(
         "--check", action="store_true", help="exit 1 unless every enabled link is connected"
     )

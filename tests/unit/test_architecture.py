@@ -25,6 +25,7 @@ SOLE_IMPORTERS = {
     "bcc": {"compiler"},
     "prometheus_client": {"metrics"},
     "pyroute2": {"drivers", "netlink"},
+    "rich": {"live"},
     "watchdog": {"watch"},
     "yaml": {"config"},
 }
@@ -35,7 +36,7 @@ GROUND = ("model", "errors", "lean", "log")
 # The core decides and never acts, so that its laws can be tested without a kernel.
 PURE = (
     *("model", "config", "edit", "schema", "modes", "safety", "verdict", "plan"),
-    *("losses", "tally", "graph", "diagnosis", "requirements", "frames", "printable"),
+    *("losses", "tally", "table", "graph", "diagnosis", "requirements", "frames", "printable"),
 )
 OUTSIDE_WORLD = {
     "asyncio", "ctypes", "fcntl", "multiprocessing", "os", "pathlib", "select", "selectors",

@@ -1,0 +1,224 @@
+"""The live table without a terminal: what stands where, in what order, and what keys do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xconnectd import table
+from xconnectd.table import Row, Sort, View
+
+
+def end(
+    name: str, frames: float | None = 0.0, bits: float | None = 0.0, **more: Any
+) -> dict[str, Any]:
+    dropped = {"unwired": 0, "host": 0}
+    return {"name": name, "frames_per_s": frames, "bits_per_s": bits, "dropped": dropped, **more}
+
+
+def link(a: Any, b: Any, state: str = "connected", reason: str = "", **more: Any) -> dict[str, Any]:
+    ends = {key: end(it) if isinstance(it, str) else it for key, it in (("a", a), ("b", b))}
+    facts = {"mode": "generic", "warnings": [], "description": "", "labels": {}, **more}
+    return {**ends, **facts, "state": state, "reason": reason}
+
+
+def rows(*links: dict[str, Any]) -> list[Row]:
+    return table.rows({"links": links})
+
+
+FLEET = rows(
+    link("veth10", "tap0", description="spine1"),
+    link("veth2", end("tap1", 5.0, 4000.0)),
+    link("veth1", "veth0", "down", "veth0 is administratively down"),
+    link(end("lo", 9.0, 9e6, dropped={"unwired": 7, "too_long": 1}), "x", labels={"lab": "Down"}),
+    link("a", "nosuch", "waiting", "nosuch does not exist"),
+    link("bad", "b", "failed", "a runs an XDP program that is not ours"),
+)
+
+
+@pytest.mark.parametrize(
+    ("sort", "order"),
+    [
+        (Sort.NAME, ["a", "bad", "lo", "veth1", "veth2", "veth10"]),
+        (Sort.STATE, ["bad", "veth1", "a", "lo", "veth2", "veth10"]),
+        (Sort.RATE, ["lo", "veth2", "a", "bad", "veth1", "veth10"]),
+        (Sort.DROPS, ["lo", "a", "bad", "veth1", "veth2", "veth10"]),
+    ],
+)
+def test_order(sort: Sort, order: list[str]) -> None:
+    assert [row.a for row in table.arrange(FLEET, sort)] == order
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ("veth", ["veth1", "veth2", "veth10"]),
+        ("TAP1 veth", ["veth2"]),
+        ("spine", ["veth10"]),
+        ("down", ["lo", "veth1"]),
+        ("state:down", ["veth1"]),
+        ("state:", ["a", "bad", "lo", "veth1", "veth2", "veth10"]),
+        ("not ours", ["bad"]),
+        ("generic nothing", []),
+        ("", ["a", "bad", "lo", "veth1", "veth2", "veth10"]),
+    ],
+)
+def test_filter(wanted: str, found: list[str]) -> None:
+    assert [row.a for row in table.arrange(FLEET, Sort.NAME, wanted)] == found
+
+
+def test_a_row_sums_drops_and_takes_the_latest_frame() -> None:
+    a = end("a", dropped={"unwired": 2, "too_long": 3}, last_frame_age=7.5)
+    b = end("b", dropped={"host": 1}, last_frame_age=0.5)
+    [row] = rows(link(a, b, warnings=["unequal MTU"]))
+    assert (row.drops, row.age, row.why) == (6, 0.5, "unequal MTU")
+    [plug] = rows(link(a, a))
+    assert plug.drops == 5, "one interface is counted once"
+    [unknown] = rows(link("a", "b"))
+    assert (unknown.age, unknown.why) == (None, "generic")
+
+
+def test_nothing_that_a_terminal_would_obey() -> None:
+    [row] = rows(link("a", "b", "failed", "\x1b[2J program \x07"))
+    assert row.reason == "?[2J program ?"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (0, "0"), (0.3, "0.3"), (9.96, "10"), (999, "999"), (999.6, "1.00k"),
+     (12_345, "12.3k"), (999_499, "999k"), (1.2e6, "1.20M"), (14e9, "14.0G"), (1e18, ">999T")],
+)  # fmt: skip
+def test_numbers(value: float | None, text: str) -> None:
+    assert table.number(value) == text
+
+
+@given(st.floats(0, 1e20) | st.integers(0, 2**64))
+def test_numbers_fit(value: float) -> None:
+    assert len(table.number(value)) <= 5
+    assert len(table.duration(value)) <= 4
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0.04, "0.0s"), (59, "59s"), (300, "5m"), (86_400, "24h"), (864_000, "10d")],
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert table.duration(seconds) == text
+
+
+# --------------------------------------------------------------------------- columns
+
+
+def cells(some: list[Row], width: int) -> list[dict[str, str]]:
+    columns = table.columns(some, width)
+    return [{column.title: column.cell(row) for column in columns} for row in some]
+
+
+def total(some: list[Row], width: int) -> int:
+    columns = table.columns(some, width)
+    return sum(column.width for column in columns) + table.GAP * (len(columns) - 1)
+
+
+names = st.text("abcdeth0123456789-", min_size=1, max_size=60)
+
+
+@given(names, names, st.integers(60, 250), st.none() | st.floats(0, 1e6))
+def test_columns_fill_the_width_exactly(a: str, b: str, width: int, age: float | None) -> None:
+    some = rows(link(end(a, last_frame_age=age), b))
+    assert total(some, width) == width
+    columns = table.columns(some, width)
+    assert all(len(column.title) <= column.width for column in columns)
+    for column in columns[:-1]:
+        assert len(column.cell(some[0])) <= column.width, column.title
+
+
+def test_eighty_columns_show_it_all() -> None:
+    some = rows(
+        link(end("spine1-eth12", 1e6, 9e9, last_frame_age=0.1), "leaf2-eth3"), *[link("a", "b")]
+    )
+    assert cells(some, 80)[0] == {
+        "LINK": "spin…eth12 — leaf2-eth3",
+        "STATE": "connected",
+        "→f/s": "1.00M",
+        "→b/s": "9.00G",
+        "←f/s": "0",
+        "←b/s": "0",
+        "DROPS": "0",
+        "LAST": "0.1s",
+        "WHY": "generic",
+    }
+
+
+def test_a_narrow_terminal_gets_what_matters() -> None:
+    assert list(cells(FLEET, 50)[0]) == ["LINK", "STATE", "→f/s", "→b/s", "WHY"]
+    assert total(FLEET, 10) < 45, "below that nothing can be done"
+
+
+def test_lines_for_a_pipe() -> None:
+    [row] = rows(link(end("a", 1500.0, 12e6), "b", "down", "b has no carrier"))
+    assert table.plain(row) == (
+        "a — b down generic → 1.50k frames/s 12.0Mbit/s ← 0 frames/s 0bit/s dropped 0"
+        " (b has no carrier)"
+    )
+
+
+def test_summary() -> None:
+    assert table.summary(FLEET) == "6 links: 3 connected, 1 waiting, 1 down, 1 failed"
+    assert table.summary([]) == "0 links"
+
+
+# --------------------------------------------------------------------------- keys
+
+
+@pytest.mark.parametrize(
+    ("typed", "keys"),
+    [
+        ("qs", ["q", "s"]),
+        ("\x1b[A\x1bOB\x1b[5~\x1b[6~", ["up", "down", "page up", "page down"]),
+        ("\x1b", ["escape"]),
+        ("\x1b[1;5C\x00", ["", ""]),
+        ("é\r\x7f", ["é", "enter", "backspace"]),
+    ],
+)
+def test_keys(typed: str, keys: list[str]) -> None:
+    assert list(table.keys(typed)) == keys
+
+
+def pressed(view: View, *keys: str, count: int = 200, height: int = 19) -> View:
+    for key in keys:
+        view = view.press(key, count, height)
+    return view
+
+
+def test_moving() -> None:
+    assert pressed(View(), "down", "j", "k").cursor == 1
+    assert pressed(View(), "up").cursor == 0
+    assert pressed(View(), "page down", " ").cursor == 38
+    assert pressed(View(), "end", "down").cursor == 199
+    assert pressed(View(), "end", "page up").cursor == 180
+    assert pressed(View(), "end", "home", "", "x").cursor == 0
+    assert pressed(View(), "down", count=0).cursor == 0
+
+
+@given(st.integers(0, 300), st.integers(1, 60), st.integers(0, 300))
+def test_the_cursor_is_always_in_sight(cursor: int, height: int, count: int) -> None:
+    view = View(cursor=cursor).within(count)
+    first = view.first(count, height)
+    assert 0 <= first <= max(0, count - height)
+    assert first <= view.cursor < first + height
+
+
+def test_the_order_goes_round() -> None:
+    assert pressed(View(), "s").sort is Sort.STATE
+    assert pressed(View(), *"ssss").sort is Sort.NAME
+
+
+def test_typing_a_filter() -> None:
+    typing = pressed(View(cursor=7, wanted="old"), "/", "clear", *"vq ", "up", "", "x", "backspace")
+    assert (typing.typing, typing.wanted, typing.cursor) == (True, "vq ", 0)
+    assert pressed(typing, "enter", "s") == View(Sort.STATE, "vq ", before="old")
+    assert pressed(typing, "escape").wanted == "old"
+    assert pressed(typing, "enter", "escape").wanted == ""
