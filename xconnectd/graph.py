@@ -79,8 +79,8 @@ def _rates(*ways: tuple[str, Mapping[str, Any]]) -> Iterator[str]:
 
 def _bits(per_second: float) -> str:
     for size, unit in ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s")):
-        if per_second >= size:
-            return f"{per_second / size:.3g} {unit}"
+        if (number := per_second / size) >= 1:
+            return f"{number:.0f} {unit}" if number >= 100 else f"{number:.3g} {unit}"
     return f"{per_second:.0f} bit/s"
 
 

@@ -156,6 +156,21 @@ def test_status_counts_frames(lab: Lab, daemon: Start) -> None:
     assert json.dumps(running.link("va", "vb")) != before
 
 
+@pytest.mark.parametrize("form", ["mermaid", "dot", "svg"])
+def test_graph_draws_what_status_tells(lab: Lab, daemon: Start, form: str) -> None:
+    far = lab.veth("va")
+    lab.veth("vb")
+    running = daemon({"va": "vb", "vc": "nosuch"})
+    running.wait_link("connected", "va", "vb")
+    end = running.link("va", "vb")["a"]
+    assert (end["far_name"], end["far_nsid"] is None) == ("eth0", False)
+    running.kill()
+    drawn = running.cli("graph", "--format", form)
+    assert (drawn.returncode, drawn.stderr) == (0, "")
+    for text in ("va", "vb", f"eth0 in {far.namespace}", "generic · idle", "nosuch", "waiting"):
+        assert text in drawn.stdout
+
+
 def test_status_for_people(lab: Lab, daemon: Start) -> None:
     lab.veth("va"), lab.veth("vb")
     running = daemon(PAIR)
