@@ -198,7 +198,7 @@ class Outcome:
         took = "" if spread is None else ", µs min/median/max: " + "/".join(map(_micro, spread))
         yield f"{name}: {way.whole} of {way.sent} frames{took}"
         for each in way.lengths:
-            if not each.is_perfect:
+            if way.whole and not each.is_perfect:
                 yield (
                     f"    {each.size} bytes: {each.arrived} of {each.sent}, {each.corrupted}"
                     f" corrupted, {each.duplicated} twice, {each.reordered} out of order"
