@@ -36,8 +36,10 @@ COPY xconnectd /src/xconnectd
 WORKDIR /src
 # The code lies beside its source then, and becomes part of the package.
 RUN python3 -m xconnectd.compiler bpf bpf/xconnect.json
+# rich takes the three for colouring code and Markdown, of which there is none here: 10 MB.
 RUN python3 -m venv /opt/xconnectd \
  && /opt/xconnectd/bin/pip install --no-cache-dir . \
+ && /opt/xconnectd/bin/pip uninstall --yes pygments markdown-it-py mdurl \
  && /opt/xconnectd/bin/pip uninstall --yes pip setuptools
 
 FROM base AS with-compiler

@@ -138,7 +138,8 @@ install: build ## into DESTDIR and PREFIX (/usr); starts nothing (root)
 	install -D -m 644 docs/xconnectd.bash '$(DESTDIR)$(COMPLETION)'; \
 	install -m 644 README.md CHANGELOG.md '$(DESTDIR)$(DOC)'; \
 	install -m 644 LICENSE '$(DESTDIR)$(DOC)/copyright'; \
-	install -m 644 config/xconnect.yaml systemd/10-xconnectd.* '$(DESTDIR)$(DOC)/examples'; \
+	install -m 644 config/xconnect.yaml config/grafana/xconnectd.json systemd/10-xconnectd.* \
+	  '$(DESTDIR)$(DOC)/examples'; \
 	[[ -z '$(DESTDIR)' ]] || exit 0; \
 	systemd-sysusers '$(SYSUSERS)'; \
 	[[ ! -d /run/systemd/system ]] || systemctl daemon-reload; \

@@ -411,12 +411,13 @@ BAD_FILES: dict[str, tuple[str, int]] = {
     "carrier": ("links:\n  va:\n    to: vb\n    carrier: follow\n", 4),
     "mirrors": ("links:\n  va: vb\nmirrors: []\n", 3),
     "endpoints": ("links:\n  va: vb\nendpoints: {}\n", 3),
-    "metrics": ("links:\n  va: vb\nmetrics: {}\n", 3),
+    "metrics nowhere": ("links:\n  va: vb\nmetrics: {}\n", 3),
+    "metrics at no port": ("links:\n  va: vb\nmetrics:\n  listen: 127.0.0.1\n", 4),
     "unknown alias": ("links:\n  va: *nowhere\n", 2),
     "two documents": ("links:\n  va: vb\n---\nlinks: {}\n", 0),
     "binary": ("links:\n  va: v\x01b\n", 0),
 }
-NOT_IN_THIS_VERSION = {"mtu", "impair", "one_way", "carrier", "mirrors", "endpoints", "metrics"}
+NOT_IN_THIS_VERSION = {"mtu", "impair", "one_way", "carrier", "mirrors", "endpoints"}
 NOT_IN_THIS_VERSION |= {"a list under links"}
 PROBLEM = re.compile(r"xconnect\.yaml:(\d+):(\d+): \S+")
 

@@ -309,6 +309,19 @@ def test_the_image_holds_no_compiler(rack: Rack) -> None:
     assert ours < 65
 
 
+def test_the_image_draws_the_live_table(rack: Rack) -> None:
+    """What was left out of it is not missed there."""
+    code = (
+        "import io; from xconnectd import metrics; from xconnectd.live import Console, Live, Table\n"
+        "console = Console(file=io.StringIO(), force_terminal=True)\n"
+        "table = Table('LINK'); table.add_row('a', style='reverse')\n"
+        "with Live(table, console=console, screen=True): pass"
+    )
+    entry = ("--entrypoint", '["/opt/xconnectd/bin/python", "-c"]')
+    container = rack.container(options=entry, command=(code,)).spawn()
+    assert (container.wait(), container.log()) == (0, "")
+
+
 def test_the_image_says_how_it_is_run(image: str) -> None:
     found = json.loads(engine("podman", "image", "inspect", image).stdout)[0]
     assert found["Config"]["Cmd"] == ["run", "-c", "/etc/xconnectd"]
