@@ -99,6 +99,7 @@ class Reconciler:
         self._left: dict[int, int] = {}
         self._left_peers: dict[int, int] = {}
         self._asleep: dict[int, tuple[Xdp, ...]] = {}
+        self._ends: dict[int, Link] = {}
 
     # ------------------------------------------------------------------ what is wanted
 
@@ -162,6 +163,8 @@ class Reconciler:
     def run(self, scope: Scope | None, trigger: str) -> None:
         """Makes the links in ``scope`` (all if None) agree with the wiring, and logs changes."""
         started = time.monotonic()
+        if scope is not None:  # an altname that led to a link may be gone
+            scope |= _scope_of(self._ends[each] for each in scope.ifindexes & self._ends.keys())
         seen = self.look(scope)
         self._departures.miss(seen.observed, first=True)
         if self._departures.welcome_back(seen.observed):
@@ -264,7 +267,7 @@ class Reconciler:
         trouble: Trouble,
     ) -> None:
         self._remember_entries(seen.observed)
-        self._remember_asleep(seen)
+        self._remember_ends(seen)
         for each in statuses:
             self._backoff.note(each, seen.observed, refused=each.link.id in trouble.links)
         self._remember_stuck(scope, trouble)
@@ -288,12 +291,14 @@ class Reconciler:
                 del left[key]
             left.update(now)
 
-    def _remember_asleep(self, seen: Seen) -> None:
+    def _remember_ends(self, seen: Seen) -> None:
         covered = seen.observed.covered
-        for ifindex in [*self._asleep] if covered is None else covered & self._asleep.keys():
-            del self._asleep[ifindex]
-        ends = (end for each in seen.verdicts for end in each.ends)
-        self._asleep.update({end.ifindex: end.xdp for end in ends if not end.up})
+        for ifindex in [*self._ends] if covered is None else covered & self._ends.keys():
+            del self._ends[ifindex]
+            self._asleep.pop(ifindex, None)
+        for each in seen.verdicts:
+            self._ends |= {end.ifindex: each.link for end in each.ends}
+            self._asleep |= {end.ifindex: end.xdp for end in each.ends if not end.up}
 
     def _report(
         self, statuses: Iterable[LinkStatus], done: list[Action], trigger: str, seconds: float

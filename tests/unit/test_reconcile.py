@@ -917,6 +917,18 @@ def test_an_operators_down_is_not_undone_by_a_repair() -> None:
     assert not keeper.kernel.get("v0").up
 
 
+@pytest.mark.parametrize("one", [link("x", "x"), link("x", "v1", enabled=False)])
+def test_an_altname_that_is_taken_off_is_noticed(one: Link) -> None:
+    """No entry leads from the end to another one, and no name to the link."""
+    kernel = lab()
+    kernel.alter("v0", altnames=("x",))
+    keeper = Keeper(kernel).start(wiring(one))
+    kernel.alter("v0", altnames=())
+    keeper.settle()
+    assert keeper.states() == {one.id: "waiting"}
+    assert kernel.untouched("v0")
+
+
 def test_a_new_name_of_an_end_is_no_drift() -> None:
     kernel = lab()
     kernel.alter("v0", altnames=("uplink",))
