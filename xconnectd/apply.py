@@ -103,11 +103,12 @@ class Executor:
         return done
 
     def _do_unless_unfit(self, action: Action) -> bool:
+        """Does it; False if a driver refuses native XDP that was our choice, which is recorded."""
         try:
             self._do(action)
         except LinkError as error:
-            attach = action if isinstance(action, plan.Attach) else None
-            if not (attach and attach.is_our_choice and error.errno in _UNFIT):
+            has_another = isinstance(action, plan.Attach) and action.is_our_choice
+            if not has_another or error.errno not in _UNFIT:
                 raise
             end = action.interface
             refusal = Refusal(str(error), end.mtu)

@@ -320,11 +320,9 @@ def wiring_in_kernel(observed: Observed) -> Wiring:
             if a and b and entries.get(target) == key:
                 links.setdefault(frozenset((key, target)), _as_found(a, b, mode, observed))
     for a, b in _idle_pairs(observed):
-        mode = (
-            Mode.TC if any(each.program in observed.programs.ours for each in a.ingress) else None
-        )
-        idle = replace(_as_found(a, b, mode, observed), enabled=False)
-        links.setdefault(frozenset((a.ifindex, b.ifindex)), idle)
+        in_tc = not observed.programs.ours.isdisjoint(each.program for each in a.ingress)
+        link = _as_found(a, b, Mode.TC if in_tc else None, observed)
+        links.setdefault(frozenset((a.ifindex, b.ifindex)), replace(link, enabled=False))
     return Wiring(tuple(links.values()))
 
 
