@@ -4,9 +4,9 @@ Owns what every map and program is for. The pins carry what made them: an unchan
 opened again in a few milliseconds without a compiler, a changed one gets new programs that work
 on the same maps, so that entries and counters stay and forwarding goes on.
 
-Imports ``model``, ``errors``, ``libbpf``, ``pins``, ``drops`` and ``compiler`` (whose child
-imports bcc; nothing here may), and never pyroute2: who attaches a program asks for its file
-descriptor.
+Imports ``model``, ``errors``, ``capabilities``, ``libbpf``, ``btf``, ``pins``, ``drops`` and
+``compiler`` (whose child imports bcc; nothing here may), and never pyroute2: who attaches a program
+asks for its file descriptor.
 Every failure is a DataplaneError or a PrivilegeError; the OSError behind it is its __cause__.
 """
 
@@ -19,13 +19,13 @@ import os
 import re
 from array import array
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Final, Self
 
-from xconnectd import compiler, libbpf
+from xconnectd import btf, capabilities, compiler, libbpf
 from xconnectd.drops import Drops
 from xconnectd.errors import DataplaneError, PrivilegeError, XconnectError
 from xconnectd.libbpf import Map, MapFormat
@@ -58,12 +58,16 @@ class _Recipe:
     kind: int
     attach: int = 0
     flags: int = 0
+    described: bool = False
+    """With types (BTF), so that a capture can listen at its entry; where the kernel takes them."""
 
 
 _RECIPES: Final[dict[str, tuple[_Recipe, ...]]] = {
     "xdp": (
-        _Recipe("xdp_frags", libbpf.PROG_XDP, libbpf.ATTACH_XDP, libbpf.F_XDP_HAS_FRAGS),
-        _Recipe("xdp_linear", libbpf.PROG_XDP, libbpf.ATTACH_XDP),
+        _Recipe(
+            "xdp_frags", libbpf.PROG_XDP, libbpf.ATTACH_XDP, libbpf.F_XDP_HAS_FRAGS, described=True
+        ),
+        _Recipe("xdp_linear", libbpf.PROG_XDP, libbpf.ATTACH_XDP, described=True),
     ),
     "ingress": (
         _Recipe("ingress", libbpf.PROG_SCHED_CLS),
@@ -455,14 +459,30 @@ def _load(
 
 
 def _load_one(recipe: _Recipe, code: Mapping[str, compiler.Code], maps: Mapping[str, int]) -> int:
-    return libbpf.load_program(
-        recipe.kind,
-        PROGRAM_NAME,
-        LICENSE,
-        code[recipe.source].bound(maps),
-        attach=recipe.attach,
-        flags=recipe.flags,
-    )
+    with _description() if recipe.described else nullcontext() as description:
+        return libbpf.load_program(
+            recipe.kind,
+            PROGRAM_NAME,
+            LICENSE,
+            code[recipe.source].bound(maps),
+            attach=recipe.attach,
+            flags=recipe.flags,
+            described=description,
+        )
+
+
+@contextmanager
+def _description() -> Iterator[libbpf.Description | None]:
+    """The types of an XDP program; None on a kernel that takes none, which is no reason to fail."""
+    try:
+        types = libbpf.load_btf(btf.describe_xdp(PROGRAM_NAME))
+    except OSError:
+        yield None
+        return
+    try:
+        yield libbpf.Description(types, btf.ENTRY)
+    finally:
+        os.close(types)
 
 
 # --------------------------------------------------------------------------- the gauge
@@ -497,9 +517,6 @@ def _kernel() -> tuple[int, ...]:
 
 
 # --------------------------------------------------------------------------- the border
-
-_CAPABILITIES: Final = {"CAP_BPF": 39, "CAP_NET_ADMIN": 12, "CAP_PERFMON": 38}
-_SYS_ADMIN: Final = 21
 
 
 @contextmanager
@@ -550,14 +567,9 @@ _NOT_A_CAPABILITY: Final = (
 
 def _missing_capabilities(log: str) -> list[str]:
     """CAP_PERFMON is wanted for pointer arithmetic only: ``xdp_linear``, before Linux 5.18."""
-    status = Path("/proc/self/status").read_text()
-    match = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    effective = int(match[1], 16) if match else 0
-    held = {name for name, bit in _CAPABILITIES.items() if effective >> bit & 1}
-    if effective >> _SYS_ADMIN & 1:
-        held |= {"CAP_BPF", "CAP_PERFMON"}
-    wanted = {"CAP_PERFMON"} if "prohibited" in log else {"CAP_BPF", "CAP_NET_ADMIN"}
-    return sorted(wanted - held)
+    if "prohibited" in log:
+        return capabilities.missing("CAP_PERFMON")
+    return capabilities.missing("CAP_BPF", "CAP_NET_ADMIN")
 
 
 def _refused(action: str, key: int, target: int, error: OSError) -> XconnectError:

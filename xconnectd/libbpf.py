@@ -15,16 +15,23 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 # linux/bpf.h
 MAP_HASH: Final = 1
+MAP_PERF_EVENT_ARRAY: Final = 4
+MAP_PERCPU_ARRAY: Final = 6
 MAP_PERCPU_HASH: Final = 5
 MAP_LRU_HASH: Final = 9
 MAP_DEVMAP_HASH: Final = 25
 PROG_SCHED_CLS: Final = 3
 PROG_XDP: Final = 6
 PROG_RAW_TRACEPOINT: Final = 17
+PROG_TRACING: Final = 26
+ATTACH_TRACEPOINT: Final = 23
+"""A tracepoint whose arguments carry their types; Linux 5.5."""
+ATTACH_ENTRY: Final = 24
+"""The entry of a function, of the kernel or of another program; Linux 5.5."""
 ATTACH_XDP: Final = 37
 F_NO_PREALLOC: Final = 1
 F_XDP_HAS_FRAGS: Final = 1 << 5
@@ -119,6 +126,15 @@ class _ProgInfo(ct.Structure):
         ("nr_map_ids", ct.c_uint32),
         ("map_ids", ct.c_uint64),
         ("name", ct.c_char * 16),
+        ("ifindex", ct.c_uint32),
+        ("flags", ct.c_uint32),
+        ("netns_dev", ct.c_uint64),
+        ("netns_ino", ct.c_uint64),
+        ("nr_jited_ksyms", ct.c_uint32),
+        ("nr_jited_func_lens", ct.c_uint32),
+        ("jited_ksyms", ct.c_uint64),
+        ("jited_func_lens", ct.c_uint64),
+        ("btf_id", ct.c_uint32),
     )
 
 
@@ -168,6 +184,13 @@ def _library() -> ct.CDLL:
     return library
 
 
+def function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+    """A function of libbpf with its types; AttributeError where this libbpf is too old for it."""
+    found = getattr(_library(), name)
+    found.restype, found.argtypes = result, arguments
+    return cast("Callable[..., Any]", found)
+
+
 def _function(name: str) -> Callable[..., int]:
     function: Callable[..., int] = getattr(_library(), name)
     return function
@@ -192,6 +215,13 @@ def version() -> str:
     tell.restype = ct.c_char_p
     text: bytes = tell()
     return text.decode()
+
+
+def pointer(result: int | None, what: str) -> ct.c_void_p:
+    """What a function of libbpf made; OSError if it made nothing."""
+    if not result:
+        raise _error(what)
+    return ct.c_void_p(result)
 
 
 @cache
@@ -367,8 +397,32 @@ class ProgramInfo:
     maps: frozenset[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a tracing program is attached to: a type of the kernel, or of a ``program``'s BTF."""
+
+    btf_id: int
+    program: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """Types of a program: a file descriptor of its BTF, and which type in it the program is."""
+
+    btf: int
+    function: int
+
+
 def load_program(
-    kind: int, name: str, license_: str, code: bytes, *, attach: int = 0, flags: int = 0
+    kind: int,
+    name: str,
+    license_: str,
+    code: bytes,
+    *,
+    attach: int = 0,
+    flags: int = 0,
+    target: Target | None = None,
+    described: Description | None = None,
 ) -> int:
     """Returns the file descriptor. Raises LoadError.
 
@@ -383,6 +437,12 @@ def load_program(
         log_size=_LOG_SIZE,
         log_buf=ct.addressof(log),
     )
+    if target:
+        opts.attach_btf_id, opts.attach_prog_fd = target.btf_id, target.program
+    functions = (ct.c_uint32 * 2)(0, described.function if described else 0)
+    if described:
+        opts.prog_btf_fd, opts.func_info = described.btf, ct.addressof(functions)
+        opts.func_info_cnt, opts.func_info_rec_size = 1, ct.sizeof(functions)
     load = _function("bpf_prog_load")
     fd = load(kind, name.encode(), license_.encode(), code, len(code) // 8, ct.byref(opts))
     if fd < 0:
@@ -405,10 +465,27 @@ def run_program(fd: int, data: bytes) -> int:
     return int(opts.retval)
 
 
+def load_btf(data: bytes) -> int:
+    """Returns the file descriptor. Kernels before 4.18 know no BTF."""
+    load = function("bpf_btf_load", ct.c_int, ct.c_char_p, ct.c_size_t, ct.c_void_p)
+    return _checked(load(data, len(data), None), "BTF")
+
+
+def attach_tracing(program: int) -> int:
+    """Attaches a tracing program to its target, until the descriptor returned is closed."""
+    attach = function("bpf_raw_tracepoint_open", ct.c_int, ct.c_char_p, ct.c_int)
+    return _checked(attach(None, program), "attach")
+
+
 def program_info(fd: int) -> ProgramInfo:
     maps = (ct.c_uint32 * _MAX_MAPS)()
     info = _info(fd, _ProgInfo(nr_map_ids=_MAX_MAPS, map_ids=ct.addressof(maps)))
     return ProgramInfo(info.id, info.name.decode(), frozenset(maps[: info.nr_map_ids]))
+
+
+def has_btf(fd: int) -> bool:
+    """Whether a program came with types of its own."""
+    return bool(_info(fd, _ProgInfo()).btf_id)
 
 
 def program_by_id(program: int) -> int:
