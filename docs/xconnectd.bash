@@ -21,6 +21,7 @@ _xconnectd() {
         [try]='--timeout'
         [reload]=''
         [events]='--json'
+        [capture]='--write --direction --count --snaplen --buffer'
         [detach]='--all'
         [schema]=''
         [version]='--json'
@@ -37,10 +38,12 @@ _xconnectd() {
         --log-level)
             mapfile -t COMPREPLY < <(compgen -W 'debug info warning error' -- "$cur") && return
             ;;
+        -w | --write) compopt -o default 2>/dev/null; return ;;
+        --direction) mapfile -t COMPREPLY < <(compgen -W 'a b both' -- "$cur") && return ;;
         --on-exit) mapfile -t COMPREPLY < <(compgen -W 'detach keep' -- "$cur") && return ;;
         --format) mapfile -t COMPREPLY < <(compgen -W 'mermaid dot svg' -- "$cur") && return ;;
         --sort) mapfile -t COMPREPLY < <(compgen -W 'name state rate drops' -- "$cur") && return ;;
-        --timeout | --count | --filter) return ;;
+        --timeout | --count | --filter | --snaplen | --buffer) return ;;
     esac
     if [[ $cur == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "${options[$command]:-} --help" -- "$cur")
@@ -48,7 +51,7 @@ _xconnectd() {
     fi
     case $command in
         check | plan | try) _xconnectd_files "$cur" ;;
-        wait | detach | test)
+        wait | detach | test | capture)
             # An end names its link. Interfaces as the kernel has them: no daemon need run.
             local interfaces=(/sys/class/net/*)
             mapfile -t COMPREPLY < <(compgen -W "${interfaces[*]##*/}" -- "$cur")

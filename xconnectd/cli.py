@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from enum import IntEnum
 from itertools import chain
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from xconnectd.engine import Engine
     from xconnectd.files import Reading
     from xconnectd.reconcile import Seen
+    from xconnectd.recording import Accounts, Way
     from xconnectd.requirements import Host
     from xconnectd.status import LinkStatus
     from xconnectd.table import View
@@ -60,7 +61,7 @@ class Exit(IntEnum):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    options = _parsed(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
@@ -462,6 +463,114 @@ def _event_line(event: dict[str, Any]) -> str:
     return " ".join((head, *(f"{name}={value}" for name, value in event.items())))
 
 
+# --------------------------------------------------------------------------- capture
+
+
+def _capture(options: argparse.Namespace) -> int:
+    """Everything that can be wrong with the request is found before anything is loaded."""
+    from xconnectd.capture import Capture
+    from xconnectd.engine import Engine
+    from xconnectd.pcap import Filter, FilterError
+    from xconnectd.recording import Lines, Pcapng, Recording
+
+    if options.write == "-" and sys.stdout.isatty():
+        print("xconnectd: a capture is no text for a terminal: -w FILE, or a pipe", file=sys.stderr)
+        return Exit.USAGE
+    expression = " ".join(options.filter)
+    try:
+        judge = Filter(expression) if expression else None
+    except FilterError as error:
+        print(f"xconnectd: {error}", file=sys.stderr)
+        return Exit.USAGE
+    with ExitStack() as stack:
+        engine = stack.enter_context(Engine.watch())
+        link, ways = _ways_of(options, _report_of(engine, None))
+        capture = stack.enter_context(Capture(snaplen=options.snaplen, room=options.buffer << 20))
+        form = Pcapng(link, ways, capture.snaplen, expression) if options.write else Lines(ways)
+        recording = Recording(
+            capture,
+            ways,
+            form,
+            output=_output(stack, options.write),
+            place=lambda name: _place(engine, name),
+            say=_say,
+            judge=judge,
+            count=options.count,
+        )
+        with _stopped_by_signals(recording.stop):
+            if recording.run():
+                _tell(ways, recording.accounts)
+    return Exit.DONE
+
+
+def _ways_of(options: argparse.Namespace, report: dict[str, Any]) -> tuple[str, list[Way]]:
+    """The link's id, and the directions that are asked for; a plug has one."""
+    from xconnectd.recording import Way
+
+    for link in report["links"]:
+        if options.link in _names(link):
+            a, b = link["a"]["name"], link["b"]["name"]
+            ways = [Way(0, a, b)] if a == b else [Way(0, a, b), Way(1, b, a)]
+            wanted = {"a": ways[:1], "b": ways[-1:], "both": ways}[options.direction]
+            return link["link"], wanted
+    links = ", ".join(link["link"] for link in report["links"]) or "there is none"
+    raise XconnectError(f"no link {options.link} in {report['config']['path']}: {links}")
+
+
+def _place(engine: Engine, name: str) -> tuple[int, int | None] | None:
+    """Where frames come in by that name; natively only if through a program of ours."""
+    from xconnectd.model import Mode
+
+    interface = engine.links.by_name(name)
+    if interface is None:
+        return None
+    native = (xdp.program for xdp in interface.xdp if xdp.mode == Mode.NATIVE)
+    return interface.ifindex, next(filter(None, map(engine.program, native)), None)
+
+
+def _output(stack: ExitStack, path: str | None) -> int:
+    if path in (None, "-"):
+        return sys.stdout.fileno()
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    stack.callback(os.close, file)
+    return file
+
+
+@contextmanager
+def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """The first SIGINT or SIGTERM asks for a good end, the second one gets any."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def asked(_number: int, _frame: object) -> None:
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)
+        stop()
+
+    for number in signals:
+        signal.signal(number, asked)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _tell(ways: Sequence[Way], accounts: Accounts) -> None:
+    for way in ways:
+        account = accounts[way.end]
+        tally = account.tally
+        _say(
+            f"{way}: {_counted(tally.received, 'frame')} came in, {account.kept} kept,"
+            f" {account.passed_by} did not match, {tally.lost} lost"
+            + (" (a larger --buffer or a smaller --snaplen loses fewer)" if tally.lost else "")
+        )
+
+
+def _say(text: str) -> None:
+    print(f"xconnectd: {text}", file=sys.stderr, flush=True)
+
+
 def _ask_daemon(name: str, timeout: float | None = 60.0) -> control.Connection:
     from xconnectd.ledger import directory
 
@@ -618,6 +727,17 @@ def _counted(number: int, noun: str) -> str:
 # --------------------------------------------------------------------------- arguments
 
 
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Before Python 3.12.7, argparse does not know the words of a filter that follow an option."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and ("filter" not in options or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.filter = [*options.filter, *rest]
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="xconnectd",
@@ -703,6 +823,36 @@ def _parser() -> argparse.ArgumentParser:
     add("reload", _reload, "makes the daemon read its files again, and waits", "reload")
     _json(add("events", _events, "every change, one line each, as it comes", "events --json"))
 
+    capture = add(
+        "capture", _capture, "the frames of a link, live (root)", "capture eth0 -w - | tcpdump -r -"
+    )
+    capture.add_argument("link", metavar="LINK", help="its id, both its ends, or either end")
+    capture.add_argument(
+        "filter", nargs="*", metavar="FILTER", help="as for tcpdump; default: every frame"
+    )
+    capture.add_argument(
+        "-w", "--write", metavar="FILE", help="as pcapng; -: to stdout; default: a line a frame"
+    )
+    capture.add_argument(
+        "--direction",
+        choices=("a", "b", "both"),
+        default="both",
+        help="what comes in by the link's first end, its second, or either",
+    )
+    capture.add_argument(
+        "--count", type=_positive, default=0, metavar="N", help="end after N frames"
+    )
+    capture.add_argument(
+        "--snaplen", type=_positive, default=262_144, metavar="N", help="bytes to keep of a frame"
+    )
+    capture.add_argument(
+        "--buffer",
+        type=_positive,
+        default=64,
+        metavar="MIB",
+        help="for frames that wait to be written, in all; default: 64",
+    )
+
     detach = add("detach", _detach, "removes what is ours while no daemon runs", "detach --all")
     detach.add_argument("--all", action="store_true", help="everything of ours")
     detach.add_argument("interfaces", nargs="*", metavar="IFACE")
@@ -737,6 +887,13 @@ def _config(parser: argparse.ArgumentParser, default: Path | None = DEFAULT_FILE
 
 def _json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
 
 
 def _seconds(text: str) -> float:

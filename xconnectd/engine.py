@@ -123,6 +123,10 @@ class Engine:
         """Why frames lost at the redirect are not counted; empty if they are."""
         return self._dataplane.untold if self._dataplane else ""
 
+    def program(self, number: int) -> int | None:
+        """A descriptor of one of our programs, by kernel id; None where it cannot be had."""
+        return self._dataplane.fd_of(number) if self._dataplane else None
+
     def remove(self) -> None:
         """Takes the pins and the records away, after every end was let go."""
         Dataplane.discard(pins())
