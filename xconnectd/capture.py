@@ -119,9 +119,7 @@ class Capture:
         until = time.monotonic_ns()
         for data in self._rings.drain():
             self._held += frames(data, self._kept)
-        self._held.sort()
-        ready = bisect.bisect(self._held, (until,))
-        found, self._held = self._held[:ready], self._held[ready:]
+        found, self._held = in_order(self._held, until)
         return found
 
     def tally(self, end: int) -> Tally:
@@ -219,6 +217,13 @@ def frames(data: bytes, kept: int) -> Iterator[Frame]:
                 length += 4
             yield Frame(when, end, length, frame)
         at += size
+
+
+def in_order(heard: list[Frame], until: int) -> tuple[list[Frame], list[Frame]]:
+    """Those older than ``until``, and those that have to wait, both by their times."""
+    heard.sort()
+    ready = bisect.bisect(heard, (until,))
+    return heard[:ready], heard[ready:]
 
 
 # --------------------------------------------------------------------------- the kernel's layout

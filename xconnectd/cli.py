@@ -467,7 +467,7 @@ def _event_line(event: dict[str, Any]) -> str:
 
 
 def _capture(options: argparse.Namespace) -> int:
-    """Everything that can be wrong with the request is found before anything is loaded."""
+    """The file is opened last: a request that cannot be met overwrites none."""
     from xconnectd.capture import Capture
     from xconnectd.engine import Engine
     from xconnectd.pcap import Filter, FilterError

@@ -1,0 +1,265 @@
+"""Captures without a kernel: records, rings, filters, accounts and what is written."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xconnectd import btf, capture, pcap, ring
+from xconnectd.capture import Frame, Tally
+from xconnectd.pcap import Filter, FilterError
+from xconnectd.recording import Lines, Pcapng, Recording, Way, describe
+
+WAYS = (Way(0, "va", "vb"), Way(1, "vb", "va"))
+HEAD = bytes.fromhex("0200000000020200000000010800")
+
+
+def record(
+    frame: bytes, *, at: int = 1, end: int = 0, length: int = 0, tag: bytes = bytes(4)
+) -> bytes:
+    """As the kernel lays one down: padded to eight bytes."""
+    body = struct.pack("=QIH", at, length or len(frame), end)
+    body += tag[:2] + struct.pack("=H", int.from_bytes(tag[2:])) + frame
+    size = len(body) + 12 + -(len(body) + 12) % 8
+    return struct.pack("=IHHI", ring.SAMPLE, 0, size, size - 12) + body.ljust(size - 12, b"\xee")
+
+
+LOST = struct.pack("=IHHQQ", 2, 0, 24, 7, 3)
+
+
+# ---------------------------------------------------------------------- records
+
+
+def test_records_become_frames_whatever_their_padding() -> None:
+    sent = [HEAD + bytes([n]) * n for n in range(20)]
+    data = b"".join(record(frame, at=n, end=n % 2) for n, frame in enumerate(sent))
+    found = list(capture.frames(data, 1000))
+    assert found == [Frame(n, n % 2, len(frame), frame) for n, frame in enumerate(sent)]
+
+
+def test_a_note_of_losses_is_no_frame() -> None:
+    data = record(HEAD) + LOST + record(HEAD, at=2)
+    assert [frame.time for frame in capture.frames(data, 1000)] == [1, 2]
+
+
+def test_what_was_not_kept_is_not_made_up() -> None:
+    data = record(HEAD + b"abcd", length=1500)
+    assert list(capture.frames(data, 18)) == [Frame(1, 0, 1500, HEAD + b"abcd")]
+
+
+def test_a_tag_beside_the_frame_goes_back_into_it() -> None:
+    tag = b"\x88\xa8\x20\x05"
+    (frame,) = capture.frames(record(HEAD + b"data", tag=tag), 1000)
+    assert frame.data == HEAD[:12] + tag + HEAD[12:] + b"data"
+    assert frame.length == len(frame.data)
+
+
+def test_the_longest_frame_fits_into_a_record() -> None:
+    assert len(record(bytes(capture.LONGEST))) <= 0xFFF8
+    assert capture.LONGEST > 65_226  # the largest that TCP makes
+
+
+@pytest.mark.parametrize(
+    ("size", "rounded"), [(0, 131_072), (131_072, 131_072), (262_143, 131_072), (1 << 25, 1 << 25)]
+)
+def test_rings_are_powers_of_two_and_hold_any_record(size: int, rounded: int) -> None:
+    assert ring._power_of_two(size) == rounded
+
+
+# ---------------------------------------------------------------------- the kernel's types
+
+
+@pytest.fixture
+def kernel() -> Iterator[btf.Kernel]:
+    if not Path("/sys/kernel/btf/vmlinux").exists():
+        pytest.skip("this kernel does not describe its types")
+    with btf.Kernel() as found:
+        yield found
+
+
+def test_fields_are_found_in_unnamed_and_nested_parts(kernel: btf.Kernel) -> None:
+    assert kernel.offset("list_head", "prev") == struct.calcsize("P")
+    assert kernel.offset("sk_buff", "next") == 0
+    assert kernel.offset("sk_buff", "dev") > 0
+    assert kernel.offset("net_device", "nd_net.net") == kernel.offset("net_device", "nd_net")
+    assert kernel.field("sk_buff", "cloned").width == 1
+    assert kernel.tracepoint("netif_receive_skb") > 0
+
+
+def test_what_a_kernel_lacks_is_named(kernel: btf.Kernel) -> None:
+    for ask, words in (
+        (lambda: kernel.offset("sk_buff", "nosuch"), "struct sk_buff has no nosuch"),
+        (lambda: kernel.offset("nosuch", "x"), "no nosuch"),
+        (lambda: kernel.tracepoint("nosuch"), "btf_trace_nosuch"),
+    ):
+        with pytest.raises(LookupError, match=words):
+            ask()
+
+
+# ---------------------------------------------------------------------- filters
+
+
+def test_a_filter_judges_whole_frames() -> None:
+    arp = HEAD[:12] + b"\x08\x06" + bytes(28)
+    tagged = arp[:12] + b"\x81\0\0\x05" + arp[12:]
+    assert [Filter("arp")(x, len(x)) for x in (arp, tagged, HEAD)] == [True, False, False]
+    assert [Filter("vlan 5 and arp")(x, len(x)) for x in (arp, tagged)] == [False, True]
+    long = Filter("greater 1000")
+    assert [long(arp, 1500), long(arp, len(arp))] == [True, False]
+
+
+def test_a_bad_filter_is_named() -> None:
+    with pytest.raises(FilterError, match="filter 'port or': "):
+        Filter("port or")
+
+
+def test_without_libpcap_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pcap, "_NAMES", ("libnosuch.so.9",))
+    with pytest.raises(FilterError, match=r"install it \(Debian: libpcap0.8\)"):
+        Filter("arp")
+
+
+# ---------------------------------------------------------------------- words
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("0800", "IPv4"),
+        ("88b6", "0x88b6"),
+        ("0026", "802.3"),
+        ("81000005 86dd", "vlan 5 IPv6"),
+        ("88a8e007 8100f005 0806", "vlan 7 vlan 5 ARP"),
+        ("8100", "VLAN"),
+        ("", "802.3"),
+    ],
+)
+def test_a_frame_in_words(kind: str, words: str) -> None:
+    addresses = "02:00:00:00:00:01 > 02:00:00:00:00:02"
+    assert describe(HEAD[:12] + bytes.fromhex(kind)) == f"{addresses} {words}"
+
+
+# ---------------------------------------------------------------------- a recording
+
+
+class Script:
+    """Ears that hear what a test says; the kernel's side is held by tests/netns/test_capture."""
+
+    def __init__(self, *batches: list[Frame]) -> None:
+        self._batches = list(batches)
+        self.recording: Recording
+        self.listening: dict[int, tuple[int, int | None]] = {}
+        self.read_fd, self._write_fd = os.pipe()
+
+    def fileno(self) -> int:
+        return self.read_fd
+
+    def listen(self, end: int, ifindex: int, program: int | None = None) -> None:
+        self.listening[end] = (ifindex, program)
+
+    def deafen(self, end: int) -> None:
+        self.listening.pop(end, None)
+
+    def read(self) -> list[Frame]:
+        if not self._batches:
+            self.recording.stop()
+            return []
+        return self._batches.pop(0)
+
+    def tally(self, end: int) -> Tally:
+        assert not self.listening
+        return Tally(10 + end, 2)
+
+
+def play(
+    script: Script, form: Any, tmp_path: Path, **more: Any
+) -> tuple[Recording, bytes, list[str]]:
+    path, said = tmp_path / "out", []
+    with path.open("wb") as file:
+        recording = Recording(
+            script,  # type: ignore[arg-type]
+            WAYS,
+            form,
+            output=file.fileno(),
+            place=more.pop("place", lambda _: (5, None)),
+            say=said.append,
+            **more,
+        )
+        script.recording = recording
+        assert recording.run()
+    return recording, path.read_bytes(), said
+
+
+FRAMES = [Frame(n, n % 2, 64, HEAD + bytes([n]) * 50) for n in range(6)]
+
+
+def test_frames_are_written_and_accounted_for(tmp_path: Path) -> None:
+    recording, data, said = play(Script(FRAMES[:3], [], FRAMES[3:]), Lines(WAYS), tmp_path)
+    lines = data.decode().splitlines()
+    assert [line.split()[1:4] for line in lines] == [["va", "→", "vb"], ["vb", "→", "va"]] * 3
+    assert [account.kept for account in recording.accounts.values()] == [3, 3]
+    assert [account.tally.received for account in recording.accounts.values()] == [10, 11]
+    assert said == []
+
+
+def test_a_count_ends_it_and_a_filter_is_counted(tmp_path: Path) -> None:
+    recording, data, _ = play(
+        Script(FRAMES), Lines(WAYS), tmp_path, count=2, judge=lambda data, _: data[-1] > 2
+    )
+    assert len(data.splitlines()) == 2
+    accounts = recording.accounts.values()
+    assert sum(account.kept for account in accounts) == 2
+    assert sum(account.passed_by for account in accounts) == 3
+
+
+def test_a_file_begins_and_ends_as_it_should(tmp_path: Path) -> None:
+    form = Pcapng("va:vb", WAYS, 20, "arp")
+    _, data, _ = play(Script(FRAMES), form, tmp_path)
+    kinds, at = [], 0
+    while at < len(data):
+        kind, size = struct.unpack_from("<II", data, at)
+        kinds.append(kind)
+        at += size
+    assert kinds == [0x0A0D0D0A, 1, 1, *[6] * 6, 5, 5]
+    assert b"link va:vb" in data
+    assert HEAD + b"\5" * 6 in data
+    assert HEAD + b"\5" * 7 not in data
+
+
+def test_an_end_that_is_missing_is_waited_for(tmp_path: Path) -> None:
+    script = Script([])
+    _, _, said = play(
+        script, Lines(WAYS), tmp_path, place=lambda name: (7, 3) if name == "va" else None
+    )
+    assert said == ["vb does not exist; waiting for it"]
+
+
+def test_a_reader_that_went_ends_it_quietly() -> None:
+    script = Script(FRAMES)
+    reading, writing = os.pipe()
+    os.close(reading)
+    recording = Recording(
+        script,  # type: ignore[arg-type]
+        WAYS,
+        Lines(WAYS),
+        output=writing,
+        place=lambda _: (5, None),
+        say=pytest.fail,
+    )
+    try:
+        assert not recording.run()
+    finally:
+        os.close(writing)
+
+
+def test_frames_of_several_rings_are_put_in_order() -> None:
+    """A frame newer than the look waits, so that one of another CPU can still come before it."""
+    old, late, new = (Frame(when, 0, 14, HEAD) for when in (1, 5, 7))
+    ready, held = capture.in_order([new, old], 6)
+    assert (ready, held) == ([old], [new])
+    assert capture.in_order([*held, late], 8) == ([late, new], [])
