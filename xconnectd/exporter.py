@@ -12,7 +12,6 @@ threads. Nothing is kept from one request to the next.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import socket
@@ -27,8 +26,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xconnectd import sockets
 from xconnectd.errors import XconnectError
+from xconnectd.lean import late
 from xconnectd.log import Event, Logger
 from xconnectd.model import Listen
+
+with late("asyncio"):
+    import asyncio
 
 if TYPE_CHECKING:
     from xconnectd.metrics import Page
