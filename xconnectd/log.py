@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, TextIO
 
-from xconnectd.lean import late
+from xconnectd.lean import late, without
 
-with late("asyncio"):
+with late("asyncio"), without("rich"):
     import structlog
 
 
