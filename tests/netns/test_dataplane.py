@@ -494,10 +494,10 @@ def test_a_kernel_without_frags_gets_the_linear_program(
 ) -> None:
     load = libbpf.load_program
 
-    def old_kernel(*args: Any, attach: int = 0, flags: int = 0) -> int:
+    def old_kernel(*args: Any, flags: int = 0, **more: Any) -> int:
         if flags:
             raise OSError(errno.EINVAL, "Invalid argument")
-        return load(*args, attach=attach)
+        return load(*args, **more)
 
     monkeypatch.setattr(libbpf, "load_program", old_kernel)
     with closing(Dataplane.open(pins)) as plane:
