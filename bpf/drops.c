@@ -9,8 +9,13 @@ enum map {
 	DROPS = 1, /* LRU_HASH: ingress ifindex -> struct drops */
 };
 
+/* Numbers of fields are offsets in bytes: they differ from kernel to kernel. */
 enum constant {
 	ENTRIES = 1, /* the id of our DEVMAP */
+	NAMESPACE,   /* the inode of our network namespace */
+	DEV_IFINDEX,
+	DEV_NET,
+	NET_INUM,
 };
 
 #define MAP(number)	 ((void *)bpf_pseudo_fd(1, (number)))
@@ -24,6 +29,8 @@ struct drops {
 	u64 target_down; /* ENETDOWN: the target is administratively down or has no carrier */
 	u64 no_transmit; /* EOPNOTSUPP: the target's driver takes no redirected frames */
 	u64 other;
+	u64 refused; /* by the target's driver, in native mode: its far end is down, its queue full
+		      */
 };
 
 /* From asm-generic/errno.h. */
@@ -61,5 +68,38 @@ int redirect_failed(u64 *arguments)
 		__sync_fetch_and_add(&drops->no_transmit, 1);
 	else
 		__sync_fetch_and_add(&drops->other, 1);
+	return 0;
+}
+
+static __always_inline u32 word_at(u64 address)
+{
+	u32 word = 0;
+
+	bpf_probe_read_kernel(&word, sizeof(word), (void *)address);
+	return word;
+}
+
+static __always_inline bool is_ours(u64 dev)
+{
+	u64 net = 0;
+
+	bpf_probe_read_kernel(&net, sizeof(net), (void *)(dev + CONSTANT(DEV_NET)));
+	return word_at(net + CONSTANT(NET_INUM)) == (u32)CONSTANT(NAMESPACE);
+}
+
+/*
+ * xdp_devmap_xmit(from, to, sent, dropped, error): native mode hands frames over in bulk. It names
+ * neither map nor program, so a devmap of somebody else's between our own ends would count here.
+ */
+int transmit_failed(u64 *arguments)
+{
+	u32 dropped = arguments[3];
+	struct drops *drops;
+
+	if (!dropped || !is_ours(arguments[0]))
+		return 0;
+	drops = drops_of(word_at(arguments[0] + CONSTANT(DEV_IFINDEX)));
+	if (drops)
+		__sync_fetch_and_add(&drops->refused, dropped);
 	return 0;
 }

@@ -59,7 +59,12 @@ CAPTURE: Final = Source(
         *("xdp_rxq", "xdp_data", "xdp_data_end", "rxq_dev"),
     ),
 )
-DROPS: Final = Source("drops", ("redirect_failed",), ("drops",), ("entries",))
+DROPS: Final = Source(
+    "drops",
+    ("redirect_failed", "transmit_failed"),
+    ("drops",),
+    ("entries", "namespace", "dev_ifindex", "dev_net", "net_inum"),
+)
 SOURCES: Final = (DATA_PATH, CAPTURE, DROPS)
 
 FLAGS: Final = ("-Wall", "-Wextra")

@@ -295,6 +295,10 @@ class Dataplane:
                 for key, words in self._counters.all_words().items()
             }
 
+    def listen_to_drivers(self) -> None:
+        """Counts what they refuse in native mode, from the first such link on: it costs them."""
+        self._drops.listen_to_drivers()
+
     @property
     def untold(self) -> str:
         """Why frames lost at the redirect are not counted; empty if they are."""

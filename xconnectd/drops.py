@@ -1,9 +1,9 @@
-"""Frames lost at the redirect, by reason: a listener at the kernel's XDP tracepoints.
+"""Frames lost at the redirect, by reason: listeners at the kernel's XDP tracepoints.
 
-Its link is pinned beside the maps, so it counts on while no daemon runs. It is no part of the
-wire: where tracing is not permitted frames cross as ever, and ``untold`` says why nobody counts.
+Their links are pinned beside the maps, so they count on while no daemon runs. They are no part of
+the wire: without them frames cross as ever, and ``untold`` says why nobody counts.
 
-Imports ``libbpf``, ``pins``, ``compiler``, ``model`` and ``errors``.
+Imports ``libbpf``, ``btf``, ``pins``, ``compiler``, ``leftovers``, ``model`` and ``errors``.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import hashlib
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
-from xconnectd import compiler, libbpf
+from xconnectd import btf, compiler, libbpf
 from xconnectd.errors import DataplaneError
+from xconnectd.leftovers import own_inode
 from xconnectd.libbpf import Map, MapFormat
 from xconnectd.model import Lost
 from xconnectd.pins import Pins
@@ -27,7 +27,9 @@ _FORMAT: Final = MapFormat(libbpf.MAP_LRU_HASH, 8 * len(Lost._fields), 4096)
 """Preallocated, as the kernel asks of maps that tracing programs write: half a megabyte."""
 
 _MAP: Final = "drops"
-_TRACEPOINTS: Final = {"redirect_failed": "xdp_redirect_err"}
+_AT_REDIRECT: Final = ("redirect_failed", "xdp_redirect_err")
+_AT_DRIVERS: Final = ("transmit_failed", "xdp_devmap_xmit")
+"""Programs, and the tracepoints they listen at."""
 _LICENSE: Final = "Dual MIT/GPL"
 
 _UNTOLD: Final = {
@@ -38,32 +40,73 @@ _UNTOLD: Final = {
 
 
 class Drops:
-    """What was lost by ingress ifindex. Not for two threads at once."""
+    """What was lost by ingress ifindex. Not for two threads at once. Nothing of it ever fails."""
 
-    def __init__(self, fd: int | None, untold: str = "") -> None:
-        self._map = None if fd is None else Map(fd, ctypes.c_uint64, len(Lost._fields))
-        self.untold = untold
+    def __init__(self, pins: Pins, entries: int) -> None:
+        """``entries`` is our DEVMAP; the listeners are for this one."""
+        self._pins = pins
+        self._directory = compiler.source_directory()
+        self._made_of = compiler.source_hash(self._directory, compiler.DROPS)
+        self._entries = libbpf.map_id(entries)
+        made_of = (self._made_of, self._entries, _FORMAT)
+        self._place = pins.listeners(hashlib.sha256(repr(made_of).encode()).hexdigest()[:16])
+        self._map: Map | None = None
+        self.untold = "no daemon has begun to count frames lost at the redirect"
         """Why nothing is counted; empty if it is."""
 
     @classmethod
     def open(cls, pins: Pins, entries: int, *, build: bool) -> Drops:
-        """``entries`` is our DEVMAP. Without ``build`` only what is pinned is used.
-
-        Never fails: it makes ``untold`` instead.
-        """
-        directory = compiler.source_directory()
-        made_of = compiler.source_hash(directory, compiler.DROPS)
-        place = pins.listeners(_digest(made_of, libbpf.map_id(entries)))
+        """Without ``build`` only what is pinned is used."""
+        drops = cls(pins, entries)
         try:
-            if build and not place.exists():
-                _listen(pins, place, directory, made_of, entries)
-            return cls(libbpf.open_pin(place / _MAP))
+            if build and not drops._place.exists():
+                drops._listen()
+            drops._use(libbpf.open_pin(drops._place / _MAP))
         except DataplaneError as error:
-            return cls(None, str(error))
+            drops.untold = str(error)
+        except FileNotFoundError:
+            pass
         except OSError as error:
-            if not build and isinstance(error, FileNotFoundError):
-                return cls(None, "no daemon has begun to count frames lost at the redirect")
-            return cls(None, _UNTOLD.get(error.errno or 0, f"frames lost are not counted: {error}"))
+            why = _UNTOLD.get(error.errno or 0)
+            drops.untold = why or f"frames lost at the redirect are not counted: {error}"
+        return drops
+
+    def _use(self, fd: int) -> None:
+        self._map = Map(fd, ctypes.c_uint64, len(Lost._fields))
+        self.untold = ""
+
+    def _listen(self) -> None:
+        """Listens at the redirect, in place of the listeners of an earlier release."""
+        fds = {_MAP: libbpf.create_map("xc_drops", _FORMAT)}
+        try:
+            fds[_AT_REDIRECT[0]] = self._attached(_AT_REDIRECT, fds[_MAP], {})
+            self._pins.put_listeners(self._place, fds)
+        finally:
+            for fd in fds.values():
+                os.close(fd)
+
+    def listen_to_drivers(self) -> None:
+        """Also counts what drivers refuse, in native mode; a kernel without BTF does not tell."""
+        name, _ = _AT_DRIVERS
+        if self._map is None or (self._place / name).exists():
+            return
+        with suppress(OSError, LookupError, DataplaneError):
+            link = self._attached(_AT_DRIVERS, self._map.fd, _layout())
+            try:
+                libbpf.pin(link, self._place / name)
+            finally:
+                os.close(link)
+
+    def _attached(self, listener: tuple[str, str], drops: int, layout: Mapping[str, int]) -> int:
+        """The link of a program to its tracepoint, which it leaves when the link goes."""
+        name, tracepoint = listener
+        code = compiler.code_for(self._directory, self._made_of, compiler.DROPS)[name]
+        bound = code.bound({"drops": drops}, {"entries": self._entries, **layout})
+        program = libbpf.load_program(libbpf.PROG_RAW_TRACEPOINT, "xconnectd", _LICENSE, bound)
+        try:
+            return libbpf.attach_tracepoint(tracepoint, program)
+        finally:
+            os.close(program)
 
     def all(self) -> Mapping[int, Lost]:
         if self._map is None:
@@ -80,25 +123,11 @@ class Drops:
             os.close(self._map.fd)
 
 
-def _digest(made_of: str, entries: int) -> str:
-    return hashlib.sha256(repr((made_of, entries, _FORMAT)).encode()).hexdigest()[:16]
-
-
-def _listen(pins: Pins, place: Path, directory: Path, made_of: str, entries: int) -> None:
-    """Loads and attaches the programs, and pins them in place of those of an earlier release."""
-    code = compiler.code_for(directory, made_of, compiler.DROPS)
-    fds: dict[str, int] = {}
-    try:
-        fds[_MAP] = libbpf.create_map("xc_drops", _FORMAT)
-        for name, tracepoint in _TRACEPOINTS.items():
-            bound = code[name].bound({"drops": fds[_MAP]}, {"entries": libbpf.map_id(entries)})
-            program = libbpf.load_program(libbpf.PROG_RAW_TRACEPOINT, "xconnectd", _LICENSE, bound)
-            try:
-                fds[name] = libbpf.attach_tracepoint(tracepoint, program)
-            finally:
-                os.close(program)
-        pins.put_listeners(place, fds)
-    finally:
-        for fd in fds.values():
-            with suppress(OSError):
-                os.close(fd)
+def _layout() -> dict[str, int]:
+    with btf.Kernel() as kernel:
+        return {
+            "namespace": own_inode(),
+            "dev_ifindex": kernel.offset("net_device", "ifindex"),
+            "dev_net": kernel.offset("net_device", "nd_net.net"),
+            "net_inum": kernel.offset("net", "ns.inum"),
+        }

@@ -178,7 +178,7 @@ class _NoDataplane:
     def _refuse(self, *_: int) -> None:
         raise DataplaneError("open", "nothing is loaded")
 
-    point = unpoint = steer = unsteer = count = uncount = _refuse
+    point = unpoint = steer = unsteer = count = uncount = listen_to_drivers = _refuse
 
     def retire(self) -> None:
         return

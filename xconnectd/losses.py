@@ -14,7 +14,7 @@ def counted(here: Counters, there: Counters) -> dict[str, int]:
         "unwired": here.unwired,
         "host": here.silenced,
         **here.lost._asdict(),
-        "far_end": there.untransmitted,
+        "far_end": max(0, there.untransmitted - here.lost.refused),  # veth counts those in both
     }
 
 
@@ -63,6 +63,7 @@ def _in_words(here: End, there: End, *, enabled: bool) -> dict[str, tuple[str, s
             "mode: tc",
         ),
         "other": (f"refused by {name}", f"ip -s -s link show dev {name}"),
+        "refused": _behind(here, there),
         "far_end": _behind(here, there),
     }
 

@@ -293,6 +293,7 @@ class Lost(NamedTuple):
     target_down: int = 0
     no_transmit: int = 0
     other: int = 0
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ def rows(report: Report) -> list[Row]:
 def _row(link: Report) -> Row:
     a, b = link["a"], link["b"]
     ends = (a,) if a["name"] == b["name"] else (a, b)
-    ages = [age for end in ends if (age := end.get("last_frame_age")) is not None]
+    ages = [age for end in ends if (age := end.get("last_frame_age_s")) is not None]
     text = (link["state"], link["mode"], link["reason"], link["description"], a["name"], b["name"])
     labels = (word for label in link["labels"].items() for word in label)
     return Row(

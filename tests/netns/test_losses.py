@@ -122,6 +122,12 @@ def test_a_driver_that_transmits_no_redirected_frames(native: Broken) -> None:
     assert native.lost("no_transmit")["remedy"] == "mode: tc"
 
 
+def test_a_far_end_that_is_down_in_native_mode(native: Broken) -> None:
+    native.stations[1].ip("link", "set", "dev", "eth0", "down")
+    native.send()
+    assert "the far end of vb is down" in native.lost("refused")["text"]
+
+
 def test_what_is_lost_while_no_daemon_runs_is_told_by_the_next(wire: Broken) -> None:
     wire.lab.ip("link", "set", "dev", "vb", "down")
     wire.send()

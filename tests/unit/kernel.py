@@ -411,6 +411,9 @@ class Kernel:
     def programs(self) -> Programs:
         return Programs(XDP, INGRESS, EGRESS, frozenset((OLDER,)))
 
+    def listen_to_drivers(self) -> None:
+        return
+
     def fd_of(self, program: int) -> int | None:
         return program + _FD if program in self.opened else None
 

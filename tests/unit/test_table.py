@@ -71,8 +71,8 @@ def test_filter(wanted: str, found: list[str]) -> None:
 
 
 def test_a_row_sums_drops_and_takes_the_latest_frame() -> None:
-    a = end("a", dropped={"unwired": 2, "too_long": 3}, last_frame_age=7.5)
-    b = end("b", dropped={"host": 1}, last_frame_age=0.5)
+    a = end("a", dropped={"unwired": 2, "too_long": 3}, last_frame_age_s=7.5)
+    b = end("b", dropped={"host": 1}, last_frame_age_s=0.5)
     [row] = rows(link(a, b, warnings=["unequal MTU"]))
     assert (row.drops, row.age, row.why) == (6, 0.5, "unequal MTU")
     [plug] = rows(link(a, a))
@@ -127,7 +127,7 @@ names = st.text("abcdeth0123456789-", min_size=1, max_size=60)
 
 @given(names, names, st.integers(60, 250), st.none() | st.floats(0, 1e6))
 def test_columns_fill_the_width_exactly(a: str, b: str, width: int, age: float | None) -> None:
-    some = rows(link(end(a, last_frame_age=age), b))
+    some = rows(link(end(a, last_frame_age_s=age), b))
     assert total(some, width) == width
     columns = table.columns(some, width)
     assert all(len(column.title) <= column.width for column in columns)
@@ -137,7 +137,7 @@ def test_columns_fill_the_width_exactly(a: str, b: str, width: int, age: float |
 
 def test_eighty_columns_show_it_all() -> None:
     some = rows(
-        link(end("spine1-eth12", 1e6, 9e9, last_frame_age=0.1), "leaf2-eth3"), *[link("a", "b")]
+        link(end("spine1-eth12", 1e6, 9e9, last_frame_age_s=0.1), "leaf2-eth3"), *[link("a", "b")]
     )
     assert cells(some, 80)[0] == {
         "LINK": "spin…eth12 — leaf2-eth3",
