@@ -1,0 +1,130 @@
+"""BPF programs of the bench's own, by hand: redirects that do nothing else, a source, a sink.
+
+A bare redirect is the limit of what a mode can do, and what our counters cost is the distance to
+it. So it gets a map of the same type and size as ours, and the same flags; for tc, where no map
+is needed, the target stands in the code.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from tests.netns.lab import BPFFS, Lab, inside
+from xconnectd import libbpf
+from xconnectd.dataplane import MAX_ENDS
+
+_LIVE_FRAMES: Final = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES
+_REDIRECT: Final = 23  # bpf_redirect; XDP and tc have one each, under one number
+_REDIRECT_MAP: Final = 51
+_INGRESS_IFINDEX: Final = 12  # in struct xdp_md
+_XDP_DROP: Final = 1
+
+
+def _op(opcode: int, target: int = 0, source: int = 0, offset: int = 0, value: int = 0) -> bytes:
+    return struct.pack("<BBhi", opcode, target | source << 4, offset, value)
+
+
+def _set(register: int, value: int) -> bytes:
+    return _op(0xB7, register, value=value)
+
+
+def _call(helper: int) -> bytes:
+    return _op(0x85, value=helper)
+
+
+_EXIT: Final = _op(0x95)
+SINK: Final = _set(0, _XDP_DROP) + _EXIT
+"""XDP: drops everything. The interface counts what it dropped as received."""
+
+
+def redirect(ifindex: int) -> bytes:
+    """XDP or tc: everything leaves by one interface."""
+    return _set(1, ifindex) + _set(2, 0) + _call(_REDIRECT) + _EXIT
+
+
+def redirect_by(devmap: int) -> bytes:
+    """XDP: everything leaves by the interface that the map (a descriptor) has for its ingress."""
+    key = _op(0x61, 2, 1, _INGRESS_IFINDEX)
+    address = _op(0x18, 1, 1, value=devmap) + _op(0)
+    return key + address + _set(3, _XDP_DROP) + _call(_REDIRECT_MAP) + _EXIT
+
+
+def load_xdp(code: bytes, name: str = "bare") -> int:
+    """With frags where the kernel knows them (5.18), as ours are; returns the descriptor."""
+    load = (libbpf.PROG_XDP, name, "GPL", code)
+    try:
+        return libbpf.load_program(*load, attach=libbpf.ATTACH_XDP, flags=libbpf.F_XDP_HAS_FRAGS)
+    except libbpf.LoadError:
+        return libbpf.load_program(*load, attach=libbpf.ATTACH_XDP)
+
+
+def pinned(lab: Lab, name: str, program: int) -> Path:
+    """Where ip and tc find the program, until the lab is closed. Closes the descriptor."""
+    path = BPFFS / f"{lab.name}-{name}"
+    try:
+        libbpf.pin(program, path)
+    finally:
+        os.close(program)
+    lab.on_close(path.unlink, True)
+    return path
+
+
+def wire_xdp(lab: Lab, how: str, *ends: str) -> None:
+    """``how`` is ``xdpgeneric`` or ``xdpdrv``."""
+    indexes = [lab.ifindex(end) for end in ends]
+    form = libbpf.MapFormat(libbpf.MAP_DEVMAP_HASH, 4, MAX_ENDS)
+    devmap = libbpf.create_map("bare", form)
+    try:
+        entries = libbpf.Map(devmap)
+        for key, target in zip(indexes, reversed(indexes), strict=True):
+            inside(lab.host, lambda key=key, target=target: entries.set(key, target))  # type: ignore[misc]
+        path = pinned(lab, f"{how}-{ends[0]}", load_xdp(redirect_by(devmap)))
+    finally:
+        os.close(devmap)
+    for end in ends:
+        lab.ip("link", "set", "dev", end, how, "pinned", str(path))
+
+
+def wire_tc(lab: Lab, *ends: str) -> None:
+    for end, other in zip(ends, reversed(ends), strict=True):
+        code = redirect(lab.ifindex(other))
+        program = libbpf.load_program(libbpf.PROG_SCHED_CLS, "bare", "GPL", code)
+        path = pinned(lab, f"tc-{end}", program)
+        lab.tc("qdisc", "add", "dev", end, "clsact")
+        lab.tc(*("filter", "add", "dev", end, "ingress", "bpf", "da", "pinned", str(path)))
+
+
+class Source:
+    """Frames that are XDP frames from their birth on (BPF_PROG_RUN, Linux 5.18)."""
+
+    def __init__(self, program: int, frame: bytes) -> None:
+        self._program, self._frame = program, frame
+        self._run = libbpf._function("bpf_prog_test_run_opts")
+
+    def send(self, count: int) -> None:
+        """Some frames, from this thread and its network namespace. OSError: EINVAL before 5.18."""
+        options = libbpf._RunOpts(
+            sz=ctypes.sizeof(libbpf._RunOpts),
+            data_in=self._frame,
+            data_size_in=len(self._frame),
+            repeat=count,
+            flags=_LIVE_FRAMES,
+        )
+        if self._run(self._program, ctypes.byref(options)) < 0:
+            raise libbpf._error("live frames")
+
+
+@contextmanager
+def source(ifindex: int, frame: bytes) -> Iterator[Source]:
+    """Sends ``frame`` out of an interface of the namespace that it is used in."""
+    program = load_xdp(redirect(ifindex), "source")
+    try:
+        yield Source(program, frame)
+    finally:
+        os.close(program)

@@ -1,0 +1,127 @@
+"""Rounds, pairs and what is said of them: pure, so that it is tested without a kernel.
+
+A machine that others use is faster in one minute than in the next. So every contender has its
+turn in every round, in an order that no contender owes its place to, and two of them are compared
+round by round: the median of the ratios, and never the ratio of the medians.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+SEED: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is measured. Times are in seconds."""
+
+    rounds: int = 11
+    bulk: int = 2
+    """One TCP run."""
+    flood: float = 0.3
+    """One run of small frames. There are ``floods`` rounds of them: short neighbours are alike."""
+    pings: int = 2000
+    rewires: int = 25
+    sizes: tuple[int, ...] = (2, 200, 2000)
+    """Numbers of links between which rewiring is measured."""
+    starts: int = 9
+    crowd: int = 1000
+    """The larger number of links that are started and left idle; the smaller is 2."""
+    idle: float = 24.0
+
+    @property
+    def floods(self) -> int:
+        return 3 * self.rounds
+
+
+QUICK: Final = Effort(
+    rounds=2,
+    bulk=1,
+    flood=0.2,
+    pings=200,
+    rewires=3,
+    sizes=(2, 20),
+    starts=2,
+    crowd=50,
+    idle=3.0,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The median of some values, and how far they lie around it."""
+
+    median: float
+    low: float
+    """The first quartile; ``high`` is the third."""
+    high: float
+    least: float
+    most: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """Quartiles are taken inclusively: of three values they lie half-way to the outer ones."""
+        ordered = sorted(values)
+        low, median, high = _quartiles(ordered)
+        return cls(median, low, high, ordered[0], ordered[-1], len(ordered))
+
+
+def _quartiles(ordered: Sequence[float]) -> tuple[float, float, float]:
+    if len(ordered) == 1:
+        return ordered[0], ordered[0], ordered[0]
+    low, median, high = statistics.quantiles(ordered, n=4, method="inclusive")
+    return low, median, high
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What was measured of each name; the n-th values of all names are of one round."""
+
+    title: str
+    unit: str
+    values: Mapping[str, Sequence[float]]
+    more_is_better: bool = False
+
+    def spread(self, name: str) -> Spread:
+        return Spread.of(self.values[name])
+
+    def ratio(self, name: str, other: str) -> Spread | None:
+        """Of the ratios in each round; None if one of the two was not measured."""
+        if name not in self.values or other not in self.values:
+            return None
+        pairs = zip(self.values[name], self.values[other], strict=True)
+        return Spread.of([ours / theirs if theirs else math.inf for ours, theirs in pairs])
+
+
+def orders(names: Sequence[str], rounds: int, seed: int = SEED) -> Iterator[list[str]]:
+    """For each round all names, shuffled; the same seed gives the same orders."""
+    shuffle = random.Random(seed)
+    for _ in range(rounds):
+        yield shuffle.sample(names, len(names))
+
+
+Sample = Callable[[str, int], Mapping[str, float]]
+"""Measures a name in a round (they count from 0) and returns one or more figures."""
+
+
+def interleave(
+    names: Sequence[str], rounds: int, sample: Sample, seed: int = SEED
+) -> dict[str, dict[str, list[float]]]:
+    """Every name once in every round: for each figure the values of the names that have it."""
+    figures: dict[str, dict[str, list[float]]] = {}
+    for number, order in enumerate(orders(names, rounds, seed)):
+        for name in order:
+            for figure, value in sample(name, number).items():
+                by_name = figures.setdefault(figure, {name: [] for name in names})
+                by_name[name].append(value)
+    return {
+        figure: {name: values for name, values in by_name.items() if values}
+        for figure, by_name in figures.items()
+    }
