@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages setup demo format check test test-production test-kernels chaos build install uninstall clean
+.PHONY: help packages setup demo format check test test-production test-kernels chaos bench build install uninstall clean
 
 # A login shell of Debian has no sbin in its PATH; ip, tc, ethtool and bpftool live there.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -19,7 +19,7 @@ PACKAGES := python3 python3-venv python3-bpfcc \
 
 # What `sudo make` leaves behind belongs to the person who called sudo, also when a step fails.
 OWN := trap 'if [[ -n "$${SUDO_UID:-}" ]]; then \
-	find .venv .cache build xconnectd tests -user root -print0 2>/dev/null | \
+	find .venv .cache build xconnectd tests docs -user root -print0 2>/dev/null | \
 	xargs -0r chown -h "$$SUDO_UID:$${SUDO_GID:-}" || true; fi' EXIT
 
 help: ## what there is
@@ -157,6 +157,10 @@ chaos: setup ## random harm for SECONDS=60, again with SEED=…, and 20,000 relo
 	@$(OWN); XCONNECTD_CHAOS_SECONDS=$(SECONDS) XCONNECTD_CHAOS_SEED=$(SEED) \
 	$(BIN)/pytest -q -s tests/netns/test_chaos.py
 	@$(OWN); XCONNECTD_RELOADS=20000 $(BIN)/pytest -q tests/netns/test_hostile.py -k leave_no_trace
+
+bench: setup ## speed, latency, start and memory beside others', into docs/bench.* (root)
+	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make bench'; exit 1; }
+	@$(OWN); $(BIN)/python -m tests.bench --output docs
 
 test-kernels: PACKAGES += debootstrap qemu-system-x86 busybox-static cpio e2fsprogs kmod xz-utils
 test-kernels: setup ## the core of the tests under Debian's kernels 5.10 to the newest, in qemu (root)

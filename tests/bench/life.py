@@ -129,7 +129,7 @@ def _life_of_peer(labs: ExitStack) -> _Life:
         took = (time.monotonic() - begin) * 1e3
         memory = peer.rss() / (1 << 20)
         peer.kill()
-        return {"to the first frame ms": took, "to the first frame MiB": memory}
+        return {"first frame ms": took, "first frame MiB": memory}
 
     return live
 

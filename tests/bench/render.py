@@ -13,9 +13,10 @@ from typing import Final
 from xml.etree import ElementTree as ET
 
 from .rounds import Series, Spread
-from .wires import limit
 
 YARDSTICKS: Final = ("mirred", "bridge")
+_OURS: Final = "xconnectd "
+_LIMIT: Final = "bare "
 
 _READING: Final = """\
 Every contender has its turn in every round, in shuffled order. A ratio is taken within a round; the
@@ -55,8 +56,13 @@ def _columns(series: Series) -> Iterator[tuple[str, _Column]]:
     for other in YARDSTICKS:
         if other in series.values:
             yield f"to {other}", lambda name, other=other: _ratio(series.ratio(name, other))  # type: ignore[misc]
-    if any(limit(name) in series.values for name in series.values):
-        yield "to bare", lambda name: _ratio(series.ratio(name, limit(name)))
+    if any(_limit(name) in series.values for name in series.values):
+        yield "to bare", lambda name: _ratio(series.ratio(name, _limit(name)))
+
+
+def _limit(name: str) -> str:
+    """The bare redirect that a wire of ours is measured by; empty for another's."""
+    return name.replace(_OURS, _LIMIT) if name.startswith(_OURS) else ""
 
 
 def _range(low: float, high: float) -> str:
@@ -79,13 +85,14 @@ def number(value: float) -> str:
 
 # ---------------------------------------------------------------------- plot
 
-_LABEL, _SCALE, _VALUE = 190, 210, 60
+_LABEL, _SCALE, _VALUE = 225, 220, 55
 _WIDTH: Final = _LABEL + _SCALE + _VALUE
 _LINE: Final = 18
 _GAP: Final = 24
 _COLUMNS: Final = 2
-_COLOURS: Final = {"xconnectd": "#1f6feb", "bare": "#79b8ff", "xdp-xconnect": "#d9822b"}
-_OTHERS: Final = "#6e7781"
+_BLUE: Final = "#1f6feb"
+_GREY: Final = "#6e7781"
+_COLOURS: Final = {_OURS: _BLUE, _LIMIT: "#79b8ff", "xdp-xconnect": "#d9822b"}
 _INK: Final = "#24292f"
 _RIGHT: Final = {"text-anchor": "end"}
 
@@ -112,6 +119,15 @@ class _Panel:
         return cls(title, {name: row for name, row in rows.items() if name != yardstick}, 1.0)
 
     @property
+    def top(self) -> float:
+        """Where the scale ends. What lies beyond is cut, so that one outlier flattens nothing."""
+        quartiles = max(row.high for row in self.rows.values())
+        furthest = min(1.25 * quartiles, max(row.most for row in self.rows.values()))
+        if self.reference:
+            return max(1.25 * self.reference, min(furthest, 3 * self.reference))
+        return furthest or 1.0
+
+    @property
     def height(self) -> int:
         return _LINE * (len(self.rows) + 1) + _GAP
 
@@ -136,17 +152,17 @@ def plot(series: Sequence[Series]) -> str:
 
 def _draw(panel: _Panel, at: ET.Element) -> None:
     _text(at, 0, 12, panel.title, {"font-weight": "bold"})
-    top = max([panel.reference or 0, *(row.most for row in panel.rows.values())]) or 1
 
     def scale(value: float) -> float:
-        return _LABEL + _SCALE * min(value / top, 1)
+        return _LABEL + _SCALE * min(value / panel.top, 1)
 
     bottom = panel.height - _GAP
+    others = _GREY if panel.reference else _BLUE  # without contenders all rows are ours
     for value in (0.0, panel.reference) if panel.reference else (0.0,):
         _line(at, (scale(value), scale(value)), (_LINE, bottom), "#d0d7de", 1)
     for position, (name, row) in enumerate(panel.rows.items(), start=1):
         y = _LINE * position + _LINE / 2
-        colour = _COLOURS.get(name.split(" ")[0].rstrip(","), _OTHERS)
+        colour = next((_COLOURS[key] for key in _COLOURS if key in name), others)
         _text(at, _LABEL - 8, y + 4, name, _RIGHT)
         _line(at, (scale(row.least), scale(row.most)), (y, y), colour, 1)
         _line(at, (scale(row.low), scale(row.high)), (y, y), colour, 5)

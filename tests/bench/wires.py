@@ -120,12 +120,6 @@ def ours(mode: str) -> str:
     return f"xconnectd {mode}"
 
 
-def limit(name: str) -> str:
-    """The bare redirect that a wire of ours is measured by; empty for another's."""
-    program, _, mode = name.partition(" ")
-    return f"bare {mode}" if program == "xconnectd" and mode in MODES else ""
-
-
 def _ready_for_native(wire: Wire) -> None:
     """What native XDP on veth asks of the far ends: nothing arrives otherwise."""
     for station in (wire.a, wire.b):

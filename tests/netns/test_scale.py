@@ -1,4 +1,4 @@
-"""Many links: how long they take, and what they cost. Bounds are generous; measure.py is exact."""
+"""Many links: how long they take, and what they cost. Bounds are generous; the bench is exact."""
 
 from __future__ import annotations
 

@@ -1,0 +1,87 @@
+"""The benchmark runs, and what it says is no nonsense. How fast anything is is not asked here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from .lab import NETNS, REPO
+
+Table = dict[str, list[str]]
+
+
+def bench(directory: Path, *names: str, **environment: str) -> dict[str, Table]:
+    """Run some measures; the rows of each table of the page, by title and first cell."""
+    command = [sys.executable, "-m", "tests.bench", "--quick", "--rounds", "1"]
+    process = subprocess.Popen(
+        [*command, "--output", str(directory), "--only", *names],
+        cwd=REPO,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with process:
+        try:
+            said, _ = process.communicate(timeout=100)
+        finally:
+            process.kill()
+    assert process.returncode == 0, said
+    assert not list(NETNS.glob(f"xc{process.pid}-*"))
+    ET.parse(directory / "bench.svg")
+    sections = (directory / "bench.md").read_text().split("\n## ")[1:]
+    return {section.split(",")[0]: _rows(section) for section in sections}
+
+
+def _rows(section: str) -> Table:
+    lines = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| ")]
+    return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines[2:]}
+
+
+def median(table: Table, row: str) -> float:
+    return float(table[row][0].replace(",", ""))
+
+
+def test_traffic_flows_over_every_contender(tmp_path: Path) -> None:
+    tables = bench(tmp_path, "udp", "live", "rtt")
+    assert len(tables) == 3
+    for table in tables.values():
+        assert len(table) == 8
+        for name in table:
+            assert median(table, name) > 0, (name, table)
+        assert table["xconnectd native"][5].startswith(("0.", "1.", "2.")), "ours to bare"
+    trips = tables["Round trip of a 64-byte datagram"]
+    assert median(trips, "mirred") < 10_000
+
+
+def test_a_service_is_measured_beside_a_peer(tmp_path: Path) -> None:
+    """A stand-in with the peer's command line: the real one is not everywhere."""
+    stand_in = tmp_path / "peer"
+    state = tmp_path / "state"
+    run = f'exec {sys.executable} -m xconnectd run -c "$2"'
+    stand_in.write_text(f"#!/bin/sh\nexport XCONNECTD_STATE_DIR={state}\n{run}\n")
+    stand_in.chmod(0o755)
+    rewires, lost, starts, memory = bench(
+        tmp_path, "rewire", "start", XDP_XCONNECT=str(stand_in)
+    ).values()
+    ours = {"2 links, ends up", "2 links, new end found down"}
+    assert {*ours, "2 links, xdp-xconnect"} <= rewires.keys()
+    for name in rewires:
+        assert median(rewires, name) > 0
+        assert lost[name][2] == "0 to 0", (name, lost)
+    assert starts.keys() == memory.keys()
+    ours = {"2 links, cold", "2 links, adopting", "50 links, adopting"}
+    assert {*ours, "xdp-xconnect, 2 links, first frame"} <= starts.keys()
+    for name in starts:
+        assert 10 < median(starts, name) < 60_000
+        assert 10 < median(memory, name) < 200
+
+
+def test_an_unknown_measure_is_refused() -> None:
+    command = [sys.executable, "-m", "tests.bench", "--only", "speed"]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "'speed'" in done.stderr

@@ -1,0 +1,126 @@
+"""The statistics of the benchmark, and what becomes of them on paper."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from tests.bench.render import number, plot, table
+from tests.bench.rounds import Series, Spread, interleave, orders
+
+SVG = "{http://www.w3.org/2000/svg}"
+# A machine that is half as fast in every other round: the wires keep their ratios all the same.
+SPEEDS = Series(
+    "Bulk TCP",
+    "Gbit/s",
+    {
+        "xconnectd tc": [9.0, 4.5, 9.0, 4.5],
+        "bare tc": [10.0, 5.0, 10.0, 5.0],
+        "bridge": [6.0, 3.0, 6.0, 3.0],
+        "mirred": [10.0, 5.0, 10.0, 5.0],
+    },
+    more_is_better=True,
+)
+STARTS = Series("Start", "ms", {"2 links": [200.0, 210.0, 900.0], "1,000 links": [1234.5]})
+
+
+def test_every_name_has_its_turn_in_every_round_and_no_fixed_place() -> None:
+    names = list("abcde")
+    found = list(orders(names, 50))
+    assert all(sorted(order) == names for order in found)
+    assert {order[0] for order in found} == set(names)
+    assert found == list(orders(names, 50))
+    assert found != list(orders(names, 50, seed=2))
+
+
+def test_values_of_a_round_stay_together_whatever_the_order() -> None:
+    def sample(name: str, number: int) -> Mapping[str, float]:
+        return {"speed": ord(name) + number, **({"extra": 1.0} if name == "b" else {})}
+
+    figures = interleave(["a", "b"], 3, sample)
+    assert figures["speed"] == {"a": [97, 98, 99], "b": [98, 99, 100]}
+    assert figures["extra"] == {"b": [1, 1, 1]}, "a name without a figure is left out of it"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([5.0], Spread(5, 5, 5, 5, 5, 1)),
+        ([3.0, 1.0], Spread(2, 1.5, 2.5, 1, 3, 2)),
+        ([9.0, 1.0, 2.0, 4.0, 3.0], Spread(3, 2, 4, 1, 9, 5)),
+    ],
+)
+def test_a_spread(values: list[float], expected: Spread) -> None:
+    assert Spread.of(values) == expected
+
+
+def test_a_ratio_is_the_median_of_ratios_and_not_the_ratio_of_medians() -> None:
+    series = Series("", "", {"ours": [1.0, 20.0, 30.0], "theirs": [2.0, 10.0, 60.0]})
+    ratio = series.ratio("ours", "theirs")
+    assert ratio is not None
+    assert ratio.median == 0.5
+    assert (ratio.least, ratio.most) == (0.5, 2.0)
+
+
+def test_noise_that_a_round_shares_is_not_in_the_ratio() -> None:
+    ratio = SPEEDS.ratio("xconnectd tc", "mirred")
+    assert ratio == Spread(0.9, 0.9, 0.9, 0.9, 0.9, 4)
+
+
+def test_a_ratio_to_nothing() -> None:
+    assert SPEEDS.ratio("xconnectd tc", "absent") is None
+    dead = Series("", "", {"a": [1.0], "b": [0.0]}).ratio("a", "b")
+    assert dead is not None
+    assert dead.median == math.inf
+
+
+def test_the_table_compares_each_wire_with_its_yardsticks() -> None:
+    text = table([SPEEDS, STARTS], ["Linux 6.18", "2 CPUs"])
+    assert "Linux 6.18; 2 CPUs" in text
+    assert "## Bulk TCP, Gbit/s (more is better)" in text
+    rows = {line.split(" | ")[0].lstrip("| "): line for line in text.splitlines()}
+    quartiles = "0.90 (0.90 to 0.90) | 1.50 (1.50 to 1.50) | 0.90 (0.90 to 0.90)"
+    assert (
+        rows["xconnectd tc"]
+        == f"| xconnectd tc | 6.75 | 4.50 to 9.00 | 4.50 to 9.00 | {quartiles} |"
+    )
+    assert rows["mirred"].endswith("| 1.00 (1.00 to 1.00) | 1.67 (1.67 to 1.67) |  |")
+    assert rows["2 links"] == "| 2 links | 210 | 205 to 555 | 200 to 900 |"
+    assert rows["1,000 links"].startswith("| 1,000 links | 1,234 |")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.04567, "0.0457"),
+        (0.5, "0.500"),
+        (1.234, "1.23"),
+        (54.321, "54.3"),
+        (1e4, "10,000"),
+    ],
+)
+def test_numbers_have_three_digits(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_the_plot_shows_ratios_where_there_is_a_yardstick() -> None:
+    root = ET.fromstring(plot([SPEEDS, STARTS]))
+    words = [one.text for one in root.iter(f"{SVG}text")]
+    assert "Bulk TCP, ratio to mirred (more is better)" in words
+    assert "Start, ms" in words
+    assert "mirred" not in words, "its ratio to itself says nothing"
+    assert words[words.index("xconnectd tc") + 1] == "0.900"
+    assert words[words.index("2 links") + 1] == "210"
+    assert len(list(root.iter(f"{SVG}circle"))) == 3 + 2
+
+
+def test_nothing_is_drawn_beside_the_plot() -> None:
+    wild = Series("Wild", "ms", {"a": [1.0, 1.0, 1.0, 1e6], "b": [0.0, 0.0, 0.0, 0.0]})
+    root = ET.fromstring(plot([wild, SPEEDS]))
+    width = float(root.attrib["width"])
+    for line in root.iter(f"{SVG}line"):
+        assert 0 <= float(line.attrib["x1"]) <= float(line.attrib["x2"]) <= width
