@@ -72,7 +72,11 @@ def _range(low: float, high: float) -> str:
 def _ratio(ratio: Spread | None) -> str:
     if ratio is None:
         return ""
-    return f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+    median, low, high = (
+        f"{value:.2f}" if value < 10 else number(value)
+        for value in (ratio.median, ratio.low, ratio.high)
+    )
+    return f"{median} ({low} to {high})"
 
 
 def number(value: float) -> str:
@@ -154,7 +158,7 @@ def _draw(panel: _Panel, at: ET.Element) -> None:
     _text(at, 0, 12, panel.title, {"font-weight": "bold"})
 
     def scale(value: float) -> float:
-        return _LABEL + _SCALE * min(value / panel.top, 1)
+        return _LABEL + _SCALE * min(max(value / panel.top, 0), 1)
 
     bottom = panel.height - _GAP
     others = _GREY if panel.reference else _BLUE  # without contenders all rows are ours

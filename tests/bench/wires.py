@@ -59,6 +59,7 @@ class Peer:
 
     def __init__(self, lab: Lab, wiring: Wiring) -> None:
         self._config = lab.directory / "peer.yaml"
+        self._log = lab.directory / "peer.log"
         self._command = ["nsenter", f"--net={NETNS / lab.host}", os.environ[PEER_VARIABLE]]
         self._process: subprocess.Popen[bytes] | None = None
         self.write(wiring)
@@ -70,8 +71,15 @@ class Peer:
 
     def spawn(self) -> None:
         command = [*self._command, "-conf", str(self._config)]
-        quiet = subprocess.DEVNULL
-        self._process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def wait(self, works: Callable[[], object], interval: float = 0.01) -> None:
+        """Until its links work, which it does not say."""
+        try:
+            poll(works, 10, interval=interval)
+        except AssertionError as error:
+            raise AssertionError(f"no frame through {PEER}:\n{self._log.read_text()}") from error
 
     def kill(self) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -104,7 +112,9 @@ def _bare_native(lab: Lab, wire: Wire) -> None:
 
 
 def _peer(lab: Lab, wire: Wire) -> None:
-    Peer(lab, dict([wire.ends])).spawn()
+    peer = Peer(lab, dict([wire.ends]))
+    peer.spawn()
+    peer.wait(wire.answers)
 
 
 _OTHERS: Final[dict[str, Callable[[Lab, Wire], None]]] = {

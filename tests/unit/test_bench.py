@@ -8,6 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from tests.bench import render
 from tests.bench.render import number, plot, table
 from tests.bench.rounds import Series, Spread, interleave, orders
 
@@ -118,9 +119,15 @@ def test_the_plot_shows_ratios_where_there_is_a_yardstick() -> None:
     assert len(list(root.iter(f"{SVG}circle"))) == 3 + 2
 
 
-def test_nothing_is_drawn_beside_the_plot() -> None:
-    wild = Series("Wild", "ms", {"a": [1.0, 1.0, 1.0, 1e6], "b": [0.0, 0.0, 0.0, 0.0]})
-    root = ET.fromstring(plot([wild, SPEEDS]))
-    width = float(root.attrib["width"])
-    for line in root.iter(f"{SVG}line"):
-        assert 0 <= float(line.attrib["x1"]) <= float(line.attrib["x2"]) <= width
+def test_nothing_is_drawn_beside_its_scale() -> None:
+    wild = Series("Wild", "ms", {"a": [1.0, 1.0, 1.0, 1e6], "b": [-1.0, 0.0, 0.0, 0.0]})
+    lines = list(ET.fromstring(plot([wild, SPEEDS])).iter(f"{SVG}line"))
+    assert lines
+    for line in lines:
+        left, right = float(line.attrib["x1"]), float(line.attrib["x2"])
+        assert render._LABEL <= left <= right <= render._LABEL + render._SCALE
+
+
+def test_a_hopeless_wire_leaves_the_table_legible() -> None:
+    cost = Series("Cost", "s", {"peer": [15_000.0], "mirred": [0.1]})
+    assert "| peer | 15,000 | 15,000 to 15,000 | 15,000 to 15,000 | 150,000 (" in table([cost], [])
