@@ -363,6 +363,7 @@ class Daemon:
         except OverrunError:
             self._log.warning(Event.EVENTS_LOST, reason="too many at once; all is read again")
             self._engine.links.follow()
+            self._reconciler.find_departed()
             self._reconciler.run(None, "netlink")
             return
         if scope:

@@ -59,18 +59,16 @@ class Departures:
         self._log = log
         self._heard: set[int] = set()
 
-    def miss(self, observed: Observed, *, first: bool) -> None:
+    def miss(self, observed: Observed) -> None:
         """Keeps the records of interfaces that are gone without a farewell so far.
 
-        To be told of every look of a pass, ``first`` for the first one.
+        To be told of every look of a pass.
 
         On its way to another namespace a device is taken out first, and only after the kernel
         waited for its readers (synchronize_net) comes the message that says where it went. A crash
         in between must not forget it.
         """
         missed = self._missed()
-        if first and observed.covered is None:
-            missed.clear()
         for ifindex, record in observed.records.items():
             if ifindex not in observed.interfaces and ifindex not in self._heard:
                 missed[ifindex] = record
@@ -103,7 +101,7 @@ class Departures:
         if record is None or nsid is None or new_ifindex is None:
             return
         device = self._arrived(new_ifindex, nsid)
-        if device is None:
+        if device is None or device.mac != record.mac:  # that one's farewell was lost once
             return
         mode = self._mode_of_ours(device)
         namespace = self._interfaces.namespace_name(nsid)
@@ -129,15 +127,24 @@ class Departures:
         )
 
     def find(self) -> None:
-        """Those that left while no daemon was there to see it, and those that are back since."""
+        """Those that left while nobody heard it, and those that are back since.
+
+        For a start, and when events were lost: no farewell is awaited any more.
+        """
         here = self._interfaces.all()
-        missing = {
-            record.mac: record
-            for record in (*self._ledger.missed(), *self._ledger.records().values())
-            if record.ifindex not in here or not record.is_of(here[record.ifindex])
+        records = self._ledger.records().values()
+        known = {
+            each.mac for each in records if each.ifindex in here and each.is_of(here[each.ifindex])
         }
-        if not missing:
-            return
+        missing = {
+            each.mac: each for each in (*self._ledger.missed(), *records) if each.mac not in known
+        }
+        if missing:
+            self._search(missing, here)
+        self._set_missed({})
+
+    def _search(self, missing: dict[str, Record], here: Mapping[int, Interface]) -> None:
+        """``missing`` is keyed by MAC."""
         for device in here.values():
             if device.mac in missing and self._mode_of_ours(device):
                 back = Departed(missing.pop(device.mac), mode="")

@@ -166,7 +166,7 @@ class Reconciler:
         if scope is not None:  # an altname that led to a link may be gone
             scope |= _scope_of(self._ends[each] for each in scope.ifindexes & self._ends.keys())
         seen = self.look(scope)
-        self._departures.miss(seen.observed, first=True)
+        self._departures.miss(seen.observed)
         if self._departures.welcome_back(seen.observed):
             seen = self.look(scope)
         if scope is not None:  # what leads to a link now may be gone after the first step
@@ -179,7 +179,7 @@ class Reconciler:
                 break
             done += self._executor.apply(actions, trouble)
             seen = self.look(scope, trouble.links)
-            self._departures.miss(seen.observed, first=False)
+            self._departures.miss(seen.observed)
         self._departures.settle()
         statuses = [status.assess(each, seen.observed) for each in seen.verdicts]
         self._remember(scope, seen, statuses, trouble)
@@ -220,7 +220,7 @@ class Reconciler:
         self._departures.note(ifindex, nsid, new_ifindex)
 
     def find_departed(self) -> None:
-        """Ends that left while no daemon was there to see it."""
+        """Ends that left while nobody heard it: before a start, or when events were lost."""
         self._departures.find()
 
     # ------------------------------------------------------------------ what is due

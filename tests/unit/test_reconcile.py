@@ -725,6 +725,20 @@ def test_a_farewell_that_comes_late_is_heard() -> None:
     assert gone.record.changes["mtu"].found == 1500
 
 
+def test_a_farewell_is_awaited_also_when_all_is_looked_at_meanwhile() -> None:
+    keeper = told(FIRST)
+    kernel = keeper.kernel
+    number = kernel.index("v0")
+    kernel.send_away("v0", nsid=3)
+    farewell = kernel.news.pop()
+    kernel.news.append(News(number, ("v0",)))
+    keeper.settle()
+    keeper.reconciler.run(None, "signal")
+    kernel.news.append(farewell)
+    keeper.settle()
+    assert [gone.record.ifindex for gone in keeper.book.departed()] == [number]
+
+
 @pytest.mark.parametrize("late", [True, False])
 def test_a_farewell_is_awaited_once(late: bool) -> None:
     """The number may be another device's by now."""
@@ -773,8 +787,8 @@ def test_an_end_that_comes_back_is_put_back_as_found_one_day(same_number: bool) 
     assert (now.mtu, now.addr_gen_mode, now.xdp) == (found.mtu, found.addr_gen_mode, ())
 
 
-@pytest.mark.parametrize("back", [False, True])
-def test_a_farewell_that_a_crash_did_not_hear_is_made_up_for_by_the_start(back: bool) -> None:
+@pytest.mark.parametrize("back", [None, "another number", "the same number"])
+def test_a_farewell_that_a_crash_did_not_hear_is_made_up_for_by_the_start(back: str | None) -> None:
     """The end was missed already and its record forgotten; it may have come back since."""
     found = lab().get("v0")
     keeper = told(FIRST)
@@ -785,7 +799,7 @@ def test_a_farewell_that_a_crash_did_not_hear_is_made_up_for_by_the_start(back: 
     keeper.settle()
     assert number not in keeper.book.records()
     if back:
-        kernel.bring_back(there, nsid=3)
+        kernel.bring_back(there, nsid=3, ifindex=number if back == "the same number" else None)
     keeper = keeper.restart()
     assert [gone.record.ifindex for gone in keeper.book.departed()] == [number] * (not back)
     assert keeper.state("v0:v1") == ("connected" if back else "waiting")
