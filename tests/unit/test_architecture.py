@@ -36,17 +36,8 @@ GROUND = ("model", "errors", "lean", "log")
 # The core decides and never acts, so that its laws can be tested without a kernel.
 PURE = (
     *("model", "config", "edit", "schema", "modes", "safety", "verdict", "plan"),
-    *(
-        "losses",
-        "tally",
-        "table",
-        "graph",
-        "diagnosis",
-        "requirements",
-        "frames",
-        "printable",
-        "pcapng",
-    ),
+    *("losses", "tally", "table", "graph", "diagnosis", "requirements"),
+    *("frames", "printable", "pcapng"),
 )
 OUTSIDE_WORLD = {
     "asyncio", "ctypes", "fcntl", "multiprocessing", "os", "pathlib", "select", "selectors",
