@@ -14,30 +14,22 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from enum import IntEnum
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from xconnectd import __version__, control
+from xconnectd import control, files
 from xconnectd.errors import BusyError, ConfigError, DataplaneError, PrivilegeError, XconnectError
 from xconnectd.files import Files
+from xconnectd.quantities import counted
 
 if TYPE_CHECKING:
-    from xconnectd.diagnosis import Finding
-    from xconnectd.engine import Engine
-    from xconnectd.files import Reading
-    from xconnectd.reconcile import Seen
-    from xconnectd.recording import Accounts, Way
-    from xconnectd.requirements import Host
-    from xconnectd.status import LinkStatus
+    from xconnectd.overview import Looks
     from xconnectd.table import View
     from xconnectd.trial import Trial
 
-DEFAULT_FILE: Final = Path("/etc/xconnect.yaml")
 _POLL: Final = 0.1
 _PATIENCE: Final = 4.0
 """Seconds that a daemon may take to answer before it counts as hung."""
@@ -45,8 +37,6 @@ _MOST_ROUNDS: Final = 100
 """A test shares the wire with whoever uses it."""
 _INTERVAL: Final = 1.0
 """Seconds between two looks of ``status --watch``."""
-_SAMPLE: Final = 0.1
-"""Seconds over which a rate is taken."""
 
 
 class Exit(IntEnum):
@@ -111,7 +101,7 @@ def _demand_good(path: Path) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    path: Path = options.file or DEFAULT_FILE
+    path: Path = options.file or files.DEFAULT
     reading = Files(path).read()
     for problem in reading.problems:
         print(problem)
@@ -119,16 +109,17 @@ def _check(options: argparse.Namespace) -> int:
         print(warning)
     if reading.problems:
         return Exit.BAD_CONFIG
-    print(f"{path}: good, {_counted(len(reading.wiring.links), 'link')}")
+    print(f"{path}: good, {counted(len(reading.wiring.links), 'link')}")
     return Exit.DONE
 
 
 def _plan(options: argparse.Namespace) -> int:
+    from xconnectd import overview
     from xconnectd.engine import Engine
     from xconnectd.plan import as_json
 
     with Engine.watch() as engine:
-        reading = Files(options.file or _file_of(engine)).read()
+        reading = Files(options.file or overview.file_of(engine)).read()
         if reading.problems:
             raise ConfigError(reading.problems)
         engine.reconciler.want(reading.wiring)
@@ -138,7 +129,7 @@ def _plan(options: argparse.Namespace) -> int:
     else:
         for each in actions:
             print(f"{each['interface']}: {each['action']} ({each['reason']})")
-        print(_counted(len(actions), "change"))
+        print(counted(len(actions), "change"))
     return Exit.CHANGES if actions else Exit.DONE
 
 
@@ -148,42 +139,28 @@ def _status(options: argparse.Namespace) -> int:
     if (options.sort or options.filter) and (options.json or not options.watch):
         print("xconnectd: --sort and --filter are for the table of --watch", file=sys.stderr)
         return Exit.USAGE
+    from xconnectd import overview, printout
+
     if options.watch:
-        return _watch(_Looks(options.config), options)
-    report = _sampled(options.config)
-    print(json.dumps(report) if options.json else _as_table(report))
+        return _watch(overview.Looks(options.config), options)
+    report = overview.sampled(options.config)
+    print(json.dumps(report) if options.json else "\n".join(printout.lines(report)))
     healthy = all(each["state"] == "connected" for each in report["links"] if each["enabled"])
     return Exit.FAILED if options.check and not (healthy and _usable(report)) else Exit.DONE
 
 
 def _graph(options: argparse.Namespace) -> int:
-    from xconnectd import graph, namespaces
+    from xconnectd import graph, namespaces, overview
     from xconnectd.links import Links
 
-    report = _sampled(options.config)
+    report = overview.sampled(options.config)
     with closing(Links()) as links:
         names = {nsid: each.name for nsid, each in namespaces.known(links.nsid_of).items()}
     print(graph.draw(report, options.format, names), end="")
     return Exit.DONE
 
 
-class _Looks:
-    """Reports, each with the rates since the one before."""
-
-    def __init__(self, file: Path | None) -> None:
-        self._file = file
-        self._before, self._since = _report(file), time.monotonic()
-
-    def __call__(self) -> dict[str, Any]:
-        from xconnectd import status
-
-        found, now = _report(self._file), time.monotonic()
-        report = status.with_rates(self._before, found, now - self._since)
-        self._before, self._since = found, now
-        return report
-
-
-def _watch(looks: _Looks, options: argparse.Namespace) -> int:
+def _watch(looks: Looks, options: argparse.Namespace) -> int:
     """Until the user has seen enough: a table on a terminal, lines of text elsewhere."""
     from xconnectd import table
 
@@ -200,7 +177,7 @@ def _watch(looks: _Looks, options: argparse.Namespace) -> int:
     return Exit.DONE
 
 
-def _print_on_and_on(looks: _Looks, view: View, *, as_json: bool) -> NoReturn:
+def _print_on_and_on(looks: Looks, view: View, *, as_json: bool) -> NoReturn:
     from xconnectd import table
 
     while True:
@@ -212,23 +189,16 @@ def _print_on_and_on(looks: _Looks, view: View, *, as_json: bool) -> NoReturn:
         sys.stdout.flush()
 
 
-def _sampled(file: Path | None) -> dict[str, Any]:
-    """A report with rates, from two looks."""
-    looks = _Looks(file)
-    time.sleep(_SAMPLE)
-    return looks()
-
-
 def _health() -> int:
     """Whether somebody has to act; a link that waits or is down is the other side's business.
 
     Asks the daemon alone: one that hangs, and so watches over nothing, does not answer.
     """
-    with _ask_daemon(control.STATUS, timeout=_PATIENCE) as daemon:
+    with control.Connection(control.STATUS, _PATIENCE) as daemon:
         report = daemon.ask("status")
     failed = [each for each in report["links"] if each["state"] == "failed"]
     faults = [*report["config"]["problems"], *(f"{x['link']}: {x['reason']}" for x in failed)]
-    print("\n".join(faults) or f"healthy, {_counted(len(report['links']), 'link')}")
+    print("\n".join(faults) or f"healthy, {counted(len(report['links']), 'link')}")
     return Exit.FAILED if faults else Exit.DONE
 
 
@@ -238,38 +208,15 @@ def _usable(report: dict[str, Any]) -> bool:
 
 
 def _wait(options: argparse.Namespace) -> int:
+    from xconnectd import overview, status
+
     deadline = time.monotonic() + options.timeout
-    while missing := _not_connected(_report(options.config), options.links):
+    while missing := status.not_connected(overview.report(options.config), options.links):
         if time.monotonic() >= deadline:
             print("\n".join(f"{link}: {why}" for link, why in missing.items()))
             return Exit.FAILED
         time.sleep(_POLL)
     return Exit.DONE
-
-
-def _not_connected(report: dict[str, Any], wanted: Sequence[str]) -> dict[str, str]:
-    """The enabled links (or the named ones) that are not connected, each with the reason."""
-    links = report["links"]
-    missing = {}
-    for name in wanted:
-        if not any(name in _names(each) for each in links):
-            missing[name] = "no such link in the file"
-    for each in links:
-        asked = (not wanted and each["enabled"]) or any(name in _names(each) for name in wanted)
-        if asked and each["state"] != "connected":
-            missing[each["link"]] = f"{each['state']}: {each['reason']}"
-    if not wanted and report["config"]["state"] != "loaded":
-        missing.setdefault(report["config"]["path"], report["config"]["state"])
-    return missing
-
-
-def _names(link: dict[str, Any]) -> tuple[str, ...]:
-    """What a user may call a link: its id, both its ends in either order, either end."""
-    return _spellings(link["link"], link["a"]["name"], link["b"]["name"])
-
-
-def _spellings(link: str, a: str, b: str) -> tuple[str, ...]:
-    return link, f"{a}:{b}", f"{b}:{a}", a, b
 
 
 def _detach(options: argparse.Namespace) -> int:
@@ -295,76 +242,19 @@ def _detach(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    """Without the rights to look, the links are what the daemon says of them."""
-    from xconnectd import diagnosis, facts, requirements
-    from xconnectd.diagnosis import Level
-    from xconnectd.engine import Engine
+    from xconnectd import doctor
 
-    try:
-        engine = Engine.watch()
-    except (PrivilegeError, PermissionError):
-        host, links = _doctor_from_outside(options.config)
-        found = {"host": requirements.of_host(host), **links}
-    else:
-        with engine:
-            files, reading, seen = _look(engine, options.config)
-            host = facts.host(files, reading, len(engine.programs.ours))
-            examiner = facts.Examiner(engine, seen, host.config, host.repair)
-            departed = diagnosis.of_departed(seen.observed.departed)
-            found = {"host": (*requirements.of_host(host), *departed)}
-            for verdict in seen.verdicts:
-                found[verdict.link.id] = diagnosis.of_link(examiner.look(verdict))
-    failed = any(each.level is Level.FAIL for each in chain.from_iterable(found.values()))
-    if options.json:
-        every = [
-            {"where": where, **each.as_json()} for where, these in found.items() for each in these
-        ]
-        print(json.dumps({"ok": not failed, "findings": every}))
-    else:
-        for where, these in found.items():
-            print(where)
-            print("\n".join(f"  {line}" for each in these for line in each.lines()))
-    return Exit.FAILED if failed else Exit.DONE
-
-
-def _doctor_from_outside(file: Path | None) -> tuple[Host, dict[str, tuple[Finding, ...]]]:
-    from xconnectd import diagnosis, facts
-
-    try:
-        with _ask_daemon(control.STATUS, timeout=_PATIENCE) as daemon:
-            told = daemon.ask("status")
-    except control.NoDaemonError:
-        told = {"config": {"path": None}, "links": []}
-    known = file or told["config"]["path"]
-    files = Files(Path(known or DEFAULT_FILE))
-    host = facts.host(files, files.read(), None)
-    if host.pid and not known:
-        host = replace(host, config="the daemon's file", config_state="")
-    return host, {each["link"]: diagnosis.of_report(each) for each in told["links"]}
+    found = doctor.examine(options.config)
+    as_text = json.dumps(doctor.as_json(found)) if options.json else "\n".join(doctor.lines(found))
+    print(as_text)
+    return Exit.DONE if doctor.is_well(found) else Exit.FAILED
 
 
 def _test(options: argparse.Namespace) -> int:
-    from xconnectd import diagnosis, facts, probe
-    from xconnectd.engine import Engine
+    from xconnectd import probe
 
-    try:
-        engine = Engine.watch()
-    except (PrivilegeError, PermissionError):
-        print("xconnectd: only root can look at a link: sudo xconnectd test", file=sys.stderr)
-        return Exit.FAILED
-    with engine:
-        files, reading, seen = _look(engine, options.config)
-        file = str(files.path)
-        for verdict in seen.verdicts:
-            link = verdict.link
-            if options.link in _spellings(link.id, link.a.name, link.b.name):
-                examiner = facts.Examiner(engine, seen, file, facts.repair(file))
-                tester = probe.Tester(engine.links, engine.counters, examiner.namespaces)
-                outcome = tester.test(examiner.look(verdict, enter=True), options.count)
-                break
-        else:
-            outcome = probe.absent(options.link, file, [each.link.id for each in seen.verdicts])
-    for problem in diagnosis.of_problems(map(str, reading.problems), file):
+    outcome, problems = probe.test(options.link, options.config, options.count)
+    for problem in problems:
         print("\n".join(problem.lines()), file=sys.stderr)
     print(json.dumps(outcome.as_json()) if options.json else "\n".join(outcome.lines()))
     return Exit.DONE if outcome.cause is None else Exit.FAILED
@@ -378,43 +268,15 @@ def _schema(_options: argparse.Namespace) -> int:
 
 
 def _version(options: argparse.Namespace) -> int:
-    versions = {
-        "xconnectd": __version__,
-        "kernel": _kernel(),
-        "bcc": _bcc(),
-        "pyroute2": _distribution("pyroute2"),
-    }
+    from xconnectd import versions
+
+    found = versions.of_all()
     if options.json:
-        print(json.dumps(versions))
+        print(json.dumps(found))
     else:
-        for name, text in versions.items():
+        for name, text in found.items():
             print(f"{name} {text or 'not installed'}")
     return Exit.DONE
-
-
-def _kernel() -> str:
-    return Path("/proc/sys/kernel/osrelease").read_text().strip()
-
-
-def _bcc() -> str | None:
-    """Read from its version file: importing bcc takes 74 MB of LLVM."""
-    from importlib.util import find_spec
-
-    found = find_spec("bcc")
-    if found is None or found.origin is None:
-        return None
-    path = Path(found.origin).with_name("version.py")
-    line = path.read_text() if path.exists() else ""
-    return line.partition("=")[2].strip().strip("'\"") or "unknown"
-
-
-def _distribution(name: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _try(options: argparse.Namespace) -> int:
@@ -442,7 +304,7 @@ def _confirmed(trial: Trial) -> bool:
 
 
 def _reload(_options: argparse.Namespace) -> int:
-    with _ask_daemon(control.CONTROL) as daemon:
+    with control.Connection(control.CONTROL) as daemon:
         outcome = daemon.ask("reload")
     for problem in outcome["problems"]:
         print(problem)
@@ -451,7 +313,7 @@ def _reload(_options: argparse.Namespace) -> int:
 
 
 def _events(options: argparse.Namespace) -> int:
-    with _ask_daemon(control.STATUS, timeout=None) as daemon:
+    with control.Connection(control.STATUS, timeout=None) as daemon:
         daemon.ask("events")
         while True:
             event = daemon.read()
@@ -463,265 +325,32 @@ def _event_line(event: dict[str, Any]) -> str:
     return " ".join((head, *(f"{name}={value}" for name, value in event.items())))
 
 
-# --------------------------------------------------------------------------- capture
-
-
 def _capture(options: argparse.Namespace) -> int:
-    """The file is opened last: a request that cannot be met overwrites none."""
-    from xconnectd.capture import Capture
-    from xconnectd.engine import Engine
-    from xconnectd.pcap import Filter, FilterError
-    from xconnectd.recording import Lines, Pcapng, Recording
+    from xconnectd import wiretap
+    from xconnectd.pcap import FilterError
 
-    if options.write == "-" and sys.stdout.isatty():
-        print("xconnectd: a capture is no text for a terminal: -w FILE, or a pipe", file=sys.stderr)
+    if options.write == wiretap.STDOUT and sys.stdout.isatty():
+        _say("a capture is no text for a terminal: -w FILE, or a pipe")
         return Exit.USAGE
-    expression = " ".join(options.filter)
+    order = wiretap.Order(
+        link=options.link,
+        expression=" ".join(options.filter),
+        direction=options.direction,
+        write=options.write,
+        count=options.count,
+        snaplen=options.snaplen,
+        room=options.buffer << 20,
+    )
     try:
-        judge = Filter(expression) if expression else None
+        wiretap.run(order, _say)
     except FilterError as error:
-        print(f"xconnectd: {error}", file=sys.stderr)
+        _say(str(error))
         return Exit.USAGE
-    with ExitStack() as stack:
-        engine = stack.enter_context(Engine.watch())
-        link, ways = _ways_of(options, _report_of(engine, None))
-        capture = stack.enter_context(Capture(snaplen=options.snaplen, room=options.buffer << 20))
-        form = Pcapng(link, ways, capture.snaplen, expression) if options.write else Lines(ways)
-        recording = Recording(
-            capture,
-            ways,
-            form,
-            output=_output(stack, options.write),
-            place=lambda name: _place(engine, name),
-            say=_say,
-            judge=judge,
-            count=options.count,
-        )
-        with _stopped_by_signals(recording.stop):
-            if recording.run():
-                _tell(ways, recording.accounts)
     return Exit.DONE
-
-
-def _ways_of(options: argparse.Namespace, report: dict[str, Any]) -> tuple[str, list[Way]]:
-    """The link's id, and the directions that are asked for; a plug has one."""
-    from xconnectd.recording import Way
-
-    for link in report["links"]:
-        if options.link in _names(link):
-            a, b = link["a"]["name"], link["b"]["name"]
-            ways = [Way(0, a, b)] if a == b else [Way(0, a, b), Way(1, b, a)]
-            wanted = {"a": ways[:1], "b": ways[-1:], "both": ways}[options.direction]
-            return link["link"], wanted
-    links = ", ".join(link["link"] for link in report["links"]) or "there is none"
-    raise XconnectError(f"no link {options.link} in {report['config']['path']}: {links}")
-
-
-def _place(engine: Engine, name: str) -> tuple[int, int | None] | None:
-    """Where frames come in by that name; natively only if through a program of ours."""
-    from xconnectd.model import Mode
-
-    interface = engine.links.by_name(name)
-    if interface is None:
-        return None
-    native = (xdp.program for xdp in interface.xdp if xdp.mode == Mode.NATIVE)
-    return interface.ifindex, next(filter(None, map(engine.program, native)), None)
-
-
-def _output(stack: ExitStack, path: str | None) -> int:
-    if path in (None, "-"):
-        return sys.stdout.fileno()
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-    stack.callback(os.close, file)
-    return file
-
-
-@contextmanager
-def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """The first SIGINT or SIGTERM asks for a good end, the second one gets any."""
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in signals}
-
-    def asked(_number: int, _frame: object) -> None:
-        for number in signals:
-            signal.signal(number, signal.SIG_DFL)
-        stop()
-
-    for number in signals:
-        signal.signal(number, asked)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _tell(ways: Sequence[Way], accounts: Accounts) -> None:
-    for way in ways:
-        account = accounts[way.end]
-        tally = account.tally
-        _say(
-            f"{way}: {_counted(tally.received, 'frame')} came in, {account.kept} kept,"
-            f" {account.passed_by} did not match, {tally.lost} lost"
-            + (" (a larger --buffer or a smaller --snaplen loses fewer)" if tally.lost else "")
-        )
 
 
 def _say(text: str) -> None:
     print(f"xconnectd: {text}", file=sys.stderr, flush=True)
-
-
-def _ask_daemon(name: str, timeout: float | None = 60.0) -> control.Connection:
-    from xconnectd.ledger import directory
-
-    return control.Connection(directory() / name, timeout)
-
-
-# --------------------------------------------------------------------------- status
-
-
-def _file_of(engine: Engine) -> Path:
-    """The file of this namespace's daemon, or of the last one here."""
-    return engine.ledger.config() or DEFAULT_FILE
-
-
-def _report(file: Path | None) -> dict[str, Any]:
-    """All that ``status`` tells, read from the kernel; who may not read it asks the daemon."""
-    from xconnectd.engine import Engine
-
-    try:
-        engine = Engine.watch()
-    except (PrivilegeError, PermissionError):
-        with _ask_daemon(control.STATUS) as daemon:
-            return daemon.ask("status")
-    with engine:
-        return _report_of(engine, file)
-
-
-def _look(engine: Engine, file: Path | None) -> tuple[Files, Reading, Seen]:
-    """The files and the kernel; without a good file, its links are those in the kernel."""
-    files = Files(file or _file_of(engine))
-    reading = files.read()
-    if reading.state != "loaded":
-        files.keep(engine.reconciler.found())
-        reading = files.read()
-    engine.reconciler.want(reading.wiring)
-    return files, reading, engine.reconciler.look()
-
-
-def _report_of(engine: Engine, file: Path | None) -> dict[str, Any]:
-    from xconnectd import plan, status
-
-    told = _told_by_daemon()
-    files, reading, seen = _look(engine, file)
-    if told and reading.state != "loaded" and files.path.absolute() == engine.ledger.config():
-        return told | {"differences": []}  # it alone knows the last good links
-    links = [status.assess(verdict, seen.observed) for verdict in seen.verdicts]
-    links = [_with_failure(engine, each) for each in links]
-    report = status.document(
-        told["daemon"] if told else _silent_daemon(),
-        reading,
-        files.path,
-        statuses=links,
-        counters=engine.counters(),
-        untold=told.get("untold", "") if told else engine.untold,
-        departed=seen.observed.departed,
-    )
-    return report | {"differences": plan.as_json(seen.actions)}
-
-
-def _told_by_daemon() -> dict[str, Any] | None:
-    """Its own report; None if none answers."""
-    from xconnectd.instance import running_pid
-
-    try:
-        with _ask_daemon(control.STATUS, timeout=2.0) as daemon:
-            told: dict[str, Any] = daemon.ask("status")
-    except control.NoDaemonError:
-        return None
-    told["daemon"]["pid"] = running_pid() or told["daemon"]["pid"]  # as seen from here
-    return told
-
-
-def _silent_daemon() -> dict[str, Any]:
-    """Of one that does not answer: at least whether there is one."""
-    from xconnectd.instance import running_pid
-
-    pid = running_pid()
-    return {"running": pid is not None, "pid": pid}
-
-
-def _with_failure(engine: Engine, link: LinkStatus) -> LinkStatus:
-    """The kernel's own words for a link that failed, which only the daemon heard."""
-    from xconnectd import status
-    from xconnectd.model import State
-
-    failure = engine.ledger.failures().get(link.link.id)
-    if link.state is not State.FAILED or failure is None:
-        return link
-    reason = failure.reason if link.reason.startswith("not in the kernel") else link.reason
-    return status.failed(link, reason, failure.retry)
-
-
-def _as_table(report: dict[str, Any]) -> str:
-    daemon, file = report["daemon"], report["config"]
-    lines = [
-        f"daemon: {'running, pid ' + str(daemon['pid']) if daemon['running'] else 'not running'}",
-        f"file:   {file['path']}: {file['state']} {file['hash']}".rstrip(),
-        *(f"        {problem}" for problem in file["problems"]),
-        *_metrics_lines(daemon),
-        "",
-    ]
-    for each in report["links"]:
-        lines += _link_lines(each)
-    if report["untold"]:
-        lines.append(f"note: {report['untold']}")
-    for gone in report["departed"]:
-        lines.append(f"left with our program: {gone['interface']}; {gone['remedy']}")
-    if report.get("differences"):
-        count = _counted(len(report["differences"]), "difference")
-        lines.append(f"\n{count} between file and kernel (see xconnectd plan)")
-    return "\n".join(lines)
-
-
-def _metrics_lines(daemon: dict[str, Any]) -> Iterator[str]:
-    if metrics := daemon.get("metrics"):
-        problem = f": not yet: {metrics['problem']}" if metrics["problem"] else ""
-        yield f"metrics: {metrics['listen']}{problem}"
-
-
-def _link_lines(link: dict[str, Any]) -> list[str]:
-    a, b = link["a"], link["b"]
-    lines = [f"{a['name']} — {b['name']}  {link['state']}  {link['mode']}"]
-    if link["description"]:
-        lines.append(f"    {link['description']}")
-    if link["reason"]:
-        lines.append(f"    {link['reason']}")
-    if link["mode_reason"]:
-        lines.append(f"    {link['mode']}: {link['mode_reason']}")
-    for end, other in ((a, b), (b, a)):
-        lines.append(
-            f"    {end['name']} → {other['name']}: {_counted(end['frames'], 'frame')},"
-            f" {end['bytes']} bytes, {_rate(end)}; kept from the wire: {end['dropped']['host']} of"
-            " this host"
-        )
-    for lost in link["drops"]:
-        way_out = f" ({lost['remedy']})" if lost["remedy"] else ""
-        lines.append(
-            f"    lost {lost['from']} → {lost['to']}: {_counted(lost['frames'], 'frame')},"
-            f" {lost['text']}{way_out}"
-        )
-    return lines + [f"    warning: {warning}" for warning in link["warnings"]]
-
-
-def _rate(end: dict[str, Any]) -> str:
-    if end["frames_per_s"] is None:
-        return "no rate yet"
-    return f"{end['frames_per_s']:.0f} frames/s, {end['bits_per_s'] / 1e6:.3g} Mbit/s"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 # --------------------------------------------------------------------------- arguments
@@ -748,7 +377,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add = _Adder(commands)
+    _add_daemon(add)
+    _add_files(add)
+    _add_looks(add)
+    _add_examinations(add)
+    _add_capture(add)
+    _add_others(add)
+    return parser
 
+
+def _add_daemon(add: _Adder) -> None:
     run = add("run", _run, "the daemon, in the foreground", "run -c lab.yaml --log-format json")
     _config(run)
     run.add_argument("--strict", action="store_true", help="exit 78 on a bad file, wires untouched")
@@ -761,6 +399,9 @@ def _parser() -> argparse.ArgumentParser:
         help="keep: the wires stay for the next start",
     )
 
+
+def _add_files(add: _Adder) -> None:
+    """From a file to wires."""
     check = add("check", _check, "validates a file", "check lab.yaml")
     check.add_argument("file", nargs="?", type=Path, metavar="FILE")
 
@@ -768,6 +409,15 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("file", nargs="?", type=Path, metavar="FILE")
     _json(plan)
 
+    attempt = add("try", _try, "applies a file, and goes back unless confirmed", "try draft.yaml")
+    attempt.add_argument("file", type=Path, metavar="FILE")
+    attempt.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS")
+
+    add("reload", _reload, "makes the daemon read its files again, and waits", "reload")
+
+
+def _add_looks(add: _Adder) -> None:
+    """What there is, and what happens."""
     status = add("status", _status, "every link, as the kernel has it", "status --json")
     _config(status, None)
     _json(status)
@@ -797,6 +447,16 @@ def _parser() -> argparse.ArgumentParser:
     _config(graph, None)
     graph.add_argument("--format", choices=("mermaid", "dot", "svg"), default="mermaid")
 
+    wait = add("wait", _wait, "returns when links are connected", "wait --timeout 10 eth0:tap0")
+    _config(wait, None)
+    wait.add_argument("--timeout", type=_seconds, default=60.0, metavar="SECONDS")
+    wait.add_argument("links", nargs="*", metavar="LINK", help="default: every enabled link")
+
+    _json(add("events", _events, "every change, one line each, as it comes", "events --json"))
+
+
+def _add_examinations(add: _Adder) -> None:
+    """What is wrong with it."""
     test = add(
         "test", _test, "sends frames through a link, or says why it cannot", "test eth0:tap0"
     )
@@ -811,18 +471,8 @@ def _parser() -> argparse.ArgumentParser:
     _config(doctor, None)
     _json(doctor)
 
-    wait = add("wait", _wait, "returns when links are connected", "wait --timeout 10 eth0:tap0")
-    _config(wait, None)
-    wait.add_argument("--timeout", type=_seconds, default=60.0, metavar="SECONDS")
-    wait.add_argument("links", nargs="*", metavar="LINK", help="default: every enabled link")
 
-    attempt = add("try", _try, "applies a file, and goes back unless confirmed", "try draft.yaml")
-    attempt.add_argument("file", type=Path, metavar="FILE")
-    attempt.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS")
-
-    add("reload", _reload, "makes the daemon read its files again, and waits", "reload")
-    _json(add("events", _events, "every change, one line each, as it comes", "events --json"))
-
+def _add_capture(add: _Adder) -> None:
     capture = add(
         "capture", _capture, "the frames of a link, live (root)", "capture eth0 -w - | tcpdump -r -"
     )
@@ -853,13 +503,14 @@ def _parser() -> argparse.ArgumentParser:
         help="for frames that wait to be written, in all; default: 64",
     )
 
+
+def _add_others(add: _Adder) -> None:
     detach = add("detach", _detach, "removes what is ours while no daemon runs", "detach --all")
     detach.add_argument("--all", action="store_true", help="everything of ours")
     detach.add_argument("interfaces", nargs="*", metavar="IFACE")
 
     add("schema", _schema, "JSON Schema of the file, for editors", "schema > xconnect.schema.json")
     _json(add("version", _version, "versions of the parts", "version"))
-    return parser
 
 
 class _Adder:
@@ -878,7 +529,7 @@ class _Adder:
         return parser
 
 
-def _config(parser: argparse.ArgumentParser, default: Path | None = DEFAULT_FILE) -> None:
+def _config(parser: argparse.ArgumentParser, default: Path | None = files.DEFAULT) -> None:
     text = str(default) if default else "that of the daemon"
     parser.add_argument(
         "-c", "--config", type=Path, default=default, metavar="FILE", help=f"default: {text}"

@@ -20,6 +20,7 @@ from typing import Any, Final, Self
 
 from xconnectd import sockets
 from xconnectd.errors import XconnectError
+from xconnectd.ledger import directory
 
 CONTROL: Final = "control.sock"
 STATUS: Final = "status.sock"
@@ -200,13 +201,16 @@ class NoDaemonError(XconnectError):
 
 
 class Connection:
-    """The client's side of a control or status socket. A context manager.
+    """To the daemon of this network namespace; ``name`` is CONTROL or STATUS. A context manager.
+
+    ``timeout`` is how many seconds an answer may take, None if any.
 
     Raises:
         NoDaemonError: no daemon answers, or this user may not ask it.
     """
 
-    def __init__(self, path: Path, timeout: float | None = 10.0) -> None:
+    def __init__(self, name: str, timeout: float | None = 60.0) -> None:
+        path = directory() / name
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout)
         try:

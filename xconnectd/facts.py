@@ -8,17 +8,15 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from xconnectd import compiler, control, libbpf, namespaces, requirements
+from xconnectd import compiler, control, libbpf, namespaces, requirements, versions
 from xconnectd.diagnosis import FarSide, LinkFacts
 from xconnectd.engine import Engine, pins
 from xconnectd.errors import DataplaneError
 from xconnectd.files import Files, Reading
 from xconnectd.instance import running_pid
-from xconnectd.ledger import directory
 from xconnectd.links import Links
 from xconnectd.model import Interface
 from xconnectd.namespaces import Namespace
@@ -33,7 +31,8 @@ _CAPABILITIES: Final = {
     "CAP_PERFMON": 38,
     "CAP_BPF": 39,
 }
-_PATIENCE: Final = 4.0
+PATIENCE: Final = 4.0
+"""Seconds that a daemon may take to answer before it counts as hung."""
 _LOOPBACK: Final = 1
 
 
@@ -52,7 +51,7 @@ def host(files: Files, reading: Reading, programs: int | None) -> Host:
         programs=programs,
         code=_code(),
         libbpf=_libbpf(),
-        pyroute2=_pyroute2(),
+        pyroute2=versions.of("pyroute2") or "",
         btf=Path("/sys/kernel/btf/vmlinux").exists(),
         xdp_features=_has_xdp_features(),
         jit=_jit(),
@@ -144,13 +143,6 @@ def _libbpf() -> str:
         return ""
 
 
-def _pyroute2() -> str:
-    try:
-        return version("pyroute2")
-    except PackageNotFoundError:
-        return ""
-
-
 def _has_xdp_features() -> bool:
     from xconnectd import drivers
 
@@ -167,7 +159,7 @@ def _jit() -> int | None:
 def _answers() -> bool | None:
     """Whether the daemon answers; None if this user may not ask."""
     try:
-        with control.Connection(directory() / control.STATUS, _PATIENCE) as daemon:
+        with control.Connection(control.STATUS, PATIENCE) as daemon:
             daemon.ask("status")
     except control.NoDaemonError as error:
         return None if isinstance(error.__cause__, PermissionError) else False

@@ -10,12 +10,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from xconnectd import config
 from xconnectd.config import ConfigMissing
 from xconnectd.errors import ConfigError, Problem
 from xconnectd.model import Endpoint, Link, Place, Wiring
+
+DEFAULT: Final = Path("/etc/xconnect.yaml")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from xml.sax.saxutils import escape
 
 from xconnectd.model import State
 from xconnectd.printable import printable
+from xconnectd.quantities import bit_rate
 
 COLOURS: Final = {
     State.CONNECTED: "#1a7f37",
@@ -74,14 +75,7 @@ def _rates(*ways: tuple[str, Mapping[str, Any]]) -> Iterator[str]:
     if known and not any(bits for _, bits in known):
         yield "idle"
     else:
-        yield from (f"{arrow} {_bits(bits)}" for arrow, bits in known)
-
-
-def _bits(per_second: float) -> str:
-    for size, unit in ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s")):
-        if (number := per_second / size) >= 1:
-            return f"{number:.0f} {unit}" if number >= 100 else f"{number:.3g} {unit}"
-    return f"{per_second:.0f} bit/s"
+        yield from (f"{arrow} {bit_rate(bits)}" for arrow, bits in known)
 
 
 def _plug(end: Mapping[str, Any], namespaces: Mapping[int, str]) -> _Plug:

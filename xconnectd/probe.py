@@ -18,11 +18,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final, Self
 
-from xconnectd import diagnosis, frames, namespaces
+from xconnectd import diagnosis, facts, frames, namespaces, overview, status
 from xconnectd.diagnosis import Finding, LinkFacts, Way
-from xconnectd.errors import XconnectError
+from xconnectd.engine import Engine
+from xconnectd.errors import PrivilegeError, XconnectError
 from xconnectd.frames import Count, Series
 from xconnectd.links import Links
 from xconnectd.model import Counters, Interface, Statistics
@@ -368,7 +370,27 @@ def _receive(lanes: Sequence[_Lane]) -> None:
         lane.receive()
 
 
-def absent(name: str, file: str, links: Sequence[str]) -> Outcome:
-    """The outcome for a link that no file has."""
-    finding = diagnosis.of_absent_link(name, file, links)
-    return Outcome(name, (), (finding,), "there is no such link")
+# --------------------------------------------------------------------------- by name
+
+
+def test(name: str, file: Path | None, rounds: int) -> tuple[Outcome, tuple[Finding, ...]]:
+    """Tests the link that a user calls so; with it comes what is wrong with the file.
+
+    Raises UntestableError for who may not look at links.
+    """
+    try:
+        engine = Engine.watch()
+    except (PrivilegeError, PermissionError) as error:
+        raise UntestableError("only root can look at a link: sudo xconnectd test") from error
+    with engine:
+        files, reading, seen = overview.look(engine, file)
+        path = str(files.path)
+        problems = tuple(diagnosis.of_problems(map(str, reading.problems), path))
+        for verdict in seen.verdicts:
+            link = verdict.link
+            if name in status.spellings(link.id, link.a.name, link.b.name):
+                examiner = facts.Examiner(engine, seen, path, facts.repair(path))
+                tester = Tester(engine.links, engine.counters, examiner.namespaces)
+                return tester.test(examiner.look(verdict, enter=True), rounds), problems
+        absent = diagnosis.of_absent_link(name, path, [each.link.id for each in seen.verdicts])
+        return Outcome(name, (), (absent,), "there is no such link"), problems

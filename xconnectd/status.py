@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from xconnectd.model import (
     Setting,
     State,
 )
+from xconnectd.quantities import counted
 from xconnectd.verdict import Verdict
 
 
@@ -138,7 +139,7 @@ def summary(statuses: Collection[LinkStatus]) -> str:
         if found := by_state.get(state):
             why = _why_in_short(found[0]) if len(found) == 1 else ""
             parts.append(f"{len(found)} {state}{why}")
-    count = f"{len(statuses)} link{'' if len(statuses) == 1 else 's'}"
+    count = counted(len(statuses), "link")
     return f"{count}: {', '.join(parts)}" if parts else count
 
 
@@ -244,3 +245,32 @@ def _end_as_json(end: End, other: End, counters: Mapping[int, Counters]) -> dict
 
 def _age(last: int) -> float | None:
     return round(max(0, time.monotonic_ns() - last) / 1e9, 3) if last else None
+
+
+# --------------------------------------------------------------------------- names
+
+
+def names(link: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a user may call a link of the document."""
+    return spellings(link["link"], link["a"]["name"], link["b"]["name"])
+
+
+def spellings(link: str, a: str, b: str) -> tuple[str, ...]:
+    """Its id, both its ends in either order, either end."""
+    return link, f"{a}:{b}", f"{b}:{a}", a, b
+
+
+def not_connected(report: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, str]:
+    """The enabled links (or the named ones) that are not connected, each with the reason."""
+    links = report["links"]
+    missing = {}
+    for name in wanted:
+        if not any(name in names(each) for each in links):
+            missing[name] = "no such link in the file"
+    for each in links:
+        asked = (not wanted and each["enabled"]) or any(name in names(each) for name in wanted)
+        if asked and each["state"] != "connected":
+            missing[each["link"]] = f"{each['state']}: {each['reason']}"
+    if not wanted and report["config"]["state"] != "loaded":
+        missing.setdefault(report["config"]["path"], report["config"]["state"])
+    return missing

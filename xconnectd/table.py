@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from xconnectd.model import State
+from xconnectd.quantities import bit_rate, counted, duration, number
 
 Report = Mapping[str, Any]
 """What ``status --json`` prints, with rates."""
@@ -90,7 +91,7 @@ def summary(rows: Sequence[Row]) -> str:
     """``3 links: 2 connected, 1 waiting``."""
     states = [row.state for row in rows]
     parts = [f"{states.count(state)} {state}" for state in State if state in states]
-    count = f"{len(rows)} link{'' if len(rows) == 1 else 's'}"
+    count = counted(len(rows), "link")
     return f"{count}: {', '.join(parts)}" if parts else count
 
 
@@ -140,38 +141,6 @@ def _has(row: Row, word: str) -> bool:
     if colon and key == "state":
         return row.state.startswith(state)
     return word in row.words
-
-
-# --------------------------------------------------------------------------- numbers for people
-
-
-def number(value: float | None) -> str:
-    """At most five characters: ``0``, ``9.5``, ``999``, ``12.3k``, ``1.20M``."""
-    if value is None:
-        return "-"
-    if value < 9.95 and value != round(value):
-        return f"{value:.1f}"
-    if value < 999.5:
-        return f"{value:.0f}"
-    for unit in "kMGT":
-        value /= 1000
-        if value < 999.5:
-            digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
-            return f"{value:.{digits}f}{unit}"
-    return ">999T"
-
-
-def duration(seconds: float | None) -> str:
-    """At most four characters: ``0.2s``, ``59s``, ``12m``, ``23h``, ``99d``."""
-    if seconds is None:
-        return "-"
-    if seconds < 9.95:
-        return f"{max(0.0, seconds):.1f}s"
-    for size, unit, limit in ((1, "s", 99.5), (60, "m", 5970), (3600, "h", 178_200)):
-        if seconds < limit:
-            return f"{seconds / size:.0f}{unit}"
-    days = seconds / 86_400
-    return f"{days:.0f}d" if days < 999.5 else ">3y"
 
 
 # --------------------------------------------------------------------------- columns
@@ -242,7 +211,7 @@ def _squeezed(text: str, width: int) -> str:
 def plain(row: Row) -> str:
     """One line for a pipe: everything, unshortened."""
     ways = " ".join(
-        f"{arrow} {number(way.frames)} frames/s {number(way.bits)}bit/s"
+        f"{arrow} {number(way.frames)} frames/s {bit_rate(way.bits)}"
         for arrow, way in (("→", row.forth), ("←", row.back))
     )
     last = "" if row.age is None else f" last {duration(row.age)}"

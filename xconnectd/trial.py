@@ -14,7 +14,6 @@ from typing import Self
 
 from xconnectd.control import CONTROL, Connection
 from xconnectd.errors import ConfigError, Problem, XconnectError
-from xconnectd.ledger import directory
 
 
 class TrialError(XconnectError):
@@ -34,7 +33,7 @@ class Trial:
         self._file = file
         self._deadline = time.monotonic() + timeout
         self._text = file.read_text()
-        self._connection = Connection(directory() / CONTROL)
+        self._connection = Connection(CONTROL, timeout=10.0)
         answer = self._connection.ask(
             "try", path=str(file.absolute()), text=self._text, timeout=timeout
         )

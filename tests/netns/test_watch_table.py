@@ -267,7 +267,7 @@ def test_lines_in_a_pipe(bench: Daemon) -> None:
     assert process.stdout is not None
     assert process.stderr is not None
     lines = [process.stdout.readline() for _ in range(4)]
-    rates = "→ 0 frames/s 0bit/s ← 0 frames/s 0bit/s dropped"
+    rates = "→ 0 frames/s 0 bit/s ← 0 frames/s 0 bit/s dropped"
     assert lines[0].startswith(f"vc — nosuch waiting auto {rates} ")
     assert "(nosuch does not exist)" in lines[0]
     assert re.fullmatch(rf"va — vb connected generic {rates} \d+\n", lines[1])

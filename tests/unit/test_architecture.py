@@ -35,9 +35,9 @@ GROUND = ("model", "errors", "lean", "log")
 
 # The core decides and never acts, so that its laws can be tested without a kernel.
 PURE = (
-    *("model", "config", "edit", "schema", "modes", "safety", "verdict", "plan"),
-    *("losses", "tally", "table", "graph", "diagnosis", "requirements"),
-    *("frames", "printable", "pcapng"),
+    *("model", "config", "edit", "schema", "modes", "safety", "verdict", "plan", "losses", "tally"),
+    *("table", "graph", "printout", "quantities", "printable"),
+    *("diagnosis", "requirements", "frames", "pcapng"),
 )
 OUTSIDE_WORLD = {
     "asyncio", "ctypes", "fcntl", "multiprocessing", "os", "pathlib", "select", "selectors",
@@ -166,3 +166,19 @@ def test_the_daemon_starts_without_what_it_never_uses() -> None:
     assert "structlog" in loaded
     unused = {"asyncio", "ssl", "bcc", "pyroute2", "rich", "prometheus_client"}
     assert not {*unused, "pyroute2.netlink.rtnl.tcmsg"} & set(loaded)
+
+
+@pytest.mark.parametrize("command", ["check", "run", "schema"])
+def test_the_command_line_alone_loads_nothing_of_a_feature(command: str) -> None:
+    """Each command brings along what it needs; to ask for its help needs nothing."""
+    code = (
+        "import contextlib, sys; from xconnectd.cli import main\n"
+        "with contextlib.suppress(SystemExit): main([sys.argv[1], '--help'])\n"
+        "print(*sys.modules)"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code, command], capture_output=True, text=True, check=True
+    ).stdout.split()
+    features = {"overview", "printout", "table", "graph", "doctor", "probe", "wiretap", "engine"}
+    assert not {f"xconnectd.{name}" for name in features} & set(loaded)
+    assert not {"asyncio", "importlib.metadata", "pyroute2", "rich", "structlog"} & set(loaded)

@@ -86,29 +86,6 @@ def test_nothing_that_a_terminal_would_obey() -> None:
     assert row.reason == "?[2J program ?"
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(None, "-"), (0, "0"), (0.3, "0.3"), (9.96, "10"), (999, "999"), (999.6, "1.00k"),
-     (12_345, "12.3k"), (999_499, "999k"), (1.2e6, "1.20M"), (14e9, "14.0G"), (1e18, ">999T")],
-)  # fmt: skip
-def test_numbers(value: float | None, text: str) -> None:
-    assert table.number(value) == text
-
-
-@given(st.floats(0, 1e20) | st.integers(0, 2**64))
-def test_numbers_fit(value: float) -> None:
-    assert len(table.number(value)) <= 5
-    assert len(table.duration(value)) <= 4
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(None, "-"), (0.04, "0.0s"), (59, "59s"), (300, "5m"), (86_400, "24h"), (864_000, "10d")],
-)
-def test_durations(seconds: float | None, text: str) -> None:
-    assert table.duration(seconds) == text
-
-
 # --------------------------------------------------------------------------- columns
 
 
@@ -160,7 +137,7 @@ def test_a_narrow_terminal_gets_what_matters() -> None:
 def test_lines_for_a_pipe() -> None:
     [row] = rows(link(end("a", 1500.0, 12e6), "b", "down", "b has no carrier"))
     assert table.plain(row) == (
-        "a — b down generic → 1.50k frames/s 12.0Mbit/s ← 0 frames/s 0bit/s dropped 0"
+        "a — b down generic → 1.50k frames/s 12.0 Mbit/s ← 0 frames/s 0 bit/s dropped 0"
         " (b has no carrier)"
     )
 

@@ -1,0 +1,121 @@
+"""All that ``status`` tells: read from the kernel, with what only the daemon knows.
+
+Who may not read the kernel is told what the daemon tells. Changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from xconnectd import control, files, plan, status
+from xconnectd.engine import Engine
+from xconnectd.errors import PrivilegeError
+from xconnectd.files import Files, Reading
+from xconnectd.instance import running_pid
+from xconnectd.model import State
+from xconnectd.reconcile import Seen
+from xconnectd.status import LinkStatus
+
+_PATIENCE: Final = 2.0
+"""Seconds for a daemon that may be asked but need not be."""
+_SAMPLE: Final = 0.1
+"""Seconds over which a rate is taken."""
+
+Report = dict[str, Any]
+
+
+def report(file: Path | None) -> Report:
+    """What ``status --json`` prints, without rates; ``file`` is the daemon's if it is None.
+
+    Raises NoDaemonError where the kernel may not be read and no daemon answers.
+    """
+    try:
+        engine = Engine.watch()
+    except (PrivilegeError, PermissionError):
+        with control.Connection(control.STATUS) as daemon:
+            return daemon.ask("status")
+    with engine:
+        return report_of(engine, file)
+
+
+class Looks:
+    """Reports, each with the rates since the one before."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._before, self._since = report(file), time.monotonic()
+
+    def __call__(self) -> Report:
+        found, now = report(self._file), time.monotonic()
+        told = status.with_rates(self._before, found, now - self._since)
+        self._before, self._since = found, now
+        return told
+
+
+def sampled(file: Path | None) -> Report:
+    """A report with rates, from two looks."""
+    looks = Looks(file)
+    time.sleep(_SAMPLE)
+    return looks()
+
+
+def file_of(engine: Engine) -> Path:
+    """The file of this namespace's daemon, or of the last one here."""
+    return engine.ledger.config() or files.DEFAULT
+
+
+def look(engine: Engine, file: Path | None) -> tuple[Files, Reading, Seen]:
+    """The files and the kernel; without a good file, its links are those in the kernel."""
+    source = Files(file or file_of(engine))
+    reading = source.read()
+    if reading.state != "loaded":
+        source.keep(engine.reconciler.found())
+        reading = source.read()
+    engine.reconciler.want(reading.wiring)
+    return source, reading, engine.reconciler.look()
+
+
+def report_of(engine: Engine, file: Path | None) -> Report:
+    told = _told_by_daemon()
+    source, reading, seen = look(engine, file)
+    if told and reading.state != "loaded" and source.path.absolute() == engine.ledger.config():
+        return told | {"differences": []}  # it alone knows the last good links
+    links = [status.assess(verdict, seen.observed) for verdict in seen.verdicts]
+    document = status.document(
+        told["daemon"] if told else _silent_daemon(),
+        reading,
+        source.path,
+        statuses=[_with_failure(engine, each) for each in links],
+        counters=engine.counters(),
+        untold=told.get("untold", "") if told else engine.untold,
+        departed=seen.observed.departed,
+    )
+    return document | {"differences": plan.as_json(seen.actions)}
+
+
+def _told_by_daemon() -> Report | None:
+    """Its own report; None if none answers."""
+    try:
+        with control.Connection(control.STATUS, _PATIENCE) as daemon:
+            told = daemon.ask("status")
+    except control.NoDaemonError:
+        return None
+    told["daemon"]["pid"] = running_pid() or told["daemon"]["pid"]  # as seen from here
+    return told
+
+
+def _silent_daemon() -> Report:
+    """Of one that does not answer: at least whether there is one."""
+    pid = running_pid()
+    return {"running": pid is not None, "pid": pid}
+
+
+def _with_failure(engine: Engine, link: LinkStatus) -> LinkStatus:
+    """The kernel's own words for a link that failed, which only the daemon heard."""
+    failure = engine.ledger.failures().get(link.link.id)
+    if link.state is not State.FAILED or failure is None:
+        return link
+    reason = failure.reason if link.reason.startswith("not in the kernel") else link.reason
+    return status.failed(link, reason, failure.retry)
