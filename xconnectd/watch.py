@@ -17,44 +17,33 @@ from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from watchdog.events import (
-    EVENT_TYPE_CLOSED,
-    EVENT_TYPE_MOVED,
-    DirCreatedEvent,
-    DirDeletedEvent,
-    DirMovedEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileDeletedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
+from watchdog.observers.inotify_c import (
+    CallbackId,
+    InotifyEvent,
+    InotifyFD,
+    Mask,
+    WatchDescriptor,
 )
-from watchdog.observers.inotify import InotifyObserver
-
-with suppress(ImportError):  # its place differs between versions, and we can do without
-    from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper
-
-    # A rename out of the directory is held back for its other half, and all behind it with it.
-    # The kernel writes both halves in one go, so half a second is far too patient.
-    InotifyMoveEventGrouper.delay = 0.01
+from watchdog.observers.inotify_c import InotifyConstants as Inotify
 
 SETTLED: Final = 0.0
 """A save is complete: one close after writing, or one rename into place."""
 UNSETTLED: Final = 0.2
 """What happened may be the first half of a save."""
 
-_EVENTS: Final[list[type[FileSystemEvent]]] = [
-    FileClosedEvent,
-    FileMovedEvent,
-    FileCreatedEvent,
-    FileDeletedEvent,
-    DirMovedEvent,
-    DirCreatedEvent,
-    DirDeletedEvent,
-]
-"""Asked of the kernel, so that reading the file never wakes us. Not ``modified``: it comes before
-every ``closed``, only to delay it; who writes and does not close is found by ``check``."""
+_EVENTS: Final = Mask(
+    Inotify.IN_CLOSE_WRITE
+    | Inotify.IN_MOVED_TO
+    | Inotify.IN_MOVED_FROM
+    | Inotify.IN_CREATE
+    | Inotify.IN_DELETE
+    | Inotify.IN_ONLYDIR
+)
+"""Asked of the kernel, so that reading the file never wakes us. Not ``modify``: it comes before
+every ``close``, only to delay it; who writes and does not close is found by ``check``."""
+
+_ONLY: Final = CallbackId(1)
+"""Of each directory's callbacks there is one."""
 
 _MAX_SYMLINKS: Final = 40  # as the kernel's MAXSYMLINKS
 
@@ -70,13 +59,16 @@ class _Step(NamedTuple):
     inode: int
 
 
-class ConfigWatch(FileSystemEventHandler):
+class ConfigWatch:
     """Watches ``path``, or if that is a directory every ``*.yaml`` in it.
 
     Make it before the first read of the file: it tells of changes since.
 
     ``changed(settle)`` is called from a thread of watchdog's, or of whoever calls ``check``;
     ``settle`` is how many seconds of quiet to wait for before the file is worth reading.
+
+    It listens to watchdog's reader itself: an observer hands each event on through two more
+    threads, which takes as long as a rewire, and holds a rename back to look for its other half.
     """
 
     def __init__(self, path: Path, changed: Callable[[float], None]) -> None:
@@ -85,7 +77,8 @@ class ConfigWatch(FileSystemEventHandler):
         self._known = self._pending = _signature(self._path)
         self._route: tuple[_Step, ...] = ()
         self._names: frozenset[str] = frozenset()
-        self._observer: InotifyObserver | None = None
+        self._reader: InotifyFD | None = None
+        self._is_deaf = False
         self.problem = ""
         """Why inotify cannot be used, if so; ``check`` then finds each change, but later."""
 
@@ -93,11 +86,11 @@ class ConfigWatch(FileSystemEventHandler):
         self._arm(self._find_route())
 
     def stop(self) -> None:
-        observer, self._observer = self._observer, None
-        if observer is not None:
-            observer.stop()
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.stop()
             with suppress(RuntimeError):  # it was never started
-                observer.join()
+                reader.join()
 
     def check(self) -> None:
         """Once a second: mend the watch, and find a change that no event told of."""
@@ -128,21 +121,19 @@ class ConfigWatch(FileSystemEventHandler):
         routes = chain(itself, *map(_find_route, _files(self._path)))
         return tuple(dict.fromkeys(routes))
 
-    def dispatch(self, event: FileSystemEvent) -> None:
-        """Called by watchdog for every event in a watched directory, whatever its name."""
-        if self._matters(event.src_path) or self._matters(event.dest_path):
+    def heard(self, path: str, *, whole: bool) -> None:
+        """Something happened to ``path``; ``whole`` if that may well be the end of a save."""
+        if self._matters(path):
             now = _signature(self._path)
-            self._tell(now, SETTLED if now and self._is_whole(event) else UNSETTLED)
+            self._tell(now, SETTLED if now and whole else UNSETTLED)
 
-    def _matters(self, path: bytes | str) -> bool:
+    def missed(self) -> None:
+        """Something happened to one of the directories, or to anything in them."""
+        self._tell(_signature(self._path), UNSETTLED)
+
+    def _matters(self, path: str) -> bool:
         """Also a file that is new in the directory of files."""
-        return path in self._names or _is_one_of(os.fsdecode(path), self._path)
-
-    def _is_whole(self, event: FileSystemEvent) -> bool:
-        """Whether a save is complete; not so when the file was renamed away, as vim does."""
-        if event.event_type == EVENT_TYPE_MOVED:
-            return self._matters(event.dest_path)
-        return event.event_type == EVENT_TYPE_CLOSED and self._matters(event.src_path)
+        return path in self._names or _is_one_of(path, self._path)
 
     def _tell(self, now: _Signature, settle: float) -> None:
         # Noted before the file is read: what is written later differs from it.
@@ -153,7 +144,7 @@ class ConfigWatch(FileSystemEventHandler):
         self._route = route
         self._names = frozenset(os.path.join(step.directory, step.name) for step in route)
         try:
-            self._observer = self._observe({step.directory for step in route})
+            self._reader = self._read({step.directory for step in route})
             self.problem = ""
         except OSError as error:  # out of inotify instances or watches, or the directory is gone
             self.problem = error.strerror or str(error)
@@ -161,25 +152,43 @@ class ConfigWatch(FileSystemEventHandler):
         if now != self._known:
             self._tell(now, UNSETTLED)
 
-    def _observe(self, directories: set[str]) -> InotifyObserver:
-        # Full events: a file that is renamed into here from elsewhere is moved, not created.
-        observer = InotifyObserver(generate_full_events=True)
+    def _read(self, directories: set[str]) -> InotifyFD:
+        reader = InotifyFD()
+        reader.start()  # one that never ran would keep its descriptors
+        self._is_deaf = False
         try:
             for directory in directories:
-                observer.schedule(self, directory, event_filter=_EVENTS)
-            observer.start()
+                ears = _Ears(self, directory)
+                reader.add_callback(os.fsencode(directory), _EVENTS, ears, _ONLY)
         except OSError:
-            observer.stop()
+            reader.stop()
             raise
-        return observer
+        return reader
+
+    def went_deaf(self) -> None:
+        """One of the directories is gone; another one of its name has to be listened to anew."""
+        self._is_deaf = True
 
     def _is_alive(self) -> bool:
-        """Whether all threads run; an emitter ends silently with the directory it watches."""
-        observer = self._observer
-        if observer is None or not observer.is_alive():
-            return False
-        reader = getattr(observer, "_inotify_fd", observer)
-        return reader.is_alive() and all(emitter.is_alive() for emitter in observer.emitters)
+        return self._reader is not None and self._reader.is_alive() and not self._is_deaf
+
+
+class _Ears:
+    """What watchdog's reader calls, from its thread, for one directory."""
+
+    def __init__(self, watch: ConfigWatch, directory: str) -> None:
+        self._watch = watch
+        self._directory = directory
+
+    def on_event(self, event: InotifyEvent) -> None:
+        path = os.path.join(self._directory, os.fsdecode(event.name))
+        self._watch.heard(path, whole=event.is_close_write or event.is_moved_to)
+
+    def on_watch_deleted(self, _descriptor: WatchDescriptor) -> None:
+        self._watch.went_deaf()
+
+    def on_queue_overflow(self) -> None:
+        self._watch.missed()
 
 
 def _files(path: str) -> list[str]:

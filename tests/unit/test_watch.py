@@ -364,11 +364,11 @@ def test_a_directory_that_was_deleted_and_made_again(
     assert calls.told(SETTLED)
 
 
-def test_a_dead_observer_is_replaced(path: Path, watched: Watched, calls: Calls) -> None:
+def test_a_dead_reader_is_replaced(path: Path, watched: Watched, calls: Calls) -> None:
     watch = watched(path)
-    assert watch._observer is not None
-    watch._observer.stop()
-    watch._observer.join()
+    assert watch._reader is not None
+    watch._reader.stop()
+    watch._reader.join()
     watch.check()
     in_place(path)
     assert calls.told(SETTLED)
@@ -381,8 +381,8 @@ def test_a_handler_that_raises_does_not_end_the_watch(
     watch = watched(path)
     monkeypatch.setattr(watch, "_changed", lambda _: 1 / 0)
     in_place(path)
-    assert watch._observer is not None
-    watch._observer.join(PATIENCE)
+    assert watch._reader is not None
+    watch._reader.join(PATIENCE)
     monkeypatch.setattr(watch, "_changed", calls)
     watch.check()
     by_rename(path)
@@ -395,7 +395,7 @@ def test_without_inotify_check_still_finds_changes(
     def exhausted(*_: object, **__: object) -> None:
         raise OSError(24, "inotify instance limit reached")
 
-    monkeypatch.setattr("xconnectd.watch.InotifyObserver", exhausted)
+    monkeypatch.setattr("xconnectd.watch.InotifyFD", exhausted)
     watch = watched(path)
     assert watch.problem == "inotify instance limit reached"
     in_place(path)
