@@ -20,7 +20,7 @@ import re
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Final, Self
@@ -291,7 +291,7 @@ class Dataplane:
         with _stage("counters", "walking the counters"):
             lost = self._drops.all()
             return {
-                key: replace(_summed(words), lost=lost.get(key, Lost()))
+                key: _summed(words)._replace(lost=lost.get(key, _NONE))
                 for key, words in self._counters.all_words().items()
             }
 
@@ -355,6 +355,9 @@ def _audited(program: int, wanted: Mapping[int, int]) -> bool:
         if held != len(frame) // _PAIR:
             return False
     return True
+
+
+_NONE: Final = Lost()
 
 
 def _summed(words: list[int]) -> Counters:

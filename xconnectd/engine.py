@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -114,7 +113,7 @@ class Engine:
             return {}
         refused = self.links.untransmitted()
         return {
-            ifindex: replace(each, untransmitted=refused.get(ifindex, 0))
+            ifindex: each._replace(untransmitted=refused.get(ifindex, 0))
             for ifindex, each in self._dataplane.all_counters().items()
         }
 

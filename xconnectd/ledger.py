@@ -79,7 +79,7 @@ class Ledger:
         self._named: defaultdict[str, set[int]] = defaultdict(set)
         for record in self._read_records().values():
             self._know(record)
-        self._programs = frozenset(self._read(self.path / "programs") or ())
+        self._programs = self._read_programs()
         self._departed = tuple(self._read_departed())
         self._missed = tuple(self._read_missed())
         self._failures = self._read_failures()
@@ -208,6 +208,10 @@ class Ledger:
                 case {"forget": int(ifindex)}:
                     records.pop(ifindex, None)
         return records
+
+    def _read_programs(self) -> frozenset[int]:
+        ids = self._read(self.path / "programs")
+        return frozenset(ids if isinstance(ids, list) else ())
 
     def _read_departed(self) -> Iterator[Departed]:
         for data in self._read(self.path / "departed") or ():

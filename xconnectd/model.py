@@ -296,8 +296,7 @@ class Lost(NamedTuple):
     refused: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
+class Counters(NamedTuple):
     """What was counted for frames that came in by one interface.
 
     ``frames`` and ``bytes`` were handed to the redirect; those of them that were ``lost`` there
@@ -312,7 +311,7 @@ class Counters:
     unwired: int = 0
     silenced: int = 0
     last: int = 0
-    lost: Lost = field(default=Lost())
+    lost: Lost = Lost()
     untransmitted: int = 0
 
 

@@ -72,9 +72,11 @@ class Daemon:
     def spawn(self) -> Self:
         """Start the process and return at once."""
         assert self._process is None or self._process.poll() is not None
+        command = self._command("run", "-c", str(self.config), *self._args)
+        command[2:2] = self._through
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command("run", "-c", str(self.config), *self._args, through=self._through),
+                command,
                 **self._surroundings(),
                 stderr=log,
                 stdout=log,
@@ -251,9 +253,9 @@ class Daemon:
 
         poll(still, timeout, "a quiet log")
 
-    def _command(self, *args: str, through: Sequence[str] = ()) -> list[str]:
+    def _command(self, *args: str) -> list[str]:
         enter = f"--net={NETNS / self.namespace}"
-        return ["nsenter", enter, *through, sys.executable, "-m", "xconnectd", *args]
+        return ["nsenter", enter, sys.executable, "-m", "xconnectd", *args]
 
     def _surroundings(self) -> dict[str, Any]:
         extra = {"XCONNECTD_STATE_DIR": str(self.state), "PYTHONPATH": str(REPO)}
