@@ -432,6 +432,7 @@ class Chaos:
         problems = list(self._wrong_states(seen, links))
         problems += self._wrong_foreigners(links)
         problems += self._wrong_programs(seen, links)
+        problems += self._wrong_settings(seen, links)
         problems += self._wrong_frames(seen)
         problems += self._wrong_departed(seen)
         return problems
@@ -497,6 +498,19 @@ class Chaos:
                     yield f"{name}: {key} leads to {target}, that to {found.get(target)}"
                 if key not in numbers:
                     yield f"{name}: {key} leads to {target}, and is the number of no interface"
+
+    def _wrong_settings(self, seen: dict[str, Any], links: dict[str, Any]) -> Iterator[str]:
+        """What somebody set is what is put back: as found where no link stands, else in status."""
+        told = {
+            link[end]["name"]: link[end]["mtu"]
+            for link in seen["links"]
+            if link["state"] in ("connected", "down", "disabled")
+            for end in ("a", "b")
+        }
+        for name, device in self._here().items():
+            mtu = told.get(name, links[name]["mtu"]) if name in links else None
+            if mtu is not None and mtu not in device.mtus:
+                yield f"{name}: mtu {mtu}, never set by anybody ({device.mtus})"
 
     def _ours(self) -> set[int]:
         path = self.daemon.socket_path().with_name("programs")
