@@ -159,18 +159,31 @@ class Departures:
         return next((xdp.mode for xdp in device.xdp if xdp.program in ours), "")
 
     def welcome_back(self, observed: Observed) -> bool:
-        """Takes up the records of departed devices that are here again; True if there are any."""
-        by_mac = {each.mac: each for each in observed.interfaces.values()}
+        """Takes up the records of departed devices that are here again; True if there are any.
+
+        One that is no longer where it went is searched for here at once: the news of its return
+        may be for a later pass. Where it is not found it was deleted.
+        """
         departed = self._ledger.departed()
-        still_away = [gone.record for gone in observed.departed]
+        away = {gone.record.mac for gone in observed.departed}
+        lost = {gone.record.mac: gone.record for gone in departed if gone.record.mac not in away}
+        if not lost:
+            return False
+        held = self._ledger.records()
         back = [
-            gone for gone in departed if gone.record.mac in by_mac and gone.record not in still_away
+            each
+            for each in self._interfaces.all().values()
+            if each.mac in lost and each.ifindex not in held
         ]
-        for gone in back:
-            here = by_mac[gone.record.mac]
+        for here in back:
+            record = lost[here.mac]
             # The kernel set it down on its way, nobody else did.
-            record = replace(gone.record, ifindex=here.ifindex, name=here.name, settled=False)
-            self._ledger.hold(record)
-        if back:
-            self._ledger.set_departed(tuple(gone for gone in departed if gone not in back))
+            self._ledger.hold(replace(record, ifindex=here.ifindex, name=here.name, settled=False))
+        self._ledger.set_departed(tuple(gone for gone in departed if gone.record.mac in away))
         return bool(back)
+
+    def update(self, observed: Observed) -> None:
+        """At the end of a pass: what the departed are called and run where they are now."""
+        now = {gone.record.mac: gone for gone in observed.departed}
+        departed = self._ledger.departed()
+        self._ledger.set_departed(tuple(now.get(gone.record.mac, gone) for gone in departed))

@@ -272,7 +272,7 @@ class Reconciler:
             self._backoff.note(each, seen.observed, refused=each.link.id in trouble.links)
         self._remember_stuck(scope, trouble)
         try:
-            self._ledger.set_departed(seen.observed.departed)
+            self._departures.update(seen.observed)
             self._ledger.set_failures(self._backoff.failures())
         except OSError as error:  # a full disk is no reason to stop forwarding
             self._log.error(Event.STATE_UNWRITABLE, reason=str(error))

@@ -764,6 +764,20 @@ def back_again(*, same_number: bool) -> Keeper:
     return keeper
 
 
+def test_an_end_that_comes_back_is_known_though_a_pass_comes_before_its_news() -> None:
+    keeper = told(FIRST)
+    kernel = keeper.kernel
+    found = lab().get("v0")
+    there = kernel.send_away("v0")
+    keeper.settle()
+    keeper.take(wiring("v2:v3"))
+    kernel.bring_back(there)
+    keeper.take(wiring("v2:v2"))
+    keeper.settle()
+    now = kernel.get("v0")
+    assert (now.mtu, now.addr_gen_mode, now.xdp) == (found.mtu, found.addr_gen_mode, ())
+
+
 @pytest.mark.parametrize("same_number", [True, False])
 def test_an_end_that_comes_back_is_wired_again(same_number: bool) -> None:
     keeper = back_again(same_number=same_number)
