@@ -15,6 +15,14 @@ _BPFFS: Final = "/sys/fs/bpf"
 _MOUNT: Final = f"mount -t bpf bpf {_BPFFS}"
 _PYROUTE2: Final = (0, 9, 1)
 
+_MISSED: Final = (
+    ((5, 12), "a namespace is known by its inode, which may come again as another's"),
+    ((5, 13), "losses at the redirect are not told, nor their reasons"),
+    ((5, 18), "there are no XDP fragments: native XDP takes an MTU of some 3,500 at most"),
+    ((5, 18), "nothing tells when the last frame came, but in tc mode from 5.11 on"),
+)
+"""What older kernels do without."""
+
 
 @dataclass(frozen=True, slots=True)
 class Host:
@@ -108,11 +116,11 @@ def _kernel(host: Host) -> Iterator[Finding]:
         yield _fail("kernel", f"{host.release}: Linux 5.4 is the oldest that can work", newer)
     elif host.kernel < (5, 10):
         yield _warn("kernel", f"{host.release}: expected to work from Linux 5.10 on", newer)
-    elif host.kernel < (5, 18):
-        text = "no XDP fragments, so native XDP takes an MTU of some 3,500 at most"
-        yield _ok("kernel", f"{host.release}: {text}")
     else:
         yield _ok("kernel", host.release)
+        for since, text in _MISSED:
+            if host.kernel < since:
+                yield _ok("kernel", f"before Linux {since[0]}.{since[1]} {text}")
 
 
 def _capabilities(host: Host) -> Iterator[Finding]:

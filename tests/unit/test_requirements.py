@@ -48,6 +48,17 @@ def test_a_good_host() -> None:
     assert found(links=1)["config"].text.endswith("1 link")
 
 
+def test_what_an_older_kernel_does_without_is_said() -> None:
+    def missed(release: str) -> list[str]:
+        host = replace(GOOD, release=release)
+        _, *rest = (each.text for each in requirements.of_host(host) if each.check == "kernel")
+        return [text.split()[2] for text in rest]
+
+    assert missed("5.10.0-32-cloud-amd64") == ["5.12", "5.13", "5.18", "5.18"]
+    assert missed("5.15.0") == ["5.18", "5.18"]
+    assert missed("5.18.0") == missed("6.18.0") == []
+
+
 NOBODY = {"capabilities": frozenset[str](), "bpf": None, "writable": None, "programs": None}
 
 
