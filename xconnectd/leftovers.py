@@ -48,7 +48,8 @@ def _inode(state: Path) -> int | None:
 
 
 def own_inode() -> int:
-    return Path("/proc/self/ns/net").stat().st_ino
+    """Of the namespace that this thread is in, as its sockets are."""
+    return Path("/proc/thread-self/ns/net").stat().st_ino
 
 
 def _living() -> Iterator[int]:
