@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import resource
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -29,6 +30,14 @@ LIMITS: Final = {
         TAPS_TAKE_UDP,
         "before Linux 6.2 a tap takes no UDP segments: it goes by tc, never in generic mode",
     ),
+    "test_a_target_that_is_down": (
+        KERNEL >= (5, 13),
+        "before Linux 5.13 losses at the redirect are not told",
+    ),
+    "test_the_age_of_the_last_frame": (
+        KERNEL >= (5, 18),
+        "before Linux 5.18 nothing tells when a frame came in generic mode",
+    ),
 }
 """Part of a test's name: whether the kernel can do what it is about, and what it cannot."""
 
@@ -37,6 +46,7 @@ _exchange = traffic.exchange
 _passes = traffic.passes
 _transfer = traffic.transfer
 _offload = traffic.Tap.offload
+_load = lab._load
 
 
 def patient(
@@ -66,6 +76,17 @@ def cookie(namespace: str) -> str:
     return lab.inside(namespace, ledger.namespace_cookie)
 
 
+def load(*program: Any) -> None:
+    """Before Linux 5.11 RLIMIT_MEMLOCK limits BPF too; what is under test sees to that itself."""
+    before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    unlimited = resource.RLIM_INFINITY
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (unlimited, unlimited))
+    try:
+        _load(*program)
+    finally:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, before)
+
+
 def offload(self: traffic.Tap, flags: int) -> None:
     """A QEMU that asks for UDP segmentation and is refused does without."""
     try:
@@ -77,6 +98,7 @@ def offload(self: traffic.Tap, flags: int) -> None:
 
 
 lab.poll = patient
+lab._load = load
 traffic.exchange, traffic.passes = exchange, passes
 traffic.transfer = transfer  # type: ignore[assignment]
 lab.cookie = cookie  # type: ignore[assignment]

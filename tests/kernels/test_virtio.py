@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from netns.frames import ether, noise, odd_frames
-from netns.lab import Lab, Station, poll
+from netns.lab import Lab, Station, inside, poll
 from netns.service import Daemon
 from netns.traffic import Stream, datagrams, exchange, transfer
 
 Start = Callable[..., Daemon]
 Cables = tuple[Station, Station]
 PAIR = {"nic0": "nic1"}
+MODES = {"auto": "native", "tc": "tc"}
 FOREIGN = ether(0x88B6, noise(80))
 
 
@@ -52,6 +54,13 @@ def arrived(lab: Lab, station: Station, nic: str) -> int:
         return lab.link_counters(nic) - before
 
 
+def hush(*stations: Station) -> None:
+    """From now on they speak only when told to."""
+    setting = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+    for station in stations:
+        inside(station.namespace, lambda: setting.write_text("1"))
+
+
 def carries(a: Station, b: Station) -> None:
     for client, server in ((a, b), (b, a)):
         for v6 in (False, True):
@@ -81,8 +90,10 @@ def test_nics_are_wired_natively_and_promiscuously(lab: Lab, daemon: Start, cabl
 @pytest.mark.parametrize("mode", ["auto", "tc"])
 def test_odd_frames_cross_byte_for_byte(daemon: Start, cables: Cables, mode: str) -> None:
     """VLAN and QinQ tags, LLDP, LACP, runts; the stations' NICs strip no tag."""
+    hush(*cables)
     running = daemon(f"links:\n  nic0: {{to: nic1, mode: {mode}}}\n")
     running.wait_link("connected", "nic0", "nic1")
+    assert running.link("nic0", "nic1")["mode"] == MODES[mode]
     frames = odd_frames()
     with cables[0].port() as here, cables[1].port() as there:
         for ways in ((here, there), (there, here)):
@@ -95,6 +106,7 @@ def test_odd_frames_cross_byte_for_byte(daemon: Start, cables: Cables, mode: str
 def test_tcp_and_udp_with_default_offloads(daemon: Start, cables: Cables, mode: str) -> None:
     running = daemon(f"links:\n  nic0: {{to: nic1, mode: {mode}}}\n")
     running.wait_link("connected", "nic0", "nic1")
+    assert running.link("nic0", "nic1")["mode"] == MODES[mode]
     carries(*cables)
 
 
@@ -126,6 +138,7 @@ def test_a_nic_and_a_veth_go_by_tc(lab: Lab, daemon: Start, cables: Cables) -> N
     assert link["mode"] == "tc", link["mode_reason"]
     assert lab.link("nic0")["promiscuity"] >= 1
     carries(a, b)
+    hush(a, b)
     with a.port() as here, b.port() as there:
         for ways in ((here, there), (there, here)):
             delivery = exchange(*ways, list(odd_frames().values()))

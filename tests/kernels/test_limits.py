@@ -1,0 +1,42 @@
+"""What an older kernel cannot do is told, and is what it cannot do."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+
+from netns.lab import Lab, inside
+from netns.service import Daemon
+
+from xconnectd import ledger
+
+Start = Callable[..., Daemon]
+KERNEL = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
+
+
+def test_what_the_kernel_lacks_is_what_doctor_says(lab: Lab, daemon: Start) -> None:
+    stations = lab.veth("va"), lab.veth("vb")
+    running = daemon("links:\n  va: vb\n")
+    running.wait_link("connected", "va", "vb")
+    findings = json.loads(running.cli("doctor", "--json").stdout)["findings"]
+    said = "\n".join(each["text"] for each in findings if each["where"] == "host")
+
+    def told(since: tuple[int, int], words: str) -> bool:
+        """Whether doctor says that this kernel lacks it; it must not say so of a newer one."""
+        assert (words in said) == (since > KERNEL), said
+        return since > KERNEL
+
+    with stations[0].port() as port:
+        port.send(bytes(60))
+    link = running.link("va", "vb")
+    untold = running.status()["untold"]
+    assert told((5, 12), "known by its inode") == inside(
+        lab.host, ledger.namespace_cookie
+    ).startswith("inode-")
+    assert told((5, 13), "losses at the redirect") == ("Linux 5.13 does" in untold)
+    assert bool(running.events("losses.untold")) == bool(untold)
+    assert told((5, 18), "no XDP fragments") == told((5, 18), "when the last frame came")
+    assert (link["a"]["last_frame_age_s"] is None) == (KERNEL < (5, 18))
+    told((6, 3), "no driver tells what it can do")
