@@ -9,13 +9,12 @@ from .chaos import Chaos
 from .lab import Lab
 
 SECONDS = float(os.environ.get("XCONNECTD_CHAOS_SECONDS") or 60)
-SEED = os.environ.get("XCONNECTD_CHAOS_SEED")
+SEED = int(os.environ.get("XCONNECTD_CHAOS_SEED") or random.randrange(1 << 31))
 
 
 def test_chaos(lab: Lab) -> None:
-    seed = int(SEED) if SEED else random.randrange(1 << 31)
-    print(f"seed {seed}")
-    run = Chaos(lab, seed, SECONDS)
+    print(f"seed {SEED}")
+    run = Chaos(lab, SEED, SECONDS)
     run.run()
     print(run)
     assert run.steps > SECONDS / 4, f"too few steps to say anything: {run}"
