@@ -62,7 +62,7 @@ class Departures:
     def miss(self, observed: Observed) -> None:
         """Keeps the records of interfaces that are gone without a farewell so far.
 
-        To be told of every look of a pass.
+        To be told of every look before what it shows is acted on, and records are dropped.
 
         On its way to another namespace a device is taken out first, and only after the kernel
         waited for its readers (synchronize_net) comes the message that says where it went. A crash
@@ -100,12 +100,12 @@ class Departures:
         self._set_missed(missed)
         if record is None or nsid is None or new_ifindex is None:
             return
+        gone = Departed(record, "", nsid, new_ifindex)
         device = self._arrived(new_ifindex, nsid)
-        if device is None or device.mac != record.mac:  # that one's farewell was lost once
-            return
-        mode = self._mode_of_ours(device)
-        namespace = self._interfaces.namespace_name(nsid)
-        gone = Departed(record, mode, nsid, new_ifindex, namespace, device.name)
+        if device is not None and device.mac == record.mac:  # else it has gone on, or is back
+            mode = self._mode_of_ours(device)
+            namespace = self._interfaces.namespace_name(nsid)
+            gone = replace(gone, mode=mode, namespace=namespace, name=device.name)
         self._ledger.set_departed((*self._ledger.departed(), gone))
         if gone.runs_ours:
             self._tell(gone)

@@ -166,7 +166,6 @@ class Reconciler:
         if scope is not None:  # an altname that led to a link may be gone
             scope |= _scope_of(self._ends[each] for each in scope.ifindexes & self._ends.keys())
         seen = self.look(scope)
-        self._departures.miss(seen.observed)
         if self._departures.welcome_back(seen.observed):
             seen = self.look(scope)
         if scope is not None:  # what leads to a link now may be gone after the first step
@@ -174,12 +173,12 @@ class Reconciler:
         done: list[Action] = []
         trouble = Trouble()
         for _ in range(_ROUNDS):
+            self._departures.miss(seen.observed)
             actions = self._not_fought_over(seen, trigger)
             if not actions:
                 break
             done += self._executor.apply(actions, trouble)
             seen = self.look(scope, trouble.links)
-            self._departures.miss(seen.observed)
         self._departures.settle()
         statuses = [status.assess(each, seen.observed) for each in seen.verdicts]
         self._remember(scope, seen, statuses, trouble)

@@ -764,6 +764,22 @@ def back_again(*, same_number: bool) -> Keeper:
     return keeper
 
 
+def test_an_end_that_is_back_before_its_farewell_is_heard_is_as_found_one_day() -> None:
+    keeper = told(FIRST)
+    kernel = keeper.kernel
+    found, number = lab().get("v0"), kernel.index("v0")
+    there = kernel.send_away("v0")
+    farewell = kernel.news.pop()
+    kernel.news.append(News(number, ("v0",)))
+    keeper.settle()
+    kernel.bring_back(there)
+    kernel.news.insert(0, farewell)
+    keeper.settle()
+    keeper.take(Wiring())
+    now = kernel.get("v0")
+    assert (now.mtu, now.addr_gen_mode, now.xdp) == (found.mtu, found.addr_gen_mode, ())
+
+
 def test_an_end_that_comes_back_is_known_though_a_pass_comes_before_its_news() -> None:
     keeper = told(FIRST)
     kernel = keeper.kernel
