@@ -218,7 +218,8 @@ def _refused(facts: LinkFacts) -> Finding:
     verdict, observed = facts.verdict, facts.observed
     for end in verdict.ends:
         if verdict.mode is Mode.NATIVE and end.kind == "veth" and modes.far_end_unready(end):
-            return _not_polling(end, facts)
+            known = end.xdp_features is not None
+            return _not_polling(end, facts) if known else _refused_in_words(facts)
         if found := _foreign(end, verdict.mode, observed):
             check, command = found
             return _stop(check, verdict.refusal, f"{command}  # if nobody needs it")
@@ -229,7 +230,11 @@ def _refused(facts: LinkFacts) -> Finding:
         if observed.uses.get(end.ifindex) and not observed.is_held(end):
             remedy = f"take that off, or in {facts.file}: allow_addressed: true"
             return _stop("in use", verdict.refusal, remedy)
-    return _stop("refused", verdict.refusal, f"change the link in {facts.file}")
+    return _refused_in_words(facts)
+
+
+def _refused_in_words(facts: LinkFacts) -> Finding:
+    return _stop("refused", facts.verdict.refusal, f"change the link in {facts.file}")
 
 
 def _foreign(end: Interface, mode: Mode, observed: Observed) -> tuple[str, str] | None:

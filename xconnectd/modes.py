@@ -108,7 +108,12 @@ def _native_on_request(ends: tuple[Interface, ...]) -> Choice:
 
 def far_end_unready(end: Interface) -> str:
     """A veth takes native redirects only while its far end polls (GRO, or native XDP there)."""
-    if end.xdp_features is not None and XdpFeature.NDO_XMIT in end.xdp_features:
+    if end.xdp_features is None:
+        return (
+            f"{end.name}: this kernel does not tell whether a veth's far end takes native redirects"
+            " (Linux 6.3 does), and where it does not every frame is lost; use mode: auto"
+        )
+    if XdpFeature.NDO_XMIT in end.xdp_features:
         return ""
     return (
         f"{end.name}: its far end does not take native redirects, every frame would be lost;"

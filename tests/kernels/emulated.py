@@ -30,6 +30,10 @@ LIMITS: Final = {
         TAPS_TAKE_UDP,
         "before Linux 6.2 a tap takes no UDP segments: it goes by tc, never in generic mode",
     ),
+    "test_native_frames_byte_for_byte": (
+        KERNEL >= (6, 3),
+        "before Linux 6.3 no veth tells what it can do: mode: native is refused",
+    ),
     "test_a_target_that_is_down": (
         KERNEL >= (5, 13),
         "before Linux 5.13 losses at the redirect are not told",

@@ -40,3 +40,15 @@ def test_what_the_kernel_lacks_is_what_doctor_says(lab: Lab, daemon: Start) -> N
     assert told((5, 18), "no XDP fragments") == told((5, 18), "when the last frame came")
     assert (link["a"]["last_frame_age_s"] is None) == (KERNEL < (5, 18))
     told((6, 3), "no driver tells what it can do")
+
+
+def test_native_between_containers_is_refused_with_the_kernels_reason(
+    lab: Lab, daemon: Start
+) -> None:
+    """Their far ends are as they were made, so nothing would cross in any kernel."""
+    for end in ("va", "vb"):
+        lab.veth(end)
+    running = daemon("links:\n  va: {to: vb, mode: native}\n")
+    reason = running.wait_state("va", "vb", "failed")["reason"]
+    assert ("does not tell" in reason) == (KERNEL < (6, 3)), reason
+    assert ("ethtool -K" in reason) == (KERNEL >= (6, 3)), reason

@@ -228,6 +228,10 @@ CASES: dict[str, Case] = {
         *(Level.FAIL, "far end not polling", Stops.ALL, "b: its far end eth0 does not poll"),
         "nsenter --net=/run/netns/b ethtool -K eth0 gro on",
     ),
+    "a far end of which nothing is told": (
+        native(xdp_features=None),
+        *(Level.FAIL, "refused", Stops.ALL, "does not tell", "change the link in /etc/x.yaml"),
+    ),
     "MTU set back": (
         facts(b=replace(B, mtu=1500)),
         *(Level.FAIL, "mtu", Stops.LONG, "frames longer than 1518 bytes", "dev b mtu 65535"),

@@ -132,16 +132,22 @@ def test_native_on_a_veth_whose_far_end_is_not_ready_says_what_to_run() -> None:
     unready = device(
         kind="veth", xdp_features=XdpFeature.BASIC | XdpFeature.REDIRECT, far=Far(2, 0, "eth0")
     )
-    for end in (VETH, unready):
-        choice = choose(Mode.NATIVE, READY_VETH, end)
-        assert choice.mode is Mode.NATIVE
-        assert choice.refusal.startswith("b: its far end does not take native redirects")
-        assert "ethtool -K eth0 gro on tx off txvlan off" in choice.refusal
+    choice = choose(Mode.NATIVE, READY_VETH, unready)
+    assert choice.mode is Mode.NATIVE
+    assert choice.refusal.startswith("b: its far end does not take native redirects")
+    assert "ethtool -K eth0 gro on tx off txvlan off" in choice.refusal
 
 
 def test_native_on_a_veth_without_a_visible_far_end_still_says_what_to_run() -> None:
-    refusal = choose(Mode.NATIVE, TIGHT_VETH, TIGHT_VETH).refusal
-    assert "ethtool -K the far end of a gro on" in refusal
+    unready = device(kind="veth", xdp_features=XdpFeature.BASIC)
+    assert "ethtool -K the far end of a gro on" in choose(Mode.NATIVE, unready, unready).refusal
+
+
+def test_native_on_a_veth_of_a_kernel_that_does_not_tell_is_refused_as_such() -> None:
+    refusal = choose(Mode.NATIVE, READY_VETH, VETH).refusal
+    assert refusal.startswith("b: this kernel does not tell")
+    assert "ethtool" not in refusal
+    assert refusal.endswith("use mode: auto")
 
 
 def test_native_on_ready_veths_is_honoured_with_a_warning() -> None:
