@@ -74,6 +74,13 @@ def run(
     return done
 
 
+def in_public(*command: str) -> list[str]:
+    """The command with this checkout at /mnt: others than root may not get at it where it lies."""
+    script = f'mount --bind "{REPO}" /mnt && cd /mnt && PYTHONPATH=/mnt exec "$@"'
+    words = (word.replace(str(REPO), "/mnt") for word in command)
+    return ["unshare", "--mount", "sh", "-c", script, "sh", *words]
+
+
 def inside(namespace: str, function: Callable[[], T]) -> T:
     """Call ``function`` in a network namespace, from a thread that ends with the call."""
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import pytest
 
-from .lab import Lab, Station, holds, poll, run
+from .lab import Lab, Station, holds, in_public, poll, run
 from .service import Daemon, Wiring, document
 from .test_config_changes import cut, wired
 from .traffic import Stream
@@ -469,7 +469,7 @@ def _as_member(running: Daemon, *args: str) -> subprocess.CompletedProcess[str]:
     enter, net, *command = running._command(*args)
     drop = ["setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", f"--groups={STRANGER}"]
     return subprocess.run(
-        [enter, net, *drop, "--inh-caps=-all", "--bounding-set=-all", *command],
+        [enter, net, *in_public(*drop, "--inh-caps=-all", "--bounding-set=-all", *command)],
         **running._surroundings(),
         capture_output=True,
         text=True,
@@ -511,7 +511,7 @@ def test_a_member_of_the_group_gets_events(bench: tuple[Daemon, list[Station]]) 
     enter, net, *command = running._command("events", "--json")
     drop = ["setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", f"--groups={STRANGER}"]
     listener = subprocess.Popen(
-        [enter, net, *drop, *command],
+        [enter, net, *in_public(*drop, *command)],
         **running._surroundings(),
         stdout=subprocess.PIPE,
         text=True,
