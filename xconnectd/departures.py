@@ -7,11 +7,10 @@ while the program may still be there, and what is to be done about it is told.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Protocol
 
 from xconnectd.log import Event, Logger
 from xconnectd.model import Departed, Interface, Observed, Programs, Record
@@ -24,6 +23,7 @@ class Interfaces(Protocol):
     def at(self, ifindex: int, nsid: int | None) -> Interface | None: ...
     def elsewhere(self) -> Iterator[tuple[int, Interface]]: ...
     def namespace_name(self, nsid: int) -> str: ...
+    def settle(self) -> None: ...
 
 
 class Maps(Protocol):
@@ -45,10 +45,6 @@ class Ledger(Protocol):
     def missed(self) -> tuple[Record, ...]: ...
     def set_missed(self, missed: tuple[Record, ...]) -> None: ...
     def hold(self, record: Record) -> None: ...
-
-
-_TRIES: Final = 10
-_A_MOMENT: Final = 0.005
 
 
 class Departures:
@@ -112,11 +108,10 @@ class Departures:
 
     def _arrived(self, ifindex: int, nsid: int) -> Interface | None:
         """The device where it went: the farewell is sent just before it is listed there."""
-        for _ in range(_TRIES):
-            if device := self._interfaces.at(ifindex, nsid):
-                return device
-            time.sleep(_A_MOMENT)
-        return None
+        if device := self._interfaces.at(ifindex, nsid):
+            return device
+        self._interfaces.settle()
+        return self._interfaces.at(ifindex, nsid)
 
     def _tell(self, gone: Departed) -> None:
         self._log.warning(
@@ -159,10 +154,32 @@ class Departures:
         return next((xdp.mode for xdp in device.xdp if xdp.program in ours), "")
 
     def welcome_back(self, observed: Observed) -> bool:
-        """Takes up the records of departed devices that are here again; True if there are any.
+        """Takes up the records of ends that are here again; True if there are any."""
+        return self._unmiss(observed) | self._call_back(observed)
 
-        One that is no longer where it went is searched for here at once: the news of its return
-        may be for a later pass. Where it is not found it was deleted.
+    def _unmiss(self, observed: Observed) -> bool:
+        """Those that are back before their farewell was heard."""
+        missed = self._missed()
+        if not missed:
+            return False
+        by_mac = {record.mac: record for record in missed.values()}
+        held = self._ledger.records()
+        back = [
+            (each, record)
+            for each in observed.interfaces.values()
+            if each.ifindex not in held and (record := by_mac.get(each.mac))
+            if each.ifindex == record.ifindex or self._mode_of_ours(each)
+        ]
+        for here, record in back:
+            self._take_up(record, here)
+            del missed[record.ifindex]
+        self._set_missed(missed)
+        return bool(back)
+
+    def _call_back(self, observed: Observed) -> bool:
+        """Those that are no longer where they went are searched for here at once.
+
+        The news of their return may be for a later pass. One that is not found was deleted.
         """
         departed = self._ledger.departed()
         away = {gone.record.mac for gone in observed.departed}
@@ -170,17 +187,16 @@ class Departures:
         if not lost:
             return False
         held = self._ledger.records()
-        back = [
-            each
-            for each in self._interfaces.all().values()
-            if each.mac in lost and each.ifindex not in held
-        ]
-        for here in back:
-            record = lost[here.mac]
-            # The kernel set it down on its way, nobody else did.
-            self._ledger.hold(replace(record, ifindex=here.ifindex, name=here.name, settled=False))
+        here = self._interfaces.all().values()
+        back = [each for each in here if each.mac in lost and each.ifindex not in held]
+        for each in back:
+            self._take_up(lost[each.mac], each)
         self._ledger.set_departed(tuple(gone for gone in departed if gone.record.mac in away))
         return bool(back)
+
+    def _take_up(self, record: Record, here: Interface) -> None:
+        # The kernel set it down on its way, nobody else did.
+        self._ledger.hold(replace(record, ifindex=here.ifindex, name=here.name, settled=False))
 
     def update(self, observed: Observed) -> None:
         """At the end of a pass: what the departed are called and run where they are now."""

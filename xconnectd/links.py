@@ -40,6 +40,8 @@ _T = TypeVar("_T")
 _IFF_UP: Final = 0x1
 _IFF_PROMISC: Final = 0x100
 _ARPHRD_ETHER: Final = 1
+_LOOPBACK: Final = 1
+"""The number of lo in every namespace."""
 _SKIP_STATS: Final = 8  # RTEXT_FILTER_SKIP_STATS: a third of the message nobody asks for
 
 # if_link.h
@@ -376,6 +378,13 @@ class Links:
             self._stacks[event.ifindex] = stack
 
     # ---------------------------------------------------------------- changing
+
+    def settle(self) -> None:
+        """Waits until changes that are under way are done, by a change of nothing.
+
+        All of them hold one lock (RTNL), and looking takes it no longer.
+        """
+        self._route.ask(netlink.link_request(netlink.RTM_SETLINK, netlink.DO), _LOOPBACK)
 
     def attach(self, interface: Interface, mode: Mode, fd: int, replacing: int | None) -> None:
         """Puts an XDP program on; with ``replacing`` only over that very program's fd.

@@ -151,6 +151,12 @@ class Reconciler:
         actions = plan.plan(verdict.roles(verdicts), observed)
         return Seen(observed, tuple(verdicts), actions)
 
+    def _look_and_recognize(self, scope: Scope | None, refused: Mapping[str, str]) -> Seen:
+        """A look in which ends that are back have the records with which they left."""
+        seen = self.look(scope, refused)
+        back = self._departures.welcome_back(seen.observed)
+        return self.look(scope, refused) if back else seen
+
     def _observe(self, scope: Scope | None) -> tuple[Observed, tuple[Link, ...]]:
         """Looks again if an interface vanished between one question about it and the next."""
         for _ in range(_PATIENCE):
@@ -165,9 +171,7 @@ class Reconciler:
         started = time.monotonic()
         if scope is not None:  # an altname that led to a link may be gone
             scope |= _scope_of(self._ends[each] for each in scope.ifindexes & self._ends.keys())
-        seen = self.look(scope)
-        if self._departures.welcome_back(seen.observed):
-            seen = self.look(scope)
+        seen = self._look_and_recognize(scope, {})
         if scope is not None:  # what leads to a link now may be gone after the first step
             scope |= _scope_of(each.link for each in seen.verdicts)
         done: list[Action] = []
@@ -178,7 +182,7 @@ class Reconciler:
             if not actions:
                 break
             done += self._executor.apply(actions, trouble)
-            seen = self.look(scope, trouble.links)
+            seen = self._look_and_recognize(scope, trouble.links)
         self._departures.settle()
         statuses = [status.assess(each, seen.observed) for each in seen.verdicts]
         self._remember(scope, seen, statuses, trouble)

@@ -328,6 +328,9 @@ class Kernel:
             return self.by_index(ifindex)
         return self.elsewhere_.get(nsid, {}).get(ifindex)
 
+    def settle(self) -> None:
+        return
+
     def namespace_name(self, nsid: int) -> str:
         return f"box{nsid}"
 

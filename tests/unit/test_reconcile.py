@@ -764,6 +764,32 @@ def back_again(*, same_number: bool) -> Keeper:
     return keeper
 
 
+@pytest.mark.parametrize("same_number", [True, False])
+def test_an_end_that_is_back_in_the_pass_that_missed_it_is_as_found_one_day(
+    same_number: bool,
+) -> None:
+    keeper = told(FIRST)
+    kernel = keeper.kernel
+    found, number = lab().get("v0"), kernel.index("v0")
+    there = kernel.send_away("v0")
+    farewell = kernel.news.pop()
+
+    def returns(_number: int, step: Step) -> None:
+        if step == Step("forget", number):
+            kernel.trouble = peace
+            kernel.bring_back(there, ifindex=number if same_number else None)
+
+    kernel.trouble = returns
+    kernel.news[:] = [News(number, ("v0",))]
+    keeper.settle()
+    kernel.news.insert(0, farewell)
+    keeper.settle()
+    assert keeper.state("v0:v1") == "connected"
+    keeper.take(Wiring())
+    now = kernel.get("v0")
+    assert (now.mtu, now.addr_gen_mode, now.xdp) == (found.mtu, found.addr_gen_mode, ())
+
+
 def test_an_end_that_is_back_before_its_farewell_is_heard_is_as_found_one_day() -> None:
     keeper = told(FIRST)
     kernel = keeper.kernel
