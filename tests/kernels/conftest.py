@@ -16,7 +16,7 @@ __all__ = ["_kernel", "cables", "daemon", "lab", "ready_made_code"]
 def cables(lab: Lab) -> Iterator[tuple[Station, Station]]:
     """``nic0`` and ``nic1`` in the host; what is at the other end of each in a namespace.
 
-    NICs of the guest go back to where they came from when their namespace is deleted.
+    The NICs go back to where they came from, without what a test that failed has left on them.
     """
     if not Path("/sys/class/net/nic0").exists():
         pytest.skip("these NICs are in the guests of tests/kernels/run only")
@@ -35,3 +35,8 @@ def cables(lab: Lab) -> Iterator[tuple[Station, Station]]:
     for station in stations:
         run("ip", "link", "set", station.interface, "netns", "1", namespace=station.namespace)
         lab.ip("link", "set", station.end, "netns", "1")
+        for xdp in ("xdpdrv", "xdpgeneric"):
+            run("ip", "link", "set", station.end, xdp, "off", check=False)
+        for nic in (station.end, station.interface):
+            run("ip", "link", "set", nic, "mtu", "1500", "promisc", "off")
+            run("tc", "qdisc", "delete", "dev", nic, "clsact", check=False)

@@ -15,7 +15,7 @@ import pytest
 from netns.frames import ether, noise, odd_frames
 from netns.lab import Lab, Station, inside, poll
 from netns.service import Daemon
-from netns.traffic import Stream, datagrams, exchange, transfer
+from netns.traffic import Delivery, Stream, datagrams, exchange, transfer
 
 Start = Callable[..., Daemon]
 Cables = tuple[Station, Station]
@@ -61,6 +61,11 @@ def hush(*stations: Station) -> None:
         inside(station.namespace, lambda: setting.write_text("1"))
 
 
+def whole(delivery: Delivery) -> bool:
+    """Every frame is there, in any order: NICs of several queues keep that of a flow only."""
+    return not (delivery.missing or delivery.extra)
+
+
 def carries(a: Station, b: Station) -> None:
     for client, server in ((a, b), (b, a)):
         for v6 in (False, True):
@@ -99,7 +104,7 @@ def test_odd_frames_cross_byte_for_byte(daemon: Start, cables: Cables, mode: str
         for ways in ((here, there), (there, here)):
             delivery = exchange(*ways, list(frames.values()))
             missing = [kind for kind, frame in frames.items() if frame in delivery.missing]
-            assert delivery.exact, f"missing: {missing}\n{delivery}"
+            assert whole(delivery), f"missing: {missing}\n{delivery}"
 
 
 @pytest.mark.parametrize("mode", ["auto", "tc"])
@@ -142,7 +147,7 @@ def test_a_nic_and_a_veth_go_by_tc(lab: Lab, daemon: Start, cables: Cables) -> N
     with a.port() as here, b.port() as there:
         for ways in ((here, there), (there, here)):
             delivery = exchange(*ways, list(odd_frames().values()))
-            assert delivery.exact, delivery
+            assert whole(delivery), delivery
     running.stop()
     assert_as_found(lab, before)
 
@@ -173,7 +178,7 @@ def test_what_native_xdp_refuses_goes_by_tc(lab: Lab, daemon: Start, cables: Cab
     with cables[0].port() as here, cables[1].port() as there:
         for ways in ((here, there), (there, here)):
             delivery = exchange(*ways, frames)
-            assert delivery.exact, (running.link("nic0", "nic1"), str(delivery))
+            assert whole(delivery), (running.link("nic0", "nic1"), str(delivery))
 
 
 @pytest.mark.usefixtures("cables")
