@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from xconnectd import compiler, control, libbpf, namespaces, requirements, versions
+from xconnectd import capabilities, compiler, control, libbpf, namespaces, requirements, versions
 from xconnectd.diagnosis import FarSide, LinkFacts
 from xconnectd.engine import Engine, pins
 from xconnectd.errors import DataplaneError
@@ -24,13 +23,6 @@ from xconnectd.reconcile import Seen
 from xconnectd.requirements import Host
 from xconnectd.verdict import Verdict
 
-_CAPABILITIES: Final = {
-    "CAP_NET_ADMIN": 12,
-    "CAP_NET_RAW": 13,
-    "CAP_SYS_ADMIN": 21,
-    "CAP_PERFMON": 38,
-    "CAP_BPF": 39,
-}
 PATIENCE: Final = 4.0
 """Seconds that a daemon may take to answer before it counts as hung."""
 _LOOPBACK: Final = 1
@@ -38,16 +30,16 @@ _LOOPBACK: Final = 1
 
 def host(files: Files, reading: Reading, programs: int | None) -> Host:
     """``programs`` is how many of ours are loaded, None where that may not be read."""
-    capabilities = _effective("self") or frozenset()
+    held = capabilities.effective()
     pid = running_pid()
     return Host(
         release=os.uname().release,
-        capabilities=capabilities,
+        capabilities=held,
         systemd=_has_systemd(),
         pins=str(pins()),
         on_bpffs=_is_on_bpffs(pins()),
         writable=_is_writable(pins()),
-        bpf=_bpf_refusal() if capabilities & {"CAP_BPF", "CAP_SYS_ADMIN"} else None,
+        bpf=_bpf_refusal() if held & {"CAP_BPF", "CAP_SYS_ADMIN"} else None,
         programs=programs,
         code=_code(),
         libbpf=_libbpf(),
@@ -57,7 +49,7 @@ def host(files: Files, reading: Reading, programs: int | None) -> Host:
         jit=_jit(),
         pid=pid,
         answers=None if pid is None else _answers(),
-        daemon_capabilities=None if pid is None else _effective(str(pid)),
+        daemon_capabilities=_capabilities_of(pid),
         config=str(files.path),
         config_state=reading.state if _may_be_read(files.path) else "",
         problems=[str(problem) for problem in reading.problems],
@@ -74,15 +66,11 @@ def _has_systemd() -> bool:
     return Path("/run/systemd/system").exists()
 
 
-def _effective(process: str) -> frozenset[str] | None:
-    """The capabilities of a process that matter here; None of one that cannot be seen."""
-    try:
-        status = Path("/proc", process, "status").read_text()
-    except OSError:
-        return None
-    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    bits = int(found[1], 16) if found else 0
-    return frozenset(name for name, bit in _CAPABILITIES.items() if bits >> bit & 1)
+def _capabilities_of(pid: int | None) -> frozenset[str] | None:
+    """None of a process that does not run, or cannot be seen."""
+    with suppress(OSError):
+        return None if pid is None else capabilities.effective(str(pid))
+    return None
 
 
 def _existing(path: Path) -> Path:
