@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-from xconnectd import config
+from xconnectd import config, edit
 from xconnectd.config import ConfigMissing
 from xconnectd.errors import ConfigError, Problem
 from xconnectd.model import Endpoint, Link, Place, Wiring
@@ -227,4 +226,4 @@ def _problem(path: Path, place: Place | None, text: str, hint: str) -> Problem:
 
 def _digest(wirings: Iterable[Wiring]) -> str:
     hashes = "".join(wiring.hash for wiring in wirings)
-    return sha256(hashes.encode()).hexdigest()[:12] if hashes else ""
+    return edit.digest(hashes.encode()) if hashes else ""
