@@ -18,11 +18,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from xconnectd import btf, capabilities, compiler, libbpf, ring
 from xconnectd.errors import DataplaneError, PrivilegeError, XconnectError
+from xconnectd.leftovers import own_inode
 from xconnectd.libbpf import Map, MapFormat, Target
 
 PROGRAM_NAME: Final = "xcapture"
@@ -30,7 +30,6 @@ ENDS: Final = 2
 ETHERNET_HEADER: Final = 14
 
 _CAPABILITIES: Final = ("CAP_BPF", "CAP_PERFMON")
-_LICENSE: Final = "Dual MIT/GPL"
 _TRACEPOINT: Final = "netif_receive_skb"
 _TALLY_WORDS: Final = 2
 
@@ -96,7 +95,7 @@ class Capture:
         self.deafen(end)
         constants = {
             "ifindex": ifindex,
-            "namespace": Path("/proc/self/ns/net").stat().st_ino,
+            "namespace": own_inode(),
             "end": end,
         }
         with ExitStack() as stack, _border("listening"):
@@ -174,7 +173,7 @@ _NO_DESCRIPTION: Final = (
 
 def _attach(stack: ExitStack, code: bytes, kind: int, target: Target) -> None:
     program = libbpf.load_program(
-        libbpf.PROG_TRACING, PROGRAM_NAME, _LICENSE, code, attach=kind, target=target
+        libbpf.PROG_TRACING, PROGRAM_NAME, compiler.LICENSE, code, attach=kind, target=target
     )
     stack.callback(os.close, program)
     stack.callback(os.close, libbpf.attach_tracing(program))

@@ -67,6 +67,9 @@ DROPS: Final = Source(
 )
 SOURCES: Final = (DATA_PATH, CAPTURE, DROPS)
 
+LICENSE: Final = "Dual MIT/GPL"
+"""Of all that is compiled here, as the kernel asks for it."""
+
 FLAGS: Final = ("-Wall", "-Wextra")
 CODE_FILE: Final = "xconnect.json"
 CODE_VARIABLE: Final = "XCONNECTD_CODE"

@@ -29,11 +29,9 @@ from xconnectd import btf, capabilities, compiler, libbpf
 from xconnectd.drops import Drops
 from xconnectd.errors import DataplaneError, PrivilegeError, XconnectError
 from xconnectd.libbpf import Map, MapFormat
-from xconnectd.model import Counters, Lost, Programs
+from xconnectd.model import PROGRAM_NAME, Counters, Lost, Programs
 from xconnectd.pins import NoBpffsError, Pins
 
-PROGRAM_NAME: Final = "xconnectd"
-LICENSE: Final = "Dual MIT/GPL"
 MAX_ENDS: Final = 65_536
 """Two ends to a link: 32,768 links. The ifindexes themselves may be of any size."""
 
@@ -420,7 +418,13 @@ _FORM: Final = {name: _form(form) for name, form in _FORMATS.items()}
 
 
 def _generation_name(source: str) -> str:
-    made_of = (source, PROGRAM_NAME, LICENSE, sorted(_RECIPES.items()), sorted(_FORM.items()))
+    made_of = (
+        source,
+        PROGRAM_NAME,
+        compiler.LICENSE,
+        sorted(_RECIPES.items()),
+        sorted(_FORM.items()),
+    )
     return hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
 
 
@@ -470,7 +474,7 @@ def _load_one(recipe: _Recipe, code: Mapping[str, compiler.Code], maps: Mapping[
         return libbpf.load_program(
             recipe.kind,
             PROGRAM_NAME,
-            LICENSE,
+            compiler.LICENSE,
             code[recipe.source].bound(maps),
             attach=recipe.attach,
             flags=recipe.flags,

@@ -20,7 +20,7 @@ from xconnectd import btf, compiler, libbpf
 from xconnectd.errors import DataplaneError
 from xconnectd.leftovers import own_inode
 from xconnectd.libbpf import Map, MapFormat
-from xconnectd.model import Lost
+from xconnectd.model import PROGRAM_NAME, Lost
 from xconnectd.pins import Pins
 
 _FORMAT: Final = MapFormat(libbpf.MAP_LRU_HASH, 8 * len(Lost._fields), 4096)
@@ -30,7 +30,6 @@ _MAP: Final = "drops"
 _AT_REDIRECT: Final = ("redirect_failed", "xdp_redirect_err")
 _AT_DRIVERS: Final = ("transmit_failed", "xdp_devmap_xmit")
 """Programs, and the tracepoints they listen at."""
-_LICENSE: Final = "Dual MIT/GPL"
 
 _UNTOLD: Final = {
     errno.EPERM: "counting frames lost at the redirect needs CAP_PERFMON",
@@ -102,9 +101,10 @@ class Drops:
         name, tracepoint = listener
         code = compiler.code_for(self._directory, self._made_of, compiler.DROPS)[name]
         bound = code.bound({"drops": drops}, {"entries": self._entries, **layout})
-        program = libbpf.load_program(libbpf.PROG_RAW_TRACEPOINT, "xconnectd", _LICENSE, bound)
+        kind = libbpf.PROG_RAW_TRACEPOINT
+        program = libbpf.load_program(kind, PROGRAM_NAME, compiler.LICENSE, bound)
         try:
-            return libbpf.attach_tracepoint(tracepoint, program)
+            return libbpf.attach_tracing(program, tracepoint)
         finally:
             os.close(program)
 

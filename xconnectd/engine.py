@@ -111,9 +111,9 @@ class Engine:
         """By ifindex, with what the interfaces themselves count."""
         if not self._dataplane:
             return {}
-        refused = self.links.untransmitted()
+        seen = self.links.statistics()
         return {
-            ifindex: each._replace(untransmitted=refused.get(ifindex, 0))
+            ifindex: each._replace(untransmitted=seen[ifindex].not_sent if ifindex in seen else 0)
             for ifindex, each in self._dataplane.all_counters().items()
         }
 

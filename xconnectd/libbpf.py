@@ -453,11 +453,6 @@ def load_program(
     return fd
 
 
-def attach_tracepoint(name: str, program: int) -> int:
-    """Attaches a program of type RAW_TRACEPOINT until the link returned is closed and unpinned."""
-    return _checked(_function("bpf_raw_tracepoint_open")(name.encode(), program), name)
-
-
 def run_program(fd: int, data: bytes) -> int:
     """Runs the program once on a frame (14 bytes to some 3,500), returns what it returned."""
     opts = _RunOpts(sz=ct.sizeof(_RunOpts), data_in=data, data_size_in=len(data), repeat=1)
@@ -471,10 +466,13 @@ def load_btf(data: bytes) -> int:
     return _checked(load(data, len(data), None), "BTF")
 
 
-def attach_tracing(program: int) -> int:
-    """Attaches a tracing program to its target, until the descriptor returned is closed."""
-    attach = function("bpf_raw_tracepoint_open", ct.c_int, ct.c_char_p, ct.c_int)
-    return _checked(attach(None, program), "attach")
+def attach_tracing(program: int, tracepoint: str = "") -> int:
+    """Attaches a tracing program to its target, or one of type RAW_TRACEPOINT to a tracepoint.
+
+    Until the link returned is closed and unpinned.
+    """
+    name = tracepoint.encode() or None
+    return _checked(_function("bpf_raw_tracepoint_open")(name, program), tracepoint or "attach")
 
 
 def program_info(fd: int) -> ProgramInfo:

@@ -23,6 +23,7 @@ from xconnectd.errors import InterfaceGoneError, LinkError
 from xconnectd.model import (
     FILTER_HANDLE,
     FILTER_PRIORITY,
+    PROGRAM_NAME,
     Far,
     Filter,
     Interface,
@@ -45,7 +46,7 @@ _LOOPBACK: Final = 1
 _SKIP_STATS: Final = 8  # RTEXT_FILTER_SKIP_STATS: a third of the message nobody asks for
 
 # if_link.h
-_ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _STATS64 = 1, 3, 4, 5, 10, 23
+_ADDRESS, _IFNAME, _MTU, _LINK, _MASTER = 1, 3, 4, 5, 10
 _LINKINFO, _AF_SPEC, _CARRIER, _LINK_NETNSID = 18, 26, 33, 37
 _XDP, _MAX_MTU, _PROP_LIST = 43, 51, 52
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND = 1, 2, 4
@@ -54,6 +55,8 @@ _XDP_MODES: Final = {5: "native", 6: "generic", 7: "hw"}  # IFLA_XDP_{DRV,SKB,HW
 _INET6_ADDR_GEN_MODE = 8
 _VXLAN_LINK = 3
 _NETNSA_NSID = 1
+_STATS_LINK_64 = 1
+_STATISTICS: Final = struct.Struct("=2Q32x2Q")
 _NSID_NOT_ASSIGNED = 0xFFFFFFFF
 _TUN_TYPES: Final = {1: "tun", 2: "tap"}
 _MACVLAN_MODES: Final = {1: "private", 2: "vepa", 4: "bridge", 8: "passthru", 16: "source"}
@@ -68,7 +71,6 @@ _HANDLE_BYTES: Final = struct.pack("=I", _HANDLE)
 _PARENTS: Final = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
 _ETH_P_ALL_INFO: Final = (FILTER_PRIORITY << 16) | socket.htons(3)
 _TCA_BPF_DIRECT_ACTION: Final = 1
-PROGRAM_NAME: Final = "xconnectd"
 
 _FEW: Final = 16
 """Up to so many interfaces are asked about singly, more in one dump of everything."""
@@ -82,8 +84,6 @@ _KINDS_OF_WIRES: Final = ("veth", "tun")
 _ALL_LINKS: Final = netlink.link_request(
     netlink.RTM_GETLINK, netlink.DUMP, (("IFLA_EXT_MASK", _SKIP_STATS),)
 )
-
-_GET_WITH_STATISTICS: Final = netlink.link_request(netlink.RTM_GETLINK, netlink.GET)
 
 
 @contextmanager
@@ -190,16 +190,6 @@ class Links:
         """The interface of another namespace, looked at from here (never entered)."""
         message = self._ask_at(ifindex, nsid)
         return None if message is None else _interface(message)
-
-    def statistics(self, ifindex: int) -> Statistics:
-        """Zeros for an interface that is gone."""
-        try:
-            (message,) = self._route.ask(_GET_WITH_STATISTICS, ifindex)
-        except NetlinkError:
-            return Statistics()
-        counted = struct.unpack_from("=8Q", walk(message, 32)[_STATS64])
-        received, sent, _, _, _, _, not_received, not_sent = counted
-        return Statistics(received, sent, not_received, not_sent)
 
     def _ask_at(self, ifindex: int, nsid: int | None) -> bytes | None:
         """Its link message; None if it or its namespace is gone, or may not be looked at."""
@@ -352,14 +342,12 @@ class Links:
             ifindex_of(message): stack for message in messages if (stack := _standing(message))[1]
         }
 
-    def untransmitted(self) -> dict[int, int]:
-        """By ifindex the frames that each interface's driver, or its far end, would not take."""
-        found = {}
-        for message in self._route.ask(netlink.stats_request()):
-            statistics = walk(message, 28).get(1, b"")  # IFLA_STATS_LINK_64
-            if len(statistics) >= _TX_DROPPED.size:
-                (found[ifindex_of(message)],) = _TX_DROPPED.unpack_from(statistics)
-        return found
+    def statistics(self) -> dict[int, Statistics]:
+        """By ifindex what every interface counted, in one dump."""
+        return {
+            ifindex_of(message): _statistics(walk(message, 28).get(_STATS_LINK_64, b""))
+            for message in self._route.ask(netlink.stats_request())
+        }
 
     def follow(self) -> None:
         """From here on ``heard`` is told of every event, after this look at what there is.
@@ -492,8 +480,13 @@ class Links:
 
 # --------------------------------------------------------------------------- reading messages
 
-_TX_DROPPED: Final = struct.Struct("=56xQ")
-"""The eighth number of struct rtnl_link_stats64."""
+
+def _statistics(counted: bytes) -> Statistics:
+    """From a struct rtnl_link_stats64; zeros of an interface that went meanwhile."""
+    if len(counted) < _STATISTICS.size:
+        return Statistics()
+    received, sent, not_received, not_sent = _STATISTICS.unpack_from(counted)
+    return Statistics(received, sent, not_received, not_sent)
 
 
 def _get(attributes: tuple[Any, ...]) -> bytes:

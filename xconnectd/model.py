@@ -210,6 +210,9 @@ class Setting(StrEnum):
     CLSACT = "clsact"
 
 
+PROGRAM_NAME: Final = "xconnectd"
+"""Of our programs and filters, so that `ip -d link` and `bpftool net` tell whose they are."""
+
 FILTER_PRIORITY: Final = 1
 FILTER_HANDLE: Final = 1
 """Where our filters stand below clsact, in front of everybody else's."""

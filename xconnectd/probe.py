@@ -303,14 +303,13 @@ class Tester:
 
     def _watch(self, facts: LinkFacts, work: Callable[[], None]) -> list[Way]:
         """What was counted on every way meanwhile, without lengths."""
-        before = self._count(facts)
+        before = self._count()
         work()
-        after = self._count(facts)
+        after = self._count()
         return [_difference(source, target, before, after) for source, target in facts.ways]
 
-    def _count(self, facts: LinkFacts) -> _Counted:
-        ends = [end.ifindex for end in facts.verdict.ends]
-        return dict(self._counters()), {each: self._links.statistics(each) for each in ends}
+    def _count(self) -> _Counted:
+        return self._counters(), self._links.statistics()
 
 
 _Counted = tuple[Mapping[int, Counters], Mapping[int, Statistics]]
@@ -318,16 +317,16 @@ _Counted = tuple[Mapping[int, Counters], Mapping[int, Statistics]]
 
 def _difference(source: Interface, target: Interface, before: _Counted, after: _Counted) -> Way:
     (ours, theirs), (ours_now, theirs_now) = before, after
-    here, there = source.ifindex, target.ifindex
+    here, there, gone = source.ifindex, target.ifindex, Statistics()
     was, now = ours.get(here, Counters()), ours_now.get(here, Counters())
     return Way(
         source.name,
         target.name,
         (),
-        reached=theirs_now[here].received - theirs[here].received,
+        reached=theirs_now.get(here, gone).received - theirs.get(here, gone).received,
         counted=now.frames - was.frames,
         unwired=now.unwired - was.unwired,
-        refused=theirs_now[there].not_sent - theirs[there].not_sent,
+        refused=theirs_now.get(there, gone).not_sent - theirs.get(there, gone).not_sent,
     )
 
 
