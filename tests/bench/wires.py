@@ -24,7 +24,6 @@ PEER_VARIABLE: Final = "XDP_XCONNECT"
 PEER: Final = "xdp-xconnect"
 MODES: Final = ("generic", "tc", "native")
 _HEADROOM: Final = "65535"
-_FAR_READY: Final = ("gro", "on", "tx", "off", "txvlan", "off", "tx-vlan-stag-hw-insert", "off")
 
 
 @dataclass(frozen=True)
@@ -131,9 +130,8 @@ def ours(mode: str) -> str:
 
 
 def _ready_for_native(wire: Wire) -> None:
-    """What native XDP on veth asks of the far ends: nothing arrives otherwise."""
     for station in (wire.a, wire.b):
-        run("ethtool", "-K", station.interface, *_FAR_READY, namespace=station.namespace)
+        station.ready_for_native()
 
 
 def _start_ours(lab: Lab, wires: Mapping[str, Wire]) -> None:

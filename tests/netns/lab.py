@@ -130,6 +130,14 @@ class Station:
         link = json.loads(self.ip("-j", "link", "show", self.interface))[0]
         return bytes.fromhex(link["address"].replace(":", ""))
 
+    def ethtool(self, *features: str) -> None:
+        """What a container does to its own offloads: ``"gro", "on", "tx", "off"``."""
+        run("ethtool", "-K", self.interface, *features, namespace=self.namespace)
+
+    def ready_for_native(self) -> None:
+        """What native XDP on veth asks of the far end: nothing arrives otherwise."""
+        self.ethtool("gro", "on", "tx", "off", "txvlan", "off", "tx-vlan-stag-hw-insert", "off")
+
 
 @dataclass
 class Guest(Station):

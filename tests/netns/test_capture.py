@@ -25,7 +25,6 @@ from .traffic import Port, Stream, collect, compare, exchange, transfer
 
 Start = Callable[..., Daemon]
 PAIR = {"va": "vb"}
-READY_FOR_NATIVE = ["gro", "on", "tx", "off", "txvlan", "off", "tx-vlan-stag-hw-insert", "off"]
 
 
 @dataclass
@@ -208,7 +207,7 @@ def test_a_plug_has_one_way(lab: Lab, daemon: Start) -> None:
 def native(lab: Lab) -> Iterator[Wire]:
     a, b = lab.veth("va"), lab.veth("vb")
     for station in (a, b):
-        run("ethtool", "-K", "eth0", *READY_FOR_NATIVE, namespace=station.namespace)
+        station.ready_for_native()
     daemon = Daemon(lab, "links: {va: {to: vb, mode: native}}\n").start()
     daemon.wait_link("connected", "va", "vb")
     yield Wire(daemon, a, b)

@@ -69,10 +69,7 @@ def native(lab: Lab, daemon: Start) -> Broken:
     """Its far ends are prepared, as ``mode: native`` asks."""
     stations = lab.veth("va"), lab.veth("vb")
     for station in stations:
-        for feature, value in (("gro", "on"), ("tx", "off"), ("txvlan", "off")):
-            run("ethtool", "-K", "eth0", feature, value, namespace=station.namespace)
-        hardware = ("tx-vlan-stag-hw-insert", "off")
-        run("ethtool", "-K", "eth0", *hardware, namespace=station.namespace)
+        station.ready_for_native()
     started = daemon("links:\n  va: {to: vb, mode: native}\n")
     started.wait_state("va", "vb", "connected")
     started.kill()

@@ -264,16 +264,10 @@ def test_a_container_that_switches_its_offloads_off(lab: Lab, daemon: Start) -> 
     features: Sequence[str] = ("tso", "off", "gso", "off", "gro", "off", "tx", "off")
     with Stream(a, b) as stream:
         poll(stream.flows)
-        _ethtool(a, *features)
+        a.ethtool(*features)
         assert transfer(a, b, size=8 << 20) > 0.1
         assert transfer(b, a, size=8 << 20) > 0.1
     stream.assert_perfect()
-
-
-def _ethtool(station: Station, *features: str) -> None:
-    from .lab import run
-
-    run("ethtool", "-K", station.interface, *features, namespace=station.namespace)
 
 
 def _mode(daemon: Daemon) -> str:
