@@ -382,7 +382,7 @@ class Daemon:
             own = (event.name, *event.altnames)
             if event.gone and self._reconciler.holds(event.ifindex):
                 self._reconciler.depart(event.ifindex, event.nsid, event.new_ifindex)
-            if self._reconciler.concerns(event.ifindex, own):
+            if self._reconciler.concerns(event.ifindex, own, event.mac):
                 ifindexes.add(event.ifindex)
                 names.update(own)
         return Scope(frozenset(names - {""}), frozenset(ifindexes))

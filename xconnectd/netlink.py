@@ -256,9 +256,9 @@ def _raise_if_refused(message: bytes, flags: int) -> None:
 class Event:
     """Something happened to an interface; what it is now must be read again.
 
-    ``name`` is empty where the message carries none (tc, addresses). For a device that left
-    for another namespace ``nsid`` and ``new_ifindex`` say where to. ``message`` is the whole
-    of a link message.
+    ``name`` and ``mac`` are empty where the message carries none (tc, addresses). For a device
+    that left for another namespace ``nsid`` and ``new_ifindex`` say where to. ``message`` is the
+    whole of a link message.
     """
 
     ifindex: int
@@ -267,6 +267,7 @@ class Event:
     nsid: int | None = None
     new_ifindex: int | None = None
     altnames: tuple[str, ...] = ()
+    mac: str = ""
     message: bytes = b""
 
 
@@ -275,6 +276,7 @@ class OverrunError(Exception):
 
 
 _AF_BRIDGE: Final = 7  # RTM_DELLINK of this family: a port left its bridge, no device went
+_IFLA_ADDRESS: Final = 1
 _IFLA_IFNAME: Final = 3
 _IFLA_NEW_NETNSID: Final = 45
 _IFLA_NEW_IFINDEX: Final = 49
@@ -336,6 +338,7 @@ def _event(kind: int, message: bytes) -> Event:
         nsid=integer(attributes.get(_IFLA_NEW_NETNSID)),
         new_ifindex=integer(attributes.get(_IFLA_NEW_IFINDEX)),
         altnames=tuple(text(value) for _, value in walk_all(properties)),
+        mac=attributes.get(_IFLA_ADDRESS, b"").hex(":"),
         message=message,
     )
 

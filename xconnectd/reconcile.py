@@ -132,11 +132,14 @@ class Reconciler:
         observed, _ = self._observer.everything(Wiring())
         return observe.wiring_in_kernel(observed).links
 
-    def concerns(self, ifindex: int, names: Iterable[str]) -> bool:
-        """Whether an event on this interface can matter to any link."""
+    def concerns(self, ifindex: int, names: Iterable[str], mac: str) -> bool:
+        """Whether an event on this interface can matter to any link.
+
+        An end that left may come back under any name; a tc or address message has no ``mac``.
+        """
         if ifindex in self._ledger.records() or any(name in self._index for name in names):
             return True
-        return any(gone.record.name in names for gone in self._ledger.departed())
+        return any(gone.record.mac == mac for gone in self._ledger.departed())
 
     # ------------------------------------------------------------------ passes
 

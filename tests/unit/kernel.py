@@ -100,6 +100,7 @@ class News:
     gone: bool = False
     nsid: int | None = None
     new_ifindex: int | None = None
+    mac: str = ""
 
 
 Trouble = Callable[[int, Step], BaseException | None]
@@ -492,7 +493,8 @@ class Kernel:
     def _tell(self, ifindex: int) -> None:
         names = [name for device in self.devices.values() for name in _names(device)]
         assert len(names) == len(set(names)), "the kernel would have refused that name"
-        self.news.append(News(ifindex, _names(self.devices[ifindex])))
+        device = self.devices[ifindex]
+        self.news.append(News(ifindex, _names(device), mac=device.mac))
 
     def _remove(self, ifindex: int) -> Interface:
         self.addressed.pop(ifindex, None)

@@ -694,6 +694,22 @@ def test_the_key_of_an_end_that_leaves_goes_at_once_and_its_number_is_named() ->
     assert number not in kernel.devmap
 
 
+def test_an_end_is_known_when_it_is_back_under_another_name() -> None:
+    """Named anew where it was, so that no link speaks of it."""
+    keeper = told(FIRST)
+    kernel = keeper.kernel
+    there = kernel.send_away("v0", nsid=3)
+    keeper.settle()
+    moved = kernel.elsewhere_[3]
+    moved[there] = replace(moved[there], name="stranger")
+    back = kernel.bring_back(there, nsid=3)
+    keeper.settle()
+    assert kernel.devices[back].xdp == ()
+    assert kernel.devices[back].mtu == 1500
+    assert keeper.book.departed() == ()
+    assert back not in keeper.book.records()
+
+
 def test_a_departed_number_is_free_when_our_program_is_gone_there(clock: Clock) -> None:
     keeper = told(FIRST)
     kernel = keeper.kernel

@@ -96,7 +96,7 @@ class Keeper:
         for each in news:
             if each.gone and self.reconciler.holds(each.ifindex):
                 self.reconciler.depart(each.ifindex, each.nsid, each.new_ifindex)
-            if self.reconciler.concerns(each.ifindex, each.names):
+            if self.reconciler.concerns(each.ifindex, each.names, each.mac):
                 ifindexes.add(each.ifindex)
                 names.update(each.names)
         return Scope(frozenset(names), frozenset(ifindexes))
