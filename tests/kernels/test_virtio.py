@@ -162,7 +162,7 @@ def test_a_crash_loses_nothing_and_is_mended(lab: Lab, daemon: Start, cables: Ca
         received = stream.forth.received
         poll(lambda: stream.forth.received > received + 50)
         running.start()
-    stream.assert_perfect()
+    stream.assert_whole()
     running.stop()
     assert_as_found(lab, before)
 

@@ -351,10 +351,18 @@ class Stream:
 
     def assert_perfect(self) -> None:
         """Stop, and assert that every frame arrived once and in its turn."""
+        self.assert_whole()
+        assert not any(way.reordered for way in self.ways), str(self)
+
+    def assert_whole(self) -> None:
+        """Stop, and assert that every frame arrived once, in whatever order.
+
+        For NICs of several queues: one is chosen by the CPU that the sender happens to run on.
+        """
         self.stop()
         for way in self.ways:
             assert way.sent > 0
-            assert way.lost == way.duplicated == way.reordered == 0, str(self)
+            assert way.lost == way.duplicated == 0, str(self)
 
     def __str__(self) -> str:
         return f"forth: {self.forth}; back: {self.back}"
