@@ -7,7 +7,7 @@ while the program may still be there, and what is to be done about it is told.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
@@ -91,20 +91,33 @@ class Departures:
         self._maps.unsteer(ifindex)
         self._heard.add(ifindex)
         missed = self._missed()
-        record = self._ledger.records().get(ifindex) or missed.get(ifindex)
-        missed.pop(ifindex, None)
-        self._set_missed(missed)
-        if record is None or nsid is None or new_ifindex is None:
-            return
+        known = missed.pop(ifindex, None)
+        record = self._ledger.records().get(ifindex, known)
+        if record is not None and nsid is not None and new_ifindex is not None:
+            self._follow(record, nsid, new_ifindex)
+        self._set_missed(missed)  # not before: a crash in between would forget it
+
+    def _follow(self, record: Record, nsid: int, new_ifindex: int) -> None:
+        """An end of ours is in another namespace from now on."""
         gone = Departed(record, "", nsid, new_ifindex)
         device = self._arrived(new_ifindex, nsid)
         if device is not None and device.mac == record.mac:  # else it has gone on, or is back
             mode = self._mode_of_ours(device)
             namespace = self._interfaces.namespace_name(nsid)
             gone = replace(gone, mode=mode, namespace=namespace, name=device.name)
-        self._ledger.set_departed((*self._ledger.departed(), gone))
+        self._add(gone)
         if gone.runs_ours:
             self._tell(gone)
+
+    def _add(self, gone: Departed) -> None:
+        """In place of what is known of the same device."""
+        mac = gone.record.mac
+        others = (each for each in self._ledger.departed() if each.record.mac != mac)
+        self._set_departed((*others, gone))
+
+    def _set_departed(self, departed: Iterable[Departed]) -> None:
+        with suppress(OSError):  # as above
+            self._ledger.set_departed(tuple(departed))
 
     def _arrived(self, ifindex: int, nsid: int) -> Interface | None:
         """The device where it went: the farewell is sent just before it is listed there."""
@@ -142,8 +155,7 @@ class Departures:
         """``missing`` is keyed by MAC."""
         for device in here.values():
             if device.mac in missing and self._mode_of_ours(device):
-                back = Departed(missing.pop(device.mac), mode="")
-                self._ledger.set_departed((*self._ledger.departed(), back))
+                self._add(Departed(missing.pop(device.mac), mode=""))
         for nsid, device in self._interfaces.elsewhere():
             if record := missing.get(device.mac):
                 self.note(record.ifindex, nsid, device.ifindex)
@@ -170,16 +182,17 @@ class Departures:
             if each.ifindex not in held and (record := by_mac.get(each.mac))
             if each.ifindex == record.ifindex or self._mode_of_ours(each)
         ]
-        for here, record in back:
-            self._take_up(record, here)
+        taken = [record for here, record in back if self._take_up(record, here)]
+        for record in taken:
             del missed[record.ifindex]
         self._set_missed(missed)
-        return bool(back)
+        return bool(taken)
 
     def _call_back(self, observed: Observed) -> bool:
         """Those that are no longer where they went are searched for here at once.
 
-        The news of their return may be for a later pass. One that is not found was deleted.
+        The news of their return may be for a later pass. One that is not found has gone on to a
+        third namespace, or was deleted.
         """
         departed = self._ledger.departed()
         away = {gone.record.mac for gone in observed.departed}
@@ -189,17 +202,28 @@ class Departures:
         held = self._ledger.records()
         here = self._interfaces.all().values()
         back = [each for each in here if each.mac in lost and each.ifindex not in held]
-        for each in back:
-            self._take_up(lost[each.mac], each)
-        self._ledger.set_departed(tuple(gone for gone in departed if gone.record.mac in away))
-        return bool(back)
+        left = away | {each.mac for each in back if not self._take_up(lost[each.mac], each)}
+        self._set_departed(gone for gone in departed if gone.record.mac in left)
+        self._go_on({mac: lost[mac] for mac in lost.keys() - {each.mac for each in back}})
+        return len(left) < len(away) + len(back)
 
-    def _take_up(self, record: Record, here: Interface) -> None:
+    def _go_on(self, lost: Mapping[str, Record]) -> None:
+        for nsid, device in self._interfaces.elsewhere() if lost else ():
+            if device.mac in lost and self._mode_of_ours(device):
+                self._follow(lost[device.mac], nsid, device.ifindex)
+
+    def _take_up(self, record: Record, here: Interface) -> bool:
+        """False if the disk is full: it will be tried again."""
         # The kernel set it down on its way, nobody else did.
-        self._ledger.hold(replace(record, ifindex=here.ifindex, name=here.name, settled=False))
+        record = replace(record, ifindex=here.ifindex, name=here.name, settled=False)
+        try:
+            self._ledger.hold(record)
+        except OSError:
+            return False
+        return True
 
     def update(self, observed: Observed) -> None:
         """At the end of a pass: what the departed are called and run where they are now."""
         now = {gone.record.mac: gone for gone in observed.departed}
         departed = self._ledger.departed()
-        self._ledger.set_departed(tuple(now.get(gone.record.mac, gone) for gone in departed))
+        self._set_departed(now.get(gone.record.mac, gone) for gone in departed)

@@ -147,9 +147,9 @@ class Ledger:
 
     def set_departed(self, departed: tuple[Departed, ...]) -> None:
         if departed != self._departed:
+            self._departed = departed
             stored = [{**_fields(each), "record": _as_json(each.record)} for each in departed]
             self._write(self.path / "departed", stored)
-            self._departed = departed
 
     def missed(self) -> tuple[Record, ...]:
         """Interfaces that are gone, and the kernel has not said where to."""

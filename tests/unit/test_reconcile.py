@@ -6,6 +6,7 @@ import errno
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import NoReturn
 
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
@@ -879,6 +880,66 @@ def test_a_farewell_that_a_crash_did_not_hear_is_made_up_for_by_the_start(back: 
         keeper.take(Wiring())
         now = kernel.get("v0")
         assert (now.mtu, now.addr_gen_mode, now.xdp) == (found.mtu, found.addr_gen_mode, ())
+
+
+@pytest.mark.parametrize("missed", [True, False])
+@pytest.mark.parametrize("step", ["namespace_name", "set_departed", "set_missed"])
+def test_a_crash_while_a_farewell_is_heard_does_not_forget_it(step: str, missed: bool) -> None:
+    keeper = told(FIRST)
+    kernel = keeper.kernel
+    number = kernel.index("v0")
+    kernel.send_away("v0", nsid=3)
+    if missed:
+        farewell = kernel.news.pop()
+        kernel.news.append(News(number, ("v0",)))
+        keeper.settle()
+        kernel.news.append(farewell)
+    crashing = kernel if step == "namespace_name" else keeper.book
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crashing, step, _crash)
+        with pytest.raises(Crash):
+            keeper.settle()
+    keeper = keeper.restart()
+    (gone,) = keeper.book.departed()
+    assert (gone.record.ifindex, gone.nsid) == (number, 3)
+
+
+def test_an_end_that_goes_on_to_a_third_namespace_is_followed() -> None:
+    keeper = told(FIRST)
+    kernel = keeper.kernel
+    there = kernel.send_away("v0", nsid=3)
+    keeper.settle()
+    kernel.elsewhere_[4] = {99: replace(kernel.elsewhere_[3].pop(there), ifindex=99)}
+    keeper.reconciler.run(None, "signal")
+    (gone,) = keeper.book.departed()
+    assert (gone.nsid, gone.new_ifindex) == (4, 99)
+    del kernel.elsewhere_[4][99]
+    keeper.reconciler.run(None, "signal")
+    assert keeper.book.departed() == ()
+
+
+def test_a_full_disk_does_not_forget_an_end_that_comes_and_goes() -> None:
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    keeper = told(FIRST)
+    kernel = keeper.kernel
+    there = kernel.send_away("v0", nsid=3)
+    keeper.settle()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keeper.book, "hold", full)
+        kernel.bring_back(there, nsid=3)
+        keeper.settle()
+        assert keeper.state("v0:v1") != "connected"
+    kernel.alter("v0", carrier=True)
+    keeper.retry()
+    keeper.reconciler.run(None, "signal")
+    assert keeper.state("v0:v1") == "connected"
+    assert keeper.book.departed() == ()
+
+
+def _crash(*_: object) -> NoReturn:
+    raise Crash
 
 
 def test_an_end_that_left_while_no_daemon_ran_is_found_at_the_start() -> None:
