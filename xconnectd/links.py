@@ -142,26 +142,32 @@ class Links:
         Raises:
             InterfaceGoneError: one of them vanished meanwhile; so with all questions below.
         """
-        done = {each.ifindex: self._complete(each) for each in interfaces}
-        unsure = [each for each in done.values() if not _has_our_egress(each)]
-        qdiscs = (
-            self._qdiscs()
-            if len(unsure) > _FEW
-            else {each.ifindex: self._qdisc(each.ifindex) for each in unsure}
-        )
-        for each in unsure:
-            done[each.ifindex] = replace(each, qdisc=qdiscs.get(each.ifindex, ""))
-        return done
+        interfaces = list(interfaces)
+        egress = {each.ifindex: self._filters(each.ifindex, "egress") for each in interfaces}
+        qdiscs = self._qdiscs_below(egress)
+        return {
+            each.ifindex: self._complete(each, qdiscs[each.ifindex], egress[each.ifindex])
+            for each in interfaces
+        }
 
-    def _complete(self, interface: Interface) -> Interface:
+    def _complete(self, interface: Interface, qdisc: str, egress: tuple[Filter, ...]) -> Interface:
         told = replace(
             interface,
             far=self._far(interface.far),
-            qdisc="clsact",
-            ingress=self._filters(interface.ifindex, "ingress"),
-            egress=self._filters(interface.ifindex, "egress"),
+            qdisc=qdisc,
+            ingress=self._filters(interface.ifindex, "ingress") if qdisc else (),
+            egress=egress,
         )
         return _with_driver(told) if interface.kind in _KINDS_TO_ASK else told
+
+    def _qdiscs_below(self, egress: Mapping[int, tuple[Filter, ...]]) -> dict[int, str]:
+        """What carries these filters, by ifindex: where one is ours, that need not be asked."""
+        unsure = [ifindex for ifindex, filters in egress.items() if not _has_ours(filters)]
+        if len(unsure) > _FEW:
+            found = dict.fromkeys(unsure, "") | self._qdiscs()
+        else:
+            found = {ifindex: self._qdisc(ifindex) for ifindex in unsure}
+        return dict.fromkeys(egress, "clsact") | found
 
     def _read(self, request: bytes, ifindex: int | None) -> Interface | None:
         try:
@@ -277,13 +283,16 @@ class Links:
     def uses(self, interfaces: Iterable[Interface]) -> dict[int, tuple[str, ...]]:
         """By ifindex what the host uses each for, in words: addresses, routes, devices on top."""
         interfaces = list(interfaces)
-        indexes = [interface.ifindex for interface in interfaces]
-        stacked = self._stacked_on(indexes)
+        stacked = self._stacked_on([interface.ifindex for interface in interfaces])
         if any(interface.kind not in _KINDS_OF_WIRES for interface in interfaces):
             self._add_stacked_elsewhere(stacked)
         return {
-            ifindex: (*self.addresses(ifindex), *self._routes(ifindex), *stacked[ifindex])
-            for ifindex in indexes
+            each.ifindex: (
+                *self.addresses(each.ifindex),
+                *(self._routes(each.ifindex) if each.up else ()),  # the kernel takes them down too
+                *stacked[each.ifindex],
+            )
+            for each in interfaces
         }
 
     @_may_vanish
@@ -533,8 +542,8 @@ def _with_driver(interface: Interface) -> Interface:
     )
 
 
-def _has_our_egress(interface: Interface) -> bool:
-    return any(filter_.name == PROGRAM_NAME for filter_ in interface.egress)
+def _has_ours(filters: Iterable[Filter]) -> bool:
+    return any(filter_.name == PROGRAM_NAME for filter_ in filters)
 
 
 def _variant(kind: str, data: dict[int, bytes]) -> str:
