@@ -14,8 +14,9 @@ A program is never attached before its entry is there, and its entry never outli
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from xconnectd.model import (
     FEATURE_PREFIX,
@@ -31,7 +32,7 @@ from xconnectd.model import (
 )
 from xconnectd.verdict import Role
 
-_REASONS = {
+_REASONS: Final[Mapping[str, str]] = {
     Setting.MTU: "whole GSO packets must fit through a generic redirect",
     Setting.UP: "it was found down (admin: manage)",
     Setting.PROMISCUOUS: "a NIC drops frames for other MACs before any program sees them",
@@ -439,24 +440,24 @@ class _Diff:
         )
 
 
+_VALUES: Final[Mapping[str, Callable[[Interface], int]]] = {
+    Setting.MTU: lambda interface: interface.mtu,
+    Setting.UP: lambda interface: int(interface.up),
+    Setting.PROMISCUOUS: lambda interface: int(interface.promiscuous),
+    Setting.ADDR_GEN_MODE: lambda interface: interface.addr_gen_mode or 0,
+    Setting.CLSACT: lambda interface: int(interface.qdisc == "clsact"),
+}
+
+
 def value_of(interface: Interface, setting: str) -> int:
     """A setting's value as observed, booleans as 0 and 1."""
-    match setting:
-        case Setting.MTU:
-            return interface.mtu
-        case Setting.UP:
-            return int(interface.up)
-        case Setting.PROMISCUOUS:
-            return int(interface.promiscuous)
-        case Setting.ADDR_GEN_MODE:
-            return interface.addr_gen_mode or 0
-        case Setting.CLSACT:
-            return int(interface.qdisc == "clsact")
+    if look := _VALUES.get(setting):
+        return look(interface)
     return int(setting.removeprefix(FEATURE_PREFIX) in interface.features)
 
 
 def _reason(setting: str) -> str:
-    return _REASONS.get(Setting(setting), "") if setting in set(Setting) else "it alters frames"
+    return _REASONS.get(setting, "it alters frames")
 
 
 def _up_first(changes: Mapping[str, Change]) -> list[str]:
