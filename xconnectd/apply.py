@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from xconnectd import plan
@@ -113,7 +113,8 @@ class Executor:
                 raise
             end = action.interface
             refusal = Refusal(str(error), end.mtu)
-            self._ledger.hold(replace(self._ledger.records()[end.ifindex], refusal=refusal))
+            record = self._ledger.records()[end.ifindex]
+            self._ledger.hold(record._replace(refusal=refusal))
             return False
         return True
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Protocol
 
 from xconnectd.log import Event, Logger
@@ -104,7 +103,7 @@ class Departures:
         if device is not None and device.mac == record.mac:  # else it has gone on, or is back
             mode = self._mode_of_ours(device)
             namespace = self._interfaces.namespace_name(nsid)
-            gone = replace(gone, mode=mode, namespace=namespace, name=device.name)
+            gone = gone._replace(mode=mode, namespace=namespace, name=device.name)
         self._add(gone)
         if gone.runs_ours:
             self._tell(gone)
@@ -215,7 +214,7 @@ class Departures:
     def _take_up(self, record: Record, here: Interface) -> bool:
         """False if the disk is full: it will be tried again."""
         # The kernel set it down on its way, nobody else did.
-        record = replace(record, ifindex=here.ifindex, name=here.name, settled=False)
+        record = record._replace(ifindex=here.ifindex, name=here.name, settled=False)
         try:
             self._ledger.hold(record)
         except OSError:

@@ -14,9 +14,8 @@ import shutil
 import socket
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from xconnectd.journal import Journal
 from xconnectd.leftovers import own_inode
@@ -55,8 +54,7 @@ def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """Why a link failed and when it is tried again (seconds since the epoch)."""
 
     reason: str
@@ -148,7 +146,7 @@ class Ledger:
     def set_departed(self, departed: tuple[Departed, ...]) -> None:
         if departed != self._departed:
             self._departed = departed
-            stored = [{**_fields(each), "record": _as_json(each.record)} for each in departed]
+            stored = [{**each._asdict(), "record": _as_json(each.record)} for each in departed]
             self._write(self.path / "departed", stored)
 
     def missed(self) -> tuple[Record, ...]:
@@ -174,7 +172,7 @@ class Ledger:
     def set_failures(self, failures: Mapping[str, Failure]) -> None:
         if failures != self._failures:
             self._write(
-                self.path / "failures", {link: _fields(each) for link, each in failures.items()}
+                self.path / "failures", {link: each._asdict() for link, each in failures.items()}
             )
             self._failures = dict(failures)
 
@@ -245,10 +243,6 @@ class Ledger:
         self._current = True
 
 
-def _fields(value: Failure | Departed | Refusal) -> dict[str, Any]:
-    return {field.name: getattr(value, field.name) for field in fields(value)}
-
-
 def _as_json(record: Record) -> dict[str, Any]:
     changes = {
         name: {"found": change.found, "ours": change.ours}
@@ -260,7 +254,7 @@ def _as_json(record: Record) -> dict[str, Any]:
         "mac": record.mac,
         "changes": changes,
         "settled": record.settled,
-        "refusal": _fields(record.refusal) if record.refusal else None,
+        "refusal": record.refusal._asdict() if record.refusal else None,
         "idle_with": record.idle_with,
         "allowed": record.allowed,
     }

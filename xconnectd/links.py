@@ -13,7 +13,6 @@ import socket
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
@@ -151,8 +150,7 @@ class Links:
         }
 
     def _complete(self, interface: Interface, qdisc: str, egress: tuple[Filter, ...]) -> Interface:
-        told = replace(
-            interface,
+        told = interface._replace(
             far=self._far(interface.far),
             qdisc=qdisc,
             ingress=self._filters(interface.ifindex, "ingress") if qdisc else (),
@@ -534,8 +532,7 @@ def _with_driver(interface: Interface) -> Interface:
     from xconnectd import drivers
 
     is_nic = not interface.kind
-    return replace(
-        interface,
+    return interface._replace(
         features=drivers.features(interface.name),
         xdp_features=drivers.xdp_features(interface.ifindex) if is_nic else None,
         driver=drivers.driver(interface.name) if is_nic else "",

@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
-from typing import Final, NamedTuple
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+_NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 
 # --------------------------------------------------------------------------- desired
 
@@ -29,8 +32,7 @@ class Admin(StrEnum):
     KEEP = "keep"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """What the file calls an end: a name (or altname) in a namespace.
 
     The namespace is always the daemon's own today, written ``""``.
@@ -43,8 +45,7 @@ class Endpoint:
         return self.name
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where something stands in a file; line and column count from 1."""
 
     line: int
@@ -118,16 +119,14 @@ class XdpFeature(IntFlag):
     NDO_XMIT_SG = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Xdp:
+class Xdp(NamedTuple):
     """An XDP program on an interface. ``mode`` is ``generic``, ``native`` or ``hw``."""
 
     mode: str
     program: int
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(NamedTuple):
     """A tc filter below clsact; ``program`` is 0 for a filter that is no BPF program."""
 
     kind: str
@@ -137,8 +136,7 @@ class Filter:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Far:
+class Far(NamedTuple):
     """The other end of a veth. ``nsid`` is None when it lives in this namespace.
 
     ``mtu`` and ``up`` are None when its namespace would not tell.
@@ -151,8 +149,7 @@ class Far:
     up: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Interface:
+class Interface(NamedTuple):
     """A network device as the kernel describes it now.
 
     ``kind`` is the rtnetlink kind (``veth``, ``tun``, ``macvlan``, …), empty for a NIC.
@@ -186,8 +183,7 @@ class Interface:
     egress: tuple[Filter, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Programs:
+class Programs(NamedTuple):
     """Ids of the programs that are ours: the current three, and every one we ever attached."""
 
     xdp: int = 0
@@ -221,24 +217,21 @@ FEATURE_PREFIX: Final = "feature:"
 """An ethtool feature is recorded as the setting ``feature:<its name>``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One setting as we found it and as we left it (booleans as 0 and 1)."""
 
     found: int
     ours: int
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """A driver's words against native XDP, and the MTU in bytes they were said at."""
 
     words: str
     mtu: int
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """An interface we hold: its identity and what we changed on it.
 
     It is written before the change, so that a crash leaves a way back. An ifindex is used
@@ -251,7 +244,7 @@ class Record:
     ifindex: int
     name: str
     mac: str
-    changes: Mapping[str, Change] = field(default_factory=dict)
+    changes: Mapping[str, Change] = _NOTHING
     settled: bool = True
     refusal: Refusal | None = None
     idle_with: int | None = None
@@ -261,8 +254,7 @@ class Record:
         return (self.ifindex, self.mac) == (interface.ifindex, interface.mac)
 
 
-@dataclass(frozen=True, slots=True)
-class Departed:
+class Departed(NamedTuple):
     """An end that left this namespace, and with it what we had changed.
 
     ``mode`` is that of our XDP program on it, empty when that is off. ``nsid`` and
@@ -318,8 +310,7 @@ class Counters(NamedTuple):
     untransmitted: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(NamedTuple):
     """What the kernel counts of an interface, whoever sends or drops: frames."""
 
     received: int = 0
@@ -328,8 +319,7 @@ class Statistics:
     not_sent: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(NamedTuple):
     """One look at the kernel. ``interfaces`` is keyed by ifindex, ``names`` leads there.
 
     ``entries`` is the DEVMAP (ingress ifindex to egress ifindex), ``peers`` its twin for tc.
@@ -338,14 +328,14 @@ class Observed:
     ``covered`` are the ifindexes a narrow look asked for, None for a look at everything.
     """
 
-    interfaces: Mapping[int, Interface] = field(default_factory=dict)
-    names: Mapping[str, int] = field(default_factory=dict)
-    entries: Mapping[int, int] = field(default_factory=dict)
-    peers: Mapping[int, int] = field(default_factory=dict)
-    programs: Programs = field(default_factory=Programs)
-    records: Mapping[int, Record] = field(default_factory=dict)
-    uses: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
-    foreign: Mapping[int, str] = field(default_factory=dict)
+    interfaces: Mapping[int, Interface] = _NOTHING
+    names: Mapping[str, int] = _NOTHING
+    entries: Mapping[int, int] = _NOTHING
+    peers: Mapping[int, int] = _NOTHING
+    programs: Programs = Programs()
+    records: Mapping[int, Record] = _NOTHING
+    uses: Mapping[int, tuple[str, ...]] = _NOTHING
+    foreign: Mapping[int, str] = _NOTHING
     departed: tuple[Departed, ...] = ()
     covered: frozenset[int] | None = None
 
@@ -398,8 +388,7 @@ class State(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(NamedTuple):
     """One end as users see it.
 
     MTUs are bytes; ``mtu`` is the interface's own, without the headroom that a link in generic

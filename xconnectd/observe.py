@@ -140,7 +140,7 @@ class Observer:
 
     def _programs(self) -> Programs:
         programs = self._maps.programs
-        return replace(programs, known=programs.known | self._records.programs())
+        return programs._replace(known=programs.known | self._records.programs())
 
     def _finish(
         self, observed: Observed, ends: Collection[Interface], links: Iterable[Link]
@@ -152,8 +152,7 @@ class Observer:
         for end in complete:
             if end.ifindex not in uses:
                 uses[end.ifindex] = self._interfaces.addresses(end.ifindex)
-        observed = replace(
-            observed,
+        observed = observed._replace(
             uses=uses,
             foreign=self._foreign(complete, observed.programs),
             departed=self._departed(observed.programs),
@@ -171,19 +170,19 @@ class Observer:
             device = self._interfaces.at(gone.new_ifindex or 0, gone.nsid)
             if device is not None and device.mac == gone.record.mac:
                 modes = [xdp.mode for xdp in device.xdp if xdp.program in programs.ours]
-                found.append(replace(gone, name=device.name, mode=modes[0] if modes else ""))
+                found.append(gone._replace(name=device.name, mode=modes[0] if modes else ""))
         return tuple(found)
 
     def _with_xdp_features(self, observed: Observed, links: Iterable[Link]) -> Observed:
         """A veth is asked only where native mode is asked for: it costs as much as a rewire."""
         asked = {
-            end.ifindex: replace(end, xdp_features=self._interfaces.xdp_features(end.ifindex))
+            end.ifindex: end._replace(xdp_features=self._interfaces.xdp_features(end.ifindex))
             for link in links
             if link.mode is Mode.NATIVE
             for end in map(observed.find, link.ends)
             if end is not None and end.kind
         }
-        return replace(observed, interfaces={**observed.interfaces, **asked})
+        return observed._replace(interfaces={**observed.interfaces, **asked})
 
 
 _ID: Final = attrgetter("id")

@@ -15,8 +15,8 @@ A program is never attached before its entry is there, and its entry never outli
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from xconnectd.model import (
     FEATURE_PREFIX,
@@ -117,6 +117,8 @@ class AddFilter(Action):
 
 @dataclass(frozen=True, slots=True)
 class DeleteFilter(Action):
+    """Takes a filter of ours off clsact."""
+
     direction: str
     filter: Filter
 
@@ -205,8 +207,7 @@ def _reachable(start: int, neighbours: Mapping[int, set[int]]) -> list[int]:
 # --------------------------------------------------------------------------- one interface
 
 
-@dataclass(frozen=True, slots=True)
-class _Diff:
+class _Diff(NamedTuple):
     wanted: Mapping[int, Role]
     observed: Observed
 
@@ -355,7 +356,7 @@ class _Diff:
             kept = {**(record.changes if record else {}), **self._changes(interface, role)}
             wanted = {*role.settings, Setting.UP}
             changes = {name: change for name, change in kept.items() if name in wanted}
-            held = replace(self._held(interface, role, changes), settled=True)
+            held = self._held(interface, role, changes)._replace(settled=True)
             yield Hold(role.link.id, interface, "from here on down is what somebody wants", held)
 
     # ---- 6. let go

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import NamedTuple
 
 from xconnectd import modes, safety
 from xconnectd.model import Interface, Link, Mode, Observed
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """One link, its ends as found, and either a mode or the reason against it.
 
     ``waiting`` and ``refusal`` are empty for a link that can stand.
@@ -36,14 +36,13 @@ class Verdict:
         return tuple(found.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Role:
+class Role(NamedTuple):
     """What one interface is to be: an end of a link, whose other end is ``other``."""
 
     link: Link
     mode: Mode
     other: int
-    settings: Mapping[str, int] = field(default_factory=dict)
+    settings: Mapping[str, int] = MappingProxyType({})
 
     @property
     def target(self) -> int | None:
@@ -82,16 +81,15 @@ def _judge_alone(link: Link, observed: Observed) -> Verdict:
     missing = [name for name, end in ((link.a.name, a), (link.b.name, b)) if end is None]
     if a is None or b is None:
         verb = "does not exist" if len(set(missing)) == 1 else "do not exist"
-        return replace(found, waiting=f"{' and '.join(dict.fromkeys(missing))} {verb}")
+        return found._replace(waiting=f"{' and '.join(dict.fromkeys(missing))} {verb}")
     if a.ifindex == b.ifindex and link.a != link.b:
-        return replace(found, refusal=f"{link.a} and {link.b} are one interface, {a.name}")
+        return found._replace(refusal=f"{link.a} and {link.b} are one interface, {a.name}")
     refused = next(filter(None, map(observed.refusal_of, found.ends)), "")
     choice = modes.choose(link, a, b, refused)
     refusals = (
         safety.refusal(link, choice.mode, end, other, observed) for end, other in ((a, b), (b, a))
     )
-    return replace(
-        found,
+    return found._replace(
         mode=choice.mode,
         mode_reason=choice.reason,
         refusal=choice.refusal or next(filter(None, refusals), ""),
@@ -131,7 +129,7 @@ def _pairs(verdicts: Iterable[Verdict]) -> list[tuple[str, int, int]]:
 
 def _refuse(verdicts: list[Verdict], reasons: Mapping[str, str]) -> list[Verdict]:
     return [
-        replace(verdict, refusal=reasons[verdict.link.id])
+        verdict._replace(refusal=reasons[verdict.link.id])
         if verdict.link.id in reasons and verdict.stands
         else verdict
         for verdict in verdicts

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from xconnectd.errors import DataplaneError, LinkError
@@ -215,7 +215,7 @@ class Kernel:
         """Moves a device to another namespace; returns its number there."""
         device = self._remove(self.index(name))
         there = next(self._numbers)
-        moved = replace(device, ifindex=there, up=False, qdisc="", ingress=(), egress=())
+        moved = device._replace(ifindex=there, up=False, qdisc="", ingress=(), egress=())
         self.elsewhere_.setdefault(nsid, {})[there] = moved
         self._meet(device, Far(there, nsid, device.name, device.mtu, False))
         self.news.append(News(device.ifindex, _names(device), True, nsid, there))
@@ -223,7 +223,7 @@ class Kernel:
 
     def bring_back(self, number: int, nsid: int = 0, ifindex: int | None = None) -> int:
         here = next(self._numbers) if ifindex is None else ifindex
-        device = replace(self.elsewhere_[nsid].pop(number), ifindex=here)
+        device = self.elsewhere_[nsid].pop(number)._replace(ifindex=here)
         self.devices[here] = device
         self._meet(device, Far(here, None, device.name))
         self._tell(here)
@@ -234,7 +234,7 @@ class Kernel:
 
     def load_older(self, name: str) -> None:
         """As after an upgrade: the program of an earlier release is still attached."""
-        programs = tuple(replace(xdp, program=OLDER) for xdp in self.get(name).xdp)
+        programs = tuple(xdp._replace(program=OLDER) for xdp in self.get(name).xdp)
         self.alter(name, xdp=programs)
 
     def unload(self, name: str) -> None:
@@ -475,7 +475,7 @@ class Kernel:
 
     def _alter(self, ifindex: int, /, **facts: Any) -> None:
         before = self.devices[ifindex]
-        self.devices[ifindex] = after = replace(before, **facts)
+        self.devices[ifindex] = after = before._replace(**facts)
         self._tell(ifindex)
         if before.up != after.up and (peer := self._peer(after)):
             self._tell(peer.ifindex)  # its carrier
@@ -506,12 +506,11 @@ class Kernel:
         if other := self._peer(device):
             far = Far(other.ifindex, None, other.name, other.mtu, other.up)
         connected = far is None or bool(far.up)
-        return replace(device, far=far, carrier=device.up and connected)
+        return device._replace(far=far, carrier=device.up and connected)
 
     def _message(self, device: Interface) -> Interface:
         far = Far(device.far.ifindex, device.far.nsid) if device.far else None
-        return replace(
-            self._now(device),
+        return self._now(device)._replace(
             far=far,
             features=frozenset(),
             xdp_features=None,

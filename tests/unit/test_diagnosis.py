@@ -41,12 +41,12 @@ A = Interface(
     qdisc="clsact",
     egress=(SILENT,),
 )
-B = replace(A, ifindex=6, name="b", far=Far(2, 1, "eth0"))
+B = A._replace(ifindex=6, name="b", far=Far(2, 1, "eth0"))
 ETH0 = Interface(2, "eth0", kind="veth", up=True, carrier=True)
 FAR_A = FarSide(ETH0, "nsenter --net=/run/netns/a ")
 FAR_B = FarSide(ETH0, "nsenter --net=/run/netns/b ")
-TAP = replace(B, kind="tun", variant="tap", far=None)
-NIC = replace(B, kind="", mtu=1500, far=None)
+TAP = B._replace(kind="tun", variant="tap", far=None)
+NIC = B._replace(kind="", mtu=1500, far=None)
 NATIVE: dict[str, Any] = {
     "xdp": (Xdp("native", 101),),
     "mtu": 1500,
@@ -77,12 +77,12 @@ def facts(
 
 
 def far(side: FarSide, **changes: Any) -> FarSide:
-    return replace(side, interface=replace(side.interface, **changes))
+    return replace(side, interface=side.interface._replace(**changes))
 
 
 def native(**changes: Any) -> LinkFacts:
-    a, b = replace(A, **NATIVE), replace(B, **NATIVE)
-    return facts(a, replace(b, **changes), link("a", "b", mode=Mode.NATIVE))
+    a, b = A._replace(**NATIVE), B._replace(**NATIVE)
+    return facts(a, b._replace(**changes), link("a", "b", mode=Mode.NATIVE))
 
 
 def test_a_good_link_has_one_good_word() -> None:
@@ -92,8 +92,8 @@ def test_a_good_link_has_one_good_word() -> None:
 
 TC = link("a", "b", mode=Mode.TC)
 TC_ENDS = {
-    "a": replace(A, xdp=(), ingress=(TAKING,), mtu=1500),
-    "b": replace(B, xdp=(), ingress=(TAKING,), mtu=1500),
+    "a": A._replace(xdp=(), ingress=(TAKING,), mtu=1500),
+    "b": B._replace(xdp=(), ingress=(TAKING,), mtu=1500),
 }
 GONE = Departed(Record(6, "b", "02:00"), "generic", 3, 9, "blue", "b")
 
@@ -113,32 +113,32 @@ CASES: dict[str, Case] = {
         *(Level.WARN, "disabled", Stops.ALL, "enabled: false", "/etc/x.yaml: enabled: true"),
     ),
     "down": (
-        facts(b=replace(B, up=False, carrier=False)),
+        facts(b=B._replace(up=False, carrier=False)),
         *(Level.FAIL, "down", Stops.ALL, "b is administratively down", "ip link set dev b up"),
     ),
     "far end down": (
-        facts(b=replace(B, carrier=False), far_b=far(FAR_B, up=False)),
+        facts(b=B._replace(carrier=False), far_b=far(FAR_B, up=False)),
         *(Level.FAIL, "far end down", Stops.ALL, "eth0, the far end of b, is administratively"),
         "nsenter --net=/run/netns/b ip link set dev eth0 up",
     ),
     "far end down, nobody knows where": (
-        facts(b=replace(B, carrier=False), far_b=replace(far(FAR_B, up=False), prefix=None)),
+        facts(b=B._replace(carrier=False), far_b=replace(far(FAR_B, up=False), prefix=None)),
         *(Level.FAIL, "far end down", Stops.ALL, "eth0", "ip link set dev eth0 up  # where it"),
     ),
     "tap without carrier": (
-        facts(b=replace(TAP, carrier=False), one=TC, far_b=None),
+        facts(b=TAP._replace(carrier=False), one=TC, far_b=None),
         *(Level.FAIL, "carrier", Stops.ALL, "b has no carrier", "ip link set dev b carrier on"),
     ),
     "nic without carrier": (
-        facts(b=replace(NIC, carrier=False), one=TC, far_b=None),
+        facts(b=NIC._replace(carrier=False), one=TC, far_b=None),
         *(Level.FAIL, "carrier", Stops.ALL, "b has no carrier", "cable"),
     ),
     "no program": (
-        facts(a=replace(A, xdp=())),
+        facts(a=A._replace(xdp=())),
         *(Level.FAIL, "program", Stops.ALL, "no XDP program of ours on a", REPAIR),
     ),
     "another mode": (
-        facts(a=replace(A, xdp=(Xdp("native", 101),))),
+        facts(a=A._replace(xdp=(Xdp("native", 101),))),
         *(Level.FAIL, "program", Stops.ALL, "a runs our program in native mode", REPAIR),
     ),
     "no entry": (
@@ -154,13 +154,13 @@ CASES: dict[str, Case] = {
         *(Level.FAIL, "entry", Stops.ALL, "no entry for b in the peers map (key 6)", REPAIR),
     ),
     "no filter": (
-        facts(TC_ENDS["a"], replace(TC_ENDS["b"], ingress=()), TC, entries={}, peers={5: 6, 6: 5}),
+        facts(TC_ENDS["a"], TC_ENDS["b"]._replace(ingress=()), TC, entries={}, peers={5: 6, 6: 5}),
         *(Level.FAIL, "filter", Stops.ALL, "b has lost our ingress filter", REPAIR),
     ),
     "no clsact": (
         facts(
             TC_ENDS["a"],
-            replace(TC_ENDS["b"], ingress=(), egress=(), qdisc=""),
+            TC_ENDS["b"]._replace(ingress=(), egress=(), qdisc=""),
             TC,
             entries={},
             peers={5: 6, 6: 5},
@@ -168,7 +168,7 @@ CASES: dict[str, Case] = {
         *(Level.FAIL, "filter", Stops.ALL, "b has lost clsact", REPAIR),
     ),
     "not silent": (
-        facts(a=replace(A, egress=())),
+        facts(a=A._replace(egress=())),
         *(Level.WARN, "silence", Stops.NOTHING, "the host can talk into the wire", REPAIR),
     ),
     "an entry of a link that is off": (
@@ -176,13 +176,13 @@ CASES: dict[str, Case] = {
         *(Level.WARN, "entry", Stops.NOTHING, "a (key 5) still leads to ifindex 6", REPAIR),
     ),
     "foreign program": (
-        facts(a=replace(A, xdp=(Xdp("native", 77),)), foreign={77: "id 77 (x)"}),
+        facts(a=A._replace(xdp=(Xdp("native", 77),)), foreign={77: "id 77 (x)"}),
         *(Level.FAIL, "foreign program", Stops.ALL, "not ours: id 77 (x)"),
         "ip link set dev a xdpdrv off  # if nobody needs it",
     ),
     "foreign filter": (
         facts(
-            replace(TC_ENDS["a"], ingress=(Filter("flower", 7, 1, 0),)),
+            TC_ENDS["a"]._replace(ingress=(Filter("flower", 7, 1, 0),)),
             TC_ENDS["b"],
             TC,
         ),
@@ -192,7 +192,7 @@ CASES: dict[str, Case] = {
     "foreign filter where tc frames leave": (
         facts(
             TC_ENDS["a"],
-            replace(TC_ENDS["b"], egress=(SILENT, Filter("u32", 5, 1, 0))),
+            TC_ENDS["b"]._replace(egress=(SILENT, Filter("u32", 5, 1, 0))),
             TC,
             entries={},
             peers={5: 6, 6: 5},
@@ -201,26 +201,26 @@ CASES: dict[str, Case] = {
         "tc filter del dev b egress pref 5",
     ),
     "ingress qdisc": (
-        facts(b=replace(B, qdisc="ingress")),
+        facts(b=B._replace(qdisc="ingress")),
         *(Level.FAIL, "foreign filter", Stops.ALL, "ingress qdisc", "tc qdisc del dev b ingress"),
     ),
     "a port": (
-        facts(b=replace(B, xdp=(), egress=(), master=3, master_kind="bridge")),
+        facts(b=B._replace(xdp=(), egress=(), master=3, master_kind="bridge")),
         *(Level.FAIL, "port", Stops.ALL, "b is a port of a bridge", "ip link set dev b nomaster"),
     ),
     "in use": (
-        facts(b=replace(B, xdp=(), egress=()), uses={6: ("it carries 192.0.2.1/24",)}),
+        facts(b=B._replace(xdp=(), egress=()), uses={6: ("it carries 192.0.2.1/24",)}),
         *(Level.FAIL, "in use", Stops.ALL, "192.0.2.1/24", "allow_addressed: true"),
     ),
     "a cycle": (
         facts(
-            a=replace(A, far=Far(6, None, "b")),
-            b=replace(B, far=Far(5, None, "a")),
+            a=A._replace(far=Far(6, None, "b")),
+            b=B._replace(far=Far(5, None, "a")),
         ),
         *(Level.FAIL, "refused", Stops.ALL, "circle", "change the link in /etc/x.yaml"),
     ),
     "the kernel's words": (
-        facts(a=replace(A, xdp=()), failure="a: attach: Peer MTU is too large"),
+        facts(a=A._replace(xdp=()), failure="a: attach: Peer MTU is too large"),
         *(Level.FAIL, "refused", Stops.ALL, "Peer MTU is too large", REPAIR),
     ),
     "far end not polling": (
@@ -233,7 +233,7 @@ CASES: dict[str, Case] = {
         *(Level.FAIL, "refused", Stops.ALL, "does not tell", "change the link in /etc/x.yaml"),
     ),
     "MTU set back": (
-        facts(b=replace(B, mtu=1500)),
+        facts(b=B._replace(mtu=1500)),
         *(Level.FAIL, "mtu", Stops.LONG, "frames longer than 1518 bytes", "dev b mtu 65535"),
     ),
     "unequal far ends": (
@@ -272,7 +272,7 @@ def test_every_fault_has_its_name(case: Case) -> None:
 
 def test_odd_names_are_quoted_in_commands() -> None:
     name = "a;reboot $(x)'"
-    seen = facts(b=replace(B, up=False, name=name))
+    seen = facts(b=B._replace(up=False, name=name))
     found = next(each for each in diagnosis.of_link(seen) if each.check == "down")
     assert shlex.split(found.remedy) == ["ip", "link", "set", "dev", name, "up"]
 
@@ -315,7 +315,7 @@ def test_what_the_daemon_says_to_those_who_may_not_look() -> None:
 
 
 def test_departed_ends_and_bad_files() -> None:
-    quiet = replace(GONE, mode="")
+    quiet = GONE._replace(mode="")
     (found,) = diagnosis.of_departed((GONE, quiet))
     assert found.remedy == GONE.remedy
     (bad,) = diagnosis.of_problems(["x.yaml:1:1: no"], "my file.yaml")

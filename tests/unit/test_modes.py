@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -221,4 +220,4 @@ def test_only_nics_are_made_promiscuous() -> None:
 
 @pytest.mark.parametrize(("max_mtu", "room"), [(0, 65535), (1500, 1500), (65535, 65535)])
 def test_headroom(max_mtu: int, room: int) -> None:
-    assert modes.headroom(replace(VETH(5, "a"), max_mtu=max_mtu)) == room
+    assert modes.headroom(VETH(5, "a")._replace(max_mtu=max_mtu)) == room

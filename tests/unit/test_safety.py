@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -83,7 +82,7 @@ def test_one_that_led_elsewhere_until_now_is_judged_as_a_new_one(entries: Any) -
 
 
 def test_a_link_that_allows_less_than_before_is_judged_as_a_new_one() -> None:
-    held = {5: replace(HELD[5], allowed=True)}
+    held = {5: HELD[5]._replace(allowed=True)}
     facts = {"uses": ADDRESS, "records": held, "entries": {5: 6}}
     assert "the host uses a" in refusal(end(), **facts)
     assert refusal(end(), wanted=link("a", "b", allow_addressed=True), **facts) == ""

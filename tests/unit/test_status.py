@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,7 +33,7 @@ GENERIC = (Xdp("generic", 101),)
 A = Interface(
     5, "a", kind="veth", up=True, carrier=True, max_mtu=65535, xdp=GENERIC, far=Far(2, 0, "eth0")
 )
-B = replace(A, ifindex=6, name="b")
+B = A._replace(ifindex=6, name="b")
 
 
 def assess(a: Interface = A, b: Interface = B, one: Link | None = None, **facts: Any) -> LinkStatus:
@@ -53,22 +52,22 @@ FAR_DOWN = Far(2, 0, "eth0", 1500, False)
 CASES: dict[str, tuple[dict[str, Any], State, str]] = {
     "all there": ({}, State.CONNECTED, ""),
     "missing": ({"names": {"a": 5}}, State.WAITING, "b does not exist"),
-    "down": ({"a": replace(A, up=False)}, State.DOWN, "a is administratively down"),
-    "no carrier": ({"b": replace(B, carrier=False)}, State.DOWN, "b has no carrier"),
+    "down": ({"a": A._replace(up=False)}, State.DOWN, "a is administratively down"),
+    "no carrier": ({"b": B._replace(carrier=False)}, State.DOWN, "b has no carrier"),
     "far down": (
-        {"b": replace(B, carrier=False, far=FAR_DOWN)},
+        {"b": B._replace(carrier=False, far=FAR_DOWN)},
         State.DOWN,
         "b has no carrier: its far end is down",
     ),
     "no program": (
-        {"a": replace(A, xdp=())},
+        {"a": A._replace(xdp=())},
         State.FAILED,
         "not in the kernel: no program of ours on a",
     ),
     "no entry": ({"entries": {5: 6}}, State.FAILED, "not in the kernel: b does not lead to a"),
     "another way": ({"entries": {5: 9, 6: 5}}, State.FAILED, "a does not lead to b"),
     "foreign": (
-        {"a": replace(A, xdp=(Xdp("generic", 77),)), "foreign": {77: "id 77 (x)"}},
+        {"a": A._replace(xdp=(Xdp("generic", 77),)), "foreign": {77: "id 77 (x)"}},
         State.FAILED,
         "a runs an XDP program that is not ours: id 77 (x)",
     ),
@@ -92,14 +91,14 @@ def test_a_disabled_link_is_attached_and_leads_nowhere() -> None:
 
 
 def test_disabled_wins_over_down() -> None:
-    found = assess(replace(A, up=False), one=link("a", "b", enabled=False), entries={})
+    found = assess(A._replace(up=False), one=link("a", "b", enabled=False), entries={})
     assert found.state is State.DISABLED
 
 
 def test_in_tc_mode_the_filter_and_the_other_map_count() -> None:
     ours = (Filter("bpf", 1, 1, 102, "xconnectd"),)
     facts: dict[str, Any] = {"one": link("a", "b", mode=Mode.TC), "entries": {}}
-    bare = {"a": replace(A, xdp=(), ingress=ours), "b": replace(B, xdp=(), ingress=ours)}
+    bare = {"a": A._replace(xdp=(), ingress=ours), "b": B._replace(xdp=(), ingress=ours)}
     assert assess(**bare, **facts, peers={5: 6, 6: 5}).state is State.CONNECTED
     assert assess(**bare, **facts).state is State.FAILED
     assert assess(**facts, peers={5: 6, 6: 5}).state is State.FAILED
@@ -107,7 +106,7 @@ def test_in_tc_mode_the_filter_and_the_other_map_count() -> None:
 
 def test_a_program_in_another_mode_is_not_the_links() -> None:
     native = (Xdp("native", 101),)
-    assert assess(replace(A, xdp=native)).state is State.FAILED
+    assert assess(A._replace(xdp=native)).state is State.FAILED
 
 
 def test_a_plug() -> None:
@@ -121,10 +120,10 @@ def test_a_plug() -> None:
 
 def test_the_mtu_is_the_interfaces_own_without_our_headroom() -> None:
     record = Record(5, "a", A.mac, {Setting.MTU: Change(1500, 65535)})
-    raised = replace(A, mtu=65535, far=Far(2, 0, "eth0", 9500, True))
+    raised = A._replace(mtu=65535, far=Far(2, 0, "eth0", 9500, True))
     end = assess(raised, records={5: record}).a
     assert (end.mtu, end.far_mtu, end.far_up) == (1500, 9500, True)
-    assert assess(replace(A, mtu=1400), records={5: record}).a.mtu == 1400
+    assert assess(A._replace(mtu=1400), records={5: record}).a.mtu == 1400
 
 
 def test_an_end_is_called_what_the_file_calls_it() -> None:
