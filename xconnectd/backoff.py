@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from xconnectd.ledger import Failure
 from xconnectd.model import Interface, Link, Observed, State
@@ -21,8 +21,7 @@ FIGHT_WINDOW: Final = 10.0
 """More repairs of one link than that many in that many seconds are a fight with somebody."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Failed:
+class _Failed(NamedTuple):
     """How often in a row, when it is due (``time.monotonic``), and why.
 
     ``refused`` by the kernel, rather than by our own rules, which are asked again on every look;
@@ -38,6 +37,11 @@ class _Failed:
 
 @dataclass(slots=True)
 class _Fight:
+    """When the link was repaired lately, and a truce ends (``time.monotonic``).
+
+    ``times`` is how many truces there were.
+    """
+
     repairs: deque[float] = field(default_factory=deque)
     truce: float = 0.0
     times: int = 0

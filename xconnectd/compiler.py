@@ -19,17 +19,15 @@ import struct
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from xconnectd.errors import DataplaneError
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """A file of C: ``name``.c, the programs in it, and what its code leaves open.
 
     ``maps`` and ``constants`` are in the order of the enumerations in the source, which count
@@ -85,8 +83,7 @@ _PSEUDO_CONSTANT: Final = 15
 _INSTRUCTION: Final = struct.Struct("<BBhi")
 
 
-@dataclass(frozen=True, slots=True)
-class Code:
+class Code(NamedTuple):
     """One program's instructions, with zero wherever a map or a constant belongs.
 
     ``relocations`` says which instruction wants which map's file descriptor, ``constants`` which

@@ -255,8 +255,8 @@ def _the_first(problems: list[Problem]) -> list[Problem]:
     if more <= 0:
         return problems
     first = problems[_MAX_PROBLEMS]
-    rest = replace(
-        first, text=f"here begin {more:,} further problems", hint="is it the right file?"
+    rest = first._replace(
+        text=f"here begin {more:,} further problems", hint="is it the right file?"
     )
     return [*problems[:_MAX_PROBLEMS], rest]
 

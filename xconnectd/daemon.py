@@ -13,12 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from xconnectd import control, netlink, status, systemd
 from xconnectd.control import Answer, Client
@@ -101,8 +101,7 @@ class _Alarm:
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class _Trial:
+class _Trial(NamedTuple):
     """A wiring that is being tried, for as long as its client lives and its time lasts."""
 
     client: Client
@@ -459,7 +458,7 @@ class Daemon:
         seconds = min(float(request["timeout"]), _LONGEST_TRY)
         place, reading = self._files.imagine(request["path"], request["text"].encode())
         if reading.problems:
-            return {"ok": False, "refused": [astuple(each) for each in reading.problems]}
+            return {"ok": False, "refused": [tuple(each) for each in reading.problems]}
         self._trial = _Trial(client, reading.wiring.hash, time.monotonic() + seconds)
         self._log.info(Event.TRY_STARTED, config_hash=reading.wiring.hash, seconds=seconds)
         if scope := self._reconciler.want(reading.wiring):
@@ -470,7 +469,7 @@ class Daemon:
         """The client is about to put the file in place: time enough for that."""
         if self._trial is None or self._trial.client is not client:
             return {"ok": False, "error": "too late, it was taken back"}
-        self._trial = replace(self._trial, deadline=time.monotonic() + _TIME_TO_WRITE)
+        self._trial = self._trial._replace(deadline=time.monotonic() + _TIME_TO_WRITE)
         return {"ok": True}
 
     def _keep(self, client: Client) -> Answer:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import errno as _errno
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class XconnectError(Exception):
     """Base of everything this package raises on purpose."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing wrong in a file; line and column count from 1 (0: the file as a whole)."""
 
     path: str

@@ -7,9 +7,8 @@ that two files claim belongs to the one that had it first, which the kernel show
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from xconnectd import config, edit
 from xconnectd.config import ConfigMissing
@@ -19,8 +18,7 @@ from xconnectd.model import Endpoint, Link, Place, Wiring
 DEFAULT: Final = Path("/etc/xconnect.yaml")
 
 
-@dataclass(frozen=True, slots=True)
-class FileState:
+class FileState(NamedTuple):
     """One file: ``loaded``, ``rejected`` (its last good links stay) or ``missing``."""
 
     path: Path
@@ -37,8 +35,7 @@ class FileState:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """All files at one moment, and the wiring they make together."""
 
     wiring: Wiring

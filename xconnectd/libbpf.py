@@ -11,11 +11,10 @@ import ctypes as ct
 import errno
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 # linux/bpf.h
 MAP_HASH: Final = 1
@@ -233,8 +232,7 @@ def possible_cpus() -> int:
 # --------------------------------------------------------------------------- maps
 
 
-@dataclass(frozen=True, slots=True)
-class MapFormat:
+class MapFormat(NamedTuple):
     """What makes two maps interchangeable. Keys are always a u32; ``value_size`` is in bytes."""
 
     type: int
@@ -388,8 +386,7 @@ def map_id(fd: int) -> int:
 # --------------------------------------------------------------------------- programs
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramInfo:
+class ProgramInfo(NamedTuple):
     """What the kernel tells of a loaded program."""
 
     id: int
@@ -397,16 +394,14 @@ class ProgramInfo:
     maps: frozenset[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """What a tracing program is attached to: a type of the kernel, or of a ``program``'s BTF."""
 
     btf_id: int
     program: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
+class Description(NamedTuple):
     """Types of a program: a file descriptor of its BTF, and which type in it the program is."""
 
     btf: int

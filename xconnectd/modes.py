@@ -9,8 +9,7 @@ both for any target. A native redirect needs drivers that made for it at both en
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from xconnectd.model import FEATURE_PREFIX, Interface, Link, Mode, Setting, XdpFeature
 
@@ -42,8 +41,7 @@ _STRIPPING_IN_TC: Final = ("rx-vlan-filter", "rx-vlan-stag-filter", "rx-lro")
 FAR_READY: Final = "ethtool -K {far} gro on tx off txvlan off tx-vlan-stag-hw-insert off"
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """The mode of a pair and why; ``refusal`` says why there is none."""
 
     mode: Mode

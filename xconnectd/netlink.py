@@ -14,9 +14,8 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from xconnectd.lean import without_init
 
@@ -252,8 +251,7 @@ def _raise_if_refused(message: bytes, flags: int) -> None:
 # --------------------------------------------------------------------------- events
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """Something happened to an interface; what it is now must be read again.
 
     ``name`` and ``mac`` are empty where the message carries none (tc, addresses). For a device

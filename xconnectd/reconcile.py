@@ -9,9 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, KeysView, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from xconnectd import apply, departures, observe, plan, report, status, verdict
 from xconnectd.apply import Executor, Trouble
@@ -58,8 +57,7 @@ class Ledger(observe.Records, apply.Ledger, departures.Ledger, Protocol):
     def set_failures(self, failures: Mapping[str, Failure]) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """The outcome of looking: what was seen, the verdicts on its links, what is to be done."""
 
     observed: Observed
@@ -313,7 +311,7 @@ class Reconciler:
         gone = [each for link, each in self._statuses.items() if link not in wanted]
         log = self._log.bind(trigger=trigger, config_hash=self.wiring.hash)
         milliseconds = round(seconds * 1000, 2)
-        after = [replace(each, retry=self._backoff.retry_of(each.link.id)) for each in statuses]
+        after = [each._replace(retry=self._backoff.retry_of(each.link.id)) for each in statuses]
         for change in report.changes(self._statuses, after, gone, done, trigger):
             log.log(change.level, change.event, **change.fields, duration_ms=milliseconds)
             if change.event is Event.DRIFT_REPAIRED:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from xconnectd.log import Event
 from xconnectd.model import State
@@ -16,12 +15,11 @@ _WORKS = (State.CONNECTED, State.DOWN)
 _WARNINGS = (Event.LINK_FAILED, Event.LINK_WARNING, Event.DRIFT_REPAIRED)
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """An event and its fields; ``level`` is one of ``logging``."""
 
     event: Event
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any]
 
     @property
     def level(self) -> int:

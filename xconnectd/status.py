@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from xconnectd import losses
 from xconnectd.files import Reading
@@ -26,8 +25,7 @@ from xconnectd.quantities import counted
 from xconnectd.verdict import Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class LinkStatus:
+class LinkStatus(NamedTuple):
     """A link's state and the reason for it.
 
     ``retry`` is when a failed one is tried again, in seconds since the epoch.
@@ -57,7 +55,7 @@ def assess(verdict: Verdict, observed: Observed) -> LinkStatus:
 
 def failed(status: LinkStatus, reason: str, retry: float) -> LinkStatus:
     """The same link with the reason only the daemon knows."""
-    return replace(status, state=State.FAILED, reason=reason, retry=retry)
+    return status._replace(state=State.FAILED, reason=reason, retry=retry)
 
 
 def _state(verdict: Verdict, ends: tuple[End, End], observed: Observed) -> tuple[State, str]:

@@ -60,7 +60,7 @@ TRANSITIONS = {
     "no change": (UP, UP, []),
     "still failed": (FAILED, FAILED, []),
     "still waiting": (WAITING, WAITING, []),
-    "failed for another reason": (FAILED, replace(FAILED, reason="EPERM"), ["link.failed"]),
+    "failed for another reason": (FAILED, FAILED._replace(reason="EPERM"), ["link.failed"]),
     "goes down": (UP, DOWN, ["link.down"]),
     "comes up": (DOWN, UP, ["link.up"]),
     "down with another end": (state(State.DOWN, numbers=(5, 9)), UP, ["link.connected"]),
@@ -132,7 +132,7 @@ def test_what_is_done_for_others_is_not_this_links_drift() -> None:
 
 
 def test_a_warning_is_logged_when_it_is_new() -> None:
-    warned = replace(UP, warnings=("a: it carries 192.0.2.1/24",))
+    warned = UP._replace(warnings=("a: it carries 192.0.2.1/24",))
     (event,) = changes(UP, warned)
     assert (event.event, event.level) == ("link.warning", logging.WARNING)
     assert "192.0.2.1" in event.fields["reason"]
