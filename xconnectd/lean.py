@@ -33,7 +33,13 @@ def without_init(package: str) -> Iterator[None]:
 
 class _Late(ModuleType):
     def __getattr__(self, attribute: str) -> Any:
-        return getattr(import_module(self.__name__), attribute)
+        if sys.modules.get(self.__name__) is not self:
+            return getattr(import_module(self.__name__), attribute)
+
+        def call_later(*arguments: Any, **options: Any) -> Any:
+            return getattr(self, attribute)(*arguments, **options)
+
+        return call_later
 
 
 @contextmanager
@@ -41,6 +47,7 @@ def late(name: str) -> Iterator[None]:
     """What is imported inside gets the module ``name`` when it uses something of it, not before.
 
     structlog imports asyncio for loggers that nobody here uses, and that ssl: a tenth of the start.
+    What is taken from ``name`` inside (not by ``from … import``) is a function to be called later.
     """
     if name in sys.modules:
         yield

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from xconnectd.lean import without_init
+from xconnectd.lean import late, without_init
 
-with without_init("pyroute2"):
+with without_init("pyroute2"), late("multiprocessing"):
     from pyroute2.netlink import nla, nlmsg
     from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
