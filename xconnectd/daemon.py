@@ -213,7 +213,8 @@ class Daemon:
         reading = self._files.read()
         if reading.state != "loaded":
             self._files.keep(self._reconciler.found())
-        self._take(self._files.read(), again=True)
+            reading = self._files.read()
+        self._take(reading, again=True)
         self._reconciler.find_departed()
         self._reconciler.run(None, "start")
 
