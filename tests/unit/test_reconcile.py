@@ -702,7 +702,7 @@ def test_an_end_is_known_when_it_is_back_under_another_name() -> None:
     there = kernel.send_away("v0", nsid=3)
     keeper.settle()
     moved = kernel.elsewhere_[3]
-    moved[there] = replace(moved[there], name="stranger")
+    moved[there] = moved[there]._replace(name="stranger")
     back = kernel.bring_back(there, nsid=3)
     keeper.settle()
     assert kernel.devices[back].xdp == ()
@@ -909,7 +909,7 @@ def test_an_end_that_goes_on_to_a_third_namespace_is_followed() -> None:
     kernel = keeper.kernel
     there = kernel.send_away("v0", nsid=3)
     keeper.settle()
-    kernel.elsewhere_[4] = {99: replace(kernel.elsewhere_[3].pop(there), ifindex=99)}
+    kernel.elsewhere_[4] = {99: kernel.elsewhere_[3].pop(there)._replace(ifindex=99)}
     keeper.reconciler.run(None, "signal")
     (gone,) = keeper.book.departed()
     assert (gone.nsid, gone.new_ifindex) == (4, 99)
