@@ -7,12 +7,11 @@ holds nothing of this machine or kernel (it is the same on every little-endian o
 compiling nor reading it needs a privilege: an image may carry the child's output as
 ``bpf/xconnect.json`` and do without a compiler.
 
-Imports ``errors`` only.
+Imports ``digest`` and ``errors`` only.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import struct
@@ -24,6 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from xconnectd.digest import sha256
 from xconnectd.errors import DataplaneError
 
 
@@ -144,7 +144,7 @@ def source_directory() -> Path:
 
 def source_hash(directory: Path, source: Source = DATA_PATH) -> str:
     """Covers everything that the code depends on: source, headers, options, this format."""
-    digest = hashlib.sha256(repr((_FORMAT, source, FLAGS)).encode())
+    digest = sha256(repr((_FORMAT, source, FLAGS)).encode())
     for path in (directory / f"{source.name}.c", *sorted(directory.glob("include/**/*.h"))):
         digest.update(b"\0%s\0" % os.fsencode(path.relative_to(directory)))
         digest.update(path.read_bytes())

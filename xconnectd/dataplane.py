@@ -4,9 +4,9 @@ Owns what every map and program is for. The pins carry what made them: an unchan
 opened again in a few milliseconds without a compiler, a changed one gets new programs that work
 on the same maps, so that entries and counters stay and forwarding goes on.
 
-Imports ``model``, ``errors``, ``capabilities``, ``libbpf``, ``btf``, ``pins``, ``drops`` and
-``compiler`` (whose child imports bcc; nothing here may), and never pyroute2: who attaches a program
-asks for its file descriptor.
+Imports ``model``, ``errors``, ``capabilities``, ``libbpf``, ``btf``, ``pins``, ``drops``,
+``digest`` and ``compiler`` (whose child imports bcc; nothing here may), and never pyroute2: who
+attaches a program asks for its file descriptor.
 Every failure is a DataplaneError or a PrivilegeError; the OSError behind it is its __cause__.
 """
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import hashlib
 import os
 import re
 from array import array
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from xconnectd import btf, capabilities, compiler, libbpf
+from xconnectd.digest import sha256
 from xconnectd.drops import Drops
 from xconnectd.errors import DataplaneError, PrivilegeError, XconnectError
 from xconnectd.libbpf import Map, MapFormat
@@ -410,7 +410,7 @@ class _Generation:
 
 
 def _form(form: MapFormat) -> str:
-    return hashlib.sha256(repr(form).encode()).hexdigest()[:8]
+    return sha256(repr(form).encode()).hexdigest()[:8]
 
 
 _FORM: Final = {name: _form(form) for name, form in _FORMATS.items()}
@@ -424,7 +424,7 @@ def _generation_name(source: str) -> str:
         sorted(_RECIPES.items()),
         sorted(_FORM.items()),
     )
-    return hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
+    return sha256(repr(made_of).encode()).hexdigest()[:16]
 
 
 def _make_maps(pins: Pins) -> dict[str, int]:

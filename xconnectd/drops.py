@@ -3,20 +3,21 @@
 Their links are pinned beside the maps, so they count on while no daemon runs. They are no part of
 the wire: without them frames cross as ever, and ``untold`` says why nobody counts.
 
-Imports ``libbpf``, ``btf``, ``pins``, ``compiler``, ``leftovers``, ``model`` and ``errors``.
+Imports ``libbpf``, ``btf``, ``pins``, ``compiler``, ``digest``, ``leftovers``, ``model`` and
+``errors``.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import hashlib
 import os
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
 from xconnectd import btf, compiler, libbpf
+from xconnectd.digest import sha256
 from xconnectd.errors import DataplaneError
 from xconnectd.leftovers import own_inode
 from xconnectd.libbpf import Map, MapFormat
@@ -48,7 +49,7 @@ class Drops:
         self._made_of = compiler.source_hash(self._directory, compiler.DROPS)
         self._entries = libbpf.map_id(entries)
         made_of = (self._made_of, self._entries, _FORMAT)
-        self._place = pins.listeners(hashlib.sha256(repr(made_of).encode()).hexdigest()[:16])
+        self._place = pins.listeners(sha256(repr(made_of).encode()).hexdigest()[:16])
         self._map: Map | None = None
         self.untold = "no daemon has begun to count frames lost at the redirect"
         """Why nothing is counted; empty if it is."""

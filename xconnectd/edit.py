@@ -2,7 +2,7 @@
 
 Reading YAML takes 8 µs a link, which among a thousand links is most of what a rewire takes. Only
 the everyday edit is recognized, ``a: b`` become ``a: c`` or ``d: e`` in its place; ``config``
-reads everything else, and whatever is declined here. Pure; imports ``model`` alone.
+reads everything else, and whatever is declined here. Pure; imports ``model`` and ``digest`` alone.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from dataclasses import replace
-from hashlib import sha256
 from operator import attrgetter, eq
 from typing import Final
 
+from xconnectd.digest import sha256
 from xconnectd.model import Endpoint, Link, Wiring
 
 _NAME: Final = rb"([A-Za-z][A-Za-z0-9_.-]{0,14})"

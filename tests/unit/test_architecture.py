@@ -37,7 +37,7 @@ GROUND = ("model", "errors", "lean", "log")
 PURE = (
     *("model", "config", "edit", "schema", "modes", "safety", "verdict", "plan", "losses", "tally"),
     *("table", "graph", "printout", "quantities", "printable"),
-    *("diagnosis", "requirements", "frames", "pcapng"),
+    *("diagnosis", "requirements", "frames", "pcapng", "digest"),
 )
 OUTSIDE_WORLD = {
     "asyncio", "ctypes", "fcntl", "multiprocessing", "os", "pathlib", "select", "selectors",
@@ -158,13 +158,16 @@ def test_check_needs_neither_bcc_nor_pyroute2_nor_watchdog(tmp_path: Path) -> No
 
 
 def test_the_daemon_starts_without_what_it_never_uses() -> None:
-    """Each of these costs a start 20 to 100 ms and some megabytes."""
+    """Each of these costs a start 3 to 100 ms and some megabytes."""
     code = "import sys, xconnectd.daemon as _; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert "structlog" in loaded
-    unused = {"asyncio", "ssl", "bcc", "pyroute2", "rich", "prometheus_client"}
+    unused = {
+        *("asyncio", "ssl", "bcc", "pyroute2", "rich", "prometheus_client"),
+        *("_hashlib", "multiprocessing"),
+    }
     assert not {*unused, "pyroute2.netlink.rtnl.tcmsg"} & set(loaded)
 
 
