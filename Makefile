@@ -75,15 +75,15 @@ check: setup ## format, lint, types and unit tests; no root needed
 	! command -v clang-format >/dev/null || clang-format --dry-run --Werror bpf/*.c; \
 	$(BIN)/pytest -q tests/unit
 
-# With machinery of their own: random harm, a booted systemd, a built image.
-PRODUCTION := $(foreach name,chaos systemd image,tests/netns/test_$(name).py)
+# With machinery of their own: a booted systemd, a built image.
+PRODUCTION := $(foreach name,systemd image,tests/netns/test_$(name).py)
 
 test: check ## everything but those, on the real kernel (root)
 	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make test'; exit 1; }
 	@$(OWN); $(BIN)/pytest -q tests/netns $(PRODUCTION:%=--ignore=%)
 
 test-production: PACKAGES += debootstrap systemd-container buildah podman runc
-test-production: setup ## chaos, a real systemd and a real image (root)
+test-production: setup ## a real systemd and a real image (root)
 	@$(OWN); $(BIN)/pytest -q $(PRODUCTION)
 
 # ------------------------------------------------------------------------------ installation
