@@ -15,7 +15,7 @@ import socket
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from xconnectd.journal import Journal
 from xconnectd.leftovers import own_inode
@@ -81,6 +81,7 @@ class Ledger:
         self._departed = tuple(self._read_departed())
         self._missed = tuple(self._read_missed())
         self._failures = self._read_failures()
+        self._unsaved: set[str] = set()
 
     # ---- records
 
@@ -127,53 +128,53 @@ class Ledger:
 
     def know_programs(self, ids: frozenset[int]) -> None:
         if not ids <= self._programs:
-            self._write(self.path / "programs", sorted(self._programs | ids))
+            self._save("programs", sorted(self._programs | ids))
             self._programs |= ids
 
     def starts(self) -> Mapping[str, int]:
         """How often the programs were loaded and how often adopted, since all was let go."""
-        stored = self._read(self.path / "starts")
-        return {"loaded": 0, "adopted": 0} | (stored if isinstance(stored, dict) else {})
+        stored = self._read("starts")
+        known = stored if isinstance(stored, dict) else {}
+        counts = {name: count for name, count in known.items() if isinstance(count, int)}
+        return {"loaded": 0, "adopted": 0} | counts
 
     def note_start(self, programs: str) -> None:
         """``loaded`` or ``adopted``."""
         starts = self.starts()
-        self._write(self.path / "starts", {**starts, programs: starts[programs] + 1})
+        self._save("starts", {**starts, programs: starts[programs] + 1})
 
     def departed(self) -> tuple[Departed, ...]:
         return self._departed
 
     def set_departed(self, departed: tuple[Departed, ...]) -> None:
-        if departed != self._departed:
+        if departed != self._departed or "departed" in self._unsaved:
             self._departed = departed
             stored = [{**each._asdict(), "record": _as_json(each.record)} for each in departed]
-            self._write(self.path / "departed", stored)
+            self._save("departed", stored)
 
     def missed(self) -> tuple[Record, ...]:
         """Interfaces that are gone, and the kernel has not said where to."""
         return self._missed
 
     def set_missed(self, missed: tuple[Record, ...]) -> None:
-        if missed != self._missed:
+        if missed != self._missed or "missed" in self._unsaved:
             self._missed = missed
-            self._write(self.path / "missed", [_as_json(record) for record in missed])
+            self._save("missed", [_as_json(record) for record in missed])
 
     def config(self) -> Path | None:
         """The file that the last daemon here was started with."""
-        path = self._read(self.path / "config")
-        return Path(path) if path else None
+        path = self._read("config")
+        return Path(path) if isinstance(path, str) and path else None
 
     def set_config(self, path: Path) -> None:
-        self._write(self.path / "config", str(path.absolute()))
+        self._save("config", str(path.absolute()))
 
     def failures(self) -> Mapping[str, Failure]:
         return self._failures
 
     def set_failures(self, failures: Mapping[str, Failure]) -> None:
         if failures != self._failures:
-            self._write(
-                self.path / "failures", {link: each._asdict() for link, each in failures.items()}
-            )
+            self._save("failures", {link: each._asdict() for link, each in failures.items()})
             self._failures = dict(failures)
 
     def remove(self) -> None:
@@ -190,10 +191,10 @@ class Ledger:
         except (FileNotFoundError, ValueError):
             return False
 
-    def _read(self, path: Path) -> Any:
-        """What was written since the last boot, else None."""
+    def _read(self, name: str) -> Any:
+        """What was written since the last boot, else None; perhaps by another release."""
         try:
-            return json.loads(path.read_text()) if self._current else None
+            return json.loads((self.path / name).read_text()) if self._current else None
         except (FileNotFoundError, ValueError):  # ValueError: a torn file of an unclean end
             return None
 
@@ -208,30 +209,32 @@ class Ledger:
         return records
 
     def _read_programs(self) -> frozenset[int]:
-        ids = self._read(self.path / "programs")
-        return frozenset(ids if isinstance(ids, list) else ())
+        return frozenset(each for each in self._read_list("programs") if isinstance(each, int))
 
     def _read_departed(self) -> Iterator[Departed]:
-        for data in self._read(self.path / "departed") or ():
-            record = _record(data.pop("record"))
-            if record is not None:
-                yield Departed(record, **data)
+        return filter(None, map(_departed, self._read_list("departed")))
 
     def _read_missed(self) -> Iterator[Record]:
-        found = map(_record, self._read(self.path / "missed") or ())
-        return (record for record in found if record is not None)
+        return filter(None, map(_record, self._read_list("missed")))
+
+    def _read_list(self, name: str) -> list[Any]:
+        stored = self._read(name)
+        return stored if isinstance(stored, list) else []
 
     def _read_failures(self) -> dict[str, Failure]:
-        stored = self._read(self.path / "failures") or {}
-        return {link: Failure(**data) for link, data in stored.items()}
+        stored = self._read("failures")
+        known = stored if isinstance(stored, dict) else {}
+        return {link: found for link, data in known.items() if (found := _failure(data))}
 
-    def _write(self, path: Path, data: Any) -> None:
+    def _save(self, name: str, data: Any) -> None:
         """Whole or not at all: a reader or a crash never meets half a file."""
+        self._unsaved.add(name)
         if not self._current:
             self._begin()
-        scratch = path.with_name(path.name + ".new")
+        scratch = self.path / f"{name}.new"
         scratch.write_text(json.dumps(data))
-        scratch.rename(path)
+        scratch.rename(self.path / name)
+        self._unsaved.discard(name)
 
     def _begin(self) -> None:
         """Makes the directory, without anything that an earlier boot left in it."""
@@ -260,19 +263,37 @@ def _as_json(record: Record) -> dict[str, Any]:
     }
 
 
+_T = TypeVar("_T", Change, Refusal, Record, Departed, Failure)
+
+_OTHERS: Final = (KeyError, TypeError, AttributeError)
+"""What reading something raises that another release wrote, or nobody of us."""
+
+
 def _record(data: Any) -> Record | None:
     try:
-        changes = {name: Change(**change) for name, change in data["changes"].items()}
+        changes = {name: _made(Change, change) for name, change in data["changes"].items()}
         refusal = data.get("refusal")
-        return Record(
-            data["ifindex"],
-            data["name"],
-            data["mac"],
-            changes,
-            data.get("settled", True),
-            Refusal(**refusal) if refusal else None,
-            data.get("idle_with"),
-            data.get("allowed", False),
-        )
-    except (KeyError, TypeError, AttributeError):
+        given = {"changes": changes, "refusal": _made(Refusal, refusal) if refusal else None}
+        return _made(Record, {**data, **given})
+    except _OTHERS:
         return None
+
+
+def _departed(data: Any) -> Departed | None:
+    try:
+        record = _record(data["record"])
+        return record and _made(Departed, {**data, "record": record})
+    except _OTHERS:
+        return None
+
+
+def _failure(data: Any) -> Failure | None:
+    try:
+        return _made(Failure, data)
+    except _OTHERS:
+        return None
+
+
+def _made(kind: type[_T], data: Mapping[str, Any]) -> _T:
+    """Of what is known of it here: another release may have written more."""
+    return kind(**{name: data[name] for name in kind._fields if name in data})

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -92,8 +95,8 @@ def test_one_change_writes_one_line(filled: Ledger) -> None:
 def test_what_is_known_already_is_not_written_again(
     filled: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written: list[Path] = []
-    monkeypatch.setattr(filled, "_write", lambda path, _data: written.append(path))
+    written: list[str] = []
+    monkeypatch.setattr(filled, "_save", lambda name, _data: written.append(name))
     filled.know_programs(frozenset((101,)))
     filled.set_departed((DEPARTED,))
     filled.set_failures({"a:b": Failure("EBUSY", 1234.5)})
@@ -172,15 +175,61 @@ def test_rubbish_in_place_of_a_record(filled: Ledger, rubbish: bytes) -> None:
     assert reopened(filled).records() == {6: OTHER}
 
 
-@pytest.mark.parametrize("rubbish", [b"", b"\0" * 64, b"\xff\xfe", b"[", b"nul"], ids=repr)
-@pytest.mark.parametrize("name", ["programs", "departed", "failures", "config", "boot"])
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"",
+        b"\0" * 64,
+        b"\xff\xfe",
+        b"[",
+        b"nul",
+        b"7",
+        b"{}",
+        b"[[1]]",
+        b'{"x": 7}',
+        b'[{"record": 7}]',
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize(
+    "name", ["programs", "departed", "missed", "failures", "starts", "config", "boot"]
+)
 def test_rubbish_elsewhere(filled: Ledger, name: str, rubbish: bytes) -> None:
     (filled.path / name).write_bytes(rubbish)
     again = reopened(filled)
     again.programs()
     again.departed()
+    again.missed()
     again.failures()
     again.config()
+    assert again.starts()["loaded"] == 0
+
+
+def test_what_another_release_knows_besides_is_passed_over(filled: Ledger) -> None:
+    """Within one boot a package may be made older again."""
+    filled.set_missed((OTHER,))
+    for name in ("departed", "missed", "failures", "ends"):
+        path = filled.path / name
+        known = r'("(ifindex|found|record|reason)":)'
+        path.write_text(re.sub(known, r'"news": 1, \1', path.read_text()))
+    again = reopened(filled)
+    assert again.records() == {5: RECORD, 6: OTHER}
+    assert (again.departed(), again.missed()) == ((DEPARTED,), (OTHER,))
+    assert again.failures() == {"a:b": Failure("EBUSY", 1234.5)}
+
+
+def test_what_did_not_fit_on_the_disk_is_written_when_it_does(
+    filled: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", full)
+        with pytest.raises(OSError, match="No space"):
+            filled.set_missed((OTHER,))
+    filled.set_missed((OTHER,))
+    assert reopened(filled).missed() == (OTHER,)
 
 
 # --------------------------------------------------------------------------- crashes
