@@ -16,6 +16,8 @@ from xconnectd.status import LinkStatus
 LONGEST_WAIT: Final = 60.0
 """Seconds; the waits double from one second up to this."""
 
+_MOST_DOUBLINGS: Final = 6
+
 FIGHT_REPAIRS: Final = 5
 FIGHT_WINDOW: Final = 10.0
 """More repairs of one link than that many in that many seconds are a fight with somebody."""
@@ -152,13 +154,18 @@ class BackOff:
             return None
         fight.repairs.clear()
         fight.times += 1
-        wait = min(FIGHT_WINDOW * 2.0 ** (fight.times - 1), LONGEST_WAIT)
+        wait = min(FIGHT_WINDOW * _doubled(fight.times), LONGEST_WAIT)
         fight.truce = now + wait
         return wait
 
 
 def _in(times: int) -> float:
-    return time.monotonic() + min(2.0 ** (times - 1), LONGEST_WAIT)
+    return time.monotonic() + min(_doubled(times), LONGEST_WAIT)
+
+
+def _doubled(times: int) -> float:
+    """1.0 the first time; bounded, since a float overflows after 1,024 times: within a day."""
+    return 2.0 ** min(times - 1, _MOST_DOUBLINGS)
 
 
 def _is_due(held: _Failed) -> bool:

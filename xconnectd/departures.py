@@ -175,16 +175,14 @@ class Departures:
             return False
         by_mac = {record.mac: record for record in missed.values()}
         held = self._ledger.records()
-        back = [
-            (each, record)
+        back = {
+            each.mac: each
             for each in observed.interfaces.values()
             if each.ifindex not in held and (record := by_mac.get(each.mac))
             if each.ifindex == record.ifindex or self._mode_of_ours(each)
-        ]
-        taken = [record for here, record in back if self._take_up(record, here)]
-        for record in taken:
-            del missed[record.ifindex]
-        self._set_missed(missed)
+        }
+        taken = {by_mac[mac].ifindex for mac in back if self._take_up(by_mac[mac], back[mac])}
+        self._set_missed({index: missed[index] for index in missed.keys() - taken})
         return bool(taken)
 
     def _call_back(self, observed: Observed) -> bool:
@@ -199,11 +197,12 @@ class Departures:
         if not lost:
             return False
         held = self._ledger.records()
-        here = self._interfaces.all().values()
-        back = [each for each in here if each.mac in lost and each.ifindex not in held]
-        left = away | {each.mac for each in back if not self._take_up(lost[each.mac], each)}
+        here = [each for each in self._interfaces.all().values() if each.ifindex not in held]
+        here.sort(key=self._mode_of_ours)  # of several with one MAC the one that runs ours
+        back = {each.mac: each for each in here if each.mac in lost}
+        left = away | {mac for mac, each in back.items() if not self._take_up(lost[mac], each)}
         self._set_departed(gone for gone in departed if gone.record.mac in left)
-        self._go_on({mac: lost[mac] for mac in lost.keys() - {each.mac for each in back}})
+        self._go_on({mac: lost[mac] for mac in lost.keys() - back.keys()})
         return len(left) < len(away) + len(back)
 
     def _go_on(self, lost: Mapping[str, Record]) -> None:

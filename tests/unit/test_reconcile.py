@@ -882,6 +882,33 @@ def test_a_farewell_that_a_crash_did_not_hear_is_made_up_for_by_the_start(back: 
         assert (now.mtu, now.addr_gen_mode, now.xdp) == (found.mtu, found.addr_gen_mode, ())
 
 
+def test_a_link_that_has_failed_for_days_is_still_tried_each_minute(clock: Clock) -> None:
+    keeper = told(wiring("v0:v1"))
+    keeper.kernel.load_foreign("v0", program=FOREIGN)
+    keeper.settle()
+    for _ in range(1100):
+        clock.forward(61)
+        keeper.retry()
+    assert keeper.state("v0:v1") == "failed"
+    due = keeper.reconciler.next_retry()
+    assert due is not None
+    assert 59 < due - clock.now <= 60
+
+
+def test_of_two_that_are_back_with_one_mac_one_is_taken_up() -> None:
+    keeper = told(FIRST)
+    kernel = keeper.kernel
+    number = kernel.index("v0")
+    there = kernel.send_away("v0", nsid=3)
+    kernel.news[:] = [News(number, ("v0",))]
+    keeper.settle()
+    back = kernel.devices[kernel.bring_back(there, nsid=3)]
+    kernel.add("twin")
+    kernel.alter("twin", mac=back.mac, xdp=back.xdp)
+    keeper.settle()
+    assert keeper.state("v0:v1") == "connected"
+
+
 @pytest.mark.parametrize("missed", [True, False])
 @pytest.mark.parametrize("step", ["namespace_name", "set_departed", "set_missed"])
 def test_a_crash_while_a_farewell_is_heard_does_not_forget_it(step: str, missed: bool) -> None:
