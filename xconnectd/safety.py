@@ -118,13 +118,13 @@ def cycles(pairs: Sequence[tuple[str, int, int]], observed: Observed) -> Mapping
     """
     partner: dict[int, int] = {}
     closing: dict[str, str] = {}
-    for link, a, b in pairs:
-        with_it = partner | {a: b, b: a}
-        if path := _way_round(b, with_it, observed):
+    for link, a, b in pairs:  # no interface is in two of them
+        partner |= {a: b, b: a}
+        if path := _way_round(b, partner, observed):
             names = " → ".join(_names(path, observed))
             closing[link] = f"it closes a cycle in which frames would circle for ever: {names}"
-        else:
-            partner = with_it
+            del partner[a]
+            partner.pop(b, None)  # a plug's end is its own partner
     return closing
 
 
