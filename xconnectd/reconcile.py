@@ -53,7 +53,6 @@ class Dataplane(observe.Maps, apply.Dataplane, Protocol):
 class Ledger(observe.Records, apply.Ledger, departures.Ledger, Protocol):
     """What is asked of ``ledger``."""
 
-    def know_programs(self, ids: frozenset[int]) -> None: ...
     def set_failures(self, failures: Mapping[str, Failure]) -> None: ...
 
 
@@ -275,8 +274,8 @@ class Reconciler:
         for each in statuses:
             self._backoff.note(each, seen.observed, refused=each.link.id in trouble.links)
         self._remember_stuck(scope, trouble)
+        self._departures.update(seen.observed)
         try:
-            self._departures.update(seen.observed)
             self._ledger.set_failures(self._backoff.failures())
         except OSError as error:  # a full disk is no reason to stop forwarding
             self._log.error(Event.STATE_UNWRITABLE, reason=str(error))

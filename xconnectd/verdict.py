@@ -55,7 +55,7 @@ def judge(
 ) -> list[Verdict]:
     """A verdict on each of ``links`` (in the file's order).
 
-    ``failed`` holds links that the kernel refused in this very pass, with its words.
+    ``failed`` holds links that the kernel refused and that are not tried now, with its words.
     """
     verdicts = [_judge_alone(link, observed) for link in links]
     verdicts = _refuse(verdicts, _taken_twice(verdicts))
