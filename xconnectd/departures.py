@@ -175,12 +175,13 @@ class Departures:
             return False
         by_mac = {record.mac: record for record in missed.values()}
         held = self._ledger.records()
-        back = {
-            each.mac: each
+        candidates = [
+            each
             for each in observed.interfaces.values()
             if each.ifindex not in held and (record := by_mac.get(each.mac))
             if each.ifindex == record.ifindex or self._mode_of_ours(each)
-        }
+        ]
+        back = self._likeliest(candidates, by_mac)
         taken = {by_mac[mac].ifindex for mac in back if self._take_up(by_mac[mac], back[mac])}
         self._set_missed({index: missed[index] for index in missed.keys() - taken})
         return bool(taken)
@@ -197,13 +198,23 @@ class Departures:
         if not lost:
             return False
         held = self._ledger.records()
-        here = [each for each in self._interfaces.all().values() if each.ifindex not in held]
-        here.sort(key=self._mode_of_ours)  # of several with one MAC the one that runs ours
-        back = {each.mac: each for each in here if each.mac in lost}
+        here = self._interfaces.all().values()
+        candidates = [each for each in here if each.mac in lost and each.ifindex not in held]
+        back = self._likeliest(candidates, lost)
         left = away | {mac for mac, each in back.items() if not self._take_up(lost[mac], each)}
         self._set_departed(gone for gone in departed if gone.record.mac in left)
         self._go_on({mac: lost[mac] for mac in lost.keys() - back.keys()})
         return len(left) < len(away) + len(back)
+
+    def _likeliest(
+        self, candidates: Iterable[Interface], records: Mapping[str, Record]
+    ) -> dict[str, Interface]:
+        """Of several with one MAC the one that runs ours, or at least has the name; by MAC."""
+
+        def likeness(each: Interface) -> tuple[bool, bool]:
+            return bool(self._mode_of_ours(each)), each.name == records[each.mac].name
+
+        return {each.mac: each for each in sorted(candidates, key=likeness)}
 
     def _go_on(self, lost: Mapping[str, Record]) -> None:
         for nsid, device in self._interfaces.elsewhere() if lost else ():

@@ -905,7 +905,7 @@ def test_of_two_that_are_back_with_one_mac_one_is_taken_up() -> None:
     back = kernel.devices[kernel.bring_back(there, nsid=3)]
     kernel.add("twin")
     kernel.alter("twin", mac=back.mac, xdp=back.xdp)
-    keeper.settle()
+    keeper.reconciler.run(None, "signal")
     assert keeper.state("v0:v1") == "connected"
 
 
