@@ -4,7 +4,7 @@ Sole importer of watchdog. Knows when to read the file again, never what is in i
 of the package. inotify tells of a save within a millisecond; ``check`` finds what it cannot: a
 directory that was replaced, a dead thread, an edit behind a bind mount.
 """
-# ruff: noqa: PTH109, PTH115, PTH112, PTH116, PTH118, PTH120, PTH208
+# ruff: noqa: PTH115, PTH112, PTH116, PTH118, PTH120, PTH208
 # Paths are text here: ``check`` runs each second, and Path objects would take most of its time.
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class ConfigWatch:
     """
 
     def __init__(self, path: Path, changed: Callable[[float], None]) -> None:
-        self._path = os.path.join(os.getcwd(), path)
+        self._path = str(Path.cwd() / path)  # without a dot: /x/. and /x are one watch
         self._changed = changed
         self._known = self._pending = _signature(self._path)
         self._route: tuple[_Step, ...] = ()

@@ -440,6 +440,16 @@ def test_relative_paths_are_taken_from_where_the_daemon_started(
 # ------------------------------------------------------------------ a directory of files
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_working_directory_is_one_watch(
+    path: Path, watched: Watched, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(path.parent)
+    watched(Path())
+    in_place(path)
+    assert calls.told(SETTLED)
+
+
 def test_every_save_in_a_directory_of_files_wakes(
     path: Path, watched: Watched, calls: Calls
 ) -> None:
