@@ -88,6 +88,8 @@ def _run(options: argparse.Namespace) -> int:
         try:
             daemon = Daemon(options.config, engine, logger, tap, on_exit=OnExit(options.on_exit))
         except OSError as error:
+            if not engine.ledger.records():  # a start that fails leaves nothing behind
+                engine.remove()
             print(f"xconnectd: cannot start: {error}", file=sys.stderr)
             return Exit.NOT_STARTED
         daemon.run()

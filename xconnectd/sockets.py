@@ -14,6 +14,9 @@ from typing import Final
 GROUP: Final = "xconnectd"
 """Its members may look, where it exists."""
 
+_LONGEST: Final = 107
+"""Bytes of a path that a socket can have: unix(7)."""
+
 
 def listen_at(path: Path, mode: int, group: str = "") -> socket.socket:
     """A listening socket that never blocks, with these permissions from its first moment.
@@ -21,6 +24,9 @@ def listen_at(path: Path, mode: int, group: str = "") -> socket.socket:
     Raises:
         OSError: it cannot be made there; EADDRINUSE if ``path`` exists.
     """
+    if len(os.fsencode(path)) > _LONGEST:
+        text = f"a socket's path has {_LONGEST} bytes at most"
+        raise OSError(errno.ENAMETOOLONG, text, str(path))
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         before = os.umask(0o777)

@@ -527,6 +527,17 @@ def test_everything_deleted_while_the_daemon_is_dead(lab: Lab) -> None:
 # ---------------------------------------------------------------------- several daemons
 
 
+def test_a_start_that_fails_names_the_place_and_leaves_nothing(lab: Lab) -> None:
+    before = _settled(lab)
+    running = Daemon(lab, PAIR)
+    running.state = lab.directory / ("x" * 100)
+    assert running.spawn().wait() == 3
+    assert str(running.state) in running.text()
+    assert "107 bytes" in running.text()
+    assert not list(running.state.glob("*"))
+    assert_as_found(lab, before)
+
+
 def test_a_second_daemon_exits_3_and_names_the_first(lab: Lab, daemon: Start) -> None:
     a, b = lab.veth("va"), lab.veth("vb")
     running = daemon(PAIR)
