@@ -197,7 +197,7 @@ def _health() -> int:
     Asks the daemon alone: one that hangs, and so watches over nothing, does not answer.
     """
     with control.Connection(control.STATUS, _PATIENCE) as daemon:
-        report = daemon.ask("status")
+        report = daemon.status()
     failed = [each for each in report["links"] if each["state"] == "failed"]
     faults = [*report["config"]["problems"], *(f"{x['link']}: {x['reason']}" for x in failed)]
     print("\n".join(faults) or f"healthy, {counted(len(report['links']), 'link')}")

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import selectors
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from xconnectd import sockets
 from xconnectd.errors import XconnectError
@@ -28,10 +29,31 @@ STATUS: Final = "status.sock"
 _LONGEST_REQUEST: Final = 32 << 20
 _LONGEST_QUESTION: Final = 1 << 10
 _BACKLOG: Final = 1 << 20
-"""Bytes a slow reader of events may lag behind before it is dropped."""
+"""Bytes that a reader of events may lag behind before it is dropped."""
 _MOST_CLIENTS: Final = 64
 
+_LONGEST_TRY: Final = 3600.0
+
+Request = dict[str, Any]
 Answer = dict[str, Any]
+
+
+class Draft(NamedTuple):
+    """What ``try`` is asked with: a file's name and text, and for how many seconds."""
+
+    name: str
+    text: bytes
+    seconds: float
+
+    @classmethod
+    def of(cls, request: Request) -> Self:
+        """Raises ValueError: something is missing or odd."""
+        match request:
+            case {"path": str(name), "text": str(text), "timeout": int() | float() as seconds}:
+                if not 0 < seconds < math.inf:  # NaN is not either
+                    raise ValueError(f"nothing can be tried for {seconds} s")
+                return cls(name, text.encode(), min(seconds, _LONGEST_TRY))
+        raise ValueError("`path` and `text` take texts, `timeout` takes seconds")
 
 
 class Client:
@@ -42,61 +64,66 @@ class Client:
         self.privileged = privileged
         self.wants_events = False
         self._socket = connection
-        self._incoming = b""
-        self._outgoing = b""
+        self._incoming = bytearray()
+        self._outgoing = bytearray()
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def requests(self) -> Iterator[dict[str, Any]]:
-        """What has arrived whole.
+    @property
+    def is_owed(self) -> bool:
+        """Whether something is still to be sent, or a request to be answered."""
+        return bool(self._outgoing) or self._has_line()
+
+    def _has_line(self) -> bool:
+        return b"\n" in self._incoming
+
+    def request(self) -> Request | None:
+        """The next one; None if it has not arrived whole, or an answer is still to be sent.
 
         Raises:
-            ConnectionError: the other side has gone, or talks nonsense.
+            OSError: the other side has gone, or talks nonsense.
         """
-        data = self._receive()
-        self._incoming += data
-        *lines, self._incoming = self._incoming.split(b"\n")
-        if len(self._incoming) > (_LONGEST_REQUEST if self.privileged else _LONGEST_QUESTION):
-            raise ConnectionError("too long a request")
-        for line in lines:
-            try:
-                request = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ConnectionError("not JSON") from error
-            if isinstance(request, dict):
-                yield request
-
-    def _receive(self) -> bytes:
+        self._flush()
+        if self._outgoing:
+            return None
+        if not self._has_line():
+            self._receive()
+        if not self._has_line():
+            return None
+        line, _, self._incoming = self._incoming.partition(b"\n")
         try:
+            request = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ConnectionError("not JSON") from error
+        return request if isinstance(request, dict) else None
+
+    def _receive(self) -> None:
+        with contextlib.suppress(BlockingIOError):
             data = self._socket.recv(1 << 16)
-        except BlockingIOError:
-            return b""
-        if not data:
-            raise ConnectionError("closed")
-        return data
+            if not data:
+                raise ConnectionError("closed")
+            self._incoming += data
+        longest = _LONGEST_REQUEST if self.privileged else _LONGEST_QUESTION
+        if len(self._incoming) > longest and not self._has_line():
+            raise ConnectionError("too long a request")
 
     def send(self, answer: Mapping[str, Any]) -> None:
         """Sends one document, now or as soon as the other side reads.
 
         Raises:
-            ConnectionError: the other side has gone, or does not read.
+            OSError: the other side has gone, or does not read.
         """
-        if self.wants_events and len(self._outgoing) > _BACKLOG:
+        if len(self._outgoing) > _BACKLOG:
             raise ConnectionError("it does not read")
         self._outgoing += json.dumps(answer, default=str).encode() + b"\n"
-        self.flush()
+        self._flush()
 
-    @property
-    def has_more(self) -> bool:
-        """Whether something is still to be sent."""
-        return bool(self._outgoing)
-
-    def flush(self) -> None:
+    def _flush(self) -> None:
         with contextlib.suppress(BlockingIOError):
             while self._outgoing:
                 sent = self._socket.send(self._outgoing, socket.MSG_NOSIGNAL)
-                self._outgoing = self._outgoing[sent:]
+                del self._outgoing[:sent]
 
     def close(self) -> None:
         self._socket.close()
@@ -109,10 +136,10 @@ class Server:
         self,
         directory: Path,
         selector: selectors.BaseSelector,
-        answer: Callable[[Client, dict[str, Any]], Answer | None],
+        answer: Callable[[Client, Request], Answer],
         gone: Callable[[Client], None],
     ) -> None:
-        """``answer`` replies to a request (None: later or never), ``gone`` hears of an end.
+        """``answer`` replies to a request, ``gone`` hears of an end; what they raise is not caught.
 
         Raises:
             OSError: the sockets cannot be made in ``directory``.
@@ -156,24 +183,30 @@ class Server:
         return sum(not client.privileged for client in self._clients)
 
     def _serve(self, client: Client) -> None:
+        """One request at a time: who asks much at once, or does not read, delays nobody else."""
+        if client not in self._clients:  # dropped since the selector named it
+            return
         try:
-            client.flush()
-            for request in client.requests():
-                if reply := self._reply(client, request):
-                    client.send(reply)
-            self._await(client)
+            request = client.request()
         except OSError:
             self._drop(client)
+            return
+        if request is None:
+            self._await(client)
+        else:
+            self._send(client, self._answer(client, request))
 
-    def _reply(self, client: Client, request: dict[str, Any]) -> Answer | None:
+    def _send(self, client: Client, document: Mapping[str, Any]) -> None:
         try:
-            return self._answer(client, request)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:  # odd contents
-            return {"ok": False, "error": f"not understood: {error!r}"}
+            client.send(document)
+        except OSError:
+            self._drop(client)
+        else:
+            self._await(client)
 
     def _await(self, client: Client) -> None:
-        """Its requests, and if something is left to be sent, that it reads."""
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.has_more else 0)
+        """That it reads, as long as it is owed something; then its next request."""
+        events = selectors.EVENT_WRITE if client.is_owed else selectors.EVENT_READ
         self._selector.modify(client, events, lambda: self._serve(client))
 
     def _drop(self, client: Client) -> None:
@@ -186,11 +219,7 @@ class Server:
     def publish(self, event: Mapping[str, Any]) -> None:
         """Sends an event to everyone who listens."""
         for client in [client for client in self._clients if client.wants_events]:
-            try:
-                client.send(event)
-                self._await(client)
-            except OSError:
-                self._drop(client)
+            self._send(client, event)
 
 
 # --------------------------------------------------------------------------- the client's side
@@ -224,6 +253,17 @@ class Connection:
     def ask(self, do: str, **details: Any) -> Answer:
         self.send(do, **details)
         return self.read()
+
+    def status(self) -> Answer:
+        """Its report.
+
+        Raises:
+            NoDaemonError: it does not answer, or the kernel refused it a look.
+        """
+        report = self.ask("status")
+        if error := report.get("error"):
+            raise NoDaemonError(f"the daemon cannot look: {error}")
+        return report
 
     def send(self, do: str, **details: Any) -> None:
         try:

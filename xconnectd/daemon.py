@@ -21,8 +21,9 @@ from types import FrameType
 from typing import Any, Final, NamedTuple
 
 from xconnectd import control, netlink, status, systemd
-from xconnectd.control import Answer, Client
+from xconnectd.control import Answer, Client, Draft, Request
 from xconnectd.engine import Engine
+from xconnectd.errors import XconnectError
 from xconnectd.exporter import Exporter
 from xconnectd.files import Files, Reading
 from xconnectd.log import Event, Logger, Tap
@@ -45,7 +46,6 @@ _TICK: Final = 1.0
 
 SIGNALS: Final = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 
-_LONGEST_TRY: Final = 3600.0
 _TIME_TO_WRITE: Final = 10.0
 
 
@@ -389,7 +389,7 @@ class Daemon:
 
     # ------------------------------------------------------------------ clients
 
-    def _answer(self, client: Client, request: dict[str, Any]) -> Answer | None:
+    def _answer(self, client: Client, request: Request) -> Answer:
         do = request.get("do")
         if do == "status":
             return self._status()
@@ -411,7 +411,10 @@ class Daemon:
         return {"ok": False, "error": f"no such request: {do}"}
 
     def _status(self) -> Answer:
-        return self._facts()()
+        try:
+            return self._facts()()
+        except (XconnectError, OSError) as error:  # a look that was refused: no reason to end
+            return {"ok": False, "error": str(error)}
 
     def _facts(self) -> Callable[[], Answer]:
         """What this thread alone may look at; any thread can make a report of it, by a call."""
@@ -453,11 +456,14 @@ class Daemon:
 
     # ------------------------------------------------------------------ try
 
-    def _try(self, client: Client, request: Mapping[str, Any]) -> Answer:
+    def _try(self, client: Client, request: Request) -> Answer:
+        try:
+            name, text, seconds = Draft.of(request)
+        except ValueError as error:
+            return {"ok": False, "error": f"not understood: {error}"}
         if self._trial:
             return {"ok": False, "error": "another wiring is being tried"}
-        seconds = min(float(request["timeout"]), _LONGEST_TRY)
-        place, reading = self._files.imagine(request["path"], request["text"].encode())
+        place, reading = self._files.imagine(name, text)
         if reading.problems:
             return {"ok": False, "refused": [tuple(each) for each in reading.problems]}
         self._trial = _Trial(client, reading.wiring.hash, time.monotonic() + seconds)

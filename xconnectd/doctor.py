@@ -44,7 +44,7 @@ def _from_inside(engine: Engine, file: Path | None) -> Findings:
 def _from_outside(file: Path | None) -> Findings:
     try:
         with control.Connection(control.STATUS, facts.PATIENCE) as daemon:
-            told = daemon.ask("status")
+            told = daemon.status()
     except control.NoDaemonError:
         told = {"config": {"path": None}, "links": []}
     known = file or told["config"]["path"]

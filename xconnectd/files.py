@@ -73,8 +73,7 @@ class Files:
         try:
             states = self._read_paths()
         except OSError as error:
-            problem = Problem(str(self.path), 0, 0, f"cannot be read: {error.strerror}")
-            states = [FileState(self.path, "rejected", problems=(problem,))]
+            states = [self._unreadable(error)]
         if all(state.state == "loaded" for state in states):
             self._found = ()
         return Reading(self._together(), tuple(states))
@@ -82,8 +81,15 @@ class Files:
     def imagine(self, name: str, text: bytes) -> tuple[Path, Reading]:
         """What reading would give if ``text`` stood where a file called ``name`` belongs.
 
-        That is the one file, or the one of that name in the directory. Changes nothing.
+        That is the one file, or the one of that name in the directory. Changes nothing. What is
+        refused is told, never raised.
         """
+        try:
+            return self._imagine(name, text)
+        except OSError as error:
+            return self.path, Reading(Wiring(), (self._unreadable(error),))
+
+    def _imagine(self, name: str, text: bytes) -> tuple[Path, Reading]:
         place = self.path / Path(name).name if self.path.is_dir() else self.path
         if place != self.path and not _counts(place):
             fault = f"{place.name} would not count in {self.path}"
@@ -91,12 +97,12 @@ class Files:
             return place, Reading(Wiring(), (FileState(place, "rejected", problems=(problem,)),))
         other = Files(self.path)
         other._good, other._found = dict(self._good), self._found
-        read = {path: _read(path) for path in {*self._paths(), place}}
-        other._drop_all_but(read)
+        read = {path: _read(path) for path in self._paths() if path != place}
         try:
             read[place] = config.parse(text, name)
         except ConfigError as error:
             read[place] = error
+        other._drop_all_but(read)
         states = other._take_all(read)
         return place, Reading(other._together(), tuple(states))
 
@@ -113,6 +119,10 @@ class Files:
         """
         if self.path.exists() and (paths or self.path not in self._good):
             self._good = {path: good for path, good in self._good.items() if path in paths}
+
+    def _unreadable(self, error: OSError) -> FileState:
+        problem = Problem(str(self.path), 0, 0, f"cannot be read: {error.strerror}")
+        return FileState(self.path, "rejected", problems=(problem,))
 
     def _empty(self) -> FileState:
         """At a start more likely a mount that is not there yet than the wish for no wires."""

@@ -35,7 +35,7 @@ def report(file: Path | None) -> Report:
         engine = Engine.watch()
     except (PrivilegeError, PermissionError):
         with control.Connection(control.STATUS) as daemon:
-            return daemon.ask("status")
+            return daemon.status()
     with engine:
         return report_of(engine, file)
 
@@ -99,7 +99,7 @@ def _told_by_daemon() -> Report | None:
     """Its own report; None if none answers."""
     try:
         with control.Connection(control.STATUS, _PATIENCE) as daemon:
-            told = daemon.ask("status")
+            told = daemon.status()
     except control.NoDaemonError:
         return None
     told["daemon"]["pid"] = running_pid() or told["daemon"]["pid"]  # as seen from here

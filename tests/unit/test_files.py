@@ -103,6 +103,14 @@ def test_what_a_good_file_names_is_not_found_besides(tmp_path: Path) -> None:
     assert _links(files) == ["va:vb", "v2:v3"]
 
 
+def test_where_nothing_can_be_read_nothing_can_be_tried(tmp_path: Path) -> None:
+    files = Files(tmp_path / ("x" * 256))  # longer than a name can be
+    assert files.read().state == "rejected"
+    place, reading = files.imagine("x.yaml", PAIR.encode())
+    assert (place, reading.state) == (files.path, "rejected")
+    assert "too long" in str(*reading.problems)
+
+
 # --------------------------------------------------------------------------- metrics
 
 METRICS = "metrics: {listen: 127.0.0.1:9109}\n"

@@ -1,0 +1,186 @@
+"""The control channel without a daemon behind it: what one client can do to all others."""
+
+from __future__ import annotations
+
+import json
+import math
+import selectors
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xconnectd import control
+from xconnectd.control import Answer, Client, Draft, Request, Server
+from xconnectd.errors import XconnectError
+
+QUESTION = b'{"do": "status"}\n'
+DRAFT = {"do": "try", "path": "x.yaml", "text": "links: {}", "timeout": 30}
+
+
+class Bench:
+    """A server whose loop turns when it is told to."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.answer: Callable[[Client, Request], Answer] = lambda _, request: {"to": request}
+        self.asked = 0
+        self.gone = 0
+        self._selector = selectors.DefaultSelector()
+        self.server = Server(directory, self._selector, self._answer, self._count_gone)
+
+    def connect(self, name: str = control.STATUS) -> socket.socket:
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(str(self.directory / name))
+        client.setblocking(False)
+        self.turn()
+        return client
+
+    def turn(self) -> bool:
+        """Once round the loop; whether there was anything to do."""
+        ready = self._selector.select(0)
+        for key, _ in ready:
+            key.data()
+        return bool(ready)
+
+    def settle(self, most: int = 10_000) -> None:
+        assert not all(self.turn() for _ in range(most)), "it spins"
+
+    def _answer(self, client: Client, request: Request) -> Answer:
+        self.asked += 1
+        return self.answer(client, request)
+
+    def _count_gone(self, _client: Client) -> None:
+        self.gone += 1
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.server.close()
+
+
+def received(client: socket.socket) -> bytes:
+    data = b""
+    with suppress(BlockingIOError):
+        while more := client.recv(1 << 20):
+            data += more
+    return data
+
+
+def test_many_questions_at_once_are_answered_one_at_a_time(bench: Bench) -> None:
+    with bench.connect() as greedy, bench.connect() as other:
+        greedy.sendall(QUESTION * 3000)
+        bench.turn()
+        assert bench.asked == 1
+        other.sendall(b'{"do": "other"}\n')
+        bench.turn()
+        assert json.loads(received(other)) == {"to": {"do": "other"}}
+        answers = b""
+        while bench.turn():
+            answers += received(greedy)
+        assert answers.count(b"\n") == 3000
+
+
+def test_who_does_not_read_is_answered_no_more(bench: Bench) -> None:
+    bench.answer = lambda *_: {"text": "x" * 100_000}
+    with bench.connect() as silent:
+        silent.sendall(QUESTION * 1000)
+        bench.settle()
+        assert bench.asked < 20
+        while received(silent):
+            bench.settle()
+        assert (bench.asked, bench.gone) == (1000, 0)
+
+
+def test_who_does_not_read_events_is_dropped(bench: Bench) -> None:
+    def listen(client: Client, _: Request) -> Answer:
+        client.wants_events = True
+        return {}
+
+    bench.answer = listen
+    with bench.connect() as slow:
+        slow.sendall(QUESTION)
+        bench.settle()
+        for _ in range(40):
+            bench.server.publish({"text": "x" * 100_000})
+        assert bench.gone == 1
+        bench.settle()
+
+
+def test_a_question_in_pieces_and_the_end_behind_it(bench: Bench) -> None:
+    with bench.connect() as client:
+        client.sendall(QUESTION[:7])
+        bench.settle()
+        assert bench.asked == 0
+        client.sendall(QUESTION[7:] + b"17\n" + QUESTION)
+        client.shutdown(socket.SHUT_WR)
+        bench.settle()
+        assert received(client).count(b"\n") == 2
+        assert bench.gone == 1
+
+
+@pytest.mark.parametrize("nonsense", [b"hello\n", b"x" * 2000, b"[" * 60_000 + b"\n"])
+def test_who_talks_nonsense_is_dropped(bench: Bench, nonsense: bytes) -> None:
+    with bench.connect() as client:
+        client.sendall(nonsense)
+        bench.settle()
+        assert (bench.asked, bench.gone) == (0, 1)
+
+
+@pytest.mark.parametrize("kind", [KeyError, TypeError, OSError, XconnectError])
+def test_what_fails_behind_an_answer_is_not_blamed_on_the_client(
+    bench: Bench, kind: type[Exception]
+) -> None:
+    def fail(_client: Client, _request: Request) -> Answer:
+        raise kind("the reconciler's")
+
+    bench.answer = fail
+    with bench.connect(control.CONTROL) as client:
+        client.sendall(QUESTION)
+        with pytest.raises(kind, match="the reconciler's"):
+            bench.settle()
+    assert bench.gone == 0
+
+
+def test_a_look_that_was_refused_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "directory", lambda: tmp_path)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / control.STATUS))
+        listener.listen()
+        with control.Connection(control.STATUS) as daemon, listener.accept()[0] as answering:
+            answering.sendall(b'{"ok": false, "error": "no buffer space"}\n')
+            with pytest.raises(control.NoDaemonError, match="no buffer space"):
+                daemon.status()
+
+
+# ------------------------------------------------------------------ what is to be tried
+
+
+def test_a_draft_is_what_was_asked_for() -> None:
+    assert Draft.of(DRAFT) == Draft("x.yaml", b"links: {}", 30)
+    assert Draft.of(DRAFT | {"timeout": 10**400}).seconds == 3600
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *({"timeout": seconds} for seconds in (math.nan, math.inf, 0, -1, "x", None)),
+        {"text": 1},
+        {"text": "\ud800"},
+        {"path": 2},
+    ],
+)
+def test_an_odd_draft_is_not_understood(odd: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        Draft.of(DRAFT | odd)
+
+
+@pytest.mark.parametrize("missing", ["path", "text", "timeout"])
+def test_a_draft_is_whole(missing: str) -> None:
+    with pytest.raises(ValueError, match=missing):
+        Draft.of({key: value for key, value in DRAFT.items() if key != missing})
