@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any, TextIO
 
@@ -77,6 +78,23 @@ class _Threshold:
         return event
 
 
+class _Writer:
+    """Writes lines to ``stream``, as far as that goes.
+
+    A full disk or a pipe that nobody reads any more costs the line, not the wires.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        with suppress(OSError):
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    debug = info = warning = error = critical = exception = msg
+
+
 def setup(
     form: str | None = None,
     level: str = "info",
@@ -103,7 +121,7 @@ def setup(
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(min(threshold, logging.INFO)),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=lambda *_: _Writer(stream),
     )
     return logger()
 
