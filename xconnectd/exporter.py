@@ -85,7 +85,7 @@ class Exporter:
             return
         try:
             facts = self._look()
-        except XconnectError as error:
+        except (XconnectError, OSError) as error:  # the kernel refused a look
             for each in asked:
                 each.set_exception(error)
         else:
