@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -34,18 +34,14 @@ class Engine:
 
     def __init__(
         self,
+        parts: ExitStack,
         dataplane: Dataplane | None,
         ledger: Ledger,
         instance: Instance | None,
         log: Logger,
     ) -> None:
-        self._stack = ExitStack()
-        self.links = links = Links()
-        self._stack.callback(links.close)
-        if dataplane:
-            self._stack.callback(dataplane.close)
-        if instance:
-            self._stack.callback(instance.close)
+        """``parts`` closes what is handed in; taken over as soon as nothing can fail any more."""
+        self.links = links = parts.enter_context(closing(Links()))
         self._dataplane = dataplane
         self.instance = instance
         self.ledger = ledger
@@ -57,6 +53,7 @@ class Engine:
             describe=describe,
             suspects=suspects,
         )
+        self._parts = parts.pop_all()
 
     @classmethod
     def take(cls, log: Logger | None = None) -> Self:
@@ -68,31 +65,27 @@ class Engine:
             OSError: the state directory cannot be used.
         """
         log = log or logger()
-        instance = Instance()
-        try:
+        with ExitStack() as parts:
+            instance = parts.enter_context(closing(Instance()))
             ledger = Ledger()
             leftovers.sweep(ledger.path.parent, pins().parent, ledger.path.name)
-            dataplane = Dataplane.open(pins())
+            dataplane = parts.enter_context(closing(Dataplane.open(pins())))
             ledger.know_programs(dataplane.programs.ours)
-            ledger.note_start("adopted" if dataplane.adopted else "loaded")
-        except BaseException:
-            instance.close()
-            raise
+            with suppress(OSError):  # a full disk: the count is no reason to leave the wires alone
+                ledger.note_start("adopted" if dataplane.adopted else "loaded")
+            engine = cls(parts, dataplane, ledger, instance, log)
         event = Event.PROGRAM_ADOPTED if dataplane.adopted else Event.PROGRAM_LOADED
         log.info(event, program=dataplane.programs.xdp, pins=str(pins()))
         if dataplane.untold:
             log.info(Event.LOSSES_UNTOLD, reason=dataplane.untold)
-        return cls(dataplane, ledger, instance, log)
+        return engine
 
     @classmethod
     def take_what_is_there(cls, log: Logger | None = None) -> Self:
         """As ``take``, but loads nothing: for letting go of what an earlier daemon left."""
-        instance = Instance()
-        try:
-            return cls(_open_if_there(), Ledger(), instance, log or logger())
-        except BaseException:
-            instance.close()
-            raise
+        with ExitStack() as parts:
+            instance = parts.enter_context(closing(Instance()))
+            return cls(parts, _open_if_there(parts), Ledger(), instance, log or logger())
 
     @classmethod
     def watch(cls, log: Logger | None = None) -> Self:
@@ -101,7 +94,8 @@ class Engine:
         Raises:
             PrivilegeError: the maps may not be read.
         """
-        return cls(_open_if_there(), Ledger(), None, log or logger())
+        with ExitStack() as parts:
+            return cls(parts, _open_if_there(parts), Ledger(), None, log or logger())
 
     @property
     def programs(self) -> Programs:
@@ -132,7 +126,7 @@ class Engine:
         self.ledger.remove()
 
     def close(self) -> None:
-        self._stack.close()
+        self._parts.close()
 
     def __enter__(self) -> Self:
         return self
@@ -146,11 +140,11 @@ def pins() -> Path:
     return Path(os.environ.get("XCONNECTD_PINS", _PINS)) / namespace_cookie()
 
 
-def _open_if_there() -> Dataplane | None:
+def _open_if_there(parts: ExitStack) -> Dataplane | None:
     if not pins().exists():
         return None
     try:
-        return Dataplane.open(pins(), build=False)
+        return parts.enter_context(closing(Dataplane.open(pins(), build=False)))
     except DataplaneError:
         return None
 
