@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any, Self
 
 from xconnectd import config
 from xconnectd.engine import Engine
+from xconnectd.errors import XconnectError
 from xconnectd.model import State, Wiring
 from xconnectd.status import LinkStatus
 
@@ -32,14 +34,19 @@ class Xconnect:
         ConfigError: ``links`` is not what a file could hold.
         BusyError: a daemon, or another ``Xconnect``, holds this network namespace.
         DataplaneError, PrivilegeError: the BPF part cannot be loaded.
+        OSError: the kernel or the disk refused a look; what was connected stays, as after a crash.
     """
 
     def __init__(self, links: Links) -> None:
         wiring = _wiring(links)
-        self._engine = Engine.take()
-        self._reconciler = self._engine.reconciler
-        self._reconciler.want(wiring)
-        self._reconciler.run(None, "start")
+        with ExitStack() as undo:
+            self._engine = undo.enter_context(Engine.take())
+            self._reconciler = self._engine.reconciler
+            self._reconciler.want(wiring)
+            self._reconciler.find_departed()
+            self._reconciler.run(None, "start")
+            undo.pop_all()
+        self._closed = False
 
     def update(self, links: Links) -> None:
         """Wants these links instead. Those that stay lose no frame.
@@ -64,13 +71,19 @@ class Xconnect:
         return {each.link.id: each.state for each in self.status()}
 
     def close(self) -> None:
-        """Takes everything down and puts everything back. Further calls do nothing."""
-        if self._engine.instance is None:
+        """Takes everything down and puts everything back. Further calls do nothing.
+
+        Raises:
+            XconnectError: not everything could be put back. It is recorded: another ``Xconnect``,
+                a daemon or ``xconnectd detach`` will try again.
+        """
+        if self._closed:
             return
-        self._reconciler.release()
-        self._engine.remove()
-        self._engine.close()
-        self._engine.instance = None
+        self._closed = True
+        with self._engine:
+            if problems := self._reconciler.release():
+                raise XconnectError("; ".join(problems))
+            self._engine.remove()
 
     def __enter__(self) -> Self:
         return self

@@ -7,6 +7,9 @@ import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from .frames import ether, noise
 from .lab import REPO, Lab, poll, run
@@ -14,13 +17,22 @@ from .traffic import exchange
 
 EXAMPLE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
+CRASH = """
+import json, os
+from xconnectd.api import Xconnect
+wires = Xconnect({"veth0": "veth1"})
+print(json.dumps(wires.states()), flush=True)
+os._exit(0)
+"""
+"""A program that leaves its wires behind."""
+
 
 def _example(name: str) -> str:
     blocks = EXAMPLE.findall((REPO / name).read_text())
     return next(block for block in blocks if "Xconnect" in block)
 
 
-def _python(lab: Lab, program: str) -> dict[str, str]:
+def _python(lab: Lab, program: str) -> dict[str, Any]:
     """Runs a program in the lab's host, and returns what it prints as JSON last."""
     settings = (f"PYTHONPATH={REPO}", f"XCONNECTD_STATE_DIR={lab.directory / 'state-api'}")
     done = run("env", *settings, sys.executable, "-c", program, namespace=lab.host)
@@ -89,3 +101,89 @@ print(json.dumps(told))
     assert int(told["busy"]) > 0
     assert "veth1" in told["refused"]
     assert told["state"] == "connected"
+
+
+def test_what_could_not_be_put_back_is_told_and_stays_recorded(lab: Lab) -> None:
+    lab.veth("veth0"), lab.veth("veth1")
+    before = lab.snapshot()
+    program = """
+import json, resource
+from xconnectd.api import Xconnect
+from xconnectd.errors import XconnectError
+from xconnectd.ledger import Ledger
+told = {}
+wires = Xconnect({"veth0": "veth1"})
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))  # as a full disk
+try:
+    wires.close()
+except XconnectError as error:
+    told["problems"] = str(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+wires.close()
+told["records"] = sorted(record.name for record in Ledger().records().values())
+with Xconnect({}):
+    pass
+print(json.dumps(told))
+"""
+    told = _python(lab, program)
+    assert "File too large" in told["problems"]
+    assert told["records"] == ["veth0", "veth1"]
+    assert lab.snapshot() == before
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["reconcile.Reconciler.run", "links.Links.__init__", "ledger.Ledger.know_programs"],
+)
+def test_a_start_that_fails_holds_nothing(lab: Lab, broken: str) -> None:
+    lab.veth("veth0"), lab.veth("veth1")
+    program = f"""
+import json, os
+from unittest.mock import patch
+from xconnectd.api import Xconnect
+def held():
+    return sorted(os.readlink(f"/proc/self/fd/{{fd}}") for fd in os.listdir("/proc/self/fd")[:-1])
+with Xconnect({{"veth0": "veth1"}}):
+    pass
+before = held()
+with patch("xconnectd.{broken}", side_effect=OSError("broken")):
+    try:
+        Xconnect({{"veth0": "veth1"}})
+    except OSError as error:
+        told = {{"error": str(error), "leaked": [x for x in held() if x not in before]}}
+with Xconnect({{"veth0": "veth1"}}) as wires:
+    told |= wires.states()
+print(json.dumps(told))
+"""
+    told = _python(lab, program)
+    assert told == {"error": "broken", "leaked": [], "veth0:veth1": "connected"}
+
+
+def test_a_count_that_cannot_be_written_is_no_reason_not_to_start(lab: Lab) -> None:
+    """Of a restart that adopts, and so has nothing else to write."""
+    lab.veth("veth0"), lab.veth("veth1")
+    _python(lab, CRASH)
+    program = """
+import json, resource
+from xconnectd.engine import Engine
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))  # as a full disk
+with Engine.take() as engine:
+    print(json.dumps(dict(engine.ledger.starts())))
+"""
+    assert _python(lab, program) == {"loaded": 1, "adopted": 0}
+
+
+def test_an_end_that_left_while_nobody_looked_is_known(lab: Lab) -> None:
+    lab.veth("veth0"), lab.veth("veth1")
+    away = lab.namespace("away", quiet=True)
+    _python(lab, CRASH)
+    lab.ip("link", "set", "veth1", "netns", away)
+    program = """
+import json
+from xconnectd.api import Xconnect
+from xconnectd.ledger import Ledger
+with Xconnect({"veth0": "veth1"}) as wires:
+    departed = [each.record.name for each in Ledger().departed()]
+    print(json.dumps(wires.states() | {"departed": departed}))
+"""
+    assert _python(lab, program) == {"veth0:veth1": "waiting", "departed": ["veth1"]}
