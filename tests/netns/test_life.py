@@ -178,6 +178,17 @@ def test_a_hangup_during_the_start_ends_nothing(lab: Lab) -> None:
         running.kill()
 
 
+def test_a_log_that_cannot_be_written_ends_nothing(lab: Lab) -> None:
+    a, b, c = (lab.veth(x) for x in ("va", "vb", "vc"))
+    full = ("sh", "-c", 'exec "$@" 2>/dev/full', "sh")
+    running = Daemon(lab, PAIR, through=full).spawn()
+    poll(lambda: wired(a, b), 10)
+    running.write({"va": "vc"})
+    poll(lambda: wired(a, c), 3)
+    running.stop()
+    assert running.text() == ""
+
+
 def test_a_second_signal_ends_at_once(lab: Lab) -> None:
     ends = [f"v{n}" for n in range(20)]
     for end in ends:
