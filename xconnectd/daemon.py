@@ -156,6 +156,7 @@ class Daemon:
         self._past = _Past()
         self._told = ""
         self._orphan = ""
+        self._unwatched = ""
         self._signals: list[int] = []
         self._stopping = False
         self._selector = selectors.DefaultSelector()
@@ -253,6 +254,7 @@ class Daemon:
             systemd.notify(WATCHDOG=1)
         self._watch.check()
         self._say_if_orphaned()
+        self._say_if_unwatched()
         if self._trial and time.monotonic() >= self._trial.deadline:
             self._revert("not confirmed in time")
         if self._reconciler.has_drifted():
@@ -359,6 +361,18 @@ class Daemon:
                 " written outside will never be seen here: mount its directory instead",
             )
         self._orphan = orphan
+
+    def _say_if_unwatched(self) -> None:
+        problem = self._watch.problem
+        if problem and problem != self._unwatched:
+            self._log.warning(
+                Event.CONFIG_UNWATCHED,
+                path=str(self._files.path),
+                reason=f"{problem}; meanwhile a change is found within two seconds",
+            )
+        elif self._unwatched and not problem:
+            self._log.info(Event.CONFIG_WATCHED, path=str(self._files.path))
+        self._unwatched = problem
 
     # ------------------------------------------------------------------ the kernel
 

@@ -22,6 +22,8 @@ class Event(StrEnum):
     CONFIG_REJECTED = "config.rejected"
     CONFIG_WARNING = "config.warning"
     CONFIG_UNREACHABLE = "config.unreachable"
+    CONFIG_UNWATCHED = "config.unwatched"
+    CONFIG_WATCHED = "config.watched"
     TRY_STARTED = "try.started"
     TRY_KEPT = "try.kept"
     TRY_REVERTED = "try.reverted"

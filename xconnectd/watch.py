@@ -45,6 +45,12 @@ every ``close``, only to delay it; who writes and does not close is found by ``c
 _ONLY: Final = CallbackId(1)
 """Of each directory's callbacks there is one."""
 
+_LIMITS: Final = {
+    errno.EMFILE: "fs.inotify.max_user_instances",
+    errno.ENOSPC: "fs.inotify.max_user_watches",
+}
+"""Sysctls that say how much of inotify a user may have, by what is raised when all is taken."""
+
 _MAX_SYMLINKS: Final = 40  # as the kernel's MAXSYMLINKS
 
 _Signature = tuple[int, ...]
@@ -80,7 +86,7 @@ class ConfigWatch:
         self._reader: InotifyFD | None = None
         self._is_deaf = False
         self.problem = ""
-        """Why inotify cannot be used, if so; ``check`` then finds each change, but later."""
+        """Why inotify cannot be used, and the way out; ``check`` finds each change, but later."""
 
     def start(self) -> None:
         self._arm(self._find_route())
@@ -147,7 +153,7 @@ class ConfigWatch:
             self._reader = self._read({step.directory for step in route})
             self.problem = ""
         except OSError as error:  # out of inotify instances or watches, or the directory is gone
-            self.problem = error.strerror or str(error)
+            self.problem = _in_words(error)
         now = _signature(self._path)
         if now != self._known:
             self._tell(now, UNSETTLED)
@@ -189,6 +195,12 @@ class _Ears:
 
     def on_queue_overflow(self) -> None:
         self._watch.missed()
+
+
+def _in_words(error: OSError) -> str:
+    limit = _LIMITS.get(error.errno or 0)
+    hint = f": raise {limit}" if limit else ""
+    return f"{error.strerror or error}{hint}"
 
 
 def _files(path: str) -> list[str]:

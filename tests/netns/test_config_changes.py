@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -553,6 +554,44 @@ def test_strict_exits_78_and_touches_nothing(lab: Lab) -> None:
     strict = Daemon(lab, "links:\n  va: [\n", "--strict", name="strict").spawn()
     assert strict.wait() == 78
     assert wired(a, b)
+
+
+STRANGER = 54321
+"""A user who runs nothing else."""
+CAPABILITIES = "-all,+bpf,+net_admin,+perfmon,+sys_admin,+dac_override"
+
+HOARD = """
+import ctypes, sys
+libc = ctypes.CDLL(None)
+while libc.inotify_init1(0) >= 0:
+    pass
+print("done", flush=True)
+sys.stdin.read()
+"""
+"""Takes all inotify instances that its user may have, until its stdin ends."""
+
+
+def test_out_of_inotify_instances_the_log_says_what_to_do(lab: Lab, daemon: Start) -> None:
+    """They are counted by user, machine-wide: that of this test is nobody else's."""
+    a, b, c = (lab.veth(x) for x in ("va", "vb", "vc"))
+    drop = ("setpriv", f"--reuid={STRANGER}", "--clear-groups")
+    with subprocess.Popen(
+        ["prlimit", "--nofile=20000", *drop, "/usr/bin/python3", "-c", HOARD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as hoard:
+        assert hoard.stdout is not None
+        assert hoard.stdout.readline()
+        caps = (f"--inh-caps={CAPABILITIES}", f"--ambient-caps={CAPABILITIES}")
+        running = daemon(FIRST, through=(*drop, *caps))
+        event = running.wait_event("config.unwatched")
+        assert "raise fs.inotify.max_user_instances" in event["reason"]
+        running.write_in_place(SECOND)
+        poll(lambda: wired(a, c), 4)
+        assert cut(a, b)
+    running.wait_event("config.watched")
+    assert len(running.events("config.unwatched")) == 1
+    running.stop()
 
 
 def test_a_stopped_daemon_takes_up_what_changed_meanwhile(lab: Lab) -> None:

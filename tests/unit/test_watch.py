@@ -397,7 +397,9 @@ def test_without_inotify_check_still_finds_changes(
 
     monkeypatch.setattr("xconnectd.watch.InotifyFD", exhausted)
     watch = watched(path)
-    assert watch.problem == "inotify instance limit reached"
+    reason, _, remedy = watch.problem.partition(": ")
+    assert reason == "inotify instance limit reached"
+    assert remedy == "raise fs.inotify.max_user_instances"
     in_place(path)
     watch.check()
     assert calls.settles == [UNSETTLED]
