@@ -839,6 +839,16 @@ def test_a_try_of_one_file_of_a_directory(lab: Lab, ends: list[Station]) -> None
     stream.assert_perfect()
 
 
+def test_a_try_is_not_refused_for_another_file(lab: Lab, ends: list[Station]) -> None:
+    _, _, c, d, e, _ = ends
+    running = Folder(lab, {"one.yaml": "links: {va: [x\n", "two.yaml": {"vc": "vd"}}).start()
+    poll(lambda: wired(c, d), 5)
+    attempt = Attempt(running, {"vc": "ve"}, name="two.yaml").asks()
+    assert attempt.answer("y\n") == 0, attempt.text()
+    assert wired(c, e)
+    assert Attempt(running, "links: {vc: [x\n", name="one.yaml").wait() == 78
+
+
 @pytest.mark.parametrize("name", ["two.yml", ".two.yaml", "draft"])
 def test_a_try_whose_name_would_not_count_is_refused(
     lab: Lab, ends: list[Station], name: str
