@@ -256,7 +256,7 @@ class Event(NamedTuple):
 
     ``name`` and ``mac`` are empty where the message carries none (tc, addresses). For a device
     that left for another namespace ``nsid`` and ``new_ifindex`` say where to. ``message`` is the
-    whole of a link message.
+    whole of a link message that describes the device; what a bridge tells of its port does not.
     """
 
     ifindex: int
@@ -273,7 +273,9 @@ class OverrunError(Exception):
     """Events were lost: the kernel's buffer overflowed. Everything must be read again."""
 
 
-_AF_BRIDGE: Final = 7  # RTM_DELLINK of this family: a port left its bridge, no device went
+_AF_BRIDGE: Final = 7
+"""Of a bridge's news of its port: RTM_DELLINK means that it left the bridge, no device went.
+They come with IFLA_LINK, but without the kind and the namespace that tell what that is."""
 _IFLA_ADDRESS: Final = 1
 _IFLA_IFNAME: Final = 3
 _IFLA_NEW_NETNSID: Final = 45
@@ -329,15 +331,16 @@ def _event(kind: int, message: bytes) -> Event:
         return Event(ifindex)
     attributes = walk(message, 32)
     properties = attributes.get(_IFLA_PROP_LIST, b"")
+    of_a_port = message[16] == _AF_BRIDGE
     return Event(
         ifindex,
         name=text(attributes.get(_IFLA_IFNAME, b"")),
-        gone=kind == RTM_DELLINK and message[16] != _AF_BRIDGE,
+        gone=kind == RTM_DELLINK and not of_a_port,
         nsid=integer(attributes.get(_IFLA_NEW_NETNSID)),
         new_ifindex=integer(attributes.get(_IFLA_NEW_IFINDEX)),
         altnames=tuple(text(value) for _, value in walk_all(properties)),
         mac=attributes.get(_IFLA_ADDRESS, b"").hex(":"),
-        message=message,
+        message=b"" if of_a_port else message,
     )
 
 

@@ -543,6 +543,15 @@ def test_what_stands_on_an_interface_may_be_in_another_namespace(lab: Lab, daemo
     running.wait_link("connected", "va", "vb")
 
 
+def test_the_far_end_of_a_bridge_port_is_not_stood_on(lab: Lab, daemon: Start) -> None:
+    """What a bridge tells of its new port does not say that the port is a veth."""
+    lab.pair("va", "vb"), lab.veth("vc")
+    running = daemon({"vc": "missing"})
+    lab.bridge("br0", "va")
+    running.write({"vb": "vc"})
+    running.wait_link("connected", "vb", "vc")
+
+
 @pytest.mark.parametrize("where", ["link", "defaults"])
 @pytest.mark.parametrize("use", [_addressed, _default_route, _macvlan], ids=lambda x: x.__name__)
 def test_allow_addressed_allows_it(
