@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from xconnectd import control, files
 from xconnectd.errors import BusyError, ConfigError, DataplaneError, PrivilegeError, XconnectError
 from xconnectd.files import Files
+from xconnectd.printable import printable
 from xconnectd.quantities import counted
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _plan(options: argparse.Namespace) -> int:
         print(json.dumps(actions, indent=2))
     else:
         for each in actions:
-            print(f"{each['interface']}: {each['action']} ({each['reason']})")
+            print(printable(f"{each['interface']}: {each['action']} ({each['reason']})"))
         print(counted(len(actions), "change"))
     return Exit.CHANGES if actions else Exit.DONE
 
@@ -200,7 +201,7 @@ def _health() -> int:
         report = daemon.status()
     failed = [each for each in report["links"] if each["state"] == "failed"]
     faults = [*report["config"]["problems"], *(f"{x['link']}: {x['reason']}" for x in failed)]
-    print("\n".join(faults) or f"healthy, {counted(len(report['links']), 'link')}")
+    print("\n".join(map(printable, faults)) or f"healthy, {counted(len(report['links']), 'link')}")
     return Exit.FAILED if faults else Exit.DONE
 
 
@@ -215,7 +216,7 @@ def _wait(options: argparse.Namespace) -> int:
     deadline = time.monotonic() + options.timeout
     while missing := status.not_connected(overview.report(options.config), options.links):
         if time.monotonic() >= deadline:
-            print("\n".join(f"{link}: {why}" for link, why in missing.items()))
+            print("\n".join(printable(f"{link}: {why}") for link, why in missing.items()))
             return Exit.FAILED
         time.sleep(_POLL)
     return Exit.DONE
@@ -324,7 +325,7 @@ def _events(options: argparse.Namespace) -> int:
 
 def _event_line(event: dict[str, Any]) -> str:
     head = f"{event.pop('timestamp', '')} {event.pop('event', '')}"
-    return " ".join((head, *(f"{name}={value}" for name, value in event.items())))
+    return printable(" ".join((head, *(f"{name}={value}" for name, value in event.items()))))
 
 
 def _capture(options: argparse.Namespace) -> int:

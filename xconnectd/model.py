@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
+from shlex import quote
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -275,10 +276,10 @@ class Departed(NamedTuple):
 
     @property
     def remedy(self) -> str:
-        """The command that takes our program off there."""
-        where = f"-n {self.namespace} " if self.namespace else ""
+        """The command that takes our program off there; names are others' choice, so quoted."""
+        where = f"-n {quote(self.namespace)} " if self.namespace else ""
         flag = {"generic": "xdpgeneric", "native": "xdpdrv"}.get(self.mode, "xdp")
-        return f"ip {where}link set dev {self.name or self.record.name} {flag} off"
+        return f"ip {where}link set dev {quote(self.name or self.record.name)} {flag} off"
 
 
 class Lost(NamedTuple):

@@ -9,6 +9,7 @@ both for any target. A native redirect needs drivers that made for it at both en
 from __future__ import annotations
 
 from collections.abc import Mapping
+from shlex import quote
 from typing import Final, NamedTuple
 
 from xconnectd.model import FEATURE_PREFIX, Interface, Link, Mode, Setting, XdpFeature
@@ -193,4 +194,4 @@ def _kind(end: Interface) -> str:
 
 
 def _far_name(end: Interface) -> str:
-    return end.far.name if end.far and end.far.name else f"the far end of {end.name}"
+    return quote(end.far.name) if end.far and end.far.name else f"the far end of {end.name}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from xconnectd.printable import printable
 from xconnectd.quantities import bit_rate, counted, number
 
 Report = Mapping[str, Any]
@@ -12,6 +13,10 @@ Report = Mapping[str, Any]
 
 def lines(report: Report) -> Iterator[str]:
     """The daemon and its file, then every link, then what else is to be known."""
+    return map(printable, _lines(report))
+
+
+def _lines(report: Report) -> Iterator[str]:
     yield from _daemon(report["daemon"], report["config"])
     yield ""
     for each in report["links"]:

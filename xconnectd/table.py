@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from xconnectd.model import State
+from xconnectd.printable import printable
 from xconnectd.quantities import bit_rate, counted, duration, number
 
 Report = Mapping[str, Any]
@@ -74,15 +75,15 @@ def _row(link: Report) -> Row:
     text = (link["state"], link["mode"], link["reason"], link["description"], a["name"], b["name"])
     labels = (word for label in link["labels"].items() for word in label)
     return Row(
-        a=shown(a["name"]),
-        b=shown(b["name"]),
+        a=printable(a["name"]),
+        b=printable(b["name"]),
         state=State(link["state"]),
         mode=link["mode"],
         forth=Way(a["frames_per_s"], a["bits_per_s"]),
         back=Way(b["frames_per_s"], b["bits_per_s"]),
         drops=sum(count for end in ends for count in end["dropped"].values()),
         age=min(ages, default=None),
-        reason=shown("; ".join(filter(None, (link["reason"], *link["warnings"])))),
+        reason=printable("; ".join(filter(None, (link["reason"], *link["warnings"])))),
         words=" ".join((*text, *labels)).lower(),
     )
 
@@ -93,11 +94,6 @@ def summary(rows: Sequence[Row]) -> str:
     parts = [f"{states.count(state)} {state}" for state in State if state in states]
     count = counted(len(rows), "link")
     return f"{count}: {', '.join(parts)}" if parts else count
-
-
-def shown(text: str) -> str:
-    """The text without anything that a terminal would obey."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 # --------------------------------------------------------------------------- order, filter

@@ -142,6 +142,14 @@ def test_native_on_a_veth_without_a_visible_far_end_still_says_what_to_run() -> 
     assert "ethtool -K the far end of a gro on" in choose(Mode.NATIVE, unready, unready).refusal
 
 
+def test_the_name_of_a_far_end_is_quoted() -> None:
+    """It is the choice of whoever owns the namespace there, and the command is for root."""
+    for features in (XdpFeature.BASIC, NATIVE):
+        hostile = device(kind="veth", xdp_features=features, far=Far(2, 0, "x;reboot"))
+        choice = choose(Mode.NATIVE, hostile, hostile)
+        assert "ethtool -K 'x;reboot' gro on" in choice.refusal + "".join(choice.warnings)
+
+
 def test_native_on_a_veth_of_a_kernel_that_does_not_tell_is_refused_as_such() -> None:
     refusal = choose(Mode.NATIVE, READY_VETH, VETH).refusal
     assert refusal.startswith("b: this kernel does not tell")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import pytest
@@ -183,6 +184,13 @@ def test_the_departed_device_itself_may_come_back() -> None:
 def test_the_remedy_names_the_mode(mode: str, flag: str) -> None:
     remedy = Departed(Record(5, "old0", MAC), mode).remedy
     assert remedy == f"ip link set dev old0 {flag} off"
+
+
+def test_the_remedy_runs_nothing_that_a_name_says() -> None:
+    """Whoever owns the other namespace may call the device what they like."""
+    there = Departed(Record(5, "old0", MAC), "generic", 3, 5, "a b", "x;$(id)|`")
+    words = ["ip", "-n", "a b", "link", "set", "dev", "x;$(id)|`", "xdpgeneric", "off"]
+    assert shlex.split(there.remedy) == words
 
 
 # --------------------------------------------------------------------------- cycles

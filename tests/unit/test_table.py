@@ -83,7 +83,7 @@ def test_a_row_sums_drops_and_takes_the_latest_frame() -> None:
 
 def test_nothing_that_a_terminal_would_obey() -> None:
     [row] = rows(link("a", "b", "failed", "\x1b[2J program \x07"))
-    assert row.reason == "?[2J program ?"
+    assert row.reason == "�[2J program �"
 
 
 # --------------------------------------------------------------------------- columns

@@ -1,0 +1,35 @@
+"""``status`` for people: what others may have named is shown, and obeyed by no terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xconnectd import printout
+
+HOSTILE = "x\x1b[2J\udcff"
+
+
+def end(name: str) -> dict[str, Any]:
+    rates = {"frames_per_s": None, "bits_per_s": None}
+    return {"name": name, "frames": 0, "bytes": 0, "dropped": {"host": 0}, **rates}
+
+
+def report() -> dict[str, Any]:
+    """Every text in it that may hold a name is hostile."""
+    lost = {"from": "a", "to": "b", "frames": 1, "text": HOSTILE, "remedy": HOSTILE}
+    texts = dict.fromkeys(("reason", "mode_reason", "description"), HOSTILE)
+    link = {"a": end(HOSTILE), "b": end("b"), "state": "failed", "mode": "tc", **texts}
+    return {
+        "daemon": {"running": False},
+        "config": {"path": "x.yaml", "state": "loaded", "hash": "", "problems": []},
+        "links": [link | {"drops": [lost], "warnings": [HOSTILE]}],
+        "untold": "",
+        "departed": [{"interface": HOSTILE, "remedy": HOSTILE}],
+    }
+
+
+def test_nothing_that_a_terminal_would_obey_or_that_is_no_text() -> None:
+    shown = list(printout.lines(report()))
+    assert all(line.isprintable() for line in shown)
+    assert sum(line.count("x�[2J�") for line in shown) == 11
+    "\n".join(shown).encode()
