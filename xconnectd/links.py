@@ -230,12 +230,16 @@ class Links:
         }
 
     def elsewhere(self) -> Iterator[tuple[int, Interface]]:
-        """The interfaces of every other namespace that has an id here, each with that id."""
+        """The interfaces of every other namespace that has an id here, each with that id.
+
+        Our own may have one too, since somebody else's device stands on one of ours.
+        """
         yield from ((nsid, _interface(message)) for nsid, message in self._messages_elsewhere())
 
     def _messages_elsewhere(self) -> Iterator[tuple[int, bytes]]:
-        for message in self._route.ask(netlink.nsid_request(netlink.DUMP)):
-            nsid = integer(walk(message, 20)[_NETNSA_NSID]) or 0
+        known = self._route.ask(netlink.nsid_request(netlink.DUMP))
+        nsids = {integer(walk(message, 20)[_NETNSA_NSID]) or 0 for message in known}
+        for nsid in sorted(nsids - {self._own_nsid()}):
             request = netlink.link_request(
                 netlink.RTM_GETLINK,
                 netlink.DUMP,
@@ -331,7 +335,7 @@ class Links:
             attributes = walk(message, 32)
             kind = text(walk(attributes.get(_LINKINFO, b"")).get(_INFO_KIND, b""))
             lower = integer(attributes.get(_LINK)) or 0
-            is_ours = integer(attributes.get(_LINK_NETNSID)) == own
+            is_ours = own is not None and integer(attributes.get(_LINK_NETNSID)) == own
             if lower in found and is_ours and kind != "veth":  # a veth's is its far end
                 name = text(attributes[_IFNAME])
                 found[lower].append(f"{name} of another namespace stands on it")
@@ -339,9 +343,7 @@ class Links:
     def _own_nsid(self) -> int | None:
         """The id that this namespace has for itself: some device elsewhere made it get one."""
         with Path("/proc/thread-self/ns/net").open() as file:
-            request = netlink.nsid_request(netlink.GET, (("NETNSA_FD", file.fileno()),))
-            (answer,) = self._route.ask(request)
-        return integer(walk(answer, 20).get(_NETNSA_NSID))
+            return self.nsid_of(file.fileno())
 
     def _all_stacks(self) -> dict[int, tuple[str, set[int]]]:
         messages = self._route.ask(_ALL_LINKS)
