@@ -12,12 +12,13 @@ import errno
 import fcntl
 import socket
 import struct
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Final
 
 from xconnectd.lean import without_init
 from xconnectd.model import XdpFeature
-from xconnectd.netlink import text
+from xconnectd.netlink import raw, text
 
 with without_init("pyroute2"):
     from pyroute2.ethtool.ioctl import EthtoolError, IoctlEthtool, NotSupportedError
@@ -32,7 +33,7 @@ _ETHTOOL_GDRVINFO: Final = 3
 def driver(name: str) -> str:
     """The driver's name as ``ethtool -i`` prints it; empty where there is none."""
     info = array.array("B", struct.pack("=I192x", _ETHTOOL_GDRVINFO))
-    request = struct.pack("@16sP16x", name.encode(), info.buffer_info()[0])
+    request = struct.pack("@16sP16x", raw(name), info.buffer_info()[0])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         try:
             fcntl.ioctl(control, _SIOCETHTOOL, request)
@@ -44,8 +45,9 @@ def driver(name: str) -> str:
 def features(name: str) -> frozenset[str]:
     """The ethtool features that are active and could be switched off; empty without ethtool."""
     try:
-        found = IoctlEthtool(name).get_features()
-    except (EthtoolError, OSError):  # also one that is gone meanwhile
+        with _ethtool(name) as ethtool:
+            found = ethtool.get_features()
+    except OSError:  # also one that is gone meanwhile
         return frozenset()
     return frozenset(
         feature
@@ -55,15 +57,24 @@ def features(name: str) -> frozenset[str]:
 
 
 def change_feature(name: str, feature: str, *, on: bool) -> None:
-    try:
-        ethtool = IoctlEthtool(name)
+    with _ethtool(name) as ethtool:
         wanted = ethtool.get_features()
         wanted.set_value(feature, on)
         ethtool.set_features(wanted)
-    except NotSupportedError as error:
-        raise OSError(errno.EOPNOTSUPP, str(error)) from error
-    except EthtoolError as error:
-        raise OSError(errno.EINVAL, str(error)) from error
+
+
+@contextmanager
+def _ethtool(name: str) -> Iterator[IoctlEthtool]:
+    with closing(IoctlEthtool()) as ethtool:
+        try:
+            ethtool.change_ifname(name)
+            yield ethtool
+        except NotSupportedError as error:
+            raise OSError(errno.EOPNOTSUPP, str(error)) from error
+        except EthtoolError as error:
+            raise OSError(errno.EINVAL, str(error)) from error
+        except UnicodeEncodeError as error:  # pyroute2 asks for names in UTF-8 only
+            raise OSError(errno.EILSEQ, "its name is no UTF-8") from error
 
 
 def xdp_features(ifindex: int) -> XdpFeature | None:

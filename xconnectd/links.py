@@ -32,7 +32,7 @@ from xconnectd.model import (
     Xdp,
     XdpFeature,
 )
-from xconnectd.netlink import NetlinkError, Route, ifindex_of, integer, text, walk, walk_all
+from xconnectd.netlink import NetlinkError, Route, ifindex_of, integer, raw, text, walk, walk_all
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -123,8 +123,9 @@ class Links:
 
     def by_name(self, name: str) -> Interface | None:
         """The interface with this name or altname; None where there is none."""
-        attribute = "IFLA_IFNAME" if len(name.encode()) < 16 else "IFLA_ALT_IFNAME"
-        return self._read(_get(((attribute, name),)), None)
+        value = raw(name)
+        attribute = "IFLA_IFNAME" if len(value) < 16 else "IFLA_ALT_IFNAME"
+        return self._read(_get(((attribute, value),)), None)
 
     def by_index(self, ifindex: int) -> Interface | None:
         return self._read(_get(()), ifindex)
@@ -303,8 +304,8 @@ class Links:
         found = []
         for message in self._route.ask(netlink.address_request(), ifindex):
             attributes = walk(message, 24)
-            raw = attributes.get(2) or attributes.get(1)  # IFA_LOCAL, IFA_ADDRESS
-            if raw and not (address := ipaddress.ip_address(raw)).is_link_local:
+            packed = attributes.get(2) or attributes.get(1)  # IFA_LOCAL, IFA_ADDRESS
+            if packed and not (address := ipaddress.ip_address(packed)).is_link_local:
                 found.append(f"it carries {address}/{message[17]}")
         return tuple(found)
 

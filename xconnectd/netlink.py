@@ -355,6 +355,11 @@ def text(value: bytes) -> str:
     return value.rstrip(b"\0").decode(errors="surrogateescape")
 
 
+def raw(name: str) -> bytes:
+    """The bytes that ``text`` made this of."""
+    return name.encode(errors="surrogateescape")
+
+
 def integer(value: bytes | None) -> int | None:
     """A signed or unsigned attribute of 1, 2, 4 or 8 bytes in host order (ifindexes fit both)."""
     return None if value is None else int.from_bytes(value, sys.byteorder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import time
 from collections.abc import Callable
@@ -869,6 +870,31 @@ def test_an_altname_given_later_connects(lab: Lab, daemon: Start) -> None:
     running.wait_link("waiting", "another-long-name-of-va", "vb")
     lab.ip("link", "property", "add", "dev", "va", "altname", "another-long-name-of-va")
     poll(lambda: wired(a, b), 5)
+
+
+def test_a_name_that_is_no_utf8_stops_nobody(lab: Lab, daemon: Start) -> None:
+    """Only its altname can stand in a file, but what we see and record has the name."""
+    a, b = lab.veth("va"), lab.veth("vb")
+    name, odd = "altname-of-va", os.fsdecode(b"x\xff\x1b")
+    lab.ip("link", "property", "add", "dev", "va", "altname", name)
+    lab.ip("link", "set", "va", "name", odd)
+    running = daemon({name: "vb"})
+    running.wait_link("connected", name, "vb")
+    since = running.mark()
+    lab.ip("link", "set", odd, "down")
+    running.wait_event("link.down", since=since)
+    lab.ip("link", "set", odd, "up")
+    poll(lambda: wired(a, b), 5)
+    lab.ip("address", "add", "203.0.113.5/24", "dev", odd)
+    poll(lambda: running.link(name, "vb")["warnings"], 5, "a warning in status", 0.1)
+    told = running.cli("status").stdout
+    assert "x��: it carries 203.0.113.5/24" in told
+    lab.ip("link", "set", odd, "name", "va")  # what has the name that was noted is looked for
+    running.wait_state(name, "vb", "connected")
+    running.write({"vb": "missing"})
+    running.wait_link("waiting", "vb", "missing")
+    assert cut(a, b)
+    running.stop()
 
 
 def test_two_names_of_one_interface(lab: Lab, daemon: Start) -> None:

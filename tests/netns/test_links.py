@@ -1,21 +1,46 @@
-"""What ``links`` sees of interfaces on the real kernel."""
+"""What ``links`` and ``drivers`` see of interfaces on the real kernel."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from xconnectd import drivers
 from xconnectd.links import Links
 
 from .lab import Lab, inside, run
+
+NO_UTF8 = os.fsdecode(b"x\xff")
+
 
 @pytest.fixture
 def links(lab: Lab) -> Iterator[Links]:
     with closing(inside(lab.host, Links)) as opened:
         yield opened
+
+
+def test_a_name_that_is_no_utf8_is_a_name(lab: Lab, links: Links) -> None:
+    long = NO_UTF8 * 10
+    lab.pair(NO_UTF8, "vb")
+    lab.ip("link", "property", "add", "dev", NO_UTF8, "altname", long)
+    found = links.by_name(NO_UTF8)
+    assert found is not None
+    assert (found.name, found.altnames) == (NO_UTF8, (long,))
+    assert links.by_name(long) == found == links.by_index(found.ifindex)
+
+
+def test_a_driver_is_asked_by_such_a_name(lab: Lab) -> None:
+    """pyroute2 is not: what it would tell is not known then, and nothing breaks."""
+    lab.tap("tap0")
+    lab.ip("link", "set", "tap0", "name", NO_UTF8)
+    assert inside(lab.host, lambda: drivers.driver(NO_UTF8)) == "tun"
+    assert inside(lab.host, lambda: drivers.features(NO_UTF8)) == frozenset()
+    with pytest.raises(OSError, match="UTF-8"):
+        inside(lab.host, lambda: drivers.change_feature(NO_UTF8, "rx-gro", on=False))
 
 
 def _own_id(links: Links) -> int | None:
