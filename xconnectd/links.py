@@ -233,7 +233,7 @@ class Links:
     def elsewhere(self) -> Iterator[tuple[int, Interface]]:
         """The interfaces of every other namespace that has an id here, each with that id.
 
-        Our own may have one too, since somebody else's device stands on one of ours.
+        Our own may have one too, once somebody else's device stands on one of ours.
         """
         yield from ((nsid, _interface(message)) for nsid, message in self._messages_elsewhere())
 

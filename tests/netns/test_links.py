@@ -63,13 +63,14 @@ def test_our_own_namespace_is_not_elsewhere(lab: Lab, links: Links) -> None:
 
 def test_what_stands_elsewhere_on_another_device_of_that_number(lab: Lab, links: Links) -> None:
     """As long as ours has no id for itself, nothing of another namespace stands on it."""
-    lab.veth("vb")
     lab.ip("link", "add", "va", "index", "77", "type", "ifb")
     away = lab.namespace("away")
-    lab.veth("vc", namespace=away)
+    lab.ip("netns", "set", away, "5")
     run("ip", "link", "add", "under", "index", "77", "type", "ifb", namespace=away)
     lower = ("link", "add", "link", "under", "name", "mv0", "type", "macvlan")
     run("ip", *lower, namespace=away)
     found = links.by_name("va")
     assert found is not None
+    assert inside(lab.host, lambda: _own_id(links)) is None
     assert inside(lab.host, lambda: links.uses([found])) == {77: ()}
+    assert "mv0" in inside(lab.host, lambda: [each.name for _, each in links.elsewhere()])
