@@ -1,8 +1,8 @@
 """The file: YAML text to ``Wiring``, or every problem in it with its line and column.
 
 Owns what a good file is: its keys, its names, its defaults; ``schema`` describes the same tables
-to editors. Only ``load`` touches the disk. Must not import anything of the package but ``edit``,
-``model`` and ``errors``.
+to editors. Only ``load`` and ``content`` touch the disk. Must not import anything of the package
+but ``edit``, ``model`` and ``errors``.
 
 The file is read from YAML's events, not as Python values: a name is the text of its scalar
 (``no``, ``12`` and ``1e3`` are names), a repeated key is seen and everything knows its place.
@@ -121,8 +121,18 @@ def load(path: Path, known: Wiring | None = None) -> Wiring:
 
     ``known`` is what it held before, which makes a small edit quick.
     """
+    data = content(path)
+    wiring = (known and edit.edited(data, known)) or parse(data, str(path))
+    return replace(wiring, warnings=(*wiring.warnings, *_open_to_all(path)))
+
+
+def content(path: Path) -> bytes:
+    """The bytes of ``path``: a file's, no more than a file may have, and without ever waiting.
+
+    Raises ConfigMissing when it does not exist, else ConfigError.
+    """
     try:
-        data = _read(path)
+        return _read(path)
     except (FileNotFoundError, NotADirectoryError):
         hint = "create it; `links: {}` alone connects nothing"
         raise ConfigMissing([Problem(str(path), 0, 0, "there is no such file", hint)]) from None
@@ -133,8 +143,6 @@ def load(path: Path, known: Wiring | None = None) -> Wiring:
     except (ValueError, _Refusal) as refusal:
         hint = getattr(refusal, "hint", "")
         raise ConfigError([Problem(str(path), 0, 0, str(refusal), hint)]) from None
-    wiring = (known and edit.edited(data, known)) or parse(data, str(path))
-    return replace(wiring, warnings=(*wiring.warnings, *_open_to_all(path)))
 
 
 def _open_to_all(path: Path) -> Iterator[str]:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Self
 
+from xconnectd import config
 from xconnectd.control import CONTROL, Connection
 from xconnectd.errors import ConfigError, Problem, XconnectError
 
@@ -30,12 +31,12 @@ class Trial:
     """
 
     def __init__(self, file: Path, timeout: float) -> None:
-        self._file = file
+        self._data = config.content(file)
+        config.parse(self._data, str(file))  # no daemon is needed to refuse it
         self._deadline = time.monotonic() + timeout
-        self._text = file.read_text()
         self._connection = Connection(CONTROL, timeout=10.0)
         answer = self._connection.ask(
-            "try", path=str(file.absolute()), text=self._text, timeout=timeout
+            "try", path=str(file.absolute()), text=self._data.decode(), timeout=timeout
         )
         if not answer["ok"]:
             self._connection.close()
@@ -51,14 +52,14 @@ class Trial:
         return max(0.0, self._deadline - time.monotonic())
 
     def keep(self) -> None:
-        """Puts the text in the file's place and ends the trial.
+        """Puts what was tried in the file's place and ends the trial.
 
         Raises:
             OSError: it cannot be written there; the daemon takes the wiring back.
             TrialError: it was too late.
         """
         self._demand("hold")
-        _replace(self.place, self._text)
+        _replace(self.place, self._data)
         self._demand("keep")
 
     def _demand(self, request: str) -> None:
@@ -73,12 +74,12 @@ class Trial:
         self._connection.close()
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, data: bytes) -> None:
     """By a rename, or in place where the file itself is mounted and cannot be renamed over."""
     path = path.resolve()  # a link to the file stays a link
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        scratch.write_text(text)
+        scratch.write_bytes(data)
         if path.exists():
             scratch.chmod(path.stat().st_mode & 0o7777)
         scratch.rename(path)
@@ -86,4 +87,4 @@ def _replace(path: Path, text: str) -> None:
         scratch.unlink(missing_ok=True)
         if not path.is_mount():
             raise
-        path.write_text(text)
+        path.write_bytes(data)

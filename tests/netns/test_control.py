@@ -219,12 +219,26 @@ def test_a_bad_file_is_not_tried(bench: tuple[Daemon, list[Station]]) -> None:
     assert running.status()["config"]["state"] == "loaded", "what was refused is no one's file"
 
 
-def test_a_file_to_try_that_is_not_there(bench: tuple[Daemon, list[Station]]) -> None:
-    running, _ = bench
-    done = running.cli("try", str(running.lab.directory / "nosuch.yaml"))
-    assert done.returncode in (1, 78)
-    assert "nosuch.yaml" in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("kind", "problem"),
+    [
+        ("missing", "0:0: there is no such file (create it"),
+        ("directory", "0:0: is a directory, not a file (name the YAML file itself)"),
+        ("pipe", "0:0: is a pipe, not a file (name the YAML file itself)"),
+        ("binary", "2:1: is not UTF-8 text (save the file as UTF-8)"),
+    ],
+)
+def test_what_is_no_file_to_try_is_refused(lab: Lab, kind: str, problem: str) -> None:
+    file = lab.directory / "odd.yaml"
+    if kind == "directory":
+        file.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "binary":
+        file.write_bytes(b"links: {}\n\xff\xfe\n")
+    done = Daemon(lab, FIRST).cli("try", str(file))
+    assert done.returncode == 78, done.stderr
+    assert done.stderr.startswith(f"{file}:{problem}")
 
 
 def test_a_try_without_a_daemon(lab: Lab) -> None:
