@@ -9,16 +9,17 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import os
 import select
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from xconnectd import control, files
 from xconnectd.errors import BusyError, ConfigError, DataplaneError, PrivilegeError, XconnectError
@@ -31,11 +32,17 @@ if TYPE_CHECKING:
     from xconnectd.table import View
     from xconnectd.trial import Trial
 
+_Number = TypeVar("_Number", int, float)
+
 _POLL: Final = 0.1
 _PATIENCE: Final = 4.0
 """Seconds that a daemon may take to answer before it counts as hung."""
 _MOST_ROUNDS: Final = 100
 """A test shares the wire with whoever uses it."""
+_LONGEST_TRY: Final = 3600
+"""Seconds, the daemon's own limit."""
+_LONGEST_FRAME: Final = 65_498
+"""Bytes of a frame that ``capture`` can have."""
 _INTERVAL: Final = 1.0
 """Seconds between two looks of ``status --watch``."""
 
@@ -414,7 +421,13 @@ def _add_files(add: _Adder) -> None:
 
     attempt = add("try", _try, "applies a file, and goes back unless confirmed", "try draft.yaml")
     attempt.add_argument("file", type=Path, metavar="FILE")
-    attempt.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS")
+    attempt.add_argument(
+        "--timeout",
+        type=_number(float, "a number of seconds", 0.1, _LONGEST_TRY),
+        default=30.0,
+        metavar="SECONDS",
+        help=f"for the answer; default: 30, {_LONGEST_TRY} at most",
+    )
 
     add("reload", _reload, "makes the daemon read its files again, and waits", "reload")
 
@@ -452,7 +465,13 @@ def _add_looks(add: _Adder) -> None:
 
     wait = add("wait", _wait, "returns when links are connected", "wait --timeout 10 eth0:tap0")
     _config(wait, None)
-    wait.add_argument("--timeout", type=_seconds, default=60.0, metavar="SECONDS")
+    wait.add_argument(
+        "--timeout",
+        type=_number(float, "a number of seconds", 0),
+        default=60.0,
+        metavar="SECONDS",
+        help="default: 60",
+    )
     wait.add_argument("links", nargs="*", metavar="LINK", help="default: every enabled link")
 
     _json(add("events", _events, "every change, one line each, as it comes", "events --json"))
@@ -467,7 +486,11 @@ def _add_examinations(add: _Adder) -> None:
     _config(test, None)
     _json(test)
     test.add_argument(
-        "--count", type=_rounds, default=20, metavar="N", help="frames of each size, each way"
+        "--count",
+        type=_number(int, "a whole number", 1, _MOST_ROUNDS),
+        default=20,
+        metavar="N",
+        help=f"frames of each size, each way; default: 20, {_MOST_ROUNDS} at most",
     )
 
     doctor = add("doctor", _doctor, "looks for what is wrong, and how to mend it", "doctor --json")
@@ -492,15 +515,20 @@ def _add_capture(add: _Adder) -> None:
         default="both",
         help="what comes in by the link's first end, its second, or either",
     )
+    positive = _number(int, "a whole number", 1)
     capture.add_argument(
-        "--count", type=_positive, default=0, metavar="N", help="end after N frames"
+        "--count", type=positive, default=0, metavar="N", help="end after N frames"
     )
     capture.add_argument(
-        "--snaplen", type=_positive, default=262_144, metavar="N", help="bytes to keep of a frame"
+        "--snaplen",
+        type=_number(int, "a whole number", 1, _LONGEST_FRAME),
+        default=_LONGEST_FRAME,
+        metavar="N",
+        help=f"bytes to keep of a frame; default: all, {_LONGEST_FRAME} at most",
     )
     capture.add_argument(
         "--buffer",
-        type=_positive,
+        type=positive,
         default=64,
         metavar="MIB",
         help="for frames that wait to be written, in all; default: 64",
@@ -543,22 +571,17 @@ def _json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document")
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
+def _number(
+    kind: type[_Number], what: str, least: float, most: float = math.inf
+) -> Callable[[str], _Number]:
+    """The type of an option that is a finite number in these bounds."""
+    bounds = f"from {least:g} on" if most == math.inf else f"from {least:g} to {most:g}"
 
+    def read(text: str) -> _Number:
+        with suppress(ValueError):
+            value = kind(text)
+            if least <= value <= most and value != math.inf:
+                return value
+        raise argparse.ArgumentTypeError(f"{text} is not {what} {bounds}")
 
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not value >= 0:
-        raise argparse.ArgumentTypeError(f"{text} is no time in seconds")
-    return value
-
-
-def _rounds(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= _MOST_ROUNDS:
-        raise argparse.ArgumentTypeError(f"{text} is not between 1 and {_MOST_ROUNDS}")
-    return value
+    return read
