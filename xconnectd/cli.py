@@ -28,6 +28,7 @@ from xconnectd.printable import printable
 from xconnectd.quantities import counted
 
 if TYPE_CHECKING:
+    from xconnectd.engine import Engine
     from xconnectd.overview import Looks
     from xconnectd.table import View
     from xconnectd.trial import Trial
@@ -243,12 +244,22 @@ def _detach(options: argparse.Namespace) -> int:
         print(f"xconnectd: {error}: take the links out of its file", file=sys.stderr)
         return Exit.FAILED
     with engine:
-        problems = engine.reconciler.release(None if options.all else options.interfaces)
+        problems = _not_ours(engine, options.interfaces)
+        problems += engine.reconciler.release(None if options.all else options.interfaces)
         if options.all and not problems:
             engine.remove()
     for problem in problems:
         print(f"xconnectd: {problem}", file=sys.stderr)
     return Exit.FAILED if problems else Exit.DONE
+
+
+def _not_ours(engine: Engine, names: Sequence[str]) -> list[str]:
+    """What to say of names by which there is nothing to remove."""
+    seen = engine.reconciler.look()
+    ours = {action.interface.ifindex: action.interface.name for action in seen.actions}
+    known = ", ".join(sorted(ours.values())) or "none"
+    wrong = [name for name in names if seen.observed.names.get(name) not in ours]
+    return [f"{name}: nothing of xconnectd is there; ours: {known}" for name in wrong]
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -288,6 +288,26 @@ def test_detach_takes_off_what_a_dead_daemon_left(lab: Lab) -> None:
     assert running.cli("detach", "--all").returncode == 0, "nothing to do is no failure"
 
 
+def test_detach_names_what_is_not_ours(lab: Lab) -> None:
+    a, b, c, d = (lab.veth(x) for x in ("va", "vb", "vc", "vd"))
+    lab.veth("ve")
+    running = Daemon(lab, PAIR | {"vc": "vd"}).start()
+    running.wait_link("connected", "vc", "vd")
+    running.kill()
+    done = running.cli("detach", "nosuch", "va", "ve")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"xconnectd: {name}: nothing of xconnectd is there; ours: va, vb, vc, vd"
+        for name in ("nosuch", "ve")
+    ]
+    assert cut(a, b), "the others are still detached"
+    assert wired(c, d)
+    lab.ip("link", "property", "add", "dev", "vc", "altname", "uplink-to-the-other-rack")
+    assert running.cli("detach", "uplink-to-the-other-rack").returncode == 0
+    assert cut(c, d)
+    assert running.cli("detach", "vd").stderr.endswith("ours: none\n")
+
+
 def test_detach_without_a_name_is_a_usage_error(lab: Lab) -> None:
     assert Daemon(lab, PAIR).cli("detach").returncode == 2
 
