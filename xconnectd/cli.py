@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from xconnectd import control, files
 from xconnectd.errors import BusyError, ConfigError, DataplaneError, PrivilegeError, XconnectError
-from xconnectd.files import Files
+from xconnectd.files import Files, Reading
 from xconnectd.printable import printable
 from xconnectd.quantities import counted
 
@@ -125,12 +125,11 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from xconnectd import overview
     from xconnectd.engine import Engine
     from xconnectd.plan import as_json
 
     with Engine.watch() as engine:
-        reading = Files(options.file or overview.file_of(engine)).read()
+        reading = _planned(engine, options.file)
         if reading.problems:
             raise ConfigError(reading.problems)
         engine.reconciler.want(reading.wiring)
@@ -142,6 +141,17 @@ def _plan(options: argparse.Namespace) -> int:
             print(printable(f"{each['interface']}: {each['action']} ({each['reason']})"))
         print(counted(len(actions), "change"))
     return Exit.CHANGES if actions else Exit.DONE
+
+
+def _planned(engine: Engine, file: Path | None) -> Reading:
+    """What the daemon would read; in place of one file of its directory, the others stay."""
+    from xconnectd import config, overview
+
+    daemons = overview.file_of(engine)
+    if file is None or file.is_dir() or not daemons.is_dir():
+        return Files(file or daemons).read()
+    source, _, _ = overview.look(engine, None)
+    return source.imagine(str(file), config.content(file))[1]
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple
 from xconnectd import control, netlink, status, systemd
 from xconnectd.control import Answer, Client, Draft, Request
 from xconnectd.engine import Engine
-from xconnectd.errors import Problem, XconnectError
+from xconnectd.errors import XconnectError
 from xconnectd.exporter import Exporter
 from xconnectd.files import Files, Reading
 from xconnectd.log import Event, Logger, Tap
@@ -478,19 +478,13 @@ class Daemon:
         if self._trial:
             return {"ok": False, "error": "another wiring is being tried"}
         place, reading = self._files.imagine(name, text)
-        if problems := self._news_of(place, reading):
-            return {"ok": False, "refused": [tuple(each) for each in problems]}
+        if reading.problems:
+            return {"ok": False, "refused": [tuple(each) for each in reading.problems]}
         self._trial = _Trial(client, reading.wiring.hash, time.monotonic() + seconds)
         self._log.info(Event.TRY_STARTED, config_hash=reading.wiring.hash, seconds=seconds)
         if scope := self._reconciler.want(reading.wiring):
             self._reconciler.run(scope, "try")
         return self._outcome() | {"ok": True, "place": str(place)}
-
-    def _news_of(self, place: Path, imagined: Reading) -> list[Problem]:
-        """What a file that is tried is refused for: not for another one that is bad already."""
-        bad = {file.path for file in self._reading.files if file.problems} - {place}
-        files = (file for file in imagined.files if file.path not in bad)
-        return [problem for file in files for problem in file.problems]
 
     def _hold(self, client: Client) -> Answer:
         """The client is about to put the file in place: time enough for that."""

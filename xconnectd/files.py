@@ -81,8 +81,9 @@ class Files:
     def imagine(self, name: str, text: bytes) -> tuple[Path, Reading]:
         """What reading would give if ``text`` stood where a file called ``name`` belongs.
 
-        That is the one file, or the one of that name in the directory. Changes nothing. What is
-        refused is told, never raised.
+        That is the one file, or the one of that name in the directory; of the others there only
+        those that can be read, since what ails another is no fault of this one. Changes nothing.
+        What is refused is told, never raised.
         """
         try:
             return self._imagine(name, text)
@@ -103,7 +104,8 @@ class Files:
         except ConfigError as error:
             read[place] = error
         other._drop_all_but(read)
-        states = other._take_all(read)
+        ailing = {path for path, found in read.items() if isinstance(found, ConfigError)} - {place}
+        states = (state for state in other._take_all(read) if state.path not in ailing)
         return place, Reading(other._together(), tuple(states))
 
     def _read_paths(self) -> list[FileState]:

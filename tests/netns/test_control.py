@@ -863,6 +863,30 @@ def test_a_try_is_not_refused_for_another_file(lab: Lab, ends: list[Station]) ->
     assert Attempt(running, "links: {vc: [x\n", name="one.yaml").wait() == 78
 
 
+@pytest.mark.usefixtures("ends")
+def test_a_plan_of_one_file_of_a_directory(lab: Lab) -> None:
+    """It tells what a try of that file does: the links of the others stay."""
+    running = Folder(lab, {"one.yaml": FIRST, "two.yaml": {"vc": "vd"}}).start()
+
+    def planned(name: str, wiring: Wiring) -> tuple[int, set[str]]:
+        draft = lab.directory / name
+        draft.write_text(document(wiring))
+        done = running.cli("plan", "--json", str(draft))
+        actions = json.loads(done.stdout) if done.stdout else []
+        return done.returncode, {action["interface"] for action in actions}
+
+    assert planned("two.yaml", {"vc": "vd"}) == (0, set())
+    assert planned("two.yaml", {"vc": "ve"}) == (10, {"vc", "vd", "ve"})
+    assert planned("new.yaml", {"ve": "vf"}) == (10, {"ve", "vf"})
+    assert planned("clash.yaml", {"va": "vf"}) == (78, set())
+    assert planned("new.yml", {"ve": "vf"}) == (78, set())
+    assert running.cli("plan").returncode == 0
+    assert running.cli("plan", str(running.config)).returncode == 0
+    running.put("one.yaml", "links: {va: [}\n")
+    poll(lambda: running.states()["one.yaml"] == "rejected", 5)
+    assert planned("two.yaml", {"vc": "ve"}) == (10, {"vc", "vd", "ve"})
+
+
 @pytest.mark.parametrize("name", ["two.yml", ".two.yaml", "draft"])
 def test_a_try_whose_name_would_not_count_is_refused(
     lab: Lab, ends: list[Station], name: str
