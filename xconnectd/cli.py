@@ -60,10 +60,17 @@ class Exit(IntEnum):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parsed(arguments)
-    command: Callable[[argparse.Namespace], int] = options.command
+    code: int = Exit.DONE
     try:
-        return command(options)
+        try:
+            options = _parsed(arguments)
+            if options.command is _run or getattr(options, "check", False):
+                code = Exit.FAILED  # cut short, neither has shown that all is well
+            code = options.command(options)
+        finally:
+            print(end="", flush=True)
+    except BrokenPipeError:  # `| head` is no failure; Python would complain again at its own end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ConfigError as error:
         print(error, file=sys.stderr)
         return Exit.BAD_CONFIG
@@ -72,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return Exit.FAILED
     except KeyboardInterrupt:
         return Exit.FAILED
+    return code
 
 
 # --------------------------------------------------------------------------- commands
@@ -186,15 +194,11 @@ def _watch(looks: Looks, options: argparse.Namespace) -> int:
     from xconnectd import table
 
     view = table.View(table.Sort(options.sort or "name"), options.filter or "")
-    if not options.json and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
-        from xconnectd import live
-
-        live.show(looks, view, every=_INTERVAL)
-        return Exit.DONE
-    try:
+    if options.json or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         _print_on_and_on(looks, view, as_json=options.json)
-    except BrokenPipeError:  # `| head` is no failure; Python would complain again at its own end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    from xconnectd import live
+
+    live.show(looks, view, every=_INTERVAL)
     return Exit.DONE
 
 

@@ -114,6 +114,35 @@ def test_version_names_its_parts() -> None:
         assert part in done.stdout
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["status", "status --json", "plan", "schema", "version", "status --help", "--help"],
+)
+def test_a_reader_that_has_seen_enough_is_no_failure(daemon: Start, command: str) -> None:
+    done = _cut_short(daemon(PAIR), *command.split())
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_verdict_that_nobody_reads_is_given_all_the_same(lab: Lab) -> None:
+    """What is printed at the end of a command does not hide how it ended."""
+    running = Daemon(lab, PAIR)
+    assert _cut_short(running, "status", "--check").returncode == 1
+    assert _cut_short(running, "plan", "nosuch.yaml").returncode == 78
+    assert _cut_short(running, "status", "--sort", "x").returncode == 2
+
+
+def _cut_short(running: Daemon, *args: str) -> subprocess.CompletedProcess[str]:
+    """A command whose output nobody reads, not even its beginning."""
+    script = '"$@" | true; exit "${PIPESTATUS[0]}"'
+    return subprocess.run(
+        ["bash", "-c", script, "bash", *running._command(*args)],
+        **running._surroundings(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
 # ---------------------------------------------------------------------- status
 
 

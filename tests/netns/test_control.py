@@ -454,6 +454,27 @@ def test_events_end_with_the_daemon(bench: tuple[Daemon, list[Station]]) -> None
     assert "Traceback" not in complaint
 
 
+def test_a_reader_of_events_that_has_seen_enough(bench: tuple[Daemon, list[Station]]) -> None:
+    running, _ = bench
+    listener = subprocess.Popen(
+        running._command("events"),
+        **running._surroundings(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with listener:
+        time.sleep(0.8)
+        assert listener.stdout is not None
+        assert listener.stderr is not None
+        running.write(DRAFT)
+        assert listener.stdout.readline()
+        listener.stdout.close()
+        running.write(FIRST)
+        assert listener.stderr.read() == ""
+    assert listener.returncode == 0
+
+
 def test_a_slow_reader_of_events_harms_nobody(lab: Lab, daemon: Start) -> None:
     a, b = lab.veth("va"), lab.veth("vb")
     running = daemon(FIRST)
