@@ -163,11 +163,11 @@ def _planned(engine: Engine, file: Path | None) -> Reading:
 
 
 def _status(options: argparse.Namespace) -> int:
+    if contradiction := _contradiction(options):
+        _say(contradiction)
+        return Exit.USAGE
     if options.health:
         return _health()
-    if (options.sort or options.filter) and (options.json or not options.watch):
-        print("xconnectd: --sort and --filter are for the table of --watch", file=sys.stderr)
-        return Exit.USAGE
     from xconnectd import overview, printout
 
     if options.watch:
@@ -176,6 +176,20 @@ def _status(options: argparse.Namespace) -> int:
     print(json.dumps(report) if options.json else "\n".join(printout.lines(report)))
     healthy = all(each["state"] == "connected" for each in report["links"] if each["enabled"])
     return Exit.FAILED if options.check and not (healthy and _usable(report)) else Exit.DONE
+
+
+def _contradiction(options: argparse.Namespace) -> str:
+    """Why these options of ``status`` do not go together; empty if they do."""
+    table = options.sort or options.filter
+    if options.health and (
+        options.config or options.json or options.watch or options.check or table
+    ):
+        return "--health asks the daemon alone, and goes with no other option"
+    if options.check and options.watch:
+        return "--check gives a verdict and --watch never ends: one of the two"
+    if table and (options.json or not options.watch):
+        return "--sort and --filter are for the table of --watch"
+    return ""
 
 
 def _graph(options: argparse.Namespace) -> int:

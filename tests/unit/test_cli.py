@@ -50,3 +50,27 @@ def test_a_number_out_of_bounds(
 def test_the_limits_are_those_of_whoever_sets_them() -> None:
     assert cli._LONGEST_TRY == daemon._LONGEST_TRY
     assert cli._LONGEST_FRAME == capture.LONGEST
+
+
+# --------------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ("--health --json", "--health"),
+        ("--health -c x.yaml", "--health"),
+        ("--health --watch", "--health"),
+        ("--health --check", "--health"),
+        ("--health --sort rate", "--health"),
+        ("--check --watch", "never ends"),
+        ("--sort rate", "--watch"),
+        ("--watch --json --filter x", "--watch"),
+    ],
+)
+def test_options_of_status_that_do_not_go_together(
+    options: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["status", *options.split()]) == cli.Exit.USAGE
+    told = capsys.readouterr()
+    assert (told.out, why in told.err) == ("", True)
