@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from enum import IntEnum
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
@@ -217,13 +218,20 @@ def _watch(looks: Looks, options: argparse.Namespace) -> int:
 
 
 def _print_on_and_on(looks: Looks, view: View, *, as_json: bool) -> NoReturn:
-    from xconnectd import table
+    """Every link at each look, and above them the daemon and its file where these have changed."""
+    from xconnectd import printout, table
 
+    told: list[str] = []
     while True:
         time.sleep(_INTERVAL)
         report = looks()
-        rows = view.arrange(table.rows(report))
-        for line in [json.dumps(report)] if as_json else map(table.plain, rows):
+        if as_json:
+            lines = [json.dumps(report)]
+        else:
+            before, told = told, list(takewhile(bool, printout.lines(report)))
+            rows = view.arrange(table.rows(report))
+            lines = [*(told if told != before else ()), *map(table.plain, rows)]
+        for line in lines:
             print(line)
         sys.stdout.flush()
 
@@ -479,7 +487,7 @@ def _add_looks(add: _Adder) -> None:
     status.add_argument(
         "--watch",
         action="store_true",
-        help="a live table on a terminal, elsewhere lines each second",
+        help="a live table on a terminal, elsewhere lines each second; with --json a document",
     )
     status.add_argument(
         "--sort", choices=("name", "state", "rate", "drops"), help="with --watch; default: name"

@@ -13,6 +13,7 @@ import termios
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import takewhile
 from typing import Any
 
 import pytest
@@ -267,6 +268,8 @@ def test_lines_in_a_pipe(bench: Daemon) -> None:
     process = _piped(bench, "--sort", "state")
     assert process.stdout is not None
     assert process.stderr is not None
+    assert process.stdout.readline() == f"daemon: running, pid {bench.pid}\n"
+    assert process.stdout.readline().startswith(f"file:   {bench.config}: loaded ")
     lines = [process.stdout.readline() for _ in range(4)]
     rates = "→ 0 frames/s 0 bit/s ← 0 frames/s 0 bit/s dropped"
     assert lines[0].startswith(f"vc — nosuch waiting auto {rates} ")
@@ -282,8 +285,37 @@ def test_lines_in_a_pipe(bench: Daemon) -> None:
 def test_a_filter_in_a_pipe(bench: Daemon) -> None:
     process = _piped(bench, "--filter", "spine")
     assert process.stdout is not None
-    assert all(process.stdout.readline().startswith("va — vb") for _ in range(2))
+    lines = [process.stdout.readline() for _ in range(4)]
+    assert all(line.startswith("va — vb") for line in lines[2:]), "below daemon and file"
     process.kill()
+
+
+def test_changes_of_daemon_and_file_in_a_pipe(bench: Daemon) -> None:
+    process = _piped(bench)
+    assert process.stdout is not None
+    output = process.stdout
+
+    def told() -> list[str]:
+        """The next lines that are not of a link."""
+        lines = iter(output.readline, "")
+        first = next(line for line in lines if " — " not in line)
+        return [first, *takewhile(lambda line: " — " not in line, lines)]
+
+    assert [line.split()[0] for line in told()] == ["daemon:", "file:"]
+    bench.write("links: {va: [}\n")
+    _, file, problem = told()
+    assert (": rejected" in file, f"{bench.config}:1:" in problem) == (True, True)
+    bench.kill()
+    assert told()[0] == "daemon: not running\n"
+
+
+def test_no_daemon_and_no_file_in_a_pipe(lab: Lab) -> None:
+    process = _piped(Daemon(lab, "links: {}\n"), "-c", str(lab.directory / "nosuch.yaml"))
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(3)]
+    assert lines[0] == "daemon: not running\n"
+    assert lines[1].endswith("nosuch.yaml: missing\n")
+    assert "there is no such file" in lines[2]
 
 
 def test_what_does_not_go_together(bench: Daemon) -> None:
