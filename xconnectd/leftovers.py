@@ -9,34 +9,39 @@ or without the right to look at other processes, not all are seen; then nothing 
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 _INIT_PID_NAMESPACE: Final = 0xEFFFFFFC  # PROC_PID_INIT_INO, linux/proc_ns.h
 _NETNS: Final = re.compile(r"net:\[(\d+)\]")
+_ENDED: Final = (errno.ENOENT, errno.ESRCH, errno.EINVAL)
+"""What /proc says of a process that has ended meanwhile; EINVAL of its mounts."""
 
 
-def sweep(states: Path, pins: Path, own: str) -> list[str]:
-    """Removes what belongs to namespaces that are gone; returns their cookies.
+def sweep(states: Path, pins: Path, own: str) -> None:
+    """Removes what belongs to namespaces that are gone. Never fails: a start goes on without.
 
     Programs went with the interfaces of the namespace; pins alone keep nothing attached.
     """
-    others = [path for path in states.glob("*") if path.name != own]
-    if not others or Path("/proc/self/ns/pid").stat().st_ino != _INIT_PID_NAMESPACE:
-        return []
     try:
-        living = set(_living()) - {own_inode()}  # lives, but as ``own``
-    except PermissionError:  # not all of them may be looked at, so none can be called gone
-        return []
-    gone = [path for path in others if (inode := _inode(path)) and inode not in living]
+        gone = list(_gone(states, own))
+    except OSError:  # not all of them could be looked at, so none can be called gone
+        return
     for path in gone:
         shutil.rmtree(path, ignore_errors=True)
         shutil.rmtree(pins / path.name, ignore_errors=True)
-    return [path.name for path in gone]
+
+
+def _gone(states: Path, own: str) -> Iterator[Path]:
+    others = [path for path in states.glob("*") if path.name != own]
+    if not others or Path("/proc/self/ns/pid").stat().st_ino != _INIT_PID_NAMESPACE:
+        return
+    living = set(_living()) - {own_inode()}  # lives, but as ``own``
+    yield from (path for path in others if (inode := _inode(path)) and inode not in living)
 
 
 def _inode(state: Path) -> int | None:
@@ -57,13 +62,18 @@ def _living() -> Iterator[int]:
 
     Raises:
         PermissionError: some processes are hidden from this one (capabilities, ProtectProc).
+        OSError: /proc would not tell.
     """
     if not Path("/proc/1").exists():
         raise PermissionError("processes are hidden")  # ProtectProc hides even the first one
     for process in Path("/proc").glob("[0-9]*"):
         if process.name == "1":
             continue  # not for everyone to look at; its namespace is the machine's own
-        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        try:
             yield (process / "ns" / "net").stat().st_ino
-            for inode in _NETNS.findall((process / "mountinfo").read_text()):
-                yield int(inode)
+            mounts = (process / "mountinfo").read_text(errors="replace")  # whose paths are bytes
+        except OSError as error:
+            if error.errno not in _ENDED:
+                raise
+            continue
+        yield from map(int, _NETNS.findall(mounts))

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from xconnectd import compiler
 
-from .lab import PINS, Lab, Station, cookie, inside, poll, run
+from .lab import NETNS, PINS, Lab, Station, cookie, inside, poll, run
 from .service import Daemon
 from .test_config_changes import cut, wired
 from .test_invariants import _settled, assert_as_found
@@ -689,6 +690,24 @@ def test_a_living_namespace_without_a_daemon_keeps_its_wires(lab: Lab) -> None:
         stream.assert_perfect()
         crashed.stop()
         running.stop()
+
+
+def test_a_mount_point_that_is_no_utf8_stops_no_start(lab: Lab, daemon: Start) -> None:
+    """Anybody can make one in a namespace of their own, and a start looks at all mounts."""
+    odd = lab.directory / os.fsdecode(b"caf\xe9")
+    odd.mkdir()
+    states = lab.directory / f"state-{lab.host}"
+    living = NETNS / lab.namespace("box")
+    for name, inode in (("gone", 1), ("alive", living.stat().st_ino)):
+        (states / name).mkdir(parents=True)
+        (states / name / "namespace").write_text(str(inode))
+    script = 'mount -t tmpfs x "$1" && echo && cat'
+    mounting = ("unshare", "--mount", "sh", "-c", script, "sh", str(odd))
+    with subprocess.Popen(mounting, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as mounted:
+        assert mounted.stdout
+        assert mounted.stdout.readline()
+        daemon(PAIR).stop()
+    assert [(states / name).exists() for name in ("gone", "alive")] == [False, True]
 
 
 def test_a_state_of_an_earlier_boot_is_void(lab: Lab) -> None:
