@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import selectors
 import socket
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from xconnectd import sockets
 from xconnectd.errors import XconnectError
+from xconnectd.instance import running_pid
 from xconnectd.ledger import directory
 
 CONTROL: Final = "control.sock"
@@ -244,11 +246,23 @@ class Connection:
         self._socket.settimeout(timeout)
         try:
             self._socket.connect(str(path))
-        except PermissionError as error:
-            raise NoDaemonError(f"{path}: only root and group {sockets.GROUP} may ask") from error
         except OSError as error:
-            raise NoDaemonError("no daemon runs in this network namespace") from error
+            self._socket.close()
+            raise NoDaemonError(self._why_not(path, error)) from error
         self._file = self._socket.makefile("rb")
+
+    @staticmethod
+    def _why_not(path: Path, error: OSError) -> str:
+        """A socket that a killed daemon left behind forbids as one that is listened to."""
+        pid = running_pid()
+        if pid is None:
+            way_out = "; root sees the wires: sudo xconnectd status" if os.geteuid() else ""
+            return f"no daemon runs in this network namespace{way_out}"
+        if not isinstance(error, PermissionError):
+            return f"the daemon, pid {pid}, does not answer at {path}"
+        if path.name == CONTROL:
+            return f"{path}: only root may: sudo xconnectd …"
+        return f"{path}: only root and group {sockets.GROUP} may ask"
 
     def ask(self, do: str, **details: Any) -> Answer:
         self.send(do, **details)

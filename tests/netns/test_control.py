@@ -540,6 +540,24 @@ def test_who_may_use_which_socket(bench: tuple[Daemon, list[Station]]) -> None:
     assert [x["state"] for x in running.ask("status")["links"]] == ["connected", "connected"]
 
 
+def test_what_a_user_without_rights_is_told(bench: tuple[Daemon, list[Station]]) -> None:
+    running, _ = bench
+    for command in (("reload",), ("try", "config/xconnect.yaml")):
+        assert (
+            "control.sock: only root may: sudo xconnectd …" in _as_member(running, *command).stderr
+        )
+    assert "only root and group xconnectd may ask" in _as_member(running, "status").stderr
+    running.kill()
+    assert running.socket_path().exists(), "the dead daemon's, closed to strangers"
+    for command in (("status",), ("wait",), ("graph",), ("events",), ("reload",)):
+        done = _as_member(running, *command)
+        assert done.returncode == 1
+        assert done.stderr == (
+            "xconnectd: no daemon runs in this network namespace;"
+            " root sees the wires: sudo xconnectd status\n"
+        )
+
+
 def test_a_member_of_the_group_gets_events(bench: tuple[Daemon, list[Station]]) -> None:
     running, _ = bench
     os.chown(running.socket_path(), -1, STRANGER)
