@@ -41,8 +41,6 @@ _PATIENCE: Final = 4.0
 """Seconds that a daemon may take to answer before it counts as hung."""
 _MOST_ROUNDS: Final = 100
 """A test shares the wire with whoever uses it."""
-_LONGEST_TRY: Final = 3600
-"""Seconds, the daemon's own limit."""
 _LONGEST_FRAME: Final = 65_498
 """Bytes of a frame that ``capture`` can have."""
 _INTERVAL: Final = 1.0
@@ -470,10 +468,10 @@ def _add_files(add: _Adder) -> None:
     attempt.add_argument("file", type=Path, metavar="FILE")
     attempt.add_argument(
         "--timeout",
-        type=_number(float, "a number of seconds", 0.1, _LONGEST_TRY),
+        type=_number(float, "a number of seconds", 0.1, control.LONGEST_TRY),
         default=30.0,
         metavar="SECONDS",
-        help=f"for the answer; default: 30, {_LONGEST_TRY} at most",
+        help=f"for the answer; default: 30, {control.LONGEST_TRY} at most",
     )
 
     add("reload", _reload, "makes the daemon read its files again, and waits", "reload")

@@ -34,7 +34,8 @@ _BACKLOG: Final = 1 << 20
 """Bytes that a reader of events may lag behind before it is dropped."""
 _MOST_CLIENTS: Final = 64
 
-_LONGEST_TRY: Final = 3600.0
+LONGEST_TRY: Final = 3600
+"""Seconds."""
 
 Request = dict[str, Any]
 Answer = dict[str, Any]
@@ -54,7 +55,7 @@ class Draft(NamedTuple):
             case {"path": str(name), "text": str(text), "timeout": int() | float() as seconds}:
                 if not 0 < seconds < math.inf:  # NaN is not either
                     raise ValueError(f"nothing can be tried for {seconds} s")
-                return cls(name, text.encode(), min(seconds, _LONGEST_TRY))
+                return cls(name, text.encode(), min(seconds, LONGEST_TRY))
         raise ValueError("`path` and `text` take texts, `timeout` takes seconds")
 
 

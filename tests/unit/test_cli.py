@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from xconnectd import capture, cli, daemon
+from xconnectd import capture, cli
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -47,8 +47,7 @@ def test_a_number_out_of_bounds(
     assert f"{option}: {text} is not a whole number {bounds}" in told
 
 
-def test_the_limits_are_those_of_whoever_sets_them() -> None:
-    assert cli._LONGEST_TRY == daemon._LONGEST_TRY
+def test_the_limit_is_that_of_whoever_sets_it() -> None:
     assert cli._LONGEST_FRAME == capture.LONGEST
 
 
