@@ -12,6 +12,7 @@ import json
 import math
 import os
 import select
+import shlex
 import signal
 import sys
 import time
@@ -74,11 +75,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return Exit.BAD_CONFIG
     except (XconnectError, OSError) as error:
-        print(f"xconnectd: {error}", file=sys.stderr)
+        print(f"xconnectd: {_in_words(error)}", file=sys.stderr)
         return Exit.FAILED
     except KeyboardInterrupt:
         return Exit.FAILED
     return code
+
+
+def _in_words(error: Exception) -> str:
+    """With the way out for who forgot `sudo`."""
+    if isinstance(error, PermissionError) and os.geteuid() != 0:
+        command = shlex.join(["xconnectd", *sys.argv[1:]])
+        return f"{error.filename}: {error.strerror}; only root may: sudo {command}"
+    return str(error)
 
 
 # --------------------------------------------------------------------------- commands
@@ -98,7 +107,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         engine = Engine.take(logger)
     except (BusyError, DataplaneError, PrivilegeError, OSError) as error:
-        print(f"xconnectd: cannot start: {error}", file=sys.stderr)
+        print(f"xconnectd: cannot start: {_in_words(error)}", file=sys.stderr)
         return Exit.NOT_STARTED
     with engine:
         try:

@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 import yaml
 
-from .lab import REPO, Lab, poll
+from .lab import REPO, Lab, in_public, poll
 from .service import Daemon
 from .test_config_changes import BAD_FILES, GOOD_FILES, cut, wired
 from .traffic import Stream
@@ -354,6 +354,24 @@ def test_a_daemon_that_may_not_exits_3_and_says_which_capability(lab: Lab) -> No
     )
     assert done.returncode == 3
     assert "CAP_" in done.stderr
+
+
+@pytest.mark.parametrize(("words", "code"), [("run -c", 3), ("plan", 1), ("detach --all", 1)])
+def test_who_forgot_sudo_is_told(lab: Lab, daemon: Start, words: str, code: int) -> None:
+    running = daemon(PAIR)
+    running.kill()
+    arguments = [*words.split(), *([str(running.config)] if "all" not in words else [])]
+    done = lab.run(
+        *in_public(
+            *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+            *("env", f"XCONNECTD_STATE_DIR={running.state}"),
+            *(sys.executable, "-m", "xconnectd", *arguments),
+        ),
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert f"only root may: sudo xconnectd {' '.join(arguments)}" in done.stderr
+    assert "Errno" not in done.stderr
 
 
 def test_results_on_stdout_and_logs_on_stderr(lab: Lab, daemon: Start) -> None:
