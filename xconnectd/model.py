@@ -116,8 +116,6 @@ class XdpFeature(IntFlag):
     BASIC = 1
     REDIRECT = 2
     NDO_XMIT = 4
-    RX_SG = 32
-    NDO_XMIT_SG = 64
 
 
 class Xdp(NamedTuple):
