@@ -173,13 +173,19 @@ _PROTOTYPES: Final[dict[str, tuple[Any, ...]]] = {
 
 @cache
 def _library() -> ct.CDLL:
-    """Version 1.x; the calls used here are the same in 0.6 to 0.8 (libbpf.so.0)."""
+    """Version 1.x; the calls used here are the same in 0.6 to 0.8 (libbpf.so.0).
+
+    Raises OSError, without a number, where there is none, or only an older one.
+    """
     try:
         library = ct.CDLL("libbpf.so.1", use_errno=True)
     except OSError:
         library = ct.CDLL("libbpf.so.0", use_errno=True)
-    for name, arguments in _PROTOTYPES.items():
-        getattr(library, name).argtypes = arguments
+    try:
+        for name, arguments in _PROTOTYPES.items():
+            getattr(library, name).argtypes = arguments
+    except AttributeError as error:
+        raise OSError(f"libbpf is older than 0.6 ({error})") from error
     return library
 
 
@@ -207,12 +213,8 @@ def _checked(result: int, what: str) -> int:
 
 
 def version() -> str:
-    """As it calls itself: ``v1.1``. Raises OSError where there is no libbpf."""
-    tell = getattr(_library(), "libbpf_version_string", None)
-    if tell is None:  # before 0.6
-        return "before v0.6"
-    tell.restype = ct.c_char_p
-    text: bytes = tell()
+    """As it calls itself: ``v1.1``. Raises OSError where there is no libbpf that could be used."""
+    text: bytes = function("libbpf_version_string", ct.c_char_p)()
     return text.decode()
 
 
