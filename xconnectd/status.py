@@ -269,6 +269,7 @@ def not_connected(report: Mapping[str, Any], wanted: Sequence[str]) -> dict[str,
         asked = (not wanted and each["enabled"]) or any(name in names(each) for name in wanted)
         if asked and each["state"] != "connected":
             missing[each["link"]] = f"{each['state']}: {each['reason']}"
-    if not wanted and report["config"]["state"] != "loaded":
-        missing.setdefault(report["config"]["path"], report["config"]["state"])
+    config = report["config"]
+    if config["state"] != "loaded" and (missing or not wanted):
+        missing.setdefault(config["path"], "\n".join((config["state"], *config["problems"])))
     return missing

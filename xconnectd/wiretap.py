@@ -82,8 +82,11 @@ def _chosen(order: Order, report: Mapping[str, Any]) -> tuple[str, list[Way]]:
             ways = [Way(0, a, b)] if a == b else [Way(0, a, b), Way(1, b, a)]
             wanted = {"a": ways[:1], "b": ways[-1:], "both": ways}[order.direction]
             return link["link"], wanted
-    links = ", ".join(link["link"] for link in report["links"]) or "there is none"
-    raise XconnectError(f"no link {order.link} in {report['config']['path']}: {links}")
+    config = report["config"]
+    nothing = "there is none" if config["state"] == "loaded" else f"it is {config['state']}"
+    links = ", ".join(link["link"] for link in report["links"]) or nothing
+    told = f"no link {order.link} in {config['path']}: {links}"
+    raise XconnectError("\n".join((told, *config["problems"])))
 
 
 def _place(engine: Engine, name: str) -> Place | None:

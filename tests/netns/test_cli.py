@@ -255,6 +255,28 @@ def test_wait(lab: Lab, daemon: Start) -> None:
     assert running.cli("wait", "--timeout", "5").returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("text", "state", "problem"),
+    [
+        (None, "missing", "0:0: there is no such file (create it"),
+        ("links: {va: }\n", "rejected", "1:"),
+    ],
+)
+def test_what_is_wrong_with_the_file_is_said_where_a_link_is_missed(
+    lab: Lab, text: str | None, state: str, problem: str
+) -> None:
+    running = Daemon(lab, text)
+    for args in ((), ("va",)):
+        late = running.cli("wait", "--timeout", "0", "-c", str(running.config), *args)
+        assert late.returncode == 1
+        assert f"{running.config}: {state}\n{running.config}:{problem}" in late.stdout
+    running.start()
+    captured = running.cli("capture", "va")
+    assert captured.returncode == 1
+    told = f"no link va in {running.config}: it is {state}\n{running.config}:{problem}"
+    assert told in captured.stderr
+
+
 # ---------------------------------------------------------------------- plan
 
 
