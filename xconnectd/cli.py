@@ -467,10 +467,10 @@ def _add_daemon(add: _Adder) -> None:
 def _add_files(add: _Adder) -> None:
     """From a file to wires."""
     check = add("check", _check, "validates a file", "check lab.yaml")
-    check.add_argument("file", nargs="?", type=Path, metavar="FILE")
+    check.add_argument("file", nargs="?", **_file_or_directory(files.DEFAULT))
 
     plan = add("plan", _plan, "what a reload would change; changes nothing", "plan lab.yaml --json")
-    plan.add_argument("file", nargs="?", type=Path, metavar="FILE")
+    plan.add_argument("file", nargs="?", **_file_or_directory(None))
     _json(plan)
 
     attempt = add("try", _try, "applies a file, and goes back unless confirmed", "try draft.yaml")
@@ -490,11 +490,11 @@ def _add_looks(add: _Adder) -> None:
     """What there is, and what happens."""
     status = add("status", _status, "every link, as the kernel has it", "status --json")
     _config(status, None)
-    _json(status)
+    _json(status, "one JSON document; with --watch one a second, a line each")
     status.add_argument(
         "--watch",
         action="store_true",
-        help="a live table on a terminal, elsewhere lines each second; with --json a document",
+        help="a live table on a terminal, elsewhere lines each second",
     )
     status.add_argument(
         "--sort", choices=("name", "state", "rate", "drops"), help="with --watch; default: name"
@@ -528,7 +528,8 @@ def _add_looks(add: _Adder) -> None:
     )
     wait.add_argument("links", nargs="*", metavar="LINK", help="default: every enabled link")
 
-    _json(add("events", _events, "every change, one line each, as it comes", "events --json"))
+    events = add("events", _events, "every change, one line each, as it comes", "events --json")
+    _json(events, "a JSON document a line, one for each event")
 
 
 def _add_examinations(add: _Adder) -> None:
@@ -615,14 +616,16 @@ class _Adder:
 
 
 def _config(parser: argparse.ArgumentParser, default: Path | None = files.DEFAULT) -> None:
-    text = str(default) if default else "that of the daemon"
-    parser.add_argument(
-        "-c", "--config", type=Path, default=default, metavar="FILE", help=f"default: {text}"
-    )
+    parser.add_argument("-c", "--config", default=default, **_file_or_directory(default))
 
 
-def _json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="one JSON document")
+def _file_or_directory(default: Path | None) -> dict[str, Any]:
+    text = f"default: {default or 'that of the daemon'}; of a directory every *.yaml"
+    return {"type": Path, "metavar": "FILE|DIR", "help": text}
+
+
+def _json(parser: argparse.ArgumentParser, form: str = "one JSON document") -> None:
+    parser.add_argument("--json", action="store_true", help=form)
 
 
 def _number(

@@ -454,7 +454,7 @@ def test_what_is_kept_and_what_is_lost_is_what_was_sent(wire: Wire) -> None:
     [
         (("nosuch",), 1, "no link nosuch in"),
         (("va", "port", "or"), 2, "filter 'port or': "),
-        (("va", "--count", "0"), 2, "0 is not above 0"),
+        (("va", "--count", "0"), 2, "0 is not a whole number from 1 on"),
         (("va", "--nosuch"), 2, "unrecognized arguments: --nosuch"),
         (("va", "-w", "/no/such/place"), 1, "/no/such/place"),
     ],
