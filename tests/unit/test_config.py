@@ -6,7 +6,6 @@ import os
 import re
 import socket
 import string
-import time
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -439,32 +438,21 @@ def laughs(levels: int, last: str) -> str:
 
 @pytest.mark.parametrize("last", ["links: {}", "links: {a: *x8}", "links: {<<: *x8}"])
 def test_a_billion_laughs_are_refused_at_once(last: str) -> None:
-    began = time.perf_counter()
     (problem,) = problems(laughs(9, last))
-    assert time.perf_counter() - began < 1
     assert "its aliases expand to more than 500,000 nodes" in problem.text
 
 
 def test_merges_of_merges_are_bounded_as_well() -> None:
     lines = ["x-0: &x0 {a0: b}"]
     lines += [f"x-{n}: &x{n} {{<<: *x{n - 1}, a{n}: b}}" for n in range(1, 3000)]
-    began = time.perf_counter()
-    problems("\n".join([*lines, "links: {}"]))
-    assert time.perf_counter() - began < 5
+    (problem,) = problems("\n".join([*lines, "links: {}"]))
+    assert "its aliases expand to more than 500,000 nodes" in problem.text
 
 
 def test_a_thousand_links_with_one_anchor_are_not_a_bomb() -> None:
     lines = [f"  a{n}: {{<<: *o, to: b{n}}}" for n in range(1000)]
     text = "\n".join(["x-o: &o {mode: tc, admin: keep, labels: {x: y}}", "links:", *lines])
     assert len(links(text)) == 1000
-
-
-def test_two_hundred_links_parse_in_milliseconds() -> None:
-    data = ("links:\n" + "".join(f"  a{n}: b{n}\n" for n in range(200))).encode()
-    parse(data, "f")
-    began = time.perf_counter()
-    parse(data, "f")
-    assert time.perf_counter() - began < 0.05  # 2 ms, on a machine that does nothing else
 
 
 # --------------------------------------------------------------------------- the disk
@@ -531,11 +519,21 @@ def test_more_links_than_the_kernel_has_room_for_are_refused() -> None:
 
 
 @pytest.mark.parametrize("text", ["x-a: [" + "a," * 2_000_000 + "]\n", "- a\n" * 1_000_000])
-def test_a_dense_file_is_refused_before_all_of_it_is_read(text: str) -> None:
-    began = time.perf_counter()
+def test_a_dense_file_is_refused_before_all_of_it_is_read(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = 0
+
+    class Counting(config._Loader):  # type: ignore[misc]
+        def get_event(self) -> yaml.Event:
+            nonlocal read
+            read += 1
+            return super().get_event()
+
+    monkeypatch.setattr(config, "_Loader", Counting)
     (problem,) = problems(text)
-    assert time.perf_counter() - began < 8
     assert "more than 500,000 keys and values" in problem.text
+    assert 500_000 <= read < 500_010
 
 
 def test_of_very_many_problems_the_first_are_told() -> None:
