@@ -267,7 +267,8 @@ def _wait(options: argparse.Namespace) -> int:
     deadline = time.monotonic() + options.timeout
     while missing := status.not_connected(overview.report(options.config), options.links):
         if time.monotonic() >= deadline:
-            print("\n".join(printable(f"{link}: {why}") for link, why in missing.items()))
+            lines = "\n".join(f"{link}: {why}" for link, why in missing.items()).split("\n")
+            print("\n".join(map(printable, lines)))
             return Exit.FAILED
         time.sleep(_POLL)
     return Exit.DONE
