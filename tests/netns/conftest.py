@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -34,6 +35,8 @@ def _kernel() -> Iterator[None]:
         _acquire(lock.fileno())
         sweep()
         sys.setswitchinterval(0.0002)  # streams keep their pace beside a busy test
+        # A shell's background job ignores it, and so would every program that a test interrupts.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         yield
 
 
