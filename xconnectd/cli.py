@@ -21,7 +21,7 @@ from contextlib import closing, suppress
 from enum import IntEnum
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO, TypeVar
 
 from xconnectd import control, files
 from xconnectd.errors import BusyError, ConfigError, DataplaneError, PrivilegeError, XconnectError
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             print(end="", flush=True)
     except BrokenPipeError:  # `| head` is no failure; Python would complain again at its own end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up(sys.stdout)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return Exit.BAD_CONFIG
@@ -79,7 +79,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return Exit.FAILED
     except KeyboardInterrupt:
         return Exit.FAILED
+    finally:
+        try:
+            sys.stderr.flush()
+        except OSError:  # a log that cannot be written; Python would end with code 120 for it
+            _give_up(sys.stderr)
     return code
+
+
+def _give_up(stream: TextIO) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _in_words(error: Exception) -> str:
