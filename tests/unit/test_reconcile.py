@@ -860,16 +860,23 @@ def test_an_end_that_comes_back_is_put_back_as_found_one_day(same_number: bool) 
     assert (now.mtu, now.addr_gen_mode, now.xdp) == (found.mtu, found.addr_gen_mode, ())
 
 
-@pytest.mark.parametrize("back", [None, "another number", "the same number"])
-def test_a_farewell_that_a_crash_did_not_hear_is_made_up_for_by_the_start(back: str | None) -> None:
-    """The end was missed already and its record forgotten; it may have come back since."""
-    found = lab().get("v0")
+def missed() -> tuple[Keeper, int, int]:
+    """One that saw v0 vanish and has not heard where to; the numbers of v0 here and there."""
     keeper = told(FIRST)
     kernel = keeper.kernel
     number = kernel.index("v0")
     there = kernel.send_away("v0", nsid=3)
     kernel.news[:] = [News(number, ("v0",))]
     keeper.settle()
+    return keeper, number, there
+
+
+@pytest.mark.parametrize("back", [None, "another number", "the same number"])
+def test_a_farewell_that_a_crash_did_not_hear_is_made_up_for_by_the_start(back: str | None) -> None:
+    """The end was missed already and its record forgotten; it may have come back since."""
+    found = lab().get("v0")
+    keeper, number, there = missed()
+    kernel = keeper.kernel
     assert number not in keeper.book.records()
     if back:
         kernel.bring_back(there, nsid=3, ifindex=number if back == "the same number" else None)
@@ -896,12 +903,8 @@ def test_a_link_that_has_failed_for_days_is_still_tried_each_minute(clock: Clock
 
 
 def test_of_two_that_are_back_with_one_mac_one_is_taken_up() -> None:
-    keeper = told(FIRST)
+    keeper, _, there = missed()
     kernel = keeper.kernel
-    number = kernel.index("v0")
-    there = kernel.send_away("v0", nsid=3)
-    kernel.news[:] = [News(number, ("v0",))]
-    keeper.settle()
     back = kernel.devices[kernel.bring_back(there, nsid=3)]
     kernel.add("twin")
     kernel.alter("twin", mac=back.mac, xdp=back.xdp)
@@ -909,14 +912,14 @@ def test_of_two_that_are_back_with_one_mac_one_is_taken_up() -> None:
     assert keeper.state("v0:v1") == "connected"
 
 
-@pytest.mark.parametrize("missed", [True, False])
+@pytest.mark.parametrize("late", [True, False])
 @pytest.mark.parametrize("step", ["namespace_name", "set_departed", "set_missed"])
-def test_a_crash_while_a_farewell_is_heard_does_not_forget_it(step: str, missed: bool) -> None:
+def test_a_crash_while_a_farewell_is_heard_does_not_forget_it(step: str, late: bool) -> None:
     keeper = told(FIRST)
     kernel = keeper.kernel
     number = kernel.index("v0")
     kernel.send_away("v0", nsid=3)
-    if missed:
+    if late:
         farewell = kernel.news.pop()
         kernel.news.append(News(number, ("v0",)))
         keeper.settle()
