@@ -175,7 +175,8 @@ def _planned(engine: Engine, file: Path | None) -> Reading:
     daemons = overview.file_of(engine)
     if file is None or file.is_dir() or not daemons.is_dir():
         return Files(file or daemons).read()
-    source, _, _ = overview.look(engine, None)
+    source = Files(daemons)
+    source.read_first(engine.reconciler.found)
     return source.imagine(str(file), config.content(file))[1]
 
 

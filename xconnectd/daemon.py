@@ -211,11 +211,7 @@ class Daemon:
 
     def _first_pass(self) -> None:
         """With good files, they are made true. What no good file speaks of goes on as it is."""
-        reading = self._files.read()
-        if reading.state != "loaded":
-            self._files.keep(self._reconciler.found())
-            reading = self._files.read()
-        self._take(reading, again=True)
+        self._take(self._files.read_first(self._reconciler.found), again=True)
         self._reconciler.find_departed()
         self._reconciler.run(None, "start")
 

@@ -6,7 +6,7 @@ that two files claim belongs to the one that had it first, which the kernel show
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -77,6 +77,14 @@ class Files:
         if all(state.state == "loaded" for state in states):
             self._found = ()
         return Reading(self._together(), tuple(states))
+
+    def read_first(self, found: Callable[[], Iterable[Link]]) -> Reading:
+        """Of whoever has read nothing so far: without good files, the wires that are ``found``."""
+        reading = self.read()
+        if reading.state != "loaded":
+            self.keep(found())
+            reading = self.read()
+        return reading
 
     def imagine(self, name: str, text: bytes) -> tuple[Path, Reading]:
         """What reading would give if ``text`` stood where a file called ``name`` belongs.

@@ -69,10 +69,7 @@ def file_of(engine: Engine) -> Path:
 def look(engine: Engine, file: Path | None) -> tuple[Files, Reading, Seen]:
     """The files and the kernel; without a good file, its links are those in the kernel."""
     source = Files(file or file_of(engine))
-    reading = source.read()
-    if reading.state != "loaded":
-        source.keep(engine.reconciler.found())
-        reading = source.read()
+    reading = source.read_first(engine.reconciler.found)
     engine.reconciler.want(reading.wiring)
     return source, reading, engine.reconciler.look()
 
