@@ -679,11 +679,13 @@ def test_thousands_of_reloads_leave_no_trace(lab: Lab, daemon: Start) -> None:
             running.write(texts[n % len(texts)])
             running.ask("reload", "control", timeout=20)
             if n % len(texts) == 0 and n >= min(RELOADS // 4, 500) and not before:
+                running.idle(0.3)  # it hears only then that this client has gone
                 before, memory = _figures(lab, running), running.rss()
             if n % 100 == 0:
                 running._log.write_bytes(b"")  # it is the log that grows
         running.write(texts[0])
         running.ask("reload", "control")
+        running.idle(0.3)
         assert _figures(lab, running) == before
         grown = running.rss() - memory
         assert grown < 1 << 20, f"{grown} bytes more after {RELOADS} reloads"
@@ -717,7 +719,7 @@ def test_interfaces_that_come_and_go_leave_no_trace(lab: Lab, daemon: Start) -> 
 def test_clients_that_come_and_go_leave_no_trace(daemon: Start) -> None:
     running = daemon(PAIR)
     running.ask("status")
-    time.sleep(0.3)
+    running.idle(0.3)
     before, memory = _figures_of_clients(running), running.rss()
     for n in range(600):
         with socket.socket(socket.AF_UNIX) as client:
