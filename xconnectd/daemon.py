@@ -102,9 +102,9 @@ class _Alarm:
 
 
 class _Trial(NamedTuple):
-    """A wiring that is being tried, for as long as its client lives and its time lasts."""
+    """A wiring that is being tried, for as long as its client (None: gone) and its time last."""
 
-    client: Client
+    client: Client | None
     hash: str
     deadline: float
 
@@ -233,13 +233,14 @@ class Daemon:
 
     def _patience(self, tick: _Alarm) -> float:
         """Seconds until the next thing that is due."""
-        reload = None if self._trial else self._reload.due
-        alarms = (tick.due, reload, self._reconciler.next_retry())
+        files = self._trial.deadline if self._trial else self._reload.due
+        alarms = (tick.due, files, self._reconciler.next_retry())
         return max(0.0, min(due for due in alarms if due is not None) - time.monotonic())
 
     def _on_time(self, tick: _Alarm) -> None:
         if self._stopping:
             return
+        self._mind_trial()
         if due := self._reconciler.due():
             self._reconciler.run(due, "retry")
         if tick.take():
@@ -251,8 +252,6 @@ class Daemon:
         self._watch.check()
         self._say_if_orphaned()
         self._say_if_unwatched()
-        if self._trial and time.monotonic() >= self._trial.deadline:
-            self._revert("not confirmed in time")
         if self._reconciler.has_drifted():
             self._reconciler.run(None, "netlink")
         elif scope := self._reconciler.disturbed():
@@ -456,8 +455,9 @@ class Daemon:
         }
 
     def _client_gone(self, client: Client) -> None:
+        """Heard also in the middle of a pass, whose events this client was to be told."""
         if self._trial and self._trial.client is client:
-            self._revert("who tried it has gone")
+            self._trial = self._trial._replace(client=None)
 
     def _publish(self, event: Mapping[str, Any]) -> None:
         if event.get("level") in ("error", "warning"):
@@ -499,6 +499,14 @@ class Daemon:
         self._log.info(Event.TRY_KEPT, config_hash=self._reconciler.wiring.hash)
         kept = self._reconciler.wiring.hash == tried
         return {"ok": kept, "error": "" if kept else "the file is not what was tried"}
+
+    def _mind_trial(self) -> None:
+        if self._trial is None:
+            return
+        if self._trial.client is None:
+            self._revert("who tried it has gone")
+        elif time.monotonic() >= self._trial.deadline:
+            self._revert("not confirmed in time")
 
     def _revert(self, reason: str) -> None:
         """Back to what the files say now."""

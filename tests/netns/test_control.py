@@ -198,6 +198,24 @@ def test_a_try_that_is_not_confirmed_goes_back(
     assert Attempt(running, DRAFT).asks().answer("y\n") == 0, "the next one is not refused"
 
 
+def test_who_tries_and_listens_and_hangs_up(bench: tuple[Daemon, list[Station]]) -> None:
+    """It is found to have gone by an event of its own try, before anything is applied."""
+    running, (a, b, c, *_) = bench
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        client.connect(str(running.socket_path("control")))
+        client.sendall(b'{"do": "events"}\n')
+        client.recv(1 << 16)
+        running.signal(signal.SIGSTOP)
+        request = {"do": "try", "path": "x.yaml", "text": document(DRAFT), "timeout": 60}
+        client.sendall(json.dumps(request).encode() + b"\n")
+    running.signal(signal.SIGCONT)
+    running.wait_event("try.reverted")
+    poll(lambda: wired(a, b), 3)
+    assert cut(a, c)
+    assert Attempt(running, DRAFT).asks().answer("y\n") == 0, "the next one is not refused"
+
+
 def test_a_try_gets_a_full_answer_from_a_terminal(bench: tuple[Daemon, list[Station]]) -> None:
     running, (a, _, c, *_) = bench
     attempt = Attempt(running, DRAFT, terminal=True).asks()
