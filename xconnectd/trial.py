@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -79,12 +80,23 @@ def _replace(path: Path, data: bytes) -> None:
     path = path.resolve()  # a link to the file stays a link
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        scratch.write_bytes(data)
-        if path.exists():
-            scratch.chmod(path.stat().st_mode & 0o7777)
+        scratch.unlink(missing_ok=True)
+        with scratch.open("xb") as file:
+            file.write(data)
+            if path.exists():
+                _inherit(file.fileno(), path.stat())
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave the new name with no content
         scratch.rename(path)
     except OSError:
         scratch.unlink(missing_ok=True)
         if not path.is_mount():
             raise
         path.write_bytes(data)
+
+
+def _inherit(descriptor: int, was: os.stat_result) -> None:
+    """Whoever may edit the file, and nobody else, may edit it afterwards."""
+    with suppress(PermissionError):  # a container without CAP_CHOWN
+        os.fchown(descriptor, was.st_uid, was.st_gid)
+    os.fchmod(descriptor, was.st_mode & 0o7777)

@@ -113,6 +113,7 @@ def test_a_try_that_is_confirmed_stays_and_is_the_file(
     bench: tuple[Daemon, list[Station]],
 ) -> None:
     running, (a, b, c, d, e) = bench
+    os.chown(running.config, STRANGER, STRANGER)
     running.config.chmod(0o640)
     before = running.config.read_text()
     with Stream(d, e) as stream:
@@ -123,7 +124,8 @@ def test_a_try_that_is_confirmed_stays_and_is_the_file(
         assert running.config.read_text() == before, "nothing is written before the answer"
         assert attempt.answer("y\n") == 0, attempt.text()
         assert running.config.read_text() == document(DRAFT)
-        assert running.config.stat().st_mode & 0o7777 == 0o640
+        file = running.config.stat()
+        assert (file.st_uid, file.st_gid, file.st_mode & 0o7777) == (STRANGER, STRANGER, 0o640)
         assert wired(a, c)
         assert running.status()["config"]["state"] == "loaded"
         assert [x.name for x in running.config.parent.iterdir()] == [running.config.name]
