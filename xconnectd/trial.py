@@ -7,15 +7,20 @@ never half of anything, and from then on it is the file that counts.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from xconnectd import config
 from xconnectd.control import CONTROL, Connection
 from xconnectd.errors import ConfigError, Problem, XconnectError
+
+_DIRECTORY_REFUSES: Final = (errno.EBUSY, errno.EROFS, errno.EACCES, errno.EPERM)
+"""The first where the file is a mount of its own, as in a container, the others where its
+directory may not be written."""
 
 
 class TrialError(XconnectError):
@@ -76,8 +81,17 @@ class Trial:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """By a rename, or in place where the file itself is mounted and cannot be renamed over."""
+    """By a rename, or in place where nothing but the file itself may be changed."""
     path = path.resolve()  # a link to the file stays a link
+    try:
+        _rename_over(path, data)
+    except OSError as error:
+        if error.errno not in _DIRECTORY_REFUSES:
+            raise
+        path.write_bytes(data)
+
+
+def _rename_over(path: Path, data: bytes) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         scratch.unlink(missing_ok=True)
@@ -89,10 +103,9 @@ def _replace(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())  # else a power cut may leave the new name with no content
         scratch.rename(path)
     except OSError:
-        scratch.unlink(missing_ok=True)
-        if not path.is_mount():
-            raise
-        path.write_bytes(data)
+        with suppress(OSError):
+            scratch.unlink()
+        raise
 
 
 def _inherit(descriptor: int, was: os.stat_result) -> None:

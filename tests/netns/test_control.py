@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -362,6 +363,29 @@ def test_a_file_behind_a_symlink_is_kept_there(bench: tuple[Daemon, list[Station
     assert running.config.is_symlink(), "the symlink was the user's way to arrange the files"
     assert real.read_text() == document(DRAFT)
     assert wired(a, c)
+
+
+@pytest.mark.parametrize("read_only", [False, True], ids=["", "in a read-only directory"])
+def test_a_bind_mounted_file_is_kept_in_place(
+    bench: tuple[Daemon, list[Station]], read_only: bool
+) -> None:
+    """As in a container with a single file: nothing can be renamed over a mount."""
+    running, (a, b, c, *_) = bench
+    outside = running.lab.directory / "outside.yaml"
+    outside.write_text(running.config.read_text())
+    mounts = [(outside, running.config, "rw")]
+    if read_only:
+        mounts.insert(0, (running.config.parent, running.config.parent, "ro"))
+    for source, target, how in mounts:
+        run("mount", "--bind", "-o", how, str(source), str(target))
+        running.lab.on_close(partial(run, "umount", "-l", str(target)))
+    assert os.statvfs(running.config.parent).f_flag & os.ST_RDONLY == read_only
+    assert Attempt(running, DRAFT).asks().answer("y\n") == 0
+    assert outside.read_text() == document(DRAFT)
+    assert running.status()["config"]["state"] == "loaded"
+    assert wired(a, c)
+    assert cut(a, b)
+    assert [x.name for x in running.config.parent.iterdir()] == [running.config.name]
 
 
 # ---------------------------------------------------------------------- reload, status
