@@ -40,6 +40,8 @@ _REASONS: Final[Mapping[str, str]] = {
     Setting.CLSACT: "the host's own frames are dropped there",
 }
 _PUT_BACK = "put back as found"
+_IPV6_MTU: Final = 1280
+"""Bytes; with less the kernel takes IPv6 off an interface, and address generation with it."""
 _LET_GO = "no link has this end"
 
 
@@ -388,6 +390,8 @@ class _Diff(NamedTuple):
                 continue
             if name == Setting.CLSACT and self._shares_clsact(interface):
                 continue
+            if name == Setting.ADDR_GEN_MODE and _loses_ipv6(interface, record):
+                continue
             yield Set(link, interface, _PUT_BACK, name, change.found)
 
     def _detach_xdp(self, link: str, interface: Interface, reason: str) -> Iterator[Action]:
@@ -459,6 +463,12 @@ def value_of(interface: Interface, setting: str) -> int:
 
 def _reason(setting: str) -> str:
     return _REASONS.get(setting, "it alters frames")
+
+
+def _loses_ipv6(interface: Interface, record: Record) -> bool:
+    """Whether the MTU that is put back leaves no IPv6 there; what comes anew is as found."""
+    mtu = record.changes.get(Setting.MTU)
+    return mtu is not None and interface.mtu == mtu.ours and mtu.found < _IPV6_MTU
 
 
 def _up_first(changes: Mapping[str, Change]) -> list[str]:

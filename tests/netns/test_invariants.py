@@ -975,3 +975,16 @@ def test_every_change_is_logged_with_its_fields(lab: Lab, daemon: Start) -> None
     order = [x["event"] for x in running.events()]
     assert order[-1] == "daemon.stopped"
     assert order.index("config.loaded") < order.index("daemon.ready")
+
+
+@pytest.mark.parametrize("mtu", [1279, 68])
+def test_an_end_too_small_for_ipv6_is_left_as_found(lab: Lab, daemon: Start, mtu: int) -> None:
+    """The headroom gives it IPv6, which the kernel takes off again with the MTU."""
+    lab.veth("va"), lab.veth("vb")
+    lab.ip("link", "set", "dev", "va", "mtu", str(mtu))
+    before = _settled(lab)
+    running = daemon(PAIR)
+    running.wait_link("connected", "va", "vb")
+    assert lab.link("va")["inet6_addr_gen_mode"] == "none"
+    running.stop()
+    assert_as_found(lab, before)

@@ -369,12 +369,15 @@ class Kernel:
             case Setting.MTU:
                 if device.max_mtu and value > device.max_mtu:
                     raise LinkError(device.name, f"set mtu {value}", errno.EINVAL)
-                self._alter(device.ifindex, mtu=value)
+                generation = _address_generation(device, value)
+                self._alter(device.ifindex, mtu=value, addr_gen_mode=generation)
             case Setting.CLSACT:
                 self._clsact(device, value)
             case Setting.UP | Setting.PROMISCUOUS:
                 self._alter(device.ifindex, **{str(setting): bool(value)})
             case Setting.ADDR_GEN_MODE:
+                if device.addr_gen_mode is None:
+                    raise LinkError(device.name, f"set addr_gen_mode {value}", errno.EAFNOSUPPORT)
                 self._alter(device.ifindex, addr_gen_mode=value)
             case _:
                 name = frozenset((setting.removeprefix("feature:"),))
@@ -591,6 +594,13 @@ def _ids(filters: Collection[Filter]) -> set[int]:
 
 def _programs(device: Interface) -> set[int]:
     return {xdp.program for xdp in device.xdp} | _ids((*device.ingress, *device.egress))
+
+
+def _address_generation(device: Interface, mtu: int) -> int | None:
+    """IPv6 goes with an MTU that is too small for it, and comes anew with one that is not."""
+    if mtu < 1280 or device.kind == "tun":  # the taps here never speak it
+        return None
+    return 0 if device.addr_gen_mode is None else device.addr_gen_mode
 
 
 def _same_place(one: Filter, other: Filter) -> bool:

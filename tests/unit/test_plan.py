@@ -389,3 +389,15 @@ def test_every_action_has_its_reason() -> None:
     assert {entry.keys() == {"action", "link", "interface", "reason"} for entry in entries} == {
         True
     }
+
+
+def test_an_end_too_small_for_ipv6_is_put_back_without_it() -> None:
+    """With the MTU that is found its address generation goes; to set that would be refused."""
+    kernel = Kernel()
+    kernel.add("a", mtu=1000, addr_gen_mode=None)
+    kernel.add("b")
+    keeper = Keeper(kernel).start(wiring("a:b"))
+    assert kernel.get("a").addr_gen_mode == 1
+    assert keeper.reconciler.release() == []
+    assert (kernel.get("a").mtu, kernel.get("a").addr_gen_mode) == (1000, None)
+    assert not keeper.book.records()
