@@ -39,6 +39,10 @@ _STRIPPING: Final = (
 )
 _STRIPPING_IN_TC: Final = ("rx-vlan-filter", "rx-vlan-stag-filter", "rx-lro")
 
+_FILTERING: Final = ("", "vlan", "bond", "team", "macsec", "dsa")
+"""Kinds that take in frames for other addresses only while promiscuous: NICs, and what stands on
+one and hands the flag down to it (``ndo_change_rx_flags``)."""
+
 FAR_READY: Final = "ethtool -K {far} gro on tx off txvlan off tx-vlan-stag-hw-insert off"
 
 
@@ -178,8 +182,9 @@ def settings(end: Interface, mode: Mode) -> Mapping[str, int]:
         wanted[Setting.ADDR_GEN_MODE] = _ADDR_GEN_NONE
     if mode is Mode.GENERIC and end.kind in ("veth", "tun"):
         wanted[Setting.MTU] = headroom(end)
-    if _is_nic(end):
+    if end.kind in _FILTERING:
         wanted[Setting.PROMISCUOUS] = 1
+    if _is_nic(end):
         stripping = _STRIPPING if mode is Mode.NATIVE else _STRIPPING_IN_TC
         wanted |= {FEATURE_PREFIX + name: 0 for name in stripping}
     return wanted

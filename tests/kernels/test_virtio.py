@@ -190,3 +190,31 @@ def test_a_program_of_somebody_else_stays(lab: Lab, daemon: Start) -> None:
     assert lab.xdp("nic0") == 0
     assert lab.link("nic0")["promiscuity"] == 0
     assert lab.xdp("nic1") == program
+
+
+@pytest.mark.parametrize("kind", ["vlan", "bond"])
+def test_what_stands_on_a_nic_takes_frames_for_everybody(
+    lab: Lab, daemon: Start, cables: Cables, kind: str
+) -> None:
+    """The NIC below drops them unless the flag reaches it; it is not found promiscuous later."""
+    outside, inner = cables[0], lab.veth("va")
+    frame = FOREIGN
+    if kind == "vlan":
+        lab.ip("link", "add", "link", "nic0", "name", "end", "type", "vlan", "id", "5")
+        frame = FOREIGN[:12] + b"\x81\x00\x00\x05" + FOREIGN[12:]
+    else:
+        lab.ip("link", "add", "name", "end", "type", "bond", "mode", "active-backup")
+        lab.ip("link", "set", "dev", "nic0", "down")
+        lab.ip("link", "set", "dev", "nic0", "master", "end")
+    lab.ip("link", "set", "dev", "end", "up")
+    poll(lambda: "LOWER_UP" in lab.link("end")["flags"], 5, "a carrier")
+    hush(outside, inner)
+    running = daemon({"end": "va"})
+    running.wait_link("connected", "end", "va")
+    with outside.port() as here, inner.port() as there:
+        here.send(frame)
+        poll(lambda: FOREIGN in there.drain(), 2, "a frame for another address")
+        there.send(FOREIGN)
+        poll(lambda: frame in here.drain(), 2, "its answer")
+    running.stop()
+    assert lab.link("nic0")["promiscuity"] == 0

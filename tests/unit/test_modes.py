@@ -221,6 +221,13 @@ def test_tc_leaves_the_tags_where_the_stack_keeps_them() -> None:
     assert "feature:rx-vlan-hw-parse" not in wanted
 
 
+@pytest.mark.parametrize("kind", ["vlan", "bond", "team"])
+def test_what_stands_on_a_nic_hands_the_flag_down(kind: str) -> None:
+    wanted = modes.settings(device(kind=kind)(5, "a"), Mode.TC)
+    assert wanted[Setting.PROMISCUOUS] == 1
+    assert not any(name.startswith("feature:") for name in wanted)
+
+
 def test_only_nics_are_made_promiscuous() -> None:
     for end in (VETH, TAP, MACVLAN):
         assert Setting.PROMISCUOUS not in modes.settings(end(5, "a"), Mode.TC)
