@@ -105,6 +105,11 @@ def _warnings(verdict: Verdict, observed: Observed) -> Iterable[str]:
                 f"{end.name}: a macvlan in {end.variant} mode receives only its own MAC and"
                 " broadcast; mode passthru receives everything"
             )
+        if end.kind == "bridge":
+            yield (
+                f"{end.name}: a bridge hands up only its own MAC, broadcast and multicast; name"
+                " one end of a veth here, and make the other a port of the bridge"
+            )
 
 
 def _taken_twice(verdicts: Iterable[Verdict]) -> dict[str, str]:

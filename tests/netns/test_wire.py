@@ -272,3 +272,21 @@ def test_a_container_that_switches_its_offloads_off(lab: Lab, daemon: Start) -> 
 
 def _mode(daemon: Daemon) -> str:
     return str(daemon.link("va", "tap0")["mode"])
+
+
+def test_a_bridge_as_an_end_is_warned_of(lab: Lab, daemon: Start) -> None:
+    """It hands up only what is for itself; its port by way of a veth is a wire."""
+    a, b = lab.veth("va"), lab.veth("vb")
+    lab.bridge("br0", "va")
+    running = daemon({"vb": "br0"})
+    link = running.wait_state("br0", "vb", "connected")
+    assert any("a port of the bridge" in text for text in link["warnings"]), link
+    frame = ether(0x88B6, noise(80))
+    with a.port() as here, b.port() as there:
+        assert exchange(here, there, [frame], timeout=0.3).missing
+        lab.pair("p0", "p1")
+        lab.ip("link", "set", "dev", "p0", "master", "br0")
+        running.write({"vb": "p1"})
+        running.wait_link("connected", "vb", "p1")
+        poll(lambda: exchange(here, there, [frame], timeout=0.3).exact, 5, "a frame")
+    assert running.link("vb", "p1")["warnings"] == []
