@@ -108,6 +108,10 @@ class _Trial(NamedTuple):
     hash: str
     deadline: float
 
+    def as_json(self) -> dict[str, Any]:
+        left = max(0.0, self.deadline - time.monotonic())
+        return {"hash": self.hash, "ends_in_s": round(left, 1)}
+
 
 @dataclass(slots=True)
 class _Past:
@@ -293,7 +297,9 @@ class Daemon:
     def _read_again(self) -> None:
         """Takes the files as they are now, ends a try, and looks at everything."""
         systemd.notify(RELOADING=1, MONOTONIC_USEC=time.clock_gettime_ns(1) // 1000)
-        self._trial = None
+        if self._trial:
+            self._trial = None
+            self._log.warning(Event.TRY_REVERTED, reason="the files are read again")
         self._take(self._files.read(), again=True)
         self._reconciler.run(None, "signal")
         self._tell_manager(READY=1)
@@ -445,6 +451,7 @@ class Daemon:
             **self._reconciler.tally.as_json(),
             "starts": dict(self._engine.ledger.starts()),
             "metrics": self._exporter.as_json(),
+            "try": self._trial and self._trial.as_json(),
         }
 
     def _outcome(self) -> Answer:

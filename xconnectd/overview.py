@@ -14,7 +14,7 @@ from xconnectd.engine import Engine
 from xconnectd.errors import PrivilegeError
 from xconnectd.files import Files, Reading
 from xconnectd.instance import running_pid
-from xconnectd.model import State
+from xconnectd.model import State, Wiring
 from xconnectd.reconcile import Seen
 from xconnectd.status import LinkStatus
 
@@ -67,24 +67,44 @@ def file_of(engine: Engine) -> Path:
 
 
 def look(engine: Engine, file: Path | None) -> tuple[Files, Reading, Seen]:
-    """The files and the kernel; without a good file, its links are those in the kernel."""
-    source = Files(file or file_of(engine))
-    reading = source.read_first(engine.reconciler.found)
+    """The files and the kernel; its links are those in the kernel if no file is good.
+
+    So they are while the daemon tries another wiring than that of its files.
+    """
+    source, reading = _read(engine, file)
+    if _is_the_daemons(source, engine) and _is_trying(_told_by_daemon()):
+        reading = reading._replace(wiring=Wiring(engine.reconciler.found()))
     engine.reconciler.want(reading.wiring)
     return source, reading, engine.reconciler.look()
 
 
+def _read(engine: Engine, file: Path | None) -> tuple[Files, Reading]:
+    source = Files(file or file_of(engine))
+    return source, source.read_first(engine.reconciler.found)
+
+
+def _is_the_daemons(source: Files, engine: Engine) -> bool:
+    return source.path.absolute() == engine.ledger.config()
+
+
+def _is_trying(told: Report | None) -> bool:
+    return told is not None and told["daemon"].get("try") is not None
+
+
 def report_of(engine: Engine, file: Path | None) -> Report:
     told = _told_by_daemon()
-    source, reading, seen = look(engine, file)
-    if told and reading.state != "loaded" and source.path.absolute() == engine.ledger.config():
-        return told | {"differences": []}  # it alone knows the last good links
+    source, reading = _read(engine, file)
+    knows_best = reading.state != "loaded" or _is_trying(told)
+    if told and knows_best and _is_the_daemons(source, engine):
+        return told | {"differences": []}  # it alone knows the last good links, and what it tries
+    engine.reconciler.want(reading.wiring)
+    seen = engine.reconciler.look()
     links = [status.assess(verdict, seen.observed) for verdict in seen.verdicts]
     document = status.document(
         told["daemon"] if told else _silent_daemon(),
         reading,
         source.path,
-        statuses=[_with_failure(engine, each) for each in links],
+        statuses=[_with_failure(engine, each, has_daemon=told is not None) for each in links],
         counters=engine.counters(),
         untold=told.get("untold", "") if told else engine.untold,
         departed=seen.observed.departed,
@@ -109,10 +129,13 @@ def _silent_daemon() -> Report:
     return {"running": pid is not None, "pid": pid}
 
 
-def _with_failure(engine: Engine, link: LinkStatus) -> LinkStatus:
-    """The kernel's own words for a link that failed, which only the daemon heard."""
+def _with_failure(engine: Engine, link: LinkStatus, *, has_daemon: bool) -> LinkStatus:
+    """The kernel's own words for a link that failed, which only the daemon heard.
+
+    Without a daemon nobody tries it again.
+    """
     failure = engine.ledger.failures().get(link.link.id)
     if link.state is not State.FAILED or failure is None:
         return link
     reason = failure.reason if link.reason.startswith("not in the kernel") else link.reason
-    return status.failed(link, reason, failure.retry)
+    return status.failed(link, reason, failure.retry if has_daemon else None)

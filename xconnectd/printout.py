@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from xconnectd.printable import printable
-from xconnectd.quantities import bit_rate, counted, number
+from xconnectd.quantities import bit_rate, counted, duration, number
 
 Report = Mapping[str, Any]
 
@@ -36,6 +36,8 @@ def _daemon(daemon: Report, file: Report) -> Iterator[str]:
     yield f"file:   {file['path']}: {file['state']} {file['hash']}".rstrip()
     for problem in file["problems"]:
         yield f"        {problem}"
+    if trial := daemon.get("try"):
+        yield f"try:    {trial['hash']} is tried, and taken back unless it is confirmed"
     if metrics := daemon.get("metrics"):
         problem = f": not yet: {metrics['problem']}" if metrics["problem"] else ""
         yield f"metrics: {metrics['listen']}{problem}"
@@ -48,6 +50,8 @@ def _link(link: Report) -> Iterator[str]:
         yield f"    {link['description']}"
     if link["reason"]:
         yield f"    {link['reason']}"
+    if link["retry_in_s"] is not None:
+        yield f"    tried again in {duration(link['retry_in_s'])}"
     if link["mode_reason"]:
         yield f"    {link['mode']}: {link['mode_reason']}"
     yield f"    {_way(a, b)}"

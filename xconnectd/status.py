@@ -53,8 +53,8 @@ def assess(verdict: Verdict, observed: Observed) -> LinkStatus:
     )
 
 
-def failed(status: LinkStatus, reason: str, retry: float) -> LinkStatus:
-    """The same link with the reason only the daemon knows."""
+def failed(status: LinkStatus, reason: str, retry: float | None) -> LinkStatus:
+    """The same link with the reason that only the daemon knew."""
     return status._replace(state=State.FAILED, reason=reason, retry=retry)
 
 

@@ -983,3 +983,58 @@ def test_a_try_whose_name_would_not_count_is_refused(
     assert [x.name for x in running.config.iterdir()] == ["one.yaml"]
     assert wired(a, b)
     assert cut(c, d)
+
+
+# ---------------------------------------------------------------------- looking during a try
+
+
+def test_what_is_told_while_a_wiring_is_tried(bench: tuple[Daemon, list[Station]]) -> None:
+    """It is what stands and what somebody is to confirm; the file speaks of something else."""
+    running, (a, _, c, *_) = bench
+    assert running.status()["daemon"]["try"] is None
+    attempt = Attempt(running, DRAFT).asks()
+    poll(lambda: wired(a, c), 3)
+    told = running.status()
+    assert {link["link"]: link["state"] for link in told["links"]} == {
+        "va:vc": "connected",
+        "vd:ve": "connected",
+    }
+    assert 0 < told["daemon"]["try"]["ends_in_s"] <= 30
+    assert told["daemon"]["try"]["hash"] != told["config"]["hash"]
+    assert told["differences"] == []
+    assert "unless it is confirmed" in running.cli("status").stdout
+    assert running.cli("status", "--check").returncode == 0
+    assert running.cli("wait", "--timeout", "5", "va:vc").returncode == 0
+    tested = running.cli("test", "va:vc", "--count", "1")
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    assert running.cli("doctor", "--json").stdout.count('"fail"') == 0
+    assert _no(attempt) == 1
+    assert running.link("va", "vb")["state"] == "connected"
+    assert running.status()["daemon"]["try"] is None
+
+
+@pytest.mark.parametrize("how", ["reload", "SIGHUP"])
+def test_a_try_that_a_reload_ends_is_told_as_taken_back(
+    bench: tuple[Daemon, list[Station]], how: str
+) -> None:
+    running, _ = bench
+    Attempt(running, DRAFT).asks()
+    if how == "reload":
+        assert running.cli("reload").returncode == 0
+    else:
+        running.signal(signal.SIGHUP)
+    assert "read again" in running.wait_event("try.reverted")["reason"]
+    running.wait_link("connected", "va", "vb")
+
+
+def test_without_a_daemon_no_link_is_tried_again(lab: Lab, daemon: Start) -> None:
+    lab.veth("va"), lab.veth("vb")
+    lab.foreign_xdp("vb")
+    running = daemon(FIRST)
+    running.wait_state("va", "vb", "failed")
+    assert "tried again in" in running.cli("status").stdout
+    running.kill()
+    link = running.link("va", "vb")
+    assert link["state"] == "failed"
+    assert link["retry_in_s"] is None
+    assert "tried again" not in running.cli("status").stdout

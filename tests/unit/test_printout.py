@@ -22,7 +22,7 @@ def report() -> dict[str, Any]:
     return {
         "daemon": {"running": False},
         "config": {"path": "x.yaml", "state": "loaded", "hash": "", "problems": []},
-        "links": [link | {"drops": [lost], "warnings": [HOSTILE]}],
+        "links": [link | {"retry_in_s": 9.0, "drops": [lost], "warnings": [HOSTILE]}],
         "untold": "",
         "departed": [{"interface": HOSTILE, "remedy": HOSTILE}],
     }
