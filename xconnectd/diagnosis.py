@@ -362,9 +362,8 @@ def _headroom(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
 
 def _longest(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Finding]:
     """Whether the one far end sends longer frames than the other takes."""
-    here, there = facts.far.get(end.ifindex), facts.far.get(other.ifindex)
-    longest = here.interface.mtu if here else _own_limit(end)
-    limit = there.interface.mtu if there else _own_limit(other)
+    there = facts.far.get(other.ifindex)
+    longest, limit = _limit(end, facts), _limit(other, facts)
     if longest is None or limit is None or longest <= limit:
         return
     name = there.interface.name if there else other.name
@@ -378,9 +377,14 @@ def _longest(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Fin
     yield Finding(Level.WARN, "mtu", text, remedy, Stops.LONG)
 
 
-def _own_limit(end: Interface) -> int | None:
-    """Of an end that is its own far end; a tap's reader takes what it likes."""
-    return None if end.kind in ("veth", "tun") else end.mtu
+def _limit(end: Interface, facts: LinkFacts) -> int | None:
+    """Of what is behind an end; None if that is not known, as of a tap's reader."""
+    far = facts.far.get(end.ifindex)
+    if far is None:
+        return None if end.kind in ("veth", "tun") else end.mtu
+    is_here = end.far is not None and end.far.nsid is None
+    goes_on = is_here and facts.observed.is_held(far.interface)  # by another link, with headroom
+    return None if goes_on else far.interface.mtu
 
 
 # --------------------------------------------------------------------------- far ends

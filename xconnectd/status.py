@@ -14,6 +14,7 @@ from xconnectd.model import (
     Departed,
     End,
     Endpoint,
+    Far,
     Interface,
     Link,
     Mode,
@@ -102,22 +103,31 @@ def _end(
 ) -> End:
     if interface is None:
         return End(endpoint.name)
-    record = observed.records.get(interface.ifindex)
-    raised = record.changes.get(Setting.MTU) if record else None
     far = interface.far
-    own_mtu = raised.found if raised and raised.ours == interface.mtu else interface.mtu
     return End(
         name=endpoint.name,
         ifindex=interface.ifindex,
         attached=_is_attached(interface, verdict.mode, observed),
         up=interface.up,
         carrier=interface.carrier,
-        mtu=own_mtu,
-        far_mtu=far.mtu if far else None,
+        mtu=_own_mtu(interface.ifindex, interface.mtu, observed),
+        far_mtu=_far_mtu(far, observed) if far else None,
         far_up=far.up if far else None,
         far_name=far.name if far else "",
         far_nsid=far.nsid if far else None,
     )
+
+
+def _far_mtu(far: Far, observed: Observed) -> int | None:
+    """It may be an end of another link, if it is in this namespace."""
+    return _own_mtu(far.ifindex, far.mtu, observed) if far.nsid is None else far.mtu
+
+
+def _own_mtu(ifindex: int, mtu: int | None, observed: Observed) -> int | None:
+    """Without the headroom that a link gives it."""
+    record = observed.records.get(ifindex)
+    raised = record.changes.get(Setting.MTU) if record else None
+    return raised.found if raised and raised.ours == mtu else mtu
 
 
 def _is_attached(interface: Interface, mode: Mode, observed: Observed) -> bool:

@@ -465,3 +465,15 @@ def as_nobody(daemon: Daemon, *args: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=60,
     )
+
+
+def test_our_own_headroom_is_no_mtu_of_a_far_end(lab: Lab, daemon: Start) -> None:
+    """Both ends of a veth are ends of links: behind each the wire goes on."""
+    lab.pair("p0", "p1")
+    lab.veth("va"), lab.veth("vb")
+    running = daemon({"va": "p0", "p1": "vb"})
+    running.wait_link("connected", "p1", "vb")
+    found = diagnosed(running)
+    assert not {place for place in found if place[1] == "mtu"}, found
+    for link in running.status()["links"]:
+        assert [link[end]["far_mtu"] for end in "ab"] == [1500, 1500], link
