@@ -110,6 +110,12 @@ class BackOff:
             and held.ends == _ends(link, observed)
         }
 
+    def hurry(self) -> None:
+        """All that failed is due now: somebody asks for it."""
+        now = time.monotonic()
+        for trouble in (self._failed, self._stuck):
+            trouble |= {name: held._replace(due=now) for name, held in trouble.items()}
+
     def next_due(self) -> float | None:
         """When the next failed link is due, or the next truce over (``time.monotonic``)."""
         times = [held.due for held in (*self._failed.values(), *self._stuck.values())]

@@ -295,12 +295,13 @@ class Daemon:
             self._read_again()
 
     def _read_again(self) -> None:
-        """Takes the files as they are now, ends a try, and looks at everything."""
+        """Takes the files as they are now, ends a try, and does all that can be done."""
         systemd.notify(RELOADING=1, MONOTONIC_USEC=time.clock_gettime_ns(1) // 1000)
         if self._trial:
             self._trial = None
             self._log.warning(Event.TRY_REVERTED, reason="the files are read again")
         self._take(self._files.read(), again=True)
+        self._reconciler.hurry()
         self._reconciler.run(None, "signal")
         self._tell_manager(READY=1)
 

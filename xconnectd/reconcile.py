@@ -248,6 +248,10 @@ class Reconciler:
                 found.append(ifindex)
         return Scope(ifindexes=frozenset(found))
 
+    def hurry(self) -> None:
+        """The next pass tries all that failed, whenever it would have been due."""
+        self._backoff.hurry()
+
     def next_retry(self) -> float | None:
         """When the next failed link is due (``time.monotonic``)."""
         return self._backoff.next_due()

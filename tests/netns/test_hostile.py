@@ -733,3 +733,23 @@ def test_clients_that_come_and_go_leave_no_trace(daemon: Start) -> None:
 
 def _figures_of_clients(running: Daemon) -> int:
     return len(list(Path(f"/proc/{running.pid}/fd").iterdir()))
+
+
+def test_a_reload_tries_at_once_what_failed(lab: Lab, small_disk: Path) -> None:
+    """Who has taken a cause away need not wait until it is tried again by itself."""
+    lab.batch([f"link add p{n} type veth peer name q{n}" for n in range(80)])
+    lab.batch([f"link set {side}{n} up" for n in range(80) for side in "pq"])
+    running = Daemon(lab, "links: {}\n")
+    running.state = small_disk
+    running.start()
+    _fill(small_disk)
+    running.write({f"p{n}": f"p{n + 1}" for n in range(0, 80, 2)})
+
+    def longest_wait() -> float:
+        return max(link["retry_in_s"] or 0 for link in running.ask("status")["links"])
+
+    poll(lambda: running.ask("status")["links"] and longest_wait() > 3, 20, "some patience")
+    for path in small_disk.glob("fill*"):
+        path.unlink()
+    assert running.cli("reload").stdout == "40 links: 40 connected\n"
+    running.stop()
