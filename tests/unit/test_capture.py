@@ -6,11 +6,12 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from xconnectd import btf, capture, pcap, ring
+from xconnectd import btf, capture, pcap, recording, ring
 from xconnectd.capture import Frame, Tally
 from xconnectd.pcap import Filter, FilterError
 from xconnectd.recording import Lines, Pcapng, Recording, Way, describe
@@ -145,6 +146,16 @@ def test_a_frame_in_words(kind: str, words: str) -> None:
 
 
 # ---------------------------------------------------------------------- a recording
+
+
+def test_a_processor_lost_between_two_clocks_does_not_move_the_frames(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For 20 ms in the first look and in the second, by clocks that are a second apart."""
+    steady, wall = iter([0, 20, 20, 40, 40, 40]), iter([1020, 1020, 1040])
+    clocks = SimpleNamespace(monotonic_ns=lambda: next(steady), time_ns=lambda: next(wall))
+    monkeypatch.setattr(recording, "time", clocks)
+    assert recording._wall() == 1000
 
 
 class Script:
