@@ -10,7 +10,7 @@ import pytest
 
 from xconnectd.watch import SETTLED, UNSETTLED, ConfigWatch, _find_route
 
-PATIENCE = 5.0
+PATIENCE = 60.0
 
 
 class Calls:
