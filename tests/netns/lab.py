@@ -34,6 +34,8 @@ NETNS: Final = Path("/run/netns")
 BPFFS: Final = Path("/sys/fs/bpf")
 PINS: Final = BPFFS / "xconnectd"
 NAME: Final = re.compile(r"xc(\d+)-\d+")
+PATIENCE: Final = 60.0
+"""Seconds until what takes milliseconds is taken for lost: a busy machine is no failure."""
 
 _CLONE_NEWNET: Final = 0x40000000
 _SO_NETNS_COOKIE: Final = 71
@@ -42,7 +44,7 @@ _counter = itertools.count(1)
 
 
 def poll(
-    condition: Callable[[], T], timeout: float = 5.0, what: str = "", interval: float = 0.01
+    condition: Callable[[], T], timeout: float = PATIENCE, what: str = "", interval: float = 0.01
 ) -> T:
     """Wait until ``condition`` is truthy and return what it returned."""
     deadline = time.monotonic() + timeout

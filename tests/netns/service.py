@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from .lab import NETNS, REPO, cookie, poll
+from .lab import NETNS, PATIENCE, REPO, cookie, poll
 
 if TYPE_CHECKING:
     from .lab import Lab
@@ -85,7 +85,7 @@ class Daemon:
         self.lab.on_close(self.kill)
         return self
 
-    def start(self, timeout: float = 20) -> Self:
+    def start(self, timeout: float = PATIENCE) -> Self:
         """Start, and wait until the first pass is over."""
         since = self.mark()
         self.spawn()
@@ -95,7 +95,7 @@ class Daemon:
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def wait(self, timeout: float = 20) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         """Wait for the end of the process; returns its exit code."""
         assert self._process is not None
         return self._process.wait(timeout)
@@ -110,7 +110,7 @@ class Daemon:
         """SIGKILL, as a crash does it; no harm if it has ended already."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(PATIENCE)
 
     def assert_no_traceback(self) -> None:
         assert "Traceback" not in self.text(), self.text()
@@ -141,7 +141,9 @@ class Daemon:
         wanted = {"event": name, **fields} if name else fields
         return [x for x in lines if all(x.get(key) == value for key, value in wanted.items())]
 
-    def wait_event(self, name: str, timeout: float = 5, since: int = 0, **fields: object) -> Event:
+    def wait_event(
+        self, name: str, timeout: float = PATIENCE, since: int = 0, **fields: object
+    ) -> Event:
         """Wait for an event; returns the first that fits."""
 
         def look() -> list[Event]:
@@ -154,7 +156,9 @@ class Daemon:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.text()}") from None
 
-    def wait_link(self, event: str, a: str, b: str, timeout: float = 5, since: int = 0) -> Event:
+    def wait_link(
+        self, event: str, a: str, b: str, timeout: float = PATIENCE, since: int = 0
+    ) -> Event:
         """Wait for ``link.<event>`` of the link between two ends, whichever is named first.
 
         A link works from ``connected``, ``rewired`` or ``up`` on: ``connected`` means any.
@@ -192,14 +196,19 @@ class Daemon:
         """One of the daemon's control sockets; no path of theirs may be longer than 107 bytes."""
         return self.state / str(cookie(self.namespace)) / f"{name}.sock"
 
-    def ask(self, do: str, name: str = "status", timeout: float = 10, **details: object) -> Any:
-        """Ask the daemon itself, without the start of a process."""
+    def ask(
+        self, do: str, name: str = "status", timeout: float = PATIENCE, **details: object
+    ) -> Any:
+        """Ask the daemon itself, without the start of a process. It has let go of us by then."""
         with socket.socket(socket.AF_UNIX) as asking:
             asking.settimeout(timeout)
             asking.connect(str(self.socket_path(name)))
             asking.sendall(json.dumps({"do": do, **details}).encode() + b"\n")
             with asking.makefile("rb") as answer:
-                return json.loads(answer.readline())
+                told = json.loads(answer.readline())
+                asking.shutdown(socket.SHUT_WR)
+                assert answer.read() == b"", "more than one answer"
+        return told
 
     def link(self, a: str, b: str) -> dict[str, Any]:
         """What status says of the link between two ends."""
@@ -209,7 +218,7 @@ class Daemon:
                 return link
         raise AssertionError(f"status knows no link of {a} and {b}: {links}")
 
-    def wait_state(self, a: str, b: str, state: str, timeout: float = 10) -> dict[str, Any]:
+    def wait_state(self, a: str, b: str, state: str, timeout: float = PATIENCE) -> dict[str, Any]:
         """Wait until status gives the link this state; returns what it says."""
         last: dict[str, Any] = {}
 
@@ -241,7 +250,7 @@ class Daemon:
         fields = Path("/proc", str(self.pid), "stat").read_text().rpartition(")")[2].split()
         return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
-    def idle(self, quiet: float = 0.5, timeout: float = 20) -> None:
+    def idle(self, quiet: float = 0.5, timeout: float = PATIENCE) -> None:
         """Wait until the log has said nothing for a while."""
         size, since = len(self.text()), time.monotonic()
 

@@ -70,11 +70,11 @@ with Xconnect({{"veth0": "veth1"}}) as wires:
     with ThreadPoolExecutor(1) as pool, a.port() as pa, b.port() as pb, c.port() as pc:
         running = pool.submit(_python, lab, program)
         for station in (pb, pc):
-            poll(lambda: ready.exists() or running.done(), 20, "the program to stop")
+            poll(lambda: ready.exists() or running.done(), what="the program to stop")
             assert exchange(pa, station, frames).exact
             assert exchange(station, pa, frames).exact
             go.touch()
-            poll(lambda: not go.exists() or running.done(), 5, "the program to go on")
+            poll(lambda: not go.exists() or running.done(), what="the program to go on")
         assert running.result() == {"veth0:veth2": "connected"}
 
 

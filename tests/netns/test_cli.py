@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 import yaml
 
-from .lab import REPO, Lab, in_public, poll
+from .lab import PATIENCE, REPO, Lab, in_public, poll
 from .service import Daemon
 from .test_config_changes import BAD_FILES, GOOD_FILES, cut, wired
 from .traffic import Stream
@@ -48,7 +48,7 @@ def _plain(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -139,7 +139,7 @@ def _cut_short(running: Daemon, *args: str) -> subprocess.CompletedProcess[str]:
         **running._surroundings(),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
     )
 
 
@@ -236,7 +236,7 @@ def test_status_check(lab: Lab, daemon: Start) -> None:
     running.wait_link("waiting", "vc", "vd")
     assert running.cli("status", "--check").returncode == 1
     running.write("links: {va: vb, vc: {to: vd, enabled: false}}\n")
-    poll(lambda: running.cli("status", "--check").returncode == 0, 5, "only enabled links count")
+    poll(lambda: running.cli("status", "--check").returncode == 0, what="only enabled links count")
 
 
 # ---------------------------------------------------------------------- wait
@@ -247,12 +247,12 @@ def test_wait(lab: Lab, daemon: Start) -> None:
     running = daemon(PAIR | {"vc": "vd"})
     running.wait_link("connected", "va", "vb")
     link = running.link("va", "vb")["link"]
-    assert running.cli("wait", "--timeout", "5", link).returncode == 0
+    assert running.cli("wait", "--timeout", "30", link).returncode == 0
     late = running.cli("wait", "--timeout", "0.3")
     assert late.returncode == 1
     assert "vc" in late.stdout + late.stderr
     lab.veth("vc"), lab.veth("vd")
-    assert running.cli("wait", "--timeout", "5").returncode == 0
+    assert running.cli("wait", "--timeout", "30").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_plan_changes_nothing_and_tells_what_would_change(lab: Lab) -> None:
     assert _plan(running)
     assert wired(a, b)
     running.start()
-    poll(lambda: wired(a, c), 3)
+    poll(lambda: wired(a, c))
     running.stop()
 
 

@@ -220,7 +220,7 @@ class Container:
             exited, code = listed.split()
             return [code] if exited == "true" else []
 
-        return int(poll(ended, 20, f"the end of {self.name}", 0.05)[0])
+        return int(poll(ended, what=f"the end of {self.name}", interval=0.05)[0])
 
     @property
     def pid(self) -> int:
@@ -277,14 +277,14 @@ class Rack:
             return passes(here, there) and passes(there, here)
 
     def wait_crossing(self, a: str, b: str) -> None:
-        poll(lambda: self.crosses(a, b), 5, f"frames between {a} and {b}")
+        poll(lambda: self.crosses(a, b), what=f"frames between {a} and {b}")
 
 
 @pytest.fixture
 def rack(image: str, lab: Lab) -> Rack:
     assert image == IMAGE
     stations = {name: lab.veth(name, number) for number, name in enumerate(("a1", "b1", "c1"), 1)}
-    poll(lambda: all("LOWER_UP" in lab.link(end)["flags"] for end in stations), 5, "carrier")
+    poll(lambda: all("LOWER_UP" in lab.link(end)["flags"] for end in stations), what="carrier")
     etc = lab.directory / "etc"
     etc.mkdir()
     new = Rack(lab, stations, etc)
@@ -428,7 +428,7 @@ def test_health_is_whether_somebody_has_to_act(rack: Rack) -> None:
     assert code == 1
     assert "c1" in text
     rack.write({"a1": "b1"})
-    poll(lambda: container.health()[0] == 0, 5, "health again", 0.2)
+    poll(lambda: container.health()[0] == 0, what="health again", interval=0.2)
 
 
 def test_a_daemon_that_hangs_is_not_healthy(rack: Rack) -> None:
@@ -455,7 +455,7 @@ def test_every_way_to_edit_the_mounted_directory_rewires(rack: Rack) -> None:
     (rack.etc / "lab.yaml").write_text(document({"b1": "c1"}))
     rack.wait_crossing("b1", "c1")
     (rack.etc / "lab.yaml").unlink()
-    poll(lambda: not rack.crosses("b1", "c1"), 5, "the end of a removed file's links")
+    poll(lambda: not rack.crosses("b1", "c1"), what="the end of a removed file's links")
     rack.write({"a1": "b1"}, "other.yaml")
     rack.wait_crossing("a1", "b1")
 

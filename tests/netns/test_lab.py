@@ -67,7 +67,7 @@ def test_a_stream_counts_what_is_lost_and_only_that(lab: Lab) -> None:
     with Stream(a, b) as stream:
         poll(lambda: stream.forth.received > 500)
     stream.assert_perfect()
-    assert stream.rate > 1500, stream.rate
+    assert stream.rate > 400, stream.rate
     with Stream(a, b) as cut:
         poll(cut.flows)
         lab.unwire("va")

@@ -58,7 +58,7 @@ def link_local(lab: Lab, end: str) -> bytes:
         words = lab.ip("-6", "-o", "address", "show", "dev", end, "scope", "link").split()
         return "" if "tentative" in words or not words else words[3].partition("/")[0]
 
-    return socket.inet_pton(socket.AF_INET6, poll(find, 5, f"a link-local address on {end}"))
+    return socket.inet_pton(socket.AF_INET6, poll(find, what=f"a link-local address on {end}"))
 
 
 def counted(link: dict[str, Any], what: str) -> int:
@@ -103,7 +103,7 @@ def test_the_host_is_not_heard_from_the_first_moment_on(lab: Lab, daemon: Start,
     with a.port() as here, b.port() as there, loud.port() as control:
         lab.ip("link", "set", "vc", "up")
         daemon(_wiring(mode)).wait_link("connected", "va", "vb")
-        poll(control.drain, 5, "the host talks on an interface that is not wired")
+        poll(control.drain, what="the host talks on an interface that is not wired")
         assert here.drain() + there.drain() == []
         assert collect(here, 1, 1.5) + there.drain() == []
 
@@ -198,4 +198,4 @@ def test_the_host_talks_again_when_the_link_goes(lab: Lab, daemon: Start) -> Non
     own = link_local(lab, "va")
     with a.port() as here:
         here.send(neighbour_solicitation(own))
-        assert poll(lambda: _answers(here), 2, "an answer of the host, as found")
+        assert poll(lambda: _answers(here), what="an answer of the host, as found")

@@ -241,7 +241,7 @@ def test_offloads_toggled_under_traffic_lose_nothing(lab: Lab, daemon: Start) ->
         poll(stream.flows)
         for flags, mode in ((0, "tc"), (OFFLOADS, "generic")) * 3:
             tap.offload(flags)
-            poll(lambda mode=mode: _mode(running) == mode, 5, f"mode {mode}")  # type: ignore[misc]
+            poll(lambda mode=mode: _mode(running) == mode, what=f"mode {mode}")  # type: ignore[misc]
     stream.assert_perfect()
     running.stop()
 
@@ -252,7 +252,7 @@ def test_tcp_works_before_and_after_the_offloads_change(lab: Lab, daemon: Start)
     running.wait_link("connected", "va", "tap0")
     for flags, mode in ((0, "tc"), (OFFLOADS, "generic"), (0, "tc")):
         guest.offload(flags)
-        poll(lambda mode=mode: _mode(running) == mode, 5, f"mode {mode}")  # type: ignore[misc]
+        poll(lambda mode=mode: _mode(running) == mode, what=f"mode {mode}")  # type: ignore[misc]
         for ends in ((a, guest), (guest, a)):
             assert transfer(*ends, size=8 << 20) > 0.05
 
