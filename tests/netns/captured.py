@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from .lab import poll
+from .lab import PATIENCE, poll, run
 
 if TYPE_CHECKING:
     from .service import Daemon
@@ -96,11 +96,13 @@ def _options(data: bytes) -> dict[int, bytes]:
 
 
 class Capture:
-    """``xconnectd capture`` in the host of a lab; ready when its programs are attached."""
+    """``xconnectd capture`` in the host of a lab; ready when its programs are attached.
+
+    To be loaded is not enough: a frame that comes in between is not heard.
+    """
 
     def __init__(self, beside: Daemon, *args: str, write: str = "", ready: bool = True) -> None:
         self.path = Path(write) if write else beside.lab.directory / f"{os.urandom(4).hex()}.pcapng"
-        before = programs()
         words = (*args, "-w", str(self.path)) if write != "text" else args
         self._process = subprocess.Popen(
             beside._command("capture", *words),
@@ -112,11 +114,19 @@ class Capture:
         beside.lab.on_close(self.kill)
         self.output, self.errors = b"", b""
         if ready:
-            poll(lambda: len(programs() - before) >= self._ears(args), 20, "it listens")
+            self.await_ears(1 if "--direction" in args and "both" not in args else 2)
 
-    @staticmethod
-    def _ears(args: tuple[str, ...]) -> int:
-        return 1 if "--direction" in args and "both" not in args else 2
+    def await_ears(self, count: int) -> None:
+        """Wait until it listens to so many ends."""
+        poll(lambda: self._ears() == count, what=f"{count} ears")
+
+    def _ears(self) -> int:
+        """A program that listens is a link among its descriptors."""
+        found = 0
+        with contextlib.suppress(OSError):  # one that is closed meanwhile
+            for path in Path(f"/proc/{self.pid}/fdinfo").iterdir():
+                found += "link_type:" in path.read_text()
+        return found
 
     @property
     def pid(self) -> int:
@@ -132,9 +142,9 @@ class Capture:
         self._process.send_signal(number)
         return self.end()
 
-    def end(self, timeout: float = 20) -> File:
+    def end(self) -> File:
         """Wait for its end by itself."""
-        self.output, self.errors = self._process.communicate(timeout=timeout)
+        self.output, self.errors = self._process.communicate(timeout=PATIENCE)
         assert self._process.returncode == 0, self.errors.decode()
         return File.read(self.path) if self.path.is_file() else File()
 
@@ -143,7 +153,7 @@ class Capture:
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._process.stdout.close()
-        return self._process.wait(5), self._process.stderr.read()
+        return self._process.wait(PATIENCE), self._process.stderr.read()
 
     def kill(self) -> None:
         if self._process.poll() is None:
@@ -152,12 +162,10 @@ class Capture:
             with contextlib.suppress(OSError):
                 if stream:
                     stream.close()
-        self._process.wait(10)
+        self._process.wait(PATIENCE)
 
 
 def programs() -> set[int]:
-    """The ids of the programs that listen, all over the machine."""
-    done = subprocess.run(
-        ("bpftool", "prog", "show"), capture_output=True, text=True, check=True, timeout=20
-    )
-    return set(map(int, re.findall(r"^(\d+): tracing +name xcapture", done.stdout, re.MULTILINE)))
+    """The ids of the programs that can listen, all over the machine."""
+    done = run("bpftool", "prog", "show").stdout
+    return set(map(int, re.findall(r"^(\d+): tracing +name xcapture", done, re.MULTILINE)))

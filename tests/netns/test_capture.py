@@ -19,7 +19,7 @@ from xconnectd import btf, libbpf
 
 from .captured import Capture, File, programs
 from .frames import ether, noise, odd_frames
-from .lab import Lab, Station, poll, run
+from .lab import PATIENCE, Lab, Station, poll, run
 from .service import Daemon
 from .traffic import Port, Stream, collect, compare, exchange, transfer
 
@@ -264,7 +264,7 @@ def test_a_pipe_is_live_and_its_end_is_quiet(generic: Wire) -> None:
             start = time.monotonic()
             port.send(ether(0x88B6, noise(50 + number)))
             while b"length %d" % (64 + number) not in shown:
-                ready, _, _ = select.select([reader.stdout], [], [], 2)
+                ready, _, _ = select.select([reader.stdout], [], [], PATIENCE)
                 assert ready, shown
                 shown += os.read(reader.stdout.fileno(), 1 << 16)
             delays.append(time.monotonic() - start)
@@ -323,7 +323,7 @@ def test_a_killed_one_leaves_nothing(generic: Wire) -> None:
         poll(stream.flows)
         for capture in captures:
             capture.kill()
-        poll(lambda: programs() <= before, 5, "the programs have gone")
+        poll(lambda: programs() <= before, what="the programs have gone")
     stream.assert_perfect()
 
 
@@ -365,9 +365,11 @@ def test_an_end_that_is_made_anew_is_followed(lab: Lab, generic: Wire) -> None:
     mark = generic.daemon.mark()
     lab.delete("va")
     generic.daemon.wait_link("waiting", "va", "vb", since=mark)
+    capture.await_ears(1)
     mark = generic.daemon.mark()
     generic.a = lab.veth("va", namespace=generic.a.namespace)
     generic.daemon.wait_link("connected", "va", "vb", since=mark)
+    capture.await_ears(2)
     _send(generic, frames)
     kept = Counter(capture.stop().frames("va"))
     assert all(kept[frame] == 2 for frame in frames)

@@ -139,16 +139,17 @@ def test_a_stop_leaves_no_listener_behind(daemon: Start) -> None:
 
     before = listeners()
     started = daemon("links: {}\n")
-    assert listeners() > before
+    made = listeners() - before
+    assert made
     started.stop()
-    assert listeners() == before
+    poll(lambda: not made & listeners(), what="the kernel has let go of them")
 
 
 def test_the_age_of_the_last_frame(wire: Broken) -> None:
     assert wire.daemon.link("va", "vb")["a"]["last_frame_age_s"] is None
     wire.send()
     link = wire.daemon.link("va", "vb")
-    assert 0 <= link["a"]["last_frame_age_s"] < 10
+    assert 0 <= link["a"]["last_frame_age_s"] < 60
     assert link["b"]["last_frame_age_s"] is None
     poll(lambda: wire.daemon.link("va", "vb")["a"]["last_frame_age_s"] > 0.5)
 
