@@ -9,13 +9,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .lab import BPFFS, Lab, holds, poll, run
-from .service import Daemon, document
+from .service import Daemon, Event, document
 from .test_config_changes import cut, wired
 from .test_invariants import _entries, _settled, assert_as_found
 from .traffic import Stream
@@ -117,12 +118,12 @@ def test_what_is_no_file_for_us_is_refused_and_harms_nobody(
     with Stream(a, b, rate=500) as stream:
         poll(stream.flows)
         make(running.config)
-        poll(lambda: running.ask("status")["config"]["state"] != "loaded", 10, "refused")
+        poll(lambda: running.ask("status")["config"]["state"] != "loaded", what="refused")
         config = running.ask("status")["config"]
         assert config["state"] in ("rejected", "missing")
         assert config["problems"], config
         assert running.link("va", "vb")["state"] == "connected"
-        checked = running.cli("check", str(running.config), timeout=20)
+        checked = running.cli("check", str(running.config))
         assert checked.returncode == 78, checked
         assert "Traceback" not in checked.stderr
         assert running.rss() < 120 << 20, "it was read into memory"
@@ -130,7 +131,7 @@ def test_what_is_no_file_for_us_is_refused_and_harms_nobody(
     stream.assert_perfect()
     _clear(running.config)
     running.write(OTHER)
-    poll(lambda: wired(a, c), 5)
+    poll(lambda: wired(a, c))
     running.stop()
 
 
@@ -150,7 +151,7 @@ def test_what_is_no_file_for_us_at_the_start(lab: Lab, make: Callable[[Path], No
     stream.assert_perfect()
     _clear(running.config)
     running.write(OTHER)
-    poll(lambda: wired(a, c), 5)
+    poll(lambda: wired(a, c))
     assert cut(a, b)
     running.stop()
 
@@ -162,8 +163,8 @@ def test_a_fifo_somebody_writes_to_is_never_read(lab: Lab, daemon: Start) -> Non
     writer = os.open(running.config, os.O_RDWR | os.O_NONBLOCK)
     try:
         os.write(writer, document(OTHER).encode())
-        time.sleep(1.5)
-        assert running.ask("status", timeout=3)["config"]["state"] == "rejected"
+        poll(lambda: running.ask("status")["config"]["state"] == "rejected")
+        holds(lambda: running.ask("status")["config"]["state"] == "rejected", 1.5)
         assert wired(a, b)
     finally:
         os.close(writer)
@@ -180,12 +181,12 @@ def test_a_file_that_is_lost_and_comes_back_again_and_again(lab: Lab, daemon: St
         for n in range(6):
             _dangling(running.config)
             if n % 2:
-                poll(lambda: running.ask("status")["config"]["state"] == "missing", 5)
+                poll(lambda: running.ask("status")["config"]["state"] == "missing")
             real.write_text(document(PAIR))
             fresh = running.config.with_name("fresh")
             fresh.symlink_to(real)
             fresh.rename(running.config)
-            poll(lambda: running.ask("status")["config"]["state"] == "loaded", 5)
+            poll(lambda: running.ask("status")["config"]["state"] == "loaded")
             running.write(PAIR)
     stream.assert_perfect()
     running.stop()
@@ -205,13 +206,13 @@ def test_a_file_that_may_not_be_read(lab: Lab) -> None:
     with Stream(a, b) as stream:
         poll(stream.flows)
         running.config.chmod(0o600)
-        poll(lambda: running.ask("status")["config"]["state"] == "rejected", 5)
+        poll(lambda: running.ask("status")["config"]["state"] == "rejected")
         assert "ermission" in str(running.ask("status")["config"]["problems"])
         running.config.chmod(0o644)
-        poll(lambda: running.ask("status")["config"]["state"] == "loaded", 5)
+        poll(lambda: running.ask("status")["config"]["state"] == "loaded")
     stream.assert_perfect()
     running.write(OTHER)
-    poll(lambda: wired(a, c), 5)
+    poll(lambda: wired(a, c))
 
 
 @pytest.mark.parametrize("what", ["file", "directory"])
@@ -229,9 +230,12 @@ def test_a_file_that_anybody_may_write_is_refused_or_warned_about(
         loud = [x for x in running.events() if x.get("level") in ("warning", "error")]
         return any("writ" in str(x) and str(path) in str(x) for x in loud)
 
-    poll(told, 3, "a warning or a refusal in the log")
-    shown = running.status()["config"]
-    assert shown["state"] == "loaded" or "writ" in str(shown["problems"])
+    def taken() -> bool:
+        shown = running.status()["config"]
+        return shown["state"] == "loaded" or "writ" in str(shown["problems"])
+
+    poll(told, what="a warning or a refusal in the log")
+    poll(taken, what="the file, or why not")
 
 
 # ---------------------------------------------------------------------- disks and mounts
@@ -272,7 +276,7 @@ def test_a_full_disk_stops_no_wire(lab: Lab, small_disk: Path) -> None:
         poll(stream.flows)
         _fill(small_disk)
         running.write(PAIR | many)
-        poll(lambda: len(running.ask("status")["links"]) == 41, 10)
+        poll(lambda: len(running.ask("status")["links"]) == 41)
         failed = [x for x in running.ask("status")["links"] if x["state"] == "failed"]
         assert failed, "the disk was not that full"
         for link in failed:
@@ -282,10 +286,10 @@ def test_a_full_disk_stops_no_wire(lab: Lab, small_disk: Path) -> None:
         running.signal(signal.SIGHUP)
         time.sleep(0.3)
         lab.ip("link", "set", "va", "mtu", "1500")
-        poll(lambda: lab.link("va")["mtu"] == 65535, 3, "drift of what is recorded is repaired")
+        poll(lambda: lab.link("va")["mtu"] == 65535, what="drift of what is recorded is repaired")
         for path in small_disk.glob("fill*"):
             path.unlink()
-        poll(lambda: running.cli("status", "--check").returncode == 0, 30, "it is tried again")
+        poll(lambda: running.cli("status", "--check").returncode == 0, 90, "it is tried again")
         running.kill()
         running.start()
     stream.assert_perfect()
@@ -305,7 +309,7 @@ def test_a_full_disk_and_a_crash(lab: Lab, small_disk: Path) -> None:
         running.kill()
         _fill(small_disk)
         running.spawn()
-        poll(lambda: running.returncode is not None or running.events("daemon.ready")[1:], 20)
+        poll(lambda: running.returncode is not None or running.events("daemon.ready")[1:])
         if running.returncode is not None:
             assert running.returncode == 3, running.text()
             assert "space" in running.text()
@@ -314,7 +318,7 @@ def test_a_full_disk_and_a_crash(lab: Lab, small_disk: Path) -> None:
             path.unlink()
         if running.returncode is not None:
             running.start()
-        assert running.link("va", "vb")["state"] == "connected"
+        running.wait_state("va", "vb", "connected")
     stream.assert_perfect()
     running.stop()
     assert_as_found(lab, before)
@@ -345,7 +349,7 @@ def test_a_state_directory_that_is_removed(lab: Lab, daemon: Start) -> None:
         poll(stream.flows)
         run("rm", "-r", str(running.state))
         running.write(PAIR | {"vc": "vd"})
-        poll(lambda: wired(c, d), 10)
+        poll(lambda: wired(c, d))
         running.assert_no_traceback()
     stream.assert_perfect()
     running.stop()
@@ -382,7 +386,7 @@ def test_bpffs_unmounted_under_us(lab: Lab) -> None:
         running.within("umount", "-l", str(BPFFS))
     stream.assert_perfect()
     running.write(OTHER)
-    poll(lambda: wired(a, c), 5)
+    poll(lambda: wired(a, c))
     assert cut(a, b)
     running.signal(signal.SIGTERM)
     assert running.wait() == 0, running.text()
@@ -401,7 +405,7 @@ def test_pins_removed_under_us(lab: Lab, daemon: Start) -> None:
         assert running.cli("reload").returncode == 0
     stream.assert_perfect()
     running.write(OTHER)
-    poll(lambda: wired(a, c), 5)
+    poll(lambda: wired(a, c))
     running.stop()
     assert_as_found(lab, before)
 
@@ -423,11 +427,11 @@ def test_five_thousand_link_events_at_once(lab: Lab, daemon: Start) -> None:
         lab.delete("vd")
         lab.batch([f"link set dummy alias b{n}" for n in range(2000)])
         running.signal(signal.SIGCONT)
-        running.wait_link("waiting", "vc", "vd", 10)
+        running.wait_link("waiting", "vc", "vd")
         lab.veth("vd", namespace=d.namespace)
-        poll(lambda: wired(c, d), 5)
+        poll(lambda: wired(c, d))
         lab.batch([f"link set dummy alias c{n}" for n in range(5000)])
-        assert running.ask("status", timeout=5)["daemon"]["pid"] == running.pid
+        assert running.ask("status")["daemon"]["pid"] == running.pid
         assert running.cpu() - spent < 10
     stream.assert_perfect()
     running.stop()
@@ -454,13 +458,11 @@ def test_rtnl_held_for_seconds(lab: Lab, daemon: Start) -> None:
         for holder in holders:
             holder.start()
         try:
-            started = time.monotonic()
             for n in range(6):
                 running.write(PAIR | ({"vc": "vd"} if n % 2 == 0 else {}))
                 state = wired if n % 2 == 0 else cut
-                poll(lambda state=state: state(c, d), 15)  # type: ignore[misc]
-            assert time.monotonic() - started < 60
-            assert running.ask("status", timeout=10)["daemon"]["pid"] == running.pid
+                poll(lambda state=state: state(c, d))  # type: ignore[misc]
+            assert running.ask("status")["daemon"]["pid"] == running.pid
         finally:
             over.set()
             for holder in holders:
@@ -481,8 +483,8 @@ def test_a_daemon_that_was_stopped_for_a_while(lab: Lab, daemon: Start) -> None:
     lab.ip("link", "set", "va", "xdpgeneric", "off")
     time.sleep(1)
     running.signal(signal.SIGCONT)
-    poll(lambda: wired(a, c), 5)
-    poll(lambda: wired(b, d), 5)
+    poll(lambda: wired(a, c))
+    poll(lambda: wired(b, d))
     assert cut(a, b)
     running.stop()
 
@@ -517,17 +519,21 @@ def test_a_clock_that_jumps(lab: Lab, tmp_path: Path, hours: int) -> None:
         assert link["state"] == "failed"
         assert 0 <= link["retry_in_s"] <= 60, link
         report = running.status()
-        assert report["daemon"]["uptime_s"] < 60, "uptime is no matter of the clock"
+        assert report["daemon"]["uptime_s"] < 3600, "uptime is no matter of the clock"
         assert report["daemon"]["uptime_s"] >= 0
     stream.assert_perfect()
     running.write(OTHER | {"vf": "vg"})
-    poll(lambda: wired(a, c), 5)
+    poll(lambda: wired(a, c))
     lab.ip("link", "set", "dev", "vf", "xdpgeneric", "off")
     running.wait_state("vf", "vg", "connected")
     running.stop()
 
 
 # ---------------------------------------------------------------------- the watcher
+
+
+def _threads(running: Daemon) -> list[Path]:
+    return list(Path(f"/proc/{running.pid}/task").iterdir())
 
 
 def _watch_descriptors(pid: int) -> list[int]:
@@ -561,13 +567,13 @@ def test_a_watch_that_dies_is_mended(lab: Lab, daemon: Start) -> None:
                     path.rename(folder)
         wiring, there, gone = ((OTHER, c, b), (PAIR, b, c))[n % 2]
         running.write_in_place(wiring)
-        poll(lambda there=there: wired(a, there), 5, f"replaced {n}")  # type: ignore[misc]
+        poll(lambda there=there: wired(a, there), what=f"replaced {n}")  # type: ignore[misc]
         assert cut(a, gone)
         running.write_in_place(wiring if n % 2 else PAIR)
-        poll(lambda: wired(a, b), 5)
+        poll(lambda: wired(a, b))
         time.sleep(1.2)
-    assert len(_watch_descriptors(running.pid)) <= 2
-    assert len(list(Path(f"/proc/{running.pid}/task").iterdir())) < 10, "threads pile up"
+    poll(lambda: len(_watch_descriptors(running.pid)) <= 2, what="no more watches than one needs")
+    poll(lambda: len(_threads(running)) < 10, what="no threads that pile up")
     running.assert_no_traceback()
     running.stop()
 
@@ -598,15 +604,25 @@ def test_without_inotify_changes_are_found_all_the_same(lab: Lab, tmp_path: Path
     running.start()
     assert not _watch_descriptors(running.pid)
     running.write(OTHER)
-    poll(lambda: wired(a, c), 5)
+    poll(lambda: wired(a, c))
     scarce.unlink()
-    poll(lambda: _watch_descriptors(running.pid), 5, "the watch is back")
+    poll(lambda: _watch_descriptors(running.pid), what="the watch is back")
     running.write_in_place(PAIR)
-    poll(lambda: cut(a, c), 5)
+    poll(lambda: cut(a, c))
     running.stop()
 
 
 # ---------------------------------------------------------------------- a fight
+
+
+def _repairs(running: Daemon, since: int, fight: Event) -> tuple[int, int]:
+    """How many there were until the fight was told, and in the truce that began with it."""
+    told = datetime.fromisoformat(fight["timestamp"])
+    times = [
+        datetime.fromisoformat(x["timestamp"]) for x in running.events("drift.repaired", since)
+    ]
+    truce = told + timedelta(seconds=9.5)
+    return sum(x <= told for x in times), sum(told < x < truce for x in times)
 
 
 def test_a_fight_is_noticed_and_not_fought_out(lab: Lab, daemon: Start) -> None:
@@ -627,20 +643,19 @@ def test_a_fight_is_noticed_and_not_fought_out(lab: Lab, daemon: Start) -> None:
         since = running.mark()
         meddler.start()
         try:
-            event = running.wait_event("drift.fight", 12, since=since)
+            event = running.wait_event("drift.fight", since=since)
             assert "va" in event["link"]
             assert "somebody else" in event["reason"]
-            repairs = len(running.events("drift.repaired", since))
-            assert repairs > 5
+            assert _repairs(running, since, event)[0] > 5
             holds(lambda: wired(a, b), 3, 0.3)
-            assert len(running.events("drift.repaired", since)) - repairs <= 1, "still fighting"
+            assert _repairs(running, since, event)[1] == 0, "still fighting"
             assert running.link("va", "vb")["state"] == "connected"
             lab.ip("link", "set", "va", "xdpgeneric", "off")
-            poll(lambda: wired(a, b), 2, "a program that is off is put on all the same")
+            poll(lambda: wired(a, b), 5, "a program that is off is put on all the same")
         finally:
             over.set()
             meddler.join()
-        poll(lambda: lab.link("va")["mtu"] == 65535, 15, "when it is over, ours again")
+        poll(lambda: lab.link("va")["mtu"] == 65535, 90, "when it is over, ours again")
     other.assert_perfect()
     running.stop()
 
@@ -650,13 +665,31 @@ def test_a_fight_is_noticed_and_not_fought_out(lab: Lab, daemon: Start) -> None:
 
 def _figures(lab: Lab, running: Daemon) -> dict[str, int]:
     return {
-        "fds": len(list(Path(f"/proc/{running.pid}/fd").iterdir())),
-        "threads": len(list(Path(f"/proc/{running.pid}/task").iterdir())),
+        "fds": _descriptors(running),
+        "threads": len(_threads(running)),
         "entries": len(_entries(lab)),
         "records": sum(1 for x in running.state.rglob("*") if x.is_file()),
         "pins": sum(1 for _ in lab.pins.rglob("*")),
         "filters": len(lab.tc("filter", "show", "dev", "va", "egress").splitlines()),
     }
+
+
+def _descriptors(running: Daemon) -> int:
+    return len(list(Path(f"/proc/{running.pid}/fd").iterdir()))
+
+
+def _steady(lab: Lab, running: Daemon) -> dict[str, int]:
+    """The figures once two looks in a row agree: what was done last may be under way still."""
+    figures: dict[str, int] = {}
+    while figures != (figures := _figures(lab, running)):
+        pass
+    return figures
+
+
+def _assert_no_trace(lab: Lab, running: Daemon, before: dict[str, int]) -> None:
+    with contextlib.suppress(AssertionError):
+        poll(lambda: _figures(lab, running) == before)
+    assert _figures(lab, running) == before
 
 
 def test_thousands_of_reloads_leave_no_trace(lab: Lab, daemon: Start) -> None:
@@ -679,14 +712,14 @@ def test_thousands_of_reloads_leave_no_trace(lab: Lab, daemon: Start) -> None:
             running.write(texts[n % len(texts)])
             running.ask("reload", "control", timeout=20)
             if n % len(texts) == 0 and n >= min(RELOADS // 4, 500) and not before:
-                running.idle(0.3)  # it hears only then that this client has gone
-                before, memory = _figures(lab, running), running.rss()
+                running.idle(0.3)
+                before, memory = _steady(lab, running), running.rss()
             if n % 100 == 0:
                 running._log.write_bytes(b"")  # it is the log that grows
         running.write(texts[0])
         running.ask("reload", "control")
         running.idle(0.3)
-        assert _figures(lab, running) == before
+        _assert_no_trace(lab, running, before)
         grown = running.rss() - memory
         assert grown < 1 << 20, f"{grown} bytes more after {RELOADS} reloads"
     stream.assert_perfect()
@@ -708,9 +741,9 @@ def test_interfaces_that_come_and_go_leave_no_trace(lab: Lab, daemon: Start) -> 
             assert running.returncode is None, running.text()[-1000:]
             if n == 20:
                 running.idle(0.3)
-                before, memory = _figures(lab, running), running.rss()
+                before, memory = _steady(lab, running), running.rss()
         running.idle(0.5)
-        assert _figures(lab, running) == before
+        _assert_no_trace(lab, running, before)
         assert running.rss() - memory < 1 << 20
     stream.assert_perfect()
     running.stop()
@@ -720,19 +753,15 @@ def test_clients_that_come_and_go_leave_no_trace(daemon: Start) -> None:
     running = daemon(PAIR)
     running.ask("status")
     running.idle(0.3)
-    before, memory = _figures_of_clients(running), running.rss()
+    before, memory = _descriptors(running), running.rss()
     for n in range(600):
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(running.socket_path(("status", "control")[n % 2])))
             if n % 3:
                 client.sendall(b'{"do": "events"}\n' if n % 3 == 1 else b'{"do"')
-    poll(lambda: _figures_of_clients(running) == before, 5)
+    poll(lambda: _descriptors(running) == before)
     assert running.rss() - memory < 1 << 20
     running.stop()
-
-
-def _figures_of_clients(running: Daemon) -> int:
-    return len(list(Path(f"/proc/{running.pid}/fd").iterdir()))
 
 
 def test_a_reload_tries_at_once_what_failed(lab: Lab, small_disk: Path) -> None:
@@ -748,7 +777,7 @@ def test_a_reload_tries_at_once_what_failed(lab: Lab, small_disk: Path) -> None:
     def longest_wait() -> float:
         return max(link["retry_in_s"] or 0 for link in running.ask("status")["links"])
 
-    poll(lambda: running.ask("status")["links"] and longest_wait() > 3, 20, "some patience")
+    poll(lambda: running.ask("status")["links"] and longest_wait() > 3, what="some patience")
     for path in small_disk.glob("fill*"):
         path.unlink()
     assert running.cli("reload").stdout == "40 links: 40 connected\n"

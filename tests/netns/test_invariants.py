@@ -8,6 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ def _settled(lab: Lab) -> dict[str, Any]:
         tentative = [a for x in ready for a in x["addr_info"] if a.get("tentative")]
         return not tentative and all(x["addr_info"] for x in ready)
 
-    poll(complete, 5, "link-local addresses")
+    poll(complete, what="link-local addresses")
     return lab.snapshot()
 
 
@@ -49,19 +50,24 @@ def _speaks_v6(lab: Lab, name: str) -> bool:
 def assert_as_found(lab: Lab, before: dict[str, Any]) -> None:
     """Compare part by part, so that a failure shows what differs and not everything."""
     with contextlib.suppress(AssertionError):
-        poll(lambda: lab.snapshot() == before, 3, interval=0.1)
+        poll(lambda: lab.snapshot() == before, 10, interval=0.1)
     now = lab.snapshot()
     for part, found in before.items():
         assert now[part] == found, part
 
 
 def assert_bare(lab: Lab, end: str) -> None:
-    """No program of ours and nothing of its surroundings is on an end."""
-    link = lab.link(end)
-    assert lab.xdp(end) == 0, link
-    assert link["mtu"] == 1500
-    assert link["inet6_addr_gen_mode"] == "eui64"
-    assert "clsact" not in lab.tc("qdisc", "show", "dev", end)
+    """No program of ours and nothing of its surroundings is on an end, or soon will be."""
+
+    def found() -> tuple[int, int, str, bool]:
+        link = lab.link(end)
+        clsact = "clsact" in lab.tc("qdisc", "show", "dev", end)
+        return lab.xdp(end), link["mtu"], link["inet6_addr_gen_mode"], clsact
+
+    bare = (0, 1500, "eui64", False)
+    with contextlib.suppress(AssertionError):
+        poll(lambda: found() == bare, 10)
+    assert found() == bare
 
 
 # ---------------------------------------------------------------------- 1. independent links
@@ -88,7 +94,7 @@ def test_bad_links_of_every_kind_keep_no_other_from_working(lab: Lab, daemon: St
                 state = "waiting" if other == "nosuch" else "failed"
                 assert running.wait_state(one, other, state)["reason"]
             running.write(PAIR)
-            poll(lambda: len(running.status()["links"]) == 1, 5, interval=0.1)
+            poll(lambda: len(running.status()["links"]) == 1, interval=0.1)
     stream.assert_perfect()
     running.kill()
     running.write(bad | PAIR)
@@ -158,7 +164,6 @@ def test_an_end_that_goes_takes_the_other_ends_program_along(
     running.wait_link("connected", "va", "vb")
     lab.delete("vb")
     running.wait_link("waiting", "va", "vb")
-    poll(lambda: lab.xdp("va") == 0, 2)
     assert_bare(lab, "va")
     assert _entries(lab) == []
 
@@ -196,7 +201,7 @@ def test_a_reload_killed_anywhere_is_mended_by_the_next(lab: Lab) -> None:
         running.kill()
         running.start()
         for a, b in goal.items():
-            poll(lambda a=a, b=b: wired(stations[a], stations[b]), 3)  # type: ignore[misc]
+            poll(lambda a=a, b=b: wired(stations[a], stations[b]))  # type: ignore[misc]
         assert all(cut(stations[a], stations[b]) for a, b in other.items())
     running.stop()
     assert_as_found(lab, before)
@@ -277,10 +282,12 @@ def test_drift_is_repaired_within_a_second_and_logged(
     for _ in range(2):
         since = running.mark()
         harm(lab)
-        assert _owned(lab) != before or running.events("drift.repaired", since)
-        poll(lambda: _owned(lab) == before, 1.3, "the repair")
+        harmed = datetime.now(UTC)
+        told = running.wait_event("drift.repaired", since=since)
+        poll(lambda: _owned(lab) == before, what="the repair")
         assert wired(a, b)
-        running.wait_event("drift.repaired", 1, since=since)
+        took = datetime.fromisoformat(told["timestamp"]) - harmed
+        assert took < timedelta(seconds=1.5), took
     running.stop()
 
 
@@ -328,7 +335,7 @@ def test_an_operators_link_down_is_no_drift(lab: Lab, daemon: Start, mode: str) 
     assert running.events("drift.repaired", since) == []
     lab.ip("link", "set", "va", "up")
     running.wait_link("up", "va", "vb", since=since)
-    poll(lambda: wired(a, b), 3)
+    poll(lambda: wired(a, b))
     lab.ip("link", "set", "va", "down")
     running.stop()
     assert "UP" not in lab.link("va")["flags"], "what the operator set is the new found"
@@ -344,7 +351,7 @@ def test_a_container_without_carrier_is_down(lab: Lab, daemon: Start) -> None:
     assert "vb" in running.link("va", "vb")["reason"]
     b.ip("link", "set", "eth0", "up")
     running.wait_link("up", "va", "vb", since=since)
-    poll(lambda: wired(a, b), 3)
+    poll(lambda: wired(a, b))
 
 
 def test_admin_keep_never_sets_an_end_up(lab: Lab, daemon: Start) -> None:
@@ -353,7 +360,7 @@ def test_admin_keep_never_sets_an_end_up(lab: Lab, daemon: Start) -> None:
     running.wait_state("va", "vb", "down")
     holds(lambda: "UP" not in lab.link("va")["flags"], 0.5)
     lab.ip("link", "set", "va", "up")
-    poll(lambda: wired(a, b), 3)
+    poll(lambda: wired(a, b))
 
 
 # ---------------------------------------------------------------------- 6. foreign programs
@@ -385,9 +392,9 @@ def test_a_foreign_program_that_took_our_place_stays(lab: Lab, daemon: Start) ->
     path = lab.program(PROG_XDP, XDP_PASS, "taker")
     lab.ip("-force", "link", "set", "vb", "xdpgeneric", "pinned", str(path))
     program = lab.xdp("vb")
-    link = running.wait_state("va", "vb", "failed", 3)
+    link = running.wait_state("va", "vb", "failed")
     assert str(program) in link["reason"]
-    poll(lambda: lab.xdp("va") == 0, 2)
+    poll(lambda: lab.xdp("va") == 0)
     running.stop()
     assert lab.xdp("vb") == program
 
@@ -400,11 +407,11 @@ def test_a_foreign_program_on_an_end_that_is_down_is_noticed(lab: Lab, daemon: S
     lab.ip("link", "set", "vb", "down")
     running.wait_link("down", "va", "vb")
     lab.ip("link", "set", "vb", "xdpgeneric", "off")
-    running.wait_event("drift.repaired", 3)
+    running.wait_event("drift.repaired")
     assert running.link("va", "vb")["state"] == "down"
     path = lab.program(PROG_XDP, XDP_PASS, "taker")
     lab.ip("-force", "link", "set", "vb", "xdpgeneric", "pinned", str(path))
-    event = running.wait_link("failed", "va", "vb", 3)
+    event = running.wait_link("failed", "va", "vb")
     assert str(lab.xdp("vb")) in event["reason"]
     lab.ip("link", "set", "vb", "xdpgeneric", "off")
     running.wait_link("connected", "va", "vb")
@@ -603,8 +610,8 @@ def test_what_appears_on_a_connected_end_only_warns(
         poll(stream.flows)
         since = running.mark()
         later(lab)
-        poll(lambda: running.link("va", "vb")["warnings"], 5, "a warning in status", 0.1)
-        poll(lambda: running.events(since=since, level="warning"), 5, "a warning in the log")
+        poll(lambda: running.link("va", "vb")["warnings"], what="a warning in status", interval=0.1)
+        poll(lambda: running.events(since=since, level="warning"), what="a warning in the log")
         assert running.link("va", "vb")["state"] == "connected"
     stream.assert_perfect()
 
@@ -784,7 +791,7 @@ def _reused_number_is_refused(lab: Lab, running: Daemon, a: Station, departed: S
         assert exchange(there, here, frames, 0.3).missing == frames
         assert frames[0] not in third.drain()  # the host's own IPv6 is free to talk there
     departed.ip("link", "delete", "eth0")
-    running.wait_link("connected", "va", "vc", 20)
+    running.wait_link("connected", "va", "vc", 90)  # tried again after a minute at the latest
     assert wired(a, c)
 
 
@@ -799,7 +806,7 @@ def test_an_end_that_comes_back_is_connected_again(lab: Lab, daemon: Start) -> N
         running.wait_link("waiting", "va", "vb", since=since)
         run("ip", "link", "set", "vb", "netns", lab.host, namespace=away)
         running.wait_link("connected", "va", "vb", since=since)
-        poll(lambda: wired(a, b), 3)
+        poll(lambda: wired(a, b))
 
 
 # ---------------------------------------------------------------------- cycles, names, two daemons
@@ -869,7 +876,7 @@ def test_an_altname_given_later_connects(lab: Lab, daemon: Start) -> None:
     running = daemon({"another-long-name-of-va": "vb"})
     running.wait_link("waiting", "another-long-name-of-va", "vb")
     lab.ip("link", "property", "add", "dev", "va", "altname", "another-long-name-of-va")
-    poll(lambda: wired(a, b), 5)
+    poll(lambda: wired(a, b))
 
 
 def test_a_name_that_is_no_utf8_stops_nobody(lab: Lab, daemon: Start) -> None:
@@ -884,9 +891,9 @@ def test_a_name_that_is_no_utf8_stops_nobody(lab: Lab, daemon: Start) -> None:
     lab.ip("link", "set", odd, "down")
     running.wait_event("link.down", since=since)
     lab.ip("link", "set", odd, "up")
-    poll(lambda: wired(a, b), 5)
+    poll(lambda: wired(a, b))
     lab.ip("address", "add", "203.0.113.5/24", "dev", odd)
-    poll(lambda: running.link(name, "vb")["warnings"], 5, "a warning in status", 0.1)
+    poll(lambda: running.link(name, "vb")["warnings"], what="a warning in status", interval=0.1)
     told = running.cli("status").stdout
     assert "x��: it carries 203.0.113.5/24" in told
     lab.ip("link", "set", odd, "name", "va")  # what has the name that was noted is looked for
@@ -915,11 +922,10 @@ def test_a_renamed_end_leaves_its_link(lab: Lab, daemon: Start) -> None:
     since = running.mark()
     lab.batch(["link set vb down", "link set vb name vz", "link set vz up"])
     running.wait_link("waiting", "va", "vb", since=since)
-    poll(lambda: lab.xdp("vz") == 0, 2)
     assert_bare(lab, "vz")
     assert cut(a, b)
     running.write({"va": "vz"})
-    poll(lambda: wired(a, b), 3)
+    poll(lambda: wired(a, b))
 
 
 def test_a_second_daemon_in_the_namespace_is_refused(lab: Lab, daemon: Start) -> None:
