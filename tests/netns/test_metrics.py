@@ -17,9 +17,10 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from .lab import REPO, Lab, Station, inside, poll, run
+from .lab import PATIENCE, REPO, Lab, Station, inside, poll, run
 from .service import Daemon
 from .test_config_changes import cut, wired
+from .traffic import collect
 
 Start = Callable[..., Daemon]
 PORT = 9109
@@ -30,7 +31,7 @@ REQUEST = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 
 def connect(where: Lab | Daemon, port: int = PORT, address: str = "127.0.0.1") -> socket.socket:
     lab = where.lab if isinstance(where, Daemon) else where
-    return inside(lab.host, lambda: socket.create_connection((address, port), 5))
+    return inside(lab.host, lambda: socket.create_connection((address, port), PATIENCE))
 
 
 def talk(connection: socket.socket, request: bytes = REQUEST) -> bytes:
@@ -82,11 +83,14 @@ def test_frames_sent_are_frames_counted(bench: tuple[Daemon, Station, Station]) 
     running, a, b = bench
     with a.port() as here, b.port() as there:
         poll(lambda: wired(a, b))
+        here.drain(), there.drain()
         before = scrape(connect(running))
         for _ in range(250):
             here.send(b"\xff" * 12 + b"\x88\xb6" + bytes(86))
         for _ in range(40):
             there.send(b"\xff" * 12 + b"\x88\xb6" + bytes(1000))
+        assert len(collect(there, 250)) == 250, "what is counted has arrived"
+        assert len(collect(here, 40)) == 40
 
         def delta(kind: str, ingress: str) -> float:
             labels = {"link": "va:vb", "ingress": ingress}
@@ -154,7 +158,7 @@ def test_a_refused_file_shows(bench: tuple[Daemon, Station, Station]) -> None:
     assert sample(found, "xconnectd_config_last_load_success") == 0
     assert found["xconnectd_config_info"].samples[0].labels["state"] == "rejected"
     running.write(METRICS + "# good again\n")
-    poll(lambda: sample(scrape(connect(running)), "xconnectd_config_last_load_success") == 1, 3)
+    poll(lambda: sample(scrape(connect(running)), "xconnectd_config_last_load_success") == 1)
 
 
 # ---------------------------------------------------------------------- where
@@ -167,21 +171,22 @@ def test_they_come_move_and_go_with_the_file(lab: Lab, daemon: Start) -> None:
     assert gone(running)
     assert running.status()["daemon"]["metrics"] is None
     running.write(METRICS)
-    poll(lambda: listens(running), 3)
+    poll(lambda: listens(running))
     running.write(METRICS.replace(str(PORT), "9110"))
-    poll(lambda: listens(running, 9110), 3)
+    poll(lambda: listens(running, 9110))
     assert gone(running)
     running.write(f"metrics: {{listen: '[::1]:{PORT}'}}\n{LINKS}")
-    poll(lambda: not gone_at(running, "::1"), 3)
+    poll(lambda: not gone_at(running, "::1"))
     assert gone(running)
     assert gone(running, 9110)
     running.write("links:\n")
     running.wait_event("config.rejected")
     assert not gone_at(running, "::1"), "a refused file changes nothing"
     running.write(LINKS)
-    poll(lambda: gone_at(running, "::1"), 3)
+    poll(lambda: gone_at(running, "::1"))
     assert wired(a, b)
-    assert len(running.events("metrics.served")) == len(running.events("metrics.stopped")) == 3
+    poll(lambda: len(running.events("metrics.stopped")) == 3, what="told three times")
+    assert len(running.events("metrics.served")) == 3
     assert not running.events("link.disconnected")
     running.stop()
 
@@ -209,7 +214,7 @@ def test_a_port_that_is_taken_is_waited_for(lab: Lab, daemon: Start) -> None:
     assert running.cli("status", "--check").returncode == 0
     assert running.cli("status", "--health").returncode == 0
     other.close()
-    running.wait_event("metrics.served", 10)
+    running.wait_event("metrics.served")
     assert sample(scrape(connect(running)), "xconnectd_config_last_load_success") == 1
     assert len(running.events("metrics.failed")) == 1, "said once"
     assert running.status()["daemon"]["metrics"]["problem"] == ""
@@ -217,7 +222,7 @@ def test_a_port_that_is_taken_is_waited_for(lab: Lab, daemon: Start) -> None:
 
 def at(path: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(5)
+    connection.settimeout(PATIENCE)
     connection.connect(str(path))
     return connection
 
@@ -247,15 +252,14 @@ def test_what_stands_in_the_way_of_a_unix_socket_stays(lab: Lab, daemon: Start) 
     running = daemon(f"metrics: {{listen: 'unix:{path}'}}\n{LINKS}")
     assert "something else" in running.wait_event("metrics.failed")["reason"]
     assert path.read_text() == "precious"
-    path.unlink()
     with socket.socket(socket.AF_UNIX) as other:
-        other.bind(str(path))
+        aside = path.with_name("aside.sock")
+        other.bind(str(aside))
         other.listen()
-        running.wait_event(
-            "metrics.failed", 10, reason="Address already in use; tried again every 5 s"
-        )
+        aside.rename(path)  # at no moment is the way free
+        running.wait_event("metrics.failed", reason="Address already in use; tried again every 5 s")
         path.unlink()
-    running.wait_event("metrics.served", 10)
+    running.wait_event("metrics.served")
     path.unlink()
     path.write_text("another's by now")
     running.stop()
@@ -276,12 +280,12 @@ def test_idle_and_slow_clients_keep_nobody_waiting(
             connection = crowd.enter_context(connect(running))
             connection.sendall(REQUEST[: number % 20])
         running.write(METRICS.replace("vb", "vc"))
-        poll(lambda: wired(a, c), 1)
+        poll(lambda: wired(a, c))
         started = time.monotonic()
         assert sample(
             scrape(connect(running)), "xconnectd_link_state", link="va:vc", state="connected"
         )
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5, "it waited for the others' time to be over: 10 s"
         assert cut(a, b)
     assert running.rss() - memory < 8 << 20
     assert running.cpu() < 5
@@ -299,7 +303,7 @@ def test_a_crowd_is_let_go_in_time(bench: tuple[Daemon, Station, Station]) -> No
                 return b" 200 " in talk(connect(running))[:20]
             return False
 
-        poll(served, 15, "an answer", 0.2)
+        poll(served, what="an answer", interval=0.2)
         assert wired(a, b)
 
 
@@ -327,7 +331,7 @@ def test_it_ends_at_once_with_clients_connected(bench: tuple[Daemon, Station, St
         started = time.monotonic()
         running.signal(signal.SIGTERM)
         assert running.wait() == 0
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 5, "it waited for its clients"
     running.assert_no_traceback()
     assert "xception" not in running.text(), running.text()
 

@@ -1,7 +1,8 @@
-"""Many links: how long they take, and what they cost. Bounds are generous; the bench is exact."""
+"""Many links: what they cost. Bounds are generous; how long things take is for the bench."""
 
 from __future__ import annotations
 
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -45,20 +46,26 @@ def crowd() -> Iterator[tuple[Lab, str, dict[str, str]]]:
 
 def test_a_thousand_links_come_and_go(crowd: tuple[Lab, str, dict[str, str]]) -> None:
     lab, inner, pairs = crowd
-    start = time.monotonic()
-    running = Daemon(lab, pairs).start(60)
-    poll(lambda: len(running.events("link.connected")) == LINKS, 30)
-    took = time.monotonic() - start
+    running = Daemon(lab, pairs).start(120)
+    poll(lambda: len(running.events("link.connected")) == LINKS, interval=0.1)
+    spent = running.cpu()
     for a, b in list(pairs.items())[:: LINKS // 10]:
         assert wired(Station(inner, a, interface=a), Station(inner, b, interface=b))
-    assert took < 5 * 2, f"1,000 links took {took:.1f} s to connect"
+    assert spent < 5 * 2, f"1,000 links took {spent:.1f} s of a processor to connect"
     assert running.rss() < 80 << 20
     _rewire_one(running, inner, pairs)
-    start = time.monotonic()
+    spent = running.cpu()
+    ended = _cpu_of_the_ended()
     running.stop()
-    took = time.monotonic() - start
-    assert took < 5 * 2, f"1,000 links took {took:.1f} s to detach"
+    spent = _cpu_of_the_ended() - ended - spent
+    assert spent < 5 * 2, f"1,000 links took {spent:.1f} s of a processor to detach"
     assert lab.ip("-d", "link").count("prog/xdp") == 0
+
+
+def _cpu_of_the_ended() -> float:
+    """Seconds of processor time that our children have used in all their lives."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _rewire_one(running: Daemon, inner: str, pairs: dict[str, str]) -> None:
@@ -67,7 +74,7 @@ def _rewire_one(running: Daemon, inner: str, pairs: dict[str, str]) -> None:
     since = running.mark()
     running.write({**pairs, "v0": "v3", "v2": "v1"})
     there = Station(inner, "v3", interface="v3")
-    poll(lambda: wired(Station(inner, "v0", interface="v0"), there), 3)
+    poll(lambda: wired(Station(inner, "v0", interface="v0"), there))
     running.idle()
     touched = {x["link"] for x in running.events(since=since) if x["event"].startswith("link.")}
     assert 2 <= len(touched) <= 4, touched
@@ -111,7 +118,7 @@ def test_a_burst_of_interfaces_overruns_nothing(lab: Lab, daemon: Start) -> None
     inside = Station(inner, "b0", interface="b0")
     inside.ip("link", "set", "b0", "up")
     running.signal(signal.SIGCONT)
-    running.wait_link("connected", "b0", "late", 10)
-    poll(lambda: wired(inside, c), 3)
-    poll(lambda: wired(a, b), 3)
+    running.wait_link("connected", "b0", "late")
+    poll(lambda: wired(inside, c))
+    poll(lambda: wired(a, b))
     running.stop()
