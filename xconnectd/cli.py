@@ -104,6 +104,7 @@ def _in_words(error: Exception) -> str:
 
 def _run(options: argparse.Namespace) -> int:
     gc.disable()  # until the daemon is ready: a start makes no garbage, but takes a tenth longer
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's may be lost in one of the imports
     from xconnectd import log
     from xconnectd.daemon import SIGNALS, Daemon, OnExit
     from xconnectd.engine import Engine
