@@ -39,7 +39,7 @@ def leftovers() -> list[Path]:
 
 
 def test_the_demo_tells_its_whole_story(demo: subprocess.Popen[str]) -> None:
-    story, _ = demo.communicate(timeout=60)
+    story, _ = demo.communicate(timeout=300)
     assert demo.returncode == 0, story
     assert "every setting is as it was found" in story
     assert leftovers() == []
@@ -51,6 +51,6 @@ def test_an_interrupted_demo_cleans_up(demo: subprocess.Popen[str]) -> None:
         if line.startswith("3."):  # the daemon runs, and traffic is about to
             demo.send_signal(signal.SIGINT)
             break
-    demo.communicate(timeout=60)
+    demo.communicate(timeout=300)
     assert demo.returncode == 130
     assert leftovers() == []
