@@ -129,7 +129,7 @@ install: build ## into DESTDIR and PREFIX (/usr); starts nothing (root)
 	rm -rf '$(DESTDIR)$(LIBRARY).old'; \
 	printf '%s\n' '#!$(PYTHON) -I' '# The distribution'\''s Python: python3-bpfcc works with no other.' \
 	  'import sys' '' 'sys.path.insert(0, "$(LIBRARY)")' '' \
-	  'from xconnectd.cli import main' '' 'sys.exit(main())' \
+	  'from xconnectd.__main__ import main' '' 'sys.exit(main())' \
 	  | install -m 755 /dev/stdin '$(DESTDIR)$(PREFIX)/bin/xconnectd'; \
 	sed 's|/usr/bin/xconnectd|$(PREFIX)/bin/xconnectd|g' systemd/xconnectd.service \
 	  | install -D -m 644 /dev/stdin '$(DESTDIR)$(UNIT)'; \

@@ -1,11 +1,16 @@
-"""``python -m xconnectd``."""
+"""Where the process begins: ``python -m xconnectd``, and the command ``xconnectd``.
+
+An interrupt that Python's handler raises while a module is imported may be lost (importlib's own
+callbacks cannot pass it on). So there is no handler meanwhile: it ends the process as SIGTERM does.
+"""
 
 import signal
 import sys
 
-# What Python's own handler raises is lost where an import is in a callback of importlib's.
-_own = signal.signal(signal.SIGINT, signal.SIG_DFL)
+_handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
 from xconnectd.cli import main  # noqa: E402
 
-signal.signal(signal.SIGINT, _own)
-sys.exit(main())
+signal.signal(signal.SIGINT, _handler)
+
+if __name__ == "__main__":
+    sys.exit(main())

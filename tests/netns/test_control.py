@@ -216,7 +216,7 @@ def test_who_tries_and_listens_and_hangs_up(bench: tuple[Daemon, list[Station]])
         client.sendall(json.dumps(request).encode() + b"\n")
     running.signal(signal.SIGCONT)
     running.wait_event("try.reverted")
-    poll(lambda: wired(a, b), 3)
+    poll(lambda: wired(a, b))
     assert cut(a, c)
     assert Attempt(running, DRAFT).asks().answer("y\n") == 0, "the next one is not refused"
 
@@ -1015,7 +1015,7 @@ def test_what_is_told_while_a_wiring_is_tried(bench: tuple[Daemon, list[Station]
     running, (a, _, c, *_) = bench
     assert running.status()["daemon"]["try"] is None
     attempt = Attempt(running, DRAFT).asks()
-    poll(lambda: wired(a, c), 3)
+    poll(lambda: wired(a, c))
     told = running.status()
     assert {link["link"]: link["state"] for link in told["links"]} == {
         "va:vc": "connected",

@@ -288,5 +288,5 @@ def test_a_bridge_as_an_end_is_warned_of(lab: Lab, daemon: Start) -> None:
         lab.ip("link", "set", "dev", "p0", "master", "br0")
         running.write({"vb": "p1"})
         running.wait_link("connected", "vb", "p1")
-        poll(lambda: exchange(here, there, [frame], timeout=0.3).exact, 5, "a frame")
+        poll(lambda: exchange(here, there, [frame], timeout=0.3).exact, what="a frame")
     assert running.link("vb", "p1")["warnings"] == []
