@@ -97,6 +97,7 @@ class Reconciler:
         self._left_peers: dict[int, int] = {}
         self._asleep: dict[int, tuple[Xdp, ...]] = {}
         self._ends: dict[int, Link] = {}
+        self._unwritable = ""
 
     # ------------------------------------------------------------------ what is wanted
 
@@ -279,12 +280,20 @@ class Reconciler:
             self._backoff.note(each, seen.observed, refused=each.link.id in trouble.links)
         self._remember_stuck(scope, trouble)
         self._departures.update(seen.observed)
-        try:
-            self._ledger.set_failures(self._backoff.failures())
-        except OSError as error:  # a full disk is no reason to stop forwarding
-            self._log.error(Event.STATE_UNWRITABLE, reason=str(error))
+        self._write_failures()
         if scope is None and not seen.actions:  # nothing runs an older program any more
             self._dataplane.retire()
+
+    def _write_failures(self) -> None:
+        """A full disk is no reason to stop forwarding, and is told once, not at every pass."""
+        problem = ""
+        try:
+            self._ledger.set_failures(self._backoff.failures())
+        except OSError as error:
+            problem = str(error)
+            if problem != self._unwritable:
+                self._log.error(Event.STATE_UNWRITABLE, reason=problem)
+        self._unwritable = problem
 
     def _remember_stuck(self, scope: Scope | None, trouble: Trouble) -> None:
         for name, reason in trouble.stuck.items():

@@ -782,3 +782,26 @@ def test_a_reload_tries_at_once_what_failed(lab: Lab, small_disk: Path) -> None:
         path.unlink()
     assert running.cli("reload").stdout == "40 links: 40 connected\n"
     running.stop()
+
+
+def test_a_full_disk_is_told_once(lab: Lab, small_disk: Path) -> None:
+    """Events of a good link cause passes meanwhile, and the failed one is tried again and again."""
+    for end in ("va", "vb", "vc", "vd"):
+        lab.veth(end)
+    lab.foreign_xdp("vd")
+    running = Daemon(lab, PAIR)
+    running.state = small_disk
+    running.start()
+    _fill(small_disk)
+    running.write(PAIR | {"vc": "vd"})
+    running.wait_event("state.unwritable")
+    for _ in range(10):
+        since = running.mark()
+        lab.ip("link", "set", "dev", "va", "down")
+        running.wait_event("link.down", since=since)
+        lab.ip("link", "set", "dev", "va", "up")
+        running.wait_event("link.up", since=since)
+    assert len(running.events("state.unwritable")) == 1
+    for path in small_disk.glob("fill*"):
+        path.unlink()
+    running.stop()
