@@ -226,7 +226,7 @@ def _refused(facts: LinkFacts) -> Finding:
         if gone := [each for each in observed.departed if each.record.ifindex == end.ifindex]:
             return _stop("departed", verdict.refusal, gone[0].remedy)
         if end.master and not observed.is_held(end):
-            return _stop("port", verdict.refusal, _set(end, "nomaster"))
+            return _stop("port", verdict.refusal, safety.command_to_release(end))
         if observed.uses.get(end.ifindex) and not observed.is_held(end):
             remedy = f"take that off, or in {facts.file}: allow_addressed: true"
             return _stop("in use", verdict.refusal, remedy)

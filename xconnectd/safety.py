@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from shlex import quote
 
 from xconnectd.model import (
     FILTER_HANDLE,
@@ -13,14 +14,6 @@ from xconnectd.model import (
     Mode,
     Observed,
 )
-
-_WAYS_OUT = {
-    "bridge": "ip link set {name} nomaster",
-    "openvswitch": "ovs-vsctl del-port {name}",
-    "bond": "ip link set {name} nomaster",
-    "team": "ip link set {name} nomaster",
-    "vrf": "ip link set {name} nomaster",
-}
 
 
 def refusal(link: Link, mode: Mode, end: Interface, other: Interface, observed: Observed) -> str:
@@ -64,7 +57,7 @@ def _foreign_tc(mode: Mode, end: Interface, observed: Observed) -> str:
     if end.qdisc == "ingress":
         return (
             f"{end.name} has an ingress qdisc where clsact must stand;"
-            f" take it off: tc qdisc del dev {end.name} ingress"
+            f" take it off: tc qdisc del dev {quote(end.name)} ingress"
         )
     if found := foreign_filter(mode, end, observed):
         direction, filter_ = found
@@ -96,8 +89,15 @@ def _port(end: Interface) -> str:
     if not end.master:
         return ""
     kind = end.master_kind or "master device"
-    way_out = _WAYS_OUT.get(kind, "ip link set {name} nomaster").format(name=end.name)
-    return f"{end.name} is a port of a {kind}; release it: {way_out}"
+    return f"{end.name} is a port of a {kind}; release it: {command_to_release(end)}"
+
+
+def command_to_release(port: Interface) -> str:
+    """What makes an interface no port any more."""
+    name = quote(port.name)
+    if port.master_kind == "openvswitch":
+        return f"ovs-vsctl del-port {name}"
+    return f"ip link set dev {name} nomaster"
 
 
 def _in_use(link: Link, end: Interface, observed: Observed) -> str:

@@ -208,6 +208,10 @@ CASES: dict[str, Case] = {
         facts(b=B._replace(xdp=(), egress=(), master=3, master_kind="bridge")),
         *(Level.FAIL, "port", Stops.ALL, "b is a port of a bridge", "ip link set dev b nomaster"),
     ),
+    "a port of Open vSwitch": (
+        facts(b=B._replace(xdp=(), egress=(), master=3, master_kind="openvswitch")),
+        *(Level.FAIL, "port", Stops.ALL, "b is a port of a openvswitch", "ovs-vsctl del-port b"),
+    ),
     "in use": (
         facts(b=B._replace(xdp=(), egress=()), uses={6: ("it carries 192.0.2.1/24",)}),
         *(Level.FAIL, "in use", Stops.ALL, "192.0.2.1/24", "allow_addressed: true"),

@@ -97,12 +97,12 @@ def test_a_record_of_an_earlier_device_with_this_number_holds_nothing() -> None:
 # --------------------------------------------------------------------------- ports
 
 WAYS_OUT = {
-    "bridge": "ip link set a nomaster",
-    "bond": "ip link set a nomaster",
-    "team": "ip link set a nomaster",
-    "vrf": "ip link set a nomaster",
+    "bridge": "ip link set dev a nomaster",
+    "bond": "ip link set dev a nomaster",
+    "team": "ip link set dev a nomaster",
+    "vrf": "ip link set dev a nomaster",
     "openvswitch": "ovs-vsctl del-port a",
-    "": "ip link set a nomaster",
+    "": "ip link set dev a nomaster",
 }
 
 
