@@ -8,6 +8,7 @@
 
 It does what the daemon does, once per call: no thread watches the kernel meanwhile, so call
 ``sync`` after interfaces came or went. ``links`` is what stands below ``links:`` in the file.
+Events go where the program's structlog has them go; without any set-up, warnings go to stderr.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, Self
 
-from xconnectd import config
+from xconnectd import config, log
 from xconnectd.engine import Engine
 from xconnectd.errors import XconnectError
 from xconnectd.model import State, Wiring
@@ -40,7 +41,7 @@ class Xconnect:
     def __init__(self, links: Links) -> None:
         wiring = _wiring(links)
         with ExitStack() as undo:
-            self._engine = undo.enter_context(Engine.take())
+            self._engine = undo.enter_context(Engine.take(log.of_application()))
             self._reconciler = self._engine.reconciler
             self._reconciler.want(wiring)
             self._reconciler.find_departed()
@@ -53,14 +54,25 @@ class Xconnect:
 
         Raises:
             ConfigError: refused as a whole; the wires stay as they are.
+            XconnectError: it is closed.
         """
+        self._demand_open()
         scope = self._reconciler.want(_wiring(links))
         if scope:
             self._reconciler.run(scope, "config")
 
     def sync(self) -> None:
-        """Looks at everything again and repairs what has drifted or come into being."""
+        """Looks at everything again and repairs what has drifted or come into being.
+
+        Raises:
+            XconnectError: it is closed.
+        """
+        self._demand_open()
         self._reconciler.run(None, "netlink")
+
+    def _demand_open(self) -> None:
+        if self._closed:  # its descriptors may be other people's by now
+            raise XconnectError("these wires are closed: make another Xconnect")
 
     def status(self) -> tuple[LinkStatus, ...]:
         """Every link as the last call left it."""

@@ -128,6 +128,11 @@ def setup(
     return logger()
 
 
+def of_application() -> Logger:
+    """For a library: as the program logs that uses it, else only warnings, and to stderr."""
+    return logger() if structlog.is_configured() else setup(level="warning")
+
+
 def logger() -> Logger:
     log: Logger = structlog.get_logger()
     return log

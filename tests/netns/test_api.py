@@ -187,3 +187,45 @@ with Xconnect({"veth0": "veth1"}) as wires:
     print(json.dumps(wires.states() | {"departed": departed}))
 """
     assert _python(lab, program) == {"veth0:veth1": "waiting", "departed": ["veth1"]}
+
+
+@pytest.mark.parametrize("set_up", [False, True])
+def test_what_it_logs_is_no_output_of_the_program(lab: Lab, set_up: bool) -> None:
+    """Unless the program has asked for it; warnings go to stderr."""
+    lab.veth("veth0"), lab.veth("veth1")
+    lab.foreign_xdp("veth1")
+    program = f"""
+import structlog
+if {set_up}:
+    structlog.configure()
+from xconnectd.api import Xconnect
+Xconnect({{"veth0": "veth1"}}).close()
+"""
+    settings = (f"PYTHONPATH={REPO}", f"XCONNECTD_STATE_DIR={lab.directory / 'state-api'}")
+    done = run("env", *settings, sys.executable, "-c", program, namespace=lab.host)
+    if set_up:
+        assert "program.loaded" in done.stdout
+    else:
+        assert done.stdout == ""
+        assert "link.failed" in done.stderr
+
+
+def test_what_is_closed_says_so(lab: Lab) -> None:
+    lab.veth("veth0")
+    program = """
+import json
+from xconnectd.api import Xconnect
+from xconnectd.errors import XconnectError
+wires, said = Xconnect({"veth0": "veth0"}), {}
+wires.close()
+for name, call in {"sync": wires.sync, "update": lambda: wires.update({})}.items():
+    try:
+        call()
+    except XconnectError as error:
+        said[name] = str(error)
+wires.close()
+print(json.dumps(said))
+"""
+    said = _python(lab, program)
+    assert said.keys() == {"sync", "update"}
+    assert all("closed" in words for words in said.values()), said
