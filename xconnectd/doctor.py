@@ -33,7 +33,7 @@ def examine(file: Path | None) -> Findings:
 def _from_inside(engine: Engine, file: Path | None) -> Findings:
     source, reading, seen = overview.look(engine, file)
     host = facts.host(source, reading, len(engine.programs.ours))
-    examiner = facts.Examiner(engine, seen, host.config, host.repair)
+    examiner = facts.Examiner(engine, seen, host.config, facts.repair(host.config))
     departed = diagnosis.of_departed(seen.observed.departed)
     return {
         "host": (*requirements.of_host(host), *departed),

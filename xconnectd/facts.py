@@ -58,8 +58,10 @@ def host(files: Files, reading: Reading, programs: int | None) -> Host:
 
 
 def repair(config: str) -> str:
-    """As ``Host.repair``, for who needs no more of the host."""
-    return requirements.repair(running_pid(), config, systemd=_has_systemd())
+    """The command that has a link put right: a daemon need not be replaced for that."""
+    if running_pid() is not None:
+        return "xconnectd reload"
+    return requirements.repair(None, config, systemd=_has_systemd())
 
 
 def _has_systemd() -> bool:

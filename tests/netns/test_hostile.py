@@ -778,6 +778,9 @@ def test_a_reload_tries_at_once_what_failed(lab: Lab, small_disk: Path) -> None:
         return max(link["retry_in_s"] or 0 for link in running.ask("status")["links"])
 
     poll(lambda: running.ask("status")["links"] and longest_wait() > 3, what="some patience")
+    told = running.cli("doctor").stdout
+    assert "mend it: xconnectd reload" in told
+    assert "kill" not in told, "that would take every wire down"
     for path in small_disk.glob("fill*"):
         path.unlink()
     assert running.cli("reload").stdout == "40 links: 40 connected\n"
