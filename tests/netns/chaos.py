@@ -104,6 +104,7 @@ class Chaos:
         tap = NAMES[DEVICES - 1]
         self._devices.append(Device(Station(lab.host, tap, interface=""), lab.tap(tap), tap))
         self._ends = (lab.veth("ua"), lab.veth("ub"))
+        poll(lambda: all(lab.link(x.end)["operstate"] == "UP" for x in self._ends), what="carrier")
         self._before = self._untouched()
         self.daemon = Daemon(lab, None)
         self._foreign = {

@@ -13,6 +13,7 @@ import pytest
 
 from .frames import ether, noise
 from .lab import REPO, Lab, poll, run
+from .test_invariants import _settled, assert_as_found
 from .traffic import exchange
 
 EXAMPLE = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -42,10 +43,10 @@ def _python(lab: Lab, program: str) -> dict[str, Any]:
 def test_the_readmes_example(lab: Lab) -> None:
     for name in ("veth0", "veth1", "veth2"):
         lab.veth(name)
-    before = lab.snapshot()
+    before = _settled(lab)
     program = "import json\n" + _example("README.md") + "    print(json.dumps(wires.states()))\n"
     assert _python(lab, program) == {"veth0:veth2": "connected"}
-    assert lab.snapshot() == before
+    assert_as_found(lab, before)
 
 
 def test_frames_cross_and_update_moves_them(lab: Lab, tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ print(json.dumps(told))
 
 def test_what_could_not_be_put_back_is_told_and_stays_recorded(lab: Lab) -> None:
     lab.veth("veth0"), lab.veth("veth1")
-    before = lab.snapshot()
+    before = _settled(lab)
     program = """
 import json, resource
 from xconnectd.api import Xconnect
@@ -128,7 +129,7 @@ print(json.dumps(told))
     told = _python(lab, program)
     assert "File too large" in told["problems"]
     assert told["records"] == ["veth0", "veth1"]
-    assert lab.snapshot() == before
+    assert_as_found(lab, before)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from .captured import Capture, File, programs
 from .frames import ether, noise, odd_frames
 from .lab import PATIENCE, Lab, Station, poll, run
 from .service import Daemon
+from .test_invariants import _settled
 from .traffic import Port, Stream, collect, compare, exchange, transfer
 
 Start = Callable[..., Daemon]
@@ -302,7 +303,7 @@ def test_tcpdump_opens_it(wire: Wire) -> None:
 def test_it_is_no_drift_and_works_with_the_daemon_dead(wire: Wire) -> None:
     frames = list(odd_frames().values())
     mark = wire.daemon.mark()
-    before = wire.daemon.lab.snapshot()
+    before = _settled(wire.daemon.lab)
     capture = wire.capture("va")
     assert wire.daemon.lab.snapshot() == before
     _send(wire, frames)

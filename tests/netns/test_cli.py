@@ -17,6 +17,7 @@ import yaml
 from .lab import PATIENCE, REPO, Lab, in_public, poll
 from .service import Daemon
 from .test_config_changes import BAD_FILES, GOOD_FILES, cut, wired
+from .test_invariants import _settled
 from .traffic import Stream
 
 Start = Callable[..., Daemon]
@@ -290,7 +291,7 @@ def _plan(running: Daemon) -> list[dict[str, Any]]:
 def test_plan_changes_nothing_and_tells_what_would_change(lab: Lab) -> None:
     a, b, c = (lab.veth(x) for x in ("va", "vb", "vc"))
     running = Daemon(lab, PAIR)
-    before = lab.snapshot()
+    before = _settled(lab)
     for _ in range(2):
         actions = _plan(running)
         assert {"va", "vb"} <= {x["interface"] for x in actions}

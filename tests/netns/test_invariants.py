@@ -31,11 +31,13 @@ def _wiring(mode: str, more: str = "") -> str:
 
 
 def _settled(lab: Lab) -> dict[str, Any]:
-    """The host as it is once the kernel has finished with its link-local addresses."""
+    """The host as it is once the kernel has finished with carriers and link-local addresses."""
 
     def complete() -> bool:
-        shown = json.loads(lab.ip("-j", "-d", "address", "show"))
-        ready = [x for x in shown if x and x["operstate"] == "UP" and _speaks_v6(lab, x["ifname"])]
+        shown = [x for x in json.loads(lab.ip("-j", "-d", "address", "show")) if x]
+        if any("LOWER_UP" in x["flags"] and "DOWN" in x["operstate"] for x in shown):
+            return False
+        ready = [x for x in shown if x["operstate"] == "UP" and _speaks_v6(lab, x["ifname"])]
         tentative = [a for x in ready for a in x["addr_info"] if a.get("tentative")]
         return not tentative and all(x["addr_info"] for x in ready)
 

@@ -344,7 +344,7 @@ def test_the_number_of_an_end_given_to_another_while_the_daemon_is_dead(lab: Lab
     running.kill()
     lab.delete("vb")
     z = lab.veth("vz", index=600)
-    before = lab.link("vz")
+    before = _settled(lab)["links"]["vz"]
     running.start()
     assert running.link("va", "vb")["state"] == "waiting"
     assert cut(a, z)

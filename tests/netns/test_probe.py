@@ -17,6 +17,7 @@ from xconnectd.modes import FAR_READY
 
 from .lab import PROG_TC, PROG_XDP, TC_CONTINUE, TC_DROP, XDP_DROP, Lab, Station, inside, poll, run
 from .service import Daemon
+from .test_invariants import _settled
 from .traffic import Stream
 
 Start = Callable[..., Daemon]
@@ -403,7 +404,7 @@ def test_doctor_of_a_healthy_host(lab: Lab, daemon: Start) -> None:
     lab.veth("va"), lab.veth("vb")
     running = daemon({"va": "vb"})
     running.wait_link("connected", "va", "vb")
-    before = lab.snapshot()
+    before = _settled(lab)
     found = diagnosed(running)
     assert {each["level"] for each in found.values()} <= {"ok", "warn"}, found
     assert found["va:vb", "link"]["level"] == "ok"

@@ -22,8 +22,9 @@ from typing import Any, Final
 
 import pytest
 
-from .lab import NETNS, REPO, Lab, Station, inside, poll, run
+from .lab import NETNS, PATIENCE, REPO, Lab, Station, inside, poll, run
 from .service import document
+from .test_invariants import _settled, assert_as_found
 from .traffic import Stream
 
 SUITE: Final = "bookworm"
@@ -96,7 +97,7 @@ class Machine:
             )
         self.lab.on_close(self._clean_up)
         self._init = poll(self._find_init, what="the machine's init", interval=0.05)
-        poll(self._is_up, 60, "a booted machine", 0.2)
+        poll(self._is_up, 180, "a booted machine", 0.2)
 
     def _find_init(self) -> int:
         assert self._nspawn.poll() is None, (self.lab.directory / "console").read_text()
@@ -141,13 +142,13 @@ class Machine:
         """A signal to the daemon alone, past systemd."""
         self.run("sh", "-c", f"kill -{number.value} {self.pid}")
 
-    def await_restart(self, before: int, timeout: float) -> None:
+    def await_restart(self, before: int) -> None:
         """Until another daemon than ``before`` runs and has said that it is ready."""
 
         def restarted() -> bool:
             return self.pid not in (0, before) and self.show("ActiveState") == "active"
 
-        poll(restarted, timeout, "a new daemon", 0.05)
+        poll(restarted, what="a new daemon", interval=0.05)
 
     def write(self, wiring: str | dict[str, str]) -> None:
         fresh = self.root / "etc/.xconnect.fresh"
@@ -244,7 +245,7 @@ def test_the_status_line_says_what_is_missing(machine: Machine) -> None:
     machine.write({"wa": "wb", "tap3": "tap4"})
     machine.systemctl("start")
     text = r"2 links: 1 connected, 1 waiting for tap3 and tap4"
-    poll(lambda: re.fullmatch(text, machine.show("StatusText")), what=machine.show("StatusText"))
+    poll(lambda: re.fullmatch(text, machine.show("StatusText")), what="the status text")
 
 
 def test_the_sandbox_is_closed(machine: Machine) -> None:
@@ -262,12 +263,12 @@ def test_metrics_are_served_from_the_sandbox(machine: Machine) -> None:
     machine.write(f"metrics: {{listen: 127.0.0.1:{port}}}\nlinks: {{wa: wb}}\n")
     since = machine.cursor()
     machine.systemctl("start")
-    poll(lambda: "metrics.served" in machine.events(since), what=machine.journal(since))
+    poll(lambda: "metrics.served" in machine.events(since))
     here = ("127.0.0.1", port)
-    asking = inside(machine.lab.host, lambda: socket.create_connection(here, 5))
+    asking = inside(machine.lab.host, lambda: socket.create_connection(here, PATIENCE))
     assert b'xconnectd_link_state{a="wa",b="wb"' in _scrape(asking)
     machine.write("metrics: {listen: 'unix:/run/xconnectd/metrics.sock'}\nlinks: {wa: wb}\n")
-    poll(path.is_socket)
+    poll(lambda: machine.events(since).count("metrics.served") == 2)
     asking = socket.socket(socket.AF_UNIX)
     asking.connect(str(path))
     assert b'xconnectd_link_state{a="wa",b="wb"' in _scrape(asking)
@@ -301,7 +302,7 @@ def test_members_of_the_group_may_look(machine: Machine) -> None:
     member = ("setpriv", "--reuid=4711", "--regid=4711", f"--groups={group}")
     done = machine.run(*member, "xconnectd", "status", "--json")
     assert json.loads(done.stdout)["links"][0]["state"] == "connected"
-    machine.run(*member, "xconnectd", "wait", "--timeout=5")
+    machine.run(*member, "xconnectd", "wait", "--timeout=30")
     stranger = ("setpriv", "--reuid=4711", "--regid=4711", "--clear-groups")
     done = machine.run(*stranger, "xconnectd", "status", check=False)
     assert done.returncode == 1
@@ -327,7 +328,7 @@ def test_crashes_lose_no_frame(machine: Machine, stream: Stream) -> None:
     for _ in range(4):
         pid = machine.pid
         machine.kill(signal.SIGKILL)
-        machine.await_restart(pid, 10)
+        machine.await_restart(pid)
     assert_perfect(stream)
     assert machine.events(before).count("program.adopted") == 4
     assert machine.show("NRestarts") == "4"
@@ -343,7 +344,7 @@ def test_a_hung_daemon_is_replaced_and_loses_no_frame(
         time.sleep(4)  # two of its terms: a daemon that works is left in peace
         assert machine.pid == pid
         machine.kill(signal.SIGSTOP)
-        machine.await_restart(pid, 15)
+        machine.await_restart(pid)
         time.sleep(0.5)
     assert_perfect(stream)
     assert machine.show("NRestarts") == "1"
@@ -386,24 +387,24 @@ def test_a_reload_returns_with_its_outcome(machine: Machine, stream: Stream) -> 
 
 
 def test_a_stop_leaves_nothing(machine: Machine) -> None:
-    found = machine.lab.snapshot()
+    found = _settled(machine.lab)
     machine.systemctl("start")
     assert machine.lab.snapshot() != found
     machine.systemctl("stop")
     assert machine.show("Result") == "success"
-    assert machine.lab.snapshot() == found
+    assert_as_found(machine.lab, found)
     left = machine.run("find", "/sys/fs/bpf/xconnectd", "/run/xconnectd", "-mindepth", "1").stdout
     assert left == ""
 
 
 def test_a_stop_after_a_crash_leaves_nothing(machine: Machine) -> None:
-    found = machine.lab.snapshot()
+    found = _settled(machine.lab)
     machine.systemctl("start")
     pid = machine.pid
     machine.kill(signal.SIGKILL)
-    machine.await_restart(pid, 10)
+    machine.await_restart(pid)
     machine.systemctl("stop")
-    assert machine.lab.snapshot() == found
+    assert_as_found(machine.lab, found)
 
 
 # ---------------------------------------------------------------------- beside other managers
