@@ -34,7 +34,7 @@ class Pacer:
 
     def stop(self) -> int:
         """Ends the sending; returns how many frames went out of each interface."""
-        return int(self._process.communicate(timeout=10)[0])
+        return int(self._process.communicate(timeout=60)[0])
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from typing import Final, Protocol, Self
 
 from tests.netns.lab import Lab, Station, inside
 from tests.netns.service import Daemon, document
+from tests.netns.test_config_changes import wired
 from tests.netns.test_scale import grow
 from tests.netns.traffic import ETH_P_STREAM
 
@@ -76,6 +77,7 @@ def _peers(lab: Lab, count: int) -> dict[str, _Rewire]:
     site = _Site(links, grow(lab, count - 2)[1])
     peer = Peer(lab, site.text())
     peer.spawn()
+    peer.wait(lambda: all(wired(one.kept, one.here) for one in links))
     return {PEER: partial(site.rewire, peer, *links)}
 
 

@@ -76,7 +76,7 @@ class Peer:
     def wait(self, works: Callable[[], object], interval: float = 0.01) -> None:
         """Until its links work, which it does not say."""
         try:
-            poll(works, 10, interval=interval)
+            poll(works, interval=interval)
         except AssertionError as error:
             raise AssertionError(f"no frame through {PEER}:\n{self._log.read_text()}") from error
 
