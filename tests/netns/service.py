@@ -100,10 +100,10 @@ class Daemon:
         assert self._process is not None
         return self._process.wait(timeout)
 
-    def stop(self) -> None:
+    def stop(self, timeout: float = PATIENCE) -> None:
         """SIGTERM; the end must be clean, and nothing unexpected be in the log."""
         self.signal(signal.SIGTERM)
-        assert self.wait() == 0, self.text()
+        assert self.wait(timeout) == 0, self.text()
         self.assert_no_traceback()
 
     def kill(self) -> None:

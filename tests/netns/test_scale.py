@@ -49,7 +49,7 @@ def crowd() -> Iterator[tuple[Lab, str, dict[str, str]]]:
 
 def test_a_thousand_links_come_and_go(crowd: tuple[Lab, str, dict[str, str]]) -> None:
     lab, inner, pairs = crowd
-    running = Daemon(lab, pairs).start(120)
+    running = Daemon(lab, pairs).start(300)
     poll(lambda: len(running.events("link.connected")) == LINKS, interval=0.1)
     spent = running.cpu()
     for a, b in list(pairs.items())[:: LINKS // 10]:
@@ -59,7 +59,9 @@ def test_a_thousand_links_come_and_go(crowd: tuple[Lab, str, dict[str, str]]) ->
     _rewire_one(running, inner, pairs)
     spent = running.cpu()
     ended = _cpu_of_the_ended()
-    running.stop()
+    running.stop(
+        300
+    )  # others may hold the kernel's lock of all interfaces, each time it is asked for
     spent = _cpu_of_the_ended() - ended - spent
     assert spent < BOUND, f"1,000 links took {spent:.1f} s of a processor to detach"
     assert lab.ip("-d", "link").count("prog/xdp") == 0

@@ -223,7 +223,7 @@ def test_a_terminal_that_goes_away_ends_it(bench: Daemon) -> None:
 
 def test_two_hundred_links(lab: Lab) -> None:
     _, pairs = grow(lab, 200)
-    running = Daemon(lab, pairs).start(60)
+    running = Daemon(lab, pairs).start(300)
     poll(lambda: len(running.events("link.connected")) == 200)
     terminal = Terminal(running)
     screen = terminal.shows("200 links: 200 connected")

@@ -92,7 +92,7 @@ def test_tcpdump_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "x.pcapng"
     path.write_bytes(b"".join(parts))
     command = ("tcpdump", "-n", "-e", "-tt", "--nano", "-r", str(path))
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
     assert first.startswith("1700000000.123456789 02:00:00:00:00:01 > ff:ff:ff:ff:ff:ff")

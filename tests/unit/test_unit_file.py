@@ -131,7 +131,7 @@ def complete(*words: str) -> set[str]:
         " printf '%s\\n' \"${COMPREPLY[@]}\""
     )
     done = subprocess.run(
-        ("bash", "--norc", "-c", script), capture_output=True, text=True, timeout=20, check=True
+        ("bash", "--norc", "-c", script), capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stderr == ""
     return set(done.stdout.split())
