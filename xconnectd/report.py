@@ -12,6 +12,7 @@ from xconnectd.plan import Action, Hold, as_json
 from xconnectd.status import LinkStatus
 
 _WORKS = (State.CONNECTED, State.DOWN)
+_STANDS = (*_WORKS, State.DISABLED)
 _WARNINGS = (Event.LINK_FAILED, Event.LINK_WARNING, Event.DRIFT_REPAIRED)
 
 
@@ -78,7 +79,7 @@ def _of_link(
     elif was and was.mode != now.mode and now.state in _WORKS:
         reason = f"mode {was.mode} → {now.mode}: {now.mode_reason}"
         yield Report(Event.LINK_REWIRED, fields | {"reason": reason})
-    elif was and actions and trigger == "netlink" and _same_ends(was, now):
+    elif was and actions and trigger == "netlink" and now.state in _STANDS:
         reason = ", ".join(dict.fromkeys(_in_words(actions)))
         yield Report(Event.DRIFT_REPAIRED, fields | {"reason": reason})
     known = was.warnings if was else ()

@@ -122,6 +122,11 @@ def test_drift_is_what_was_put_back_without_any_change_of_state() -> None:
     assert event.fields["reason"] == "point generic a, attach generic b"
 
 
+@pytest.mark.parametrize("now", [WAITING, FAILED])
+def test_what_was_done_and_undone_in_one_pass_is_no_repair(now: LinkStatus) -> None:
+    assert changes(now, now, done=[ACTION]) == []
+
+
 @pytest.mark.parametrize("trigger", ["config", "signal", "start", "retry"])
 def test_what_the_file_changes_is_no_drift(trigger: str) -> None:
     assert changes(UP, UP, done=[ACTION], trigger=trigger) == []
