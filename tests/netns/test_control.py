@@ -38,14 +38,15 @@ class Attempt:
         self,
         running: Daemon,
         wiring: Wiring,
-        *args: str,
+        *,
+        timeout: int = 300,
         terminal: bool = False,
         name: str = "draft.yaml",
     ) -> None:
         self.file = running.lab.directory / name
         self.file.write_text(document(wiring))
         self._output = running.lab.directory / f"try-{name}-{time.monotonic_ns()}.log"
-        command = running._command("try", str(self.file), *args)
+        command = running._command("try", str(self.file), "--timeout", str(timeout))
         self._master = -1
         with self._output.open("wb") as output:
             more: dict[str, Any] = {"stdin": subprocess.PIPE}
@@ -187,10 +188,11 @@ def test_a_try_that_is_not_confirmed_goes_back(
 ) -> None:
     running, (a, b, c, d, e) = bench
     before = running.config.read_text()
-    seconds = ("--timeout", "5" if end is _in_time else "120")
+    seconds = 5 if end is _in_time else 300
     with Stream(d, e) as stream:
         poll(stream.flows)
-        attempt = Attempt(running, DRAFT, *seconds, terminal=end is _lose_the_terminal).asks()
+        lost = end is _lose_the_terminal
+        attempt = Attempt(running, DRAFT, timeout=seconds, terminal=lost).asks()
         assert wired(a, c)
         assert end(attempt) != 0
         poll(lambda: wired(a, b))
@@ -286,7 +288,7 @@ def test_a_yes_that_comes_too_late_writes_nothing(bench: tuple[Daemon, list[Stat
     """The client is stopped while its time runs out, as a laptop's lid does it."""
     running, (a, b, *_) = bench
     before = running.config.read_text()
-    attempt = Attempt(running, DRAFT, "--timeout", "5").asks()
+    attempt = Attempt(running, DRAFT, timeout=5).asks()
     attempt.process.send_signal(signal.SIGSTOP)
     assert attempt.process.stdin is not None
     attempt.process.stdin.write(b"y\n")
@@ -1021,7 +1023,7 @@ def test_what_is_told_while_a_wiring_is_tried(bench: tuple[Daemon, list[Station]
         "va:vc": "connected",
         "vd:ve": "connected",
     }
-    assert 0 < told["daemon"]["try"]["ends_in_s"] <= 30
+    assert 0 < told["daemon"]["try"]["ends_in_s"] <= 300
     assert told["daemon"]["try"]["hash"] != told["config"]["hash"]
     assert told["differences"] == []
     assert "unless it is confirmed" in running.cli("status").stdout
