@@ -59,9 +59,8 @@ def test_a_thousand_links_come_and_go(crowd: tuple[Lab, str, dict[str, str]]) ->
     _rewire_one(running, inner, pairs)
     spent = running.cpu()
     ended = _cpu_of_the_ended()
-    running.stop(
-        300
-    )  # others may hold the kernel's lock of all interfaces, each time it is asked for
+    # Others may hold the kernel's lock of all interfaces, each time it is asked for.
+    running.stop(300)
     spent = _cpu_of_the_ended() - ended - spent
     assert spent < BOUND, f"1,000 links took {spent:.1f} s of a processor to detach"
     assert lab.ip("-d", "link").count("prog/xdp") == 0
