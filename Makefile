@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages setup demo format check test test-production test-kernels chaos bench build install uninstall clean
+.PHONY: help packages setup demo format check test test-long test-production test-kernels chaos bench build install uninstall clean
 
 # A login shell of Debian has no sbin in its PATH; ip, tc, ethtool and bpftool live there.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -16,6 +16,9 @@ BIN := .venv/bin
 PACKAGES := python3 python3-venv python3-bpfcc \
 	iproute2 ethtool bpftool iputils-ping iperf3 tcpdump util-linux procps \
 	shellcheck systemd ca-certificates
+
+# Of these the tests need the programs. The services are neither started nor enabled.
+SERVICES := containerd.service docker.service docker.socket frr.service
 
 # What `sudo make` leaves behind belongs to the person who called sudo, also when a step fails.
 OWN := trap 'if [[ -n "$${SUDO_UID:-}" ]]; then \
@@ -37,7 +40,19 @@ packages:
 	[[ $$EUID -eq 0 ]] || { echo 'to install them: sudo make setup'; exit 1; }; \
 	export DEBIAN_FRONTEND=noninteractive; \
 	apt-get update -qq; \
-	apt-get install -qq --yes --no-install-recommends "$${missing[@]}" >/dev/null
+	strange=(); \
+	for service in $(SERVICES); do \
+	  [[ -e /lib/systemd/system/$$service ]] || strange+=("$$service"); \
+	done; \
+	policy=/usr/sbin/policy-rc.d; \
+	[[ -e $$policy ]] || { \
+	  trap "rm -f $$policy" EXIT; \
+	  printf '%s\n' '#!/bin/sh' 'exit 101' | install -m 755 /dev/stdin $$policy; \
+	}; \
+	apt-get install -qq --yes --no-install-recommends --no-remove "$${missing[@]}" >/dev/null; \
+	[[ ! -d /run/systemd/system ]] || for service in "$${strange[@]}"; do \
+	  systemctl disable --quiet "$$service" 2>/dev/null || true; \
+	done
 
 # The stamp makes a second run quick; `make clean` takes it away with the rest.
 .venv/stamp: pyproject.toml | packages
@@ -78,11 +93,18 @@ check: setup ## format, lint, types and unit tests; no root needed
 # With machinery of their own: a booted systemd, a built image.
 PRODUCTION := $(foreach name,systemd image,tests/netns/test_$(name).py)
 
+# Routers for a lab: three libraries and logrotate come along.
+test test-long: PACKAGES += frr
 test: check ## everything but those, on the real kernel (root)
 	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make test'; exit 1; }
 	@$(OWN); $(BIN)/pytest -q tests/netns $(PRODUCTION:%=--ignore=%)
 
-test-production: PACKAGES += debootstrap systemd-container buildah podman runc
+test-production test-long: PACKAGES += debootstrap systemd-container buildah podman runc
+test-long: setup ## what takes long: tests/long, a real systemd, a real image (root)
+	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make test-long'; exit 1; }
+	@$(OWN); long=$$(compgen -G "tests/long/test_*.py") || exit 0; $(BIN)/pytest -q $$long
+	@$(OWN); $(BIN)/pytest -q $(PRODUCTION)
+
 test-production: setup ## a real systemd and a real image (root)
 	@$(OWN); $(BIN)/pytest -q $(PRODUCTION)
 
