@@ -4,7 +4,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages setup demo format check test test-long test-production test-kernels chaos bench build install uninstall clean
+.PHONY: help packages setup demo format check test test-long test-production test-kernels chaos bench trace-rewire build \
+	install uninstall clean
 
 # A login shell of Debian has no sbin in its PATH; ip, tc, ethtool and bpftool live there.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -183,6 +184,10 @@ chaos: setup ## random harm for SECONDS=60, again with SEED=…, and 20,000 relo
 bench: setup ## speed, latency, start and memory beside others', into docs/bench.* (root)
 	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make bench'; exit 1; }
 	@$(OWN); $(BIN)/python -m tests.bench --output docs
+
+trace-rewire: setup ## the path of one rewire: calls, moves between modules, netlink requests (root)
+	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make trace-rewire'; exit 1; }
+	@$(OWN); $(BIN)/python -m tests.bench.trace
 
 test-kernels: PACKAGES += debootstrap qemu-system-x86 busybox-static cpio e2fsprogs kmod xz-utils
 test-kernels: setup ## the core of the tests under Debian's kernels 5.10 to the newest, in qemu (root)

@@ -1,0 +1,162 @@
+"""The path of one rewire (``va: vb`` to ``va: vc``) through the daemon: ``make trace-rewire``.
+
+``python -m tests.bench.trace`` makes a lab, starts the daemon below ``sys.setprofile`` and rewires.
+Counted are the Python calls of the package's functions in the main thread, from the wake that reads
+the file to the end of the last wake that the rewire caused, the kernel's own news of it included.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import xconnectd
+from tests.netns.lab import Lab, poll, sweep
+from tests.netns.service import Daemon
+
+_PACKAGE: Final = str(Path(xconnectd.__file__).parent) + os.sep
+_QUIET: Final = 1.0
+"""Seconds without a further wake after which a rewire is over; the daemon's tick is as long."""
+_LOOKS: Final = frozenset(("narrow", "everything"))
+"""Functions that begin a look at the kernel."""
+
+
+@dataclass
+class Wake:
+    """What the daemon's thread did between two waits."""
+
+    functions: Counter[str] = field(default_factory=Counter)
+    moves: int = 0
+    looks: list[list[str]] = field(default_factory=lambda: [[]])
+    """Netlink requests: those before the first look, then those since the beginning of each."""
+
+
+class Tracer:
+    """A profile function; each finished wake is appended to ``report`` as one JSON line."""
+
+    def __init__(self, report: Path) -> None:
+        self._report = report.open("a", buffering=1)
+        self._wake = Wake()
+        self._module = ""
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
+        if event == "c_call":
+            if getattr(argument, "__qualname__", "") == "epoll.poll":
+                self._finish()
+        elif event == "call" and frame.f_code.co_filename.startswith(_PACKAGE):
+            self._called(frame)
+
+    def _called(self, frame: FrameType) -> None:
+        module = frame.f_code.co_filename.removeprefix(_PACKAGE).removesuffix(".py")
+        name = frame.f_code.co_qualname
+        self._wake.functions[f"{module}:{name}"] += 1
+        self._wake.moves += module != self._module
+        self._module = module
+        if frame.f_code.co_name in _LOOKS:
+            self._wake.looks.append([])
+        elif name == "Route._exchange":
+            request, ifindex = frame.f_locals["request"], frame.f_locals["ifindex"]
+            self._wake.looks[-1].append(f"{request.hex()}/{ifindex}")
+
+    def _finish(self) -> None:
+        if self._wake.functions:
+            self._report.write(json.dumps(vars(self._wake)) + "\n")
+        self._wake, self._module = Wake(), ""
+
+
+def main(arguments: Sequence[str]) -> int:
+    if arguments[:1] == ["--daemon"]:
+        return _daemon(Path(arguments[1]), arguments[2:])
+    if os.geteuid() != 0:
+        print("this makes network namespaces: run it as root", file=sys.stderr)
+        return 1
+    sweep()
+    with Lab() as lab:
+        for line in _lines(_rewire(lab)):
+            print(line)
+    return 0
+
+
+def _daemon(report: Path, arguments: Sequence[str]) -> int:
+    from xconnectd.cli import main as begin
+
+    sys.setprofile(Tracer(report))
+    return begin(arguments)
+
+
+class _Traced(Daemon):
+    @property
+    def report(self) -> Path:
+        return self.lab.directory / "wakes.jsonl"
+
+    def _command(self, *args: str) -> list[str]:
+        command = super()._command(*args)
+        if args[0] == "run":
+            at = command.index("xconnectd")
+            command[at : at + 1] = [__spec__.name, "--daemon", str(self.report)]
+        return command
+
+    def wakes(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.report.read_text().splitlines()]
+
+
+def _rewire(lab: Lab) -> list[dict[str, Any]]:
+    """The wakes of one rewire between ends that are up, in a daemon that has done it before."""
+    for name in ("va", "vb", "vc"):
+        lab.veth(name)
+    daemon = _Traced(lab, {"va": "vb"}).start()
+    before = 0
+    for target in ("vc", "vb", "vc"):
+        daemon.idle(_QUIET)
+        before, since = len(daemon.wakes()), daemon.mark()
+        daemon.write({"va": target})
+        daemon.wait_link("rewired", "va", target, since=since)
+    daemon.idle(_QUIET)
+    ticks = _ticks(daemon)
+    wakes = daemon.wakes()[before:]
+    daemon.stop()
+    return [wake for wake in wakes if wake["functions"].keys() - ticks]
+
+
+def _ticks(daemon: _Traced) -> set[str]:
+    """The functions that the daemon calls in any wake, also when nothing happens."""
+    seen = len(daemon.wakes())
+    poll(lambda: len(daemon.wakes()) >= seen + 3, what="three ticks")
+    return {name for wake in daemon.wakes()[seen:] for name in wake["functions"]}
+
+
+def _lines(wakes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for number, wake in enumerate(wakes, 1):
+        yield f"wake {number}: {'the file' if number == 1 else 'news of the kernel'}"
+        yield from _figures(Counter(wake["functions"]), wake["moves"], wake["looks"])
+    functions: Counter[str] = Counter()
+    for wake in wakes:
+        functions.update(wake["functions"])
+    yield "in all"
+    moves = sum(wake["moves"] for wake in wakes)
+    yield from _figures(functions, moves, [look for wake in wakes for look in wake["looks"]])
+    yield "most called"
+    yield from (f"{count:8}  {name}" for name, count in functions.most_common(25))
+
+
+def _figures(functions: Counter[str], moves: int, looks: Sequence[Sequence[str]]) -> Iterator[str]:
+    requests = [request for look in looks for request in look]
+    modules = {name.partition(":")[0] for name in functions}
+    yield f"{functions.total():8}  calls"
+    yield f"{len(functions):8}  distinct functions"
+    yield f"{len(modules):8}  modules"
+    yield f"{moves:8}  moves between modules"
+    yield f"{len(requests):8}  netlink requests"
+    yield f"{len(requests) - len(set(requests)):8}  of them repeated"
+    yield f"{sum(len(look) - len(set(look)) for look in looks):8}  of them repeated within one look"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
