@@ -24,8 +24,9 @@ _Schema = dict[str, Any]
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
-# A plain 12, 1e3 or true is the text of a name or a description, whatever YAML makes of it.
-_WORDS: Final = ["string", "number", "boolean"]
+# A plain 12, 1e3, true or 2001-01-01 is the text of a name or a description, whatever YAML makes of
+# it; for a date JSON has no type at all, so it is told what a word is not.
+_NO_WORDS: Final = ["object", "array"]
 
 _MODES: Final = {
     Mode.AUTO: "the fastest that carries every frame unharmed; the default",
@@ -117,7 +118,7 @@ def _end() -> _Schema:
     return {
         "title": "Interface",
         "description": "Its name or one of its altnames; it need not exist yet.",
-        "type": _WORDS,
+        "not": {"type": [*_NO_WORDS, "null"]},
         "minLength": 1,
         "maxLength": config.NAME_BYTES,
         "pattern": config.NAME_PATTERN,
@@ -126,7 +127,7 @@ def _end() -> _Schema:
 
 def _text() -> _Schema:
     return {
-        "type": [*_WORDS, "null"],
+        "not": {"type": _NO_WORDS},
         "maxLength": config.TEXT_LENGTH,
         "pattern": config.TEXT_PATTERN,
     }

@@ -230,6 +230,14 @@ def test_both_judge_any_document_alike(document: Document) -> None:
     assert schema_takes(document) == config_takes(document)
 
 
+def test_a_date_is_a_text_to_both() -> None:
+    """YAML 1.1 makes something of it for which JSON has no type."""
+    text = "links: {a: 2001-01-01, b: {to: 2001-01-02, description: 2001-01-01}}"
+    assert config.parse(text, "f").links
+    assert "datetime.date" in repr(document := yaml.safe_load(text))
+    assert schema_takes(document)
+
+
 # --------------------------------------------------------------------------- where they differ
 
 MILDER = [
