@@ -332,7 +332,7 @@ class Daemon:
                     problems=[str(problem) for problem in file.problems],
                     reason="its last good links stay",
                 )
-        if reading.wiring.hash == self._reconciler.wiring.hash and not again:
+        if reading.wiring == self._reconciler.wiring and not again:
             if before.state != "loaded" and reading.state == "loaded":
                 self._tell_loaded(reading)
             return Scope()

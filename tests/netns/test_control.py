@@ -247,9 +247,9 @@ def test_a_bad_file_is_not_tried(bench: tuple[Daemon, list[Station]]) -> None:
 @pytest.mark.parametrize(
     ("kind", "problem"),
     [
-        ("missing", "0:0: there is no such file (create it"),
-        ("directory", "0:0: is a directory, not a file (name the YAML file itself)"),
-        ("pipe", "0:0: is a pipe, not a file (name the YAML file itself)"),
+        ("missing", "1:1: there is no such file (create it"),
+        ("directory", "1:1: is a directory, not a file (name the YAML file itself)"),
+        ("pipe", "1:1: is a pipe, not a file (name the YAML file itself)"),
         ("binary", "2:1: is not UTF-8 text (save the file as UTF-8)"),
     ],
 )
@@ -894,6 +894,25 @@ def test_a_start_with_one_bad_file(lab: Lab, ends: list[Station]) -> None:
     running.put("one.yaml", {"va": "vd"})
     poll(lambda: wired(a, d))
     assert cut(a, b)
+
+
+def test_a_refused_file_that_is_deleted_takes_its_wires_along(
+    lab: Lab, ends: list[Station]
+) -> None:
+    """The wires that it had were found at the start; the text of all others stays the same."""
+    a, b, c, d, *_ = ends
+    running = Folder(lab, {"one.yaml": FIRST, "two.yaml": {"vc": "vd"}}).start()
+    with Stream(a, b) as stream:
+        poll(stream.flows)
+        running.kill()
+        running.put("two.yaml", "links: [\n")
+        running.start()
+        assert wired(c, d)
+        (running.config / "two.yaml").unlink()
+        running.wait_link("disconnected", "vc", "vd")
+        assert cut(c, d)
+        assert lab.xdp("vc") == 0
+    stream.assert_perfect()
 
 
 @pytest.mark.usefixtures("ends")
