@@ -135,14 +135,14 @@ def content(path: Path) -> bytes:
         return _read(path)
     except (FileNotFoundError, NotADirectoryError):
         hint = "create it; `links: {}` alone connects nothing"
-        raise ConfigMissing([Problem(str(path), 0, 0, "there is no such file", hint)]) from None
+        raise ConfigMissing([Problem.of_file(path, "there is no such file", hint)]) from None
     except OSError as error:
         hint = "let the user this runs as read it" if isinstance(error, PermissionError) else ""
         text = f"cannot be read: {error.strerror}"
-        raise ConfigError([Problem(str(path), 0, 0, text, hint)]) from error
+        raise ConfigError([Problem.of_file(path, text, hint)]) from error
     except (ValueError, _Refusal) as refusal:
         hint = getattr(refusal, "hint", "")
-        raise ConfigError([Problem(str(path), 0, 0, str(refusal), hint)]) from None
+        raise ConfigError([Problem.of_file(path, str(refusal), hint)]) from None
 
 
 def _open_to_all(path: Path) -> Iterator[str]:
@@ -241,7 +241,7 @@ class _Report:
         self.warnings: list[str] = []
 
     def add(self, refusal: _Refusal) -> None:
-        place = _place(refusal.where) if refusal.where is not None else Place(0, 0)
+        place = _place(refusal.where) if refusal.where is not None else Place(1, 1)
         problem = Problem(self.path, place.line, place.column, str(refusal), refusal.hint)
         self.problems[problem] = None
 
@@ -306,12 +306,35 @@ def _compose(text: str, report: _Report) -> _Node | None:
     try:
         return _Composer(loader.get_event, report).document()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise _Refusal(mark, f"is not YAML: {_words(error)}", _way_out(error)) from None
+        raise _not_yaml(error, text) from None
     except yaml.YAMLError as error:
         raise _Refusal(None, f"is not YAML: {error}") from None
     finally:
         loader.dispose()
+
+
+def _not_yaml(error: yaml.MarkedYAMLError, text: str) -> _Refusal:
+    if conflict := re.search("^<<<<<<< ", text, re.MULTILINE):
+        where = _Spot.after(text[: conflict.start()])
+        return _Refusal(where, "a merge conflict begins", "settle it, and take its marks out")
+    return _Refusal(_mistake(error, text), f"is not YAML: {_words(error)}", _way_out(error))
+
+
+def _mistake(error: yaml.MarkedYAMLError, text: str) -> Any:
+    """The mark of what is wrong.
+
+    The parser complains where it can go no further. After a word without a colon, an open quote or
+    a bracket that nothing closes that is a later line, and what it was at (its context) is meant.
+    """
+    context, problem = error.context_mark, error.problem_mark
+    begun = any(word in (error.context or "") for word in ("simple key", "quoted scalar"))
+    if context and problem and (begun or _Spot(problem.line, problem.column) >= _end_of(text)):
+        return context
+    return problem or context
+
+
+def _end_of(text: str) -> _Spot:
+    return _Spot.after(text.rstrip())
 
 
 def _words(error: yaml.MarkedYAMLError) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno as _errno
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 
 class XconnectError(Exception):
@@ -13,13 +13,18 @@ class XconnectError(Exception):
 
 
 class Problem(NamedTuple):
-    """One thing wrong in a file; line and column count from 1 (0: the file as a whole)."""
+    """One thing wrong in a file; line and column count from 1."""
 
     path: str
     line: int
     column: int
     text: str
     hint: str = ""
+
+    @classmethod
+    def of_file(cls, path: object, text: str, hint: str = "") -> Self:
+        """One of the file as a whole: editors and scripts jump to its first character."""
+        return cls(str(path), 1, 1, text, hint)
 
     def __str__(self) -> str:
         hint = f" ({self.hint})" if self.hint else ""

@@ -102,7 +102,7 @@ class Files:
         place = self.path / Path(name).name if self.path.is_dir() else self.path
         if place != self.path and not _counts(place):
             fault = f"{place.name} would not count in {self.path}"
-            problem = Problem(name, 0, 0, fault, "name it *.yaml, without a leading dot")
+            problem = Problem.of_file(name, fault, "name it *.yaml, without a leading dot")
             return place, Reading(Wiring(), (FileState(place, "rejected", problems=(problem,)),))
         other = Files(self.path)
         other._good, other._found = dict(self._good), self._found
@@ -131,13 +131,13 @@ class Files:
             self._good = {path: good for path, good in self._good.items() if path in paths}
 
     def _unreadable(self, error: OSError) -> FileState:
-        problem = Problem(str(self.path), 0, 0, f"cannot be read: {error.strerror}")
+        problem = Problem.of_file(self.path, f"cannot be read: {error.strerror}")
         return FileState(self.path, "rejected", problems=(problem,))
 
     def _empty(self) -> FileState:
         """At a start more likely a mount that is not there yet than the wish for no wires."""
         hint = "a file with `links: {}` says that nothing is to be connected"
-        problem = Problem(str(self.path), 0, 0, "there is no *.yaml in this directory", hint)
+        problem = Problem.of_file(self.path, "there is no *.yaml in this directory", hint)
         return FileState(self.path, "missing", problems=(problem,))
 
     def _paths(self) -> list[Path]:
@@ -237,8 +237,7 @@ def _at(path: Path, place: Place | None) -> str:
 
 
 def _problem(path: Path, place: Place | None, text: str, hint: str) -> Problem:
-    line, column = (place.line, place.column) if place else (0, 0)
-    return Problem(str(path), line, column, text, hint)
+    return Problem(str(path), *(place or Place(1, 1)), text, hint)
 
 
 def _digest(wirings: Iterable[Wiring]) -> str:

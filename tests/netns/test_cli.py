@@ -259,7 +259,7 @@ def test_wait(lab: Lab, daemon: Start) -> None:
 @pytest.mark.parametrize(
     ("text", "state", "problem"),
     [
-        (None, "missing", "0:0: there is no such file (create it"),
+        (None, "missing", "1:1: there is no such file (create it"),
         ("links: {va: }\n", "rejected", "1:"),
     ],
 )

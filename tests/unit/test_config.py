@@ -195,8 +195,8 @@ NOT_YET = "not in this version"
 
 BAD: list[tuple[str, int, int, str]] = [
     # half-written
-    ("", 0, 0, "the file is empty (half-written? `links: {}` disconnects everything"),
-    ("# only\n# comments\n", 0, 0, "the file is empty"),
+    ("", 1, 1, "the file is empty (half-written? `links: {}` disconnects everything"),
+    ("# only\n# comments\n", 1, 1, "the file is empty"),
     ("---\n", 2, 1, "the file is empty"),
     ("version: 1\n", 1, 1, "there is no `links:` (half-written? `links: {}`"),
     ("links:\n", 1, 7, "`links` has nothing in it (half-written? `links: {}`"),
@@ -329,7 +329,14 @@ BAD: list[tuple[str, int, int, str]] = [
     # YAML
     ("links:\n\ta: b", 2, 1, "(indent with spaces, not tabs"),
     ("links:\n  a: b: c", 2, 7, "mapping values are not allowed"),
-    ("links: {a: b\n", 2, 1, "is not YAML"),
+    ("links: {a: b\n", 1, 8, "is not YAML: while parsing a flow mapping"),
+    ("links:\n  a: [b\n  # c\n\n", 2, 6, "is not YAML: while parsing a flow sequence"),
+    ("links: {a: b,\n  c d: [e}\n", 2, 10, "is not YAML"),
+    ("links:\n  a: b\n  c d\n  e: f\n", 3, 3, "is not YAML: while scanning a simple key"),
+    ("links:\n  a: b\n  c d\n", 3, 3, "is not YAML: while scanning a simple key"),
+    ("links:\n  a: 'b\n  c: d\n", 2, 6, "is not YAML: while scanning a quoted scalar"),
+    ("links:\n  a: b\n<<<<<<< HEAD\n  c: d\n=======\n  c: e\n>>>>>>> x\n", 3, 1,
+     "a merge conflict begins (settle it, and take its marks out)"),
     ("links: {a: b}\n---\nlinks: {}", 2, 1, "a second document begins"),
     ("links: {a: !foo b}", 1, 12, "the tag `!foo` has no meaning here"),
     ("x-a: !!python/object/apply:os.system [id]\nlinks: {}", 1, 6,
