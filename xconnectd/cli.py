@@ -139,7 +139,7 @@ def _demand_good(path: Path) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     path: Path = options.file or files.DEFAULT
-    reading = Files(path).read()
+    reading = Files(path).judge()
     for problem in reading.problems:
         print(problem)
     for warning in reading.wiring.warnings:

@@ -78,6 +78,22 @@ class Files:
             self._found = ()
         return Reading(self._together(), tuple(states))
 
+    def judge(self) -> Reading:
+        """Reads for who has no past, as ``check``: nobody had an end first that two files claim.
+
+        So both are told of it; the daemon blames the one that came later.
+        """
+        try:
+            read = {path: _read(path) for path in self._paths()}
+        except OSError as error:
+            return Reading(Wiring(), (self._unreadable(error),))
+        owners = _Owners()
+        for path, found in read.items():
+            if isinstance(found, Wiring):
+                owners.add(path, found)
+        states = [self._take(path, found, owners) for path, found in read.items()]
+        return Reading(self._together(), tuple(states or [self._empty()]))
+
     def read_first(self, found: Callable[[], Iterable[Link]]) -> Reading:
         """Of whoever has read nothing so far: without good files, the wires that are ``found``."""
         reading = self.read()
@@ -165,7 +181,8 @@ class Files:
             return known is None, 0
         standing = {end: link.id for link in self._found for end in link.ends}
         moved = [link for link in found.links if _moves(link, standing)] if standing else []
-        return known is None or found.hash != known.hash, len(moved)
+        is_new = known is None or (found.links, found.metrics) != (known.links, known.metrics)
+        return is_new, len(moved)
 
     def _take(self, path: Path, found: Wiring | ConfigError, owners: _Owners) -> FileState:
         if isinstance(found, ConfigError):
@@ -206,34 +223,48 @@ def _read(path: Path, known: Wiring | None = None) -> Wiring | ConfigError:
         return error
 
 
+class _Spot(NamedTuple):
+    """Where a file claims something."""
+
+    path: Path
+    place: Place | None
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}:{self.place.line}:{self.place.column}" if self.place else f"{self.path}"
+        )
+
+
 class _Owners:
     """What belongs to one file alone: every end of a link, and where metrics are served."""
 
     def __init__(self) -> None:
-        self._ends: dict[str, tuple[Path, Place | None]] = {}
-        self._metrics: tuple[Path, Place | None] | None = None
+        self._ends: dict[str, list[_Spot]] = {}
+        self._metrics: list[_Spot] = []
 
     def add(self, path: Path, wiring: Wiring) -> None:
         for link in wiring.links:
-            self._ends |= {end.name: (path, link.place) for end in link.ends}
+            for end in link.ends:
+                self._ends.setdefault(end.name, []).append(_Spot(path, link.place))
         if wiring.metrics:
-            self._metrics = (path, wiring.metrics.place)
+            self._metrics.append(_Spot(path, wiring.metrics.place))
 
     def clashes(self, path: Path, wiring: Wiring) -> Iterable[Problem]:
         """What the file at ``path`` claims and another one has."""
         for link in wiring.links if self._ends else ():
             for end in link.ends:
-                if owner := self._ends.get(end.name):
-                    text = f"{end} is an end of a link in {_at(*owner)} already"
+                if owner := _another(path, self._ends.get(end.name, ())):
+                    text = f"{end} is an end of a link in {owner} already"
                     hint = "an interface belongs to one link of one file"
                     yield _problem(path, link.place, text, hint)
-        if wiring.metrics and self._metrics:
-            text = f"`metrics` stands in {_at(*self._metrics)} already"
+        if wiring.metrics and (owner := _another(path, self._metrics)):
+            text = f"`metrics` stands in {owner} already"
             yield _problem(path, wiring.metrics.place, text, "one daemon, one place to ask it")
 
 
-def _at(path: Path, place: Place | None) -> str:
-    return f"{path}:{place.line}:{place.column}" if place else f"{path}"
+def _another(path: Path, spots: Iterable[_Spot]) -> _Spot | None:
+    """The first of them in another file than this."""
+    return next((spot for spot in spots if spot.path != path), None)
 
 
 def _problem(path: Path, place: Place | None, text: str, hint: str) -> Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,27 @@ def test_after_a_start_a_disputed_end_is_of_the_file_that_wired_it(disputed: Pat
     files.keep([Link(Endpoint("vb"), Endpoint("va")), Link(Endpoint("ve"), Endpoint("vf"))])
     assert _states(files) == {"a-first-by-name.yaml": "rejected", "one.yaml": "loaded"}
     assert set(_links(files)) == {"va:vb", "ve:vf"}
+
+
+def test_who_has_no_past_blames_both_files_of_a_dispute(disputed: Path) -> None:
+    """`check` blamed the file that the daemon keeps, and called the one that it refuses good."""
+    reading = Files(disputed).judge()
+    assert [str(problem) for problem in reading.problems] == [
+        f"{here}:2:3: vb is an end of a link in {there}:2:3 already"
+        " (an interface belongs to one link of one file)"
+        for here, there in itertools.permutations(sorted(disputed.iterdir()))
+    ]
+
+
+def test_a_link_belongs_to_its_file_whatever_else_is_edited_there(disputed: Path) -> None:
+    """What is compared are links, not texts: a comment gives no better right to an end."""
+    later = disputed / "a-first-by-name.yaml"
+    later.write_text("links:\n  ve: vf\n")
+    files = Files(disputed)
+    files.read()
+    (disputed / "one.yaml").write_text(f"# edited\n{PAIR}")
+    later.write_text("links:\n  vb: vd\n  ve: vf\n")
+    assert _states(files) == {"a-first-by-name.yaml": "rejected", "one.yaml": "loaded"}
 
 
 def test_what_a_good_file_names_is_not_found_besides(tmp_path: Path) -> None:
