@@ -96,6 +96,7 @@ PRODUCTION := $(foreach name,systemd image,tests/netns/test_$(name).py)
 
 # Routers for a lab: three libraries and logrotate come along.
 test test-long: PACKAGES += frr
+test: PACKAGES += graphviz
 test: check ## everything but those, on the real kernel (root)
 	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make test'; exit 1; }
 	@$(OWN); $(BIN)/pytest -q tests/netns $(PRODUCTION:%=--ignore=%)

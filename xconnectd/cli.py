@@ -218,8 +218,28 @@ def _graph(options: argparse.Namespace) -> int:
     report = overview.sampled(options.config)
     with closing(Links()) as links:
         names = {nsid: each.name for nsid, each in namespaces.known(links.nsid_of).items()}
-    print(graph.draw(report, options.format, names), end="")
+    if options.format == "svg":
+        print(_rendered(graph.draw(report, "dot", names)), end="")
+    else:
+        print(graph.draw(report, options.format, names), end="")
     return Exit.DONE
+
+
+def _rendered(dot: str) -> str:
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            ("dot", "-Tsvg"), check=False, input=dot, capture_output=True, encoding="utf-8"
+        )
+    except FileNotFoundError:
+        raise XconnectError(
+            "--format svg is drawn by Graphviz, which is not here: install the package graphviz,"
+            " or take --format mermaid"
+        ) from None
+    if done.returncode:
+        raise XconnectError(f"dot -Tsvg: {done.stderr.strip()}")
+    return done.stdout
 
 
 def _watch(looks: Looks, options: argparse.Namespace) -> int:

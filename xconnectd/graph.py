@@ -1,4 +1,4 @@
-"""The wiring as a picture: what ``status --json`` tells, as Mermaid, Graphviz or SVG text. Pure.
+"""The wiring as a picture: what ``status --json`` tells, as Mermaid or Graphviz text. Pure.
 
 Colour is the state (and words say so too, for who cannot see colours), the line's text is the mode
 with what comes in by either end per second. Names are the kernel's: they may hold anything but
@@ -156,94 +156,7 @@ def _dot_text(*lines: str) -> str:
     return '"' + "\\n".join(texts) + '"'
 
 
-# --------------------------------------------------------------------------- SVG
-
-_WIDTH: Final = 760
-_ROW: Final = 56
-_TOP: Final = 48
-_BOX: Final = (210, 40)
-_MARGIN: Final = 16
-_ROOM: Final = 26
-"""Characters that fit into a box; the whole name is in the tooltip."""
-
-
-def _svg(edges: Sequence[_Edge]) -> str:
-    height = _TOP + _ROW * max(1, len(edges)) + _MARGIN
-    lines = [
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}"'
-            f' viewBox="0 0 {_WIDTH} {height}" font-family="sans-serif" font-size="13">'
-        ),
-        "<title>xconnectd</title>",
-        f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>',
-        *_svg_legend(),
-    ]
-    for row, edge in enumerate(edges):
-        lines += _svg_row(_TOP + _ROW * row + _ROW // 2, edge)
-    if not edges:
-        lines.append(_svg_text(_WIDTH // 2, _TOP + _ROW // 2, _NOTHING))
-    return "\n".join((*lines, "</svg>")) + "\n"
-
-
-def _svg_legend() -> Iterator[str]:
-    for place, (state, colour) in enumerate(COLOURS.items()):
-        left = _MARGIN + 120 * place
-        dashes = ' stroke-dasharray="5 4"' if state in _DASHED else ""
-        yield (
-            f'<line x1="{left}" y1="24" x2="{left + 28}" y2="24" stroke="{colour}"'
-            f' stroke-width="3"{dashes}/>'
-        )
-        yield _svg_text(left + 34, 28, str(state), anchor="start")
-
-
-def _svg_row(middle: int, edge: _Edge) -> Iterator[str]:
-    colour = COLOURS[edge.state]
-    dashes = ' stroke-dasharray="5 4"' if edge.state in _DASHED else ""
-    left, right = _MARGIN + _BOX[0], _WIDTH - _MARGIN - _BOX[0]
-    way, label = f"M{left} {middle} H{right}", middle - 8
-    if edge.b is None:  # out and back in
-        way, label = f"M{left} {middle - 8} h44 a8 8 0 0 1 0 16 h-44", middle + 4
-    yield "<g>"
-    yield f"<title>{escape(_in_one_line(edge))}</title>"
-    yield f'<path d="{way}" fill="none" stroke="{colour}" stroke-width="3"{dashes}/>'
-    yield _svg_text((left + right) // 2, label, edge.label, size=11)
-    yield from _svg_box(_MARGIN, middle, edge.a)
-    if edge.b:
-        yield from _svg_box(right, middle, edge.b)
-    yield "</g>"
-
-
-def _svg_box(left: int, middle: int, plug: _Plug) -> Iterator[str]:
-    width, height = _BOX
-    dashes = ' stroke-dasharray="4 3"' if plug.missing else ""
-    yield (
-        f'<rect x="{left}" y="{middle - height // 2}" width="{width}" height="{height}" rx="6"'
-        f' fill="#f6f8fa" stroke="#57606a"{dashes}/>'
-    )
-    centre = left + width // 2
-    yield _svg_text(centre, middle - 1 if plug.far else middle + 5, _short(plug.name))
-    if plug.far:
-        yield _svg_text(centre, middle + 14, _short(plug.far), size=11)
-
-
-def _svg_text(x: int, y: int, text: str, *, size: int = 13, anchor: str = "middle") -> str:
-    return (
-        f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-size="{size}" fill="#24292f">'
-        f"{escape(text)}</text>"
-    )
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _ROOM else f"{text[: _ROOM - 1]}…"
-
-
-def _in_one_line(edge: _Edge) -> str:
-    ends = (f"{plug.name} ({plug.far})" if plug.far else plug.name for plug in edge.plugs)
-    return f"{' — '.join(ends)}: {edge.label}"
-
-
 FORMATS: Final[Mapping[str, Callable[[Sequence[_Edge]], str]]] = {
     "mermaid": _mermaid,
     "dot": _dot,
-    "svg": _svg,
 }

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from xml.etree import ElementTree as ET
 
 import pytest
 
 from xconnectd import graph
 from xconnectd.model import State
 
-SVG = "{http://www.w3.org/2000/svg}"
 ODD = ('a"b', "a<b>&amp;", "a\\nb", "a#35;b", "`a`", "a|b", "end", "a\x01b", "a\udcffb", "é—x")
 
 
@@ -28,14 +26,6 @@ def draw(form: str, *links: dict[str, Any], **namespaces: int) -> str:
     return graph.draw({"links": links}, form, {nsid: name for name, nsid in namespaces.items()})
 
 
-def texts(svg: str) -> list[str]:
-    return [found.text or "" for found in ET.fromstring(svg).iter(f"{SVG}text")]
-
-
-def paths(svg: str) -> list[str]:
-    return [found.attrib["stroke"] for found in ET.fromstring(svg).iter(f"{SVG}path")]
-
-
 @pytest.mark.parametrize("form", graph.FORMATS)
 @pytest.mark.parametrize("count", [0, 1, 200])
 def test_any_number_of_links(form: str, count: int) -> None:
@@ -43,14 +33,7 @@ def test_any_number_of_links(form: str, count: int) -> None:
     names = {f"{side}{n}" for side in "ab" for n in range(count)}
     assert names <= set(re.findall(r"[ab]\d+", text))
     assert ("no links" in text) == (count == 0)
-    assert len(text) < 50_000 or form == "svg"  # what Mermaid draws at most
-
-
-@pytest.mark.parametrize("name", ODD)
-def test_svg_is_well_formed_whatever_an_interface_is_called(name: str) -> None:
-    svg = draw("svg", link(end(name, far_name=name, far_nsid=1), end("b")))
-    assert any(shown.startswith(name[0]) for shown in texts(svg)[len(State) :])
-    svg.encode()
+    assert len(text) < 50_000  # what Mermaid draws at most
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -77,7 +60,6 @@ def test_the_state_is_a_colour_and_a_word() -> None:
         for state in State:
             assert graph.COLOURS[state] in text
             assert state in text or state is State.CONNECTED
-    assert paths(draw("svg", *links)) == list(graph.COLOURS.values())
 
 
 def test_mermaid_colours_the_right_lines() -> None:
@@ -102,8 +84,6 @@ def test_a_plug_is_one_interface(form: str) -> None:
     text = draw(form, link(end("a", bits_per_s=5e9), end("a", bits_per_s=5e9)))
     assert "⟲ 5.00 Gbit/s" in text
     assert "n1" not in text
-    if form == "svg":
-        assert texts(text).count("a") == 1
 
 
 @pytest.mark.parametrize("form", graph.FORMATS)
