@@ -22,6 +22,8 @@ _DIRECTORY_REFUSES: Final = (errno.EBUSY, errno.EROFS, errno.EACCES, errno.EPERM
 """The first where the file is a mount of its own, as in a container, the others where its
 directory may not be written."""
 
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
 
 class TrialError(XconnectError):
     """The daemon did not take the wiring, or has taken it back already."""
@@ -93,9 +95,10 @@ def _replace(path: Path, data: bytes) -> None:
 
 def _rename_over(path: Path, data: bytes) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    mode = 0o600 if path.exists() else 0o666  # at no moment open to more people than the file is
     try:
         scratch.unlink(missing_ok=True)
-        with scratch.open("xb") as file:
+        with os.fdopen(os.open(scratch, _NEW, mode), "wb") as file:
             file.write(data)
             if path.exists():
                 _inherit(file.fileno(), path.stat())
