@@ -14,6 +14,16 @@ from pathlib import Path
 from typing import Any
 
 
+def put(path: Path, text: str) -> None:
+    """Writes a file for its owner alone, whole or not at all: nobody ever meets half of it."""
+    scratch = path.with_name(f"{path.name}.new")
+    scratch.unlink(missing_ok=True)  # a crash left it, perhaps readable by all
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with os.fdopen(os.open(scratch, flags, 0o600), "w") as file:
+        file.write(text)
+    scratch.rename(path)
+
+
 class Journal:
     """Raises OSError as the file system does, from every method."""
 
@@ -49,10 +59,7 @@ class Journal:
     def rewrite(self, values: Iterable[Any]) -> None:
         """Holds just these from now on."""
         lines = [json.dumps(value) for value in values]
-        scratch = self._path.with_name(self._path.name + ".new")
-        scratch.write_text("\n".join(lines))
-        scratch.chmod(0o600)
-        scratch.rename(self._path)
+        put(self._path, "\n".join(lines))
         self.close()
         self.length = len(lines)
 

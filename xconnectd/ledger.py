@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
-from xconnectd.journal import Journal
+from xconnectd.journal import Journal, put
 from xconnectd.leftovers import own_inode
 from xconnectd.model import Change, Departed, Record, Refusal
 
@@ -227,22 +227,21 @@ class Ledger:
         return {link: found for link, data in known.items() if (found := _failure(data))}
 
     def _save(self, name: str, data: Any) -> None:
-        """Whole or not at all: a reader or a crash never meets half a file."""
         self._unsaved.add(name)
         if not self._current:
             self._begin()
-        scratch = self.path / f"{name}.new"
-        scratch.write_text(json.dumps(data))
-        scratch.rename(self.path / name)
+        put(self.path / name, json.dumps(data))
         self._unsaved.discard(name)
 
     def _begin(self) -> None:
         """Makes the directory, without anything that an earlier boot left in it."""
         self.remove()
-        self.path.mkdir(parents=True)
-        self.path.chmod(0o711)  # group members pass through to the status socket
-        (self.path / "namespace").write_text(str(own_inode()))
-        self._boot.write_text(json.dumps(_boot_id()))
+        for directory in (self.path.parent, self.path):
+            if not directory.exists():
+                directory.mkdir(parents=True)
+                directory.chmod(0o711)  # group members pass through to the status socket
+        put(self.path / "namespace", str(own_inode()))
+        put(self._boot, json.dumps(_boot_id()))
         self._current = True
 
 

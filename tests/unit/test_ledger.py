@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,10 @@ def reopened(ledger: Ledger) -> Ledger:
 
 @pytest.fixture
 def filled(ledger: Ledger) -> Ledger:
+    return fill(ledger)
+
+
+def fill(ledger: Ledger) -> Ledger:
     ledger.hold(RECORD)
     ledger.hold(OTHER)
     ledger.know_programs(frozenset((101, 102)))
@@ -113,8 +118,19 @@ def test_nothing_is_left_behind(filled: Ledger) -> None:
     filled.remove()
 
 
-def test_nobody_else_reads_it(filled: Ledger) -> None:
-    assert (filled.path / "ends").stat().st_mode & 0o077 == 0
+def test_nobody_else_reads_it(tmp_path: Path) -> None:
+    """Also where no unit sets an umask. Others pass through the directories, to the socket."""
+    before = os.umask(0)
+    try:
+        kept = fill(Ledger(tmp_path / "run", "cookie"))
+        for _ in range(module._ROOM + 20):
+            kept.hold(RECORD)  # until it is written anew
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in files(kept.path)}
+    assert set(modes.values()) == {0o600}, modes
+    assert {"ends", "boot", "namespace", "programs", "config"} <= modes.keys()
+    assert {path.stat().st_mode & 0o777 for path in (kept.path, kept.path.parent)} == {0o711}
 
 
 # --------------------------------------------------------------------------- reboots
