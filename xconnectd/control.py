@@ -85,7 +85,8 @@ class Client:
         """The next one; None if it has not arrived whole, or an answer is still to be sent.
 
         Raises:
-            OSError: the other side has gone, or talks nonsense.
+            OSError: the other side has gone, or sends a line without an end.
+            ValueError: it sent what is no request.
         """
         self._flush()
         if self._outgoing:
@@ -98,8 +99,10 @@ class Client:
         try:
             request = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ConnectionError("not JSON") from error
-        return request if isinstance(request, dict) else None
+            raise ValueError("not understood: a line is one JSON document") from error
+        if isinstance(request, dict):
+            return request
+        raise ValueError('not understood: a request is a JSON object, as {"do": "status"}')
 
     def _receive(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -193,6 +196,9 @@ class Server:
             request = client.request()
         except OSError:
             self._drop(client)
+            return
+        except ValueError as error:
+            self._send(client, {"ok": False, "error": str(error)})
             return
         if request is None:
             self._await(client)

@@ -120,14 +120,36 @@ def test_a_question_in_pieces_and_the_end_behind_it(bench: Bench) -> None:
         client.sendall(QUESTION[7:] + b"17\n" + QUESTION)
         client.shutdown(socket.SHUT_WR)
         bench.settle()
-        assert received(client).count(b"\n") == 2
+        assert received(client).count(b"\n") == 3
         assert bench.gone == 1
 
 
-@pytest.mark.parametrize("nonsense", [b"hello\n", b"x" * 2000, b"[" * 60_000 + b"\n"])
-def test_who_talks_nonsense_is_dropped(bench: Bench, nonsense: bytes) -> None:
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"hello\n",
+        b"\n",
+        b"\xff\n",
+        b"[]\n",
+        b"17\n",
+        b"null\n",
+        b"9" * 900 + b"\n",
+        b"[" * 900 + b"\n",
+    ],
+)
+def test_who_talks_nonsense_is_told(bench: Bench, nonsense: bytes) -> None:
     with bench.connect() as client:
-        client.sendall(nonsense)
+        client.sendall(nonsense + QUESTION)
+        bench.settle()
+        told, answer = map(json.loads, received(client).splitlines())
+        assert (told["ok"], told["error"][:14]) == (False, "not understood")
+        assert answer == {"to": {"do": "status"}}
+        assert (bench.asked, bench.gone) == (1, 0)
+
+
+def test_a_line_without_an_end_is_dropped(bench: Bench) -> None:
+    with bench.connect() as client:
+        client.sendall(b"x" * 2000)
         bench.settle()
         assert (bench.asked, bench.gone) == (0, 1)
 
