@@ -9,6 +9,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 
 from xconnectd import compiler
 
-from .lab import NETNS, PINS, Lab, Station, inside, poll, run
+from .lab import NETNS, PINS, REPO, Lab, Station, inside, poll, run
 from .service import Daemon
 from .test_config_changes import cut, wired
 from .test_invariants import _settled, assert_as_found
@@ -174,8 +175,32 @@ def test_a_stop_during_the_start_leaves_nothing(lab: Lab, number: signal.Signals
         assert_as_found(lab, before)
 
 
+AT_THE_FIRST_IMPORT = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "xconnectd.cli":
+            os.kill(os.getpid(), signal.SIGHUP)
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def test_a_hangup_before_there_is_a_daemon_waits_for_it(lab: Lab) -> None:
+    """Python imports a ``sitecustomize`` before anything of ours runs."""
+    a, b = lab.veth("va"), lab.veth("vb")
+    (lab.directory / "sitecustomize.py").write_text(AT_THE_FIRST_IMPORT)
+    early = ("env", f"PYTHONPATH={lab.directory}:{REPO}")
+    running = Daemon(lab, PAIR, through=early).start()
+    assert wired(a, b)
+    poll(lambda: len(running.events("config.loaded")) == 2, what="what it asked for")
+    running.stop()
+    other = [*running._command()[:2], *early, sys.executable, "-m", "xconnectd", "version"]
+    assert subprocess.run(other, cwd=REPO, check=False).returncode == -signal.SIGHUP
+
+
 def test_a_hangup_during_the_start_ends_nothing(lab: Lab) -> None:
-    """Once there is anything that could be lost; before that nobody can know it as a daemon."""
     a, b = lab.veth("va"), lab.veth("vb")
     running = Daemon(lab, PAIR)
     for n in range(8):
