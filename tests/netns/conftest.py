@@ -37,6 +37,9 @@ def _kernel() -> Iterator[None]:
         sys.setswitchinterval(0.0002)  # streams keep their pace beside a busy test
         # A shell's background job ignores it, and so would every program that a test interrupts.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        # So it is with SIGHUP below nohup; with a handler this run outlives one all the same.
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, lambda *_: None)
         yield
 
 
