@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
-from xconnectd import control, netlink, status, systemd
+from xconnectd import control, monitor, status, systemd
 from xconnectd.control import Answer, Client, Draft, Request
 from xconnectd.engine import Engine
 from xconnectd.errors import XconnectError
@@ -28,7 +28,7 @@ from xconnectd.exporter import Exporter
 from xconnectd.files import Files, Reading
 from xconnectd.log import Event, Logger, Tap
 from xconnectd.model import State
-from xconnectd.netlink import Events, OverrunError
+from xconnectd.monitor import Events, OverrunError
 from xconnectd.observe import Scope
 from xconnectd.watch import ConfigWatch
 
@@ -238,13 +238,15 @@ class Daemon:
     def _patience(self, tick: _Alarm) -> float:
         """Seconds until the next thing that is due."""
         files = self._trial.deadline if self._trial else self._reload.due
-        alarms = (tick.due, files, self._reconciler.next_retry())
+        alarms = (tick.due, files, self._reconciler.next_retry(), self._events.due)
         return max(0.0, min(due for due in alarms if due is not None) - time.monotonic())
 
     def _on_time(self, tick: _Alarm) -> None:
         if self._stopping:
             return
         self._mind_trial()
+        if self._events.is_due():
+            self._on_events()
         if due := self._reconciler.due():
             self._reconciler.run(due, "retry")
         if tick.take():
@@ -390,7 +392,7 @@ class Daemon:
         if scope:
             self._reconciler.run(scope, "netlink")
 
-    def _scope_of(self, events: Iterable[netlink.Event]) -> Scope:
+    def _scope_of(self, events: Iterable[monitor.Event]) -> Scope:
         names: set[str] = set()
         ifindexes: set[int] = set()
         for event in events:

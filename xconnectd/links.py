@@ -32,7 +32,18 @@ from xconnectd.model import (
     Xdp,
     XdpFeature,
 )
-from xconnectd.netlink import NetlinkError, Route, ifindex_of, integer, raw, text, walk, walk_all
+from xconnectd.monitor import Event
+from xconnectd.netlink import (
+    SKIP_STATS,
+    NetlinkError,
+    Route,
+    ifindex_of,
+    integer,
+    raw,
+    text,
+    walk,
+    walk_all,
+)
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -42,7 +53,6 @@ _IFF_PROMISC: Final = 0x100
 _ARPHRD_ETHER: Final = 1
 _LOOPBACK: Final = 1
 """The number of lo in every namespace."""
-_SKIP_STATS: Final = 8  # RTEXT_FILTER_SKIP_STATS: a third of the message nobody asks for
 
 # if_link.h
 _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER = 1, 3, 4, 5, 10
@@ -81,7 +91,7 @@ _KINDS_OF_WIRES: Final = ("veth", "tun")
 """What others' devices hardly ever stand on, and what is wired in a hurry."""
 
 _ALL_LINKS: Final = netlink.link_request(
-    netlink.RTM_GETLINK, netlink.DUMP, (("IFLA_EXT_MASK", _SKIP_STATS),)
+    netlink.RTM_GETLINK, netlink.DUMP, (("IFLA_EXT_MASK", SKIP_STATS),)
 )
 
 
@@ -244,7 +254,7 @@ class Links:
             request = netlink.link_request(
                 netlink.RTM_GETLINK,
                 netlink.DUMP,
-                (("IFLA_IF_NETNSID", nsid), ("IFLA_EXT_MASK", _SKIP_STATS)),
+                (("IFLA_IF_NETNSID", nsid), ("IFLA_EXT_MASK", SKIP_STATS)),
             )
             try:
                 answer = self._route.ask(request)
@@ -368,7 +378,7 @@ class Links:
         """
         self._stacks = self._all_stacks()
 
-    def heard(self, event: netlink.Event) -> None:
+    def heard(self, event: Event) -> None:
         if self._stacks is None or not event.message:
             return
         self._stacks.pop(event.ifindex, None)
@@ -501,7 +511,7 @@ def _statistics(counted: bytes) -> Statistics:
 
 def _get(attributes: tuple[Any, ...]) -> bytes:
     return netlink.link_request(
-        netlink.RTM_GETLINK, netlink.GET, (*attributes, ("IFLA_EXT_MASK", _SKIP_STATS))
+        netlink.RTM_GETLINK, netlink.GET, (*attributes, ("IFLA_EXT_MASK", SKIP_STATS))
     )
 
 

@@ -8,14 +8,13 @@ attributes are walked without decoding what nobody asks for (4 µs a round trip,
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import struct
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from xconnectd.lean import late, without_init
 
@@ -53,27 +52,23 @@ _NLMSG_DONE: Final = 3
 _NLM_F_MULTI: Final = 0x2
 _NLM_F_DUMP_INTR: Final = 0x10
 _NLM_F_ACK_TLVS: Final = 0x200
-_SOL_NETLINK: Final = 270
-_NETLINK_ADD_MEMBERSHIP: Final = 1
+SOL_NETLINK: Final = 270
 _NETLINK_CAP_ACK: Final = 10
 _NETLINK_EXT_ACK: Final = 11
 _NETLINK_GET_STRICT_CHK: Final = 12
 _NLMSGERR_ATTR_MSG: Final = 1
-_SO_RCVBUFFORCE: Final = 33
-_RECV_SIZE: Final = 1 << 18
+RECV_SIZE: Final = 1 << 18
 
 _INDEX: Final = struct.Struct("=i")
-_INDEX_OFFSET: Final = 20
+INDEX_OFFSET: Final = 20
 """ifinfomsg, tcmsg and ifaddrmsg all keep their ifindex four bytes behind the header."""
 _HEADER: Final = struct.Struct("=IHHII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 
+SKIP_STATS: Final = 8
+"""RTEXT_FILTER_SKIP_STATS in IFLA_EXT_MASK: a third of a link message that nobody asks for."""
 _STATS_LINK_64: Final = 1
 """In the mask bit 0, as an attribute number 1; linux/if_link.h."""
-_GROUP_LINK: Final = 1
-_GROUP_TC: Final = 4
-_GROUP_IPV4_IFADDR: Final = 5
-_GROUP_IPV6_IFADDR: Final = 9
 
 
 class tcmsg(nlmsg):  # type: ignore[misc]  # noqa: N801
@@ -158,6 +153,13 @@ def nsid_request(how: int, attributes: tuple[Any, ...] = ()) -> bytes:
     return encode(nsidmsg, RTM_GETNSID, how, attributes)
 
 
+def about(request: bytes, ifindex: int) -> bytearray:
+    """The request with this ifindex in its fixed header."""
+    buffer = bytearray(request)
+    _INDEX.pack_into(buffer, INDEX_OFFSET, ifindex)
+    return buffer
+
+
 def walk(data: bytes, start: int = 0) -> dict[int, bytes]:
     """The attributes of ``data`` from ``start`` by number; the last of equal numbers wins."""
     return dict(walk_all(data, start))
@@ -183,7 +185,7 @@ class Route:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._socket.bind((0, 0))
         for option in (_NETLINK_EXT_ACK, _NETLINK_CAP_ACK, _NETLINK_GET_STRICT_CHK):
-            self._socket.setsockopt(_SOL_NETLINK, option, 1)
+            self._socket.setsockopt(SOL_NETLINK, option, 1)
         self._sequence = 0
 
     def close(self) -> None:
@@ -192,8 +194,8 @@ class Route:
     def ask(self, request: bytes, ifindex: int | None = None) -> list[bytes]:
         """Sends one request and returns the messages it is answered with.
 
-        ``ifindex`` is patched into the fixed header behind the netlink header. A dump that
-        the kernel marks as interrupted by a change is asked for again.
+        ``ifindex`` is that of ``about``. A dump that the kernel marks as interrupted by a change is
+        asked for again.
 
         Raises:
             NetlinkError: the kernel refused.
@@ -205,10 +207,8 @@ class Route:
 
     def _exchange(self, request: bytes, ifindex: int | None) -> tuple[list[bytes], bool]:
         self._sequence = (self._sequence + 1) & 0x7FFFFFFF
-        buffer = bytearray(request)
+        buffer = bytearray(request) if ifindex is None else about(request, ifindex)
         struct.pack_into("=I", buffer, 8, self._sequence)
-        if ifindex is not None:
-            _INDEX.pack_into(buffer, _INDEX_OFFSET, ifindex)
         self._socket.send(buffer)
         return self._collect()
 
@@ -216,7 +216,7 @@ class Route:
         answer: list[bytes] = []
         interrupted = False
         while True:
-            for kind, flags, sequence, message in _messages(self._socket.recv(_RECV_SIZE)):
+            for kind, flags, sequence, message in messages(self._socket.recv(RECV_SIZE)):
                 if sequence != self._sequence:
                     continue  # left over from a request that was interrupted by a signal
                 interrupted = interrupted or bool(flags & _NLM_F_DUMP_INTR)
@@ -230,7 +230,8 @@ class Route:
                     return answer, interrupted
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """Type, flags, sequence number and the whole of each message that was received."""
     start = 0
     while start + 16 <= len(data):
         length, kind, flags, sequence, _pid = _HEADER.unpack_from(data, start)
@@ -248,105 +249,12 @@ def _raise_if_refused(message: bytes, flags: int) -> None:
     raise NetlinkError(code, text.rstrip(b"\0").decode(errors="replace") or os.strerror(code))
 
 
-# --------------------------------------------------------------------------- events
-
-
-class Event(NamedTuple):
-    """Something happened to an interface; what it is now must be read again.
-
-    ``name`` and ``mac`` are empty where the message carries none (tc, addresses). For a device
-    that left for another namespace ``nsid`` and ``new_ifindex`` say where to. ``message`` is the
-    whole of a link message that describes the device; what a bridge tells of its port does not.
-    """
-
-    ifindex: int
-    name: str = ""
-    gone: bool = False
-    nsid: int | None = None
-    new_ifindex: int | None = None
-    altnames: tuple[str, ...] = ()
-    mac: str = ""
-    message: bytes = b""
-
-
-class OverrunError(Exception):
-    """Events were lost: the kernel's buffer overflowed. Everything must be read again."""
-
-
-_AF_BRIDGE: Final = 7
-"""Of a bridge's news of its port: RTM_DELLINK means that it left the bridge, no device went.
-They come with IFLA_LINK, but without the kind and the namespace that tell what that is."""
-_IFLA_ADDRESS: Final = 1
-_IFLA_IFNAME: Final = 3
-_IFLA_NEW_NETNSID: Final = 45
-_IFLA_NEW_IFINDEX: Final = 49
-_IFLA_PROP_LIST: Final = 52
-
-
-class Events:
-    """The feed of link, tc and address changes in the caller's network namespace."""
-
-    def __init__(self, buffer_bytes: int = 8 << 20) -> None:
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
-        )
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
-        except PermissionError:  # in a user namespace; the default buffer overruns sooner
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
-        self._socket.bind((0, 0))
-        for group in (_GROUP_LINK, _GROUP_TC, _GROUP_IPV4_IFADDR, _GROUP_IPV6_IFADDR):
-            self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def drain(self) -> list[Event]:
-        """Everything that is waiting to be read, oldest first.
-
-        Raises:
-            OverrunError: events were lost since the last call.
-        """
-        events: list[Event] = []
-        while True:
-            try:
-                data = self._socket.recv(_RECV_SIZE)
-            except BlockingIOError:
-                return events
-            except OSError as error:
-                if error.errno == errno.ENOBUFS:
-                    raise OverrunError from error
-                raise
-            for kind, _flags, _sequence, message in _messages(data):
-                if len(message) >= _INDEX_OFFSET + 4:
-                    events.append(_event(kind, message))
-
-
-def _event(kind: int, message: bytes) -> Event:
-    ifindex = ifindex_of(message)
-    if kind not in (RTM_NEWLINK, RTM_DELLINK):
-        return Event(ifindex)
-    attributes = walk(message, 32)
-    properties = attributes.get(_IFLA_PROP_LIST, b"")
-    of_a_port = message[16] == _AF_BRIDGE
-    return Event(
-        ifindex,
-        name=text(attributes.get(_IFLA_IFNAME, b"")),
-        gone=kind == RTM_DELLINK and not of_a_port,
-        nsid=integer(attributes.get(_IFLA_NEW_NETNSID)),
-        new_ifindex=integer(attributes.get(_IFLA_NEW_IFINDEX)),
-        altnames=tuple(text(value) for _, value in walk_all(properties)),
-        mac=attributes.get(_IFLA_ADDRESS, b"").hex(":"),
-        message=b"" if of_a_port else message,
-    )
+# --------------------------------------------------------------------------- values
 
 
 def ifindex_of(message: bytes) -> int:
     """Of a link, tc or address message."""
-    ifindex: int = _INDEX.unpack_from(message, _INDEX_OFFSET)[0]
+    ifindex: int = _INDEX.unpack_from(message, INDEX_OFFSET)[0]
     return ifindex
 
 

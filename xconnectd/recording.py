@@ -3,7 +3,7 @@
 Follows the ends by name: one that goes and comes back is listened to again. Writes to a file
 descriptor that it is handed, and says on its way what somebody should know.
 
-Imports ``capture``, ``netlink`` (for events), ``pcapng`` and ``errors``.
+Imports ``capture``, ``monitor`` (for events), ``pcapng`` and ``errors``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Final, Protocol
 
 from xconnectd import __version__, pcapng
 from xconnectd.capture import Capture, Frame, Tally
-from xconnectd.netlink import Events, OverrunError
+from xconnectd.monitor import Events, OverrunError
 
 _LATENCY: Final = 0.05
 """Seconds that a frame may wait to be read, unless so many come that the kernel wakes us."""
@@ -122,7 +122,7 @@ class Recording:
                 ready = {fd for fd, _ in waiting.poll(_LATENCY * 1000)}
                 if self._output in ready:
                     return False
-                if events.fileno() in ready:
+                if events.fileno() in ready or events.is_due():
                     self._hear(events)
                 self._take()
             self._end()

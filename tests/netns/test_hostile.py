@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -19,7 +20,7 @@ from .lab import BPFFS, Lab, holds, poll, run
 from .service import Daemon, Event, document
 from .test_config_changes import cut, wired
 from .test_invariants import _entries, _settled, assert_as_found
-from .traffic import Stream
+from .traffic import OFFLOADS, Stream, Tap
 
 Start = Callable[..., Daemon]
 PAIR = {"va": "vb"}
@@ -434,6 +435,56 @@ def test_five_thousand_link_events_at_once(lab: Lab, daemon: Start) -> None:
         assert running.ask("status")["daemon"]["pid"] == running.pid
         assert running.cpu() - spent < 10
     stream.assert_perfect()
+    running.stop()
+
+
+class Flips:
+    """A guest whose driver changes its offloads as fast as it can, until the block ends.
+
+    Attributes:
+        count: how often, so far.
+    """
+
+    def __init__(self, tap: Tap) -> None:
+        self._made = multiprocessing.Value("L", 0)
+        self._over = multiprocessing.Event()
+        self._process = multiprocessing.Process(target=self._run, args=(tap,))
+
+    def _run(self, tap: Tap) -> None:
+        while not self._over.is_set():
+            for flags in (OFFLOADS, 0) * 100:
+                tap.offload(flags)
+            self._made.value += 200
+
+    @property
+    def count(self) -> int:
+        return int(self._made.value)
+
+    def __enter__(self) -> Self:
+        self._process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._process.join()
+
+
+def test_a_guest_that_changes_its_offloads_without_end(lab: Lab, daemon: Start) -> None:
+    """Most of it never reaches the daemon (they cost a core before), and how it ends is seen."""
+    tap = lab.tap("tap0")
+    lab.veth("va"), lab.veth("vb"), lab.veth("vc")
+    running = daemon({"tap0": "va", "vb": "vc"})
+    running.wait_link("connected", "vb", "vc")
+    with Flips(tap) as flips:
+        spent, since = running.cpu(), flips.count
+        poll(lambda: flips.count - since > 100_000)
+        spent = running.cpu() - spent
+        lab.ip("link", "set", "vb", "mtu", "1500")
+        poll(lambda: lab.link("vb")["mtu"] == 65535, what="another's drift is put back")
+    assert spent < 0.4, f"{spent:.2f} s of a processor"
+    poll(lambda: running.link("tap0", "va")["mode"] == "tc", what="a tap without offloads")
+    tap.offload(OFFLOADS)
+    poll(lambda: running.link("tap0", "va")["mode"] == "generic")
     running.stop()
 
 

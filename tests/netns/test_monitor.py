@@ -1,0 +1,69 @@
+"""The feed of events on the real kernel: what is muted, and what is told all the same."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from xconnectd.monitor import Event, Events
+
+from .lab import Lab, inside, poll
+from .traffic import OFFLOADS, Tap
+
+FLIPS = 2000
+
+
+@pytest.fixture
+def events(lab: Lab) -> Iterator[Events]:
+    with closing(inside(lab.host, Events)) as opened:
+        yield opened
+
+
+def _flip(tap: Tap) -> None:
+    """What any guest can do; it ends with the offloads on."""
+    for _ in range(FLIPS):
+        tap.offload(0)
+        tap.offload(OFFLOADS)
+
+
+def _of(ifindex: int, told: list[Event]) -> list[Event]:
+    return [each for each in told if each.ifindex == ifindex]
+
+
+def test_who_changes_too_often_is_muted_and_asked_afterwards(lab: Lab, events: Events) -> None:
+    tap, other = lab.tap("tap0"), lab.tap("tap1")
+    noisy, quiet = lab.ifindex("tap0"), lab.ifindex("tap1")
+    time.sleep(0.5)  # what they make while they are made is of another interval
+    events.drain()
+    for _ in range(10):
+        _flip(tap)
+        if told := _of(noisy, events.drain()):
+            break
+    assert 0 < len(told) < 100, "as many as were made"
+    other.offload(0)
+    lab.ip("link", "set", "tap0", "alias", "new")
+    assert [each.name for each in _of(quiet, events.drain())] == ["tap1"], "others are heard"
+    assert events.due is not None
+    poll(events.is_due)
+    (last,) = events.drain()
+    assert last.name == "tap0"
+    assert b"new" in last.message
+    other.offload(OFFLOADS)
+    tap.offload(0)
+    assert {each.ifindex for each in events.drain()} == {quiet, noisy}, "both are heard again"
+
+
+def test_that_the_muted_are_gone_is_told(lab: Lab, events: Events) -> None:
+    tap = lab.tap("tap0")
+    number = lab.ifindex("tap0")
+    _flip(tap)
+    events.drain()
+    assert events.due is not None
+    tap.close()
+    assert [each.gone for each in _of(number, events.drain())][-1:] == [True]
+    assert events.due is None
+    lab.ip("link", "add", "tap0", "index", str(number), "type", "ifb")
+    assert _of(number, events.drain()), "a new device with this number is another one"
