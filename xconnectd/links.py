@@ -12,7 +12,7 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
@@ -32,9 +32,10 @@ from xconnectd.model import (
     Xdp,
     XdpFeature,
 )
-from xconnectd.monitor import Event
+from xconnectd.monitor import LINK, Event, Events, OverrunError
 from xconnectd.netlink import (
     SKIP_STATS,
+    TRIES,
     NetlinkError,
     Route,
     ifindex_of,
@@ -142,8 +143,34 @@ class Links:
 
     def all(self) -> dict[int, Interface]:
         """Every interface, in one dump, without tc filters and features (see ``complete``)."""
-        found = (_interface(message) for message in self._route.ask(_ALL_LINKS))
+        found = map(_interface, self._messages())
         return {interface.ifindex: interface for interface in found}
+
+    def _messages(self) -> Collection[bytes]:
+        """A link message of every interface.
+
+        Interfaces that come and go mark a dump as interrupted, each dump while they do not stop.
+        On older kernels (5.10) it may then lack one that was there all the time: it goes on by
+        position in a chain, which may have become shorter. So what several dumps show is there,
+        but for what went meanwhile, and with what came.
+        """
+        answer, interrupted = self._route.exchange(_ALL_LINKS)
+        if not interrupted:
+            return answer
+        found: dict[int, bytes] = {}
+        with closing(Events(groups=(LINK,))) as events:
+            for _ in range(TRIES - 1):
+                answer, interrupted = self._route.exchange(_ALL_LINKS)
+                if not interrupted:
+                    return answer
+                found |= {ifindex_of(message): message for message in answer}
+            with suppress(OverrunError):  # too many to be told: then the dumps alone count
+                for event in events.drain():
+                    if event.gone:
+                        found.pop(event.ifindex, None)
+                    elif event.message:
+                        found.setdefault(event.ifindex, event.message)
+        return found.values()
 
     @_may_vanish
     def complete(self, interfaces: Iterable[Interface]) -> dict[int, Interface]:
@@ -357,9 +384,10 @@ class Links:
             return self.nsid_of(file.fileno())
 
     def _all_stacks(self) -> dict[int, tuple[str, set[int]]]:
-        messages = self._route.ask(_ALL_LINKS)
         return {
-            ifindex_of(message): stack for message in messages if (stack := _standing(message))[1]
+            ifindex_of(message): stack
+            for message in self._messages()
+            if (stack := _standing(message))[1]
         }
 
     def statistics(self) -> dict[int, Statistics]:

@@ -47,6 +47,9 @@ CREATE: Final = 0x605  # REQUEST | ACK | CREATE | EXCL
 REPLACE: Final = 0x505  # REQUEST | ACK | CREATE | REPLACE
 DUMP: Final = 0x301
 
+TRIES: Final = 3
+"""So often a dump is asked for that is interrupted each time."""
+
 _NLMSG_ERROR: Final = 2
 _NLMSG_DONE: Final = 3
 _NLM_F_MULTI: Final = 0x2
@@ -194,18 +197,21 @@ class Route:
     def ask(self, request: bytes, ifindex: int | None = None) -> list[bytes]:
         """Sends one request and returns the messages it is answered with.
 
-        ``ifindex`` is that of ``about``. A dump that the kernel marks as interrupted by a change is
-        asked for again.
+        ``ifindex`` is that of ``about``. A dump that the kernel marks as interrupted by a change
+        (NLM_F_DUMP_INTR) is asked for again, some times at most: while changes do not end no dump
+        is free of them, and the last one counts.
 
         Raises:
             NetlinkError: the kernel refused.
         """
-        while True:
-            answer, interrupted = self._exchange(request, ifindex)
+        for _ in range(TRIES - 1):
+            answer, interrupted = self.exchange(request, ifindex)
             if not interrupted:
                 return answer
+        return self.exchange(request, ifindex)[0]
 
-    def _exchange(self, request: bytes, ifindex: int | None) -> tuple[list[bytes], bool]:
+    def exchange(self, request: bytes, ifindex: int | None = None) -> tuple[list[bytes], bool]:
+        """As ``ask``, once; tells also whether the kernel marks the answer as interrupted."""
         self._sequence = (self._sequence + 1) & 0x7FFFFFFF
         buffer = bytearray(request) if ifindex is None else about(request, ifindex)
         struct.pack_into("=I", buffer, 8, self._sequence)

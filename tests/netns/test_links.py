@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from pyroute2 import IPRoute
 
 from xconnectd import drivers
 from xconnectd.links import Links
 
-from .lab import Lab, inside, run
+from .lab import Lab, inside, poll, run
 
 NO_UTF8 = os.fsdecode(b"x\xff")
 
@@ -74,3 +78,62 @@ def test_what_stands_elsewhere_on_another_device_of_that_number(lab: Lab, links:
     assert inside(lab.host, lambda: _own_id(links)) is None
     assert inside(lab.host, lambda: links.uses([found])) == {77: ()}
     assert "mv0" in inside(lab.host, lambda: [each.name for _, each in links.elsewhere()])
+
+
+MANY = 2000
+"""A dump of so many takes longer than it takes to make a device and to delete one."""
+
+
+class Churn:
+    """New devices without end (``new0``, ``new1``, …), and every tenth time one goes (``old0``, …).
+
+    Attributes:
+        rounds: how many so far.
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        lab.batch(f"link add old{n} type ifb" for n in range(MANY))
+        self._over = multiprocessing.Event()
+        self._rounds = multiprocessing.Value("L", 0)
+        self._process = multiprocessing.Process(target=inside, args=(lab.host, self._run))
+        self._process.start()
+        lab.on_close(self.stop)
+        poll(lambda: self.rounds > 2)
+
+    @property
+    def rounds(self) -> int:
+        return int(self._rounds.value)
+
+    def stop(self) -> None:
+        self._over.set()
+        self._process.join()
+
+    def _run(self) -> None:
+        with IPRoute() as route:
+            while self.rounds < MANY and not self._over.is_set():
+                route.link("add", ifname=f"new{self.rounds}", kind="ifb")
+                if self.rounds % 10 == 0:
+                    route.link("del", ifname=f"old{self.rounds}")
+                self._rounds.value += 1
+                time.sleep(0.002)
+
+
+def test_a_dump_ends_while_devices_come_and_go_without_end(lab: Lab, links: Links) -> None:
+    """Every dump is marked as interrupted then; the answer lacks nothing and has nothing stale."""
+    lab.hush()
+    churn = Churn(lab)
+    with ThreadPoolExecutor(1) as thread:
+        for _ in range(4):
+            rounds = churn.rounds
+            asked = thread.submit(inside, lab.host, links.all)
+            try:
+                found = {each.name for each in asked.result(20).values()}
+            finally:
+                ended = churn.rounds == MANY
+                if not asked.done():
+                    churn.stop()
+            assert not ended, "it was not asked while devices came and went"
+            made = {f"new{n}" for n in range(rounds)}
+            left = {f"old{n}" for n in range(MANY) if n % 10 or n > churn.rounds}
+            assert {"lo", *made, *left} <= found
+            assert not {f"old{n}" for n in range(0, rounds, 10)} & found
