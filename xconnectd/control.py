@@ -25,8 +25,8 @@ from xconnectd.errors import XconnectError
 from xconnectd.instance import running_pid
 from xconnectd.ledger import directory
 
-CONTROL: Final = "control.sock"
-STATUS: Final = "status.sock"
+CONTROL: Final = sockets.CONTROL
+STATUS: Final = sockets.STATUS
 
 _LONGEST_REQUEST: Final = 32 << 20
 _LONGEST_QUESTION: Final = 1 << 10
@@ -266,7 +266,7 @@ class Connection:
             way_out = "; root sees the wires: sudo xconnectd status" if os.geteuid() else ""
             return f"no daemon runs in this network namespace{way_out}"
         if not isinstance(error, PermissionError):
-            return f"the daemon, pid {pid}, does not answer at {path}"
+            return f"the daemon{f', pid {pid},' if pid else ''} does not answer at {path}"
         if path.name == CONTROL:
             return f"{path}: only root may: sudo xconnectd …"
         return f"{path}: only root and group {sockets.GROUP} may ask"

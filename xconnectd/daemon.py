@@ -220,8 +220,6 @@ class Daemon:
         self._reconciler.run(None, "start")
 
     def _serve(self) -> None:
-        if instance := self._engine.instance:
-            self._selector.register(instance, selectors.EVENT_READ, instance.answer)
         self._selector.register(self._events, selectors.EVENT_READ, self._on_events)
         self._selector.register(self._bell, selectors.EVENT_READ, self._bell.silence)
         tick = _Alarm()
@@ -255,6 +253,8 @@ class Daemon:
     def _on_tick(self) -> None:
         if systemd.watchdog_interval():
             systemd.notify(WATCHDOG=1)
+        if self._engine.instance:
+            self._engine.instance.introduce()
         self._watch.check()
         self._say_if_orphaned()
         self._say_if_unwatched()

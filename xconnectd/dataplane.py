@@ -112,6 +112,12 @@ class Dataplane:
         self._gauge = _Gauge(maps["entries"])
         self._unpinned: dict[int, int] = {}
 
+    @staticmethod
+    def prepare(pins: Path) -> None:
+        """Makes the directory of the pins. Raises DataplaneError, PrivilegeError."""
+        with _stage("pins", "pinning programs and maps"):
+            Pins(pins).make()
+
     @classmethod
     def open(cls, pins: Path, *, build: bool = True) -> Self:
         """Takes over what is pinned below ``pins``, and makes what is missing.

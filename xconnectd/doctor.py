@@ -50,7 +50,7 @@ def _from_outside(file: Path | None) -> Findings:
     known = file or told["config"]["path"]
     source = Files(Path(known or files.DEFAULT))
     host = facts.host(source, source.read(), None)
-    if host.pid and not known:
+    if host.pid is not None and not known:
         host = replace(host, config="the daemon's file", config_state="")
     return {
         "host": requirements.of_host(host),

@@ -12,7 +12,7 @@ from xconnectd import leftovers
 from xconnectd.dataplane import Dataplane, describe
 from xconnectd.errors import DataplaneError
 from xconnectd.instance import Instance
-from xconnectd.ledger import Ledger, namespace_cookie
+from xconnectd.ledger import Ledger, directory, make_directory, namespace_cookie
 from xconnectd.links import Links
 from xconnectd.log import Event, Logger, logger
 from xconnectd.model import Counters, Programs
@@ -66,7 +66,7 @@ class Engine:
         """
         log = log or logger()
         with ExitStack() as parts:
-            instance = parts.enter_context(closing(Instance()))
+            instance = parts.enter_context(closing(_hold()))
             ledger = Ledger()
             leftovers.sweep(ledger.path.parent, pins().parent, ledger.path.name)
             dataplane = parts.enter_context(closing(Dataplane.open(pins())))
@@ -84,7 +84,8 @@ class Engine:
     def take_what_is_there(cls, log: Logger | None = None) -> Self:
         """As ``take``, but loads nothing: for letting go of what an earlier daemon left."""
         with ExitStack() as parts:
-            instance = parts.enter_context(closing(Instance()))
+            there = [place for place in (pins(), directory()) if place.exists()]
+            instance = parts.enter_context(closing(Instance(*there)))
             return cls(parts, _open_if_there(parts), Ledger(), instance, log or logger())
 
     @classmethod
@@ -138,6 +139,15 @@ class Engine:
 def pins() -> Path:
     """Where the pins of this network namespace are."""
     return Path(os.environ.get("XCONNECTD_PINS", _PINS)) / namespace_cookie()
+
+
+def _hold() -> Instance:
+    """The hold on all that is written. A state directory that cannot be made nobody writes to."""
+    Dataplane.prepare(pins())
+    places = [pins()]
+    with suppress(OSError):
+        places.append(make_directory())
+    return Instance(*places)
 
 
 def _open_if_there(parts: ExitStack) -> Dataplane | None:

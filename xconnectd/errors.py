@@ -74,8 +74,9 @@ class PrivilegeError(XconnectError):
 
 
 class BusyError(XconnectError):
-    """Another daemon holds this network namespace."""
+    """Another daemon holds this network namespace; ``pid`` is 0 where it cannot be seen."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        super().__init__(f"a daemon runs already in this network namespace, pid {pid}")
+        who = f"pid {pid}" if pid else "as a process that cannot be seen from here"
+        super().__init__(f"a daemon runs already in this network namespace, {who}")

@@ -1,62 +1,167 @@
-"""One daemon per network namespace: an abstract unix socket is the lock, and tells the pid.
+"""One daemon per network namespace: it holds the directories that it writes, and has a name.
 
-Abstract names are scoped to the network namespace, so a daemon in a ``--network host``
-container and one on the host meet on it too (unix(7)).
+What decides are locks, flock(2), on the directories of the pins and of the records, which only
+their owner can open: whoever could take our programs for its own finds one of them taken, in
+whatever container or mount namespace it is. A process that shares neither directory takes our
+programs for somebody else's, and its links fail over them.
+
+Who it is tells the status socket, or for who may not use that an abstract unix socket. Such names
+are scoped to the network namespace, also between host and container (unix(7)), but any user can
+take one: it only ever tells of a process that is root's and may change interfaces.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
 import socket
 import struct
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Final
 
+from xconnectd import capabilities, sockets
 from xconnectd.errors import BusyError
+from xconnectd.ledger import directory
 
 _NAME: Final = "\0xconnectd"
+_BACKLOG: Final = 4096
+"""Who asks hangs up at once: nothing is to be read or sent."""
+_INTRODUCTION: Final = 0.5
+"""Seconds within which another daemon that has just begun can be asked for its pid."""
 
 
 class Instance:
-    """Holds the namespace for this process until ``close`` or its end.
+    """Holds ``directories`` for this process until ``close`` or its end, made if they are missing.
 
     Raises:
-        BusyError: another daemon holds it.
+        BusyError: a daemon holds one of them, or says that it works in this namespace.
+        OSError: one of them cannot be made, or belongs to somebody who is not root.
     """
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            self._socket.bind(_NAME)
-        except OSError as error:
-            self._socket.close()
-            if error.errno == errno.EADDRINUSE:
-                raise BusyError(running_pid() or 0) from error
-            raise
-        self._socket.listen(8)
+    def __init__(self, *directories: Path) -> None:
+        if (pid := running_pid()) is not None:
+            raise BusyError(pid)
+        with ExitStack() as parts:
+            for each in directories:
+                parts.callback(_let_go, each, _hold(each))
+            self._name: socket.socket | None = None
+            self.introduce()
+            self._parts = parts.pop_all()
 
-    def fileno(self) -> int:
-        return self._socket.fileno()
+    def introduce(self) -> None:
+        """Takes the name if it is free, and lets those go who have asked by it since.
 
-    def answer(self) -> None:
-        """Somebody asked who is there: the connection itself has told."""
-        try:
-            connection, _ = self._socket.accept()
-        except BlockingIOError:
+        To be called each second. What fails costs others our pid, and nothing else.
+        """
+        if self._name is None:
+            self._name = _named()
             return
-        connection.close()
+        with suppress(OSError):  # nobody asks, or there is no descriptor to answer with
+            for _ in range(_BACKLOG):
+                self._name.accept()[0].close()
 
     def close(self) -> None:
-        self._socket.close()
+        if self._name:
+            self._name.close()
+        self._parts.close()
+
+
+def _named() -> socket.socket | None:
+    name = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        name.bind(_NAME)
+        name.listen(_BACKLOG)
+    except OSError:  # somebody else has it, who is no daemon
+        name.close()
+        return None
+    return name
+
+
+def _hold(place: Path) -> int:
+    """A descriptor that locks the directory."""
+    while True:
+        place.mkdir(mode=0o711, exist_ok=True)
+        held = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _demand_ours(held, place)
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(held)
+            raise BusyError(_who_has_begun()) from error
+        except OSError:
+            os.close(held)
+            raise
+        if _is_at(held, place):
+            return held
+        os.close(held)  # who held it before us has removed it at its end
+
+
+def _demand_ours(held: int, place: Path) -> None:
+    """In a BPF filesystem that anybody may write to, anybody may have made it."""
+    owner = os.fstat(held).st_uid
+    if owner not in (0, os.geteuid()):
+        text = f"belongs to uid {owner}, not to root: remove it"
+        raise PermissionError(errno.EPERM, text, str(place))
+
+
+def _let_go(place: Path, held: int) -> None:
+    """A directory in which nothing came to be goes along."""
+    with suppress(OSError):
+        if _is_at(held, place):
+            place.rmdir()
+    os.close(held)
+
+
+def _is_at(held: int, place: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(held), place.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _who_has_begun() -> int:
+    deadline = time.monotonic() + _INTRODUCTION
+    while (pid := running_pid()) is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return pid or 0
+
+
+# --------------------------------------------------------------------------- who it is
 
 
 def running_pid() -> int | None:
-    """The pid of this namespace's daemon as seen from here; None when none runs."""
+    """The pid of this namespace's daemon as seen from here; None when none runs, or none is known.
+
+    0 where it is in a pid namespace that cannot be seen from here.
+    """
+    uid_and_pid = _listener_at(str(directory() / sockets.STATUS))
+    if uid_and_pid is not None:
+        return uid_and_pid[1]  # only the daemon can make a socket there
+    uid_and_pid = _listener_at(_NAME)
+    if uid_and_pid is None or not _is_daemon(*uid_and_pid):
+        return None
+    return uid_and_pid[1]
+
+
+def _listener_at(address: str) -> tuple[int, int] | None:
+    """The uid and pid of the process that listens there, as they were when it began to."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
         asking.settimeout(1.0)
         try:
-            asking.connect(_NAME)
+            asking.connect(address)
         except OSError:
             return None
         credentials = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    pid: int = struct.unpack("=3i", credentials)[0]
-    return pid
+    pid, uid, _ = struct.unpack("=iII", credentials)
+    return uid, pid
+
+
+def _is_daemon(uid: int, pid: int) -> bool:
+    """Whether it may do what a daemon does: nobody else is to be named, or killed, as one."""
+    try:
+        return uid in (0, os.geteuid()) and "CAP_NET_ADMIN" in capabilities.effective(str(pid))
+    except OSError:
+        return False

@@ -14,6 +14,7 @@ import shutil
 import socket
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -48,6 +49,20 @@ def state_directory() -> Path:
 def directory() -> Path:
     """Where the ledger and the control sockets of this namespace are."""
     return state_directory() / namespace_cookie()
+
+
+def make_directory() -> Path:
+    """``directory``, made if need be: group members pass through to the status socket."""
+    place = directory()
+    _make(place)
+    return place
+
+
+def _make(place: Path) -> None:
+    for each in (place.parent, place):
+        with suppress(FileExistsError):
+            each.mkdir(parents=True)
+            each.chmod(0o711)
 
 
 def _boot_id() -> str:
@@ -234,12 +249,14 @@ class Ledger:
         self._unsaved.discard(name)
 
     def _begin(self) -> None:
-        """Makes the directory, without anything that an earlier boot left in it."""
-        self.remove()
-        for directory in (self.path.parent, self.path):
-            if not directory.exists():
-                directory.mkdir(parents=True)
-                directory.chmod(0o711)  # group members pass through to the status socket
+        """Makes the directory, without anything that an earlier boot left in it.
+
+        It is emptied and not made anew: it is held, and what is held must stay the same one.
+        """
+        self._ends.close()
+        _make(self.path)
+        for path in self.path.iterdir():
+            path.unlink()
         put(self.path / "namespace", str(own_inode()))
         put(self._boot, json.dumps(_boot_id()))
         self._current = True

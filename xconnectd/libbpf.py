@@ -520,5 +520,5 @@ def is_bpffs(path: Path) -> bool:
 
 
 def mount_bpffs(path: Path) -> None:
-    """Mounts a BPF filesystem; needs CAP_SYS_ADMIN."""
-    _checked(_libc().mount(b"bpf", os.fsencode(path), b"bpf", 0, None), str(path))
+    """Mounts a BPF filesystem, for root alone as systemd does it; needs CAP_SYS_ADMIN."""
+    _checked(_libc().mount(b"bpf", os.fsencode(path), b"bpf", 0, b"mode=0700"), str(path))

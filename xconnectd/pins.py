@@ -13,7 +13,9 @@ Knows files only: what they hold is the business of ``dataplane``. Imports ``lib
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -37,15 +39,21 @@ class Pins:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def prepare(self) -> None:
-        """Makes the directory (mode 0700, as are those it makes on the way), clears leftovers.
+    def make(self) -> None:
+        """Makes the directory (mode 0700, as are those it makes on the way).
 
         Mounts /sys/fs/bpf if that is all that is missing. Raises NoBpffsError.
         """
         self._demand_bpffs()
+        for directory in (self.root.parent, self.root):
+            _set_aside_if_anothers(directory)
         for directory in (*reversed(self.root.parents), self.root):
             if not directory.exists():
-                directory.mkdir(mode=0o700)
+                directory.mkdir(mode=0o700, exist_ok=True)
+
+    def prepare(self) -> None:
+        """``make``, and nothing half made is left. Raises NoBpffsError."""
+        self.make()
         self.remove(self._named(_BUILDING))
 
     def _demand_bpffs(self) -> None:
@@ -121,6 +129,16 @@ class Pins:
         """Also the directory. Nothing there is no error."""
         if self.root.exists():
             _remove(self.root)
+
+
+def _set_aside_if_anothers(directory: Path) -> None:
+    """Mounted without options, a BPF filesystem lets anybody make directories (mode 1777)."""
+    try:
+        owner = directory.lstat().st_uid
+    except FileNotFoundError:
+        return
+    if owner not in (0, os.geteuid()) and libbpf.is_bpffs(directory.parent):
+        directory.rename(f"{directory}-of-uid-{owner}-{time.monotonic_ns()}")
 
 
 def _remove(path: Path) -> None:

@@ -80,6 +80,8 @@ def repair(pid: int | None, config: str, *, systemd: bool) -> str:
     if systemd:
         return f"systemctl {'start' if pid is None else 'restart'} xconnectd"
     start = f"xconnectd run -c {quote(config)}"
+    if pid == 0:
+        return f"{start}  # where the daemon runs, once that has ended"
     return start if pid is None else f"kill {pid}; {start}"
 
 
@@ -250,13 +252,18 @@ def _daemon(host: Host) -> Iterator[Finding]:
         text = "none runs in this namespace: wires stay as they are, nothing mends them"
         yield _warn("daemon", text, host.start)
     elif host.answers is False:
-        text = f"pid {host.pid} does not answer"
-        yield _fail("daemon", text, f"kill -KILL {host.pid}; {host.start}  # the wires stay")
+        kill = f"kill -KILL {host.pid}; {host.start}  # the wires stay"
+        text = f"{_process(host.pid)} does not answer"
+        yield _fail("daemon", text, kill if host.pid else host.repair)
     elif host.answers is None:
-        text = f"runs, pid {host.pid}; only root and group xconnectd may ask it"
+        text = f"runs, {_process(host.pid)}; only root and group xconnectd may ask it"
         yield _ok("daemon", text)
     else:
-        yield _ok("daemon", f"runs, pid {host.pid}")
+        yield _ok("daemon", f"runs, {_process(host.pid)}")
+
+
+def _process(pid: int) -> str:
+    return f"pid {pid}" if pid else "a process that cannot be seen from here"
 
 
 def _config(host: Host) -> Iterator[Finding]:

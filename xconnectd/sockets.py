@@ -11,6 +11,10 @@ import stat
 from pathlib import Path
 from typing import Final
 
+CONTROL: Final = "control.sock"
+STATUS: Final = "status.sock"
+"""Names in the state directory: for root alone, and for who may look."""
+
 GROUP: Final = "xconnectd"
 """Its members may look, where it exists."""
 

@@ -99,6 +99,10 @@ NOBODY = {"capabilities": frozenset[str](), "bpf": None, "writable": None, "prog
             *("daemon", Level.WARN, "xconnectd run -c '/x y.yaml'"),
         ),
         ({"answers": False}, "daemon", Level.FAIL, "kill -KILL 7; systemctl start"),
+        (
+            {"pid": 0, "answers": False, "systemd": False},
+            *("daemon", Level.FAIL, "# where the daemon runs, once that has ended"),
+        ),
         ({"answers": None}, "daemon", Level.OK, ""),
         ({"config_state": ""}, "config", Level.WARN, "sudo xconnectd doctor"),
         ({"config_state": "missing"}, "config", Level.FAIL, "xconnectd check"),
@@ -116,6 +120,13 @@ def test_every_lack_has_a_remedy(
     assert finding.level is level
     assert remedy in finding.remedy
     assert bool(finding.remedy) == (level is not Level.OK)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_no_process_is_killed_that_cannot_be_seen(answers: bool) -> None:
+    """It is 0 here; `kill 0` would end the shell and all that it has started."""
+    unseen = found(pid=0, answers=answers, programs=0, systemd=False)
+    assert not any("kill" in each.remedy for each in unseen.values())
 
 
 def test_sys_admin_stands_for_bpf_and_perfmon() -> None:

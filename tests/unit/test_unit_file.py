@@ -63,6 +63,8 @@ def test_the_unit_keeps_its_sandbox(unit: Path) -> None:
         "ExecReload=/usr/bin/xconnectd reload",  # which waits for its outcome
         "RuntimeDirectory=xconnectd",  # where the ledger is, unless told otherwise
         "RuntimeDirectoryPreserve=yes",  # or a crash would lose what is to be put back
+        "StartLimitIntervalSec=0",  # or who makes starts fail makes the unit fail for good
+        "LimitNOFILE=4096",  # more than all doors together let in
         "KillMode=mixed",  # or a child of the daemon dies under it
         "SupplementaryGroups=xconnectd",  # or the status socket cannot be given to the group
     ],
