@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from shlex import quote
+from typing import Any, Final
 
 from xconnectd.model import Counters, End
+
+MEANT: Final = frozenset({"host"})
+"""Reasons for which frames are dropped on purpose: nothing is lost."""
 
 
 def counted(here: Counters, there: Counters) -> dict[str, int]:
@@ -16,6 +20,11 @@ def counted(here: Counters, there: Counters) -> dict[str, int]:
         **here.lost._asdict(),
         "far_end": max(0, there.untransmitted - here.lost.refused),  # veth counts those in both
     }
+
+
+def lost(dropped: Mapping[str, int]) -> int:
+    """Frames of the wire among those of ``counted``: what the host says is to be dropped."""
+    return sum(frames for reason, frames in dropped.items() if reason not in MEANT)
 
 
 def explained(
@@ -47,7 +56,7 @@ def of(end: End, counters: Mapping[int, Counters]) -> Counters:
 
 def _in_words(here: End, there: End, *, enabled: bool) -> dict[str, tuple[str, str]]:
     """Every reason but ``host``, which is as it should be: what happened, and the way out."""
-    name = there.name
+    name, quoted = there.name, quote(there.name)
     return {
         "unwired": (
             f"came in by {here.name} while it led nowhere",
@@ -55,14 +64,14 @@ def _in_words(here: End, there: End, *, enabled: bool) -> dict[str, tuple[str, s
         ),
         "too_long": (
             f"longer than {name} takes (MTU {there.mtu})",
-            f"ip link set dev {name} mtu {max(here.far_mtu or 0, here.mtu or 0) or 'N'}",
+            f"ip link set dev {quoted} mtu {max(here.far_mtu or 0, here.mtu or 0) or 'N'}",
         ),
-        "target_down": (f"{name} was down", f"ip link set dev {name} up"),
+        "target_down": (f"{name} was down", f"ip link set dev {quoted} up"),
         "no_transmit": (
             f"the driver of {name} transmits no redirected frames",
             "mode: tc",
         ),
-        "other": (f"refused by {name}", f"ip -s -s link show dev {name}"),
+        "other": (f"refused by {name}", f"ip -s -s link show dev {quoted}"),
         "refused": _behind(here, there),
         "far_end": _behind(here, there),
     }
@@ -75,7 +84,7 @@ def _behind(here: End, there: End) -> tuple[str, str]:
         return texts[0]
     return (
         f"not taken behind {there.name}: what is there was down, slow, or took only shorter frames",
-        f"ip -s -s link show dev {there.name}",
+        f"ip -s -s link show dev {quote(there.name)}",
     )
 
 

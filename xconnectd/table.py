@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
+from xconnectd import losses
 from xconnectd.model import State
 from xconnectd.printable import printable
 from xconnectd.quantities import bit_rate, counted, duration, number
@@ -81,7 +82,7 @@ def _row(link: Report) -> Row:
         mode=link["mode"],
         forth=Way(a["frames_per_s"], a["bits_per_s"]),
         back=Way(b["frames_per_s"], b["bits_per_s"]),
-        drops=sum(count for end in ends for count in end["dropped"].values()),
+        drops=sum(losses.lost(end["dropped"]) for end in ends),
         age=min(ages, default=None),
         reason=printable("; ".join(filter(None, (link["reason"], *link["warnings"])))),
         words=" ".join((*text, *labels)).lower(),
