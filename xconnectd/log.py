@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -119,7 +120,8 @@ def setup(
             structlog.processors.JSONRenderer(default=str),
         ]
     else:
-        processors.append(structlog.dev.ConsoleRenderer(colors=stream.isatty()))
+        coloured = stream.isatty() and not os.environ.get("NO_COLOR")  # no-color.org
+        processors.append(structlog.dev.ConsoleRenderer(colors=coloured))
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(min(threshold, logging.INFO)),

@@ -41,7 +41,7 @@ class Page:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         registry.register(self)
-        self._handler = MetricsHandler.factory(registry)
+        self._handler = _Handler.factory(registry)
 
     def collect(self) -> Iterable[Metric]:
         """What the library calls for all that is ours."""
@@ -53,7 +53,15 @@ class Page:
         exchange = _Exchange(request)
         self._handler(exchange, ("", 0), None)
         self._report = None
-        return bytes(exchange.answer)
+        head, end, body = bytes(exchange.answer).partition(b"\r\n\r\n")
+        return head + end + (b"" if request.startswith(b"HEAD ") else body)
+
+
+class _Handler(MetricsHandler):
+    """Also HEAD, which is answered as GET is, but for the body (RFC 9110, 9.3.2)."""
+
+    def do_HEAD(self) -> None:  # noqa: N802 - the name that http.server calls
+        self.do_GET()
 
 
 class _Exchange:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -41,3 +42,22 @@ def test_a_log_that_cannot_be_written_ends_nothing(make: Callable[[], TextIO], f
         with suppress(OSError):
             stream.close()
     assert [each["reason"] for each in told] == ["info", "warning", "error"]
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_colours_on_a_terminal_unless_they_are_refused(
+    no_color: str, coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    stream = _Terminal()
+    try:
+        log.setup(stream=stream).warning(Event.LINK_DOWN, reason="so")
+    finally:
+        structlog.reset_defaults()
+    assert "link.down" in stream.getvalue()
+    assert ("\x1b[" in stream.getvalue()) is coloured

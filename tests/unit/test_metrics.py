@@ -185,3 +185,9 @@ def test_a_page_keeps_nothing() -> None:
     other["links"] = other["links"][:1]
     assert b"vc:vd" in page.answer(request, report())
     assert b"vc:vd" not in page.answer(request, other)
+
+
+def test_the_head_of_an_answer_is_to_be_had_alone() -> None:
+    status_line, headers, body = ask(method="HEAD")
+    assert (status_line.split()[1], body) == ("200", b"")
+    assert headers["Content-Type"] == ask()[1]["Content-Type"]
