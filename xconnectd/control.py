@@ -4,7 +4,7 @@
 group ``xconnectd`` where that group exists. A connection is a lease: a wiring that is being tried
 lasts as long as the connection that asked for it, so a client that dies takes it back.
 
-Requests: ``{"do": "status"}``, ``{"do": "events"}``, ``{"do": "reload"}``,
+Requests: ``{"do": "ping"}``, ``{"do": "status"}``, ``{"do": "events"}``, ``{"do": "reload"}``,
 ``{"do": "try", "text": …, "path": …, "timeout": seconds}``, ``{"do": "hold"}``, ``{"do": "keep"}``.
 """
 
@@ -14,8 +14,10 @@ import contextlib
 import json
 import math
 import os
+import select
 import selectors
 import socket
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
@@ -36,6 +38,8 @@ _MOST_CLIENTS: Final = 64
 
 LONGEST_TRY: Final = 3600
 """Seconds."""
+PATIENCE: Final = 4.0
+"""Seconds that a daemon may take to answer before it counts as hung."""
 
 Request = dict[str, Any]
 Answer = dict[str, Any]
@@ -241,7 +245,8 @@ class NoDaemonError(XconnectError):
 class Connection:
     """To the daemon of this network namespace; ``name`` is CONTROL or STATUS. A context manager.
 
-    ``timeout`` is how many seconds an answer may take, None if any.
+    ``timeout`` is how many seconds an answer may take, None if any; one that is stopped is not
+    asked, and one that hangs has PATIENCE seconds.
 
     Raises:
         NoDaemonError: no daemon answers, or this user may not ask it.
@@ -249,6 +254,9 @@ class Connection:
 
     def __init__(self, name: str, timeout: float | None = 60.0) -> None:
         path = directory() / name
+        self._pid = running_pid()
+        if _is_stopped(self._pid):
+            raise NoDaemonError(self._silence())
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout)
         try:
@@ -257,11 +265,32 @@ class Connection:
             self._socket.close()
             raise NoDaemonError(self._why_not(path, error)) from error
         self._file = self._socket.makefile("rb")
+        if timeout is None or timeout > PATIENCE:
+            try:
+                self._wait_for_a_sign(timeout)
+            except NoDaemonError:
+                self.close()
+                raise
 
-    @staticmethod
-    def _why_not(path: Path, error: OSError) -> str:
+    def _wait_for_a_sign(self, timeout: float | None) -> None:
+        """As long as the daemon works on something else, but not while it does nothing."""
+        self.send("ping")
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        spent = _processor_time(self._pid)
+        while not select.select([self._socket], [], [], PATIENCE)[0]:
+            before, spent = spent, _processor_time(self._pid)
+            if spent == before or time.monotonic() > deadline:
+                raise NoDaemonError(self._silence())
+        self.read()
+
+    def _silence(self) -> str:
+        if _is_stopped(self._pid):
+            return f"the daemon, pid {self._pid}, is stopped: kill -CONT {self._pid}"
+        return f"the daemon, pid {self._pid}, does not answer: xconnectd doctor"
+
+    def _why_not(self, path: Path, error: OSError) -> str:
         """A socket that a killed daemon left behind forbids as one that is listened to."""
-        pid = running_pid()
+        pid = self._pid
         if pid is None:
             way_out = "; root sees the wires: sudo xconnectd status" if os.geteuid() else ""
             return f"no daemon runs in this network namespace{way_out}"
@@ -296,7 +325,7 @@ class Connection:
         try:
             line = self._file.readline()
         except OSError as error:
-            raise NoDaemonError("the daemon does not answer") from error
+            raise NoDaemonError(self._silence()) from error
         if not line:
             raise NoDaemonError("the daemon has gone")
         answer: Answer = json.loads(line)
@@ -314,3 +343,21 @@ class Connection:
     def close(self) -> None:
         self._file.close()
         self._socket.close()
+
+
+def _stat(pid: int | None) -> list[str]:
+    """The fields of /proc/PID/stat from the state on (proc(5)); empty where it cannot be seen."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _processor_time(pid: int | None) -> int:
+    """In ticks."""
+    return sum(map(int, _stat(pid)[11:13]))
+
+
+def _is_stopped(pid: int | None) -> bool:
+    """By a signal or a debugger."""
+    return _stat(pid)[:1] in (["T"], ["t"])

@@ -125,6 +125,7 @@ class _Past:
     def as_json(self) -> dict[str, Any]:
         return {
             "running": True,
+            "answers": True,
             "pid": os.getpid(),
             "uptime_s": round(time.monotonic() - self.started, 1),
             "last_reload": self.last_reload and round(self.last_reload, 3),
@@ -409,6 +410,8 @@ class Daemon:
 
     def _answer(self, client: Client, request: Request) -> Answer:
         do = request.get("do")
+        if do == "ping":
+            return {"ok": True}
         if do == "status":
             return self._status()
         if do == "events":

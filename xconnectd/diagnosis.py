@@ -13,7 +13,16 @@ from shlex import quote
 from typing import Any, Final
 
 from xconnectd import modes, safety
-from xconnectd.model import Departed, Interface, Mode, Observed, Setting, State, Xdp
+from xconnectd.model import (
+    ELSEWHERE,
+    Departed,
+    Interface,
+    Mode,
+    Observed,
+    Setting,
+    State,
+    Xdp,
+)
 from xconnectd.printable import printable
 from xconnectd.verdict import Verdict
 
@@ -74,7 +83,8 @@ class Finding:
 class FarSide:
     """The other end of a veth, as its own namespace shows it.
 
-    ``prefix`` makes a command run there, None where it is not known how. ``features`` are the
+    ``prefix`` makes a command run there; None where it is not known how, and the command is then
+    a comment: a name means another interface here. ``features`` are the
     ethtool features that are on, None where nobody went there to look.
     """
 
@@ -90,7 +100,7 @@ class FarSide:
         return self.command(modes.FAR_READY.format(far=quote(self.interface.name)))
 
     def command(self, text: str) -> str:
-        return f"{text}  # where it lives" if self.prefix is None else f"{self.prefix}{text}"
+        return ELSEWHERE.format(text) if self.prefix is None else f"{self.prefix}{text}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +108,8 @@ class LinkFacts:
     """One link, and what was seen of it.
 
     ``far`` is keyed by the ifindex of our end. ``failure`` is what the daemon heard from the
-    kernel; ``repair`` makes a daemon put right what is ours, ``file`` is the one with the link.
+    kernel; ``repair`` makes a daemon put right what is ours, ``file`` is the one with the link,
+    ``home`` what ``ip link set … netns`` calls this namespace.
     """
 
     verdict: Verdict
@@ -107,6 +118,7 @@ class LinkFacts:
     failure: str = ""
     repair: str = "xconnectd reload"
     file: str = ""
+    home: str = "1"
 
     @property
     def ways(self) -> tuple[tuple[Interface, Interface], ...]:
@@ -126,10 +138,8 @@ def of_link(facts: LinkFacts) -> tuple[Finding, ...]:
     return (Finding(Level.OK, "link", f"both ends up, {mode} programs and entries in place"),)
 
 
-def of_absent_link(name: str, file: str, links: Iterable[str]) -> Finding:
+def of_absent_link(name: str, file: str, text: str) -> Finding:
     """A link that was asked for and is in no file."""
-    known = ", ".join(links) or "none"
-    text = f"{file} has no link {name}; it has: {known}"
     a, _, b = name.partition(":")
     remedy = f"below links: in {file}: {a}: {b or '…'}"
     return Finding(Level.FAIL, "file", text, remedy, Stops.ALL)
@@ -207,7 +217,7 @@ def _missing(facts: LinkFacts) -> Finding:
     left = [gone for gone in observed.departed if gone.record.name in names]
     if left and (place := left[0].namespace):
         text = f"{facts.verdict.waiting}: it left for the namespace {place}"
-        back = f"ip -n {quote(place)} link set dev {quote(left[0].name)} netns 1"
+        back = f"ip -n {quote(place)} link set dev {quote(left[0].name)} netns {facts.home}"
         return _stop("interface", text, back)
     remedy = f"ip -br link  # what there is: create it, or name another in {facts.file}"
     return _stop("interface", facts.verdict.waiting, remedy)

@@ -43,7 +43,7 @@ def _from_inside(engine: Engine, file: Path | None) -> Findings:
 
 def _from_outside(file: Path | None) -> Findings:
     try:
-        with control.Connection(control.STATUS, facts.PATIENCE) as daemon:
+        with control.Connection(control.STATUS, control.PATIENCE) as daemon:
             told = daemon.status()
     except control.NoDaemonError:
         told = {"config": {"path": None}, "links": []}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -23,9 +24,9 @@ from xconnectd.reconcile import Seen
 from xconnectd.requirements import Host
 from xconnectd.verdict import Verdict
 
-PATIENCE: Final = 4.0
-"""Seconds that a daemon may take to answer before it counts as hung."""
 _LOOPBACK: Final = 1
+_RETURN_0: Final = struct.pack("=QQ", 0xB7, 0x95)
+"""r0 = 0; exit"""
 
 
 def host(files: Files, reading: Reading, programs: int | None) -> Host:
@@ -46,7 +47,7 @@ def host(files: Files, reading: Reading, programs: int | None) -> Host:
         pyroute2=versions.of("pyroute2") or "",
         btf=Path("/sys/kernel/btf/vmlinux").exists(),
         xdp_features=_has_xdp_features(),
-        jit=_jit(),
+        jit=_jit() if held & {"CAP_BPF", "CAP_SYS_ADMIN"} else None,
         pid=pid,
         answers=None if pid is None else _answers(),
         daemon_capabilities=_capabilities_of(pid),
@@ -139,17 +140,22 @@ def _has_xdp_features() -> bool:
     return drivers.xdp_features(_LOOPBACK) is not None
 
 
-def _jit() -> int | None:
+def _jit() -> bool | None:
+    """By a program that does nothing: the sysctl is in the machine's own namespace alone."""
     try:
-        return int(Path("/proc/sys/net/core/bpf_jit_enable").read_text())
-    except (OSError, ValueError):
+        fd = libbpf.load_program(libbpf.PROG_SOCKET_FILTER, "xc_doctor", "GPL", _RETURN_0)
+    except OSError:
         return None
+    try:
+        return libbpf.program_info(fd).compiled
+    finally:
+        os.close(fd)
 
 
 def _answers() -> bool | None:
     """Whether the daemon answers; None if this user may not ask."""
     try:
-        with control.Connection(control.STATUS, PATIENCE) as daemon:
+        with control.Connection(control.STATUS, control.PATIENCE) as daemon:
             daemon.ask("status")
     except control.NoDaemonError as error:
         return None if isinstance(error.__cause__, PermissionError) else False
@@ -167,6 +173,11 @@ class Examiner:
         self._failures = engine.ledger.failures()
 
     @cached_property
+    def _home(self) -> str:
+        """How ``ip`` moves an interface here: by name, else by the process of the shell."""
+        return namespaces.own_name() or "$$"
+
+    @cached_property
     def namespaces(self) -> Mapping[int, Namespace]:
         return namespaces.known(self._links.nsid_of)
 
@@ -181,6 +192,7 @@ class Examiner:
             failure.reason if failure else "",
             self._repair,
             self._config,
+            self._home,
         )
 
     def _far_side(self, end: Interface, *, enter: bool) -> FarSide | None:

@@ -23,6 +23,7 @@ MAP_PERCPU_ARRAY: Final = 6
 MAP_PERCPU_HASH: Final = 5
 MAP_LRU_HASH: Final = 9
 MAP_DEVMAP_HASH: Final = 25
+PROG_SOCKET_FILTER: Final = 1
 PROG_SCHED_CLS: Final = 3
 PROG_XDP: Final = 6
 PROG_RAW_TRACEPOINT: Final = 17
@@ -389,11 +390,12 @@ def map_id(fd: int) -> int:
 
 
 class ProgramInfo(NamedTuple):
-    """What the kernel tells of a loaded program."""
+    """What the kernel tells of a loaded program; ``compiled`` by its JIT (CAP_BPF may see it)."""
 
     id: int
     name: str
     maps: frozenset[int]
+    compiled: bool
 
 
 class Target(NamedTuple):
@@ -475,7 +477,8 @@ def attach_tracing(program: int, tracepoint: str = "") -> int:
 def program_info(fd: int) -> ProgramInfo:
     maps = (ct.c_uint32 * _MAX_MAPS)()
     info = _info(fd, _ProgInfo(nr_map_ids=_MAX_MAPS, map_ids=ct.addressof(maps)))
-    return ProgramInfo(info.id, info.name.decode(), frozenset(maps[: info.nr_map_ids]))
+    used = frozenset(maps[: info.nr_map_ids])
+    return ProgramInfo(info.id, info.name.decode(), used, info.jited_prog_len > 0)
 
 
 def has_btf(fd: int) -> bool:

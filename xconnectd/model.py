@@ -253,6 +253,10 @@ class Record(NamedTuple):
         return (self.ifindex, self.mac) == (interface.ifindex, interface.mac)
 
 
+ELSEWHERE: Final = "# in the namespace where it is now: {}"
+"""A command that must not be run here."""
+
+
 class Departed(NamedTuple):
     """An end that left this namespace, and with it what we had changed.
 
@@ -274,10 +278,13 @@ class Departed(NamedTuple):
 
     @property
     def remedy(self) -> str:
-        """The command that takes our program off there; names are others' choice, so quoted."""
-        where = f"-n {quote(self.namespace)} " if self.namespace else ""
+        """The command that takes our program off there; names are others' choice, so quoted.
+
+        Where nobody knows how to get there it is a comment: here it would hit another device.
+        """
+        where = f"ip -n {quote(self.namespace)}" if self.namespace else ELSEWHERE.format("ip")
         flag = {"generic": "xdpgeneric", "native": "xdpdrv"}.get(self.mode, "xdp")
-        return f"ip {where}link set dev {quote(self.name or self.record.name)} {flag} off"
+        return f"{where} link set dev {quote(self.name or self.record.name)} {flag} off"
 
 
 class Lost(NamedTuple):

@@ -51,6 +51,16 @@ def known(nsid_of: Callable[[int], int | None]) -> dict[int, Namespace]:
     return found
 
 
+def own_name() -> str:
+    """What ``ip netns`` calls this namespace; empty if it has no name there, as on a bare host."""
+    own = Path("/proc/thread-self/ns/net").stat()
+    for namespace in _named():
+        with suppress(OSError):
+            if os.path.samestat(own, namespace.path.stat()):
+                return namespace.name
+    return ""
+
+
 def _named() -> Iterator[Namespace]:
     for path in sorted(_NAMED.glob("*")):
         yield Namespace(path, path.name)

@@ -6,6 +6,7 @@ Who may not read the kernel is told what the daemon tells. Changes nothing.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,22 +42,24 @@ def report(file: Path | None) -> Report:
 
 
 class Looks:
-    """Reports, each with the rates since the one before."""
+    """Reports, each with the rates since the one before; of ``links`` alone if any is named."""
 
-    def __init__(self, file: Path | None) -> None:
+    def __init__(self, file: Path | None, links: Sequence[str] = ()) -> None:
         self._file = file
+        self._links = links
         self._before, self._since = report(file), time.monotonic()
 
     def __call__(self) -> Report:
-        found, now = report(self._file), time.monotonic()
+        """Raises XconnectError if there is no link of a name."""
+        found, now = status.only(report(self._file), self._links), time.monotonic()
         told = status.with_rates(self._before, found, now - self._since)
         self._before, self._since = found, now
         return told
 
 
-def sampled(file: Path | None) -> Report:
+def sampled(file: Path | None, links: Sequence[str] = ()) -> Report:
     """A report with rates, from two looks."""
-    looks = Looks(file)
+    looks = Looks(file, links)
     time.sleep(_SAMPLE)
     return looks()
 
@@ -126,7 +129,7 @@ def _told_by_daemon() -> Report | None:
 def _silent_daemon() -> Report:
     """Of one that does not answer: at least whether there is one."""
     pid = running_pid()
-    return {"running": pid is not None, "pid": pid}
+    return {"running": pid is not None, "answers": False, "pid": pid}
 
 
 def _with_failure(engine: Engine, link: LinkStatus, *, has_daemon: bool) -> LinkStatus:

@@ -32,7 +32,7 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def _daemon(daemon: Report, file: Report) -> Iterator[str]:
-    yield f"daemon: {'running, pid ' + str(daemon['pid']) if daemon['running'] else 'not running'}"
+    yield f"daemon: {_in_words(daemon)}"
     yield f"file:   {file['path']}: {file['state']} {file['hash']}".rstrip()
     for problem in file["problems"]:
         yield f"        {problem}"
@@ -41,6 +41,14 @@ def _daemon(daemon: Report, file: Report) -> Iterator[str]:
     if metrics := daemon.get("metrics"):
         problem = f": not yet: {metrics['problem']}" if metrics["problem"] else ""
         yield f"metrics: {metrics['listen']}{problem}"
+
+
+def _in_words(daemon: Report) -> str:
+    if not daemon["running"]:
+        return "not running"
+    if not daemon["answers"]:
+        return f"pid {daemon['pid']} does not answer (see xconnectd doctor)"
+    return f"running, pid {daemon['pid']}"
 
 
 def _link(link: Report) -> Iterator[str]:
@@ -55,7 +63,8 @@ def _link(link: Report) -> Iterator[str]:
     if link["mode_reason"]:
         yield f"    {link['mode']}: {link['mode_reason']}"
     yield f"    {_way(a, b)}"
-    yield f"    {_way(b, a)}"
+    if a["name"] != b["name"]:
+        yield f"    {_way(b, a)}"
     for lost in link["drops"]:
         way_out = f" ({lost['remedy']})" if lost["remedy"] else ""
         frames = counted(lost["frames"], "frame")

@@ -391,5 +391,8 @@ def test(name: str, file: Path | None, rounds: int) -> tuple[Outcome, tuple[Find
                 examiner = facts.Examiner(engine, seen, path, facts.repair(path))
                 tester = Tester(engine.links, engine.counters, examiner.namespaces)
                 return tester.test(examiner.look(verdict, enter=True), rounds), problems
-        absent = diagnosis.of_absent_link(name, path, [each.link.id for each in seen.verdicts])
+        links = [each.link for each in seen.verdicts]
+        known = {each.id: status.spellings(each.id, each.a.name, each.b.name) for each in links}
+        told = status.no_such_link(name, path, known)
+        absent = diagnosis.of_absent_link(name, path, told)
         return Outcome(name, (), (absent,), "there is no such link"), problems

@@ -29,8 +29,8 @@ class Host:
     """One look at the host. None and empty texts mean that it could not be seen from here.
 
     ``bpf`` is why bpf(2) is refused, empty if it is not. ``programs`` is how many of ours are
-    loaded. ``code`` is where the BPF code comes from (empty: from nowhere), ``jit`` the value of
-    net.core.bpf_jit_enable. ``capabilities`` are the caller's effective ones.
+    loaded. ``code`` is where the BPF code comes from (empty: from nowhere), ``jit`` whether the
+    kernel compiles programs. ``capabilities`` are the caller's effective ones.
     """
 
     release: str
@@ -46,7 +46,7 @@ class Host:
     pyroute2: str
     btf: bool
     xdp_features: bool
-    jit: int | None
+    jit: bool | None
     pid: int | None
     answers: bool | None
     daemon_capabilities: frozenset[str] | None
@@ -235,13 +235,13 @@ def _xdp_features(host: Host) -> Iterator[Finding]:
 
 def _jit(host: Host) -> Iterator[Finding]:
     if host.jit is None:
-        text = "net.core.bpf_jit_enable cannot be seen from here: root, the machine's namespace"
-        yield _ok("jit", text)
-    elif host.jit == 0:
-        text = "BPF programs are interpreted, several times slower"
-        yield _warn("jit", text, "sysctl -w net.core.bpf_jit_enable=1")
+        yield _warn("jit", "not tried whether BPF programs are compiled", "sudo xconnectd doctor")
+    elif host.jit:
+        yield _ok("jit", "BPF programs are compiled")
     else:
-        yield _ok("jit", f"net.core.bpf_jit_enable is {host.jit}")
+        text = "BPF programs are interpreted, several times slower"
+        remedy = "sysctl -w net.core.bpf_jit_enable=1  # in the machine's own namespace"
+        yield _warn("jit", text, remedy)
 
 
 # --------------------------------------------------------------------------- the daemon
@@ -275,7 +275,7 @@ def _config(host: Host) -> Iterator[Finding]:
         yield _warn("config", f"{where} may not be read", "sudo xconnectd doctor")
         return
     if host.config_state == "missing" and host.pid is None:
-        remedy = f"xconnectd check {where}  # once you have written it"
+        remedy = f"xconnectd check {quote(where)}  # once you have written it"
         yield _warn("config", f"{where} does not exist", remedy)
         return
     yield from diagnosis.of_problems(host.problems or (f"{where}: {host.config_state}",), where)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from xconnectd import losses
+from xconnectd.errors import XconnectError
 from xconnectd.files import Reading
 from xconnectd.model import (
     Counters,
@@ -266,6 +268,37 @@ def names(link: Mapping[str, Any]) -> tuple[str, ...]:
 def spellings(link: str, a: str, b: str) -> tuple[str, ...]:
     """Its id, both its ends in either order, either end."""
     return link, f"{a}:{b}", f"{b}:{a}", a, b
+
+
+def only(report: dict[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
+    """The report of the links that are called so; of all if no name is given.
+
+    Raises XconnectError: no link is called by one of them.
+    """
+    if not wanted:
+        return report
+    known = {each["link"]: names(each) for each in report["links"]}
+    called = set(chain.from_iterable(known.values()))
+    if unknown := [name for name in wanted if name not in called]:
+        path = report["config"]["path"]
+        raise XconnectError("\n".join(no_such_link(name, path, known) for name in unknown))
+    links = [each for each in report["links"] if not set(wanted).isdisjoint(names(each))]
+    kept = {each["link"] for each in links}
+    differences = [each for each in report.get("differences", ()) if each["link"] in kept]
+    return report | {"links": links, "differences": differences}
+
+
+def no_such_link(name: str, file: str, links: Mapping[str, Sequence[str]]) -> str:
+    """What to say of a name that no link has: one line, however many links there are.
+
+    ``links`` is what they may be called, by their ids.
+    """
+    from difflib import get_close_matches  # 5 ms that only a typo should cost
+
+    owner = {spelling: link for link, spellings in links.items() for spelling in spellings}
+    close = dict.fromkeys(owner[found] for found in get_close_matches(name, owner, n=5))
+    meant = f"; did you mean {' or '.join(close)}?" if close else ""
+    return f"no link {name} in {file}, which has {counted(len(links), 'link')}{meant}"
 
 
 def not_connected(report: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, str]:

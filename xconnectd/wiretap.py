@@ -83,10 +83,10 @@ def _chosen(order: Order, report: Mapping[str, Any]) -> tuple[str, list[Way]]:
             wanted = {"a": ways[:1], "b": ways[-1:], "both": ways}[order.direction]
             return link["link"], wanted
     config = report["config"]
-    nothing = "there is none" if config["state"] == "loaded" else f"it is {config['state']}"
-    links = ", ".join(link["link"] for link in report["links"]) or nothing
-    told = f"no link {order.link} in {config['path']}: {links}"
-    raise XconnectError("\n".join((told, *config["problems"])))
+    known = {link["link"]: status.names(link) for link in report["links"]}
+    told = status.no_such_link(order.link, config["path"], known)
+    state = () if config["state"] == "loaded" else (f"it is {config['state']}",)
+    raise XconnectError("\n".join((told, *state, *config["problems"])))
 
 
 def _place(engine: Engine, name: str) -> Place | None:

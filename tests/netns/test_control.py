@@ -431,7 +431,7 @@ def test_status_tells_what_only_the_daemon_knows(bench: tuple[Daemon, list[Stati
     running.wait_link("connected", "va", "vc")
     assert running.status()["daemon"]["last_reload"] > first["last_reload"]
     running.kill()
-    assert running.status()["daemon"] == {"running": False, "pid": None}
+    assert running.status()["daemon"] == {"running": False, "pid": None, "answers": False}
 
 
 def test_status_tells_when_a_failed_link_is_tried_again(lab: Lab, daemon: Start) -> None:

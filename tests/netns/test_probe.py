@@ -212,7 +212,7 @@ FAULTS = {
     "the link is not in the file": Fault(
         "generic",
         lambda bench: bench.daemon.write({"va": "vx"}),
-        *("file", "has no link vb", "below links:"),
+        *("file", "no link vb in", "below links:"),
         live=False,
     ),
     "an interface is missing": Fault(

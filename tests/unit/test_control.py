@@ -174,7 +174,8 @@ def test_a_look_that_was_refused_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / control.STATUS))
         listener.listen()
-        with control.Connection(control.STATUS) as daemon, listener.accept()[0] as answering:
+        connection = control.Connection(control.STATUS, control.PATIENCE)
+        with connection as daemon, listener.accept()[0] as answering:
             answering.sendall(b'{"ok": false, "error": "no buffer space"}\n')
             with pytest.raises(control.NoDaemonError, match="no buffer space"):
                 daemon.status()

@@ -20,7 +20,7 @@ def report() -> dict[str, Any]:
     texts = dict.fromkeys(("reason", "mode_reason", "description"), HOSTILE)
     link = {"a": end(HOSTILE), "b": end("b"), "state": "failed", "mode": "tc", **texts}
     return {
-        "daemon": {"running": False},
+        "daemon": {"running": True, "answers": False, "pid": 7},
         "config": {"path": "x.yaml", "state": "loaded", "hash": "", "problems": []},
         "links": [link | {"retry_in_s": 9.0, "drops": [lost], "warnings": [HOSTILE]}],
         "untold": "",
@@ -33,3 +33,9 @@ def test_nothing_that_a_terminal_would_obey_or_that_is_no_text() -> None:
     assert all(line.isprintable() for line in shown)
     assert sum(line.count("x�[2J�") for line in shown) == 11
     "\n".join(shown).encode()
+
+
+def test_a_loopback_plug_has_one_way() -> None:
+    plug = report()
+    plug["links"][0] |= {"a": end("lo"), "b": end("lo")}
+    assert sum("lo → lo" in line for line in printout.lines(plug)) == 1

@@ -183,7 +183,7 @@ def test_the_departed_device_itself_may_come_back() -> None:
 )
 def test_the_remedy_names_the_mode(mode: str, flag: str) -> None:
     remedy = Departed(Record(5, "old0", MAC), mode).remedy
-    assert remedy == f"ip link set dev old0 {flag} off"
+    assert remedy == f"# in the namespace where it is now: ip link set dev old0 {flag} off"
 
 
 def test_the_remedy_runs_nothing_that_a_name_says() -> None:

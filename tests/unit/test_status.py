@@ -10,7 +10,8 @@ import pytest
 from kernel import Kernel, link, wiring
 from worlds import Keeper
 
-from xconnectd import status, verdict
+from xconnectd import losses, status, verdict
+from xconnectd.errors import XconnectError
 from xconnectd.model import (
     Change,
     Counters,
@@ -19,6 +20,7 @@ from xconnectd.model import (
     Filter,
     Interface,
     Link,
+    Lost,
     Mode,
     Observed,
     Programs,
@@ -216,3 +218,42 @@ def test_rates_are_what_came_since() -> None:
     assert link["a"]["frames_per_s"] == 0.0
     (link,) = status.with_rates({"links": []}, document(10), 2.0)["links"]
     assert "frames_per_s" not in link["a"]
+
+
+# --------------------------------------------------------------------------- links by name
+
+
+def named(*links: tuple[str, str]) -> dict[str, Any]:
+    """As much of a report as names are looked up in."""
+    found = [{"link": f"{a}:{b}", "a": {"name": a}, "b": {"name": b}} for a, b in links]
+    differences = [{"link": each["link"]} for each in found]
+    return {"links": found, "differences": differences, "config": {"path": "x.yaml"}}
+
+
+@pytest.mark.parametrize("name", ["va:vb", "vb:va", "va", "vb"])
+def test_a_report_of_some_links_alone(name: str) -> None:
+    told = status.only(named(("va", "vb"), ("vc", "vd")), [name])
+    assert [each["link"] for each in told["links"]] == ["va:vb"]
+    assert told["differences"] == [{"link": "va:vb"}]
+
+
+def test_a_name_that_no_link_has_is_told_in_a_line_however_many_links_there_are() -> None:
+    many = named(*((f"leaf{n}", f"spine{n}") for n in range(2000)))
+    with pytest.raises(XconnectError) as refused:
+        status.only(many, ["leaf7", "leav77"])
+    told = str(refused.value)
+    assert told.startswith("no link leav77 in x.yaml, which has 2000 links; did you mean leaf77:")
+    assert len(told) < 200
+    assert status.only(many, []) is many
+
+
+# --------------------------------------------------------------------------- losses
+
+
+def test_the_command_that_stops_a_loss_is_quoted() -> None:
+    ends = End("va", 5), End("x;id", 6)
+    counters = {5: Counters(lost=Lost(1, 1, 1, 1))}
+    told = losses.explained(*ends, counters, enabled=True)
+    commands = [each["remedy"] for each in told if each["remedy"].startswith("ip ")]
+    assert len(commands) == 3
+    assert all("'x;id'" in command for command in commands)
