@@ -51,7 +51,7 @@ _xconnectd() {
     fi
     case $command in
         check | plan | try) _xconnectd_files "$cur" ;;
-        wait | detach | test | capture)
+        status | wait | detach | test | capture)
             # An end names its link. Interfaces as the kernel has them: no daemon need run.
             local interfaces=(/sys/class/net/*)
             mapfile -t COMPREPLY < <(compgen -W "${interfaces[*]##*/}" -- "$cur")

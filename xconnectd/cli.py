@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 _Number = TypeVar("_Number", int, float)
 
 _POLL: Final = 0.1
-_PATIENCE: Final = 4.0
-"""Seconds that a daemon may take to answer before it counts as hung."""
 _MOST_ROUNDS: Final = 100
 """A test shares the wire with whoever uses it."""
 _LONGEST_FRAME: Final = 65_498
@@ -72,10 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` is no failure; Python would complain again at its own end
         _give_up(sys.stdout)
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        _print(*error.problems, file=sys.stderr)
         return Exit.BAD_CONFIG
     except (XconnectError, OSError) as error:
-        print(f"xconnectd: {_in_words(error)}", file=sys.stderr)
+        _say(_in_words(error))
         return Exit.FAILED
     except KeyboardInterrupt:
         return Exit.FAILED
@@ -117,7 +115,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         engine = Engine.take(logger)
     except (BusyError, DataplaneError, PrivilegeError, OSError) as error:
-        print(f"xconnectd: cannot start: {_in_words(error)}", file=sys.stderr)
+        _say(f"cannot start: {_in_words(error)}")
         return Exit.NOT_STARTED
     with engine:
         try:
@@ -125,7 +123,7 @@ def _run(options: argparse.Namespace) -> int:
         except OSError as error:
             if not engine.ledger.records():  # a start that fails leaves nothing behind
                 engine.remove()
-            print(f"xconnectd: cannot start: {error}", file=sys.stderr)
+            _say(f"cannot start: {error}")
             return Exit.NOT_STARTED
         daemon.run()
         return Exit.DONE if daemon.stop() else Exit.FAILED
@@ -140,13 +138,10 @@ def _demand_good(path: Path) -> None:
 def _check(options: argparse.Namespace) -> int:
     path: Path = options.file or files.DEFAULT
     reading = Files(path).judge()
-    for problem in reading.problems:
-        print(problem)
-    for warning in reading.wiring.warnings:
-        print(warning)
+    _print(*reading.problems, *reading.wiring.warnings)
     if reading.problems:
         return Exit.BAD_CONFIG
-    print(f"{path}: good, {counted(len(reading.wiring.links), 'link')}")
+    _print(f"{path}: good, {counted(len(reading.wiring.links), 'link')}")
     return Exit.DONE
 
 
@@ -163,8 +158,7 @@ def _plan(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(actions, indent=2))
     else:
-        for each in actions:
-            print(printable(f"{each['interface']}: {each['action']} ({each['reason']})"))
+        _print(*(f"{each['interface']}: {each['action']} ({each['reason']})" for each in actions))
         print(counted(len(actions), "change"))
     return Exit.CHANGES if actions else Exit.DONE
 
@@ -190,9 +184,12 @@ def _status(options: argparse.Namespace) -> int:
     from xconnectd import overview, printout
 
     if options.watch:
-        return _watch(overview.Looks(options.config), options)
-    report = overview.sampled(options.config)
-    print(json.dumps(report) if options.json else "\n".join(printout.lines(report)))
+        return _watch(overview.Looks(options.config, options.words), options)
+    report = overview.sampled(options.config, options.words)
+    if options.json:
+        print(json.dumps(report))
+    else:
+        _print(*printout.lines(report))
     healthy = all(each["state"] == "connected" for each in report["links"] if each["enabled"])
     return Exit.FAILED if options.check and not (healthy and _usable(report)) else Exit.DONE
 
@@ -200,10 +197,10 @@ def _status(options: argparse.Namespace) -> int:
 def _contradiction(options: argparse.Namespace) -> str:
     """Why these options of ``status`` do not go together; empty if they do."""
     table = options.sort or options.filter
-    if options.health and (
-        options.config or options.json or options.watch or options.check or table
+    if options.health and any(
+        (*(options.words, options.config, options.json, options.watch, options.check, table),)
     ):
-        return "--health asks the daemon alone, and goes with no other option"
+        return "--health asks the daemon alone: no link and no other option goes with it"
     if options.check and options.watch:
         return "--check gives a verdict and --watch never ends: one of the two"
     if table and (options.json or not options.watch):
@@ -279,11 +276,11 @@ def _health() -> int:
 
     Asks the daemon alone: one that hangs, and so watches over nothing, does not answer.
     """
-    with control.Connection(control.STATUS, _PATIENCE) as daemon:
+    with control.Connection(control.STATUS, control.PATIENCE) as daemon:
         report = daemon.status()
     failed = [each for each in report["links"] if each["state"] == "failed"]
     faults = [*report["config"]["problems"], *(f"{x['link']}: {x['reason']}" for x in failed)]
-    print("\n".join(map(printable, faults)) or f"healthy, {counted(len(report['links']), 'link')}")
+    _print(*(faults or (f"healthy, {counted(len(report['links']), 'link')}",)))
     return Exit.FAILED if faults else Exit.DONE
 
 
@@ -296,10 +293,9 @@ def _wait(options: argparse.Namespace) -> int:
     from xconnectd import overview, status
 
     deadline = time.monotonic() + options.timeout
-    while missing := status.not_connected(overview.report(options.config), options.links):
+    while missing := status.not_connected(overview.report(options.config), options.words):
         if time.monotonic() >= deadline:
-            lines = "\n".join(f"{link}: {why}" for link, why in missing.items()).split("\n")
-            print("\n".join(map(printable, lines)))
+            _print(*(f"{link}: {why}" for link, why in missing.items()))
             return Exit.FAILED
         time.sleep(_POLL)
     return Exit.DONE
@@ -309,22 +305,22 @@ def _detach(options: argparse.Namespace) -> int:
     from xconnectd import log
     from xconnectd.engine import Engine
 
-    if bool(options.interfaces) == options.all:
-        print("xconnectd: name interfaces, or say --all", file=sys.stderr)
+    if bool(options.words) == options.all:
+        _say("name interfaces, or say --all")
         return Exit.USAGE
     log.setup(level="warning")
     try:
         engine = Engine.take_what_is_there()
     except BusyError as error:
-        print(f"xconnectd: {error}: take the links out of its file", file=sys.stderr)
+        _say(f"{error}: take the links out of its file")
         return Exit.FAILED
     with engine:
-        problems = _not_ours(engine, options.interfaces)
-        problems += engine.reconciler.release(None if options.all else options.interfaces)
+        problems = _not_ours(engine, options.words)
+        problems += engine.reconciler.release(None if options.all else options.words)
         if options.all and not problems:
             engine.remove()
     for problem in problems:
-        print(f"xconnectd: {problem}", file=sys.stderr)
+        _say(problem)
     return Exit.FAILED if problems else Exit.DONE
 
 
@@ -341,8 +337,10 @@ def _doctor(options: argparse.Namespace) -> int:
     from xconnectd import doctor
 
     found = doctor.examine(options.config)
-    as_text = json.dumps(doctor.as_json(found)) if options.json else "\n".join(doctor.lines(found))
-    print(as_text)
+    if options.json:
+        print(json.dumps(doctor.as_json(found)))
+    else:
+        _print(*doctor.lines(found))
     return Exit.DONE if doctor.is_well(found) else Exit.FAILED
 
 
@@ -351,8 +349,11 @@ def _test(options: argparse.Namespace) -> int:
 
     outcome, problems = probe.test(options.link, options.config, options.count)
     for problem in problems:
-        print("\n".join(problem.lines()), file=sys.stderr)
-    print(json.dumps(outcome.as_json()) if options.json else "\n".join(outcome.lines()))
+        _print(*problem.lines(), file=sys.stderr)
+    if options.json:
+        print(json.dumps(outcome.as_json()))
+    else:
+        _print(*outcome.lines())
     return Exit.DONE if outcome.cause is None else Exit.FAILED
 
 
@@ -379,12 +380,12 @@ def _try(options: argparse.Namespace) -> int:
     from xconnectd.trial import Trial
 
     with Trial(options.file, options.timeout) as trial:
-        print(trial.summary)
+        _print(trial.summary)
         if not _confirmed(trial):
             print("taken back")
             return Exit.FAILED
         trial.keep()
-        print(f"kept in {trial.place}")
+        _print(f"kept in {trial.place}")
     return Exit.DONE
 
 
@@ -402,9 +403,7 @@ def _confirmed(trial: Trial) -> bool:
 def _reload(_options: argparse.Namespace) -> int:
     with control.Connection(control.CONTROL) as daemon:
         outcome = daemon.ask("reload")
-    for problem in outcome["problems"]:
-        print(problem)
-    print(outcome["summary"])
+    _print(*outcome["problems"], outcome["summary"])
     return Exit.DONE if outcome["ok"] else Exit.BAD_CONFIG
 
 
@@ -413,12 +412,13 @@ def _events(options: argparse.Namespace) -> int:
         daemon.ask("events")
         while True:
             event = daemon.read()
-            print(json.dumps(event) if options.json else _event_line(event), flush=True)
+            print(json.dumps(event)) if options.json else _print(_event_line(event))
+            sys.stdout.flush()
 
 
 def _event_line(event: dict[str, Any]) -> str:
     head = f"{event.pop('timestamp', '')} {event.pop('event', '')}"
-    return printable(" ".join((head, *(f"{name}={value}" for name, value in event.items()))))
+    return " ".join((head, *(f"{name}={value}" for name, value in event.items())))
 
 
 def _capture(options: argparse.Namespace) -> int:
@@ -430,7 +430,7 @@ def _capture(options: argparse.Namespace) -> int:
         return Exit.USAGE
     order = wiretap.Order(
         link=options.link,
-        expression=" ".join(options.filter),
+        expression=" ".join(options.words),
         direction=options.direction,
         write=options.write,
         count=options.count,
@@ -445,26 +445,42 @@ def _capture(options: argparse.Namespace) -> int:
     return Exit.DONE
 
 
+def _print(*texts: object, file: TextIO | None = None) -> None:
+    """The one way out for what is not JSON: names of files and interfaces are other people's."""
+    for text in texts:
+        for line in str(text).expandtabs().split("\n"):
+            print(printable(line), file=file)
+
+
 def _say(text: str) -> None:
-    print(f"xconnectd: {text}", file=sys.stderr, flush=True)
+    _print(f"xconnectd: {text}", file=sys.stderr)
+    sys.stderr.flush()
 
 
 # --------------------------------------------------------------------------- arguments
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Before Python 3.12.7, argparse does not know the words of a filter that follow an option."""
+    """Before Python 3.12.7, argparse does not know the words of a list that follow an option."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and ("filter" not in options or any(word.startswith("-") for word in rest)):
+    words = getattr(options, "words", None)
+    if rest and (words is None or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        options.filter = [*options.filter, *rest]
+    if words is not None:
+        options.words = [*words, *rest]
     return options
 
 
+class _Parser(argparse.ArgumentParser):
+    """Also what is refused may hold the name of a file, which the shell has put there."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="xconnectd",
         description="A declarative cross-connect daemon: a YAML file of interface pairs"
         " becomes wires.",
@@ -521,6 +537,7 @@ def _add_files(add: _Adder) -> None:
 def _add_looks(add: _Adder) -> None:
     """What there is, and what happens."""
     status = add("status", _status, "every link, as the kernel has it", "status --json")
+    _words(status, "LINK", "its name here, a:b, or one of its ends; default: every link")
     _config(status, None)
     _json(status, "one JSON document; with --watch one a second, a line each")
     status.add_argument(
@@ -558,7 +575,7 @@ def _add_looks(add: _Adder) -> None:
         metavar="SECONDS",
         help="default: 60",
     )
-    wait.add_argument("links", nargs="*", metavar="LINK", help="default: every enabled link")
+    _words(wait, "LINK", "default: every enabled link")
 
     events = add("events", _events, "every change, one line each, as it comes", "events --json")
     _json(events, "a JSON document a line, one for each event")
@@ -590,9 +607,7 @@ def _add_capture(add: _Adder) -> None:
         "capture", _capture, "the frames of a link, live (root)", "capture eth0 -w - | tcpdump -r -"
     )
     capture.add_argument("link", metavar="LINK", help="its id, both its ends, or either end")
-    capture.add_argument(
-        "filter", nargs="*", metavar="FILTER", help="as for tcpdump; default: every frame"
-    )
+    _words(capture, "FILTER", "as for tcpdump; default: every frame")
     capture.add_argument(
         "-w", "--write", metavar="FILE", help="as pcapng; -: to stdout; default: a line a frame"
     )
@@ -625,7 +640,7 @@ def _add_capture(add: _Adder) -> None:
 def _add_others(add: _Adder) -> None:
     detach = add("detach", _detach, "removes what is ours while no daemon runs", "detach --all")
     detach.add_argument("--all", action="store_true", help="everything of ours")
-    detach.add_argument("interfaces", nargs="*", metavar="IFACE")
+    _words(detach, "IFACE", "what to let go of")
 
     add("schema", _schema, "JSON Schema of the file, for editors", "schema > xconnect.schema.json")
     _json(add("version", _version, "versions of the parts", "version"))
@@ -647,8 +662,15 @@ class _Adder:
         return parser
 
 
+def _words(parser: argparse.ArgumentParser, what: str, help_: str) -> None:
+    """A list without an option, of any length."""
+    parser.add_argument("words", nargs="*", metavar=what, help=help_)
+
+
 def _config(parser: argparse.ArgumentParser, default: Path | None = files.DEFAULT) -> None:
-    parser.add_argument("-c", "--config", default=default, **_file_or_directory(default))
+    """Absolute: so it is told by the daemon, and by whoever looks where it looks."""
+    form = _file_or_directory(default) | {"type": lambda text: Path(text).absolute()}
+    parser.add_argument("-c", "--config", default=default, **form)
 
 
 def _file_or_directory(default: Path | None) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -251,6 +253,36 @@ def test_status_check(lab: Lab, daemon: Start) -> None:
     assert running.cli("status", "--check").returncode == 1
     running.write("links: {va: vb, vc: {to: vd, enabled: false}}\n")
     poll(lambda: running.cli("status", "--check").returncode == 0, what="only enabled links count")
+
+
+def test_status_of_some_links(lab: Lab, daemon: Start) -> None:
+    for end in ("va", "vb", "vc"):
+        lab.veth(end)
+    running = daemon(PAIR | {"vc": "vd"})
+    running.wait_link("connected", "va", "vb")
+    told = running.cli("status", "vb:va", "--json", "--check")
+    assert [each["link"] for each in json.loads(told.stdout)["links"]] == ["va:vb"]
+    assert told.returncode == 0, "the other link is not asked for"
+    assert running.cli("status", "--check", "va", "vc").returncode == 1
+    for command in ("status", "test"):
+        absent = running.cli(command, "vx")
+        line = f"no link vx in {running.config}, which has 2 links"
+        assert (absent.returncode, line in absent.stderr + absent.stdout) == (1, True)
+
+
+def test_a_daemon_that_is_stopped_is_not_waited_for(daemon: Start) -> None:
+    running = daemon(PAIR)
+    running.signal(signal.SIGSTOP)
+    began = time.monotonic()
+    refused = running.cli("reload")
+    assert time.monotonic() - began < 30, "the daemon's own answer may take 60"
+    assert refused.returncode == 1
+    assert f"pid {running.pid}, is stopped: kill -CONT {running.pid}" in refused.stderr
+    assert running.status()["daemon"] == {"running": True, "pid": running.pid, "answers": False}
+    assert f"daemon: pid {running.pid} does not answer" in running.cli("status").stdout
+    running.signal(signal.SIGCONT)
+    assert running.cli("reload").returncode == 0
+    assert running.status()["daemon"]["answers"] is True
 
 
 # ---------------------------------------------------------------------- wait

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from xconnectd import capture, cli
+from xconnectd import capture, cli, log
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -62,6 +64,7 @@ def test_the_limit_is_that_of_whoever_sets_it() -> None:
         ("--health --watch", "--health"),
         ("--health --check", "--health"),
         ("--health --sort rate", "--health"),
+        ("--health va", "--health"),
         ("--check --watch", "never ends"),
         ("--sort rate", "--watch"),
         ("--watch --json --filter x", "--watch"),
@@ -73,3 +76,44 @@ def test_options_of_status_that_do_not_go_together(
     assert cli.main(["status", *options.split()]) == cli.Exit.USAGE
     told = capsys.readouterr()
     assert (told.out, why in told.err) == ("", True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("status va --json vb", ["va", "vb"]),
+        ("status --watch --filter x vb", ["vb"]),
+        ("wait va --timeout 1 vb", ["va", "vb"]),
+        ("capture va --count 3 tcp port 80", ["tcp", "port", "80"]),
+        ("detach va", ["va"]),
+    ],
+)
+def test_words_stand_before_and_behind_options(arguments: str, words: list[str]) -> None:
+    assert cli._parsed(arguments.split()).words == words
+
+
+def test_a_file_that_is_named_has_one_path() -> None:
+    options = cli._parsed(["status", "-c", "lab.yaml"])
+    assert options.config == Path.cwd() / "lab.yaml"
+
+
+# --------------------------------------------------------------------------- what is printed
+
+
+def test_a_name_is_obeyed_by_no_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither where a file is good, nor where it is not, nor where it cannot be read."""
+    good, bad = tmp_path / "x\x1b[2J\udcff.yaml", tmp_path / "y\x1b[2J\n.yaml"
+    good.write_text("links: {va: vb}\n")
+    bad.write_text("links: [\n")
+    monkeypatch.setattr(log, "setup", lambda *_, **__: None)  # its stream ends with this test
+    cli.main(["check", str(good)])
+    for file in (bad, tmp_path / "nosuch\x1b[2J"):
+        for command in ("check", "try"):
+            assert cli.main([command, str(file)]) != cli.Exit.DONE
+        assert cli.main(["run", "--strict", "-c", str(file)]) == cli.Exit.BAD_CONFIG
+    told = "".join(capsys.readouterr()) + refusal(capsys, "check", str(good), str(bad))
+    assert "\x1b" not in told
+    for name in ("x�[2J�.yaml", "y�[2J�.yaml", "nosuch�[2J"):
+        assert name in told
