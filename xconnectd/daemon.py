@@ -202,6 +202,7 @@ class Daemon:
         systemd.notify(STOPPING=1)
         self._watch.stop()
         self._exporter.close()
+        self._reconciler.tell_repeated(at_once=True)
         on_exit = OnExit.KEEP if systemd.is_restarting() else self._on_exit
         problems = self._reconciler.release() if on_exit is OnExit.DETACH else []
         self._log.info(
@@ -259,6 +260,7 @@ class Daemon:
         self._watch.check()
         self._say_if_orphaned()
         self._say_if_unwatched()
+        self._reconciler.tell_repeated()
         if self._reconciler.has_drifted():
             self._reconciler.run(None, "netlink")
         elif scope := self._reconciler.disturbed():

@@ -22,6 +22,7 @@ from xconnectd.log import Event, Logger
 from xconnectd.model import Link, Observed, State, Wiring, Xdp
 from xconnectd.observe import Index, Scope
 from xconnectd.plan import Action
+from xconnectd.report import Report
 from xconnectd.status import LinkStatus
 from xconnectd.tally import Tally
 from xconnectd.verdict import Verdict
@@ -90,6 +91,7 @@ class Reconciler:
         self._executor = Executor(interfaces, dataplane, ledger)
         self._departures = Departures(interfaces, dataplane, ledger, log)
         self._backoff = BackOff()
+        self._repeats = report.Repeats()
         self.tally = Tally()
         self._index = Index(Wiring())
         self._statuses: dict[str, LinkStatus] = {}
@@ -321,18 +323,38 @@ class Reconciler:
     ) -> None:
         wanted = self._index.ids
         gone = [each for link, each in self._statuses.items() if link not in wanted]
-        log = self._log.bind(trigger=trigger, config_hash=self.wiring.hash)
-        milliseconds = round(seconds * 1000, 2)
+        more = {
+            "trigger": trigger,
+            "config_hash": self.wiring.hash,
+            "duration_ms": round(seconds * 1000, 2),
+        }
         after = [each._replace(retry=self._backoff.retry_of(each.link.id)) for each in statuses]
         for change in report.changes(self._statuses, after, gone, done, trigger):
-            log.log(change.level, change.event, **change.fields, duration_ms=milliseconds)
+            self._tell(change._replace(fields={**change.fields, **more}), trigger)
             if change.event is Event.DRIFT_REPAIRED:
                 self.tally.repairs += 1
                 self._mind_fight(str(change.fields["link"]))
         self._statuses |= {each.link.id: each for each in after}
         for each in gone:
             del self._statuses[each.link.id]
-        log.debug(Event.PASS_DONE, actions=len(done), duration_ms=milliseconds)
+        self._log.debug(Event.PASS_DONE, actions=len(done), **more)
+
+    def _tell(self, change: Report, trigger: str) -> None:
+        """What others do again and again is summed up, so that nobody can fill a disk with it."""
+        now = time.monotonic()
+        if trigger == "netlink":
+            self._log_all(self._repeats.note(change, now))
+        else:
+            self._log_all((*self._repeats.of(str(change.fields["link"]), now), change))
+
+    def tell_repeated(self, *, at_once: bool = False) -> None:
+        """Logs what was gathered for long enough, or ``at_once`` all of it."""
+        repeats, now = self._repeats, time.monotonic()
+        self._log_all(repeats.rest(now) if at_once else repeats.due(now))
+
+    def _log_all(self, changes: Iterable[Report]) -> None:
+        for each in changes:
+            self._log.log(each.level, each.event, **each.fields)
 
     def _mind_fight(self, link: str) -> None:
         wait = self._backoff.repaired(link)

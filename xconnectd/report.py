@@ -1,10 +1,14 @@
-"""What a pass changed, as log events: one per change, from the states before and after. Pure."""
+"""What a pass changed, as log events, from the states before and after. Pure.
+
+One per change; of changes that come too often, one for many.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 from xconnectd.log import Event
 from xconnectd.model import State
@@ -14,6 +18,14 @@ from xconnectd.status import LinkStatus
 _WORKS = (State.CONNECTED, State.DOWN)
 _STANDS = (*_WORKS, State.DISABLED)
 _WARNINGS = (Event.LINK_FAILED, Event.LINK_WARNING, Event.DRIFT_REPAIRED)
+_STATELESS = (Event.LINK_WARNING, Event.DRIFT_REPAIRED)
+
+_AT_ONCE: Final = 20
+_ANOTHER_IN: Final = 6.0
+"""So many events of a link are told at once, and one more each so many seconds."""
+
+_TOGETHER: Final = 10.0
+"""Seconds for which those that are more are gathered."""
 
 
 class Report(NamedTuple):
@@ -25,6 +37,74 @@ class Report(NamedTuple):
     @property
     def level(self) -> int:
         return logging.WARNING if self.event in _WARNINGS else logging.INFO
+
+
+@dataclass(slots=True)
+class _Series:
+    """``left`` may be told at once as of ``counted``; ``count`` others are told with ``last``."""
+
+    counted: float
+    left: float = _AT_ONCE
+    last: Report | None = None
+    count: int = 0
+    since: float = 0.0
+
+    def refill(self, now: float) -> None:
+        self.left = min(_AT_ONCE, self.left + (now - self.counted) / _ANOTHER_IN)
+        self.counted = now
+
+
+class Repeats:
+    """Sums up what a link does again and again, as when a container sets its end up and down.
+
+    The last event of each kind is told in the end, so the state is known. ``now`` is a time in
+    seconds.
+    """
+
+    def __init__(self) -> None:
+        self._series: dict[tuple[str, str], _Series] = {}
+
+    def note(self, change: Report, now: float) -> Iterator[Report]:
+        """What is to be told at once: the change itself, unless there were too many."""
+        kind = str(change.event) if change.event in _STATELESS else "state"
+        key = (str(change.fields["link"]), kind)
+        series = self._series.setdefault(key, _Series(now))
+        series.refill(now)
+        if series.count == 0 and series.left >= 1:
+            series.left -= 1
+            yield change
+            return
+        if series.count == 0:
+            series.since = now
+        series.last = change
+        series.count += 1
+
+    def of(self, link: str, now: float) -> Iterator[Report]:
+        """What is to be told before somebody's own change of this link."""
+        for key in [key for key in self._series if key[0] == link]:
+            yield from _summed_up(self._series.pop(key), now)
+
+    def due(self, now: float) -> Iterator[Report]:
+        """What was gathered for long enough."""
+        for key, series in [*self._series.items()]:
+            if series.count and now - series.since >= _TOGETHER:
+                yield from _summed_up(series, now)
+                series.left -= 1
+            series.refill(now)
+            if not series.count and series.left == _AT_ONCE:
+                del self._series[key]
+
+    def rest(self, now: float) -> Iterator[Report]:
+        """All that is left to tell at the end."""
+        for series in self._series.values():
+            yield from _summed_up(series, now)
+
+
+def _summed_up(series: _Series, now: float) -> Iterator[Report]:
+    if series.last:
+        more = {"count": series.count, "seconds": round(now - series.since, 1)}
+        yield series.last._replace(fields={**series.last.fields, **more})
+    series.last, series.count = None, 0
 
 
 def changes(

@@ -488,6 +488,28 @@ def test_a_guest_that_changes_its_offloads_without_end(lab: Lab, daemon: Start) 
     running.stop()
 
 
+def test_an_end_that_flaps_fills_no_disk(lab: Lab, daemon: Start) -> None:
+    """The first changes are told one by one, the rest in few lines; the state is never wrong."""
+    lab.veth("va"), lab.veth("vb")
+    running = daemon(PAIR)
+    running.wait_link("connected", "va", "vb")
+    since = running.mark()
+
+    def is_seen(state: str) -> bool:
+        return bool(running.ask("status")["links"][0]["state"] == state)
+
+    changes = [("down", "down"), ("up", "connected")] * 15
+    for how, state in [*changes, changes[0]]:
+        lab.ip("link", "set", "va", how)
+        poll(lambda state=state: is_seen(state))
+    running.stop()
+    told = [x for x in running.events(since=since) if x["event"] in ("link.up", "link.down")]
+    assert 10 < len(told) < 25, len(told)
+    assert told[-1]["event"] == "link.down", "how it ended"
+    assert sum(x.get("count", 1) for x in told) == 31, "each is counted"
+    assert told[-1]["seconds"] > 0
+
+
 def test_rtnl_held_for_seconds(lab: Lab, daemon: Start) -> None:
     """Other tools keep the kernel's lock: we wait, answer late, and lose nothing."""
     a, b, c, d = (lab.veth(x) for x in ("va", "vb", "vc", "vd"))

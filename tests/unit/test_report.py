@@ -164,3 +164,68 @@ def test_missing_ends_have_no_number() -> None:
     (event,) = changes(None, WAITING)
     fields: dict[str, Any] = dict(event.fields)
     assert (fields["a_ifindex"], fields["b_ifindex"]) == (5, None)
+
+
+# --------------------------------------------------------------------------- repeats
+
+
+def flapping(repeats: report.Repeats, times: int, now: float = 0.0) -> list[report.Report]:
+    """What is told at once of a link that goes down and up so often at this time."""
+    flaps = [change for _ in range(times) for change in (*changes(UP, DOWN), *changes(DOWN, UP))]
+    return [told for change in flaps for told in repeats.note(change, now)]
+
+
+def test_a_few_changes_are_told_as_they_come() -> None:
+    repeats = report.Repeats()
+    assert [each.event for each in flapping(repeats, 2)] == ["link.down", "link.up"] * 2
+    assert list(repeats.due(60)) == []
+
+
+def test_many_changes_are_summed_up_in_the_last_of_them() -> None:
+    repeats = report.Repeats()
+    assert len(flapping(repeats, 50)) == 20
+    assert list(repeats.note(*changes(UP, DOWN), 4.0)) == []
+    assert list(repeats.due(9.9)) == []
+    (told,) = repeats.due(10)
+    assert (told.event, told.fields["count"], told.fields["seconds"]) == ("link.down", 81, 10)
+    assert told.fields["reason"] == "a is administratively down"
+    assert list(repeats.due(60)) == []
+
+
+def test_a_day_of_flapping_is_some_thousand_lines() -> None:
+    repeats = report.Repeats()
+    lines = 0
+    for second in range(86_400):
+        lines += len(flapping(repeats, 3, second)) + len(list(repeats.due(second)))
+    assert lines < 20_000
+
+
+def test_other_links_and_other_kinds_are_told_at_once() -> None:
+    repeats = report.Repeats()
+    flapping(repeats, 50)
+    (other,) = changes(None, state(pair=("c", "d")))
+    (repaired,) = changes(UP, UP, done=[ACTION])
+    assert list(repeats.note(other, 0)) == [other]
+    assert list(repeats.note(repaired, 0)) == [repaired]
+
+
+def test_before_somebodys_own_change_the_rest_is_told() -> None:
+    repeats = report.Repeats()
+    flapping(repeats, 50)
+    (told,) = repeats.of("a:b", 2)
+    assert (told.event, told.fields["count"]) == ("link.up", 80)
+    assert list(repeats.of("a:b", 2)) == list(repeats.rest(2)) == []
+
+
+def test_after_a_quiet_minute_changes_are_told_at_once_again() -> None:
+    repeats = report.Repeats()
+    flapping(repeats, 50)
+    list(repeats.due(10))
+    assert len(flapping(repeats, 50, 200.0)) == 20
+
+
+def test_at_the_end_nothing_is_kept_back() -> None:
+    repeats = report.Repeats()
+    flapping(repeats, 50)
+    (told,) = repeats.rest(3)
+    assert (told.event, told.fields["count"], told.fields["seconds"]) == ("link.up", 80, 3)
