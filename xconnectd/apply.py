@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -69,12 +69,22 @@ class Trouble:
 
 
 class Executor:
-    """Does actions one at a time; what the kernel or the disk refuses is told, not raised."""
+    """Does actions one at a time; what the kernel or the disk refuses is told, not raised.
 
-    def __init__(self, interfaces: Interfaces, dataplane: Dataplane, ledger: Ledger) -> None:
+    ``alive`` is called before each of them: some thousand links take seconds.
+    """
+
+    def __init__(
+        self,
+        interfaces: Interfaces,
+        dataplane: Dataplane,
+        ledger: Ledger,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
         self._interfaces = interfaces
         self._dataplane = dataplane
         self._ledger = ledger
+        self._alive = alive
 
     def apply(self, actions: Iterable[Action], trouble: Trouble) -> list[Action]:
         """Does what it can and returns what was done; what was refused is put in ``trouble``.
@@ -87,6 +97,7 @@ class Executor:
         unfit: set[str] = set()
         trouble.stuck.clear()
         for action in actions:
+            self._alive()
             name = action.interface.name
             left_out = isinstance(action, plan.Forget) and name in trouble.stuck
             if left_out or action.link in trouble.links or action.link in unfit:

@@ -106,6 +106,7 @@ def _run(options: argparse.Namespace) -> int:
     from xconnectd import log
     from xconnectd.daemon import SIGNALS, Daemon, OnExit
     from xconnectd.engine import Engine
+    from xconnectd.systemd import Watchdog
 
     tap = log.Tap()
     logger = log.setup(options.log_format, options.log_level, tap=tap)
@@ -113,7 +114,7 @@ def _run(options: argparse.Namespace) -> int:
         _demand_good(options.config)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a start is finished, then undone
     try:
-        engine = Engine.take(logger)
+        engine = Engine.take(logger, Watchdog())
     except (BusyError, DataplaneError, PrivilegeError, OSError) as error:
         _say(f"cannot start: {_in_words(error)}")
         return Exit.NOT_STARTED

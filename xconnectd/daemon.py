@@ -253,8 +253,7 @@ class Daemon:
             self._on_tick()
 
     def _on_tick(self) -> None:
-        if systemd.watchdog_interval():
-            systemd.notify(WATCHDOG=1)
+        self._engine.alive()
         if self._engine.instance:
             self._engine.instance.introduce()
         self._watch.check()

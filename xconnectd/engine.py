@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Final, Self
@@ -30,6 +30,7 @@ class Engine:
         ledger: what was found, on disk.
         links: the interfaces; to be told of events by who listens to them.
         instance: the hold on the namespace; None for one that only looks.
+        alive: called again and again within what may take seconds, and to be called in between.
     """
 
     def __init__(
@@ -39,9 +40,12 @@ class Engine:
         ledger: Ledger,
         instance: Instance | None,
         log: Logger,
+        *,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         """``parts`` closes what is handed in; taken over as soon as nothing can fail any more."""
-        self.links = links = parts.enter_context(closing(Links()))
+        self.links = links = parts.enter_context(closing(Links(alive)))
+        self.alive = alive
         self._dataplane = dataplane
         self.instance = instance
         self.ledger = ledger
@@ -52,11 +56,12 @@ class Engine:
             log,
             describe=describe,
             suspects=suspects,
+            alive=alive,
         )
         self._parts = parts.pop_all()
 
     @classmethod
-    def take(cls, log: Logger | None = None) -> Self:
+    def take(cls, log: Logger | None = None, alive: Callable[[], None] = lambda: None) -> Self:
         """Takes hold of the namespace, and loads the programs or adopts those that are there.
 
         Raises:
@@ -73,7 +78,7 @@ class Engine:
             ledger.know_programs(dataplane.programs.ours)
             with suppress(OSError):  # a full disk: the count is no reason to leave the wires alone
                 ledger.note_start("adopted" if dataplane.adopted else "loaded")
-            engine = cls(parts, dataplane, ledger, instance, log)
+            engine = cls(parts, dataplane, ledger, instance, log, alive=alive)
         event = Event.PROGRAM_ADOPTED if dataplane.adopted else Event.PROGRAM_LOADED
         log.info(event, program=dataplane.programs.xdp, pins=str(pins()))
         if dataplane.untold:

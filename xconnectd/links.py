@@ -121,10 +121,14 @@ def _may_vanish(question: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 class Links:
-    """The interfaces of the network namespace it is made in."""
+    """The interfaces of the network namespace it is made in.
 
-    def __init__(self) -> None:
+    ``alive`` is called for every interface that is looked at: some thousands take seconds.
+    """
+
+    def __init__(self, alive: Callable[[], None] = lambda: None) -> None:
         self._route = Route()
+        self._alive = alive
         self._stacks: dict[int, tuple[str, set[int]]] | None = None
 
     def close(self) -> None:
@@ -188,6 +192,7 @@ class Links:
         }
 
     def _complete(self, interface: Interface, qdisc: str, egress: tuple[Filter, ...]) -> Interface:
+        self._alive()
         told = interface._replace(
             far=self._far(interface.far),
             qdisc=qdisc,
@@ -338,6 +343,7 @@ class Links:
     @_may_vanish
     def addresses(self, ifindex: int) -> tuple[str, ...]:
         """Its addresses but for link-local ones, in words."""
+        self._alive()
         found = []
         for message in self._route.ask(netlink.address_request(), ifindex):
             attributes = walk(message, 24)

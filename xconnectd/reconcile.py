@@ -81,6 +81,7 @@ class Reconciler:
         *,
         describe: Callable[[int], str] = "id {}".format,
         suspects: Callable[[], str] = lambda: "unknown",
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._interfaces = interfaces
         self._dataplane = dataplane
@@ -88,7 +89,7 @@ class Reconciler:
         self._log = log
         self._suspects = suspects
         self._observer = observe.Observer(interfaces, dataplane, ledger, describe)
-        self._executor = Executor(interfaces, dataplane, ledger)
+        self._executor = Executor(interfaces, dataplane, ledger, alive)
         self._departures = Departures(interfaces, dataplane, ledger, log)
         self._backoff = BackOff()
         self._repeats = report.Repeats()

@@ -8,8 +8,13 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import time
+from math import inf
 from pathlib import Path
 from typing import Final
+
+_PAUSE: Final = 0.5
+"""Seconds between two signs of life."""
 
 _ANSWER: Final = 2.0
 """Seconds the manager may take to say what it is doing to this unit."""
@@ -28,6 +33,21 @@ def notify(**state: str | int) -> None:
             channel.sendto(text.encode(), address)
         except OSError:  # the manager is restarting itself; it asks for nothing it has missed
             return
+
+
+class Watchdog:
+    """Signs of life for the manager, if it wants any; a few a second, however often called."""
+
+    def __init__(self) -> None:
+        wanted = watchdog_interval()
+        self._pause = min(_PAUSE, wanted / 4) if wanted else inf
+        self._next = -inf if wanted else inf
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + self._pause
+            notify(WATCHDOG=1)
 
 
 def watchdog_interval() -> float | None:

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ import pytest
 
 from xconnectd import compiler
 
-from .lab import NETNS, PINS, REPO, Lab, Station, inside, poll, run
+from .lab import NETNS, PATIENCE, PINS, REPO, Lab, Station, inside, poll, run
 from .service import Daemon
 from .test_config_changes import cut, wired
 from .test_invariants import _settled, assert_as_found
@@ -31,6 +32,25 @@ MODES = pytest.mark.parametrize("mode", ["auto", "tc"])
 
 def _wiring(mode: str) -> str:
     return f"links:\n  va: {{to: vb, mode: {mode}}}\n"
+
+
+def test_a_long_pass_gives_signs_of_life(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the manager's watchdog would end a daemon for nothing but many links."""
+    lab.hush()
+    lab.batch(f"link add p{n} type veth peer name q{n}" for n in range(40))
+    told: list[bytes] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(lab.directory / "notify"))
+        manager.settimeout(PATIENCE)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(lab.directory / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "8000")
+        running = Daemon(lab, {f"p{n}": f"p{n + 1}" for n in range(0, 40, 2)}).spawn()
+        while not told or b"READY=1" not in told[-1]:
+            told.append(manager.recv(4096))
+        assert told.count(b"WATCHDOG=1") > 5, told
+        passed = running.wait_event("link.down", a="p0")["duration_ms"]
+        assert told.count(b"WATCHDOG=1") < 5 + passed / 2, "as seldom as it may"
+        running.kill()
 
 
 # ---------------------------------------------------------------------- crash and start
