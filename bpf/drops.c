@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
  * Why frames are lost at the redirect: listeners at the kernel's XDP tracepoints, which say nothing
- * unless something is lost. They see the whole machine and pick what came by our own map.
+ * unless something is lost. They see the whole machine and pick what came by our own maps.
  */
 #include <linux/types.h>
 
 enum map {
 	DROPS = 1, /* LRU_HASH: ingress ifindex -> struct drops */
+	WATCHED,   /* HASH: the id of a DEVMAP of ours -> anything */
 };
 
 /* Numbers of fields are offsets in bytes: they differ from kernel to kernel. */
 enum constant {
-	ENTRIES = 1, /* the id of our DEVMAP */
-	NAMESPACE,   /* the inode of our network namespace */
+	NAMESPACE = 1, /* the inode of our network namespace */
 	DEV_IFINDEX,
 	DEV_NET,
 	NET_INUM,
@@ -53,9 +53,10 @@ static __always_inline struct drops *drops_of(u32 ingress)
 int redirect_failed(u64 *arguments)
 {
 	int error = -(int)arguments[3];
+	u32 map = arguments[5];
 	struct drops *drops;
 
-	if ((u32)arguments[5] != (u32)CONSTANT(ENTRIES))
+	if (!bpf_map_lookup_elem_((uintptr_t)MAP(WATCHED), &map))
 		return 0;
 	drops = drops_of(arguments[6]);
 	if (!drops)

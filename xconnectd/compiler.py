@@ -60,8 +60,8 @@ CAPTURE: Final = Source(
 DROPS: Final = Source(
     "drops",
     ("redirect_failed", "transmit_failed"),
-    ("drops",),
-    ("entries", "namespace", "dev_ifindex", "dev_net", "net_inum"),
+    ("drops", "watched"),
+    ("namespace", "dev_ifindex", "dev_net", "net_inum"),
 )
 SOURCES: Final = (DATA_PATH, CAPTURE, DROPS)
 
@@ -205,9 +205,33 @@ def _decode_one(document: Mapping[str, Any]) -> Code:
     )
 
 
-def code_for(directory: Path, made_of: str, source: Source = DATA_PATH) -> Compiled:
-    """Ready-made code if the hash fits, else a child compiles it. Raises DataplaneError."""
-    return _ready_made(directory, made_of, source) or compile_in_child(directory, made_of, source)
+def code_for(
+    directory: Path, made_of: str, source: Source = DATA_PATH, kept: Path | None = None
+) -> Compiled:
+    """Ready-made code if the hash fits, or what was ``kept``, else a child compiles it.
+
+    Raises DataplaneError.
+    """
+    return (
+        _ready_made(directory, made_of, source)
+        or (kept and _recalled(kept, made_of, source))
+        or compile_in_child(directory, made_of, source)
+    )
+
+
+def keep(path: Path, code: Compiled, made_of: str, source: Source = DATA_PATH) -> None:
+    """For who needs the same code again and cannot wait for a compiler. Raises OSError."""
+    scratch = path.with_name(f"{path.name}.new")
+    scratch.touch(mode=0o600)
+    scratch.write_text(encode({source.name: code}, {source.name: made_of}))
+    scratch.rename(path)
+
+
+def _recalled(path: Path, made_of: str, source: Source) -> Compiled | None:
+    try:
+        return decode(path.read_bytes(), source.name, made_of)
+    except (OSError, ValueError):  # none, or torn by an unclean end
+        return None
 
 
 def _ready_made(directory: Path, made_of: str, source: Source) -> Compiled | None:

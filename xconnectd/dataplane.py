@@ -1,10 +1,10 @@
 """The programs and maps in the kernel: made once, pinned, found again, written and read.
 
 Owns what every map and program is for. The pins carry what made them: an unchanged source is
-opened again in a few milliseconds without a compiler, a changed one gets new programs that work
-on the same maps, so that entries and counters stay and forwarding goes on.
+opened again in a few milliseconds without a compiler, a changed one gets new programs, which take
+over entries and counters, and forwarding goes on.
 
-Imports ``model``, ``errors``, ``capabilities``, ``libbpf``, ``btf``, ``pins``, ``drops``,
+Imports ``model``, ``errors``, ``capabilities``, ``libbpf``, ``pins``, ``generations``, ``drops``,
 ``digest`` and ``compiler`` (whose child imports bcc; nothing here may), and never pyroute2: who
 attaches a program asks for its file descriptor.
 Every failure is a DataplaneError or a PrivilegeError; the OSError behind it is its __cause__.
@@ -17,17 +17,18 @@ import errno
 import os
 import re
 from array import array
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
-from xconnectd import btf, capabilities, compiler, libbpf
+from xconnectd import capabilities, compiler, libbpf
 from xconnectd.digest import sha256
 from xconnectd.drops import Drops
 from xconnectd.errors import DataplaneError, PrivilegeError, XconnectError
+from xconnectd.generations import OWN_MAPS, Generation, Recipe, Recipes
 from xconnectd.libbpf import Map, MapFormat
 from xconnectd.model import PROGRAM_NAME, Counters, Lost, Programs
 from xconnectd.pins import NoBpffsError, Pins
@@ -48,34 +49,27 @@ _FORMATS: Final = {
 }
 
 
-class _Recipe(NamedTuple):
-    """How a program of the source is loaded."""
-
-    source: str
-    kind: int
-    attach: int = 0
-    flags: int = 0
-    described: bool = False
-    """With types (BTF), so that a capture can listen at its entry; where the kernel takes them."""
-
-
-_RECIPES: Final[dict[str, tuple[_Recipe, ...]]] = {
+_RECIPES: Final[Recipes] = {
     "xdp": (
-        _Recipe(
+        Recipe(
             "xdp_frags", libbpf.PROG_XDP, libbpf.ATTACH_XDP, libbpf.F_XDP_HAS_FRAGS, described=True
         ),
-        _Recipe("xdp_linear", libbpf.PROG_XDP, libbpf.ATTACH_XDP, described=True),
+        Recipe("xdp_linear", libbpf.PROG_XDP, libbpf.ATTACH_XDP, described=True),
     ),
     "ingress": (
-        _Recipe("ingress", libbpf.PROG_SCHED_CLS),
-        _Recipe("ingress_timeless", libbpf.PROG_SCHED_CLS),
+        Recipe("ingress", libbpf.PROG_SCHED_CLS),
+        Recipe("ingress_timeless", libbpf.PROG_SCHED_CLS),
     ),
-    "egress": (_Recipe("silence", libbpf.PROG_SCHED_CLS),),
-    "audit": (_Recipe("audit", libbpf.PROG_XDP, libbpf.ATTACH_XDP),),
+    "egress": (Recipe("silence", libbpf.PROG_SCHED_CLS),),
+    "audit": (Recipe("audit", libbpf.PROG_XDP, libbpf.ATTACH_XDP),),
 }
-"""Roles, which name the pins. The first recipe that this kernel can follow is taken."""
+
+_SHARED: Final = tuple(name for name in _FORMATS if name not in OWN_MAPS)
+"""Maps that all generations share."""
 
 _OPEN: Final = "open"
+_LOOKS: Final = 3
+"""Those who only look may look while a daemon retires what was the newest."""
 _BELIEFS: Final = 256
 """How many pairs the audit program looks at in one run (MAX_BELIEFS in the source)."""
 _PAIR: Final = 8
@@ -88,29 +82,30 @@ class Dataplane:
     def __init__(
         self,
         pins: Pins,
-        maps: Mapping[str, int],
-        current: _Generation,
+        shared: Mapping[str, int],
+        generations: Sequence[Generation],
         drops: Drops,
+        source: _Source,
         *,
         adopted: bool,
     ) -> None:
+        """Of ``generations`` the last is the current one, which alone is written to."""
         self.adopted = adopted
+        self._source = source
         self._pins = pins
-        self._current = current
-        with _stage("pins", "opening older programs"):
-            self._older = [
-                _Generation.open_any(path)
-                for path in pins.generations()
-                if path.name != current.path.name
-            ]
-        self._entries = Map(maps["entries"])
-        self._peers = Map(maps["peers"])
+        self._shared = shared
+        *self._older, self._current = generations
+        self._peers = Map(shared["peers"])
         self._counters = Map(
-            maps["counters"], ctypes.c_uint64, _COUNTER_WORDS * libbpf.possible_cpus()
+            shared["counters"], ctypes.c_uint64, _COUNTER_WORDS * libbpf.possible_cpus()
         )
         self._drops = drops
-        self._gauge = _Gauge(maps["entries"])
         self._unpinned: dict[int, int] = {}
+        self._use_entries()
+
+    def _use_entries(self) -> None:
+        self._entries = Map(self._current.own["entries"])
+        self._gauge = _Gauge(self._entries.fd)
 
     @staticmethod
     def prepare(pins: Path) -> None:
@@ -119,51 +114,61 @@ class Dataplane:
             Pins(pins).make()
 
     @classmethod
-    def open(cls, pins: Path, *, build: bool = True) -> Self:
+    def open(cls, pins: Path, *, build: bool = True, kept: Path | None = None) -> Self:
         """Takes over what is pinned below ``pins``, and makes what is missing.
 
         Without ``build`` nothing is made or changed, and it is an error if nothing is pinned.
-        Raises DataplaneError, PrivilegeError.
+        ``kept`` is where ``keep_code`` puts the code and an earlier run may have put it. Raises
+        DataplaneError, PrivilegeError.
         """
         place = Pins(pins)
         if not build:
-            return cls._find(place)
+            with ExitStack() as undo:
+                return cls._find(place, undo)
         try:
-            return cls._build(place)
+            with ExitStack() as undo:
+                return cls._build(place, _Source(kept), undo)
         except BaseException:  # also a signal while the compiler works
             if not place.generations():  # a start that fails leaves nothing behind
                 place.remove_all()
             raise
 
     @classmethod
-    def _build(cls, pins: Pins) -> Self:
+    def _build(cls, pins: Pins, source: _Source, undo: ExitStack) -> Self:
         with _stage("pins", "pinning programs and maps"):
             pins.prepare()
-        maps = _make_maps(pins)
-        directory = compiler.source_directory()
-        source = compiler.source_hash(directory)
-        current = _Generation.adopt(pins, _generation_name(source), maps)
-        adopted = current is not None
-        if current is None:
-            current = _make_programs(pins, compiler.code_for(directory, source), source, maps)
-        drops = Drops.open(pins, maps["entries"], build=True)
-        plane = cls(pins, maps, current, drops, adopted=adopted)
+        shared = {name: _kept(undo, _make_map(pins, name)) for name in _SHARED}
+        with _stage("pins", "opening pinned programs"):
+            generations = _open_generations(pins, undo)
+        adopted = _is_current(generations, source.generation, shared)
+        if not adopted:
+            generations.append(_make_generation(pins, source, shared, generations))
+            undo.callback(generations[-1].close)
+        drops = Drops.open(pins, build=True)
+        undo.callback(drops.close)
+        plane = cls(pins, shared, generations, drops, source, adopted=adopted)
+        drops.watch(plane._own_entries())
         plane.count(UNKNOWN)
+        undo.pop_all()
         return plane
 
     @classmethod
-    def _find(cls, pins: Pins) -> Self:
+    def _find(cls, pins: Pins, undo: ExitStack) -> Self:
         with _stage(_OPEN, f"reading the pins in {pins.root}"):
-            found = [_Generation.open_any(path) for path in pins.generations()]
-            if not found:
+            for _ in range(_LOOKS):
+                generations = _open_generations(pins, undo)
+                if generations and generations[-1].own:
+                    break
+            else:
                 raise DataplaneError(_OPEN, f"nothing is pinned in {pins.root}")
-            maps = {name: libbpf.open_pin(pins.map(name, _FORM[name])) for name in _FORMATS}
-        newest = max(found, key=lambda generation: generation.ids.get("xdp", 0))
-        for generation in found:
-            if generation is not newest:
-                generation.close()
-        drops = Drops.open(pins, maps["entries"], build=False)
-        return cls(pins, maps, newest, drops, adopted=True)
+            shared = {
+                name: _kept(undo, libbpf.open_pin(pins.map(name, _FORM[name]))) for name in _SHARED
+            }
+        drops = Drops.open(pins, build=False)
+        undo.callback(drops.close)
+        plane = cls(pins, shared, generations, drops, _Source(None), adopted=True)
+        undo.pop_all()
+        return plane
 
     # ------------------------------------------------------------------ programs
 
@@ -193,7 +198,7 @@ class Dataplane:
         An XDP program is replaced without a gap only by naming the old one's descriptor. One
         whose pin is lost can still be had where that is permitted (CAP_SYS_ADMIN).
         """
-        for generation in (self._current, *self._older):
+        for generation in self._generations():
             for role, known in generation.ids.items():
                 if known == program:
                     return generation.fds[role]
@@ -209,6 +214,7 @@ class Dataplane:
     def point(self, key: int, target: int) -> None:
         """Frames that come in by ``key`` leave by ``target`` from now on (both ifindexes).
 
+        For the current program alone: an older one may run on a device that has left.
         Raises DataplaneError, also when ``target`` does not exist in this network namespace.
         """
         try:
@@ -219,7 +225,8 @@ class Dataplane:
     def unpoint(self, key: int) -> None:
         """Frames that come in by ``key`` are dropped from now on. No entry is no error."""
         try:
-            self._entries.delete(key)
+            for generation in self._generations():
+                generation.remove(key)
         except OSError as error:
             raise _refused("unpoint", key, 0, error) from error
 
@@ -307,16 +314,54 @@ class Dataplane:
         """Why frames lost at the redirect are not counted; empty if they are."""
         return self._drops.untold
 
-    # ------------------------------------------------------------------ life cycle
+    # ------------------------------------------------------------------ generations
+
+    def renew(self) -> None:
+        """New programs in place of those that look up entries, with a copy of the entries.
+
+        What runs the old ones forwards on until it got the new program, or ``empty_older``.
+        Compiles where no code was kept: up to 600 ms. Raises DataplaneError, PrivilegeError.
+        """
+        generations = [*self._older, self._current]
+        new = _make_generation(self._pins, self._source, self._shared, generations)
+        self._older.append(self._current)
+        self._current = new
+        self._gauge.close()
+        self._use_entries()
+        self._drops.watch(self._own_entries())
+        self.keep_code()
+
+    def keep_code(self) -> None:
+        """So that ``renew`` has it at once, also after a start that adopts. A full disk is none."""
+        with suppress(OSError):
+            self._source.keep()
+
+    def empty_older(self) -> None:
+        """From now on older programs drop all that comes in, wherever they are."""
+        with _stage("entries", "emptying the maps of older programs"):
+            for generation in self._older:
+                generation.empty()
 
     def retire(self) -> None:
         """Unpins older generations and their maps: to be called when nothing runs them."""
+        self.empty_older()
         with _stage("pins", "removing older programs"):
             for generation in self._older:
                 generation.close()
                 self._pins.remove([generation.path])
             self._older.clear()
-            self._pins.remove(self._pins.other_maps(_FORM))
+            self._pins.remove(self._pins.other_maps({name: _FORM[name] for name in _SHARED}))
+        self._drops.watch(self._own_entries())
+
+    def _generations(self) -> tuple[Generation, ...]:
+        return (self._current, *self._older)
+
+    def _own_entries(self) -> frozenset[int]:
+        """The ids of all maps by which a frame of ours may be redirected."""
+        maps = (one.own.get("entries") for one in self._generations())
+        return frozenset(libbpf.map_id(fd) for fd in maps if fd is not None)
+
+    # ------------------------------------------------------------------ life cycle
 
     @staticmethod
     def discard(pins: Path) -> None:
@@ -326,13 +371,11 @@ class Dataplane:
 
     def close(self) -> None:
         """Gives the descriptors back; what is pinned or attached stays."""
-        for generation in (self._current, *self._older):
+        for generation in self._generations():
             generation.close()
         self._gauge.close()
         self._drops.close()
-        for one in (self._entries, self._peers, self._counters):
-            os.close(one.fd)
-        for fd in self._unpinned.values():
+        for fd in (*self._shared.values(), *self._unpinned.values()):
             os.close(fd)
 
 
@@ -372,49 +415,6 @@ def _summed(words: list[int]) -> Counters:
 # --------------------------------------------------------------------------- generations
 
 
-@dataclass(slots=True)
-class _Generation:
-    """Programs that were built together, open, by role."""
-
-    path: Path
-    fds: dict[str, int] = field(default_factory=dict)
-    ids: dict[str, int] = field(default_factory=dict)
-    maps: frozenset[int] = frozenset()
-
-    def add(self, role: str, fd: int) -> None:
-        info = libbpf.program_info(fd)
-        self.fds[role], self.ids[role] = fd, info.id
-        self.maps |= info.maps
-
-    def close(self) -> None:
-        for fd in self.fds.values():
-            os.close(fd)
-        self.fds.clear()
-
-    @classmethod
-    def open_any(cls, path: Path) -> _Generation:
-        """Whatever is there: an older release may have pinned other roles."""
-        generation = cls(path)
-        for pin in sorted(path.iterdir()):
-            generation.add(pin.name, libbpf.open_pin(pin))
-        return generation
-
-    @classmethod
-    def adopt(cls, pins: Pins, name: str, maps: Mapping[str, int]) -> _Generation | None:
-        """None unless it is complete and works on these maps; what is not is set aside."""
-        path = pins.generation(name)
-        with _stage("pins", "adopting pinned programs"):
-            if not path.exists():
-                return None
-            generation = cls.open_any(path)
-            ours = frozenset(map(libbpf.map_id, maps.values()))
-            if generation.fds.keys() == _RECIPES.keys() and generation.maps == ours:
-                return generation
-            generation.close()
-            pins.set_aside(path)
-            return None
-
-
 def _form(form: MapFormat) -> str:
     return sha256(repr(form).encode()).hexdigest()[:8]
 
@@ -433,8 +433,9 @@ def _generation_name(source: str) -> str:
     return sha256(repr(made_of).encode()).hexdigest()[:16]
 
 
-def _make_maps(pins: Pins) -> dict[str, int]:
-    return {name: _make_map(pins, name) for name in _FORMATS}
+def _kept(undo: ExitStack, fd: int) -> int:
+    undo.callback(os.close, fd)
+    return fd
 
 
 def _make_map(pins: Pins, name: str) -> int:
@@ -447,58 +448,69 @@ def _make_map(pins: Pins, name: str) -> int:
         return fd
 
 
-def _make_programs(
-    pins: Pins, code: Mapping[str, compiler.Code], source: str, maps: Mapping[str, int]
-) -> _Generation:
-    name = _generation_name(source)
-    generation = _Generation(pins.generation(name))
+def _open_generations(pins: Pins, undo: ExitStack) -> list[Generation]:
+    """The oldest first. One that a daemon retires meanwhile is passed over."""
+    found = []
+    for path in pins.generations():
+        with suppress(FileNotFoundError):
+            found.append(Generation.open(pins, path))
+            undo.callback(found[-1].close)
+    return found
+
+
+def _is_current(generations: Sequence[Generation], made_of: str, shared: Mapping[str, int]) -> bool:
+    """Whether the newest is complete and of this source: no other may be written to again."""
+    if not generations or not Pins.is_made_of(generations[-1].path, made_of):
+        return False
+    return generations[-1].is_complete(_RECIPES, shared)
+
+
+def _make_generation(
+    pins: Pins, source: _Source, shared: Mapping[str, int], older: Sequence[Generation]
+) -> Generation:
+    """The next one, which begins with the entries of the newest of those there are."""
+    before = older[-1] if older else None
+    same_code = _is_current(older, source.generation, shared)
+    code = source.code()
+    path = pins.next_generation(source.generation)
     with _stage("load", "loading the programs"):
-        for role, recipes in _RECIPES.items():
-            generation.add(role, _load(recipes, code, maps))
-    with _stage("pins", "pinning the programs"):
-        pins.put_generation(name, generation.fds)
+        generation = Generation.make(
+            path, _RECIPES, code, shared, _FORMATS, before=before, same_code=same_code
+        )
+    try:
+        with _stage("pins", "pinning the programs"):
+            generation.pin(pins)
+    except BaseException:
+        generation.close()
+        raise
     return generation
 
 
-def _load(
-    recipes: tuple[_Recipe, ...], code: Mapping[str, compiler.Code], maps: Mapping[str, int]
-) -> int:
-    """An unknown flag is EINVAL: the next recipe then, and the last one's failure counts."""
-    *preferred, last = recipes
-    for recipe in preferred:
-        try:
-            return _load_one(recipe, code, maps)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-    return _load_one(last, code, maps)
+class _Source:
+    """What the programs are made of, read when it is asked for."""
 
+    def __init__(self, kept: Path | None) -> None:
+        self._kept = kept
+        self._code: compiler.Compiled | None = None
 
-def _load_one(recipe: _Recipe, code: Mapping[str, compiler.Code], maps: Mapping[str, int]) -> int:
-    with _description() if recipe.described else nullcontext() as description:
-        return libbpf.load_program(
-            recipe.kind,
-            PROGRAM_NAME,
-            compiler.LICENSE,
-            code[recipe.source].bound(maps),
-            attach=recipe.attach,
-            flags=recipe.flags,
-            described=description,
-        )
+    @cached_property
+    def _hash(self) -> str:
+        return compiler.source_hash(compiler.source_directory())
 
+    @cached_property
+    def generation(self) -> str:
+        """What names the generations that are loaded from it."""
+        return _generation_name(self._hash)
 
-@contextmanager
-def _description() -> Iterator[libbpf.Description | None]:
-    """The types of an XDP program; None on a kernel that takes none, which is no reason to fail."""
-    try:
-        types = libbpf.load_btf(btf.describe_xdp(PROGRAM_NAME))
-    except OSError:
-        yield None
-        return
-    try:
-        yield libbpf.Description(types, btf.ENTRY)
-    finally:
-        os.close(types)
+    def code(self) -> compiler.Compiled:
+        if self._code is None:
+            directory = compiler.source_directory()
+            self._code = compiler.code_for(directory, self._hash, kept=self._kept)
+        return self._code
+
+    def keep(self) -> None:
+        if self._kept and self._code and not self._kept.exists():
+            compiler.keep(self._kept, self._code, self._hash)
 
 
 # --------------------------------------------------------------------------- the gauge

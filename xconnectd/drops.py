@@ -1,6 +1,7 @@
 """Frames lost at the redirect, by reason: listeners at the kernel's XDP tracepoints.
 
-Their links are pinned beside the maps, so they count on while no daemon runs. They are no part of
+Their links are pinned beside the maps, so they count on while no daemon runs, whatever generation
+of programs loses a frame. They are no part of
 the wire: without them frames cross as ever, and ``untold`` says why nobody counts.
 
 Imports ``libbpf``, ``btf``, ``pins``, ``compiler``, ``digest``, ``leftovers``, ``model`` and
@@ -27,7 +28,11 @@ from xconnectd.pins import Pins
 _FORMAT: Final = MapFormat(libbpf.MAP_LRU_HASH, 8 * len(Lost._fields), 4096)
 """Preallocated, as the kernel asks of maps that tracing programs write: half a megabyte."""
 
+_WATCHED_FORMAT: Final = MapFormat(libbpf.MAP_HASH, 4, 1024)
+"""One for each generation of programs that is not retired yet."""
+
 _MAP: Final = "drops"
+_WATCHED: Final = "watched"
 _AT_REDIRECT: Final = ("redirect_failed", "xdp_redirect_err")
 _AT_DRIVERS: Final = ("transmit_failed", "xdp_devmap_xmit")
 """Programs, and the tracepoints they listen at."""
@@ -42,26 +47,25 @@ _UNTOLD: Final = {
 class Drops:
     """What was lost by ingress ifindex. Not for two threads at once. Nothing of it ever fails."""
 
-    def __init__(self, pins: Pins, entries: int) -> None:
-        """``entries`` is our DEVMAP; the listeners are for this one."""
+    def __init__(self, pins: Pins) -> None:
         self._pins = pins
         self._directory = compiler.source_directory()
         self._made_of = compiler.source_hash(self._directory, compiler.DROPS)
-        self._entries = libbpf.map_id(entries)
-        made_of = (self._made_of, self._entries, _FORMAT)
+        made_of = (self._made_of, _FORMAT, _WATCHED_FORMAT)
         self._place = pins.listeners(sha256(repr(made_of).encode()).hexdigest()[:16])
         self._map: Map | None = None
+        self._watched: Map | None = None
         self.untold = "no daemon has begun to count frames lost at the redirect"
         """Why nothing is counted; empty if it is."""
 
     @classmethod
-    def open(cls, pins: Pins, entries: int, *, build: bool) -> Drops:
+    def open(cls, pins: Pins, *, build: bool) -> Drops:
         """Without ``build`` only what is pinned is used."""
-        drops = cls(pins, entries)
+        drops = cls(pins)
         try:
             if build and not drops._place.exists():
                 drops._listen()
-            drops._use(libbpf.open_pin(drops._place / _MAP))
+            drops._use()
         except DataplaneError as error:
             drops.untold = str(error)
         except FileNotFoundError:
@@ -71,15 +75,29 @@ class Drops:
             drops.untold = why or f"frames lost at the redirect are not counted: {error}"
         return drops
 
-    def _use(self, fd: int) -> None:
-        self._map = Map(fd, ctypes.c_uint64, len(Lost._fields))
+    def _use(self) -> None:
+        drops = libbpf.open_pin(self._place / _MAP)
+        self._map = Map(drops, ctypes.c_uint64, len(Lost._fields))
+        self._watched = Map(libbpf.open_pin(self._place / _WATCHED))
         self.untold = ""
+
+    def watch(self, maps: frozenset[int]) -> None:
+        """Counts what is lost by redirects through these DEVMAPs, by their ids, and no others."""
+        if self._watched is None:
+            return
+        with suppress(OSError):
+            known = set(self._watched.keys())
+            for one in maps - known:
+                self._watched.set(one, 1)
+            for one in known - maps:
+                self._watched.delete(one)
 
     def _listen(self) -> None:
         """Listens at the redirect, in place of the listeners of an earlier release."""
         fds = {_MAP: libbpf.create_map("xc_drops", _FORMAT)}
         try:
-            fds[_AT_REDIRECT[0]] = self._attached(_AT_REDIRECT, fds[_MAP], {})
+            fds[_WATCHED] = libbpf.create_map("xc_watched", _WATCHED_FORMAT)
+            fds[_AT_REDIRECT[0]] = self._attached(_AT_REDIRECT, fds, {})
             self._pins.put_listeners(self._place, fds)
         finally:
             for fd in fds.values():
@@ -91,17 +109,19 @@ class Drops:
         if self._map is None or (self._place / name).exists():
             return
         with suppress(OSError, LookupError, DataplaneError):
-            link = self._attached(_AT_DRIVERS, self._map.fd, _layout())
+            link = self._attached(_AT_DRIVERS, {_MAP: self._map.fd}, _layout())
             try:
                 libbpf.pin(link, self._place / name)
             finally:
                 os.close(link)
 
-    def _attached(self, listener: tuple[str, str], drops: int, layout: Mapping[str, int]) -> int:
+    def _attached(
+        self, listener: tuple[str, str], maps: Mapping[str, int], layout: Mapping[str, int]
+    ) -> int:
         """The link of a program to its tracepoint, which it leaves when the link goes."""
         name, tracepoint = listener
         code = compiler.code_for(self._directory, self._made_of, compiler.DROPS)[name]
-        bound = code.bound({"drops": drops}, {"entries": self._entries, **layout})
+        bound = code.bound(maps, layout)
         kind = libbpf.PROG_RAW_TRACEPOINT
         program = libbpf.load_program(kind, PROGRAM_NAME, compiler.LICENSE, bound)
         try:
@@ -120,8 +140,9 @@ class Drops:
             self._map.delete(ifindex)
 
     def close(self) -> None:
-        if self._map is not None:
-            os.close(self._map.fd)
+        for one in (self._map, self._watched):
+            if one is not None:
+                os.close(one.fd)
 
 
 def _layout() -> dict[str, int]:

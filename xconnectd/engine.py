@@ -74,8 +74,10 @@ class Engine:
             instance = parts.enter_context(closing(_hold()))
             ledger = Ledger()
             leftovers.sweep(ledger.path.parent, pins().parent, ledger.path.name)
-            dataplane = parts.enter_context(closing(Dataplane.open(pins())))
+            plane = Dataplane.open(pins(), kept=ledger.path / "code")
+            dataplane = parts.enter_context(closing(plane))
             ledger.know_programs(dataplane.programs.ours)
+            dataplane.keep_code()
             with suppress(OSError):  # a full disk: the count is no reason to leave the wires alone
                 ledger.note_start("adopted" if dataplane.adopted else "loaded")
             engine = cls(parts, dataplane, ledger, instance, log, alive=alive)
@@ -186,7 +188,9 @@ class _NoDataplane:
     def _refuse(self, *_: int) -> None:
         raise DataplaneError("open", "nothing is loaded")
 
-    point = unpoint = steer = unsteer = count = uncount = listen_to_drivers = _refuse
+    point = steer = count = listen_to_drivers = renew = _refuse
 
-    def retire(self) -> None:
+    def _nothing(self, *_: int) -> None:
         return
+
+    unpoint = unsteer = uncount = empty_older = retire = _nothing

@@ -1,12 +1,14 @@
 """The directory of pins in the BPF filesystem: what lies where, and that it is complete.
 
-    entries-<format>, peers-<format>, counters-<format>     maps, named by their format
-    programs-<hash>/xdp, ingress, egress, …                 one generation of programs
-    listeners-<hash>/drops, …                               links to tracepoints, and their map
-    building-<hash>/                                        either of the two half made
+    peers-<format>, counters-<format>              maps that all share, named by their format
+    programs-<number>-<hash>/xdp, …, entries       a generation of programs, and the maps it owns
+    listeners-<hash>/drops, …                      links to tracepoints, and their maps
+    building-…/                                    either of the two half made
 
 A directory gets its name by one rename(2), so that a crash leaves nothing that could be taken
 for complete; what it leaves is swept up by the next build. A map is complete once pinned.
+Generations are numbered: only the newest may be written to, however many there are. Before 0.2
+they had no number (so they are older than any that has), and ``entries-<format>`` lay beside them.
 
 Knows files only: what they hold is the business of ``dataplane``. Imports ``libbpf`` alone.
 """
@@ -14,6 +16,7 @@ Knows files only: what they hold is the business of ``dataplane``. Imports ``lib
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -27,6 +30,7 @@ BPFFS: Final = Path("/sys/fs/bpf")
 _PROGRAMS: Final = "programs-"
 _LISTENERS: Final = "listeners-"
 _BUILDING: Final = "building-"
+_NUMBERED: Final = re.compile(rf"{_PROGRAMS}(\d{{6,}})-([0-9a-f]{{16}})")
 
 
 class NoBpffsError(Exception):
@@ -71,6 +75,10 @@ class Pins:
     def map(self, name: str, form: str) -> Path:
         return self.root / f"{name}-{form}"
 
+    def maps(self, name: str) -> list[Path]:
+        """Pins of the maps of that name that all share, in whatever format."""
+        return self._named(f"{name}-")
+
     def other_maps(self, current: Mapping[str, str]) -> list[Path]:
         """Pins of maps in any format but the current one of their name."""
         keep = {self.map(name, form) for name, form in current.items()}
@@ -78,11 +86,19 @@ class Pins:
 
     # ------------------------------------------------------------------ programs
 
-    def generation(self, name: str) -> Path:
-        return self.root / f"{_PROGRAMS}{name}"
+    def next_generation(self, made_of: str) -> Path:
+        """Where the next one belongs; ``made_of`` is a hash of 16 hexadecimal digits."""
+        newest = max(map(_number, self.generations()), default=0)
+        return self.root / f"{_PROGRAMS}{newest + 1:06}-{made_of}"
 
     def generations(self) -> list[Path]:
-        return self._named(_PROGRAMS)
+        """The oldest first."""
+        return sorted(self._named(_PROGRAMS), key=_number)
+
+    @staticmethod
+    def is_made_of(generation: Path, made_of: str) -> bool:
+        numbered = _NUMBERED.fullmatch(generation.name)
+        return numbered is not None and numbered[2] == made_of
 
     def _named(self, prefix: str = "") -> list[Path]:
         """Not glob: that takes a directory that may not be read for an empty one."""
@@ -91,23 +107,15 @@ class Pins:
         except FileNotFoundError:
             return []
 
-    def put_generation(self, name: str, programs: Mapping[str, int]) -> None:
+    def put_directory(self, place: Path, fds: Mapping[str, int]) -> None:
         """Pins all of them, or none under a name that counts."""
-        self._put(self.generation(name), programs)
-
-    def _put(self, place: Path, fds: Mapping[str, int]) -> None:
         building = self.root / f"{_BUILDING}{place.name}"
+        if building.exists():  # of an attempt that failed
+            _remove(building)
         building.mkdir(mode=0o700)
         for name, fd in fds.items():
             libbpf.pin(fd, building / name)
         building.rename(place)
-
-    def set_aside(self, generation: Path) -> None:
-        """Gives its name free and keeps its pins: its programs may still be attached."""
-        number = 1
-        while (other := generation.with_name(f"{generation.name}-{number}")).exists():
-            number += 1
-        generation.rename(other)
 
     # ------------------------------------------------------------------ listeners
 
@@ -117,7 +125,7 @@ class Pins:
     def put_listeners(self, place: Path, fds: Mapping[str, int]) -> None:
         """As a generation; those of another name listen no more."""
         self.remove(self._named(_LISTENERS))
-        self._put(place, fds)
+        self.put_directory(place, fds)
 
     # ------------------------------------------------------------------ clean-up
 
@@ -141,8 +149,13 @@ def _set_aside_if_anothers(directory: Path) -> None:
         directory.rename(f"{directory}-of-uid-{owner}-{time.monotonic_ns()}")
 
 
+def _number(generation: Path) -> int:
+    numbered = _NUMBERED.fullmatch(generation.name)
+    return int(numbered[1]) if numbered else 0
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
     else:
-        path.unlink()
+        path.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -78,7 +78,7 @@ def change(sources: Path, old: str = "", new: str = "/* changed */\n") -> None:
 
 
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiler, "code_for", lambda *_: pytest.fail("it wanted code"))
+    monkeypatch.setattr(compiler, "code_for", lambda *_, **__: pytest.fail("it wanted code"))
 
 
 # ---------------------------------------------------------------------- compiling
@@ -170,7 +170,7 @@ def test_pins_are_for_root_alone(plane: Dataplane, pins: Path) -> None:
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
 
-def test_changed_programs_work_on_the_same_maps(
+def test_changed_programs_take_over_what_is_in_the_maps(
     plane: Dataplane, pins: Path, sources: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(compiler.CODE_VARIABLE)
@@ -202,12 +202,126 @@ def test_changed_maps_come_beside_the_old_ones(
     monkeypatch.setitem(dataplane._FORM, "entries", dataplane._form(wider))
     with closing(Dataplane.open(pins)) as new:
         assert not new.adopted
-        assert new.entries() == {}
-        assert plane.entries() == {7: 1}
-        assert len(list(pins.glob("entries-*"))) == 2
+        assert new.entries() == plane.entries() == {7: 1}
+        assert len(list(pins.glob("programs-*/entries"))) == 2
         new.retire()
-        assert len(list(pins.iterdir())) == 5
-        assert plane.entries() == {7: 1}
+        assert len(list(pins.iterdir())) == 4
+        assert plane.entries() == {}
+
+
+def test_a_new_generation_has_its_own_entries_and_the_old_one_gets_none(
+    plane: Dataplane, pins: Path
+) -> None:
+    """Whatever still runs the old program has the old map, wherever it is."""
+    before, old = plane.programs, plane._current
+    plane.point(7, 1)
+    plane.point(8, 1)
+    plane.renew()
+    assert plane.programs.xdp not in before.ours
+    assert (plane.programs.ingress, plane.programs.egress) == (before.ingress, before.egress)
+    assert before.xdp in plane.programs.known
+    assert plane.fd_of(before.xdp) is not None
+    plane.point(9, 1)
+    plane.unpoint(8)
+    assert plane.entries() == {7: 1, 9: 1}
+    assert libbpf.Map(old.own["entries"]).items() == {7: 1}
+    assert plane.holds({7: 1, 9: 1})
+    plane.empty_older()
+    assert libbpf.Map(old.own["entries"]).items() == {}
+    with closing(Dataplane.open(pins)) as again:
+        assert again.adopted
+        assert again.programs == plane.programs
+        assert again.entries() == {7: 1, 9: 1}
+        again.point(10, 1)
+    assert libbpf.Map(old.own["entries"]).items() == {}
+    plane.retire()
+    assert len(list(pins.glob("programs-*"))) == 1
+
+
+@pytest.mark.parametrize("whole", range(7))
+def test_a_crash_half_way_through_a_new_generation_leaves_the_old_one(
+    whole: int, plane: Dataplane, pins: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the last of its pins it has its name, and counts."""
+    plane.point(7, 1)
+    old, made, pin = plane.programs.xdp, itertools.count(), libbpf.pin
+
+    def crash(fd: int, path: Path) -> None:
+        if next(made) == whole:
+            raise KeyboardInterrupt
+        pin(fd, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(libbpf, "pin", crash)
+        with suppress(KeyboardInterrupt):
+            plane.renew()
+    with closing(Dataplane.open(pins)) as again:
+        assert again.adopted
+        assert again.entries() == {7: 1}
+        assert (again.programs.xdp == old) == (whole < 5)
+        again.renew()
+        again.retire()
+        assert len(list(pins.glob("programs-*"))) == 1
+        assert not list(pins.glob("building-*"))
+
+
+def test_an_older_generation_is_never_taken_up_again(
+    plane: Dataplane, pins: Path, sources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may run on a device that has left; so a downgrade makes a new one of the old source."""
+    text = (sources / "xconnect.c").read_text()
+    monkeypatch.delenv(compiler.CODE_VARIABLE)
+    change(sources)
+    with closing(Dataplane.open(pins)) as newer:
+        newer.point(7, 1)
+    (sources / "xconnect.c").write_text(text)
+    with closing(Dataplane.open(pins)) as downgraded:
+        assert not downgraded.adopted
+        assert downgraded.programs.xdp not in {plane.programs.xdp, newer.programs.xdp}
+        assert downgraded.entries() == {7: 1}
+
+
+def test_the_entries_of_a_release_before_0_2_are_taken_over(plane: Dataplane, pins: Path) -> None:
+    plane.point(7, 1)
+    (generation,) = pins.glob("programs-*")
+    (generation / "entries").rename(pins / "entries-0123abcd")
+    generation.rename(pins / f"programs-{generation.name[-16:]}")
+    with closing(Dataplane.open(pins, build=False)) as reader:
+        assert reader.entries() == {7: 1}
+    with closing(Dataplane.open(pins)) as new:
+        assert not new.adopted
+        assert plane.programs.xdp in new.programs.known
+        assert new.entries() == {7: 1}
+        new.retire()
+        assert plane.entries() == {}
+        assert not list(pins.glob("entries-*"))
+
+
+def test_code_is_kept_for_a_start_that_adopts(
+    pins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compiler takes half a second, in which a program that left forwards on."""
+    kept = tmp_path / "kept"
+    with closing(Dataplane.open(pins, kept=kept)) as plane:
+        plane.keep_code()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    monkeypatch.delenv(compiler.CODE_VARIABLE)
+    monkeypatch.setattr(compiler, "compile_in_child", lambda *_: pytest.fail("compiled"))
+    with closing(Dataplane.open(pins, kept=kept)) as again:
+        again.renew()
+
+
+@pytest.mark.usefixtures("plane")
+def test_a_look_that_fails_leaves_no_descriptor_behind(pins: Path) -> None:
+    def opened() -> list[str]:
+        return sorted(path.name for path in Path("/proc/self/fd").iterdir())
+
+    next(pins.glob("counters-*")).unlink()
+    before = opened()
+    for _ in range(50):
+        with pytest.raises(DataplaneError, match="open: "):
+            Dataplane.open(pins, build=False)
+    assert len(opened()) == len(before)
 
 
 @pytest.mark.parametrize("whole", range(7))
@@ -232,11 +346,11 @@ def test_a_crash_half_way_leaves_nothing_that_counts(
         assert not plane.adopted
         assert plane.programs.known == frozenset()
         assert {path.name.split("-")[0] for path in pins.iterdir()} == {
-            *("entries", "peers", "counters", "programs", "listeners"),
+            *("peers", "counters", "programs", "listeners"),
         }
 
 
-@pytest.mark.parametrize("lost", ["programs-*/ingress", "entries-*", "counters-*"])
+@pytest.mark.parametrize("lost", ["programs-*/ingress", "programs-*/entries", "counters-*"])
 def test_a_lost_pin_is_made_anew_and_what_ran_stays_known(
     lost: str, plane: Dataplane, pins: Path
 ) -> None:
