@@ -1,18 +1,19 @@
 """Ends that leave this namespace with our program on them, and those that come back.
 
-The kernel takes an XDP program along with its device, and an ifindex that became free may come
-up again: frames of the departed device would enter another wire. So its number is no key again
-while the program may still be there, and what is to be done about it is told.
+The kernel takes an XDP program along with its device, which may get any ifindex where it goes. So
+its frames would enter the wire of whoever has that number here, and all that stays is given a new
+program with maps of its own (``Reconciler.run``). What is to be done there is told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol
 
 from xconnectd.log import Event, Logger
-from xconnectd.model import Departed, Interface, Observed, Programs, Record
+from xconnectd.model import Departed, Interface, Observed, Programs, Record, Xdp
 
 
 class Interfaces(Protocol):
@@ -44,6 +45,20 @@ class Ledger(Protocol):
     def missed(self) -> tuple[Record, ...]: ...
     def set_missed(self, missed: tuple[Record, ...]) -> None: ...
     def hold(self, record: Record) -> None: ...
+
+
+class _Found(NamedTuple):
+    """A device that is likely to be what a record is of, and the id of its namespace here."""
+
+    record: Record
+    device: Interface
+    nsid: int
+
+
+_HERE: Final = -1
+"""In place of the id of a namespace; those count from 0."""
+
+_NOBODY: Final = Interface(0, "")
 
 
 class Departures:
@@ -96,22 +111,31 @@ class Departures:
             self._follow(record, nsid, new_ifindex)
         self._set_missed(missed)  # not before: a crash in between would forget it
 
+    def took_program(self) -> bool:
+        """Whether an end has left that may run the very program that is current here."""
+        current = self._maps.programs.xdp
+        return any(gone.program == current for gone in self._ledger.departed())
+
     def _follow(self, record: Record, nsid: int, new_ifindex: int) -> None:
         """An end of ours is in another namespace from now on."""
-        gone = Departed(record, "", nsid, new_ifindex)
+        gone = Departed(record, "", nsid, new_ifindex, program=self._maps.programs.xdp)
         device = self._arrived(new_ifindex, nsid)
         if device is not None and device.mac == record.mac:  # else it has gone on, or is back
-            mode = self._mode_of_ours(device)
+            mode, program = self._ours_on(device) or ("", 0)
             namespace = self._interfaces.namespace_name(nsid)
-            gone = gone._replace(mode=mode, namespace=namespace, name=device.name)
+            gone = gone._replace(mode=mode, program=program, namespace=namespace, name=device.name)
         self._add(gone)
         if gone.runs_ours:
             self._tell(gone)
 
     def _add(self, gone: Departed) -> None:
-        """In place of what is known of the same device."""
-        mac = gone.record.mac
-        others = (each for each in self._ledger.departed() if each.record.mac != mac)
+        """In place of what is known of the same device, and of one that was where it is now."""
+        others = (
+            each
+            for each in self._ledger.departed()
+            if each.record.identity != gone.record.identity
+            if each.nsid is None or each[2:4] != gone[2:4]
+        )
         self._set_departed((*others, gone))
 
     def _set_departed(self, departed: Iterable[Departed]) -> None:
@@ -133,36 +157,36 @@ class Departures:
             reason=f"it left with our XDP program; take it off there: {gone.remedy}",
         )
 
-    def find(self) -> None:
-        """Those that left while nobody heard it, and those that are back since.
+    def find(self) -> bool:
+        """Looks for those that left while nobody heard it, and those that are back since.
 
-        For a start, and when events were lost: no farewell is awaited any more.
+        For a start, and when events were lost: no farewell is awaited any more. True if one may
+        be somewhere with our program on it and was not found; ``give_up`` then.
         """
         here = self._interfaces.all()
         records = self._ledger.records().values()
-        known = {
-            each.mac for each in records if each.ifindex in here and each.is_of(here[each.ifindex])
-        }
-        missing = {
-            each.mac: each for each in (*self._ledger.missed(), *records) if each.mac not in known
-        }
-        if missing:
-            self._search(missing, here)
+        held = {each.ifindex for each in records if each.is_of(here.get(each.ifindex, _NOBODY))}
+        missing = [*self._ledger.missed(), *(each for each in records if each.ifindex not in held)]
+        strays = [each for each in here.values() if each.ifindex not in held]
+        back = [found for found in self._recognised(missing, strays) if self._ours_on(found.device)]
+        for found in back:
+            self._add(Departed(found.record, mode=""))
+        found_here = {found.record.identity for found in back}
+        away = [each for each in missing if each.identity not in found_here]
+        return self._find_elsewhere(away)
+
+    def _find_elsewhere(self, missing: Collection[Record]) -> bool:
+        """True if not all of them were found with our program on them."""
+        seen = 0
+        for found in self._recognised_elsewhere(missing):
+            self._heard.add(found.record.ifindex)
+            self._follow(found.record, found.nsid, found.device.ifindex)
+            seen += bool(self._ours_on(found.device))
+        return seen < len(missing)
+
+    def give_up(self) -> None:
+        """Those that were not found are no longer waited for."""
         self._set_missed({})
-
-    def _search(self, missing: dict[str, Record], here: Mapping[int, Interface]) -> None:
-        """``missing`` is keyed by MAC."""
-        for device in here.values():
-            if device.mac in missing and self._mode_of_ours(device):
-                self._add(Departed(missing.pop(device.mac), mode=""))
-        for nsid, device in self._interfaces.elsewhere():
-            if record := missing.get(device.mac):
-                self.note(record.ifindex, nsid, device.ifindex)
-
-    def _mode_of_ours(self, device: Interface) -> str:
-        """That of our XDP program on it; empty if there is none."""
-        ours = self._maps.programs.ours | self._ledger.programs()
-        return next((xdp.mode for xdp in device.xdp if xdp.program in ours), "")
 
     def welcome_back(self, observed: Observed) -> bool:
         """Takes up the records of ends that are here again; True if there are any."""
@@ -173,16 +197,14 @@ class Departures:
         missed = self._missed()
         if not missed:
             return False
-        by_mac = {record.mac: record for record in missed.values()}
         held = self._ledger.records()
-        candidates = [
-            each
-            for each in observed.interfaces.values()
-            if each.ifindex not in held and (record := by_mac.get(each.mac))
-            if each.ifindex == record.ifindex or self._mode_of_ours(each)
-        ]
-        back = self._likeliest(candidates, by_mac)
-        taken = {by_mac[mac].ifindex for mac in back if self._take_up(by_mac[mac], back[mac])}
+        fresh = [each for each in observed.interfaces.values() if each.ifindex not in held]
+        taken = {
+            record.ifindex
+            for record, device, _ in self._recognised(missed.values(), fresh)
+            if device.ifindex == record.ifindex or self._ours_on(device)
+            if self._take_up(record, device)
+        }
         self._set_missed({index: missed[index] for index in missed.keys() - taken})
         return bool(taken)
 
@@ -193,33 +215,64 @@ class Departures:
         third namespace, or was deleted.
         """
         departed = self._ledger.departed()
-        away = {gone.record.mac for gone in observed.departed}
-        lost = {gone.record.mac: gone.record for gone in departed if gone.record.mac not in away}
+        away = {gone.record.identity for gone in observed.departed}
+        lost = [gone.record for gone in departed if gone.record.identity not in away]
         if not lost:
             return False
         held = self._ledger.records()
-        here = self._interfaces.all().values()
-        candidates = [each for each in here if each.mac in lost and each.ifindex not in held]
-        back = self._likeliest(candidates, lost)
-        left = away | {mac for mac, each in back.items() if not self._take_up(lost[mac], each)}
-        self._set_departed(gone for gone in departed if gone.record.mac in left)
-        self._go_on({mac: lost[mac] for mac in lost.keys() - back.keys()})
-        return len(left) < len(away) + len(back)
+        fresh = [each for each in self._interfaces.all().values() if each.ifindex not in held]
+        back = {each.record.identity: each for each in self._recognised(lost, fresh)}
+        refused = {name for name, each in back.items() if not self._take_up(*each[:2])}
+        left = away | refused
+        self._set_departed(gone for gone in departed if gone.record.identity in left)
+        self._go_on([record for record in lost if record.identity not in back])
+        return len(refused) < len(back)
 
-    def _likeliest(
-        self, candidates: Iterable[Interface], records: Mapping[str, Record]
-    ) -> dict[str, Interface]:
-        """Of several with one MAC the one that runs ours, or at least has the name; by MAC."""
+    def _go_on(self, lost: Collection[Record]) -> None:
+        for found in self._recognised_elsewhere(lost):
+            if self._ours_on(found.device):
+                self._follow(found.record, found.nsid, found.device.ifindex)
 
-        def likeness(each: Interface) -> tuple[bool, bool]:
-            return bool(self._mode_of_ours(each)), each.name == records[each.mac].name
+    # ------------------------------------------------------------------ who is who
 
-        return {each.mac: each for each in sorted(candidates, key=likeness)}
+    def _recognised(self, records: Iterable[Record], here: Iterable[Interface]) -> list[_Found]:
+        return self._paired(records, ((_HERE, device) for device in here))
 
-    def _go_on(self, lost: Mapping[str, Record]) -> None:
-        for nsid, device in self._interfaces.elsewhere() if lost else ():
-            if device.mac in lost and self._mode_of_ours(device):
-                self._follow(lost[device.mac], nsid, device.ifindex)
+    def _recognised_elsewhere(self, records: Collection[Record]) -> list[_Found]:
+        return self._paired(records, self._interfaces.elsewhere()) if records else []
+
+    def _paired(
+        self, records: Iterable[Record], places: Iterable[tuple[int, Interface]]
+    ) -> list[_Found]:
+        """Which device is of which record, the likeliest first; each is of one at most."""
+        by_mac: defaultdict[str, list[Record]] = defaultdict(list)
+        for record in records:
+            by_mac[record.mac].append(record)
+        pairs = [
+            _Found(record, device, nsid)
+            for nsid, device in places
+            for record in by_mac.get(device.mac, ())
+            if record.kind in ("", device.kind)
+        ]
+        found: dict[tuple[int, str, str], _Found] = {}
+        taken: set[tuple[int, int]] = set()
+        for pair in sorted(pairs, key=self._likeness, reverse=True):
+            place = (pair.nsid, pair.device.ifindex)
+            if pair.record.identity not in found and place not in taken:
+                found[pair.record.identity] = pair
+                taken.add(place)
+        return list(found.values())
+
+    def _likeness(self, found: _Found) -> tuple[bool, bool, bool]:
+        """VLANs of one NIC have its MAC: what they run, their names and numbers tell them apart."""
+        record, device, _ = found
+        same_number = device.ifindex == record.ifindex
+        return bool(self._ours_on(device)), device.name == record.name, same_number
+
+    def _ours_on(self, device: Interface) -> Xdp | None:
+        """Our XDP program on it, if there is one."""
+        ours = self._maps.programs.ours | self._ledger.programs()
+        return next((xdp for xdp in device.xdp if xdp.program in ours), None)
 
     def _take_up(self, record: Record, here: Interface) -> bool:
         """False if the disk is full: it will be tried again."""
@@ -233,6 +286,6 @@ class Departures:
 
     def update(self, observed: Observed) -> None:
         """At the end of a pass: what the departed are called and run where they are now."""
-        now = {gone.record.mac: gone for gone in observed.departed}
+        now = {gone.record.identity: gone for gone in observed.departed}
         departed = self._ledger.departed()
-        self._set_departed(now.get(gone.record.mac, gone) for gone in departed)
+        self._set_departed(now.get(gone.record.identity, gone) for gone in departed)

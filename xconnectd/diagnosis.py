@@ -233,8 +233,6 @@ def _refused(facts: LinkFacts) -> Finding:
         if found := _foreign(end, verdict.mode, observed):
             check, command = found
             return _stop(check, verdict.refusal, f"{command}  # if nobody needs it")
-        if gone := [each for each in observed.departed if each.record.ifindex == end.ifindex]:
-            return _stop("departed", verdict.refusal, gone[0].remedy)
         if end.master and not observed.is_held(end):
             return _stop("port", verdict.refusal, safety.command_to_release(end))
         if observed.uses.get(end.ifindex) and not observed.is_held(end):

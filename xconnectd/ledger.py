@@ -276,6 +276,7 @@ def _as_json(record: Record) -> dict[str, Any]:
         "refusal": record.refusal._asdict() if record.refusal else None,
         "idle_with": record.idle_with,
         "allowed": record.allowed,
+        "kind": record.kind,
     }
 
 

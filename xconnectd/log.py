@@ -41,6 +41,7 @@ class Event(StrEnum):
     LINK_UP = "link.up"
     LINK_WARNING = "link.warning"
     END_DEPARTED = "end.departed"
+    RENEWAL_FAILED = "renewal.failed"
     RELEASE_FAILED = "release.failed"
     DRIFT_REPAIRED = "drift.repaired"
     DRIFT_FIGHT = "drift.fight"

@@ -237,7 +237,8 @@ class Record(NamedTuple):
     again for another device, hence the MAC. ``settled`` is False until an end that was found
     down has been set up: after that, down is what an operator wants. ``refusal`` is the one
     answer of the kernel that cannot be read again. ``idle_with`` is the ifindex of the other end
-    while the link is disabled, when no map tells; ``allowed`` is its ``allow_addressed``.
+    while the link is disabled, when no map tells; ``allowed`` is its ``allow_addressed``. ``kind``
+    is the interface's own, empty in a record of before 0.2 too.
     """
 
     ifindex: int
@@ -248,6 +249,12 @@ class Record(NamedTuple):
     refusal: Refusal | None = None
     idle_with: int | None = None
     allowed: bool = False
+    kind: str = ""
+
+    @property
+    def identity(self) -> tuple[int, str, str]:
+        """What no two records have in common; VLANs of one NIC have one MAC."""
+        return self.ifindex, self.name, self.mac
 
     def is_of(self, interface: Interface) -> bool:
         return (self.ifindex, self.mac) == (interface.ifindex, interface.mac)
@@ -262,7 +269,8 @@ class Departed(NamedTuple):
 
     ``mode`` is that of our XDP program on it, empty when that is off. ``nsid`` and
     ``new_ifindex`` say where it went, ``namespace`` what ``ip netns`` calls that and ``name``
-    what it is called there, each as far as the kernel told.
+    what it is called there, each as far as the kernel told. ``program`` is the XDP program that was
+    current when it left: it can run that or an older one.
     """
 
     record: Record
@@ -271,6 +279,7 @@ class Departed(NamedTuple):
     new_ifindex: int | None = None
     namespace: str = ""
     name: str = ""
+    program: int = 0
 
     @property
     def runs_ours(self) -> bool:

@@ -279,6 +279,7 @@ class _Diff(NamedTuple):
             record.refusal if record else None,
             None if role.link.enabled else role.other,
             role.link.allow_addressed,
+            interface.kind,
         )
 
     # ---- 2. and 3. entries

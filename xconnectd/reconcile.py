@@ -16,7 +16,7 @@ from xconnectd import apply, departures, observe, plan, report, status, verdict
 from xconnectd.apply import Executor, Trouble
 from xconnectd.backoff import BackOff
 from xconnectd.departures import Departures
-from xconnectd.errors import InterfaceGoneError
+from xconnectd.errors import InterfaceGoneError, XconnectError
 from xconnectd.ledger import Failure
 from xconnectd.log import Event, Logger
 from xconnectd.model import Link, Observed, State, Wiring, Xdp
@@ -48,12 +48,15 @@ class Dataplane(observe.Maps, apply.Dataplane, Protocol):
     """What is asked of ``dataplane``."""
 
     def holds(self, wanted: Mapping[int, int]) -> bool: ...
+    def renew(self) -> None: ...
+    def empty_older(self) -> None: ...
     def retire(self) -> None: ...
 
 
 class Ledger(observe.Records, apply.Ledger, departures.Ledger, Protocol):
     """What is asked of ``ledger``."""
 
+    def know_programs(self, ids: frozenset[int]) -> None: ...
     def set_failures(self, failures: Mapping[str, Failure]) -> None: ...
 
 
@@ -173,6 +176,9 @@ class Reconciler:
     def run(self, scope: Scope | None, trigger: str) -> None:
         """Makes the links in ``scope`` (all if None) agree with the wiring, and logs changes."""
         started = time.monotonic()
+        if self._departures.took_program():
+            self._renew()
+            scope = None
         if scope is not None:  # an altname that led to a link may be gone
             scope |= _scope_of(self._ends[each] for each in scope.ifindexes & self._ends.keys())
         seen = self._look_and_recognize(scope, {})
@@ -183,9 +189,11 @@ class Reconciler:
         for _ in range(_ROUNDS):
             self._departures.miss(seen.observed)
             actions = self._not_fought_over(seen, trigger)
+            done += self._executor.apply(actions, trouble)
+            if scope is None:  # nothing that stays runs an older program any more
+                self._dataplane.empty_older()
             if not actions:
                 break
-            done += self._executor.apply(actions, trouble)
             seen = self._look_and_recognize(scope, trouble.links)
         self._departures.settle()
         statuses = [status.assess(each, seen.observed) for each in seen.verdicts]
@@ -227,8 +235,31 @@ class Reconciler:
         self._departures.note(ifindex, nsid, new_ifindex)
 
     def find_departed(self) -> None:
-        """Ends that left while nobody heard it: before a start, or when events were lost."""
-        self._departures.find()
+        """Ends that left while nobody heard it: before a start, or when events were lost.
+
+        To be followed by a pass over everything.
+        """
+        if self._departures.find():
+            self._renew()
+        self._departures.give_up()
+
+    def _renew(self) -> None:
+        """What left with a program of ours works on there, with the maps that it has.
+
+        So all that stays gets a new program with maps of its own, in the pass that follows, and
+        the maps of the old one are emptied.
+        """
+        try:
+            self._dataplane.renew()
+        except XconnectError as error:
+            self._log.error(
+                Event.RENEWAL_FAILED,
+                reason=f"an end left with our XDP program, and what stays could get no new one:"
+                f" until that is taken off there, its frames may enter another wire: {error}",
+            )
+            return
+        with suppress(OSError):  # a full disk: they are known as long as they are pinned
+            self._ledger.know_programs(self._dataplane.programs.ours)
 
     # ------------------------------------------------------------------ what is due
 

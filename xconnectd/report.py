@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from xconnectd.log import Event
 from xconnectd.model import State
-from xconnectd.plan import Action, Hold, as_json
+from xconnectd.plan import Action, Attach, Hold, as_json
 from xconnectd.status import LinkStatus
 
 _WORKS = (State.CONNECTED, State.DOWN)
@@ -118,7 +118,7 @@ def changes(
     gone = list(gone)
     actions: dict[str, list[Action]] = {}
     for action in done:
-        if not isinstance(action, Hold):  # a record is no repair
+        if not _is_upkeep(action):
             actions.setdefault(action.link, []).append(action)
     moved: set[str] = set()
     for now in after:
@@ -131,6 +131,11 @@ def changes(
         if old.link.id not in moved:
             reason = "no longer in the file"
             yield Report(Event.LINK_DISCONNECTED, _fields(old) | {"reason": reason})
+
+
+def _is_upkeep(action: Action) -> bool:
+    """A record is no repair, nor is a newer program of ours in an older one's place."""
+    return isinstance(action, Hold) or (isinstance(action, Attach) and bool(action.replacing))
 
 
 def _donor(now: LinkStatus, gone: Iterable[LinkStatus]) -> LinkStatus | None:

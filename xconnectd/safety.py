@@ -19,8 +19,7 @@ from xconnectd.model import (
 def refusal(link: Link, mode: Mode, end: Interface, other: Interface, observed: Observed) -> str:
     """Why ``end`` must not be connected to ``other`` by this link; empty when it may."""
     return (
-        _departed_number(end, observed)
-        or _foreign_program(end, observed)
+        _foreign_program(end, observed)
         or _foreign_tc(mode, end, observed)
         or ("" if observed.keeps(link, end, other) else _port(end) or _in_use(link, end, observed))
     )
@@ -32,17 +31,6 @@ def warnings(link: Link, end: Interface, observed: Observed) -> tuple[str, ...]:
         return ()
     uses = () if link.allow_addressed else observed.uses.get(end.ifindex, ())
     return (*(f"{end.name}: {use}" for use in uses), *filter(None, (_port(end),)))
-
-
-def _departed_number(end: Interface, observed: Observed) -> str:
-    for gone in observed.departed:
-        numbers = (gone.record.ifindex, gone.new_ifindex)  # the key is the one it has there
-        if gone.runs_ours and end.ifindex in numbers and gone.record.mac != end.mac:
-            return (
-                f"{end.name} has ifindex {end.ifindex}, and {gone.record.name} left for another"
-                f" namespace with that number and our program; take it off: {gone.remedy}"
-            )
-    return ""
 
 
 def _foreign_program(end: Interface, observed: Observed) -> str:

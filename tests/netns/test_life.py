@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pyroute2 import IPRoute
 
 from xconnectd import compiler
 
@@ -465,6 +466,50 @@ def test_an_end_moved_while_the_daemon_is_dead(lab: Lab, back: bool) -> None:
     poll(lambda: wired(a, b))
     running.stop()
     assert lab.link("vb")["mtu"] == 1500, "the remedy took the program off, not the MTU"
+
+
+def _moved_on(lab: Lab, end: str, number: int) -> str:
+    """Into one namespace, and from there to another, whose owner chooses the number."""
+    first, second = (lab.namespace(name, quiet=True) for name in ("first", "second"))
+    lab.ip("link", "set", end, "netns", first)
+    with (NETNS / second).open() as there:
+        fd = there.fileno()
+
+        def move() -> None:
+            with IPRoute() as route:
+                (index,) = route.link_lookup(ifname=end)
+                route.link("set", index=index, net_ns_fd=fd, IFLA_NEW_IFINDEX=number)
+
+        inside(first, move)
+    run("ip", "link", "set", end, "up", namespace=second)
+    shown = json.loads(run("ip", "-d", "-j", "link", "show", end, namespace=second).stdout)[0]
+    assert shown["ifindex"] == number
+    assert "xdp" in shown, "it takes our program along"
+    return second
+
+
+@pytest.mark.parametrize("dead", [False, True], ids=["alive", "dead"])
+def test_a_departed_program_forwards_nothing_whatever_number_it_gets(lab: Lab, dead: bool) -> None:
+    """The number of vc, say, so that its frames would arrive behind vd."""
+    a, _, c, d = (lab.veth(name) for name in ("va", "vb", "vc", "vd"))
+    running = Daemon(lab, PAIR | {"vc": "vd"}).start()
+    stream = Stream(c, d)
+    poll(stream.flows)
+    if dead:
+        running.kill()
+    _moved_on(lab, "va", lab.ifindex("vc"))
+    if dead:
+        assert not cut(a, d), "nobody has mended it yet"
+        running.start()
+    running.wait_link("waiting", "va", "vb")
+    poll(lambda: cut(a, d))
+    running.signal(signal.SIGHUP)
+    poll(lambda: len(running.events("config.loaded")) == 2 + dead)
+    assert running.status()["daemon"]["running"]
+    assert cut(a, d)
+    stream.assert_perfect()
+    assert wired(c, d)
+    running.stop()
 
 
 def test_a_departed_end_is_named_as_it_is_called_there(lab: Lab) -> None:

@@ -11,6 +11,8 @@ here is a bug that the unit tests cannot see. It was taught:
 - Filters need clsact (EINVAL) and go when it is deleted. A filter in our own place (priority 1,
   handle 1) is EEXIST, or replaced whoever it belongs to if asked. A second clsact is EEXIST.
 - No two devices of a namespace share a name or altname.
+- A program forwards by the entries of its own generation, wherever its device is; a new generation
+  begins with a copy.
 - An MTU above the maximum is EINVAL. Whatever is done to a device that is gone is ENODEV.
 - A link message tells neither tc, offloads nor the far end's MTU: only ``complete`` does.
 - A device that leaves the namespace takes its XDP program, MTU and altnames along, loses clsact
@@ -146,6 +148,8 @@ class Kernel:
         self.devices: dict[int, Interface] = {}
         self.elsewhere_: dict[int, dict[int, Interface]] = {}
         self.devmap: dict[int, int] = {}
+        self.older_maps: dict[int, dict[int, int]] = {}
+        self.xdp = XDP
         self.peer_map: dict[int, int] = {}
         self.counted: set[int] = set()
         self.addressed: dict[int, tuple[str, ...]] = {}
@@ -259,12 +263,28 @@ class Kernel:
         """Where a frame goes that comes in by ``name``, admin state aside; None: dropped."""
         device = self.get(name)
         if device.xdp:
-            target = self.devmap.get(device.ifindex) if device.xdp[0].program in OURS else None
+            target = self._redirected(device)
         elif any(filter_.program in OURS for filter_ in device.ingress):
             target = self.peer_map.get(device.ifindex)
         else:
             return _STACK
         return self.devices[target].name if target in self.devices else None
+
+    def leads_from(self, number: int, nsid: int) -> str | None:
+        """The same for a device of another namespace, by its number there."""
+        target = self._redirected(self.elsewhere_[nsid][number])
+        return self.devices[target].name if target in self.devices else None
+
+    def _redirected(self, device: Interface) -> int | None:
+        """An older program works on with the entries that it had."""
+        program = device.xdp[0].program
+        return self.older_maps.get(program, self.devmap if program in self._ours else {}).get(
+            device.ifindex
+        )
+
+    @property
+    def _ours(self) -> frozenset[int]:
+        return OURS | {self.xdp, *self.older_maps}
 
     def reaches(self, name: str) -> str | None:
         """The same for a frame that is really sent: both ends must be up."""
@@ -282,7 +302,7 @@ class Kernel:
         number = device.ifindex
         maps = (self.devmap, self.peer_map)
         return (
-            OURS.isdisjoint(_programs(device))
+            self._ours.isdisjoint(_programs(device))
             and all(number not in each and number not in each.values() for each in maps)
             and number not in self.counted
         )
@@ -292,7 +312,7 @@ class Kernel:
         return {
             device.name
             for device in self.devices.values()
-            if OURS & {*(xdp.program for xdp in device.xdp), *_ids(device.ingress)}
+            if self._ours & {*(xdp.program for xdp in device.xdp), *_ids(device.ingress)}
             and self.leads(device.name) is None
         }
 
@@ -412,11 +432,15 @@ class Kernel:
 
     # ------------------------------------------------------------------ Dataplane
 
-    xdp_fd, ingress_fd, egress_fd = XDP + _FD, INGRESS + _FD, EGRESS + _FD
+    ingress_fd, egress_fd = INGRESS + _FD, EGRESS + _FD
+
+    @property
+    def xdp_fd(self) -> int:
+        return self.xdp + _FD
 
     @property
     def programs(self) -> Programs:
-        return Programs(XDP, INGRESS, EGRESS, frozenset((OLDER,)))
+        return Programs(self.xdp, INGRESS, EGRESS, frozenset((OLDER, *self.older_maps)))
 
     def listen_to_drivers(self) -> None:
         return
@@ -432,7 +456,8 @@ class Kernel:
 
     def unpoint(self, key: int) -> None:
         self.step("unpoint", key)
-        self.devmap.pop(key, None)
+        for entries in (self.devmap, *self.older_maps.values()):
+            entries.pop(key, None)
 
     def steer(self, key: int, target: int) -> None:
         self.step("steer", key)
@@ -465,8 +490,18 @@ class Kernel:
     def holds(self, wanted: Mapping[int, int]) -> bool:
         return self.devmap == dict(wanted)
 
+    def renew(self) -> None:
+        self.step("renew")
+        self.older_maps[self.xdp] = dict(self.devmap)
+        self.xdp = max(XDP, EGRESS, self.xdp) + 1
+        self.opened.add(self.xdp)
+
+    def empty_older(self) -> None:
+        for entries in self.older_maps.values():
+            entries.clear()
+
     def retire(self) -> None:
-        return
+        self.empty_older()
 
     # ------------------------------------------------------------------ inside
 
@@ -501,7 +536,9 @@ class Kernel:
 
     def _remove(self, ifindex: int) -> Interface:
         self.addressed.pop(ifindex, None)
-        self.devmap = {key: target for key, target in self.devmap.items() if target != ifindex}
+        for entries in (self.devmap, *self.older_maps.values()):
+            for key in [key for key, target in entries.items() if target == ifindex]:
+                del entries[key]
         return self.devices.pop(ifindex)
 
     def _now(self, device: Interface) -> Interface:

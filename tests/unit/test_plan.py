@@ -348,7 +348,7 @@ def test_moving_a_wire_between_attached_ends_is_writing_entries_alone() -> None:
         )
         for index, name in ((5, "a"), (6, "b"), (7, "c"), (8, "d"))
     }
-    records = {index: Record(index, end.name, end.mac) for index, end in ends.items()}
+    records = {n: Record(n, end.name, end.mac, kind=end.kind) for n, end in ends.items()}
     now = observed(interfaces=ends, records=records, entries={5: 6, 6: 5, 7: 8, 8: 7})
     swapped = {5: role(7), 7: role(5), 6: role(8), 8: role(6)}
     actions = plan.plan(swapped, now)

@@ -39,6 +39,7 @@ from worlds import (
 )
 
 from xconnectd import backoff, reconcile, status
+from xconnectd.errors import DataplaneError
 from xconnectd.model import Filter, Link, Mode, Wiring, Xdp
 from xconnectd.observe import Scope
 
@@ -585,7 +586,7 @@ def test_a_changed_file_needs_no_full_look(
 
 @pytest.mark.parametrize(
     "accident",
-    ["deleted", "recreated", "renamed", "moved away", "given a foreign program", "set down"],
+    ["deleted", "recreated", "renamed", "given a foreign program", "set down"],
 )
 def test_news_are_handled_without_a_dump(accident: str) -> None:
     kernel = Kernel()
@@ -675,7 +676,7 @@ def test_in_a_truce_a_new_end_is_made_whole() -> None:
 # --------------------------------------------------------------------------- ends that leave
 
 
-def test_the_key_of_an_end_that_leaves_goes_at_once_and_its_number_is_named() -> None:
+def test_an_end_that_leaves_is_told_and_its_number_is_free() -> None:
     keeper = told(FIRST)
     kernel = keeper.kernel
     number = kernel.index("v0")
@@ -689,10 +690,120 @@ def test_the_key_of_an_end_that_leaves_goes_at_once_and_its_number_is_named() ->
 
     kernel.add("v0", ifindex=number)
     keeper.settle()
-    failed = keeper.reconciler.statuses["v0:v1"]
-    assert str(failed.state) == "failed"
-    assert "ip -n box3 link set dev v0 xdpgeneric off" in failed.reason
-    assert number not in kernel.devmap
+    assert keeper.state("v0:v1") == "connected"
+
+
+def moved_on(keeper: Keeper, name: str, number: int) -> None:
+    """From the namespace 3 to 4, whose owner chooses the number there."""
+    kernel = keeper.kernel
+    there = kernel.send_away(name, nsid=3)
+    device = kernel.elsewhere_[3].pop(there)
+    kernel.elsewhere_[4] = {number: device._replace(ifindex=number)}
+
+
+@pytest.mark.parametrize("dead", [True, False])
+def test_a_program_that_left_forwards_nothing_whatever_number_it_gets(dead: bool) -> None:
+    keeper = told(wiring("v0:v1", "v2:v3"))
+    kernel = keeper.kernel
+    number = kernel.index("v2")
+    moved_on(keeper, "v0", number)
+    assert kernel.leads_from(number, 4) == "v3", "nobody has heard it yet"
+    if dead:
+        kernel.news.clear()
+        keeper = keeper.restart()
+    keeper.settle()
+    assert kernel.leads_from(number, 4) is None
+    assert kernel.wired("v2", "v3")
+    keeper.take(wiring("v2:v3", "v1:nic0"))
+    keeper.reconciler.run(None, "signal")
+    assert kernel.leads_from(number, 4) is None
+    assert kernel.wired("v2", "v3")
+    assert kernel.wired("v1", "nic0")
+
+
+def test_a_burst_of_departures_renews_the_programs_once() -> None:
+    keeper = told(wiring("v0:v1", "v2:tap0", "v3:nic0"))
+    kernel = keeper.kernel
+    kernel.trouble = peace
+    for name in ("v0", "v1", "v2"):
+        kernel.send_away(name, nsid=3)
+    keeper.settle()
+    assert [step.verb for step in kernel.steps].count("renew") == 1
+    assert kernel.wired("v3", "nic0")
+    assert "drift.repaired" not in keeper.events()
+
+
+def test_an_end_that_is_deleted_or_left_without_our_program_renews_nothing() -> None:
+    keeper = told(wiring("v0:v1", "v2:v3"))
+    kernel = keeper.kernel
+    kernel.trouble = peace
+    kernel.delete("v0")
+    kernel.unload("v2")
+    kernel.send_away("v2", nsid=3)
+    keeper.settle()
+    assert "renew" not in [step.verb for step in kernel.steps]
+
+
+def test_programs_that_cannot_be_renewed_are_told_and_tried_again() -> None:
+    keeper = told(wiring("v0:v1", "v2:v3"))
+    kernel = keeper.kernel
+    number = kernel.index("v2")
+    kernel.trouble = lambda _, step: DataplaneError("load", "no") if step.verb == "renew" else None
+    moved_on(keeper, "v0", number)
+    keeper.settle()
+    assert "renewal.failed" in keeper.events()
+    assert kernel.wired("v2", "v3")
+    kernel.trouble = peace
+    keeper.take(wiring("v2:v3"))
+    assert kernel.leads_from(number, 4) is None
+
+
+def _crashes_of_a_departure() -> int:
+    """How many steps it takes."""
+    keeper = told(wiring("v0:v1", "v2:v3"))
+    keeper.kernel.trouble = peace
+    moved_on(keeper, "v0", keeper.kernel.index("v2"))
+    keeper.settle()
+    return len(keeper.kernel.steps)
+
+
+@pytest.mark.parametrize("at", range(_crashes_of_a_departure()))
+def test_a_crash_at_any_step_of_a_departure_is_mended_by_the_next_start(at: int) -> None:
+    keeper = told(wiring("v0:v1", "v2:v3"))
+    kernel = keeper.kernel
+    number = kernel.index("v2")
+    moved_on(keeper, "v0", number)
+    kernel.trouble = crash(at)
+    with pytest.raises(Crash):
+        keeper.settle()
+    kernel.trouble = peace
+    keeper = keeper.restart()
+    assert kernel.leads_from(number, 4) is None
+    assert kernel.wired("v2", "v3")
+    assert_all_or_nothing(keeper)
+
+
+@pytest.mark.parametrize("dead", [True, False])
+def test_two_ends_with_one_mac_that_leave_are_two(dead: bool) -> None:
+    """As VLANs of one NIC are; each is put back as it was found when it is back."""
+    kernel = Kernel()
+    for name, mtu in (("v0", 1400), ("v1", 1500), ("v2", 1450), ("v3", 1500)):
+        kernel.add(name, mtu=mtu)
+    mac = kernel.get("v0").mac
+    kernel.alter("v2", mac=mac)
+    keeper = Keeper(kernel).start(wiring("v0:v1", "v2:v3"))
+    away = {name: kernel.send_away(name, nsid=3) for name in ("v0", "v2")}
+    if dead:
+        kernel.news.clear()
+        keeper = keeper.restart()
+    keeper.settle()
+    assert {gone.record.name for gone in keeper.book.departed()} == {"v0", "v2"}
+    for name in ("v2", "v0"):
+        kernel.bring_back(away[name], nsid=3)
+        keeper.settle()
+    assert keeper.states() == {"v0:v1": "connected", "v2:v3": "connected"}
+    keeper.take(Wiring())
+    assert [kernel.get(name).mtu for name in ("v0", "v2")] == [1400, 1450]
 
 
 def test_an_end_is_known_when_it_is_back_under_another_name() -> None:
@@ -709,21 +820,6 @@ def test_an_end_is_known_when_it_is_back_under_another_name() -> None:
     assert kernel.devices[back].mtu == 1500
     assert keeper.book.departed() == ()
     assert back not in keeper.book.records()
-
-
-def test_a_departed_number_is_free_when_our_program_is_gone_there(clock: Clock) -> None:
-    keeper = told(FIRST)
-    kernel = keeper.kernel
-    number = kernel.index("v0")
-    there = kernel.send_away("v0", nsid=3)
-    kernel.add("v0", ifindex=number)
-    keeper.settle()
-    assert keeper.state("v0:v1") == "failed"
-    del kernel.elsewhere_[3][there]
-    clock.forward(1.01)
-    keeper.retry()
-    assert keeper.state("v0:v1") == "connected"
-    assert keeper.book.departed() == ()
 
 
 def test_a_farewell_that_comes_late_is_heard() -> None:

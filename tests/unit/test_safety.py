@@ -1,4 +1,4 @@
-"""What must not be connected: lock-outs, ports, foreign programs, departed numbers, cycles."""
+"""What must not be connected: lock-outs, ports, foreign programs, departed ends, cycles."""
 
 from __future__ import annotations
 
@@ -154,28 +154,7 @@ def test_an_ingress_qdisc_is_refused_with_the_way_out() -> None:
     assert words.endswith("tc qdisc del dev a ingress")
 
 
-# --------------------------------------------------------------------------- departed numbers
-
-
-def gone(mac: str) -> dict[str, Any]:
-    record = Record(5, "old0", mac)
-    return {"departed": (Departed(record, "generic", 3, 8, "box"),)}
-
-
-def test_the_number_of_a_departed_device_is_no_key_again() -> None:
-    words = refusal(end(), **gone("02:00:00:00:00:77"))
-    assert "ifindex 5" in words
-    assert words.endswith("ip -n box link set dev old0 xdpgeneric off")
-
-
-def test_neither_is_the_number_that_it_has_there() -> None:
-    """The program sees the number of the device it runs on, which may be a new one."""
-    there = Departed(Record(9, "old0", "02:00:00:00:00:77"), "generic", 3, 5, "box")
-    assert "ifindex 5" in refusal(end(), departed=(there,))
-
-
-def test_the_departed_device_itself_may_come_back() -> None:
-    assert refusal(end(), **gone(MAC)) == ""
+# --------------------------------------------------------------------------- departed ends
 
 
 @pytest.mark.parametrize(
