@@ -6,8 +6,13 @@
 # The BPF code is compiled during the build and carried along; it is the same for every kernel. bcc
 # is for those who change bpf/xconnect.c where the image runs. It works with the distribution's
 # Python only, so every stage is Debian with its own interpreter.
+#
+# The base, the Python packages and what builds ours are pinned by their hashes: `make lock` takes
+# newer ones. Debian's packages come by apt, which checks their signatures.
 
-FROM debian:bookworm-slim AS base
+ARG BASE=docker.io/library/debian:bookworm-slim@sha256:3783cc01769c7b2b1b83a5c5ad96c815348e28ed7da68e2e3687004faa906251
+
+FROM ${BASE} AS base
 # tini: a PID 1 without a handler for a signal never gets it, and Python needs a moment to set one.
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends libbpf1 python3 tini \
@@ -25,20 +30,26 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["xconnectd", "st
 ENTRYPOINT ["tini", "--", "xconnectd"]
 CMD ["run", "-c", "/etc/xconnectd"]
 
-FROM debian:bookworm-slim AS build
+FROM ${BASE} AS build
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends ca-certificates python3-bpfcc python3-venv \
  && apt-get clean \
  && rm -rf /var/lib/apt/lists/*
+# These change seldom. No package is built from source, or its build would fetch what nobody pinned.
+COPY .ci/requirements.txt .ci/build-requirements.txt /src/
+WORKDIR /src
+RUN python3 -m venv /opt/backend && python3 -m venv /opt/xconnectd \
+ && locked="install --no-cache-dir --require-hashes --no-deps --only-binary :all:" \
+ && /opt/backend/bin/pip $locked -r build-requirements.txt \
+ && /opt/xconnectd/bin/pip $locked -r requirements.txt
 COPY pyproject.toml README.md LICENSE /src/
 COPY bpf /src/bpf
 COPY xconnectd /src/xconnectd
-WORKDIR /src
 # The code lies beside its source then, and becomes part of the package.
 RUN python3 -m xconnectd.compiler bpf bpf/xconnect.json
 # rich takes the three for colouring code and Markdown, of which there is none here: 10 MB.
-RUN python3 -m venv /opt/xconnectd \
- && /opt/xconnectd/bin/pip install --no-cache-dir . \
+RUN /opt/backend/bin/python -m hatchling build --target wheel \
+ && /opt/xconnectd/bin/pip install --no-index --no-deps dist/xconnectd-*.whl \
  && /opt/xconnectd/bin/pip uninstall --yes pygments markdown-it-py mdurl \
  && /opt/xconnectd/bin/pip uninstall --yes pip setuptools
 

@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages setup demo format check test test-long test-production test-kernels chaos bench trace-rewire build \
+.PHONY: help packages setup demo format lock check test test-long test-production test-kernels chaos bench trace-rewire build \
 	install uninstall clean
 
 # A login shell of Debian has no sbin in its PATH; ip, tc, ethtool and bpftool live there.
@@ -23,7 +23,7 @@ SERVICES := containerd.service docker.service docker.socket frr.service
 
 # What `sudo make` leaves behind belongs to the person who called sudo, also when a step fails.
 OWN := trap 'if [[ -n "$${SUDO_UID:-}" ]]; then \
-	find .venv .cache build xconnectd tests docs -user root -print0 2>/dev/null | \
+	find .ci .venv .cache build xconnectd tests docs -user root -print0 2>/dev/null | \
 	xargs -0r chown -h "$$SUDO_UID:$${SUDO_GID:-}" || true; fi' EXIT
 
 help: ## what there is
@@ -193,6 +193,21 @@ trace-rewire: setup ## the path of one rewire: calls, moves between modules, net
 test-kernels: PACKAGES += debootstrap qemu-system-x86 busybox-static cpio e2fsprogs kmod xz-utils
 test-kernels: setup ## the core of the tests under Debian's kernels 5.10 to the newest, in qemu (root)
 	@$(OWN); tests/kernels/run
+
+# Nothing of the machine goes into the files, no index and no path. Its Python is to be the image's.
+lock: PACKAGES := python3 python3-venv skopeo ca-certificates
+lock: packages ## pin newer packages and a newer base for the image
+	@$(OWN); \
+	$(PYTHON) -m venv build/lock; \
+	build/lock/bin/pip install --quiet --disable-pip-version-check pip-tools; \
+	compile=(env CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --quiet --upgrade \
+	  --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host); \
+	"$${compile[@]}" --output-file .ci/requirements.txt pyproject.toml; \
+	"$${compile[@]}" --build-deps-for wheel --only-build-deps \
+	  --output-file .ci/build-requirements.txt pyproject.toml; \
+	base=$$(sed -n 's/^ARG BASE=\(.*\)@sha256:.*/\1/p' Dockerfile); \
+	digest=$$(skopeo inspect --no-tags --format '{{.Digest}}' "docker://$$base"); \
+	sed -i "s|^ARG BASE=.*|ARG BASE=$$base@$$digest|" Dockerfile
 
 clean: ## remove what setup and the tests made
 	@rm -rf .venv .cache .hypothesis build dist bpf/xconnect.json

@@ -118,6 +118,7 @@ def image(_kernel: None) -> Iterator[str]:
 def build(tag: str, *options: str) -> None:
     isolated = ("--isolation", "chroot", "--network", "host", "--pull-never")
     command = ("buildah", "bud", "--layers", "--format", "docker", *isolated, *options)
+    command += ("--build-arg", f"BASE={BASE}")
     engine(*command, "--tag", tag, str(REPO), timeout=600)
 
 
@@ -310,6 +311,23 @@ def test_the_image_holds_no_compiler(rack: Rack) -> None:
     ours = _size(IMAGE) - _size(BASE)
     print(f"{_size(IMAGE):.0f} MB, {ours:.0f} MB on top of its base")
     assert ours < 65
+
+
+def test_the_image_holds_what_is_locked(rack: Rack) -> None:
+    """Nothing else has come along; what rich does not need here has been taken out again."""
+    code = (
+        "from importlib.metadata import distributions\n"
+        "for found in distributions(): print(f'{found.name.lower()}=={found.version}')"
+    )
+    entry = ("--entrypoint", '["/opt/xconnectd/bin/python", "-c"]')
+    container = rack.container(options=entry, command=(code,)).spawn()
+    assert container.wait() == 0
+    lines = (REPO / ".ci" / "requirements.txt").read_text().splitlines()
+    locked = {line.split()[0] for line in lines if "==" in line}
+    held = {line.replace("_", "-") for line in container.log().splitlines()}
+    assert {x.partition("==")[0] for x in held - locked} == {"xconnectd"}
+    left_out = {"markdown-it-py", "mdurl", "pygments"}
+    assert {x.partition("==")[0] for x in locked - held} == left_out
 
 
 def test_the_image_draws_the_live_table(rack: Rack) -> None:
