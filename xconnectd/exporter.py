@@ -1,13 +1,7 @@
-"""Where metrics are served: a socket, and a thread that talks HTTP with whoever connects.
+"""Where metrics are served: a socket that follows the file, with a server behind it.
 
-The thread runs asyncio, so clients that are idle or slow cost a socket each until their time is
-over, and nobody waits for them. HTTP is the business of the metrics library, which gets each
-request when it has arrived whole. The library's own server would not do: it takes a thread for
-each client, as many as come and for as long as they stay, and knows no unix socket. Serving in
-the daemon's loop would not do either: to write down 2,000 links takes longer than to rewire one.
-
-What the thread tells it asks of the daemon's loop, since netlink and the maps are not for two
-threads. Nothing is kept from one request to the next.
+What the server's threads tell they ask of the daemon's loop, since netlink and the maps are not
+for two threads. Nothing is kept from one request to the next.
 """
 
 from __future__ import annotations
@@ -15,39 +9,31 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from xconnectd import sockets
 from xconnectd.errors import XconnectError
-from xconnectd.lean import late
 from xconnectd.log import Event, Logger
 from xconnectd.model import Listen
 
-with late("asyncio"):
-    import asyncio
-
 if TYPE_CHECKING:
-    from xconnectd.metrics import Page
+    from xconnectd.metrics_server import MetricsServer
+
+_T = TypeVar("_T")
 
 Facts = Callable[[], Mapping[str, Any]]
 """What the daemon found, ready to be made a report by any thread."""
 
-_LONGEST_REQUEST: Final = 8 << 10
-_PATIENCE: Final = 10.0
-"""Seconds for all of a request and its answer."""
-_MOST_CLIENTS: Final = 128
-_MOST_ANSWERS: Final = 8
-"""Answers in memory at once, for those who do not read theirs: one is 3 MB with 2,000 links."""
+_LOOK: Final = 10.0
+"""Seconds that the daemon's loop may take to look."""
 _RETRY: Final = 5.0
 """Seconds between attempts to listen where it was not possible."""
-_JOIN: Final = 5.0
 
 
 class Exporter:
@@ -60,7 +46,10 @@ class Exporter:
         self._log = log
         self._asked: SimpleQueue[Future[Facts]] = SimpleQueue()
         self._wanted: Listen | None = None
-        self._server: _Server | None = None
+        self._server: MetricsServer | None = None
+        self._path: _Path | None = None
+        self._troubles: SimpleQueue[str] = SimpleQueue()
+        self._told: set[str] = set()
         self._problem = ""
         self._due = 0.0
 
@@ -79,8 +68,10 @@ class Exporter:
             self._open(wanted)
 
     def answer(self) -> None:
-        """Tells everybody who has asked by now."""
-        asked = list(self._take_questions())
+        """Tells everybody who has asked by now, and the log what the server's threads have met."""
+        for reason in _taken(self._troubles):
+            self._log.warning(Event.METRICS_REFUSED, listen=str(self._wanted), reason=reason)
+        asked = [each for each in _taken(self._asked) if each.set_running_or_notify_cancel()]
         if not asked:
             return
         try:
@@ -102,18 +93,27 @@ class Exporter:
         """Serves nowhere any more. Those who wait for an answer get none."""
         server, self._server = self._server, None
         if server:
-            server.close()
+            server.stop()
+            for question in _taken(self._asked):
+                question.cancel()
+            if self._path:
+                self._path.remove()
             self._log.info(Event.METRICS_STOPPED, listen=str(self._wanted))
 
     def _open(self, wanted: Listen) -> None:
         try:
-            self._server = _Server(wanted, self._ask)
+            from xconnectd.metrics_server import MetricsServer
+
+            listener = _listener(wanted)
+            self._path = _Path(wanted.path) if wanted.path else None
+            self._server = MetricsServer(listener, self._ask, self._tell)
         except OSError as error:
             self._fail(_in_words(error, wanted))
         except ImportError as error:
             self._fail(f"{error.name} is not installed: pip install prometheus-client")
         else:
             self._problem = ""
+            self._told.clear()
             self._log.info(Event.METRICS_SERVED, listen=str(wanted))
 
     def _fail(self, reason: str) -> None:
@@ -127,19 +127,31 @@ class Exporter:
         self._problem = reason
         self._due = time.monotonic() + _RETRY
 
-    def _ask(self) -> Future[Facts]:
-        """Called by the server's thread."""
+    # ------------------------------------------------------------------ called by any thread
+
+    def _ask(self) -> Mapping[str, Any]:
+        """Raises what the look raised; TimeoutError if the loop has no time."""
         question: Future[Facts] = Future()
         self._asked.put(question)
         self._ring()
-        return question
+        try:
+            return question.result(_LOOK)()
+        except CancelledError as error:
+            raise ConnectionAbortedError("no longer served") from error
 
-    def _take_questions(self) -> list[Future[Facts]]:
-        asked = []
-        with suppress(Empty):
-            while True:
-                asked.append(self._asked.get_nowait())
-        return [each for each in asked if each.set_running_or_notify_cancel()]
+    def _tell(self, kind: str, reason: str) -> None:
+        """Once a kind, so that nobody fills the log by asking oddly."""
+        if kind not in self._told:
+            self._told.add(kind)
+            self._troubles.put(f"{reason}; more of this kind is not told")
+            self._ring()
+
+
+def _taken(queue: SimpleQueue[_T]) -> Iterator[_T]:
+    """What is in it now."""
+    with suppress(Empty):
+        while True:
+            yield queue.get_nowait()
 
 
 def _in_words(error: OSError, wanted: Listen) -> str:
@@ -149,71 +161,7 @@ def _in_words(error: OSError, wanted: Listen) -> str:
     return why
 
 
-# --------------------------------------------------------------------------- the thread
-
-
-class _Server:
-    """One socket and its thread, from the constructor until ``close``.
-
-    Raises:
-        OSError: nothing can listen there.
-        ImportError: the metrics library is missing.
-    """
-
-    def __init__(self, listen: Listen, ask: Callable[[], Future[Facts]]) -> None:
-        from xconnectd.metrics import Page
-
-        self._ask = ask
-        self._page: Page = Page()
-        self._listener = _listener(listen)
-        self._path = _Path(listen.path) if listen.path else None
-        self._clients = 0
-        self._answers = asyncio.Semaphore(_MOST_ANSWERS)
-        self._end = asyncio.Event()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
-        self._thread.start()
-
-    def is_alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def close(self) -> None:
-        with suppress(RuntimeError):  # its loop has ended by itself
-            self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(_JOIN)
-        self._listener.close()
-        if self._path:
-            self._path.remove()
-
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
-
-    async def _serve(self) -> None:
-        server = await asyncio.start_server(self._meet, sock=self._listener, limit=_LONGEST_REQUEST)
-        await self._end.wait()
-        server.close()
-
-    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One client. Nothing that it does or fails to do goes further than this."""
-        self._clients += 1
-        try:
-            if self._clients <= _MOST_CLIENTS:
-                async with asyncio.timeout(_PATIENCE):
-                    await self._talk(reader, writer)
-        except (OSError, EOFError, asyncio.LimitOverrunError, XconnectError):
-            pass  # TimeoutError is an OSError
-        finally:
-            self._clients -= 1
-            writer.transport.abort()
-
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = await reader.readuntil(b"\r\n\r\n")
-        writer.transport.set_write_buffer_limits(0)  # drained is sent
-        async with self._answers:
-            facts = await asyncio.wrap_future(self._ask())
-            writer.write(self._page.answer(request, facts()))
-            await writer.drain()
+# --------------------------------------------------------------------------- the socket
 
 
 def _listener(listen: Listen) -> socket.socket:

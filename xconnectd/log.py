@@ -47,6 +47,7 @@ class Event(StrEnum):
     DRIFT_FIGHT = "drift.fight"
     METRICS_SERVED = "metrics.served"
     METRICS_FAILED = "metrics.failed"
+    METRICS_REFUSED = "metrics.refused"
     METRICS_STOPPED = "metrics.stopped"
     STATE_UNWRITABLE = "state.unwritable"
     EVENTS_LOST = "events.lost"

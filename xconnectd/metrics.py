@@ -7,15 +7,14 @@ it takes 30 ms and 2.5 MB, most of it for Python's own HTTP.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import (
     CollectorRegistry,
-    MetricsHandler,
     PlatformCollector,
     ProcessCollector,
+    make_wsgi_app,
 )
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -24,58 +23,47 @@ from prometheus_client.core import (
     InfoMetricFamily,
     Metric,
 )
+from prometheus_client.exposition import choose_encoder
 
 from xconnectd import __version__
 from xconnectd.model import State
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
 
 Report = Mapping[str, Any]
 """What ``status --json`` prints."""
 
 
-class Page:
-    """Answers requests, one at a time, each from the report that comes with it."""
+def application(look: Callable[[], Report]) -> WSGIApplication:
+    """What answers requests over HTTP, in any thread, each from a report of its own.
 
-    def __init__(self) -> None:
-        self._report: Report | None = None
-        registry = CollectorRegistry(support_collectors_without_names=True)
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        registry.register(self)
-        self._handler = _Handler.factory(registry)
+    What ``look`` raises goes through to the caller.
+    """
+    registry = CollectorRegistry(support_collectors_without_names=True)
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    registry.register(_Families(look))
+    answer: WSGIApplication = make_wsgi_app(registry)
+    return answer
+
+
+class _Families:
+    def __init__(self, look: Callable[[], Report]) -> None:
+        self._look = look
 
     def collect(self) -> Iterable[Metric]:
         """What the library calls for all that is ours."""
-        return families(self._report) if self._report else ()
-
-    def answer(self, request: bytes, report: Report) -> bytes:
-        """The whole answer, headers included, to a request that has arrived whole."""
-        self._report = report
-        exchange = _Exchange(request)
-        self._handler(exchange, ("", 0), None)
-        self._report = None
-        head, end, body = bytes(exchange.answer).partition(b"\r\n\r\n")
-        return head + end + (b"" if request.startswith(b"HEAD ") else body)
+        return families(self._look())
 
 
-class _Handler(MetricsHandler):
-    """Also HEAD, which is answered as GET is, but for the body (RFC 9110, 9.3.2)."""
-
-    def do_HEAD(self) -> None:  # noqa: N802 - the name that http.server calls
-        self.do_GET()
-
-
-class _Exchange:
-    """A connection for Python's HTTP, without a socket: all is there, all can be sent."""
-
-    def __init__(self, request: bytes) -> None:
-        self._request = request
-        self.answer = bytearray()
-
-    def makefile(self, *_: object) -> io.BytesIO:
-        return io.BytesIO(self._request)
-
-    def sendall(self, data: bytes) -> None:
-        self.answer += data
+def is_understood(accept: str) -> bool:
+    """Whether the library can choose a format by this Accept header; it fails over odd versions."""
+    try:
+        choose_encoder(accept)
+    except Exception:  # noqa: BLE001 (what it raises is nowhere said)
+        return False
+    return True
 
 
 # --------------------------------------------------------------------------- what is told

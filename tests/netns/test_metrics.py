@@ -324,6 +324,47 @@ def test_nonsense_harms_nobody(bench: tuple[Daemon, Station, Station], nonsense:
     assert "xception" not in running.text()
 
 
+def test_a_flood_leaves_descriptors_for_the_wires(bench: tuple[Daemon, Station, Station]) -> None:
+    """With 160, of which its doors may take some; then with none left to accept by."""
+    running, a, _ = bench
+    c = Station(f"{running.lab.name}-vc", "vc")
+    for limit, links in ((160, METRICS.replace("vb", "vc")), (1, METRICS)):
+        run("prlimit", f"--pid={running.pid}", f"--nofile={limit}:160")
+        with contextlib.ExitStack() as crowd:
+            for _ in range(600):
+                with contextlib.suppress(OSError):
+                    client = inside(running.lab.host, lambda: socket.socket(socket.AF_INET))
+                    crowd.enter_context(client).setblocking(False)
+                    client.connect(("127.0.0.1", PORT))
+            if limit > 1:
+                running.write(links)
+                poll(lambda: wired(a, c))
+            spent = running.cpu()
+            time.sleep(1)
+            assert running.cpu() - spent < 0.5, "it spins"
+    run("prlimit", f"--pid={running.pid}", "--nofile=160:160")
+
+    def served() -> bool:
+        with contextlib.suppress(OSError):
+            return b" 200 " in talk(connect(running))[:20]
+        return False
+
+    poll(served, what="an answer", interval=0.2)
+    assert running.cli("reload").returncode == 0
+    running.assert_no_traceback()
+
+
+def test_an_odd_header_is_told_once(bench: tuple[Daemon, Station, Station]) -> None:
+    running, *_ = bench
+    odd = b"GET / HTTP/1.1\r\nAccept: application/openmetrics-text;version=x\r\n\r\n"
+    for _ in range(20):
+        assert b" 400 " in talk(connect(running), odd)[:20]
+    told = running.wait_event("metrics.refused")
+    assert "version=x" in told["reason"]
+    assert len(running.events("metrics.refused")) == 1
+    running.assert_no_traceback()
+
+
 def test_it_ends_at_once_with_clients_connected(bench: tuple[Daemon, Station, Station]) -> None:
     running, *_ = bench
     with connect(running), connect(running) as asking:

@@ -37,6 +37,7 @@ def test_a_look_that_is_refused_costs_the_answer_alone(tmp_path: Path, refusal: 
                 client.sendall(REQUEST)
                 rings.get(timeout=60)
                 exporter.answer()
-                assert client.recv(1) == b""
+                with client.makefile("rb") as answer:
+                    assert b" 503 " in answer.readline()
     finally:
         exporter.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from xconnectd import status
 from xconnectd.files import FileState, Reading
-from xconnectd.metrics import Page
+from xconnectd.metrics_server import MetricsServer
 from xconnectd.model import Counters, Endpoint, Link, Mode, State, Wiring
 from xconnectd.status import End, LinkStatus
 from xconnectd.tally import BOUNDS, Tally
@@ -53,11 +54,35 @@ def report(*, state: str = "loaded", **daemon: Any) -> dict[str, Any]:
     )
 
 
-def ask(path: str = "/metrics", method: str = "GET", **headers: str) -> tuple[str, Labels, bytes]:
-    """Status line, headers and body of one answer."""
+def ask(
+    path: str = "/metrics",
+    method: str = "GET",
+    told: dict[str, Any] | None = None,
+    **headers: str,
+) -> tuple[str, Labels, bytes]:
+    """Status line, headers and body of one answer, over a real socket."""
+    return served(told or report(), raw(path, method, **headers))
+
+
+def raw(path: str = "/metrics", method: str = "GET", **headers: str) -> bytes:
     lines = [f"{method} {path} HTTP/1.1", *(f"{key}: {value}" for key, value in headers.items())]
-    request = "\r\n".join([*lines, "", ""]).encode()
-    head, _, body = Page().answer(request, report()).partition(b"\r\n\r\n")
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def served(
+    told: dict[str, Any], request: bytes, troubles: list[str] | None = None
+) -> tuple[str, Labels, bytes]:
+    heard: list[str] = [] if troubles is None else troubles
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    server = MetricsServer(listener, lambda: told, lambda kind, _: heard.append(kind))
+    try:
+        with socket.create_connection(address, 60) as client:
+            client.sendall(request)
+            with client.makefile("rb") as answer:
+                head, _, body = answer.read().partition(b"\r\n\r\n")
+    finally:
+        server.stop()
     first, *rest = head.decode().split("\r\n")
     return first, dict(line.split(": ", 1) for line in rest), body
 
@@ -106,8 +131,7 @@ def test_drops_by_reason(found: dict[str, Metric]) -> None:
 def test_a_reason_that_is_new_is_told_as_it_is() -> None:
     new = report()
     new["links"][0]["a"]["dropped"]["too_long"] = 9
-    answer = Page().answer(b"GET / HTTP/1.0\r\n\r\n", new)
-    assert b'{interface="va",link="va:vb",reason="too_long"} 9.0' in answer
+    assert b'{interface="va",link="va:vb",reason="too_long"} 9.0' in ask(told=new)[2]
 
 
 def test_interfaces_that_are_there(found: dict[str, Metric]) -> None:
@@ -129,8 +153,7 @@ def test_the_files(found: dict[str, Metric]) -> None:
 
 
 def test_a_refused_file_and_one_never_loaded() -> None:
-    answer = Page().answer(b"GET / HTTP/1.0\r\n\r\n", report(state="rejected", last_load=None))
-    found = families(answer.partition(b"\r\n\r\n")[2])
+    found = families(ask(told=report(state="rejected", last_load=None))[2])
     assert values(found["xconnectd_config_last_load_success"]) == {(): 0}
     assert "xconnectd_config_last_load_timestamp_seconds" not in found
 
@@ -174,20 +197,37 @@ def test_http() -> None:
     only = families(ask("/metrics?name[]=xconnectd_link_state")[2])
     assert "xconnectd_link_state" in only
     assert "process_open_fds" not in only
-    assert ask(method="POST")[0].split()[1] == "501"
-    assert Page().answer(b"\x00\xff nonsense\r\n\r\n", report()).count(b"400")
+    assert ask(method="POST")[0].split()[1] == "405"
+    assert "400" in served(report(), b"\x00\xff nonsense\r\n\r\n")[0]
 
 
-def test_a_page_keeps_nothing() -> None:
-    page = Page()
-    request = b"GET / HTTP/1.0\r\n\r\n"
-    other = report()
-    other["links"] = other["links"][:1]
-    assert b"vc:vd" in page.answer(request, report())
-    assert b"vc:vd" not in page.answer(request, other)
+def test_head_is_get_without_the_body() -> None:
+    line, headers, body = ask(method="HEAD")
+    _, as_get, whole = ask()
+    assert (line.split()[1], body) == ("200", b"")
+    assert headers["Content-Type"] == as_get["Content-Type"]
+    assert abs(int(headers["Content-Length"]) - len(whole)) < 100  # of a process that goes on
+    assert int(as_get["Content-Length"]) == len(whole)
 
 
-def test_the_head_of_an_answer_is_to_be_had_alone() -> None:
-    status_line, headers, body = ask(method="HEAD")
-    assert (status_line.split()[1], body) == ("200", b"")
-    assert headers["Content-Type"] == ask()[1]["Content-Type"]
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text; version=x",
+        "text/plain;version=1..0",
+        "text/plain;version=\xb2",
+    ],
+)
+def test_an_odd_accept_header_is_a_bad_request(accept: str) -> None:
+    troubles: list[str] = []
+    line, headers, body = served(report(), raw(Accept=accept), troubles)
+    assert line.split()[1] == "400", body
+    assert headers["Content-Type"].startswith("text/plain")
+    assert troubles == ["accept"]
+
+
+def test_an_answer_that_fails_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    troubles: list[str] = []
+    assert served({}, raw(), troubles)[0].split()[1] == "500"
+    assert troubles == ["KeyError"]
+    assert capfd.readouterr().err == ""
