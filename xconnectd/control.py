@@ -35,6 +35,13 @@ _LONGEST_QUESTION: Final = 1 << 10
 _BACKLOG: Final = 1 << 20
 """Bytes that a reader of events may lag behind before it is dropped."""
 _MOST_CLIENTS: Final = 64
+"""At each of the two sockets: each costs a descriptor."""
+_KEPT_FOR_ROOT: Final = 16
+"""Of those that may look."""
+_MOST_OF_ONE: Final = 16
+"""Of one user who is not root."""
+_IDLE: Final = 30.0
+"""Seconds that who may only look may sit there without asking or reading."""
 
 LONGEST_TRY: Final = 3600
 """Seconds."""
@@ -70,6 +77,9 @@ class Client:
         connection.setblocking(False)
         self.privileged = privileged
         self.wants_events = False
+        self.uid = sockets.peer(connection).uid
+        self.last_move = time.monotonic()
+        """When something was last received or sent."""
         self._socket = connection
         self._incoming = bytearray()
         self._outgoing = bytearray()
@@ -81,6 +91,11 @@ class Client:
     def is_owed(self) -> bool:
         """Whether something is still to be sent, or a request to be answered."""
         return bool(self._outgoing) or self._has_line()
+
+    def is_idle_since(self, when: float) -> bool:
+        """A listener is not; nor is who may do, who may be thinking a try over."""
+        listens = self.wants_events and not self._outgoing
+        return not (self.privileged or listens) and self.last_move < when
 
     def _has_line(self) -> bool:
         return b"\n" in self._incoming
@@ -114,6 +129,7 @@ class Client:
             if not data:
                 raise ConnectionError("closed")
             self._incoming += data
+            self.last_move = time.monotonic()
         longest = _LONGEST_REQUEST if self.privileged else _LONGEST_QUESTION
         if len(self._incoming) > longest and not self._has_line():
             raise ConnectionError("too long a request")
@@ -134,6 +150,7 @@ class Client:
             while self._outgoing:
                 sent = self._socket.send(self._outgoing, socket.MSG_NOSIGNAL)
                 del self._outgoing[:sent]
+                self.last_move = time.monotonic()
 
     def close(self) -> None:
         self._socket.close()
@@ -158,6 +175,7 @@ class Server:
         self._answer = answer
         self._gone = gone
         self._clients: set[Client] = set()
+        self._resting: list[tuple[socket.socket, bool]] = []
         self._listeners = {
             directory / CONTROL: self._listen(directory / CONTROL, 0o600, privileged=True),
             directory / STATUS: self._listen(directory / STATUS, 0o660, privileged=False),
@@ -166,10 +184,21 @@ class Server:
     def _listen(self, path: Path, mode: int, *, privileged: bool) -> socket.socket:
         path.unlink(missing_ok=True)
         listener = sockets.listen_at(path, mode, "" if privileged else sockets.GROUP)
+        self._open(listener, privileged)
+        return listener
+
+    def _open(self, listener: socket.socket, privileged: bool) -> None:
         self._selector.register(
             listener, selectors.EVENT_READ, lambda: self._accept(listener, privileged)
         )
-        return listener
+
+    def tick(self) -> None:
+        """Lets who is idle go, and opens what was shut. To be called each second."""
+        late = time.monotonic() - _IDLE
+        for client in [client for client in self._clients if client.is_idle_since(late)]:
+            self._drop(client)
+        while self._resting:
+            self._open(*self._resting.pop())
 
     def close(self) -> None:
         for path, listener in self._listeners.items():
@@ -179,18 +208,27 @@ class Server:
             client.close()
 
     def _accept(self, listener: socket.socket, privileged: bool) -> None:
-        with contextlib.suppress(OSError):
+        try:
             connection, _ = listener.accept()
-            if not privileged and self._onlookers() >= _MOST_CLIENTS:
-                connection.close()
-                return
-            client = Client(connection, privileged=privileged)
-            self._clients.add(client)
-            self._selector.register(client, selectors.EVENT_READ, lambda: self._serve(client))
+        except BlockingIOError:  # whoever it was has gone
+            return
+        except OSError:  # out of descriptors, and so would the next accept be
+            self._selector.unregister(listener)
+            self._resting.append((listener, privileged))
+            return
+        client = Client(connection, privileged=privileged)
+        if not self._has_room_for(client):
+            client.close()
+            return
+        self._clients.add(client)
+        self._selector.register(client, selectors.EVENT_READ, lambda: self._serve(client))
 
-    def _onlookers(self) -> int:
-        """Who may only look must not keep out who may do."""
-        return sum(not client.privileged for client in self._clients)
+    def _has_room_for(self, new: Client) -> bool:
+        """Who may only look must not keep out who may do, nor one user all others."""
+        there = [each.uid for each in self._clients if each.privileged is new.privileged]
+        if new.uid == 0:
+            return len(there) < _MOST_CLIENTS
+        return len(there) < _MOST_CLIENTS - _KEPT_FOR_ROOT and there.count(new.uid) < _MOST_OF_ONE
 
     def _serve(self, client: Client) -> None:
         """One request at a time: who asks much at once, or does not read, delays nobody else."""

@@ -256,6 +256,7 @@ class Daemon:
         self._engine.alive()
         if self._engine.instance:
             self._engine.instance.introduce()
+        self._server.tick()
         self._watch.check()
         self._say_if_orphaned()
         self._say_if_unwatched()

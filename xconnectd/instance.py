@@ -16,7 +16,6 @@ import errno
 import fcntl
 import os
 import socket
-import struct
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Final
 from xconnectd import capabilities, sockets
 from xconnectd.errors import BusyError
 from xconnectd.ledger import directory
+from xconnectd.sockets import Peer
 
 _NAME: Final = "\0xconnectd"
 _BACKLOG: Final = 4096
@@ -137,31 +137,27 @@ def running_pid() -> int | None:
 
     0 where it is in a pid namespace that cannot be seen from here.
     """
-    uid_and_pid = _listener_at(str(directory() / sockets.STATUS))
-    if uid_and_pid is not None:
-        return uid_and_pid[1]  # only the daemon can make a socket there
-    uid_and_pid = _listener_at(_NAME)
-    if uid_and_pid is None or not _is_daemon(*uid_and_pid):
-        return None
-    return uid_and_pid[1]
+    if listener := _listener_at(str(directory() / sockets.STATUS)):
+        return listener.pid  # only the daemon can make a socket there
+    listener = _listener_at(_NAME)
+    return listener.pid if listener and _is_daemon(listener) else None
 
 
-def _listener_at(address: str) -> tuple[int, int] | None:
-    """The uid and pid of the process that listens there, as they were when it began to."""
+def _listener_at(address: str) -> Peer | None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
         asking.settimeout(1.0)
         try:
             asking.connect(address)
         except OSError:
             return None
-        credentials = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    pid, uid, _ = struct.unpack("=iII", credentials)
-    return uid, pid
+        return sockets.peer(asking)
 
 
-def _is_daemon(uid: int, pid: int) -> bool:
+def _is_daemon(process: Peer) -> bool:
     """Whether it may do what a daemon does: nobody else is to be named, or killed, as one."""
+    if process.uid not in (0, os.geteuid()):
+        return False
     try:
-        return uid in (0, os.geteuid()) and "CAP_NET_ADMIN" in capabilities.effective(str(pid))
+        return "CAP_NET_ADMIN" in capabilities.effective(str(process.pid))
     except OSError:
         return False

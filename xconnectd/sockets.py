@@ -8,8 +8,9 @@ import grp
 import os
 import socket
 import stat
+import struct
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 CONTROL: Final = "control.sock"
 STATUS: Final = "status.sock"
@@ -47,6 +48,19 @@ def listen_at(path: Path, mode: int, group: str = "") -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+class Peer(NamedTuple):
+    """The process at the other end, as it was when it connected or began to listen: unix(7)."""
+
+    pid: int
+    uid: int
+
+
+def peer(connection: socket.socket) -> Peer:
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    pid, uid, _ = struct.unpack("=iII", raw)
+    return Peer(pid, uid)
 
 
 def clear(path: Path) -> None:

@@ -725,6 +725,40 @@ def test_too_many_clients_harm_nobody(bench: tuple[Daemon, list[Station]]) -> No
     running.assert_no_traceback()
 
 
+SIT_THERE = """
+import os, socket, sys
+path, users, each = sys.argv[1], sys.argv[2:-1], int(sys.argv[-1])
+there = []
+for user in users:
+    os.seteuid(int(user))
+    for _ in range(each):
+        there.append(socket.socket(socket.AF_UNIX))
+        there[-1].connect(path)
+    os.seteuid(0)
+print("there", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_who_may_look_keeps_nobody_else_from_looking(bench: tuple[Daemon, list[Station]]) -> None:
+    """One user has a quota, and all of them together leave places for root."""
+    running, _ = bench
+    path = running.socket_path()
+    os.chown(path, -1, STRANGER)
+    sit = ["setpriv", f"--regid={STRANGER}", "--clear-groups", "/usr/bin/python3", "-Ic", SIT_THERE]
+    for users, served in (((STRANGER + 1,), True), (range(STRANGER + 1, STRANGER + 5), False)):
+        command = [*sit, str(path), *map(str, users), "60"]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as crowd:
+            assert crowd.stdout is not None
+            assert crowd.stdout.readline() == "there\n"
+            assert (_as_member(running, "status").returncode == 0) is served
+            assert running.cli("status", "--health").returncode == 0
+            crowd.kill()
+    poll(lambda: _as_member(running, "status").returncode == 0)
+
+
 # ---------------------------------------------------------------------- a directory of files
 
 

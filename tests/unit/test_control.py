@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import resource
 import selectors
 import socket
 from collections.abc import Callable, Iterator
@@ -152,6 +153,49 @@ def test_a_line_without_an_end_is_dropped(bench: Bench) -> None:
         client.sendall(b"x" * 2000)
         bench.settle()
         assert (bench.asked, bench.gone) == (0, 1)
+
+
+def test_who_only_sits_there_goes_after_a_while(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(client: Client, request: Request) -> Answer:
+        client.wants_events = request["do"] == "events"
+        return {}
+
+    bench.answer = answer
+    with (
+        bench.connect() as idle,
+        bench.connect() as listening,
+        bench.connect("control.sock") as may,
+    ):
+        listening.sendall(b'{"do": "events"}\n')
+        bench.settle()
+        bench.server.tick()
+        assert bench.gone == 0
+        monkeypatch.setattr(control, "_IDLE", 0)
+        bench.server.tick()
+        assert bench.gone == 1
+        assert idle.recv(1) == b""
+        for stays in (listening, may):
+            stays.sendall(QUESTION)
+            bench.settle()
+            assert received(stays)
+
+
+def test_an_accept_that_fails_is_tried_again_later(bench: Bench) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(bench.directory / control.STATUS))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() - 1, before[1]))
+        try:
+            bench.settle(3)  # it does not spin
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        client.setblocking(False)
+        client.sendall(QUESTION)
+        bench.server.tick()
+        bench.settle()
+        assert received(client)
 
 
 @pytest.mark.parametrize("kind", [KeyError, TypeError, OSError, XconnectError])
