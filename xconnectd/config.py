@@ -12,10 +12,12 @@ composer recurses in C as deep as the file says.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -94,8 +96,11 @@ MAX_LINKS: Final = 32_768
 MAX_BYTES: Final = 8 << 20
 _MAX_DEPTH: Final = 50
 _MAX_NODES: Final = 500_000
-"""Together they bound how long a file can keep the daemon from its clients: some 3 s."""
+_MAX_SCALAR: Final = 1024
+"""Characters of a key (as YAML has it for most), and of what is read; below `x-` a text has any."""
 _MAX_PROBLEMS: Final = 1000
+"""These bound what a file can take of the daemon: a second, and 100 MB."""
+_LONGEST_TYPO: Final = 40
 _TOO_LARGE: Final = f"is it the right file? {MAX_LINKS:,} links are all that fit"
 
 _NULLS: Final = ("", "~", "null", "Null", "NULL")
@@ -161,14 +166,27 @@ def parse(text: str | bytes, path: str) -> Wiring:
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     report = _Report(path)
     reader = _Reader(report)
-    try:
-        reader.read(_compose(_decode(data), report))
-    except _Refusal as refusal:
-        report.add(refusal)
+    with _no_collections(), suppress(_TooMany):
+        try:
+            reader.read(_compose(_decode(data), report))
+        except _Refusal as refusal:
+            report.add(refusal)
     if report.problems:
-        raise ConfigError(_the_first(sorted(report.problems)))
+        raise ConfigError(report.told())
     links, warnings = tuple(reader.links), tuple(report.warnings)
     return Wiring(links, edit.digest(data), warnings, reader.metrics, data)
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Half a million nodes are no garbage, and to look for some among them takes thrice as long."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _read(path: Path) -> bytes:
@@ -232,6 +250,10 @@ class _Refusal(Exception):  # noqa: N818 - it never leaves this module
         super().__init__(text)
 
 
+class _TooMany(Exception):  # noqa: N818 - it never leaves this module
+    """There are more problems than anybody reads."""
+
+
 class _Report:
     """Gathers what is wrong and what is odd. A dict, as an aliased node is read many times."""
 
@@ -244,6 +266,16 @@ class _Report:
         place = _place(refusal.where) if refusal.where is not None else Place(1, 1)
         problem = Problem(self.path, place.line, place.column, str(refusal), refusal.hint)
         self.problems[problem] = None
+        if len(self.problems) > _MAX_PROBLEMS:
+            raise _TooMany
+
+    def told(self) -> list[Problem]:
+        """The problems in the order of their places; beyond the bound only that there are more."""
+        found = sorted(self.problems)
+        for beyond in found[_MAX_PROBLEMS:]:
+            more = beyond._replace(text="there are further problems", hint="is it the right file?")
+            return [*found[:_MAX_PROBLEMS], more]
+        return found
 
     def problem(self, where: Any, text: str, hint: str = "") -> None:
         self.add(_Refusal(where, text, hint))
@@ -257,19 +289,9 @@ def _place(where: Any) -> Place:
     return Place(mark.line + 1, mark.column + 1)
 
 
-def _the_first(problems: list[Problem]) -> list[Problem]:
-    """As many as anybody reads, and how many more there are."""
-    more = len(problems) - _MAX_PROBLEMS
-    if more <= 0:
-        return problems
-    first = problems[_MAX_PROBLEMS]
-    rest = first._replace(
-        text=f"here begin {more:,} further problems", hint="is it the right file?"
-    )
-    return [*problems[:_MAX_PROBLEMS], rest]
-
-
 def _resembles(word: str, known: Iterable[str]) -> str:
+    if len(word) > _LONGEST_TYPO:
+        return ""
     from difflib import get_close_matches  # 5 ms that only a typo should cost
 
     close = get_close_matches(word.lower(), known, n=1)
@@ -279,11 +301,23 @@ def _resembles(word: str, known: Iterable[str]) -> str:
 # --------------------------------------------------------------------------- YAML to nodes
 
 
+class _Scalar(NamedTuple):
+    """A text and its place, in a third of the memory that its event takes.
+
+    ``style`` is empty for one without quotes.
+    """
+
+    value: str
+    style: str
+    line: int
+    column: int
+
+
 class _Mapping(NamedTuple):
     """A mapping with its merges done: the text of a key to the key and its value."""
 
     start_mark: Any
-    entries: dict[str, tuple[ScalarEvent, _Node]]
+    entries: dict[str, tuple[_Scalar, _Node]]
 
 
 class _Sequence(NamedTuple):
@@ -291,7 +325,7 @@ class _Sequence(NamedTuple):
     items: list[_Node]
 
 
-_Node = ScalarEvent | _Mapping | _Sequence
+_Node = _Scalar | _Mapping | _Sequence
 
 
 class _Anchor(NamedTuple):
@@ -302,6 +336,9 @@ class _Anchor(NamedTuple):
 
 
 def _compose(text: str, report: _Report) -> _Node | None:
+    if directive := re.search(r"^%(?!YAML )\S*", text, re.MULTILINE) if "%" in text else None:
+        what = f"the directive `{_short(directive.group())}` has no meaning here"
+        raise _Refusal(_Spot.after(text[: directive.start()]), what, "leave the line out")
     loader = _Loader(text)
     try:
         return _Composer(loader.get_event, report).document()
@@ -376,9 +413,11 @@ class _Composer:
 
     def _node(self, event: Any) -> _Node:
         if type(event) is ScalarEvent:
+            mark: Any = event.start_mark
+            node = _Scalar(event.value, event.style or "", mark.line, mark.column)
             if event.anchor is not None or event.tag is not None:
-                self._note(event, event, 1)
-            return event
+                self._note(event, node, 1)
+            return node
         if isinstance(event, AliasEvent):
             return self._alias(event)
         return self._collection(event)
@@ -387,6 +426,7 @@ class _Composer:
         """Keep the anchor of a node, and refuse its tag."""
         if event.anchor is not None:
             self._anchors[event.anchor] = _Anchor(node, size)
+            self._grow(event, 1)
         if (tag := getattr(event, "tag", None)) is not None:
             self._report.problem(
                 event, f"the tag `{_short(tag)}` has no meaning here", "leave it out"
@@ -395,9 +435,9 @@ class _Composer:
     def _alias(self, event: AliasEvent) -> _Node:
         name = str(event.anchor)
         if name not in self._anchors:
-            raise _Refusal(event, f"`*{name}` has no `&{name}` above it")
+            raise _Refusal(event, f"`*{_short(name)}` has no `&{_short(name)}` above it")
         if (anchor := self._anchors[name]) is None:
-            raise _Refusal(event, f"`*{name}` stands inside of what it refers to")
+            raise _Refusal(event, f"`*{_short(name)}` stands inside of what it refers to")
         self._size += anchor.size
         if self._size > _MAX_NODES:
             text = f"its aliases expand to more than {_MAX_NODES:,} nodes"
@@ -436,8 +476,10 @@ class _Composer:
         while type(event := self._next()) is not MappingEndEvent:
             key, value = self._node(event), self._node(self._next())
             self._grow(event, 2)
-            if type(key) is not ScalarEvent:
+            if type(key) is not _Scalar:
                 self._report.problem(key, "a key must be a word, not a collection")
+            elif len(key.value) > _MAX_SCALAR:
+                self._report.problem(key, *_too_long(key))
             elif (text := key.value) in entries:
                 self._repeated(key, entries[text][0])
             else:
@@ -448,11 +490,11 @@ class _Composer:
             self._merge(entries, merged[1])
         return node
 
-    def _repeated(self, key: ScalarEvent, first: ScalarEvent) -> None:
+    def _repeated(self, key: _Scalar, first: _Scalar) -> None:
         text = f"the key `{_short(key.value)}` stands in line {_place(first).line} already"
         self._report.problem(key, text, "keep one of the two")
 
-    def _merge(self, entries: dict[str, tuple[ScalarEvent, _Node]], value: _Node) -> None:
+    def _merge(self, entries: dict[str, tuple[_Scalar, _Node]], value: _Node) -> None:
         """As YAML 1.1 has it: what is written out wins, then the earlier of several."""
         for source in value.items if isinstance(value, _Sequence) else [value]:
             if isinstance(source, _Mapping):
@@ -467,12 +509,24 @@ class _Composer:
 
 def _short(text: str) -> str:
     """The text as a message may show it: not too long, nothing a terminal would obey."""
-    shown = text if text.isprintable() else ascii(text)[1:-1]
+    begin = text[:41]
+    shown = begin if begin.isprintable() else ascii(begin)[1:-1]
     return shown if len(shown) <= 40 else f"{shown[:37]}..."
 
 
+def _bounded(node: _Node) -> _Node:
+    if isinstance(node, _Scalar) and len(node.value) > _MAX_SCALAR:
+        raise _Refusal(node, *_too_long(node))
+    return node
+
+
+def _too_long(node: _Scalar) -> tuple[str, str]:
+    text = f"a text of {len(node.value):,} characters; no key, name or option has more than"
+    return f"{text} {_MAX_SCALAR:,}", "is a quote missing?"
+
+
 def _is_plain(node: _Node, *texts: str) -> bool:
-    return isinstance(node, ScalarEvent) and not node.style and node.value in texts
+    return isinstance(node, _Scalar) and not node.style and node.value in texts
 
 
 def _said(node: _Node) -> str:
@@ -487,25 +541,25 @@ def _said(node: _Node) -> str:
     return f"`{quote}{_short(node.value)}{quote}`"
 
 
-def _version(key: ScalarEvent, node: _Node) -> None:
+def _version(key: _Scalar, node: _Node) -> None:
     if not _is_plain(node, str(VERSION)):
         hint = f"this program reads version {VERSION}"
         raise _Refusal(node, f"`{key.value}` is {VERSION}, not {_said(node)}", hint)
 
 
-def _flag(key: ScalarEvent, node: _Node) -> bool:
+def _flag(key: _Scalar, node: _Node) -> bool:
     if _is_plain(node, "true"):
         return True
     if _is_plain(node, "false"):
         return False
-    word = node.value.lower() if isinstance(node, ScalarEvent) else ""
+    word = node.value.lower() if isinstance(node, _Scalar) else ""
     hint = "write true" if word in _YES else "write false" if word in _NO else ""
     raise _Refusal(node, f"`{key.value}` takes true or false, not {_said(node)}", hint)
 
 
-def _choice(key: ScalarEvent, node: _Node) -> StrEnum:
+def _choice(key: _Scalar, node: _Node) -> StrEnum:
     choices = CHOICES[key.value]
-    text = node.value if isinstance(node, ScalarEvent) else ""
+    text = node.value if isinstance(node, _Scalar) else ""
     try:
         return choices(text)
     except ValueError:
@@ -514,9 +568,9 @@ def _choice(key: ScalarEvent, node: _Node) -> StrEnum:
         raise _Refusal(node, f"`{key.value}` is one of {known}, not {_said(node)}", hint) from None
 
 
-def _text(key: ScalarEvent, node: _Node) -> str:
+def _text(key: _Scalar, node: _Node) -> str:
     name = _short(key.value)
-    if not isinstance(node, ScalarEvent):
+    if not isinstance(node, _Scalar):
         raise _Refusal(node, f"`{name}` is a text, not {_said(node)}")
     if len(node.value) > TEXT_LENGTH:
         text = f"`{name}` has {len(node.value)} characters, {TEXT_LENGTH} fit"
@@ -527,27 +581,27 @@ def _text(key: ScalarEvent, node: _Node) -> str:
     return node.value
 
 
-def _to_mapping(key: ScalarEvent, node: _Node) -> _Mapping:
+def _to_mapping(key: _Scalar, node: _Node) -> _Mapping:
     if not isinstance(node, _Mapping):
         text = f"`{key.value}` is a mapping, not {_said(node)}"
         raise _Refusal(node, text, f"`{key.value}: {{}}`")
     return node
 
 
-def _label(key: ScalarEvent, node: _Node) -> tuple[str, str]:
+def _label(key: _Scalar, node: _Node) -> tuple[str, str]:
     if not key.value:
         raise _Refusal(key, "a label needs a name", "`labels: {lab: demo}`")
     return _text(key, key), _text(key, node)
 
 
-def _carrier(key: ScalarEvent, node: _Node) -> None:
-    if not (isinstance(node, ScalarEvent) and node.value == CARRIER):
+def _carrier(key: _Scalar, node: _Node) -> None:
+    if not (isinstance(node, _Scalar) and node.value == CARRIER):
         text = f"`{key.value}: {CARRIER}` is all there is, others are not in this version"
         raise _Refusal(node, text, "leave the line out")
 
 
-def _end(key: ScalarEvent, node: _Node) -> Endpoint:
-    if not isinstance(node, ScalarEvent):
+def _end(key: _Scalar, node: _Node) -> Endpoint:
+    if not isinstance(node, _Scalar):
         text = f"`{_short(key.value)}` is the name of one interface, not {_said(node)}"
         raise _Refusal(node, text, "one line per pair, an interface belongs to one link")
     name: str = node.value
@@ -567,7 +621,7 @@ _NAME_HINTS: Final = {
 }
 
 
-def _why_no_name(node: ScalarEvent) -> tuple[str, str]:
+def _why_no_name(node: _Scalar) -> tuple[str, str]:
     name = node.value
     if not name:
         return f"the name of an interface is missing, there is {_said(node)}", "`eth0: tap0`"
@@ -597,8 +651,8 @@ def _name_hint(name: str, bad: str) -> str:
 _LISTEN_EXAMPLE: Final = "`metrics: {listen: 127.0.0.1:9109}`"
 
 
-def _listen(key: ScalarEvent, node: _Node) -> Listen:
-    if not isinstance(node, ScalarEvent):
+def _listen(key: _Scalar, node: _Node) -> Listen:
+    if not isinstance(node, _Scalar):
         text = f"`{key.value}` is an address and a port, not {_said(node)}"
         raise _Refusal(node, text, 'an IPv6 address stands in quotes: `"[::1]:9109"`')
     if not re.match(LISTEN_PATTERN, node.value):
@@ -616,7 +670,7 @@ def _to_listen(text: str, place: Place) -> Listen:
     return Listen(address, int(port), place=place)
 
 
-def _why_no_listen(node: ScalarEvent) -> tuple[str, str]:
+def _why_no_listen(node: _Scalar) -> tuple[str, str]:
     text = node.value
     if text.startswith(("unix:", "/", "@")):
         path = f"an absolute path of at most {_PATH_BYTES} ASCII characters without spaces"
@@ -637,11 +691,11 @@ def _why_no_listen(node: ScalarEvent) -> tuple[str, str]:
 
 # --------------------------------------------------------------------------- values to wiring
 
-_Read = Callable[[ScalarEvent, _Node], Any]
-_Entries = Mapping[str, tuple[ScalarEvent, _Node]]
+_Read = Callable[[_Scalar, _Node], Any]
+_Entries = Mapping[str, tuple[_Scalar, _Node]]
 
 
-def _to_links(key: ScalarEvent, node: _Node) -> _Mapping:
+def _to_links(key: _Scalar, node: _Node) -> _Mapping:
     if isinstance(node, _Mapping):
         return node
     if isinstance(node, _Sequence):
@@ -652,7 +706,7 @@ def _to_links(key: ScalarEvent, node: _Node) -> _Mapping:
     raise _Refusal(node, f"`{key.value}` holds pairs, not {_said(node)}", hint)
 
 
-def _to_metrics(key: ScalarEvent, node: _Node) -> _Mapping:
+def _to_metrics(key: _Scalar, node: _Node) -> _Mapping:
     if not isinstance(node, _Mapping):
         text = f"`{key.value}` is a mapping, not {_said(node)}"
         raise _Refusal(node, text, f"{_LISTEN_EXAMPLE}; without the key there are none")
@@ -681,7 +735,7 @@ class _Level(NamedTuple):
     later: tuple[str, ...] = ()
     hint: str = ""
 
-    def read(self, key: ScalarEvent, node: _Node) -> Any:
+    def read(self, key: _Scalar, node: _Node) -> Any:
         name = key.value
         if known := self.known.get(name):
             return known(key, node)
@@ -715,6 +769,7 @@ class _Reader:
         self._report = report
         self._defaults: dict[str, Any] = {}
         self._taken: dict[str, Link] = {}
+        self._refused: set[tuple[int, int]] = set()
 
     def read(self, root: _Node | None) -> None:
         top = self._values(_TOP, self._top(root))
@@ -743,14 +798,21 @@ class _Reader:
         read = ((key, self._try(level.read, at, node)) for key, (at, node) in entries.items())
         return {key: value for key, value in read if value is not None}
 
-    def _try(self, read: _Read, key: ScalarEvent, node: _Node) -> Any:
+    def _try(self, read: _Read, key: _Scalar, node: _Node) -> Any:
+        """What ``read`` makes of a value, None if that is refused.
+
+        Behind an alias it is the same key and value again and again; once is enough to refuse it.
+        """
+        if (id(key), id(node)) in self._refused:
+            return None
         try:
-            return read(key, node)
+            return read(key, _bounded(node))
         except _Refusal as refusal:
+            self._refused.add((id(key), id(node)))
             self._report.add(refusal)
             return None
 
-    def _link(self, key: ScalarEvent, value: _Node) -> None:
+    def _link(self, key: _Scalar, value: _Node) -> None:
         a = self._try(_end, key, key)
         if isinstance(value, _Mapping):
             options = self._values(_LINK, value.entries)
@@ -768,12 +830,12 @@ class _Reader:
         read = (self._try(_label, key, node) for key, node in labels.entries.values())
         return tuple(label for label in read if label is not None)
 
-    def _lacks_other_end(self, key: ScalarEvent) -> tuple[ScalarEvent, _Node]:
+    def _lacks_other_end(self, key: _Scalar) -> tuple[_Scalar, _Node]:
         text = f"the link of `{_short(key.value)}` lacks `to`, its other end"
         self._report.problem(key, text, "`to: tap0`")
         return key, key
 
-    def _join(self, link: Link, key: ScalarEvent, other: _Node) -> None:
+    def _join(self, link: Link, key: _Scalar, other: _Node) -> None:
         """Add a link, unless an end of it is in another one or it is one that we know."""
         taken, a, b = self._taken, link.a.name, link.b.name
         if a in taken or b in taken:
@@ -800,7 +862,7 @@ class _Reader:
             self._report.problem(key, f"{same} with other options", "keep one of the two")
 
     def _taken_twice(self, node: _Node, other: Link) -> None:
-        name = node.value if isinstance(node, ScalarEvent) else ""
+        name = node.value if isinstance(node, _Scalar) else ""
         text = f"`{_short(name)}` is in the link {_pair(other)} of {_line(other)} already"
         self._report.problem(node, text, "an interface belongs to one link")
 

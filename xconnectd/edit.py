@@ -22,6 +22,8 @@ _pair: Final = re.compile(rb"( *)%b: %b\n" % (_NAME, _NAME)).fullmatch
 
 _FEW: Final = 100
 """Changed lines; with more of them reading the file anew is about as quick."""
+_MOST: Final = 200_000
+"""Lines of a file, each of which takes 50 bytes; a file of empty ones has millions."""
 
 _NAME_A: Final = attrgetter("a.name")
 _NAME_B: Final = attrgetter("b.name")
@@ -40,6 +42,8 @@ def edited(text: bytes, known: Wiring) -> Wiring | None:
     nothing is judged.
     """
     if known.warnings or b"&" in known.text or b"&" in text:
+        return None
+    if text.count(b"\n") > _MOST:
         return None
     was, now = known.text.splitlines(keepends=True), text.splitlines(keepends=True)
     changed = [number for number, line in enumerate(now[: len(was)]) if line != was[number]]

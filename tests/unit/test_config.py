@@ -341,6 +341,13 @@ BAD: list[tuple[str, int, int, str]] = [
     ("links: {a: !foo b}", 1, 12, "the tag `!foo` has no meaning here"),
     ("x-a: !!python/object/apply:os.system [id]\nlinks: {}", 1, 6,
      "the tag `tag:yaml.org,2002:python/"),
+    ("%TAG ! tag:x,2000:\n---\nlinks: {}", 1, 1, "the directive `%TAG` has no meaning here"),
+    ("%YAML 1.1\n%RESERVED\n---\nlinks: {}", 2, 1, "the directive `%RESERVED` has no meaning here"),
+    (f"links: {{a: {'b' * 1025}}}", 1, 12,
+     "a text of 1,025 characters; no key, name or option has more than 1,024"),
+    (f"x-b: &b {'b' * 9999}\nlinks: {{a: {{to: c, mode: *b}}, d: *b}}", 1, 6,
+     "a text of 9,999 characters"),
+    (f"x-b: &b {'b' * 9999}\nx-c: {{*b : c}}\nlinks: {{}}", 1, 6, "a text of 9,999 characters"),
     ("links: {a: *b}", 1, 12, "`*b` has no `&b` above it"),
     ("x-a: &a [*a]\nlinks: {}", 1, 10, "`*a` stands inside of what it refers to"),
     ("links: {<<: b, c: d}", 1, 13, "`<<` takes a mapping"),
@@ -546,8 +553,16 @@ def test_a_dense_file_is_refused_before_all_of_it_is_read(
 def test_of_very_many_problems_the_first_are_told() -> None:
     found = problems("links:\n" + "".join(f"  a b{n}: c{n}\n" for n in range(5000)))
     assert len(found) == 1001
-    assert found[-1].line == 1002
-    assert "4,000 further problems" in found[-1].text
+    assert [problem.line for problem in found] == [*range(2, 1003)]
+    assert found[-1].text == "there are further problems"
+
+
+def test_a_refusal_after_as_many_problems_as_are_told() -> None:
+    lines = "".join(f"  a b{n}: c{n}\n" for n in range(1000))
+    repeated = "  a: 1\n" * 1001
+    found = problems(f"links: {{}}\nx-a:\n{repeated}x-b: *none\n")
+    assert (len(found), found[-1].text) == (1001, "there are further problems")
+    assert len(problems(f"links:\n{lines}")) == 1000
 
 
 def test_a_descriptor_is_never_left_open(tmp_path: Path) -> None:
