@@ -11,6 +11,7 @@ from xconnectd import plan
 from xconnectd.errors import LinkError, XconnectError
 from xconnectd.model import Filter, Interface, Mode, Record, Refusal
 from xconnectd.plan import Action
+from xconnectd.verdict import Refused
 
 _UNFIT: Final = frozenset(
     (errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE, errno.ENOMEM, errno.ENOSPC, errno.EFBIG)
@@ -64,8 +65,13 @@ class Trouble:
     ``links`` by id; ``stuck`` by name are ends without a link that could not be put back.
     """
 
-    links: dict[str, str] = field(default_factory=dict)
+    links: dict[str, Refused] = field(default_factory=dict)
     stuck: dict[str, str] = field(default_factory=dict)
+
+    def refuse(self, action: Action, words: str) -> None:
+        first = self.links.get(action.link)
+        unheld = first.unheld | {action.interface.ifindex} if first else frozenset()
+        self.links[action.link] = Refused(first.words if first else words, unheld)
 
 
 class Executor:
@@ -89,27 +95,29 @@ class Executor:
     def apply(self, actions: Iterable[Action], trouble: Trouble) -> list[Action]:
         """Does what it can and returns what was done; what was refused is put in ``trouble``.
 
-        The further steps of a link of which one is refused are left out. An end that is let go
+        The further steps of a link of which one is refused are left out. What is refused of a
+        link that is in ``trouble`` already is the holding of an end. An end that is let go
         is let go as far as possible, and its record kept for another try. A driver that refuses
         the mode we chose is no trouble: that is recorded, and the next plan has another mode.
         """
         done: list[Action] = []
-        unfit: set[str] = set()
+        over: set[str] = set()
         trouble.stuck.clear()
         for action in actions:
             self._alive()
             name = action.interface.name
             left_out = isinstance(action, plan.Forget) and name in trouble.stuck
-            if left_out or action.link in trouble.links or action.link in unfit:
+            if left_out or action.link in over:
                 continue
             try:
                 if self._do_unless_unfit(action):
                     done.append(action)
                 else:
-                    unfit.add(action.link)
+                    over.add(action.link)
             except (XconnectError, OSError) as error:
                 if action.link:
-                    trouble.links[action.link] = str(error)
+                    over.add(action.link)
+                    trouble.refuse(action, str(error))
                 else:
                     trouble.stuck.setdefault(name, str(error))
         return done
@@ -133,8 +141,7 @@ class Executor:
         end = action.interface
         match action:
             case plan.Hold(record=record):
-                self._ledger.hold(record)
-                self._dataplane.count(end.ifindex)
+                self._hold(record)
             case plan.Forget():
                 self._dataplane.uncount(end.ifindex)
                 self._ledger.forget(end.ifindex)
@@ -153,6 +160,16 @@ class Executor:
                 self._interfaces.delete_filter(end, direction, filter_)
             case _:
                 raise NotImplementedError(action)
+
+    def _hold(self, record: Record) -> None:
+        """Counted before it is recorded: an end that is recorded is not held anew."""
+        self._dataplane.count(record.ifindex)
+        try:
+            self._ledger.hold(record)
+        except (XconnectError, OSError):
+            if record.ifindex not in self._ledger.records():
+                self._dataplane.uncount(record.ifindex)
+            raise
 
     def _write_entry(self, action: plan.Point | plan.Cut) -> None:
         key, plane = action.interface.ifindex, self._dataplane

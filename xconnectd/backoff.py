@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from xconnectd.ledger import Failure
 from xconnectd.model import Interface, Link, Observed, State
 from xconnectd.status import LinkStatus
+from xconnectd.verdict import Refused
 
 LONGEST_WAIT: Final = 60.0
 """Seconds; the waits double from one second up to this."""
@@ -26,15 +27,15 @@ FIGHT_WINDOW: Final = 10.0
 class _Failed(NamedTuple):
     """How often in a row, when it is due (``time.monotonic``), and why.
 
-    ``refused`` by the kernel, rather than by our own rules, which are asked again on every look;
+    ``refused`` by the kernel (None: by our own rules, which are asked again on every look);
     then ``ends`` is what its ends were like, and another look is worth an earlier try.
     """
 
     times: int
     due: float
     reason: str
-    refused: bool
-    ends: tuple[Interface, ...]
+    refused: Refused | None
+    ends: tuple[Interface, ...] = ()
 
 
 @dataclass(slots=True)
@@ -63,7 +64,7 @@ class BackOff:
         """Notes an end without a link that could not be put back; True if that is news."""
         held = self._stuck.get(name)
         times = held.times + 1 if held else 1
-        self._stuck[name] = _Failed(times, _in(times), reason, refused=True, ends=())
+        self._stuck[name] = _Failed(times, _in(times), reason, Refused(reason))
         return held is None or held.reason != reason
 
     def came_off(self, names: Collection[str] | None, still: Collection[str]) -> None:
@@ -77,16 +78,17 @@ class BackOff:
 
     # ------------------------------------------------------------------ failures
 
-    def note(self, now: LinkStatus, observed: Observed, *, refused: bool) -> None:
+    def note(self, now: LinkStatus, observed: Observed, refused: Refused | None) -> None:
         """How a link stands after a pass; ``refused`` if the kernel refused a step in it."""
         held = self._failed.get(now.link.id)
         if now.state is not State.FAILED:
             self._failed.pop(now.link.id, None)
         elif refused or held is None or held.reason != now.reason or _is_due(held):
             times = held.times + 1 if held else 1
-            sticky = refused or bool(held and held.refused and held.reason == now.reason)
+            if held and held.reason == now.reason:
+                refused = refused or held.refused
             self._failed[now.link.id] = _Failed(
-                times, _in(times), now.reason, sticky, _ends(now.link, observed)
+                times, _in(times), now.reason, refused, _ends(now.link, observed)
             )
 
     def forget(self, links: Iterable[str]) -> None:
@@ -95,14 +97,14 @@ class BackOff:
             self._failed.pop(link, None)
             self._fights.pop(link, None)
 
-    def still_failed(self, links: Iterable[Link], observed: Observed) -> dict[str, str]:
+    def still_failed(self, links: Iterable[Link], observed: Observed) -> dict[str, Refused]:
         """Links that the kernel refused and that are not to be tried now.
 
         Undoing one makes events too, so an event alone is no reason to try again: the ends must
         look different from when they were left.
         """
         return {
-            link.id: held.reason
+            link.id: held.refused
             for link in links
             if (held := self._failed.get(link.id))
             and held.refused

@@ -176,15 +176,17 @@ def of_departed(departed: Iterable[Departed]) -> Iterator[Finding]:
 
 def _walk(facts: LinkFacts) -> Iterator[Finding]:
     verdict = facts.verdict
-    if verdict.waiting:
-        yield _missing(facts)
-        return
     if verdict.refusal:
         yield _refused(facts)
         return
     if not verdict.link.enabled:
         remedy = f"in {facts.file}: enabled: true"
         yield _stop("disabled", "enabled: false, the plug is pulled", remedy, level=Level.WARN)
+    if verdict.waiting:
+        if verdict.link.enabled:
+            yield _missing(facts)
+        yield from _not_held(facts)
+        return
     for end in verdict.ends:
         yield from _admin(end, facts)
     yield from _ours(facts)
@@ -221,6 +223,16 @@ def _missing(facts: LinkFacts) -> Finding:
         return _stop("interface", text, back)
     remedy = f"ip -br link  # what there is: create it, or name another in {facts.file}"
     return _stop("interface", facts.verdict.waiting, remedy)
+
+
+def _not_held(facts: LinkFacts) -> Iterator[Finding]:
+    """The end that is there belongs to the host until the other one is there, too."""
+    for warning in facts.verdict.warnings:
+        yield Finding(Level.WARN, "not held", warning)
+    for end in facts.verdict.ends:
+        if end.ifindex in facts.verdict.holding and not facts.observed.runs_ours(end):
+            text = f"no program of ours on {end.name}: the host hears and answers there"
+            yield Finding(Level.WARN, "not held", text, facts.repair)
 
 
 def _refused(facts: LinkFacts) -> Finding:

@@ -237,8 +237,9 @@ class Record(NamedTuple):
     again for another device, hence the MAC. ``settled`` is False until an end that was found
     down has been set up: after that, down is what an operator wants. ``refusal`` is the one
     answer of the kernel that cannot be read again. ``idle_with`` is the ifindex of the other end
-    while the link is disabled, when no map tells; ``allowed`` is its ``allow_addressed``. ``kind``
-    is the interface's own, empty in a record of before 0.2 too.
+    while this one is held and not wired, when no map tells (None where there is no other);
+    ``allowed`` is its ``allow_addressed``. ``kind`` is the interface's own, empty in a record of
+    before 0.2 too.
     """
 
     ifindex: int

@@ -175,11 +175,16 @@ def headroom(end: Interface) -> int:
     return min(HEADROOM, end.max_mtu or HEADROOM)
 
 
+def silence(end: Interface) -> Mapping[str, int]:
+    """What an end is set to from the moment it is held, wired or not."""
+    if end.addr_gen_mode is None:
+        return {Setting.CLSACT: 1}
+    return {Setting.CLSACT: 1, Setting.ADDR_GEN_MODE: _ADDR_GEN_NONE}
+
+
 def settings(end: Interface, mode: Mode) -> Mapping[str, int]:
     """What an end is set to while its link stands, admin state aside."""
-    wanted: dict[str, int] = {Setting.CLSACT: 1}
-    if end.addr_gen_mode is not None:
-        wanted[Setting.ADDR_GEN_MODE] = _ADDR_GEN_NONE
+    wanted = {**silence(end)}
     if mode is Mode.GENERIC and end.kind in ("veth", "tun"):
         wanted[Setting.MTU] = headroom(end)
     if end.kind in _FILTERING:

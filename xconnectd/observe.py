@@ -194,9 +194,9 @@ def _new_ends(observed: Observed, links: Iterable[Link]) -> Iterator[Interface]:
     """Those whose link does not stand yet: it may be a lock-out."""
     for link in links:
         a, b = observed.find(link.a), observed.find(link.b)
-        if a and b:
-            pairs = ((a, b), (b, a))
-            yield from (end for end, other in pairs if not observed.keeps(link, end, other))
+        for end, other in ((a, b), (b, a)):
+            if end and not (other and observed.keeps(link, end, other)):
+                yield end
 
 
 class Index:
@@ -309,8 +309,8 @@ class _Look:
 def wiring_in_kernel(observed: Observed) -> Wiring:
     """The wires that stand in the kernel, as a file would ask for exactly them.
 
-    For a start without a good file: what forwards goes on, what is disabled stays so, and nothing
-    else is made.
+    For a start without a good file: what forwards goes on, what is disabled stays so, what is held
+    alone stays held (as a loopback plug that is disabled), and nothing else is made.
     """
     links: dict[frozenset[int], Link] = {}
     for mode, entries in ((None, observed.entries), (Mode.TC, observed.peers)):
@@ -318,25 +318,27 @@ def wiring_in_kernel(observed: Observed) -> Wiring:
             a, b = observed.interfaces.get(key), observed.interfaces.get(target)
             if a and b and entries.get(target) == key:
                 links.setdefault(frozenset((key, target)), _as_found(a, b, mode, observed))
-    for a, b in _idle_pairs(observed):
+    wired = frozenset().union(*links)
+    for a, b in _idle_pairs(observed, wired):
         in_tc = not observed.programs.ours.isdisjoint(each.program for each in a.ingress)
         link = _as_found(a, b, Mode.TC if in_tc else None, observed)
         links.setdefault(frozenset((a.ifindex, b.ifindex)), replace(link, enabled=False))
     return Wiring(tuple(links.values()))
 
 
-def _idle_pairs(observed: Observed) -> Iterator[tuple[Interface, Interface]]:
-    """The ends of disabled links that are still attached, each as the other's partner."""
+def _idle_pairs(
+    observed: Observed, wired: Collection[int]
+) -> Iterator[tuple[Interface, Interface]]:
+    """The ends that are held and not wired, each with its partner if that is held for it too."""
     idle = {
         each.ifindex: (each, record.idle_with)
         for each in observed.interfaces.values()
         if (record := observed.records.get(each.ifindex)) and record.is_of(each)
-        if record.idle_with is not None and observed.runs_ours(each)
+        if each.ifindex not in wired and observed.runs_ours(each)
     }
     for a, partner in idle.values():
-        b, back = idle.get(partner, (a, None))
-        if back == a.ifindex:
-            yield a, b
+        b, back = idle.get(partner, (a, None)) if partner is not None else (a, None)
+        yield (a, b) if back == a.ifindex else (a, a)
 
 
 def _as_found(a: Interface, b: Interface, mode: Mode | None, observed: Observed) -> Link:

@@ -9,7 +9,8 @@ Order within a group of links that exchange ends, so that no frame goes astray:
 5. set up ends that were found down,
 6. let go: programs off, settings put back.
 
-A program is never attached before its entry is there, and its entry never outlives it.
+A program is never attached before its entry is there, and its entry never outlives it. An end
+that is held has a program and no entry: the steps 1, 2 and 4 are all it gets.
 """
 
 from __future__ import annotations
@@ -249,7 +250,7 @@ class _Diff(NamedTuple):
         """The settings that are not as wanted, each with the value to put back one day."""
         record = self._record(interface)
         wanted = dict(role.settings)
-        if self._is_found_down(interface, role):
+        if self._is_to_be_raised(interface, role):
             wanted[Setting.UP] = 1
         changes = {}
         for setting, ours in wanted.items():
@@ -267,6 +268,10 @@ class _Diff(NamedTuple):
         record = self._record(interface)
         return not record.settled if record else not self._attached(interface)
 
+    def _is_to_be_raised(self, interface: Interface, role: Role) -> bool:
+        """With its link: one that is only held stays as it is."""
+        return not role.held and self._is_found_down(interface, role)
+
     def _held(self, interface: Interface, role: Role, changes: Mapping[str, Change]) -> Record:
         settled = not self._is_found_down(interface, role)
         record = self._record(interface)
@@ -277,7 +282,7 @@ class _Diff(NamedTuple):
             changes,
             settled,
             record.refusal if record else None,
-            None if role.link.enabled else role.other,
+            role.other if role.held else None,
             role.link.allow_addressed,
             interface.kind,
         )
@@ -286,7 +291,7 @@ class _Diff(NamedTuple):
 
     def _cut(self, interface: Interface, role: Role) -> Iterator[Action]:
         if role.target is None:
-            yield from self._cuts(role.link.id, interface, "the link is disabled")
+            yield from self._cuts(role.link.id, interface, role.held)
 
     def _cut_loose(self, ifindex: int) -> Iterator[Action]:
         yield from self._cuts("", self._known(ifindex), _LET_GO)
@@ -307,21 +312,17 @@ class _Diff(NamedTuple):
     # ---- 4. programs
 
     def _attach(self, interface: Interface, role: Role) -> Iterator[Action]:
+        taken = f"frames are dropped here: {role.held}" if role.held else "frames are taken here"
         if role.mode is Mode.TC:
-            yield from self._add_filter(
-                interface,
-                role,
-                "ingress",
-                self.observed.programs.ingress,
-                "frames are taken here",
-            )
+            program = self.observed.programs.ingress
+            yield from self._add_filter(interface, role, "ingress", program, taken)
             return
         other = [xdp for xdp in self._ours(interface) if xdp.mode != role.mode]
         for xdp in other:  # generic and native exclude each other
             yield Detach(role.link.id, interface, "mode changes", Mode(xdp.mode), xdp.program)
         now = next((xdp.program for xdp in self._ours(interface) if xdp not in other), 0)
         if not now or now != self.observed.programs.xdp:
-            reason = "a newer program replaces it" if now else "frames are taken here"
+            reason = "a newer program replaces it" if now else taken
             ours = role.mode is Mode.NATIVE and role.link.mode is Mode.AUTO
             yield Attach(role.link.id, interface, reason, role.mode, now, ours)
 
@@ -339,8 +340,9 @@ class _Diff(NamedTuple):
         yield from self._put_back_unwanted(interface, role)
 
     def _put_back_unwanted(self, interface: Interface, role: Role) -> Iterator[Action]:
+        """What an end was given as a wire it keeps while it is held: its partner may be back."""
         record = self._record(interface)
-        if record is None:
+        if record is None or role.held:
             return
         unwanted = record.changes.keys() - role.settings.keys() - {Setting.UP}
         if unwanted:
@@ -353,7 +355,7 @@ class _Diff(NamedTuple):
     # ---- 5. set up
 
     def _raise(self, interface: Interface, role: Role) -> Iterator[Action]:
-        if self._is_found_down(interface, role):
+        if self._is_to_be_raised(interface, role):
             yield Set(role.link.id, interface, _REASONS[Setting.UP], Setting.UP, 1)
             record = self._record(interface)
             kept = {**(record.changes if record else {}), **self._changes(interface, role)}

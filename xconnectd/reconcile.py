@@ -25,7 +25,7 @@ from xconnectd.plan import Action
 from xconnectd.report import Report
 from xconnectd.status import LinkStatus
 from xconnectd.tally import Tally
-from xconnectd.verdict import Verdict
+from xconnectd.verdict import Refused, Verdict
 
 _MANY = 200
 """Names and ifindexes from which on one dump of everything is the quicker look."""
@@ -36,8 +36,9 @@ _PATIENCE = 100
 _SLEEPERS = 16
 """Ends that are down and that are looked at in one tick: half a millisecond."""
 
-_ROUNDS = 4
-"""A plan, its undoing where the kernel refused a part, and room for what changed meanwhile."""
+_ROUNDS = 6
+"""A plan, its undoing where the kernel refused a part, for each end that it would not even let us
+hold, and room for what changed meanwhile."""
 
 
 class Interfaces(observe.Interfaces, apply.Interfaces, departures.Interfaces, Protocol):
@@ -141,13 +142,17 @@ class Reconciler:
 
         An end that left may come back under any name; a tc or address message has no ``mac``.
         """
-        if ifindex in self._ledger.records() or any(name in self._index for name in names):
+        if ifindex in self._ledger.records() or ifindex in self._ends:
+            return True
+        if any(name in self._index for name in names):
             return True
         return any(gone.record.mac == mac for gone in self._ledger.departed())
 
     # ------------------------------------------------------------------ passes
 
-    def look(self, scope: Scope | None = None, refused: Mapping[str, str] | None = None) -> Seen:
+    def look(
+        self, scope: Scope | None = None, refused: Mapping[str, Refused] | None = None
+    ) -> Seen:
         """What a pass over ``scope`` (everything if None) would do; changes nothing.
 
         ``refused`` are links that failed in this very pass and are to be undone.
@@ -158,7 +163,7 @@ class Reconciler:
         actions = plan.plan(verdict.roles(verdicts), observed)
         return Seen(observed, tuple(verdicts), actions)
 
-    def _look_and_recognize(self, scope: Scope | None, refused: Mapping[str, str]) -> Seen:
+    def _look_and_recognize(self, scope: Scope | None, refused: Mapping[str, Refused]) -> Seen:
         """A look in which ends that are back have the records with which they left."""
         seen = self.look(scope, refused)
         back = self._departures.welcome_back(seen.observed)
@@ -311,7 +316,7 @@ class Reconciler:
         self._remember_entries(seen.observed)
         self._remember_ends(seen)
         for each in statuses:
-            self._backoff.note(each, seen.observed, refused=each.link.id in trouble.links)
+            self._backoff.note(each, seen.observed, trouble.links.get(each.link.id))
         self._remember_stuck(scope, trouble)
         self._departures.update(seen.observed)
         self._write_failures()

@@ -164,7 +164,7 @@ def _of_link(
     elif was and was.mode != now.mode and now.state in _WORKS:
         reason = f"mode {was.mode} → {now.mode}: {now.mode_reason}"
         yield Report(Event.LINK_REWIRED, fields | {"reason": reason})
-    elif was and actions and trigger == "netlink" and now.state in _STANDS:
+    elif was and actions and trigger == "netlink" and _is_repaired(was, now):
         reason = ", ".join(dict.fromkeys(_in_words(actions)))
         yield Report(Event.DRIFT_REPAIRED, fields | {"reason": reason})
     known = was.warnings if was else ()
@@ -189,6 +189,12 @@ def _transition(was: LinkStatus | None, now: LinkStatus) -> Event | None:
             return Event.LINK_DISABLED
         case State.FAILED:
             return Event.LINK_FAILED
+
+
+def _is_repaired(was: LinkStatus, now: LinkStatus) -> bool:
+    """An end of a link that waits may have become ours to hold: that is no repair."""
+    before, held = ({end.name for end in (each.a, each.b) if end.attached} for each in (was, now))
+    return now.state in _STANDS or (now.state is State.WAITING and bool(held) and held <= before)
 
 
 def _same_ends(was: LinkStatus, now: LinkStatus) -> bool:

@@ -18,10 +18,23 @@ from xconnectd.model import (
 
 def refusal(link: Link, mode: Mode, end: Interface, other: Interface, observed: Observed) -> str:
     """Why ``end`` must not be connected to ``other`` by this link; empty when it may."""
+    if observed.keeps(link, end, other):
+        return _not_free(mode, end, observed)
+    return refusal_to_hold(link, mode, end, observed)
+
+
+def refusal_to_hold(link: Link, mode: Mode, end: Interface, observed: Observed) -> str:
+    """Why ``end`` must not be taken at all, whatever its partner does.
+
+    So an end that is held and not wired is let go again when the host comes to use it.
+    """
+    return _not_free(mode, end, observed) or _port(end) or _in_use(link, end, observed)
+
+
+def _not_free(mode: Mode, end: Interface, observed: Observed) -> str:
     return (
         _foreign_program(end, observed)
         or _foreign_tc(mode, end, observed)
-        or ("" if observed.keeps(link, end, other) else _port(end) or _in_use(link, end, observed))
     )
 
 

@@ -62,10 +62,10 @@ def failed(status: LinkStatus, reason: str, retry: float | None) -> LinkStatus:
 
 
 def _state(verdict: Verdict, ends: tuple[End, End], observed: Observed) -> tuple[State, str]:
-    if verdict.waiting:
-        return State.WAITING, verdict.waiting
     if verdict.refusal:
         return State.FAILED, verdict.refusal
+    if verdict.waiting and verdict.link.enabled:
+        return State.WAITING, verdict.waiting
     if gap := next(_gaps(verdict, ends, observed), ""):
         return State.FAILED, gap
     if not verdict.link.enabled:
@@ -78,7 +78,7 @@ def _state(verdict: Verdict, ends: tuple[End, End], observed: Observed) -> tuple
 def _gaps(verdict: Verdict, ends: tuple[End, End], observed: Observed) -> Iterator[str]:
     """What the kernel lacks of this link, in words."""
     for end in ends:
-        if not end.attached:
+        if end.ifindex is not None and not end.attached:
             yield f"not in the kernel: no program of ours on {end.name}"
     if verdict.a is None or verdict.b is None:
         return
@@ -109,7 +109,7 @@ def _end(
     return End(
         name=endpoint.name,
         ifindex=interface.ifindex,
-        attached=_is_attached(interface, verdict.mode, observed),
+        attached=_is_attached(interface, verdict, observed),
         up=interface.up,
         carrier=interface.carrier,
         mtu=_own_mtu(interface.ifindex, interface.mtu, observed),
@@ -132,11 +132,14 @@ def _own_mtu(ifindex: int, mtu: int | None, observed: Observed) -> int | None:
     return raised.found if raised and raised.ours == mtu else mtu
 
 
-def _is_attached(interface: Interface, mode: Mode, observed: Observed) -> bool:
+def _is_attached(interface: Interface, verdict: Verdict, observed: Observed) -> bool:
+    """An end that is only held may have another mode than its link will have."""
     ours = observed.programs.ours
-    if mode is Mode.TC:
-        return any(filter_.program in ours for filter_ in interface.ingress)
-    return any(xdp.program in ours and xdp.mode == mode for xdp in interface.xdp)
+    xdp = {xdp.mode for xdp in interface.xdp if xdp.program in ours}
+    in_tc = any(filter_.program in ours for filter_ in interface.ingress)
+    if not verdict.stands:
+        return bool(xdp) or in_tc
+    return in_tc if verdict.mode is Mode.TC else str(verdict.mode) in xdp
 
 
 def summary(statuses: Collection[LinkStatus]) -> str:

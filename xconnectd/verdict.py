@@ -10,10 +10,21 @@ from xconnectd import modes, safety
 from xconnectd.model import Interface, Link, Mode, Observed
 
 
+class Refused(NamedTuple):
+    """A link that the kernel refused, and its words.
+
+    ``unheld`` are the ifindexes of ends that it would not even let us hold.
+    """
+
+    words: str
+    unheld: frozenset[int] = frozenset()
+
+
 class Verdict(NamedTuple):
     """One link, its ends as found, and either a mode or the reason against it.
 
-    ``waiting`` and ``refusal`` are empty for a link that can stand.
+    ``waiting`` and ``refusal`` are empty for a link that can stand. ``holding`` has the ends that
+    are ours to hold while it does not, by ifindex, each with the mode for that.
     """
 
     link: Link
@@ -24,6 +35,7 @@ class Verdict(NamedTuple):
     waiting: str = ""
     refusal: str = ""
     warnings: tuple[str, ...] = ()
+    holding: Mapping[int, Mode] = MappingProxyType({})
 
     @property
     def stands(self) -> bool:
@@ -37,64 +49,110 @@ class Verdict(NamedTuple):
 
 
 class Role(NamedTuple):
-    """What one interface is to be: an end of a link, whose other end is ``other``."""
+    """What one interface is to be: an end of a link, whose other end is ``other`` if there is one.
+
+    ``held`` is why it is only held, silent and dropping; empty for an end that is wired.
+    """
 
     link: Link
     mode: Mode
-    other: int
+    other: int | None
     settings: Mapping[str, int] = MappingProxyType({})
+    held: str = ""
 
     @property
     def target(self) -> int | None:
-        """Where its frames are redirected to; None for a link that is disabled."""
-        return self.other if self.link.enabled else None
+        """Where its frames are redirected to; None for an end that is held."""
+        return None if self.held else self.other
 
 
 def judge(
-    links: Sequence[Link], observed: Observed, failed: Mapping[str, str] | None = None
+    links: Sequence[Link], observed: Observed, failed: Mapping[str, Refused] | None = None
 ) -> list[Verdict]:
     """A verdict on each of ``links`` (in the file's order).
 
-    ``failed`` holds links that the kernel refused and that are not tried now, with its words.
+    ``failed`` holds links that the kernel refused and that are not tried now.
     """
     verdicts = [_judge_alone(link, observed) for link in links]
     verdicts = _refuse(verdicts, _taken_twice(verdicts))
     verdicts = _refuse(verdicts, safety.cycles(_pairs(verdicts), observed))
-    return _refuse(verdicts, failed or {})
+    return [_as_the_kernel_says(verdict, failed or {}) for verdict in verdicts]
 
 
 def roles(verdicts: Iterable[Verdict]) -> dict[int, Role]:
-    """By ifindex, what the interfaces of all links that stand are to be."""
+    """By ifindex, what the interfaces are to be: wired where their link stands, else held."""
     found: dict[int, Role] = {}
     for verdict in verdicts:
-        if not verdict.stands or verdict.a is None or verdict.b is None:
-            continue
         for end, other in ((verdict.a, verdict.b), (verdict.b, verdict.a)):
-            wanted = modes.settings(end, verdict.mode)
-            found[end.ifindex] = Role(verdict.link, verdict.mode, other.ifindex, wanted)
+            if end is not None and (role := _role(verdict, end, other)):
+                found.setdefault(end.ifindex, role)  # of two links with one end the first has it
     return found
+
+
+def _role(verdict: Verdict, end: Interface, other: Interface | None) -> Role | None:
+    link, number = verdict.link, other.ifindex if other else None
+    if verdict.stands and link.enabled:
+        return Role(link, verdict.mode, number, modes.settings(end, verdict.mode))
+    mode = verdict.mode if verdict.stands else verdict.holding.get(end.ifindex)
+    if mode is None:
+        return None
+    why = verdict.refusal or ("the link is disabled" if not link.enabled else verdict.waiting)
+    partner = None if number == end.ifindex else number
+    return Role(link, mode, partner, modes.silence(end), why)
 
 
 def _judge_alone(link: Link, observed: Observed) -> Verdict:
     a, b = observed.find(link.a), observed.find(link.b)
     found = Verdict(link, a, b)
+    holding, barred = _judge_ends(found, observed)
+    found = found._replace(holding=holding)
     missing = [name for name, end in ((link.a.name, a), (link.b.name, b)) if end is None]
     if a is None or b is None:
         verb = "does not exist" if len(set(missing)) == 1 else "do not exist"
-        return found._replace(waiting=f"{' and '.join(dict.fromkeys(missing))} {verb}")
+        waiting = f"{' and '.join(dict.fromkeys(missing))} {verb}"
+        return found._replace(waiting=waiting, warnings=barred)
     if a.ifindex == b.ifindex and link.a != link.b:
         return found._replace(refusal=f"{link.a} and {link.b} are one interface, {a.name}")
     refused = next(filter(None, map(observed.refusal_of, found.ends)), "")
     choice = modes.choose(link, a, b, refused)
-    refusals = (
-        safety.refusal(link, choice.mode, end, other, observed) for end, other in ((a, b), (b, a))
-    )
+    refusals = {
+        end.ifindex: words
+        for end, other in ((a, b), (b, a))
+        if (words := safety.refusal(link, choice.mode, end, other, observed))
+    }
     return found._replace(
         mode=choice.mode,
         mode_reason=choice.reason,
-        refusal=choice.refusal or next(filter(None, refusals), ""),
+        refusal=choice.refusal or next(iter(refusals.values()), ""),
         warnings=(*choice.warnings, *_warnings(found, observed)),
+        holding={end: mode for end, mode in holding.items() if end not in refusals},
     )
+
+
+def _judge_ends(verdict: Verdict, observed: Observed) -> tuple[dict[int, Mode], tuple[str, ...]]:
+    """The ends that may be held whatever becomes of the link, and words on those that may not."""
+    holding, barred = {}, []
+    for end in verdict.ends:
+        mode = _mode_to_hold(verdict.link, end, observed)
+        words = modes.impossible(end) or safety.refusal_to_hold(verdict.link, mode, end, observed)
+        if words:
+            barred.append(f"not held meanwhile: {words}")
+        else:
+            holding[end.ifindex] = mode
+    return holding, tuple(barred)
+
+
+def _mode_to_hold(link: Link, end: Interface, observed: Observed) -> Mode:
+    """The mode that it has, so that a partner's coming and going changes nothing on it.
+
+    A new one gets generic XDP, which every interface takes, unless the file says tc.
+    """
+    ours = observed.programs.ours
+    for xdp in end.xdp:
+        if xdp.program in ours:
+            return Mode(xdp.mode)
+    in_tc = any(filter_.program in ours for filter_ in end.ingress)
+    return Mode.TC if in_tc or link.mode is Mode.TC else Mode.GENERIC
 
 
 def _warnings(verdict: Verdict, observed: Observed) -> Iterable[str]:
@@ -139,3 +197,12 @@ def _refuse(verdicts: list[Verdict], reasons: Mapping[str, str]) -> list[Verdict
         else verdict
         for verdict in verdicts
     ]
+
+
+def _as_the_kernel_says(verdict: Verdict, failed: Mapping[str, Refused]) -> Verdict:
+    """A link that waits can be refused as well: the end that is there would not be held."""
+    refused = failed.get(verdict.link.id)
+    if refused is None or verdict.refusal:
+        return verdict
+    holding = {end: mode for end, mode in verdict.holding.items() if end not in refused.unheld}
+    return verdict._replace(refusal=refused.words, holding=holding)

@@ -296,6 +296,12 @@ class Kernel:
     def wired(self, a: str, b: str) -> bool:
         return (self.leads(a), self.leads(b)) == (self.get(b).name, self.get(a).name)
 
+    def is_held(self, name: str) -> bool:
+        """Whether an end is silent and drops all that comes in."""
+        device = self.get(name)
+        silent = OURS & _ids(device.egress) and device.addr_gen_mode != 0
+        return bool(silent) and self.leads(name) is None and device.ifindex in self.counted
+
     def untouched(self, name: str) -> bool:
         """Whether nothing of ours is on an interface or leads in or out of it."""
         device = self.get(name)

@@ -97,6 +97,19 @@ TC_ENDS = {
 }
 GONE = Departed(Record(6, "b", "02:00"), "generic", 3, 9, "blue", "b")
 
+IN_USE = {5: ("it carries 192.0.2.1/24",)}
+
+
+def test_of_a_link_that_waits_the_end_that_is_not_held_is_named() -> None:
+    waiting: dict[str, Any] = {"names": {"a": 5}, "entries": {}}
+    assert [each.check for each in diagnosis.of_link(facts(**waiting))] == ["interface"]
+    loose = facts(a=A._replace(xdp=(), egress=()), **waiting)
+    (_, found) = diagnosis.of_link(loose)
+    assert (found.level, found.check, found.remedy) == (Level.WARN, "not held", REPAIR)
+    (_, found) = diagnosis.of_link(facts(**waiting, uses=IN_USE))
+    assert "the host uses a" in found.text
+
+
 Case = tuple[LinkFacts, Level, str, Stops, str, str]
 CASES: dict[str, Case] = {
     "missing": (
@@ -110,6 +123,10 @@ CASES: dict[str, Case] = {
     ),
     "disabled": (
         facts(one=link("a", "b", enabled=False), entries={}),
+        *(Level.WARN, "disabled", Stops.ALL, "enabled: false", "/etc/x.yaml: enabled: true"),
+    ),
+    "disabled and absent": (
+        facts(one=link("a", "b", enabled=False), names={}),
         *(Level.WARN, "disabled", Stops.ALL, "enabled: false", "/etc/x.yaml: enabled: true"),
     ),
     "down": (

@@ -464,12 +464,30 @@ def test_a_start_without_a_good_file_keeps_a_disabled_link_disabled(mode: Mode) 
     assert keeper.kernel.untouched("v2")
 
 
-def test_a_start_without_a_good_file_mends_a_half_wire() -> None:
+def test_a_start_without_a_good_file_holds_the_ends_of_a_half_wire() -> None:
     keeper = told(FIRST)
     keeper.kernel.lose_entry("v0")
-    blind_start(keeper)
-    assert keeper.kernel.black_holes() == set()
-    assert keeper.kernel.untouched("v1")
+    blind = blind_start(keeper)
+    assert keeper.kernel.black_holes() == {"v0", "v1"}
+    blind.take(FIRST)
+    assert keeper.kernel.wired("v0", "v1")
+
+
+@pytest.mark.parametrize("mode", [Mode.AUTO, Mode.TC])
+def test_a_start_without_a_good_file_keeps_what_is_held(mode: Mode) -> None:
+    """And makes no wire of it, whatever comes."""
+    wanted = wiring(link("v0", "v9", mode=mode), "nic0:tap0")
+    keeper = told(wanted)
+    before = keeper.kernel.snapshot()
+    blind = blind_start(keeper)
+    assert keeper.kernel.snapshot() == before
+    assert blind.states() == {"nic0:tap0": "connected", "v0:v0": "disabled"}
+    keeper.kernel.add("v9")
+    blind.settle()
+    assert keeper.kernel.is_held("v0")
+    assert keeper.kernel.untouched("v9")
+    blind.take(wanted)
+    assert keeper.kernel.wired("v0", "v9")
 
 
 def test_an_older_program_is_replaced_at_the_start() -> None:
@@ -1074,7 +1092,124 @@ def test_an_end_that_left_while_no_daemon_ran_is_found_at_the_start() -> None:
     keeper = keeper.restart()
     assert [gone.nsid for gone in keeper.book.departed()] == [4]
     assert keeper.state("v0:v1") == "waiting"
-    assert keeper.kernel.untouched("v1")
+    assert keeper.kernel.is_held("v1")
+
+
+# --------------------------------------------------------------------------- ends that are held
+
+
+WAITING = wiring("v0:v9", "tap0:tap9")
+
+
+def test_an_end_that_waits_is_held_and_wired_by_its_entry_alone() -> None:
+    """Of a wire whose partner comes again, that is; what was set for it is kept meanwhile."""
+    keeper = told(FIRST)
+    kernel = keeper.kernel
+    before = kernel.get("v0")
+    Accident("deleted", "v1").strike(kernel)
+    keeper.settle()
+    assert (keeper.state("v0:v1"), kernel.is_held("v0")) == ("waiting", True)
+    assert kernel.get("v0") == before
+    kernel.add("v1")
+    kernel.trouble = peace
+    keeper.settle()
+    assert kernel.wired("v0", "v1")
+    steps = {each.verb for each in kernel.steps if each.ifindex == kernel.index("v0")}
+    assert steps == {"point"}
+
+
+def test_an_end_found_down_is_set_up_with_its_link_and_not_before() -> None:
+    keeper = told(WAITING)
+    kernel = keeper.kernel
+    assert kernel.is_held("tap0")
+    assert not kernel.get("tap0").up
+    keeper = keeper.restart()
+    kernel.add("tap9")
+    keeper.settle()
+    assert kernel.get("tap0").up
+    Accident("deleted", "tap9").strike(kernel)
+    keeper.settle()
+    assert kernel.get("tap0").up, "its partner may be back at once"
+    keeper.take(Wiring())
+    assert not kernel.get("tap0").up
+
+
+def test_an_end_that_is_set_down_while_it_is_held_stays_down() -> None:
+    keeper = told(WAITING)
+    strike("set down")(keeper)
+    keeper.kernel.add("v9")
+    keeper.settle()
+    assert keeper.state("v0:v9") == "down"
+
+
+@pytest.mark.parametrize("use", ["address", "master"])
+def test_an_end_that_is_held_is_let_go_when_the_host_uses_it(use: str) -> None:
+    """Nothing crosses it, so there is nothing to keep running; a lock-out there would be."""
+    keeper = told(WAITING)
+    kernel = keeper.kernel
+    if use == "address":
+        kernel.addressed[kernel.index("v0")] = ("it carries 192.0.2.1/24",)
+        kernel.news.append(News(kernel.index("v0")))
+    else:
+        kernel.alter("v0", master=3, master_kind="bridge")
+    keeper.settle()
+    assert kernel.untouched("v0")
+    assert keeper.state("v0:v9") == "waiting"
+    (warning,) = keeper.reconciler.statuses["v0:v9"].warnings
+    assert "not held" in warning
+    kernel.addressed.clear()
+    kernel.alter("v0", master=0, master_kind="")
+    keeper.settle()
+    assert kernel.is_held("v0")
+
+
+def test_an_end_whose_partner_is_in_use_is_held() -> None:
+    kernel = lab()
+    kernel.addressed[kernel.index("v1")] = ("it carries 192.0.2.1/24",)
+    keeper = Keeper(kernel).start(FIRST)
+    assert keeper.state("v0:v1") == "failed"
+    assert kernel.is_held("v0")
+    assert kernel.untouched("v1")
+
+
+def test_a_partner_that_wants_another_mode_leaves_no_moment_without_a_program() -> None:
+    keeper = told(WAITING)
+    kernel = keeper.kernel
+    heard: list[str] = []
+
+    def listens(_number: int, _step: Step) -> None:
+        if kernel.leads("v0") == "the host's stack":
+            heard.append("v0")
+
+    kernel.add("v9", "bare tap")
+    kernel.trouble = listens
+    keeper.settle()
+    assert kernel.wired("v0", "v9")
+    assert (kernel.get("v0").xdp, heard) == ((), [])
+
+
+def test_what_the_kernel_does_not_let_us_hold_is_as_found_and_tried_again(clock: Clock) -> None:
+    kernel = lab()
+    kernel.trouble = refuse_verb("attach", kernel.index("v0"))
+    keeper = Keeper(kernel).start(WAITING)
+    assert keeper.state("v0:v9") == "failed"
+    assert "attach" in keeper.reconciler.statuses["v0:v9"].reason
+    assert kernel.untouched("v0")
+    keeper.settle()
+    kernel.trouble = peace
+    keeper.settle()
+    assert kernel.steps == []
+    clock.forward(1.01)
+    keeper.retry()
+    assert (keeper.state("v0:v9"), kernel.is_held("v0")) == ("waiting", True)
+
+
+def test_a_program_that_is_taken_off_a_held_end_is_drift() -> None:
+    keeper = told(WAITING)
+    keeper.events()
+    strike("rid of its program")(keeper)
+    assert keeper.kernel.is_held("v0")
+    assert keeper.events() == ["drift.repaired"]
 
 
 # --------------------------------------------------------------------------- what is logged
@@ -1198,7 +1333,7 @@ def test_an_altname_that_is_taken_off_is_noticed(one: Link) -> None:
     keeper = Keeper(kernel).start(wiring(one))
     kernel.alter("v0", altnames=())
     keeper.settle()
-    assert keeper.states() == {one.id: "waiting"}
+    assert keeper.states() == {one.id: "waiting" if one.enabled else "disabled"}
     assert kernel.untouched("v0")
 
 
@@ -1230,7 +1365,7 @@ def test_a_foreign_program_is_never_touched() -> None:
     strike("given a foreign program")(keeper)
     assert [xdp.program for xdp in keeper.kernel.get("v0").xdp] == [FOREIGN]
     assert f"id {FOREIGN}" in keeper.reconciler.statuses["v0:v1"].reason
-    assert keeper.kernel.untouched("v1")
+    assert keeper.kernel.is_held("v1")
     strike("rid of its program")(keeper)
     assert keeper.state("v0:v1") == "connected"
 

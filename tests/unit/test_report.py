@@ -79,6 +79,14 @@ def test_one_event_per_change(was: LinkStatus | None, now: LinkStatus, events: l
     assert [str(each.event) for each in changes(was, now)] == events
 
 
+def test_an_end_that_is_held_again_is_a_repair_and_one_that_is_held_first_is_none() -> None:
+    held = WAITING._replace(a=WAITING.a._replace(attached=True))
+    (event,) = changes(held, held, done=[ACTION])
+    assert event.event == "drift.repaired"
+    assert changes(WAITING, held, done=[ACTION]) == []
+    assert changes(FAILED, FAILED, done=[ACTION]) == []
+
+
 def test_a_link_that_left_the_file() -> None:
     (event,) = changes(None, None, gone=[UP])
     assert event.event == "link.disconnected"

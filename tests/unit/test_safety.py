@@ -321,9 +321,11 @@ def test_a_macvlan_that_sees_its_own_frames_only_is_warned_about(variant: str) -
 
 
 def test_what_the_kernel_refused_in_this_pass_does_not_stand() -> None:
-    (one,) = verdict.judge([link("eth0", "eth1")], seen(ETH0, ETH1), {"eth0:eth1": "EBUSY"})
+    """Its ends are held, but for one that the kernel would not even let us hold."""
+    refused = {"eth0:eth1": verdict.Refused("EBUSY", frozenset((6,)))}
+    (one,) = verdict.judge([link("eth0", "eth1")], seen(ETH0, ETH1), refused)
     assert one.refusal == "EBUSY"
-    assert verdict.roles([one]) == {}
+    assert {index: role.held for index, role in verdict.roles([one]).items()} == {5: "EBUSY"}
 
 
 def test_a_disabled_link_has_roles_that_lead_nowhere() -> None:

@@ -92,6 +92,25 @@ def test_a_disabled_link_is_attached_and_leads_nowhere() -> None:
     assert "does not lead" not in stale.reason, "it still leads there, and should not"
 
 
+@pytest.mark.parametrize("names", [{"a": 5}, {}])
+def test_disabled_is_disabled_whether_its_ends_are_there_or_not(names: dict[str, int]) -> None:
+    found = assess(one=link("a", "b", enabled=False), entries={}, names=names)
+    assert (found.state, found.reason) == (State.DISABLED, "enabled: false")
+
+
+@pytest.mark.parametrize("mode", ["generic", "native"])
+def test_the_end_of_a_link_that_waits_is_attached_while_it_is_held(mode: str) -> None:
+    held = assess(A._replace(xdp=(Xdp(mode, 101),)), names={"a": 5}, entries={})
+    assert (held.state, held.a.attached, held.b.attached) == (State.WAITING, True, False)
+    assert not assess(A._replace(xdp=()), names={"a": 5}, entries={}).a.attached
+
+
+def test_a_link_that_waits_says_why_its_end_is_not_held() -> None:
+    port = A._replace(xdp=(), master=3, master_kind="bridge")
+    (words,) = assess(port, names={"a": 5}, entries={}).warnings
+    assert words.startswith("not held meanwhile: a is a port of a bridge")
+
+
 def test_disabled_wins_over_down() -> None:
     found = assess(A._replace(up=False), one=link("a", "b", enabled=False), entries={})
     assert found.state is State.DISABLED

@@ -309,23 +309,40 @@ def accidents(*, at_most: int) -> st.SearchStrategy[list[Accident]]:
 
 
 def assert_as_judged(kernel: Kernel, verdicts: tuple[Verdict, ...], observed: Observed) -> None:
-    """Links that stand lead both ways, disabled ones nowhere, and nothing else is ours."""
+    """Links that stand lead both ways, ends that are held nowhere, and nothing else is ours."""
     ours: set[str] = set()
     for verdict in verdicts:
-        if not verdict.stands:
-            continue
-        ours |= {end.name for end in verdict.ends}
-        first, last = (end.name for end in (verdict.ends[0], verdict.ends[-1]))
-        if verdict.link.enabled:
-            assert kernel.wired(first, last), verdict
+        names = {end.name for end in verdict.ends}
+        if verdict.stands and verdict.link.enabled:
+            assert kernel.wired(verdict.ends[0].name, verdict.ends[-1].name), verdict
         else:
-            assert [kernel.leads(first), kernel.leads(last)] == [None, None], verdict
+            if not verdict.stands:
+                names = {end.name for end in verdict.ends if end.ifindex in verdict.holding}
+            assert all(map(kernel.is_held, names - ours)), verdict
+        ours |= names
     for device in observed.interfaces.values():
         if device.name not in ours:
             assert kernel.untouched(device.name), f"{device.name} is not as found"
             assert device.ifindex not in observed.records
+    assert_all_are_held(kernel, verdicts)
     assert kernel.devmap.keys() <= {kernel.index(name) for name in ours}
     assert kernel.peer_map.keys() <= {kernel.index(name) for name in ours}
+
+
+def assert_all_are_held(kernel: Kernel, verdicts: tuple[Verdict, ...]) -> None:
+    """An end whose partner is missing is held, unless it is in use or somebody else's."""
+    named = [end.ifindex for verdict in verdicts for end in verdict.ends]
+    for verdict in verdicts:
+        if verdict.waiting and not verdict.refusal:
+            for end in verdict.ends:
+                if named.count(end.ifindex) == 1 and _is_free(kernel, verdict.link, end):
+                    assert kernel.is_held(end.name), verdict
+
+
+def _is_free(kernel: Kernel, link: Link, end: Interface) -> bool:
+    addressed = end.ifindex in kernel.addressed and not link.allow_addressed
+    strangers = {xdp.program for xdp in end.xdp} | {each.program for each in end.ingress}
+    return not (addressed or end.master or FOREIGN in strangers)
 
 
 def settings_of(device: Interface) -> tuple[Any, ...]:
