@@ -29,6 +29,7 @@ class Interfaces(Protocol):
         self, interface: Interface, direction: str, fd: int, *, replacing: bool
     ) -> None: ...
     def delete_filter(self, interface: Interface, direction: str, filter_: Filter) -> None: ...
+    def unlearn(self, interface: Interface) -> None: ...
 
 
 class Dataplane(Protocol):
@@ -158,6 +159,8 @@ class Executor:
                 self._interfaces.add_filter(end, direction, fd, replacing=replacing)
             case plan.DeleteFilter(direction=direction, filter=filter_):
                 self._interfaces.delete_filter(end, direction, filter_)
+            case plan.Unlearn():
+                self._interfaces.unlearn(end)
             case _:
                 raise NotImplementedError(action)
 

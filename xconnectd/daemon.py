@@ -227,6 +227,7 @@ class Daemon:
         tick = _Alarm()
         while not self._stopping:
             self._exporter.follow(self._reconciler.wiring.metrics)
+            self._events.follow_routes(self._reconciler.loose)
             tick.set_in(_TICK)
             for key, _ in self._selector.select(self._patience(tick)):
                 key.data()
@@ -392,6 +393,8 @@ class Daemon:
             self._reconciler.find_departed()
             self._reconciler.run(None, "netlink")
             return
+        if scope and self._reconciler.loose:  # an address is told before its routes are gone
+            self._engine.links.settle()
         if scope:
             self._reconciler.run(scope, "netlink")
 

@@ -247,10 +247,18 @@ def _refused(facts: LinkFacts) -> Finding:
             return _stop(check, verdict.refusal, f"{command}  # if nobody needs it")
         if end.master and not observed.is_held(end):
             return _stop("port", verdict.refusal, safety.command_to_release(end))
-        if observed.uses.get(end.ifindex) and not observed.is_held(end):
-            remedy = f"take that off, or in {facts.file}: allow_addressed: true"
-            return _stop("in use", verdict.refusal, remedy)
+        if safety.uses(end, observed) and not observed.is_held(end):
+            return _stop("in use", verdict.refusal, _to_free(end, facts))
     return _refused_in_words(facts)
+
+
+def _to_free(end: Interface, facts: LinkFacts) -> str:
+    """The commands that end the host's use of an end, as far as there are any here."""
+    commands = dict.fromkeys(use.remedy for use in safety.uses(end, facts.observed))
+    instead = f"in {facts.file}: allow_addressed: true"
+    if "" in commands:
+        return f"take that off, or {instead}"
+    return f"{'; '.join(commands)}  # or {instead}"
 
 
 def _refused_in_words(facts: LinkFacts) -> Finding:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import wraps
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar
+from shlex import quote
+from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
 from xconnectd import netlink
 from xconnectd.errors import InterfaceGoneError, LinkError
@@ -29,6 +30,7 @@ from xconnectd.model import (
     Mode,
     Setting,
     Statistics,
+    Use,
     Xdp,
     XdpFeature,
 )
@@ -74,6 +76,17 @@ _MACVLAN_MODES: Final = {1: "private", 2: "vepa", 4: "bridge", 8: "passthru", 16
 _XDP_FLAGS: Final = {Mode.GENERIC: 2, Mode.NATIVE: 4}
 _XDP_IF_NOEXIST: Final = 1
 _XDP_REPLACE: Final = 16
+
+# if_addr.h and rtnetlink.h; IFA_PROTO is there since 5.18, and until then only flags tell
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_PROTO = 1, 2, 8, 11
+_IFAPROT_KERNEL_RA: Final = 2
+_IFA_F_PERMANENT: Final = 0x80
+_IFA_F_OF_ROUTERS: Final = 0x101
+"""IFA_F_TEMPORARY and IFA_F_MANAGETEMPADDR: what privacy extensions make of a router's prefix, and
+what they make it of. Whoever adds an address by hand has it permanent."""
+_RTPROT_KERNEL, _RTPROT_RA = 2, 9
+_RTN_UNICAST: Final = 1
+_RT_TABLE_MAIN: Final = 254
 
 _CLSACT: Final = 0xFFFFFFF1
 _HANDLE: Final = 0xFFFF0000
@@ -325,7 +338,7 @@ class Links:
     # ---------------------------------------------------------------- what the host uses
 
     @_may_vanish
-    def uses(self, interfaces: Iterable[Interface]) -> dict[int, tuple[str, ...]]:
+    def uses(self, interfaces: Iterable[Interface]) -> dict[int, tuple[Use, ...]]:
         """By ifindex what the host uses each for, in words: addresses, routes, devices on top."""
         interfaces = list(interfaces)
         stacked = self._stacked_on([interface.ifindex for interface in interfaces])
@@ -333,42 +346,65 @@ class Links:
             self._add_stacked_elsewhere(stacked)
         return {
             each.ifindex: (
-                *self.addresses(each.ifindex),
-                *(self._routes(each.ifindex) if each.up else ()),  # the kernel takes them down too
+                *self.addresses(each),
+                *(self._routes(each) if each.up else ()),  # the kernel takes them down too
                 *stacked[each.ifindex],
             )
             for each in interfaces
         }
 
     @_may_vanish
-    def addresses(self, ifindex: int) -> tuple[str, ...]:
-        """Its addresses but for link-local ones, in words."""
+    def addresses(self, interface: Interface) -> tuple[Use, ...]:
+        """Its addresses but for link-local ones."""
         self._alive()
-        found = []
-        for message in self._route.ask(netlink.address_request(), ifindex):
-            attributes = walk(message, 24)
-            packed = attributes.get(2) or attributes.get(1)  # IFA_LOCAL, IFA_ADDRESS
-            if packed and not (address := ipaddress.ip_address(packed)).is_link_local:
-                found.append(f"it carries {address}/{message[17]}")
-        return tuple(found)
+        flush = f"ip addr flush dev {quote(interface.name)}"
+        return tuple(
+            Use(f"it carries {each.address}", flush, each.learnt)
+            for each in self._addresses(interface.ifindex)
+        )
 
-    def _routes(self, ifindex: int) -> Iterator[str]:
+    def _addresses(self, ifindex: int) -> list[_Address]:
+        found = map(_address, self._route.ask(netlink.address_request(), ifindex))
+        return [each for each in found if each and not each.address.is_link_local]
+
+    def _routes(self, interface: Interface) -> Iterator[Use]:
+        own = self._addresses(interface.ifindex)
         for family in (socket.AF_INET, socket.AF_INET6):
-            for message in self._route.ask(netlink.route_request(family, ifindex)):
+            for message in self._route.ask(netlink.route_request(family, interface.ifindex)):
+                learnt = _is_learnt(message, own)
                 protocol, kind = message[21], message[23]
-                if protocol != 2 and kind == 1:  # RTPROT_KERNEL comes with an address; RTN_UNICAST
-                    yield _route_in_words(message)
+                if learnt or (protocol != _RTPROT_KERNEL and kind == _RTN_UNICAST):
+                    words, command = _route_in_words(message, interface.name)
+                    yield Use(words, command, learnt)
 
-    def _stacked_on(self, indexes: Collection[int]) -> dict[int, list[str]]:
+    def unlearn(self, interface: Interface) -> None:
+        """Removes the addresses and routes that router advertisements made; read again here.
+
+        Raises:
+            LinkError: refused.
+        """
+        own = self._addresses(interface.ifindex)
+        routes = self._route.ask(netlink.route_request(socket.AF_INET6, interface.ifindex))
+        gone = [(each.message, netlink.RTM_DELADDR) for each in own if each.learnt]
+        gone += [(each, netlink.RTM_DELROUTE) for each in routes if _is_learnt(each, own)]
+        with _border(interface.name, "remove what a router announced"):
+            for message, kind in gone:
+                try:
+                    self._route.ask(netlink.deletion(message, kind))
+                except NetlinkError as error:
+                    if error.errno not in (errno.EADDRNOTAVAIL, errno.ESRCH):  # gone already
+                        raise
+
+    def _stacked_on(self, indexes: Collection[int]) -> dict[int, list[Use]]:
         """The devices that stand on these: VLANs, macvlans, tunnels and their like."""
-        found: dict[int, list[str]] = {ifindex: [] for ifindex in indexes}
+        found: dict[int, list[Use]] = {ifindex: [] for ifindex in indexes}
         stacks = self._all_stacks() if self._stacks is None else self._stacks
         for name, lowers in stacks.values():
             for ifindex in lowers & found.keys():
-                found[ifindex].append(f"{name} stands on it")
+                found[ifindex].append(Use(f"{name} stands on it", f"ip link del dev {quote(name)}"))
         return found
 
-    def _add_stacked_elsewhere(self, found: Mapping[int, list[str]]) -> None:
+    def _add_stacked_elsewhere(self, found: Mapping[int, list[Use]]) -> None:
         """Devices of other namespaces, as a macvlan that was handed to a container.
 
         A dump for each namespace; the lower device itself tells nothing of them.
@@ -382,7 +418,7 @@ class Links:
             is_ours = own is not None and integer(attributes.get(_LINK_NETNSID)) == own
             if lower in found and is_ours and kind != "veth":  # a veth's is its far end
                 name = text(attributes[_IFNAME])
-                found[lower].append(f"{name} of another namespace stands on it")
+                found[lower].append(Use(f"{name} of another namespace stands on it"))
 
     def _own_nsid(self) -> int | None:
         """The id that this namespace has for itself: some device elsewhere made it get one."""
@@ -642,8 +678,61 @@ def _filter(message: bytes) -> Filter:
     )
 
 
-def _route_in_words(message: bytes) -> str:
-    destination = walk(message, 28).get(1)  # RTA_DST
+class _Address(NamedTuple):
+    """``learnt`` from a router's advertisement; ``message`` is how the kernel tells of it."""
+
+    address: ipaddress.IPv4Interface | ipaddress.IPv6Interface
+    learnt: bool
+    message: bytes
+
+
+def _address(message: bytes) -> _Address | None:
+    attributes = walk(message, 24)
+    packed = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
+    if not packed:
+        return None
+    flags = integer(attributes.get(_IFA_FLAGS)) or message[18]
+    learnt = integer(attributes.get(_IFA_PROTO)) == _IFAPROT_KERNEL_RA or (
+        not flags & _IFA_F_PERMANENT and bool(flags & _IFA_F_OF_ROUTERS)
+    )
+    return _Address(ipaddress.ip_interface((packed, message[17])), learnt, message)
+
+
+def _is_learnt(route: bytes, own: Iterable[_Address]) -> bool:
+    """Whether a router announced it: the default, or the prefix of no address but learnt ones."""
+    protocol, kind = route[21], route[23]
+    if protocol == _RTPROT_RA:
+        return True
+    destination = walk(route, 28).get(1)  # RTA_DST
+    if (
+        destination is None
+        or len(destination) != 16
+        or (protocol, kind)
+        != (
+            _RTPROT_KERNEL,
+            _RTN_UNICAST,
+        )
+    ):
+        return False
+    prefix = ipaddress.ip_network((destination, route[17]))
+    kept = (each.address.ip for each in own if not each.learnt)
+    return (
+        not prefix.is_link_local
+        and not prefix.is_multicast
+        and not any(address in prefix for address in kept)
+    )
+
+
+def _route_in_words(message: bytes, interface: str) -> tuple[str, str]:
+    """What it is, and the command that deletes it."""
+    attributes = walk(message, 28)
+    destination, table = attributes.get(1), integer(attributes.get(15))  # RTA_DST, RTA_TABLE
     if destination is None:
-        return "the default route leads over it" if not message[17] else "a route leads over it"
-    return f"the route to {ipaddress.ip_address(destination)}/{message[17]} leads over it"
+        where = "default"
+        words = "the default route leads over it" if not message[17] else "a route leads over it"
+    else:
+        where = f"{ipaddress.ip_address(destination)}/{message[17]}"
+        words = f"the route to {where} leads over it"
+    family = "-6 " if message[16] == socket.AF_INET6 else ""
+    of_table = "" if table in (None, _RT_TABLE_MAIN) else f" table {table}"
+    return words, f"ip {family}route del {where} dev {quote(interface)}{of_table}"

@@ -42,6 +42,7 @@ class Event(StrEnum):
     LINK_WARNING = "link.warning"
     END_DEPARTED = "end.departed"
     RENEWAL_FAILED = "renewal.failed"
+    RA_REMOVED = "interface.ra_removed"
     RELEASE_FAILED = "release.failed"
     DRIFT_REPAIRED = "drift.repaired"
     DRIFT_FIGHT = "drift.fight"

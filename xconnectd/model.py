@@ -335,6 +335,17 @@ class Statistics(NamedTuple):
     not_sent: int = 0
 
 
+class Use(NamedTuple):
+    """What the host uses an interface for, in words; ``remedy`` is the command that ends it.
+
+    ``learnt``: a router on the wire made the host believe it (a router advertisement, RFC 4861).
+    """
+
+    words: str
+    remedy: str = ""
+    learnt: bool = False
+
+
 class Observed(NamedTuple):
     """One look at the kernel. ``interfaces`` is keyed by ifindex, ``names`` leads there.
 
@@ -350,7 +361,7 @@ class Observed(NamedTuple):
     peers: Mapping[int, int] = _NOTHING
     programs: Programs = Programs()
     records: Mapping[int, Record] = _NOTHING
-    uses: Mapping[int, tuple[str, ...]] = _NOTHING
+    uses: Mapping[int, tuple[Use, ...]] = _NOTHING
     foreign: Mapping[int, str] = _NOTHING
     departed: tuple[Departed, ...] = ()
     covered: frozenset[int] | None = None

@@ -11,7 +11,7 @@ import errno
 import socket
 import struct
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from xconnectd.netlink import (
@@ -19,8 +19,10 @@ from xconnectd.netlink import (
     INDEX_OFFSET,
     RECV_SIZE,
     RTM_DELLINK,
+    RTM_DELROUTE,
     RTM_GETLINK,
     RTM_NEWLINK,
+    RTM_NEWROUTE,
     SKIP_STATS,
     SOL_NETLINK,
     about,
@@ -37,6 +39,7 @@ LINK: Final = 1
 _TC: Final = 4
 _IPV4_IFADDR: Final = 5
 _IPV6_IFADDR: Final = 9
+_ROUTES: Final = (7, 11)  # RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE
 
 _MOST_EVENTS: Final = 32
 _INTERVAL: Final = 0.5
@@ -49,6 +52,7 @@ _MOST_MUTED: Final = 1000
 """The kernel takes programs of 4,096 instructions (BPF_MAXINSNS), and two are for one interface."""
 
 _NETLINK_ADD_MEMBERSHIP: Final = 1
+_NETLINK_DROP_MEMBERSHIP: Final = 2
 _NLMSG_ERROR: Final = 2
 _SO_RCVBUFFORCE: Final = 33
 _SO_ATTACH_FILTER: Final = 26
@@ -73,6 +77,9 @@ _IFLA_IFNAME: Final = 3
 _IFLA_NEW_NETNSID: Final = 45
 _IFLA_NEW_IFINDEX: Final = 49
 _IFLA_PROP_LIST: Final = 52
+_RTA_OIF: Final = 4
+_RTA_MULTIPATH: Final = 9
+_NEXT_HOP: Final = struct.Struct("=Hxxi")  # struct rtnexthop
 
 
 class Event(NamedTuple):
@@ -100,6 +107,8 @@ class OverrunError(Exception):
 class Events:
     """The feed of link, tc and address changes in the caller's network namespace.
 
+    And of routes that go, when asked for: a router's host may change thousands a second.
+
     Whoever holds a tap can change its offloads 77,000 times a second. So an interface that makes
     too many events is muted: the kernel drops what it makes, but for the news that it is gone.
     At the end of the interval it is asked for once, and the answer is an event like others.
@@ -120,8 +129,16 @@ class Events:
         self._socket.bind((0, 0))
         for group in groups:
             self._socket.setsockopt(SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+        self._follows_routes = False
         self._made: dict[int, tuple[float, int]] = {}
         self._muted: dict[int, float] = {}
+
+    def follow_routes(self, wanted: bool) -> None:
+        if wanted != self._follows_routes:
+            option = _NETLINK_ADD_MEMBERSHIP if wanted else _NETLINK_DROP_MEMBERSHIP
+            for group in _ROUTES:
+                self._socket.setsockopt(SOL_NETLINK, option, group)
+            self._follows_routes = wanted
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -157,7 +174,9 @@ class Events:
                 overrun = error  # what is left is read, so that who makes it is muted
                 continue
             for kind, _flags, _sequence, message in messages(data):
-                if self._is_wanted(kind, message):
+                if kind == RTM_DELROUTE:
+                    events += map(Event, _ways_of(message))
+                elif kind != RTM_NEWROUTE and self._is_wanted(kind, message):
                     events.append(_event(kind, message))
         if overrun:
             raise OverrunError from overrun
@@ -223,6 +242,18 @@ def _instructions(muted: Iterable[int]) -> Iterable[bytes]:
 def _instruction(code: int, operand: int, skip: int = 0) -> bytes:
     """``skip`` is how many instructions a comparison that fails leaves out."""
     return struct.pack("=HBBI", code, 0, skip, operand)
+
+
+def _ways_of(route: bytes) -> Iterator[int]:
+    """The interfaces that a route led over."""
+    attributes = walk(route, 28)
+    if ifindex := integer(attributes.get(_RTA_OIF)):
+        yield ifindex
+    hops = attributes.get(_RTA_MULTIPATH, b"")
+    while len(hops) >= _NEXT_HOP.size:
+        length, ifindex = _NEXT_HOP.unpack_from(hops)
+        yield ifindex
+        hops = hops[max(length, _NEXT_HOP.size) :]
 
 
 def _event(kind: int, message: bytes) -> Event:

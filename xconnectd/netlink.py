@@ -29,7 +29,10 @@ RTM_NEWLINK: Final = 16
 RTM_DELLINK: Final = 17
 RTM_GETLINK: Final = 18
 RTM_SETLINK: Final = 19
+RTM_DELADDR: Final = 21
 RTM_GETADDR: Final = 22
+RTM_NEWROUTE: Final = 24
+RTM_DELROUTE: Final = 25
 RTM_GETROUTE: Final = 26
 RTM_NEWQDISC: Final = 36
 RTM_DELQDISC: Final = 37
@@ -143,6 +146,11 @@ def address_request() -> bytes:
 
 def route_request(family: int, ifindex: int) -> bytes:
     return encode(rtmsg, RTM_GETROUTE, DUMP, (("RTA_OIF", ifindex),), family=family)
+
+
+def deletion(message: bytes, kind: int) -> bytes:
+    """What the kernel told of in a dump is deleted by its own words, as ``ip … flush`` does it."""
+    return _HEADER.pack(len(message), kind, DO, 0, 0) + message[_HEADER.size :]
 
 
 def stats_request() -> bytes:

@@ -5,7 +5,8 @@ Order within a group of links that exchange ends, so that no frame goes astray:
 1. prepare new ends (record what is found, silence the host, settings, counters),
 2. cut the entries of ends that are let go,
 3. wire: write the entries; moving a wire between attached ends is this step alone,
-4. attach the programs of new ends, then take off those of an earlier mode,
+4. attach the programs of new ends, remove what routers taught the host there until then, and
+   take off the programs of an earlier mode,
 5. set up ends that were found down,
 6. let go: programs off, settings put back.
 
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from xconnectd import safety
 from xconnectd.model import (
     FEATURE_PREFIX,
     Admin,
@@ -126,6 +128,11 @@ class DeleteFilter(Action):
     filter: Filter
 
 
+@dataclass(frozen=True, slots=True)
+class Unlearn(Action):
+    """Removes the addresses and routes that routers on the wire gave the host on this end."""
+
+
 def plan(wanted: Mapping[int, Role], observed: Observed) -> tuple[Action, ...]:
     """Everything that leads from ``observed`` to ``wanted`` (roles by ifindex); empty if nothing.
 
@@ -140,7 +147,7 @@ def is_mere_setting(action: Action) -> bool:
     """Whether frames are forwarded without it: not so clsact, which carries our filters."""
     if isinstance(action, Set):
         return action.setting not in (Setting.CLSACT, Setting.UP)
-    return isinstance(action, Hold)
+    return isinstance(action, Hold | Unlearn)
 
 
 def as_json(actions: Iterable[Action]) -> list[dict[str, str]]:
@@ -221,7 +228,10 @@ class _Diff(NamedTuple):
             if (role := self.wanted.get(ifindex)) and ifindex in self.observed.interfaces
         ]
         loose = [ifindex for ifindex in group if ifindex not in self.wanted]
-        for step in (self._prepare, self._cut, self._wire, self._attach, self._shed, self._raise):
+        for step in (
+            *(self._prepare, self._cut, self._wire, self._attach),
+            *(self._unlearn, self._shed, self._raise),
+        ):
             if step == self._cut:
                 for ifindex in loose:
                     yield from self._cut_loose(ifindex)
@@ -325,6 +335,12 @@ class _Diff(NamedTuple):
             reason = "a newer program replaces it" if now else taken
             ours = role.mode is Mode.NATIVE and role.link.mode is Mode.AUTO
             yield Attach(role.link.id, interface, reason, role.mode, now, ours)
+
+    def _unlearn(self, interface: Interface, role: Role) -> Iterator[Action]:
+        """Once no more can come in."""
+        if found := safety.learnt(interface, self.observed):
+            words = "; ".join(use.words for use in found)
+            yield Unlearn(role.link.id, interface, f"learnt from a router on the wire: {words}")
 
     def _shed(self, interface: Interface, role: Role) -> Iterator[Action]:
         """What an earlier mode left behind, once the new one works."""

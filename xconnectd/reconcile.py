@@ -100,6 +100,7 @@ class Reconciler:
         self.tally = Tally()
         self._index = Index(Wiring())
         self._statuses: dict[str, LinkStatus] = {}
+        self._loose: set[str] = set()
         self._left: dict[int, int] = {}
         self._left_peers: dict[int, int] = {}
         self._asleep: dict[int, tuple[Xdp, ...]] = {}
@@ -147,6 +148,11 @@ class Reconciler:
         if any(name in self._index for name in names):
             return True
         return any(gone.record.mac == mac for gone in self._ledger.departed())
+
+    @property
+    def loose(self) -> bool:
+        """Whether an end that the file names is there, and not held: the host may use it."""
+        return bool(self._loose)
 
     # ------------------------------------------------------------------ passes
 
@@ -372,6 +378,9 @@ class Reconciler:
                 self.tally.repairs += 1
                 self._mind_fight(str(change.fields["link"]))
         self._statuses |= {each.link.id: each for each in after}
+        self._loose |= {each.link.id for each in after if each.is_loose}
+        self._loose -= {each.link.id for each in (*gone, *after) if not each.is_loose}
+        self._loose &= wanted
         for each in gone:
             del self._statuses[each.link.id]
         self._log.debug(Event.PASS_DONE, actions=len(done), **more)

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from xconnectd.log import Event
 from xconnectd.model import State
-from xconnectd.plan import Action, Attach, Hold, as_json
+from xconnectd.plan import Action, Attach, Hold, Unlearn, as_json
 from xconnectd.status import LinkStatus
 
 _WORKS = (State.CONNECTED, State.DOWN)
@@ -118,7 +118,9 @@ def changes(
     gone = list(gone)
     actions: dict[str, list[Action]] = {}
     for action in done:
-        if not _is_upkeep(action):
+        if isinstance(action, Unlearn):
+            yield Report(Event.RA_REMOVED, _of_router(action))
+        elif not _is_upkeep(action):
             actions.setdefault(action.link, []).append(action)
     moved: set[str] = set()
     for now in after:
@@ -204,6 +206,12 @@ def _same_ends(was: LinkStatus, now: LinkStatus) -> bool:
 def _in_words(actions: Iterable[Action]) -> Iterator[str]:
     for entry in as_json(actions):
         yield f"{entry['action']} {entry['interface']}"
+
+
+def _of_router(action: Unlearn) -> dict[str, Any]:
+    end = action.interface
+    names = {"link": action.link, "interface": end.name, "ifindex": end.ifindex}
+    return {**names, "reason": action.reason}
 
 
 def _fields(status: LinkStatus) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from shlex import quote
+from typing import Final
 
 from xconnectd.model import (
     FILTER_HANDLE,
@@ -13,6 +14,7 @@ from xconnectd.model import (
     Link,
     Mode,
     Observed,
+    Use,
 )
 
 
@@ -32,18 +34,15 @@ def refusal_to_hold(link: Link, mode: Mode, end: Interface, observed: Observed) 
 
 
 def _not_free(mode: Mode, end: Interface, observed: Observed) -> str:
-    return (
-        _foreign_program(end, observed)
-        or _foreign_tc(mode, end, observed)
-    )
+    return _foreign_program(end, observed) or _foreign_tc(mode, end, observed)
 
 
 def warnings(link: Link, end: Interface, observed: Observed) -> tuple[str, ...]:
     """What has come upon a connected end that would have refused a new one."""
     if not observed.is_held(end):
         return ()
-    uses = () if link.allow_addressed else observed.uses.get(end.ifindex, ())
-    return (*(f"{end.name}: {use}" for use in uses), *filter(None, (_port(end),)))
+    found = () if link.allow_addressed else uses(end, observed)
+    return (*(f"{end.name}: {use.words}" for use in found), *filter(None, (_port(end),)))
 
 
 def _foreign_program(end: Interface, observed: Observed) -> str:
@@ -102,10 +101,27 @@ def command_to_release(port: Interface) -> str:
 
 
 def _in_use(link: Link, end: Interface, observed: Observed) -> str:
-    uses = observed.uses.get(end.ifindex, ())
-    if not uses or link.allow_addressed:
+    found = uses(end, observed)
+    if not found or link.allow_addressed:
         return ""
-    return f"the host uses {end.name}: {'; '.join(uses)} (allow_addressed: true overrides this)"
+    words = "; ".join(use.words for use in found)
+    return f"the host uses {end.name}: {words} (allow_addressed: true overrides this)"
+
+
+_ENDS_OF_WIRES: Final = ("veth", "tun")
+"""Whoever is a router behind one of these is so for the lab. Behind a NIC it is the host's own."""
+
+
+def uses(end: Interface, observed: Observed) -> tuple[Use, ...]:
+    """What the host itself uses an end for."""
+    found = observed.uses.get(end.ifindex, ())
+    return tuple(use for use in found if not use.learnt or end.kind not in _ENDS_OF_WIRES)
+
+
+def learnt(end: Interface, observed: Observed) -> tuple[Use, ...]:
+    """What a router on the wire made the host believe, and what is no use by the host."""
+    found = observed.uses.get(end.ifindex, ())
+    return tuple(use for use in found if use.learnt and end.kind in _ENDS_OF_WIRES)
 
 
 # --------------------------------------------------------------------------- cycles

@@ -44,6 +44,11 @@ class LinkStatus(NamedTuple):
     b: End
     retry: float | None = None
 
+    @property
+    def is_loose(self) -> bool:
+        """Whether an end is there that runs nothing of ours."""
+        return any(end.ifindex is not None and not end.attached for end in (self.a, self.b))
+
 
 def assess(verdict: Verdict, observed: Observed) -> LinkStatus:
     """What the kernel makes of a link now."""

@@ -18,6 +18,7 @@ here is a bug that the unit tests cannot see. It was taught:
 - A device that leaves the namespace takes its XDP program, MTU and altnames along, loses clsact
   and goes down; it comes back with a new number.
 - Both ends of a veth go together; that one is down or up is told of the other, too (its carrier).
+- A router's advertisement gives the host addresses and routes where it reaches its stack.
 - Frames: no program means the host's stack; no entry means dropped; a target that is down means
   dropped. A program that is not ours forwards nothing.
 """
@@ -44,6 +45,7 @@ from xconnectd.model import (
     Programs,
     Record,
     Setting,
+    Use,
     Wiring,
     Xdp,
     XdpFeature,
@@ -153,6 +155,7 @@ class Kernel:
         self.peer_map: dict[int, int] = {}
         self.counted: set[int] = set()
         self.addressed: dict[int, tuple[str, ...]] = {}
+        self.taught: dict[int, tuple[str, ...]] = {}
         self.opened = set(OURS)
         self.news: list[News] = []
         self.steps: list[Step] = []
@@ -232,6 +235,16 @@ class Kernel:
         self._meet(device, Far(here, None, device.name))
         self._tell(here)
         return here
+
+    def advertise(self, name: str) -> None:
+        """A router on the wire speaks: the host believes it, unless a program of ours drops it."""
+        device = self.get(name)
+        if device.up and self.leads(name) == _STACK:
+            self.taught[device.ifindex] = (
+                "it carries fd00:77::1/64",
+                "the default route leads over it",
+            )
+            self.news.append(News(device.ifindex))
 
     def load_foreign(self, name: str, mode: str = "generic", program: int = FOREIGN) -> None:
         self.alter(name, xdp=(Xdp(mode, program),))
@@ -341,11 +354,13 @@ class Kernel:
             each.ifindex: self._now(self.devices.get(each.ifindex, each)) for each in interfaces
         }
 
-    def uses(self, interfaces: Iterable[Interface]) -> dict[int, tuple[str, ...]]:
-        return {each.ifindex: self.addresses(each.ifindex) for each in interfaces}
+    def uses(self, interfaces: Iterable[Interface]) -> dict[int, tuple[Use, ...]]:
+        return {each.ifindex: self.addresses(each) for each in interfaces}
 
-    def addresses(self, ifindex: int) -> tuple[str, ...]:
-        return self.addressed.get(ifindex, ())
+    def addresses(self, interface: Interface) -> tuple[Use, ...]:
+        number = interface.ifindex
+        own = (Use(words) for words in self.addressed.get(number, ()))
+        return (*own, *(Use(words, learnt=True) for words in self.taught.get(number, ())))
 
     def xdp_features(self, ifindex: int) -> XdpFeature | None:
         return self.devices[ifindex].xdp_features
@@ -435,6 +450,11 @@ class Kernel:
             raise LinkError(device.name, f"delete the tc {direction} filter", errno.ENOENT)
         left = tuple(each for each in filters if not _same_place(each, filter_))
         self._alter(device.ifindex, **{direction: left})
+
+    def unlearn(self, interface: Interface) -> None:
+        self._take("unlearn", interface)
+        self.taught.pop(interface.ifindex, None)
+        self._tell(interface.ifindex)
 
     # ------------------------------------------------------------------ Dataplane
 
@@ -542,6 +562,7 @@ class Kernel:
 
     def _remove(self, ifindex: int) -> Interface:
         self.addressed.pop(ifindex, None)
+        self.taught.pop(ifindex, None)
         for entries in (self.devmap, *self.older_maps.values()):
             for key in [key for key, target in entries.items() if target == ifindex]:
                 del entries[key]

@@ -21,6 +21,7 @@ from xconnectd.model import (
     Observed,
     Programs,
     Record,
+    Use,
     Xdp,
     XdpFeature,
 )
@@ -97,7 +98,13 @@ TC_ENDS = {
 }
 GONE = Departed(Record(6, "b", "02:00"), "generic", 3, 9, "blue", "b")
 
-IN_USE = {5: ("it carries 192.0.2.1/24",)}
+IN_USE = {
+    5: (
+        Use("it carries 192.0.2.1/24", "ip addr flush dev a"),
+        Use("it carries 192.0.2.2/24", "ip addr flush dev a"),
+        Use("the default route leads over it", "ip route del default dev a"),
+    )
+}
 
 
 def test_of_a_link_that_waits_the_end_that_is_not_held_is_named() -> None:
@@ -230,8 +237,13 @@ CASES: dict[str, Case] = {
         *(Level.FAIL, "port", Stops.ALL, "b is a port of a openvswitch", "ovs-vsctl del-port b"),
     ),
     "in use": (
-        facts(b=B._replace(xdp=(), egress=()), uses={6: ("it carries 192.0.2.1/24",)}),
-        *(Level.FAIL, "in use", Stops.ALL, "192.0.2.1/24", "allow_addressed: true"),
+        facts(a=A._replace(xdp=(), egress=()), uses=IN_USE),
+        *(Level.FAIL, "in use", Stops.ALL, "192.0.2.1/24"),
+        "ip addr flush dev a; ip route del default dev a  # or in /etc/x.yaml: allow_addressed",
+    ),
+    "in use elsewhere": (
+        facts(a=A._replace(xdp=(), egress=()), uses={5: (Use("mv of another namespace"),)}),
+        *(Level.FAIL, "in use", Stops.ALL, "another namespace", "take that off, or in /etc/x.yaml"),
     ),
     "a cycle": (
         facts(

@@ -1163,6 +1163,41 @@ def test_an_end_that_is_held_is_let_go_when_the_host_uses_it(use: str) -> None:
     assert kernel.is_held("v0")
 
 
+@pytest.mark.parametrize("wanted", [WAITING, FIRST])
+def test_what_a_router_taught_the_host_is_removed_when_the_end_is_taken(wanted: Wiring) -> None:
+    """Once, and told; nothing is taught there from then on."""
+    kernel = lab()
+    kernel.advertise("v0")
+    keeper = Keeper(kernel).start(wanted)
+    (told,) = (each for each in keeper.log if each["event"] == "interface.ra_removed")
+    assert (told["interface"], told["ifindex"]) == ("v0", kernel.index("v0"))
+    assert "the default route leads over it" in told["reason"]
+    keeper.events()
+    strike("met by a router")(keeper)
+    assert (kernel.taught, keeper.events()) == ({}, [])
+
+
+def test_a_router_behind_a_nic_is_the_hosts_own() -> None:
+    kernel = lab()
+    kernel.advertise("nic0")
+    keeper = Keeper(kernel).start(FIRST)
+    assert keeper.state("nic0:tap0") == "failed"
+    assert kernel.untouched("nic0")
+    assert kernel.taught
+
+
+def test_an_address_that_goes_frees_the_end_at_once() -> None:
+    """Its number is in no record then, and the news carries no name."""
+    kernel = lab()
+    kernel.addressed[kernel.index("v0")] = ("it carries 192.0.2.1/24",)
+    keeper = Keeper(kernel).start(FIRST)
+    assert (keeper.state("v0:v1"), keeper.reconciler.loose) == ("failed", True)
+    kernel.addressed.clear()
+    kernel.news.append(News(kernel.index("v0")))
+    keeper.settle()
+    assert (keeper.state("v0:v1"), keeper.reconciler.loose) == ("connected", False)
+
+
 def test_an_end_whose_partner_is_in_use_is_held() -> None:
     kernel = lab()
     kernel.addressed[kernel.index("v1")] = ("it carries 192.0.2.1/24",)

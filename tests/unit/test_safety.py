@@ -19,6 +19,7 @@ from xconnectd.model import (
     Observed,
     Programs,
     Record,
+    Use,
     Xdp,
 )
 
@@ -41,7 +42,8 @@ def look(one: Interface, **facts: Any) -> Observed:
 
 HELD = {5: Record(5, "a", MAC)}
 OTHER = Interface(6, "b", kind="veth", max_mtu=65535)
-ADDRESS = {5: ("it carries 192.0.2.1/24", "the default route leads over it")}
+ADDRESS = {5: (Use("it carries 192.0.2.1/24"), Use("the default route leads over it"))}
+LEARNT = {5: (Use("it carries fd00:77::1/64", learnt=True),)}
 
 
 def test_a_plain_interface_may_be_connected() -> None:
@@ -326,6 +328,16 @@ def test_what_the_kernel_refused_in_this_pass_does_not_stand() -> None:
     (one,) = verdict.judge([link("eth0", "eth1")], seen(ETH0, ETH1), refused)
     assert one.refusal == "EBUSY"
     assert {index: role.held for index, role in verdict.roles([one]).items()} == {5: "EBUSY"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_use"), [("veth", False), ("tun", False), ("", True), ("macvlan", True)]
+)
+def test_what_a_router_taught_the_host_is_its_use_of_a_nic_alone(kind: str, is_use: bool) -> None:
+    one = end(kind=kind)
+    assert bool(refusal(one, uses=LEARNT)) == is_use
+    assert bool(safety.learnt(one, look(one, uses=LEARNT))) != is_use
+    assert bool(safety.warnings(AB, one, look(one, uses=LEARNT, records=HELD))) == is_use
 
 
 def test_a_disabled_link_has_roles_that_lead_nowhere() -> None:

@@ -115,7 +115,7 @@ class Port:
     trouble: str
 
 
-_TROUBLES = ("", "", "", "", "", "clsact", "foreign", "missing", "master", "address")
+_TROUBLES = ("", "", "", "", "", "clsact", "foreign", "missing", "master", "address", "router")
 _PORT = st.builds(
     Port,
     kind=st.sampled_from(("veth", "veth", "veth", "cable", "tap", "bare tap", "nic", "macvlan")),
@@ -125,8 +125,8 @@ _PORT = st.builds(
 )
 ports = st.tuples(*[_PORT] * len(NAMES))
 healthy_ports = ports.map(lambda all_: _without(all_, *_TROUBLES))
-unused_ports = ports.map(lambda all_: _without(all_, "address"))
-"""Without ``address``: an end that is held may stay although a new one would be refused."""
+unused_ports = ports.map(lambda all_: _without(all_, "address", "router"))
+"""Without addresses: an end that is held may stay although a new one would be refused."""
 
 
 def _without(all_ports: tuple[Port, ...], *troubles: str) -> tuple[Port, ...]:
@@ -163,6 +163,8 @@ def _spoil(kernel: Kernel, name: str, trouble: str) -> None:
             kernel.load_foreign(name)
         case "master":
             kernel.alter(name, master=3, master_kind="bridge")
+        case "router":
+            kernel.advertise(name)
         case "address":
             kernel.addressed[kernel.index(name)] = ("it carries 192.0.2.1/24",)
 
@@ -281,6 +283,7 @@ ACCIDENTS: Mapping[str, Callable[[Kernel, str], None]] = {
     "rid of clsact": Kernel.drop_filters,
     "rid of its entry": Kernel.lose_entry,
     "given offloads": _change_a_feature,
+    "met by a router": Kernel.advertise,
     "made a port": lambda kernel, name: kernel.alter(name, master=3, master_kind="bridge"),
 }
 """What happens to an interface that is there. All but a lost entry make news."""
@@ -315,6 +318,9 @@ def assert_as_judged(kernel: Kernel, verdicts: tuple[Verdict, ...], observed: Ob
         names = {end.name for end in verdict.ends}
         if verdict.stands and verdict.link.enabled:
             assert kernel.wired(verdict.ends[0].name, verdict.ends[-1].name), verdict
+            assert not any(
+                end.kind in ("veth", "tun") and end.ifindex in kernel.taught for end in verdict.ends
+            )
         else:
             if not verdict.stands:
                 names = {end.name for end in verdict.ends if end.ifindex in verdict.holding}
@@ -340,7 +346,8 @@ def assert_all_are_held(kernel: Kernel, verdicts: tuple[Verdict, ...]) -> None:
 
 
 def _is_free(kernel: Kernel, link: Link, end: Interface) -> bool:
-    addressed = end.ifindex in kernel.addressed and not link.allow_addressed
+    learnt = end.ifindex in kernel.taught and end.kind not in ("veth", "tun")
+    addressed = (end.ifindex in kernel.addressed or learnt) and not link.allow_addressed
     strangers = {xdp.program for xdp in end.xdp} | {each.program for each in end.ingress}
     return not (addressed or end.master or FOREIGN in strangers)
 
