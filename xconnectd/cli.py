@@ -23,7 +23,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO, TypeVar
 
-from xconnectd import control, files
+from xconnectd import control, files, systemd
 from xconnectd.errors import BusyError, ConfigError, DataplaneError, PrivilegeError, XconnectError
 from xconnectd.files import Files, Reading
 from xconnectd.printable import printable
@@ -109,7 +109,8 @@ def _run(options: argparse.Namespace) -> int:
     from xconnectd.systemd import Watchdog
 
     tap = log.Tap()
-    logger = log.setup(options.log_format, options.log_level, tap=tap)
+    journal = systemd.is_journal(sys.stderr)
+    logger = log.setup(options.log_format, options.log_level, tap=tap, journal=journal)
     if options.strict:
         _demand_good(options.config)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a start is finished, then undone
@@ -448,9 +449,10 @@ def _capture(options: argparse.Namespace) -> int:
 
 def _print(*texts: object, file: TextIO | None = None) -> None:
     """The one way out for what is not JSON: names of files and interfaces are other people's."""
+    before = "<3>" if file and systemd.is_journal(file) else ""  # an error
     for text in texts:
         for line in str(text).expandtabs().split("\n"):
-            print(printable(line), file=file)
+            print(before + printable(line), file=file)
 
 
 def _say(text: str) -> None:

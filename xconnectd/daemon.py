@@ -271,7 +271,7 @@ class Daemon:
             gc.collect(1)
 
     def _tell_manager(self, **more: int) -> None:
-        text = status.summary(self._reconciler.statuses.values())
+        text = status.headline(self._reading, self._reconciler.statuses.values())
         if text != self._told or more:
             self._told = text
             systemd.notify(STATUS=text, **more)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from enum import StrEnum
+from functools import partialmethod
 from typing import Any, TextIO
 
 from xconnectd.lean import late, without
@@ -87,18 +88,25 @@ class _Threshold:
 class _Writer:
     """Writes lines to ``stream``, as far as that goes.
 
-    A full disk or a pipe that nobody reads any more costs the line, not the wires.
+    A full disk or a pipe that nobody reads any more costs the line, not the wires. To the journal
+    each line begins with its priority: sd-daemon(3).
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, journal: bool) -> None:
         self._stream = stream
+        self._journal = journal
 
-    def msg(self, line: str) -> None:
+    def _write(self, priority: int, text: str) -> None:
+        before = f"<{priority}>" if self._journal else ""
         with suppress(OSError):
-            self._stream.write(line + "\n")
+            self._stream.write("".join(f"{before}{line}\n" for line in text.split("\n")))
             self._stream.flush()
 
-    debug = info = warning = error = critical = exception = msg
+    debug = partialmethod(_write, 7)
+    info = partialmethod(_write, 6)
+    warning = partialmethod(_write, 4)
+    error = partialmethod(_write, 3)
+    critical = partialmethod(_write, 2)
 
 
 def setup(
@@ -107,8 +115,12 @@ def setup(
     *,
     stream: TextIO | None = None,
     tap: Tap | None = None,
+    journal: bool = False,
 ) -> Logger:
-    """Logs to stderr: ``console`` on a terminal, ``json`` elsewhere, unless ``form`` says."""
+    """Logs to stderr: ``console`` on a terminal, ``json`` elsewhere, unless ``form`` says.
+
+    ``journal``: that is where the stream leads.
+    """
     stream = stream or sys.stderr
     threshold = logging.getLevelNamesMapping()[level.upper()]
     processors: list[Any] = [
@@ -128,7 +140,7 @@ def setup(
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(min(threshold, logging.INFO)),
-        logger_factory=lambda *_: _Writer(stream),
+        logger_factory=lambda *_: _Writer(stream, journal=journal),
     )
     return logger()
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from xconnectd import losses
 from xconnectd.errors import XconnectError
-from xconnectd.files import Reading
+from xconnectd.files import FileState, Reading
 from xconnectd.model import (
     Counters,
     Departed,
@@ -24,6 +24,7 @@ from xconnectd.model import (
     Setting,
     State,
 )
+from xconnectd.printable import printable
 from xconnectd.quantities import counted
 from xconnectd.verdict import Verdict
 
@@ -147,13 +148,29 @@ def _is_attached(interface: Interface, verdict: Verdict, observed: Observed) -> 
     return in_tc if verdict.mode is Mode.TC else str(verdict.mode) in xdp
 
 
+def headline(reading: Reading, statuses: Collection[LinkStatus]) -> str:
+    """One line for the unit's status: a file that is refused or missing comes before all links."""
+    wrong = [file for file in reading.files if file.state != "loaded"]
+    told = [_what_is_wrong(file) for file in wrong[:1]]
+    if len(wrong) > 1:
+        told.append(f"{counted(len(wrong) - 1, 'more file')} not taken")
+    return printable("; ".join([*told, summary(statuses)]))
+
+
+def _what_is_wrong(file: FileState) -> str:
+    if not file.problems:
+        return f"{file.path} is {file.state}"
+    first, *more = file.problems
+    return f"{file.state}: {first}" + (f" and {counted(len(more), 'more problem')}" if more else "")
+
+
 def summary(statuses: Collection[LinkStatus]) -> str:
-    """One line: ``3 links: 2 connected, 1 waiting for tap3``."""
+    """One line: ``3 links: 2 connected, 1 waiting for tap3``. What failed comes first."""
     by_state: dict[State, list[LinkStatus]] = {}
     for each in statuses:
         by_state.setdefault(each.state, []).append(each)
     parts = []
-    for state in State:
+    for state in sorted(State, key=State.FAILED.__ne__):
         if found := by_state.get(state):
             why = _why_in_short(found[0]) if len(found) == 1 else ""
             parts.append(f"{len(found)} {state}{why}")

@@ -11,7 +11,7 @@ import subprocess
 import time
 from math import inf
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 _PAUSE: Final = 0.5
 """Seconds between two signs of life."""
@@ -48,6 +48,21 @@ class Watchdog:
         if now >= self._next:
             self._next = now + self._pause
             notify(WATCHDOG=1)
+
+
+def is_journal(stream: TextIO) -> bool:
+    """Whether the manager connected the stream to the journal: systemd.exec(5), JOURNAL_STREAM.
+
+    A process below a service inherits the variable, and may write elsewhere.
+    """
+    told = os.environ.get("JOURNAL_STREAM")
+    if not told:
+        return False
+    try:
+        there = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # closed, or no file
+        return False
+    return told == f"{there.st_dev}:{there.st_ino}"
 
 
 def watchdog_interval() -> float | None:

@@ -248,6 +248,29 @@ def test_the_status_line_says_what_is_missing(machine: Machine) -> None:
     poll(lambda: re.fullmatch(text, machine.show("StatusText")), what="the status text")
 
 
+def test_what_is_wrong_is_found_where_one_looks(machine: Machine) -> None:
+    """By priority in the journal, and first in the unit's status."""
+    machine.systemctl("start")
+
+    def errors() -> list[str]:
+        """All since the machine was booted: journalctl passes over one after a cursor."""
+        machine.run("journalctl", "--sync")
+        wanted = ("--unit", UNIT, "--output=cat", "--priority=err")
+        return machine.run("journalctl", *wanted, check=False).stdout.splitlines()
+
+    before = len(errors())
+    machine.write("links: {wa: wb}\nlniks: {}\nmore: {}\n")
+    refused = "rejected: /etc/xconnect.yaml:2:1: "
+    poll(lambda: machine.show("StatusText").startswith(refused), what="the status text")
+    assert machine.show("StatusText").endswith("and 1 more problem; 1 link: 1 connected")
+    assert [json.loads(line)["event"] for line in errors()[before:]] == ["config.rejected"]
+    machine.write({"wa": "wb"})
+    poll(lambda: machine.show("StatusText") == "1 link: 1 connected", what="the status text")
+    machine.dropin("ExecStart=\nExecStart=/usr/bin/xconnectd run --strict -c /nosuch.yaml")
+    machine.systemctl("restart", check=False)
+    assert any("/nosuch.yaml:" in line for line in errors()[before + 1 :])
+
+
 def test_the_sandbox_is_closed(machine: Machine) -> None:
     machine.systemctl("start")
     status = machine.run("cat", f"/proc/{machine.pid}/status").stdout

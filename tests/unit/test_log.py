@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import pytest
 import structlog
 
-from xconnectd import log
+from xconnectd import log, systemd
 from xconnectd.log import Event, Tap
 
 
@@ -42,6 +42,32 @@ def test_a_log_that_cannot_be_written_ends_nothing(make: Callable[[], TextIO], f
         with suppress(OSError):
             stream.close()
     assert [each["reason"] for each in told] == ["info", "warning", "error"]
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+@pytest.mark.parametrize("ours", [True, False])
+def test_the_journal_gets_a_priority_with_every_line(
+    form: str, ours: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nobody else: what a service starts inherits the variable, whatever it writes to."""
+    path = tmp_path / "stream"
+    with path.open("w") as stream:
+        there = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{there.st_dev}:{there.st_ino + (not ours)}")
+        try:
+            logger = log.setup(form, "debug", stream=stream, journal=systemd.is_journal(stream))
+            for level in ("debug", "info", "warning", "error"):
+                getattr(logger, level)(Event.LINK_DOWN, reason=level)
+            logger.error(Event.LINK_FAILED, exc_info=KeyError("x"))
+        finally:
+            structlog.reset_defaults()
+    lines = path.read_text().splitlines()
+    priorities = [line[:3] for line in lines]
+    if ours:
+        assert priorities[:4] == ["<7>", "<6>", "<4>", "<3>"]
+        assert set(priorities[4:]) == {"<3>"}, "every line of it"
+    else:
+        assert not any(each.startswith("<") for each in priorities)
 
 
 class _Terminal(io.StringIO):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from kernel import Kernel, link, wiring
 from worlds import Keeper
 
 from xconnectd import losses, status, verdict
-from xconnectd.errors import XconnectError
+from xconnectd.errors import Problem, XconnectError
+from xconnectd.files import FileState, Reading
 from xconnectd.model import (
     Change,
     Counters,
@@ -27,6 +29,7 @@ from xconnectd.model import (
     Record,
     Setting,
     State,
+    Wiring,
     Xdp,
 )
 from xconnectd.status import LinkStatus
@@ -220,6 +223,21 @@ def test_the_summary_counts_and_gives_a_lone_reason() -> None:
     words = status.summary([assess(), assess(), waiting])
     assert words == "3 links: 2 connected, 1 waiting for b"
     assert status.summary([waiting, waiting]) == "2 links: 2 waiting"
+    failed = status.failed(assess(), "EBUSY", None)
+    assert status.summary([assess(), waiting, failed]).startswith("3 links: 1 failed (EBUSY), 1 ")
+
+
+def test_the_headline_begins_with_what_is_wrong() -> None:
+    def headline(*files: FileState) -> str:
+        return status.headline(Reading(Wiring(), files), [assess()])
+
+    path = Path("/etc/x\n.yaml")
+    problems = tuple(Problem("x", n, 1, "no") for n in range(1, 4))
+    refused, missing = FileState(path, "rejected", "", problems), FileState(path, "missing")
+    assert headline(FileState(path, "loaded")) == "1 link: 1 connected"
+    assert headline(refused) == "rejected: x:1:1: no and 2 more problems; 1 link: 1 connected"
+    told = headline(missing, refused, refused)
+    assert told == "/etc/x�.yaml is missing; 2 more files not taken; 1 link: 1 connected"
 
 
 # --------------------------------------------------------------------------- rates
