@@ -93,9 +93,8 @@ class Xconnect:
             return
         self._closed = True
         with self._engine:
-            if problems := self._reconciler.release():
+            if problems := self._engine.detach("signal"):
                 raise XconnectError("; ".join(problems))
-            self._engine.remove()
 
     def __enter__(self) -> Self:
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -73,8 +73,9 @@ class BackOff:
             if name not in still and (names is None or name in names):
                 del self._stuck[name]
 
-    def stuck(self) -> AbstractSet[str]:
-        return self._stuck.keys()
+    def stuck(self) -> Mapping[str, str]:
+        """Ends without a link that could not be put back, by name with the reason."""
+        return {name: held.reason for name, held in self._stuck.items()}
 
     # ------------------------------------------------------------------ failures
 

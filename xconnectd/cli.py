@@ -123,7 +123,7 @@ def _run(options: argparse.Namespace) -> int:
         try:
             daemon = Daemon(options.config, engine, logger, tap, on_exit=OnExit(options.on_exit))
         except OSError as error:
-            if not engine.ledger.records():  # a start that fails leaves nothing behind
+            if not engine.ledger.is_needed():  # a start that fails leaves nothing behind
                 engine.remove()
             _say(f"cannot start: {error}")
             return Exit.NOT_STARTED
@@ -318,9 +318,12 @@ def _detach(options: argparse.Namespace) -> int:
         return Exit.FAILED
     with engine:
         problems = _not_ours(engine, options.words)
-        problems += engine.reconciler.release(None if options.all else options.words)
-        if options.all and not problems:
-            engine.remove()
+        if options.all:
+            problems += engine.detach("command")
+        else:
+            problems += engine.reconciler.detach("command", options.words)
+        for gone in engine.ledger.departed():
+            _say(f"{gone.record.name} left for another namespace; take it off: {gone.remedy}")
     for problem in problems:
         _say(problem)
     return Exit.FAILED if problems else Exit.DONE

@@ -161,7 +161,7 @@ class Server:
 
     def __init__(
         self,
-        directory: Path,
+        directory: Path | None,
         selector: selectors.BaseSelector,
         answer: Callable[[Client, Request], Answer],
         gone: Callable[[Client], None],
@@ -176,16 +176,16 @@ class Server:
         self._gone = gone
         self._clients: set[Client] = set()
         self._resting: list[tuple[socket.socket, bool]] = []
-        self._listeners = {
-            directory / CONTROL: self._listen(directory / CONTROL, 0o600, privileged=True),
-            directory / STATUS: self._listen(directory / STATUS, 0o660, privileged=False),
-        }
+        self._listeners: dict[Path, socket.socket] = {}
+        if directory is not None:  # else nobody is served
+            self._listen(directory / CONTROL, 0o600, privileged=True)
+            self._listen(directory / STATUS, 0o660, privileged=False)
 
-    def _listen(self, path: Path, mode: int, *, privileged: bool) -> socket.socket:
+    def _listen(self, path: Path, mode: int, *, privileged: bool) -> None:
         path.unlink(missing_ok=True)
         listener = sockets.listen_at(path, mode, "" if privileged else sockets.GROUP)
         self._open(listener, privileged)
-        return listener
+        self._listeners[path] = listener
 
     def _open(self, listener: socket.socket, privileged: bool) -> None:
         self._selector.register(

@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple
 from xconnectd import control, monitor, status, systemd
 from xconnectd.control import Answer, Client, Draft, Request
 from xconnectd.engine import Engine
-from xconnectd.errors import XconnectError
+from xconnectd.errors import XconnectError, is_full
 from xconnectd.exporter import Exporter
 from xconnectd.files import Files, Reading
 from xconnectd.log import Event, Logger, Tap
@@ -166,12 +166,25 @@ class Daemon:
         self._stopping = False
         self._selector = selectors.DefaultSelector()
         self._catch_signals()
-        engine.ledger.set_config(path)
-        self._server = control.Server(
-            engine.ledger.path, self._selector, self._answer, self._client_gone
-        )
+        self._server = self._serve_clients(path)
         self._exporter = Exporter(self._facts, self._bell.ring, log)
         tap.publish = self._publish
+
+    def _serve_clients(self, path: Path) -> control.Server:
+        """On a full disk there is no room for sockets either, and no reason not to start."""
+        place = self._engine.ledger.path
+        try:
+            self._engine.ledger.set_config(path)
+        except OSError as error:  # then commands are told no file
+            if not is_full(error):
+                raise
+        try:
+            return control.Server(place, self._selector, self._answer, self._client_gone)
+        except OSError as error:
+            if not is_full(error) and place.exists():
+                raise
+            self._log.warning(Event.STATE_UNWRITABLE, reason=f"no command reaches me: {error}")
+            return control.Server(None, self._selector, self._answer, self._client_gone)
 
     # ------------------------------------------------------------------ life
 
@@ -204,7 +217,7 @@ class Daemon:
         self._exporter.close()
         self._reconciler.tell_repeated(at_once=True)
         on_exit = OnExit.KEEP if systemd.is_restarting() else self._on_exit
-        problems = self._reconciler.release() if on_exit is OnExit.DETACH else []
+        problems = self._reconciler.detach("signal") if on_exit is OnExit.DETACH else []
         self._log.info(
             Event.DAEMON_STOPPED, wires=str(on_exit), problems=problems, trigger="signal"
         )

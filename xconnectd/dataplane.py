@@ -100,7 +100,7 @@ class Dataplane:
             shared["counters"], ctypes.c_uint64, _COUNTER_WORDS * libbpf.possible_cpus()
         )
         self._drops = drops
-        self._unpinned: dict[int, int] = {}
+        self._unpinned = Unpinned()
         self._use_entries()
 
     def _use_entries(self) -> None:
@@ -202,12 +202,7 @@ class Dataplane:
             for role, known in generation.ids.items():
                 if known == program:
                     return generation.fds[role]
-        if program not in self._unpinned:
-            try:
-                self._unpinned[program] = libbpf.program_by_id(program)
-            except OSError:
-                return None
-        return self._unpinned[program]
+        return self._unpinned.fd_of(program)
 
     # ------------------------------------------------------------------ entries (XDP)
 
@@ -363,6 +358,24 @@ class Dataplane:
 
     # ------------------------------------------------------------------ life cycle
 
+    def is_pinned(self) -> bool:
+        """Whether all is there that the next start, or who only looks, is to find. Some 20 µs."""
+        shared = all(self._pins.map(name, _FORM[name]).exists() for name in _SHARED)
+        return shared and self._current.is_pinned
+
+    def pin_again(self) -> None:
+        """Puts pins back that somebody removed. Raises DataplaneError, PrivilegeError."""
+        with _stage("pins", "pinning again what was removed"):
+            self._pins.prepare()
+            for name, fd in self._shared.items():
+                path = self._pins.map(name, _FORM[name])
+                if not path.exists():
+                    libbpf.pin(fd, path)
+            if not self._current.is_pinned:
+                self._pins.remove([self._current.path])
+                self._current.pin(self._pins)
+        self._drops.listen_again()
+
     @staticmethod
     def discard(pins: Path) -> None:
         """Removes what is pinned there, whole or not. Nothing there is no error."""
@@ -375,7 +388,28 @@ class Dataplane:
             generation.close()
         self._gauge.close()
         self._drops.close()
-        for fd in (*self._shared.values(), *self._unpinned.values()):
+        self._unpinned.close()
+        for fd in self._shared.values():
+            os.close(fd)
+
+
+class Unpinned:
+    """Programs whose pins are lost, by kernel id."""
+
+    def __init__(self) -> None:
+        self._fds: dict[int, int] = {}
+
+    def fd_of(self, program: int) -> int | None:
+        """None if it is gone, or without CAP_SYS_ADMIN."""
+        if program not in self._fds:
+            try:
+                self._fds[program] = libbpf.program_by_id(program)
+            except OSError:
+                return None
+        return self._fds[program]
+
+    def close(self) -> None:
+        for fd in self._fds.values():
             os.close(fd)
 
 

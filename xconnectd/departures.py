@@ -114,7 +114,7 @@ class Departures:
     def took_program(self) -> bool:
         """Whether an end has left that may run the very program that is current here."""
         current = self._maps.programs.xdp
-        return any(gone.program == current for gone in self._ledger.departed())
+        return bool(current) and any(gone.program == current for gone in self._ledger.departed())
 
     def _follow(self, record: Record, nsid: int, new_ifindex: int) -> None:
         """An end of ours is in another namespace from now on."""

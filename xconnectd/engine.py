@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from xconnectd import leftovers
-from xconnectd.dataplane import Dataplane, describe
-from xconnectd.errors import DataplaneError
+from xconnectd.dataplane import Dataplane, Unpinned, describe
+from xconnectd.errors import DataplaneError, is_full
 from xconnectd.instance import Instance
 from xconnectd.ledger import Ledger, directory, make_directory, namespace_cookie
 from xconnectd.links import Links
@@ -51,7 +51,7 @@ class Engine:
         self.ledger = ledger
         self.reconciler = Reconciler(
             links,
-            dataplane or _NoDataplane(),
+            dataplane or parts.enter_context(closing(_NoDataplane())),
             ledger,
             log,
             describe=describe,
@@ -67,7 +67,7 @@ class Engine:
         Raises:
             BusyError: a daemon holds it.
             DataplaneError, PrivilegeError: the BPF part cannot be loaded.
-            OSError: the state directory cannot be used.
+            OSError: the state directory cannot be used; that it is full is logged.
         """
         log = log or logger()
         with ExitStack() as parts:
@@ -76,10 +76,7 @@ class Engine:
             leftovers.sweep(ledger.path.parent, pins().parent, ledger.path.name)
             plane = Dataplane.open(pins(), kept=ledger.path / "code")
             dataplane = parts.enter_context(closing(plane))
-            ledger.know_programs(dataplane.programs.ours)
-            dataplane.keep_code()
-            with suppress(OSError):  # a full disk: the count is no reason to leave the wires alone
-                ledger.note_start("adopted" if dataplane.adopted else "loaded")
+            _note_start(ledger, dataplane, log)
             engine = cls(parts, dataplane, ledger, instance, log, alive=alive)
         event = Event.PROGRAM_ADOPTED if dataplane.adopted else Event.PROGRAM_LOADED
         log.info(event, program=dataplane.programs.xdp, pins=str(pins()))
@@ -94,6 +91,17 @@ class Engine:
             there = [place for place in (pins(), directory()) if place.exists()]
             instance = parts.enter_context(closing(Instance(*there)))
             return cls(parts, _open_if_there(parts), Ledger(), instance, log or logger())
+
+    def detach(self, trigger: str) -> list[str]:
+        """Lets go of every end; returns what could not be put back.
+
+        Then nothing is left in the kernel or on the disk but the records of ends that have left
+        for other namespaces: once they are back, they are put back.
+        """
+        problems = self.reconciler.detach(trigger)
+        if not problems:
+            self.remove()
+        return problems
 
     @classmethod
     def watch(cls, log: Logger | None = None) -> Self:
@@ -129,9 +137,13 @@ class Engine:
         return self._dataplane.fd_of(number) if self._dataplane else None
 
     def remove(self) -> None:
-        """Takes the pins and the records away, after every end was let go."""
+        """Takes the pins away, and the records unless they are needed; after every end was let go.
+
+        What has left works with maps of which nobody knows any more: they stay empty.
+        """
         Dataplane.discard(pins())
-        self.ledger.remove()
+        if not self.ledger.is_needed():
+            self.ledger.remove()
 
     def close(self) -> None:
         self._parts.close()
@@ -157,6 +169,21 @@ def _hold() -> Instance:
     return Instance(*places)
 
 
+def _note_start(ledger: Ledger, dataplane: Dataplane, log: Logger) -> None:
+    """A full disk is no reason to leave the wires alone."""
+    dataplane.keep_code()
+    try:
+        ledger.know_programs(dataplane.programs.ours)
+        ledger.note_start("adopted" if dataplane.adopted else "loaded")
+    except OSError as error:
+        if not is_full(error):
+            raise
+        log.warning(
+            Event.STATE_UNWRITABLE,
+            reason=f"{error}: wires that stand go on, new ones fail until it can be written",
+        )
+
+
 def _open_if_there(parts: ExitStack) -> Dataplane | None:
     if not pins().exists():
         return None
@@ -167,15 +194,27 @@ def _open_if_there(parts: ExitStack) -> Dataplane | None:
 
 
 class _NoDataplane:
-    """A kernel in which nothing of ours is loaded: nothing to read, nothing to write to."""
+    """Nothing of ours is pinned: nothing to read, nothing to write to.
+
+    What still runs is known by its id from the ledger, and comes off all the same.
+    """
 
     programs = Programs()
     xdp_fd = ingress_fd = egress_fd = -1
 
+    def __init__(self) -> None:
+        self._unpinned = Unpinned()
+
+    def fd_of(self, program: int) -> int | None:
+        return self._unpinned.fd_of(program)
+
+    def close(self) -> None:
+        self._unpinned.close()
+
     def entry(self, _key: int) -> None:
         return None
 
-    peer = fd_of = entry
+    peer = entry
 
     def entries(self) -> dict[int, int]:
         return {}

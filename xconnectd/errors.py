@@ -12,6 +12,11 @@ class XconnectError(Exception):
     """Base of everything this package raises on purpose."""
 
 
+def is_full(error: OSError) -> bool:
+    """Whether there was no room for what was to be written; what is forbidden stays so."""
+    return error.errno in (_errno.ENOSPC, _errno.EDQUOT)
+
+
 class Problem(NamedTuple):
     """One thing wrong in a file; line and column count from 1."""
 

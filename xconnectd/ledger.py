@@ -142,9 +142,9 @@ class Ledger:
         return self._programs
 
     def know_programs(self, ids: frozenset[int]) -> None:
-        if not ids <= self._programs:
-            self._save("programs", sorted(self._programs | ids))
+        if not ids <= self._programs or "programs" in self._unsaved:
             self._programs |= ids
+            self._save("programs", sorted(self._programs))
 
     def starts(self) -> Mapping[str, int]:
         """How often the programs were loaded and how often adopted, since all was let go."""
@@ -175,6 +175,13 @@ class Ledger:
         if missed != self._missed or "missed" in self._unsaved:
             self._missed = missed
             self._save("missed", [_as_json(record) for record in missed])
+
+    def is_needed(self) -> bool:
+        """Whether something is recorded that nobody else knows: how an end was found.
+
+        Also of one that has left: it may come back.
+        """
+        return bool(self._records or self._departed or self._missed)
 
     def config(self) -> Path | None:
         """The file that the last daemon here was started with."""

@@ -213,14 +213,17 @@ class Reconciler:
         self.tally.passed(seconds)
         self._report(statuses, done, trigger, seconds)
 
-    def release(self, names: Iterable[str] | None = None) -> list[str]:
-        """Lets go of every end (or of the named ones and their partners); returns what failed."""
-        if names is None:
-            self._index = Index(Wiring())
-        seen = self.look(None if names is None else Scope(frozenset(names)))
-        trouble = Trouble()
-        self._executor.apply(seen.actions, trouble)
-        return list(trouble.stuck.values())
+    def detach(self, trigger: str, names: Iterable[str] | None = None) -> list[str]:
+        """Lets go of every end (or of the named ones and their partners), in a pass like any other.
+
+        Returns what could not be put back. Links are wanted no longer, so their end is no event.
+        """
+        self._index = Index(Wiring())
+        self._statuses.clear()
+        self.run(None if names is None else Scope(frozenset(names)), trigger)
+        self._departures.find()  # what it does not find reaches nothing: all is cut
+        self._departures.give_up()
+        return list(self._backoff.stuck().values())
 
     def _not_fought_over(self, seen: Seen, trigger: str) -> tuple[Action, ...]:
         """In a truce settings are left to whoever keeps changing them; forwarding is not."""
@@ -307,7 +310,7 @@ class Reconciler:
         due = self._backoff.due()
         if not due:
             return Scope()
-        stuck = Scope(frozenset(self._backoff.stuck() & due))
+        stuck = Scope(frozenset(self._backoff.stuck().keys() & due))
         return stuck | _scope_of(link for link in self.wiring.links if link.id in due)
 
     # ------------------------------------------------------------------ what came of it

@@ -511,6 +511,102 @@ def test_a_departed_program_forwards_nothing_whatever_number_it_gets(lab: Lab, d
     running.stop()
 
 
+def _come_back(lab: Lab, end: str, away: str) -> None:
+    run("ip", "link", "set", end, "netns", lab.host, namespace=away)
+    lab.ip("link", "set", end, "up")
+
+
+def test_what_has_left_is_remembered_over_a_stop_and_a_full_disk(lab: Lab) -> None:
+    """It comes back with our program and our MTU, and only the records know what was there."""
+    a, b = lab.veth("va"), lab.veth("vb")
+    away = lab.namespace("away", quiet=True)
+    running = Daemon(lab, PAIR)
+    running.state.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=256k", "none", str(running.state))
+    lab.on_close(run, "umount", str(running.state))
+    running.start()
+    running.wait_link("connected", "va", "vb")
+    lab.ip("link", "set", "vb", "netns", away)
+    poll(lambda: running.events("end.departed"))
+    running.stop()
+    assert not lab.pins.exists()
+
+    filler = running.state / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as full:
+        while True:
+            full.write(bytes(4096))
+    since = running.mark()
+    running.start()
+    assert running.events("state.unwritable", since=since)
+    running.signal(signal.SIGTERM)
+    assert running.wait() == 0, running.text()
+
+    running.start()
+    _come_back(lab, "vb", away)
+    filler.unlink()
+    poll(lambda: wired(a, b))
+    running.stop()
+    assert lab.link("vb")["mtu"] == 1500
+    assert lab.xdp("vb") == 0
+    assert [path.name for path in running.state.rglob("*") if path.is_file()] == []
+
+
+def test_a_start_that_fails_keeps_what_has_left(lab: Lab) -> None:
+    lab.veth("va"), lab.veth("vb")
+    away = lab.namespace("away", quiet=True)
+    running = Daemon(lab, PAIR).start()
+    running.wait_link("connected", "va", "vb")
+    lab.ip("link", "set", "vb", "netns", away)
+    poll(lambda: running.events("end.departed"))
+    running.stop()
+    (ledger,) = running.state.glob("*")
+    blocked = ledger / "status.sock"
+    blocked.mkdir()
+    assert running.spawn().wait() == 3
+    assert (ledger / "departed").read_text() != "[]"
+    blocked.rmdir()
+    running.start()
+    assert [each["interface"] for each in running.status()["departed"]] == ["vb"]
+    running.stop()
+
+
+def test_a_stop_while_ends_vanish_is_clean(lab: Lab) -> None:
+    """The interfaces of containers that end together with the daemon, as a shutdown has it."""
+    names = [f"v{number}" for number in range(60)]
+    lab.batch(f"link add {name} type veth peer name p{name}" for name in names)
+    running = Daemon(lab, dict(zip(names[::2], names[1::2], strict=True))).start()
+    deleting = subprocess.Popen(
+        ["nsenter", f"--net={NETNS / lab.host}", "ip", "-batch", "-"],
+        stdin=subprocess.PIPE,
+        text=True,
+    )
+    assert deleting.stdin
+    deleting.stdin.write("".join(f"link delete {name}\n" for name in names))
+    deleting.stdin.close()
+    poll(lambda: len(lab.ip("-br", "link").splitlines()) < 2 * len(names), interval=0)
+    running.stop()
+    assert deleting.wait(60) == 0
+    assert not lab.pins.exists()
+    assert list(running.state.glob("*")) == []
+
+
+@pytest.mark.parametrize("lost", ["pins", "nothing"])
+def test_detach_puts_back_what_a_dead_daemon_left(lab: Lab, lost: str) -> None:
+    """Also without its pins: the ledger knows which programs are ours."""
+    lab.veth("va"), lab.veth("vb")
+    before = _settled(lab)
+    running = Daemon(lab, PAIR).start()
+    running.wait_link("connected", "va", "vb")
+    running.kill()
+    if lost == "pins":
+        shutil.rmtree(lab.pins)
+    done = running.cli("detach", "--all")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_as_found(lab, before)
+    assert not lab.pins.exists()
+    assert list(running.state.glob("*")) == []
+
+
 def test_a_departed_end_is_named_as_it_is_called_there(lab: Lab) -> None:
     """The command that status gives works, also when the move or somebody since renamed it."""
     lab.veth("va"), lab.veth("vb")

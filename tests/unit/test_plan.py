@@ -405,6 +405,6 @@ def test_an_end_too_small_for_ipv6_is_put_back_without_it() -> None:
     kernel.add("b")
     keeper = Keeper(kernel).start(wiring("a:b"))
     assert kernel.get("a").addr_gen_mode == 1
-    assert keeper.reconciler.release() == []
+    assert keeper.reconciler.detach("signal") == []
     assert (kernel.get("a").mtu, kernel.get("a").addr_gen_mode) == (1000, None)
     assert not keeper.book.records()

@@ -169,7 +169,7 @@ def test_one_failing_step_does_not_lose_what_was_found(
     keeper.kernel.trouble = peace
     clock.forward(1.01)
     keeper.retry()
-    assert keeper.reconciler.release() == []
+    assert keeper.reconciler.detach("signal") == []
     assert keeper.kernel.snapshot() == found
     assert not keeper.book.records()
 
@@ -187,7 +187,7 @@ def test_steps_of_the_undoing_may_fail_too(clock: Clock) -> None:
             clock.forward(10)
             keeper.retry()
             assert all(map(works, keeper.states().values())), (number, later)
-            assert keeper.reconciler.release() == []
+            assert keeper.reconciler.detach("signal") == []
             assert keeper.kernel.snapshot() == found, (number, later)
 
 
@@ -202,7 +202,7 @@ def test_what_cannot_be_put_back_now_is_not_forgotten(verb: str) -> None:
     assert keeper.kernel.index("v0") in keeper.book.records()
     keeper.kernel.trouble = peace
     keeper.reconciler.run(None, "signal")
-    assert keeper.reconciler.release() == []
+    assert keeper.reconciler.detach("signal") == []
     assert keeper.kernel.snapshot() == found
 
 
@@ -211,9 +211,9 @@ def test_a_release_that_failed_can_be_repeated(verb: str) -> None:
     found = lab().snapshot()
     keeper = told(FIRST)
     keeper.kernel.trouble = refuse_verb(verb, keeper.kernel.index("v0"))
-    assert keeper.reconciler.release()
+    assert keeper.reconciler.detach("signal")
     keeper.kernel.trouble = peace
-    assert keeper.reconciler.release() == []
+    assert keeper.reconciler.detach("signal") == []
     assert keeper.kernel.snapshot() == found
 
 
@@ -371,7 +371,7 @@ def test_after_a_crash_at_any_step_the_next_start_mends_everything(
     assert all(map(works, keeper.states().values())), keeper.states()
     assert_all_or_nothing(keeper)
     assert keeper.reconciler.look().actions == ()
-    assert keeper.reconciler.release() == []
+    assert keeper.reconciler.detach("signal") == []
     assert keeper.kernel.snapshot() == found
     assert not keeper.book.records()
 
@@ -382,11 +382,11 @@ def test_after_a_crash_on_the_way_out_the_next_end_finishes_it(number: int) -> N
     keeper = told(FIRST)
     keeper.kernel.trouble = crash(number)
     try:
-        keeper.reconciler.release()
+        keeper.reconciler.detach("signal")
     except Crash:
         keeper = Keeper(keeper.kernel, keeper.book)
     keeper.kernel.trouble = peace
-    assert keeper.reconciler.release() == []
+    assert keeper.reconciler.detach("signal") == []
     assert keeper.kernel.snapshot() == found
 
 
@@ -404,7 +404,7 @@ def test_a_crash_anywhere_in_any_rewiring_leaves_a_way_back(
     kernel.trouble = peace
     keeper = keeper.restart()
     assert_all_or_nothing(keeper)
-    assert keeper.reconciler.release() == []
+    assert keeper.reconciler.detach("signal") == []
     assert kernel.snapshot() == found
 
 
@@ -420,7 +420,7 @@ def test_a_failure_anywhere_in_any_rewiring_leaves_whole_links(
     keeper.take(there)
     kernel.trouble = peace
     assert_all_or_nothing(keeper)
-    assert keeper.reconciler.release() == []
+    assert keeper.reconciler.detach("signal") == []
     assert kernel.snapshot() == found
 
 
@@ -1418,14 +1418,14 @@ def test_a_foreign_filter_in_our_own_place_is_never_replaced(mode: Mode, directi
 def test_a_closing_daemon_names_what_it_could_not_do() -> None:
     keeper = told(FIRST)
     keeper.kernel.trouble = refuse_verb("detach", keeper.kernel.index("v0"))
-    (problem,) = keeper.reconciler.release()
+    (problem,) = keeper.reconciler.detach("signal")
     assert "detach" in problem
 
 
 def test_named_ends_are_let_go_with_their_partners_alone() -> None:
     keeper = told(FIRST)
     detaching = Keeper(keeper.kernel, keeper.book)
-    assert detaching.reconciler.release(["v1"]) == []
+    assert detaching.reconciler.detach("command", ["v1"]) == []
     assert keeper.kernel.untouched("v0")
     assert keeper.kernel.wired("nic0", "tap0")
 
