@@ -271,6 +271,7 @@ class Daemon:
         if self._engine.instance:
             self._engine.instance.introduce()
         self._server.tick()
+        self._engine.keep_pinned()
         self._watch.check()
         self._say_if_orphaned()
         self._say_if_unwatched()

@@ -55,6 +55,7 @@ class Drops:
         self._place = pins.listeners(sha256(repr(made_of).encode()).hexdigest()[:16])
         self._map: Map | None = None
         self._watched: Map | None = None
+        self._hears_drivers = False
         self.untold = "no daemon has begun to count frames lost at the redirect"
         """Why nothing is counted; empty if it is."""
 
@@ -94,18 +95,35 @@ class Drops:
 
     def _listen(self) -> None:
         """Listens at the redirect, in place of the listeners of an earlier release."""
-        fds = {_MAP: libbpf.create_map("xc_drops", _FORMAT)}
+        maps = {_MAP: libbpf.create_map("xc_drops", _FORMAT)}
         try:
-            fds[_WATCHED] = libbpf.create_map("xc_watched", _WATCHED_FORMAT)
-            fds[_AT_REDIRECT[0]] = self._attached(_AT_REDIRECT, fds, {})
-            self._pins.put_listeners(self._place, fds)
+            maps[_WATCHED] = libbpf.create_map("xc_watched", _WATCHED_FORMAT)
+            self._pin(maps)
         finally:
-            for fd in fds.values():
+            for fd in maps.values():
                 os.close(fd)
+
+    def _pin(self, maps: Mapping[str, int]) -> None:
+        name, _ = _AT_REDIRECT
+        link = self._attached(_AT_REDIRECT, maps, {})
+        try:
+            self._pins.put_listeners(self._place, {**maps, name: link})
+        finally:
+            os.close(link)
+
+    def listen_again(self) -> None:
+        """With the counts there are: a listener leaves when its pin is removed."""
+        if self._map is None or self._watched is None or self._place.exists():
+            return
+        with suppress(OSError, DataplaneError):
+            self._pin({_MAP: self._map.fd, _WATCHED: self._watched.fd})
+            if self._hears_drivers:
+                self.listen_to_drivers()
 
     def listen_to_drivers(self) -> None:
         """Also counts what drivers refuse, in native mode; a kernel without BTF does not tell."""
         name, _ = _AT_DRIVERS
+        self._hears_drivers = True
         if self._map is None or (self._place / name).exists():
             return
         with suppress(OSError, LookupError, DataplaneError):

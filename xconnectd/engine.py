@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from xconnectd import leftovers
 from xconnectd.dataplane import Dataplane, Unpinned, describe
-from xconnectd.errors import DataplaneError, is_full
+from xconnectd.errors import DataplaneError, XconnectError, is_full
 from xconnectd.instance import Instance
 from xconnectd.ledger import Ledger, directory, make_directory, namespace_cookie
 from xconnectd.links import Links
@@ -47,6 +47,8 @@ class Engine:
         self.links = links = parts.enter_context(closing(Links(alive)))
         self.alive = alive
         self._dataplane = dataplane
+        self._log = log
+        self._unpinned = ""
         self.instance = instance
         self.ledger = ledger
         self.reconciler = Reconciler(
@@ -135,6 +137,29 @@ class Engine:
     def program(self, number: int) -> int | None:
         """A descriptor of one of our programs, by kernel id; None where it cannot be had."""
         return self._dataplane.fd_of(number) if self._dataplane else None
+
+    def keep_pinned(self) -> None:
+        """Puts back pins that somebody removed; to be called each second.
+
+        Without them all goes on until this process ends, and nothing could be adopted after it.
+        """
+        if self._dataplane is None or self._dataplane.is_pinned():
+            self._unpinned = ""
+            return
+        outcome = "they are pinned again"
+        try:
+            Dataplane.prepare(pins())
+            if self.instance:
+                self.instance.hold(pins())
+            self._dataplane.pin_again()
+        except (XconnectError, OSError) as error:
+            outcome = (
+                f"they cannot be pinned again, so no other start will adopt the wires: {error}"
+            )
+        if outcome != self._unpinned:
+            reason = f"somebody removed pins of ours in {pins()}; {outcome}"
+            self._log.warning(Event.PINS_LOST, reason=reason)
+        self._unpinned = outcome
 
     def remove(self) -> None:
         """Takes the pins away, and the records unless they are needed; after every end was let go.

@@ -44,12 +44,14 @@ class Instance:
     def __init__(self, *directories: Path) -> None:
         if (pid := running_pid()) is not None:
             raise BusyError(pid)
-        with ExitStack() as parts:
+        self._held: dict[Path, int] = {}
+        self._name: socket.socket | None = None
+        with ExitStack() as undo:
+            undo.callback(self.close)
             for each in directories:
-                parts.callback(_let_go, each, _hold(each))
-            self._name: socket.socket | None = None
+                self.hold(each)
             self.introduce()
-            self._parts = parts.pop_all()
+            undo.pop_all()
 
     def introduce(self) -> None:
         """Takes the name if it is free, and lets those go who have asked by it since.
@@ -63,10 +65,20 @@ class Instance:
             for _ in range(_BACKLOG):
                 self._name.accept()[0].close()
 
+    def hold(self, place: Path) -> None:
+        """Also one that was removed and made anew. Raises as the beginning does."""
+        held = self._held.get(place)
+        if held is None or not _is_at(held, place):
+            self._held[place] = _hold(place)
+            if held is not None:
+                os.close(held)
+
     def close(self) -> None:
         if self._name:
             self._name.close()
-        self._parts.close()
+        for place, held in self._held.items():
+            _let_go(place, held)
+        self._held.clear()
 
 
 def _named() -> socket.socket | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from xconnectd.journal import Journal, put
-from xconnectd.leftovers import own_inode
+from xconnectd.leftovers import BOOT, boot_id, is_of_this_boot, own_inode
 from xconnectd.model import Change, Departed, Record, Refusal
 
 _SO_NETNS_COOKIE: Final = 71
@@ -65,10 +65,6 @@ def _make(place: Path) -> None:
             each.chmod(0o711)
 
 
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
 class Failure(NamedTuple):
     """Why a link failed and when it is tried again (seconds since the epoch)."""
 
@@ -86,8 +82,7 @@ class Ledger:
     def __init__(self, directory: Path | None = None, cookie: str | None = None) -> None:
         self.path = (directory or state_directory()) / (cookie or namespace_cookie())
         self._ends = Journal(self.path / "ends")
-        self._boot = self.path / "boot"
-        self._current = self._is_of_this_boot()
+        self._current = is_of_this_boot(self.path)
         self._records: dict[int, Record] = {}
         self._named: defaultdict[str, set[int]] = defaultdict(set)
         for record in self._read_records().values():
@@ -207,12 +202,6 @@ class Ledger:
 
     # ---- files
 
-    def _is_of_this_boot(self) -> bool:
-        try:
-            return bool(json.loads(self._boot.read_text()) == _boot_id())
-        except (FileNotFoundError, ValueError):
-            return False
-
     def _read(self, name: str) -> Any:
         """What was written since the last boot, else None; perhaps by another release."""
         try:
@@ -265,7 +254,7 @@ class Ledger:
         for path in self.path.iterdir():
             path.unlink()
         put(self.path / "namespace", str(own_inode()))
-        put(self._boot, json.dumps(_boot_id()))
+        put(self.path / BOOT, json.dumps(boot_id()))
         self._current = True
 
 

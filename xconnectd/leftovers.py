@@ -4,17 +4,23 @@ Nobody can ask for a namespace by its cookie, so the ledger notes the inode numb
 namespace lives as long as a process is in it or it is mounted somewhere (``ip netns``), and both
 show the inode. That number is used again: an earlier namespace of our own number is dead for
 certain, one with the number of a living other cannot be told from it. From inside a pid namespace,
-or without the right to look at other processes, not all are seen; then nothing is judged.
+or without the right to look at other processes, not all are seen; then nothing is judged. Nor is
+what another boot left, or a view of the machine with a boot id of its own: its cookies may be
+those of living namespaces.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+BOOT: Final = "boot"
+"""The file in which a ledger notes when it was begun."""
 
 _INIT_PID_NAMESPACE: Final = 0xEFFFFFFC  # PROC_PID_INIT_INO, linux/proc_ns.h
 _NETNS: Final = re.compile(r"net:\[(\d+)\]")
@@ -37,11 +43,23 @@ def sweep(states: Path, pins: Path, own: str) -> None:
 
 
 def _gone(states: Path, own: str) -> Iterator[Path]:
-    others = [path for path in states.glob("*") if path.name != own]
+    others = [path for path in states.glob("*") if path.name != own and is_of_this_boot(path)]
     if not others or Path("/proc/self/ns/pid").stat().st_ino != _INIT_PID_NAMESPACE:
         return
     living = set(_living()) - {own_inode()}  # lives, but as ``own``
     yield from (path for path in others if (inode := _inode(path)) and inode not in living)
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def is_of_this_boot(state: Path) -> bool:
+    """Whether the records there were begun since this machine, as seen from here, started."""
+    try:
+        return bool(json.loads((state / BOOT).read_text()) == boot_id())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
 
 
 def _inode(state: Path) -> int | None:

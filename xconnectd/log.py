@@ -31,6 +31,7 @@ class Event(StrEnum):
     TRY_REVERTED = "try.reverted"
     PROGRAM_LOADED = "program.loaded"
     PROGRAM_ADOPTED = "program.adopted"
+    PINS_LOST = "pins.lost"
     LOSSES_UNTOLD = "losses.untold"
     LINK_CONNECTED = "link.connected"
     LINK_REWIRED = "link.rewired"

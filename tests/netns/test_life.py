@@ -861,6 +861,67 @@ def test_what_a_dead_namespace_left_is_swept_by_the_next_start_anywhere(
         shutil.rmtree(state, ignore_errors=True)
 
 
+def test_records_of_another_boot_sweep_nothing(lab: Lab, daemon: Start) -> None:
+    """The cookies of namespaces begin anew at each boot: theirs may be that of a living one."""
+    lab.veth("va"), lab.veth("vb")
+    daemon(PAIR)
+    other = Lab()
+    try:
+        neighbour = Daemon(other, {})
+        stale = neighbour.state / str(lab.cookie)
+        stale.mkdir(parents=True)
+        (stale / "namespace").write_text("1")
+        (stale / "boot").write_text('"another"')
+        neighbour.start().stop()
+        assert list(lab.pins.glob("programs-*")), "pins of a living namespace"
+        assert stale.exists()
+    finally:
+        other.close()
+
+
+@pytest.mark.parametrize("lost", ["all", "a map", "a program"])
+def test_pins_that_somebody_removes_are_there_again(lab: Lab, lost: str) -> None:
+    """So that the next start adopts the wires, and who looks sees them."""
+    a, b = lab.veth("va"), lab.veth("vb")
+    running = Daemon(lab, PAIR).start()
+    running.wait_link("connected", "va", "vb")
+    program = lab.xdp("va")
+    before = sorted(lab.pins.rglob("*"))
+    match lost:
+        case "all":
+            shutil.rmtree(lab.pins)
+        case "a map":
+            next(lab.pins.glob("peers-*")).unlink()
+        case "a program":
+            next(lab.pins.glob("programs-*/xdp")).unlink()
+    reason = running.wait_event("pins.lost")["reason"]
+    assert reason.endswith("they are pinned again")
+    assert sorted(lab.pins.rglob("*")) == before
+    running.kill()
+    stream = Stream(a, b)
+    poll(stream.flows)
+    since = running.mark()
+    running.start()
+    assert running.events("program.adopted", since=since)
+    assert lab.xdp("va") == program
+    stream.assert_perfect()
+    running.stop()
+
+
+def test_pins_that_cannot_be_put_back_are_told_once(lab: Lab) -> None:
+    lab.veth("va"), lab.veth("vb")
+    running = Daemon(lab, PAIR).start()
+    shutil.rmtree(lab.pins)
+    lab.pins.symlink_to("/nowhere")
+    lab.on_close(lab.pins.unlink, True)
+    reason = running.wait_event("pins.lost")["reason"]
+    assert "cannot be pinned again" in reason
+    lab.pins.unlink()
+    running.wait_event("pins.lost", reason=reason.partition(";")[0] + "; they are pinned again")
+    assert len(running.events("pins.lost")) == 2
+    running.stop()
+
+
 def _inode(lab: Lab) -> int:
     return inside(lab.host, lambda: Path("/proc/thread-self/ns/net").stat().st_ino)
 

@@ -14,6 +14,7 @@ import pytest
 
 from xconnectd import journal as journal_module
 from xconnectd import ledger as module
+from xconnectd import leftovers
 from xconnectd.ledger import Failure, Ledger
 from xconnectd.model import Change, Departed, Record, Setting
 
@@ -138,7 +139,8 @@ def test_nobody_else_reads_it(tmp_path: Path) -> None:
 
 @pytest.fixture
 def rebooted(filled: Ledger, monkeypatch: pytest.MonkeyPatch) -> Ledger:
-    monkeypatch.setattr(module, "_boot_id", lambda: "another boot")
+    for reader in (module, leftovers):
+        monkeypatch.setattr(reader, "boot_id", lambda: "another boot")
     return reopened(filled)
 
 
