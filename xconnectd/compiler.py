@@ -63,7 +63,8 @@ DROPS: Final = Source(
     ("drops", "watched"),
     ("namespace", "dev_ifindex", "dev_net", "net_inum"),
 )
-SOURCES: Final = (DATA_PATH, CAPTURE, DROPS)
+GUARD: Final = Source("guard", ("guard",), ("guarded",), ("state_in", "dev_ifindex"))
+SOURCES: Final = (DATA_PATH, CAPTURE, DROPS, GUARD)
 
 LICENSE: Final = "Dual MIT/GPL"
 """Of all that is compiled here, as the kernel asks for it."""

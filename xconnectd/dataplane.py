@@ -5,8 +5,8 @@ opened again in a few milliseconds without a compiler, a changed one gets new pr
 over entries and counters, and forwarding goes on.
 
 Imports ``model``, ``errors``, ``capabilities``, ``libbpf``, ``pins``, ``generations``, ``drops``,
-``digest`` and ``compiler`` (whose child imports bcc; nothing here may), and never pyroute2: who
-attaches a program asks for its file descriptor.
+``guard``, ``digest`` and ``compiler`` (whose child imports bcc; nothing here may), and never
+pyroute2: who attaches a program asks for its file descriptor.
 Every failure is a DataplaneError or a PrivilegeError; the OSError behind it is its __cause__.
 """
 
@@ -29,6 +29,7 @@ from xconnectd.digest import sha256
 from xconnectd.drops import Drops
 from xconnectd.errors import DataplaneError, PrivilegeError, XconnectError
 from xconnectd.generations import OWN_MAPS, Generation, Recipe, Recipes
+from xconnectd.guard import Guard
 from xconnectd.libbpf import Map, MapFormat
 from xconnectd.model import PROGRAM_NAME, Counters, Lost, Programs
 from xconnectd.pins import NoBpffsError, Pins
@@ -84,9 +85,10 @@ class Dataplane:
         pins: Pins,
         shared: Mapping[str, int],
         generations: Sequence[Generation],
-        drops: Drops,
         source: _Source,
         *,
+        drops: Drops,
+        guard: Guard,
         adopted: bool,
     ) -> None:
         """Of ``generations`` the last is the current one, which alone is written to."""
@@ -100,6 +102,7 @@ class Dataplane:
             shared["counters"], ctypes.c_uint64, _COUNTER_WORDS * libbpf.possible_cpus()
         )
         self._drops = drops
+        self._guard = guard
         self._unpinned = Unpinned()
         self._use_entries()
 
@@ -146,7 +149,9 @@ class Dataplane:
             undo.callback(generations[-1].close)
         drops = Drops.open(pins, build=True)
         undo.callback(drops.close)
-        plane = cls(pins, shared, generations, drops, source, adopted=adopted)
+        guard = Guard.open(pins, build=True)
+        undo.callback(guard.close)
+        plane = cls(*(pins, shared, generations, source), drops=drops, guard=guard, adopted=adopted)
         drops.watch(plane._own_entries())
         plane.count(UNKNOWN)
         undo.pop_all()
@@ -166,7 +171,11 @@ class Dataplane:
             }
         drops = Drops.open(pins, build=False)
         undo.callback(drops.close)
-        plane = cls(pins, shared, generations, drops, _Source(None), adopted=True)
+        guard = Guard.open(pins, build=False)
+        undo.callback(guard.close)
+        plane = cls(
+            *(pins, shared, generations, _Source(None)), drops=drops, guard=guard, adopted=True
+        )
         undo.pop_all()
         return plane
 
@@ -294,9 +303,11 @@ class Dataplane:
 
     def all_counters(self) -> dict[int, Counters]:
         with _stage("counters", "walking the counters"):
-            lost = self._drops.all()
+            lost, passed = self._drops.all(), self._guard.stopped()
             return {
-                key: _summed(words)._replace(lost=lost.get(key, _NONE))
+                key: _summed(words)._replace(
+                    lost=lost.get(key, _NONE), passed_to_host=passed.get(key)
+                )
                 for key, words in self._counters.all_words().items()
             }
 
@@ -336,6 +347,29 @@ class Dataplane:
         with _stage("entries", "emptying the maps of older programs"):
             for generation in self._older:
                 generation.empty()
+
+    # ------------------------------------------------------------------ the host's stack
+
+    def guarded(self, key: int) -> bool | None:
+        """Whether what comes in by ``key`` is kept from the host; None where that cannot be."""
+        with _stage("guard", "reading what is guarded"):
+            return self._guard.guards(key) if self._guard.stands else None
+
+    def all_guarded(self) -> frozenset[int] | None:
+        with _stage("guard", "walking what is guarded"):
+            return frozenset(self._guard.stopped()) if self._guard.stands else None
+
+    def guard(self, key: int) -> None:
+        """From now on, counting from zero; one that is guarded already counts on."""
+        with _stage("guard", "guarding the host"):
+            self._guard.add(key)
+
+    def unguard(self, key: int) -> None:
+        """What comes in by ``key`` is the host's again."""
+        with _stage("guard", "guarding the host no more"):
+            self._guard.remove(key)
+
+    # ------------------------------------------------------------------ life cycle
 
     def retire(self) -> None:
         """Unpins older generations and their maps: to be called when nothing runs them."""
@@ -388,6 +422,7 @@ class Dataplane:
             generation.close()
         self._gauge.close()
         self._drops.close()
+        self._guard.close()
         self._unpinned.close()
         for fd in self._shared.values():
             os.close(fd)

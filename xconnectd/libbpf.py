@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes as ct
 import errno
 import os
+import struct
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import chain
@@ -28,11 +29,14 @@ PROG_SCHED_CLS: Final = 3
 PROG_XDP: Final = 6
 PROG_RAW_TRACEPOINT: Final = 17
 PROG_TRACING: Final = 26
+PROG_NETFILTER: Final = 32
+"""Linux 6.4, as its attachment."""
 ATTACH_TRACEPOINT: Final = 23
 """A tracepoint whose arguments carry their types; Linux 5.5."""
 ATTACH_ENTRY: Final = 24
 """The entry of a function, of the kernel or of another program; Linux 5.5."""
 ATTACH_XDP: Final = 37
+ATTACH_NETFILTER: Final = 45
 F_NO_PREALLOC: Final = 1
 F_XDP_HAS_FRAGS: Final = 1 << 5
 _NOEXIST: Final = 1
@@ -42,6 +46,15 @@ _LOG_SIZE: Final = 1 << 20
 _MAX_MAPS: Final = 16
 _BATCH: Final = 256
 _ENOTSUPP: Final = 524
+
+_LINK_CREATE: Final = 28
+_SYS_BPF: Final = {"x86_64": 321, "ppc64le": 361, "s390x": 351}
+_SYS_BPF_ELSEWHERE: Final = 280
+"""On aarch64, riscv64 and loongarch64 (asm-generic/unistd.h)."""
+_PREROUTING: Final = struct.Struct("=IIIIIIiI")
+"""``union bpf_attr`` for a link to netfilter, from ``link_create`` on."""
+_FIRST: Final = -(1 << 31) + 1
+"""In front of every other hook, connection tracking included (NF_IP_PRI_FIRST is refused)."""
 
 
 class LoadError(OSError):
@@ -472,6 +485,21 @@ def attach_tracing(program: int, tracepoint: str = "") -> int:
     """
     name = tracepoint.encode() or None
     return _checked(_function("bpf_raw_tracepoint_open")(name, program), tracepoint or "attach")
+
+
+def attach_at_prerouting(program: int, family: int) -> int:
+    """Attaches a netfilter program for AF_INET or AF_INET6 in the caller's network namespace.
+
+    Until the link returned is closed. By system call: libbpf can do it from 1.3 on.
+    """
+    hooknum = flags = target = 0  # NF_INET_PRE_ROUTING
+    attributes = _PREROUTING.pack(
+        *(program, target, ATTACH_NETFILTER, flags),
+        *(family, hooknum, _FIRST, flags),
+    )
+    number = _SYS_BPF.get(os.uname().machine, _SYS_BPF_ELSEWHERE)
+    made = _libc().syscall(number, _LINK_CREATE, attributes, len(attributes))
+    return _checked(made, "netfilter")
 
 
 def program_info(fd: int) -> ProgramInfo:

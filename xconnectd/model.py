@@ -315,6 +315,8 @@ class Counters(NamedTuple):
     itself that were dropped on their way out of this interface. ``last`` is when the last frame
     came in (CLOCK_MONOTONIC, ns; 0 if none did, or before Linux 5.11). ``untransmitted`` is the
     interface's own tx_dropped: what its driver or its far end would not take, since it exists.
+    ``passed_to_host`` got past every hook to the door of the host's IP stack, and was dropped
+    there; None where nobody stands there to tell.
     """
 
     frames: int = 0
@@ -324,6 +326,7 @@ class Counters(NamedTuple):
     last: int = 0
     lost: Lost = Lost()
     untransmitted: int = 0
+    passed_to_host: int | None = None
 
 
 class Statistics(NamedTuple):
@@ -352,7 +355,8 @@ class Observed(NamedTuple):
     ``entries`` is the DEVMAP (ingress ifindex to egress ifindex), ``peers`` its twin for tc.
     ``uses`` says what the host uses an interface for: all of it for an end of a link that is new,
     addresses alone for others. ``foreign`` describes programs that are not ours by id.
-    ``covered`` are the ifindexes a narrow look asked for, None for a look at everything.
+    ``guarded`` are the ends in front of which the host's IP stack is closed, None where that cannot
+    be. ``covered`` are the ifindexes a narrow look asked for, None for a look at everything.
     """
 
     interfaces: Mapping[int, Interface] = _NOTHING
@@ -364,6 +368,7 @@ class Observed(NamedTuple):
     uses: Mapping[int, tuple[Use, ...]] = _NOTHING
     foreign: Mapping[int, str] = _NOTHING
     departed: tuple[Departed, ...] = ()
+    guarded: frozenset[int] | None = None
     covered: frozenset[int] | None = None
 
     def is_held(self, interface: Interface) -> bool:

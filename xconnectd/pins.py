@@ -3,7 +3,8 @@
     peers-<format>, counters-<format>              maps that all share, named by their format
     programs-<number>-<hash>/xdp, …, entries       a generation of programs, and the maps it owns
     listeners-<hash>/drops, …                      links to tracepoints, and their maps
-    building-…/                                    either of the two half made
+    guard-<hash>/guard, guarded                    the program before the host, and its counts
+    building-…/                                    any of the three half made
 
 A directory gets its name by one rename(2), so that a crash leaves nothing that could be taken
 for complete; what it leaves is swept up by the next build. A map is complete once pinned.
@@ -29,6 +30,7 @@ from xconnectd import libbpf
 BPFFS: Final = Path("/sys/fs/bpf")
 _PROGRAMS: Final = "programs-"
 _LISTENERS: Final = "listeners-"
+_GUARD: Final = "guard-"
 _BUILDING: Final = "building-"
 _NUMBERED: Final = re.compile(rf"{_PROGRAMS}(\d{{6,}})-([0-9a-f]{{16}})")
 
@@ -125,6 +127,16 @@ class Pins:
     def put_listeners(self, place: Path, fds: Mapping[str, int]) -> None:
         """As a generation; those of another name listen no more."""
         self.remove(self._named(_LISTENERS))
+        self.put_directory(place, fds)
+
+    # ------------------------------------------------------------------ the guard
+
+    def guard(self, name: str) -> Path:
+        return self.root / f"{_GUARD}{name}"
+
+    def put_guard(self, place: Path, fds: Mapping[str, int]) -> None:
+        """In place of one of another name."""
+        self.remove(self._named(_GUARD))
         self.put_directory(place, fds)
 
     # ------------------------------------------------------------------ clean-up

@@ -20,6 +20,7 @@ _MISSED: Final = (
     ((5, 13), "losses at the redirect are not told, nor their reasons"),
     ((5, 18), "there are no XDP fragments: native XDP takes an MTU of some 3,500 at most"),
     ((5, 18), "nothing tells when the last frame came, but in tc mode from 5.11 on"),
+    ((6, 4), "what an ifb or a program marks to skip our hooks reaches the host's stack uncounted"),
 )
 """What older kernels do without."""
 

@@ -346,7 +346,7 @@ def test_a_crash_half_way_leaves_nothing_that_counts(
         assert not plane.adopted
         assert plane.programs.known == frozenset()
         assert {path.name.split("-")[0] for path in pins.iterdir()} == {
-            *("peers", "counters", "programs", "listeners"),
+            *("peers", "counters", "programs", "listeners", "guard"),
         }
 
 
