@@ -49,6 +49,8 @@ class Dataplane(Protocol):
     def unsteer(self, key: int) -> None: ...
     def count(self, key: int) -> None: ...
     def uncount(self, key: int) -> None: ...
+    def guard(self, key: int) -> None: ...
+    def unguard(self, key: int) -> None: ...
 
 
 class Ledger(Protocol):
@@ -150,6 +152,10 @@ class Executor:
                 self._interfaces.change(end, setting, value)
             case plan.Point() | plan.Cut():
                 self._write_entry(action)
+            case plan.Guard():
+                self._dataplane.guard(end.ifindex)
+            case plan.Unguard():
+                self._dataplane.unguard(end.ifindex)
             case plan.Attach(mode=mode, replacing=old):
                 self._attach(end, mode, old)
             case plan.Detach(mode=mode, program=program):

@@ -12,7 +12,7 @@ from enum import StrEnum
 from shlex import quote
 from typing import Any, Final
 
-from xconnectd import modes, safety
+from xconnectd import losses, modes, safety
 from xconnectd.model import (
     ELSEWHERE,
     Departed,
@@ -107,9 +107,10 @@ class FarSide:
 class LinkFacts:
     """One link, and what was seen of it.
 
-    ``far`` is keyed by the ifindex of our end. ``failure`` is what the daemon heard from the
-    kernel; ``repair`` makes a daemon put right what is ours, ``file`` is the one with the link,
-    ``home`` what ``ip link set … netns`` calls this namespace.
+    ``far`` is keyed by the ifindex of our end; so is ``passed``, frames that got past our hooks.
+    ``failure`` is what the daemon heard from the kernel; ``repair`` makes a daemon put right what
+    is ours, ``file`` is the one with the link, ``home`` what ``ip link set … netns`` calls this
+    namespace.
     """
 
     verdict: Verdict
@@ -119,6 +120,7 @@ class LinkFacts:
     repair: str = "xconnectd reload"
     file: str = ""
     home: str = "1"
+    passed: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def ways(self) -> tuple[tuple[Interface, Interface], ...]:
@@ -156,7 +158,10 @@ def of_report(link: Mapping[str, Any]) -> tuple[Finding, ...]:
             found = Finding(Level.WARN, "disabled", seen, again, Stops.ALL)
         case _:
             found = Finding(Level.FAIL, str(state), seen, again, Stops.ALL)
-    return (found, *(Finding(Level.WARN, "warning", text) for text in link["warnings"]))
+    ends = {end["name"]: end.get("passed_to_host") for end in (link["a"], link["b"])}
+    passed = (_passed(name, frames, link["mode"]) for name, frames in ends.items() if frames)
+    warnings = (Finding(Level.WARN, "warning", text) for text in link["warnings"])
+    return (found, *passed, *warnings)
 
 
 def of_problems(problems: Iterable[str], file: str) -> Iterator[Finding]:
@@ -198,8 +203,15 @@ def _walk(facts: LinkFacts) -> Iterator[Finding]:
     for end in verdict.ends:
         yield from _far_program(end, facts)
         yield from _offloads(end, facts)
+    for end in verdict.ends:
+        if frames := facts.passed.get(end.ifindex):
+            yield _passed(end.name, frames, verdict.mode)
     for warning in verdict.warnings:
         yield Finding(Level.WARN, "warning", warning)
+
+
+def _passed(name: str, frames: int, mode: str) -> Finding:
+    return Finding(Level.FAIL, "passed to host", *losses.passed(name, frames, mode))
 
 
 def _set(interface: Interface, what: str) -> str:
@@ -328,10 +340,12 @@ def _ours(facts: LinkFacts) -> Iterator[Finding]:
 def _program(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
     """Somebody else's in its place is a refusal already."""
     ours, mode = facts.observed.programs.ours, facts.verdict.mode
+    if not any(each.program in ours for each in end.ingress):
+        what = "our ingress filter" if end.qdisc else "clsact, and with it our ingress filter"
+        carried, stops = _carried_by_tc(facts)
+        text = f"{end.name} has lost {what}: {carried} are lost"
+        yield Finding(Level.FAIL, "filter", text, facts.repair, stops)
     if mode is Mode.TC:
-        if not any(each.program in ours for each in end.ingress):
-            what = "our ingress filter" if end.qdisc else "clsact, and with it our ingress filter"
-            yield _stop("filter", f"{end.name} has lost {what}", facts.repair)
         return
     found = {xdp.mode for xdp in end.xdp if xdp.program in ours}
     if not found:
@@ -341,20 +355,34 @@ def _program(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
         yield _stop("program", text, facts.repair)
 
 
+def _carried_by_tc(facts: LinkFacts) -> tuple[str, Stops]:
+    """All frames in tc mode; in the others those that XDP does not see."""
+    if facts.verdict.mode is Mode.TC:
+        return "frames", Stops.ALL
+    return "frames that a tc redirect has marked", Stops.SOME
+
+
 def _entry(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Finding]:
-    tc = facts.verdict.mode is Mode.TC
-    entries = facts.observed.peers if tc else facts.observed.entries
-    kind, found = ("peers map" if tc else "devmap"), entries.get(end.ifindex)
-    if not facts.verdict.link.enabled:
-        if found is not None:
-            text = f"{end.name} (key {end.ifindex}) still leads to ifindex {found}"
-            yield Finding(Level.WARN, "entry", text, facts.repair)
-    elif found is None:
-        text = f"no entry for {end.name} in the {kind} (key {end.ifindex}): frames are dropped"
-        yield _stop("entry", text, facts.repair)
-    elif found != other.ifindex:
-        text = f"{end.name} (key {end.ifindex}) leads to ifindex {found}, not to {other.name}"
-        yield _stop("entry", f"{text} ({other.ifindex})", facts.repair)
+    observed = facts.observed
+    maps = [("peers map", observed.peers, *_carried_by_tc(facts))]
+    if facts.verdict.mode is not Mode.TC:
+        maps.insert(0, ("devmap", observed.entries, "frames", Stops.ALL))
+    key = f"(key {end.ifindex})"
+    for kind, entries, carried, stops in maps:
+        found = entries.get(end.ifindex)
+        if not facts.verdict.link.enabled:
+            if found is not None:
+                text = f"{end.name} {key} still leads to ifindex {found}"
+                yield Finding(Level.WARN, "entry", text, facts.repair)
+        elif found is None:
+            text = f"no entry for {end.name} in the {kind} {key}: {carried} are dropped"
+            yield Finding(Level.FAIL, "entry", text, facts.repair, stops)
+            return
+        elif found != other.ifindex:
+            where = f"{other.name} ({other.ifindex})"
+            text = f"{end.name} {key} leads to ifindex {found}, not to {where}"
+            yield Finding(Level.FAIL, "entry", text, facts.repair, stops)
+            return
 
 
 def _silence(end: Interface, facts: LinkFacts) -> Iterator[Finding]:

@@ -239,7 +239,7 @@ class _NoDataplane:
     def entry(self, _key: int) -> None:
         return None
 
-    peer = entry
+    peer = guarded = entry
 
     def entries(self) -> dict[int, int]:
         return {}
@@ -252,9 +252,12 @@ class _NoDataplane:
     def _refuse(self, *_: int) -> None:
         raise DataplaneError("open", "nothing is loaded")
 
-    point = steer = count = listen_to_drivers = renew = _refuse
+    def all_guarded(self) -> None:
+        return None
+
+    point = steer = count = guard = listen_to_drivers = renew = _refuse
 
     def _nothing(self, *_: int) -> None:
         return
 
-    unpoint = unsteer = uncount = empty_older = retire = _nothing
+    unpoint = unsteer = uncount = unguard = empty_older = retire = _nothing

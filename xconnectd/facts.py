@@ -171,6 +171,11 @@ class Examiner:
         self._config = config
         self._repair = repair
         self._failures = engine.ledger.failures()
+        self._passed = {
+            ifindex: counted.passed_to_host
+            for ifindex, counted in engine.counters().items()
+            if counted.passed_to_host
+        }
 
     @cached_property
     def _home(self) -> str:
@@ -193,6 +198,7 @@ class Examiner:
             self._repair,
             self._config,
             self._home,
+            self._passed,
         )
 
     def _far_side(self, end: Interface, *, enter: bool) -> FarSide | None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from shlex import quote
 from typing import Any, Final
 
-from xconnectd.model import Counters, End
+from xconnectd.model import Counters, End, Mode
+from xconnectd.quantities import counted as counted_in_words
 
 MEANT: Final = frozenset({"host"})
 """Reasons for which frames are dropped on purpose: nothing is lost."""
@@ -47,6 +48,17 @@ def explained(
         for text, remedy in [words]
     ]
     return sorted(found, key=lambda each: -int(each["frames"]))
+
+
+def passed(name: str, frames: int, mode: str) -> tuple[str, str]:
+    """What it means that frames got past every hook, and what to do about it."""
+    text = (
+        f"{counted_in_words(frames, 'frame')} that came in by {name} skipped every hook of ours"
+        " and got as far as the host's IP stack, where they were dropped"
+    )
+    if mode == Mode.TC:
+        return text, "an ifb behind it marks them so: take that off, or use mode: generic"
+    return text, "a program behind it marks them so: see docs/safety.md"
 
 
 def of(end: End, counters: Mapping[int, Counters]) -> Counters:

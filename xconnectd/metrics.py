@@ -75,6 +75,7 @@ def families(report: Report) -> Iterator[Metric]:
     yield _states(links)
     yield from _traffic(links)
     yield _drops(links)
+    yield from _passed(links)
     yield from _interfaces(links)
     yield from _config(report["config"], report["daemon"])
     yield from _doings(report["daemon"])
@@ -119,6 +120,22 @@ def _drops(links: Iterable[Report]) -> Metric:
             for reason, count in here["dropped"].items():
                 family.add_metric((link["link"], here["name"], reason), count)
     return family
+
+
+def _passed(links: Iterable[Report]) -> Iterator[Metric]:
+    """Nothing where nobody can tell."""
+    family = CounterMetricFamily(
+        "xconnectd_passed_to_host_frames",
+        "Frames that skipped every hook and were stopped at the host's IP stack: always 0.",
+        None,
+        ("link", "interface"),
+    )
+    for link in links:
+        for here, _ in _ways(link):
+            if here["passed_to_host"] is not None:
+                family.add_metric((link["link"], here["name"]), here["passed_to_host"])
+    if family.samples:
+        yield family
 
 
 def _interfaces(links: Iterable[Report]) -> Iterator[Metric]:

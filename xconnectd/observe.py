@@ -51,6 +51,8 @@ class Maps(Protocol):
     def peer(self, key: int) -> int | None: ...
     def entries(self) -> dict[int, int]: ...
     def peers(self) -> dict[int, int]: ...
+    def guarded(self, key: int) -> bool | None: ...
+    def all_guarded(self) -> frozenset[int] | None: ...
 
 
 class Records(Protocol):
@@ -107,6 +109,7 @@ class Observer:
             peers=peers,
             programs=self._programs(),
             records=dict(self._records.records()),
+            guarded=self._maps.all_guarded(),
         )
         wanted = {names.get(end.name) for link in wiring.links for end in link.ends}
         ours = [
@@ -134,10 +137,17 @@ class Observer:
             peers=look.peers,
             programs=self._programs(),
             records={index: records[index] for index in covered & records.keys()},
+            guarded=self._guarded(covered),
             covered=covered,
         )
         links = tuple(wiring.in_order(look.links.values()))
         return self._finish(observed, list(look.interfaces.values()), links), links
+
+    def _guarded(self, ifindexes: Iterable[int]) -> frozenset[int] | None:
+        told = {ifindex: self._maps.guarded(ifindex) for ifindex in ifindexes}
+        if None in told.values():
+            return None
+        return frozenset(ifindex for ifindex, is_guarded in told.items() if is_guarded)
 
     def _programs(self) -> Programs:
         programs = self._maps.programs
@@ -321,7 +331,7 @@ def wiring_in_kernel(observed: Observed) -> Wiring:
                 links.setdefault(frozenset((key, target)), _as_found(a, b, mode, observed))
     wired = frozenset().union(*links)
     for a, b in _idle_pairs(observed, wired):
-        in_tc = not observed.programs.ours.isdisjoint(each.program for each in a.ingress)
+        in_tc = observed.programs.ours.isdisjoint(each.program for each in a.xdp)
         link = _as_found(a, b, Mode.TC if in_tc else None, observed)
         links.setdefault(frozenset((a.ifindex, b.ifindex)), replace(link, enabled=False))
     return Wiring(tuple(links.values()))

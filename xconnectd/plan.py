@@ -5,10 +5,10 @@ Order within a group of links that exchange ends, so that no frame goes astray:
 1. prepare new ends (record what is found, silence the host, settings, counters),
 2. cut the entries of ends that are let go,
 3. wire: write the entries; moving a wire between attached ends is this step alone,
-4. attach the programs of new ends, remove what routers taught the host there until then, and
-   take off the programs of an earlier mode,
+4. attach the programs of new ends, close the host's stack behind them, remove what routers taught
+   the host there until then, and take off the programs of an earlier mode,
 5. set up ends that were found down,
-6. let go: programs off, settings put back.
+6. let go: the host's stack open again, programs off, settings put back.
 
 A program is never attached before its entry is there, and its entry never outlives it. An end
 that is held has a program and no entry: the steps 1, 2 and 4 are all it gets.
@@ -79,7 +79,7 @@ class Set(Action):
 
 @dataclass(frozen=True, slots=True)
 class Point(Action):
-    """Writes the DEVMAP entry of an XDP end, or the peers entry of a tc end."""
+    """Writes the DEVMAP entry of an XDP end, or the peers entry that every end has for tc."""
 
     mode: Mode
     target: int
@@ -90,6 +90,16 @@ class Cut(Action):
     """Removes that entry."""
 
     mode: Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Guard(Action):
+    """Has what gets past our programs dropped and counted at the door of the host's IP stack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unguard(Action):
+    """Opens that door."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +201,7 @@ def _groups(wanted: Mapping[int, Role], observed: Observed) -> Iterator[list[int
         if b is not None:
             neighbours[a].add(b)
             neighbours.setdefault(b, set()).add(a)
-    for ifindex in observed.records:
+    for ifindex in (*observed.records, *(observed.guarded or ())):
         neighbours.setdefault(ifindex, set())
     for ifindex, interface in observed.interfaces.items():
         if observed.is_held(interface):
@@ -313,20 +323,34 @@ class _Diff(NamedTuple):
             yield Cut(link, interface, reason, Mode.TC)
 
     def _wire(self, interface: Interface, role: Role) -> Iterator[Action]:
-        entries = self.observed.peers if role.mode is Mode.TC else self.observed.entries
+        """What XDP does not see is taken by the ingress filter, by its own entry."""
+        if role.mode is not Mode.TC:
+            yield from self._point(interface, role, role.mode, self.observed.entries)
+        yield from self._point(interface, role, Mode.TC, self.observed.peers)
+
+    def _point(
+        self, interface: Interface, role: Role, mode: Mode, entries: Mapping[int, int]
+    ) -> Iterator[Action]:
         now = entries.get(interface.ifindex)
         if role.target is not None and now != role.target:
             reason = "wired" if now is None else f"wired to ifindex {now} until now"
-            yield Point(role.link.id, interface, reason, role.mode, role.target)
+            yield Point(role.link.id, interface, reason, mode, role.target)
 
     # ---- 4. programs
 
     def _attach(self, interface: Interface, role: Role) -> Iterator[Action]:
+        in_tc = role.mode is Mode.TC
         taken = f"frames are dropped here: {role.held}" if role.held else "frames are taken here"
-        if role.mode is Mode.TC:
-            program = self.observed.programs.ingress
-            yield from self._add_filter(interface, role, "ingress", program, taken)
-            return
+        reason = taken if in_tc else "frames that XDP does not see are taken here"
+        if not in_tc:
+            yield from self._attach_xdp(interface, role, taken)
+        ingress = self.observed.programs.ingress
+        yield from self._add_filter(interface, role, "ingress", ingress, reason)
+        guarded = self.observed.guarded
+        if guarded is not None and interface.ifindex not in guarded:
+            yield Guard(role.link.id, interface, "what gets past the programs is not for the host")
+
+    def _attach_xdp(self, interface: Interface, role: Role, taken: str) -> Iterator[Action]:
         other = [xdp for xdp in self._ours(interface) if xdp.mode != role.mode]
         for xdp in other:  # generic and native exclude each other
             yield Detach(role.link.id, interface, "mode changes", Mode(xdp.mode), xdp.program)
@@ -349,10 +373,6 @@ class _Diff(NamedTuple):
             yield from self._detach_xdp(link, interface, reason)
             if interface.ifindex in self.observed.entries:
                 yield Cut(link, interface, reason, Mode.GENERIC)
-        else:
-            yield from self._delete_filters(link, interface, "ingress", reason)
-            if interface.ifindex in self.observed.peers:
-                yield Cut(link, interface, reason, Mode.TC)
         yield from self._put_back_unwanted(interface, role)
 
     def _put_back_unwanted(self, interface: Interface, role: Role) -> Iterator[Action]:
@@ -385,6 +405,8 @@ class _Diff(NamedTuple):
     def _let_go(self, ifindex: int) -> Iterator[Action]:
         interface = self._known(ifindex)
         record = self._record(interface)
+        if ifindex in (self.observed.guarded or ()):
+            yield Unguard("", interface, _LET_GO)
         if record or self.observed.runs_ours(interface):
             yield from self._detach_xdp("", interface, _LET_GO)
             yield from self._delete_filters("", interface, "ingress", _LET_GO)

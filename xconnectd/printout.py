@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from xconnectd import losses
 from xconnectd.printable import printable
 from xconnectd.quantities import bit_rate, counted, duration, number
 
@@ -69,6 +70,10 @@ def _link(link: Report) -> Iterator[str]:
         way_out = f" ({lost['remedy']})" if lost["remedy"] else ""
         frames = counted(lost["frames"], "frame")
         yield f"    lost {lost['from']} → {lost['to']}: {frames}, {lost['text']}{way_out}"
+    for end in (a,) if a["name"] == b["name"] else (a, b):
+        if frames := end.get("passed_to_host"):
+            text, remedy = losses.passed(end["name"], frames, link["mode"])
+            yield f"    error: {text} ({remedy})"
     for warning in link["warnings"]:
         yield f"    warning: {warning}"
 

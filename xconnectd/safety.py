@@ -81,8 +81,9 @@ def foreign_filter(mode: Mode, end: Interface, observed: Observed) -> tuple[str,
 
 
 def _is_in_our_place(filter_: Filter) -> bool:
-    place = (filter_.kind, filter_.priority, filter_.handle)
-    return place == ("bpf", FILTER_PRIORITY, FILTER_HANDLE)
+    """Also a filter of another kind at our priority: the kernel takes one kind at each."""
+    is_alike = filter_.kind == "bpf" and filter_.handle != FILTER_HANDLE
+    return filter_.priority == FILTER_PRIORITY and not is_alike
 
 
 def _port(end: Interface) -> str:

@@ -88,12 +88,13 @@ def _gaps(verdict: Verdict, ends: tuple[End, End], observed: Observed) -> Iterat
             yield f"not in the kernel: no program of ours on {end.name}"
     if verdict.a is None or verdict.b is None:
         return
-    entries = observed.peers if verdict.mode is Mode.TC else observed.entries
+    maps = [observed.peers] if verdict.mode is Mode.TC else [observed.entries, observed.peers]
     for here, there in ((verdict.a, verdict.b), (verdict.b, verdict.a)):
         wanted = there.ifindex if verdict.link.enabled else None
-        if wanted is None and here.ifindex in entries:
+        found = {entries.get(here.ifindex) for entries in maps}
+        if wanted is None and found != {None}:
             yield f"not in the kernel: {here.name} still leads somewhere"
-        elif entries.get(here.ifindex) != wanted:
+        elif found != {wanted}:
             yield f"not in the kernel: {here.name} does not lead to {there.name}"
 
 
@@ -142,10 +143,10 @@ def _is_attached(interface: Interface, verdict: Verdict, observed: Observed) -> 
     """An end that is only held may have another mode than its link will have."""
     ours = observed.programs.ours
     xdp = {xdp.mode for xdp in interface.xdp if xdp.program in ours}
-    in_tc = any(filter_.program in ours for filter_ in interface.ingress)
+    filtered = any(filter_.program in ours for filter_ in interface.ingress)
     if not verdict.stands:
-        return bool(xdp) or in_tc
-    return in_tc if verdict.mode is Mode.TC else str(verdict.mode) in xdp
+        return bool(xdp) or filtered
+    return filtered and (verdict.mode is Mode.TC or str(verdict.mode) in xdp)
 
 
 def headline(reading: Reading, statuses: Collection[LinkStatus]) -> str:
@@ -275,6 +276,7 @@ def _end_as_json(end: End, other: End, counters: Mapping[int, Counters]) -> dict
         "bits_per_s": None,
         "last_frame_age_s": _age(counted.last),
         "dropped": losses.counted(counted, there),
+        "passed_to_host": counted.passed_to_host,
     }
 
 

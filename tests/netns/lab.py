@@ -418,33 +418,33 @@ PROG_TC: Final = 3
 PROG_XDP: Final = 6
 
 
-def _code(opcode: int, register: int = 0, immediate: int = 0) -> int:
+def code(opcode: int, register: int = 0, immediate: int = 0) -> int:
     return opcode | register << 8 | (immediate & 0xFFFFFFFF) << 32
 
 
-_EXIT: Final = _code(0x95)
-_OK: Final = _code(0xB7, 0, 0)
-XDP_PASS: Final = (_code(0xB7, 0, 2), _EXIT)
-XDP_DROP: Final = (_code(0xB7, 0, 1), _EXIT)
-TC_CONTINUE: Final = (_code(0xB7, 0, -1), _EXIT)
-TC_DROP: Final = (_code(0xB7, 0, 2), _EXIT)
+_EXIT: Final = code(0x95)
+_OK: Final = code(0xB7, 0, 0)
+XDP_PASS: Final = (code(0xB7, 0, 2), _EXIT)
+XDP_DROP: Final = (code(0xB7, 0, 1), _EXIT)
+TC_CONTINUE: Final = (code(0xB7, 0, -1), _EXIT)
+TC_DROP: Final = (code(0xB7, 0, 2), _EXIT)
 
 
 def vlan_push(vlan: int) -> tuple[int, ...]:
     """Tag every frame, as metadata."""
     protocol = socket.htons(0x8100)
-    return (_code(0xB7, 2, protocol), _code(0xB7, 3, vlan), _code(0x85, 0, 18), _OK, _EXIT)
+    return (code(0xB7, 2, protocol), code(0xB7, 3, vlan), code(0x85, 0, 18), _OK, _EXIT)
 
 
 def vlan_pop(vlan: int) -> tuple[int, ...]:
     """Untag the frames of one VLAN; drop every other frame."""
     tci = 24  # in struct __sk_buff: len, pkt_type, mark, queue_mapping, protocol, present, tci
     return (
-        _code(0x61, 2 | 1 << 4, 0) | tci << 16,  # r2 = skb->vlan_tci
-        _code(0x57, 2, 0xFFF),
-        _code(0xB7, 0, 2),  # TC_ACT_SHOT
-        _code(0x55, 2, vlan) | 2 << 16,  # if r2 != vlan: exit
-        _code(0x85, 0, 19),
+        code(0x61, 2 | 1 << 4, 0) | tci << 16,  # r2 = skb->vlan_tci
+        code(0x57, 2, 0xFFF),
+        code(0xB7, 0, 2),  # TC_ACT_SHOT
+        code(0x55, 2, vlan) | 2 << 16,  # if r2 != vlan: exit
+        code(0x85, 0, 19),
         _OK,
         _EXIT,
     )

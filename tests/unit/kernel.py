@@ -19,6 +19,7 @@ here is a bug that the unit tests cannot see. It was taught:
   and goes down; it comes back with a new number.
 - Both ends of a veth go together; that one is down or up is told of the other, too (its carrier).
 - A router's advertisement gives the host addresses and routes where it reaches its stack.
+- Frames that are marked as redirected pass generic XDP unseen and go on to clsact.
 - Frames: no program means the host's stack; no entry means dropped; a target that is down means
   dropped. A program that is not ours forwards nothing.
 """
@@ -154,6 +155,7 @@ class Kernel:
         self.xdp = XDP
         self.peer_map: dict[int, int] = {}
         self.counted: set[int] = set()
+        self.guarded_: set[int] = set()
         self.addressed: dict[int, tuple[str, ...]] = {}
         self.taught: dict[int, tuple[str, ...]] = {}
         self.opened = set(OURS)
@@ -268,14 +270,17 @@ class Kernel:
     def snapshot(self) -> tuple[dict[int, Interface], dict[int, int], dict[int, int], set[int]]:
         """Everything that can be found again, or not."""
         devices = {index: self._now(each) for index, each in self.devices.items()}
-        return devices, dict(self.devmap), dict(self.peer_map), set(self.counted)
+        return devices, dict(self.devmap), dict(self.peer_map), self.counted | self.guarded_
 
     # ------------------------------------------------------------------ as a frame sees it
 
-    def leads(self, name: str) -> str | None:
-        """Where a frame goes that comes in by ``name``, admin state aside; None: dropped."""
+    def leads(self, name: str, *, marked: bool = False) -> str | None:
+        """Where a frame goes that comes in by ``name``, admin state aside; None: dropped.
+
+        Generic XDP does not see one that is ``marked`` as redirected.
+        """
         device = self.get(name)
-        if device.xdp:
+        if device.xdp and not (marked and device.xdp[0].mode == "generic"):
             target = self._redirected(device)
         elif any(filter_.program in OURS for filter_ in device.ingress):
             target = self.peer_map.get(device.ifindex)
@@ -307,7 +312,11 @@ class Kernel:
         return there if self.get(name).up and self.get(there).up else None
 
     def wired(self, a: str, b: str) -> bool:
-        return (self.leads(a), self.leads(b)) == (self.get(b).name, self.get(a).name)
+        """For every frame, both ways."""
+        names = (self.get(b).name, self.get(a).name)
+        return all(
+            (self.leads(a, marked=m), self.leads(b, marked=m)) == names for m in (False, True)
+        )
 
     def is_held(self, name: str) -> bool:
         """Whether an end is silent and drops all that comes in."""
@@ -323,7 +332,7 @@ class Kernel:
         return (
             self._ours.isdisjoint(_programs(device))
             and all(number not in each and number not in each.values() for each in maps)
-            and number not in self.counted
+            and number not in self.counted | self.guarded_
         )
 
     def black_holes(self) -> set[str]:
@@ -512,6 +521,20 @@ class Kernel:
     def uncount(self, key: int) -> None:
         self.step("uncount", key)
         self.counted.discard(key)
+
+    def guarded(self, key: int) -> bool | None:
+        return key in self.guarded_
+
+    def all_guarded(self) -> frozenset[int] | None:
+        return frozenset(self.guarded_)
+
+    def guard(self, key: int) -> None:
+        self.step("guard", key)
+        self.guarded_.add(key)
+
+    def unguard(self, key: int) -> None:
+        self.step("unguard", key)
+        self.guarded_.discard(key)
 
     def holds(self, wanted: Mapping[int, int]) -> bool:
         return self.devmap == dict(wanted)

@@ -40,6 +40,7 @@ A = Interface(
     xdp=(Xdp("generic", 101),),
     far=Far(2, 0, "eth0"),
     qdisc="clsact",
+    ingress=(TAKING,),
     egress=(SILENT,),
 )
 B = A._replace(ifindex=6, name="b", far=Far(2, 1, "eth0"))
@@ -69,6 +70,7 @@ def facts(
         "interfaces": {5: a, 6: b},
         "names": {"a": 5, "b": 6},
         "entries": {5: 6, 6: 5},
+        "peers": seen.get("entries", {5: 6, 6: 5}),
         "programs": Programs(101, 102, 103),
     }
     observed = Observed(**{**base, **seen})
@@ -110,7 +112,7 @@ IN_USE = {
 def test_of_a_link_that_waits_the_end_that_is_not_held_is_named() -> None:
     waiting: dict[str, Any] = {"names": {"a": 5}, "entries": {}}
     assert [each.check for each in diagnosis.of_link(facts(**waiting))] == ["interface"]
-    loose = facts(a=A._replace(xdp=(), egress=()), **waiting)
+    loose = facts(a=A._replace(xdp=(), ingress=(), egress=()), **waiting)
     (_, found) = diagnosis.of_link(loose)
     assert (found.level, found.check, found.remedy) == (Level.WARN, "not held", REPAIR)
     (_, found) = diagnosis.of_link(facts(**waiting, uses=IN_USE))
@@ -177,6 +179,21 @@ CASES: dict[str, Case] = {
         facts(**TC_ENDS, one=TC, entries={}, peers={5: 6}),
         *(Level.FAIL, "entry", Stops.ALL, "no entry for b in the peers map (key 6)", REPAIR),
     ),
+    "no entry for what XDP does not see": (
+        facts(peers={5: 6}),
+        *(
+            Level.FAIL,
+            "entry",
+            Stops.SOME,
+            "the peers map (key 6): frames that a tc redirect",
+        ),
+        REPAIR,
+    ),
+    "no filter for what XDP does not see": (
+        facts(a=A._replace(ingress=())),
+        *(Level.FAIL, "filter", Stops.SOME, "a has lost our ingress filter: frames that a tc"),
+        REPAIR,
+    ),
     "no filter": (
         facts(TC_ENDS["a"], TC_ENDS["b"]._replace(ingress=()), TC, entries={}, peers={5: 6, 6: 5}),
         *(Level.FAIL, "filter", Stops.ALL, "b has lost our ingress filter", REPAIR),
@@ -229,20 +246,22 @@ CASES: dict[str, Case] = {
         *(Level.FAIL, "foreign filter", Stops.ALL, "ingress qdisc", "tc qdisc del dev b ingress"),
     ),
     "a port": (
-        facts(b=B._replace(xdp=(), egress=(), master=3, master_kind="bridge")),
+        facts(b=B._replace(xdp=(), ingress=(), egress=(), master=3, master_kind="bridge")),
         *(Level.FAIL, "port", Stops.ALL, "b is a port of a bridge", "ip link set dev b nomaster"),
     ),
     "a port of Open vSwitch": (
-        facts(b=B._replace(xdp=(), egress=(), master=3, master_kind="openvswitch")),
+        facts(b=B._replace(xdp=(), ingress=(), egress=(), master=3, master_kind="openvswitch")),
         *(Level.FAIL, "port", Stops.ALL, "b is a port of a openvswitch", "ovs-vsctl del-port b"),
     ),
     "in use": (
-        facts(a=A._replace(xdp=(), egress=()), uses=IN_USE),
+        facts(a=A._replace(xdp=(), ingress=(), egress=()), uses=IN_USE),
         *(Level.FAIL, "in use", Stops.ALL, "192.0.2.1/24"),
         "ip addr flush dev a; ip route del default dev a  # or in /etc/x.yaml: allow_addressed",
     ),
     "in use elsewhere": (
-        facts(a=A._replace(xdp=(), egress=()), uses={5: (Use("mv of another namespace"),)}),
+        facts(
+            a=A._replace(xdp=(), ingress=(), egress=()), uses={5: (Use("mv of another namespace"),)}
+        ),
         *(Level.FAIL, "in use", Stops.ALL, "another namespace", "take that off, or in /etc/x.yaml"),
     ),
     "a cycle": (
@@ -339,12 +358,27 @@ def test_native_offloads_are_judged_only_where_they_were_seen() -> None:
 
 
 def test_what_the_daemon_says_to_those_who_may_not_look() -> None:
-    told = {"state": "failed", "reason": "no", "warnings": ["x"]}
-    failed, warning = diagnosis.of_report(told)
+    ends = {"mode": "tc", "a": {"name": "a", "passed_to_host": 3}, "b": {"name": "b"}}
+    told = {"state": "failed", "reason": "no", "warnings": ["x"], **ends}
+    failed, passed, warning = diagnosis.of_report(told)
     assert (failed.level, failed.check, failed.text) == (Level.FAIL, "failed", "failed: no")
+    assert (passed.level, passed.check) == (Level.FAIL, "passed to host")
+    assert passed.text.startswith("3 frames that came in by a skipped every hook")
     assert warning.level is Level.WARN
-    (good,) = diagnosis.of_report({"state": "connected", "reason": "", "warnings": []})
+    well = {"state": "connected", "reason": "", "warnings": [], **ends, "a": {"name": "a"}}
+    (good,) = diagnosis.of_report(well)
     assert good.level is Level.OK
+
+
+def test_frames_that_got_past_the_hooks_are_a_failure() -> None:
+    (found,) = diagnosis.of_link(replace(facts(), passed={6: 1, 9: 4}))
+    assert (found.level, found.check) == (Level.FAIL, "passed to host")
+    assert found.text.startswith("1 frame that came in by b skipped every hook")
+    assert found.remedy.endswith("docs/safety.md")
+    (found,) = diagnosis.of_link(
+        replace(facts(**TC_ENDS, one=TC, entries={}, peers={5: 6, 6: 5}), passed={5: 2})
+    )
+    assert found.remedy.endswith("mode: generic")
 
 
 def test_departed_ends_and_bad_files() -> None:

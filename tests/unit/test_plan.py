@@ -333,9 +333,19 @@ def test_a_fresh_link_in_full() -> None:
     assert names(plan.plan({5: role(6), 6: role(5)}, observed())) == [
         "hold a", "set clsact 1 a", "add filter egress a",
         "hold b", "set clsact 1 b", "add filter egress b",
-        "point generic a", "point generic b",
-        "attach generic a", "attach generic b",
+        "point generic a", "point tc a", "point generic b", "point tc b",
+        "attach generic a", "add filter ingress a", "attach generic b", "add filter ingress b",
     ]  # fmt: skip
+
+
+def test_the_hosts_stack_is_closed_behind_the_programs_and_opened_before_they_go() -> None:
+    there = plan.plan({5: role(6), 6: role(5)}, observed(guarded=frozenset()))
+    assert names(there)[-6:] == [
+        *("attach generic a", "add filter ingress a", "guard a"),
+        *("attach generic b", "add filter ingress b", "guard b"),
+    ]
+    back = plan.plan({}, observed(guarded=frozenset((5,)), records={5: Record(5, "a", "")}))
+    assert names(back) == ["unguard a", "forget a"]
 
 
 def test_an_unknown_interface_is_not_touched() -> None:
@@ -351,12 +361,14 @@ def test_moving_a_wire_between_attached_ends_is_writing_entries_alone() -> None:
             mac=name,
             qdisc="clsact",
             xdp=(Xdp("generic", XDP),),
+            ingress=(Filter("bpf", 1, 1, 102),),
             egress=(Filter("bpf", 1, 1, 103),),
         )
         for index, name in ((5, "a"), (6, "b"), (7, "c"), (8, "d"))
     }
     records = {n: Record(n, end.name, end.mac, kind=end.kind) for n, end in ends.items()}
-    now = observed(interfaces=ends, records=records, entries={5: 6, 6: 5, 7: 8, 8: 7})
+    entries = {5: 6, 6: 5, 7: 8, 8: 7}
+    now = observed(interfaces=ends, records=records, entries=entries, peers=entries)
     swapped = {5: role(7), 7: role(5), 6: role(8), 8: role(6)}
     actions = plan.plan(swapped, now)
     assert {(action.interface.ifindex, action.target) for action in actions} == {  # type: ignore[attr-defined]

@@ -39,3 +39,10 @@ def test_a_loopback_plug_has_one_way() -> None:
     plug = report()
     plug["links"][0] |= {"a": end("lo"), "b": end("lo")}
     assert sum("lo → lo" in line for line in printout.lines(plug)) == 1
+
+
+def test_frames_that_got_past_the_hooks_are_an_error() -> None:
+    told = report()
+    told["links"][0]["b"]["passed_to_host"] = 2
+    (line,) = (line for line in printout.lines(told) if "error: " in line)
+    assert line.startswith("    error: 2 frames that came in by b skipped every hook")

@@ -340,7 +340,7 @@ def test_a_driver_that_refused_is_asked_again_at_another_mtu() -> None:
     keeper.settle()
     standing = keeper.reconciler.statuses["nic0:nic1"]
     assert (standing.state, standing.mode) == ("connected", Mode.NATIVE)
-    assert not kernel.peer_map
+    assert {xdp.mode for name in ("nic0", "nic1") for xdp in kernel.get(name).xdp} == {"native"}
 
 
 def test_native_mode_that_was_asked_for_is_no_other_when_it_is_refused() -> None:
@@ -1115,7 +1115,7 @@ def test_an_end_that_waits_is_held_and_wired_by_its_entry_alone() -> None:
     keeper.settle()
     assert kernel.wired("v0", "v1")
     steps = {each.verb for each in kernel.steps if each.ifindex == kernel.index("v0")}
-    assert steps == {"point"}
+    assert steps == {"point", "steer"}
 
 
 def test_an_end_found_down_is_set_up_with_its_link_and_not_before() -> None:
@@ -1239,10 +1239,13 @@ def test_what_the_kernel_does_not_let_us_hold_is_as_found_and_tried_again(clock:
     assert (keeper.state("v0:v9"), kernel.is_held("v0")) == ("waiting", True)
 
 
-def test_a_program_that_is_taken_off_a_held_end_is_drift() -> None:
+def test_a_held_end_is_held_by_its_filter_alone_and_that_is_put_back() -> None:
     keeper = told(WAITING)
     keeper.events()
     strike("rid of its program")(keeper)
+    assert keeper.kernel.is_held("v0")
+    assert keeper.events() == []
+    strike("rid of clsact")(keeper)
     assert keeper.kernel.is_held("v0")
     assert keeper.events() == ["drift.repaired"]
 

@@ -36,12 +36,20 @@ from xconnectd.status import LinkStatus
 
 GENERIC = (Xdp("generic", 101),)
 A = Interface(
-    5, "a", kind="veth", up=True, carrier=True, max_mtu=65535, xdp=GENERIC, far=Far(2, 0, "eth0")
+    *(5, "a"),
+    kind="veth",
+    up=True,
+    carrier=True,
+    max_mtu=65535,
+    xdp=GENERIC,
+    far=Far(2, 0, "eth0"),
+    ingress=(Filter("bpf", 1, 1, 102, "xconnectd"),),
 )
 B = A._replace(ifindex=6, name="b")
 
 
 def assess(a: Interface = A, b: Interface = B, one: Link | None = None, **facts: Any) -> LinkStatus:
+    facts.setdefault("peers", facts.get("entries", {5: 6, 6: 5}))
     base: dict[str, Any] = {
         "interfaces": {5: a, 6: b},
         "names": {"a": 5, "b": 6},
@@ -105,7 +113,7 @@ def test_disabled_is_disabled_whether_its_ends_are_there_or_not(names: dict[str,
 def test_the_end_of_a_link_that_waits_is_attached_while_it_is_held(mode: str) -> None:
     held = assess(A._replace(xdp=(Xdp(mode, 101),)), names={"a": 5}, entries={})
     assert (held.state, held.a.attached, held.b.attached) == (State.WAITING, True, False)
-    assert not assess(A._replace(xdp=()), names={"a": 5}, entries={}).a.attached
+    assert not assess(A._replace(xdp=(), ingress=()), names={"a": 5}, entries={}).a.attached
 
 
 def test_a_link_that_waits_says_why_its_end_is_not_held() -> None:
@@ -120,12 +128,17 @@ def test_disabled_wins_over_down() -> None:
 
 
 def test_in_tc_mode_the_filter_and_the_other_map_count() -> None:
-    ours = (Filter("bpf", 1, 1, 102, "xconnectd"),)
     facts: dict[str, Any] = {"one": link("a", "b", mode=Mode.TC), "entries": {}}
-    bare = {"a": A._replace(xdp=(), ingress=ours), "b": B._replace(xdp=(), ingress=ours)}
+    bare = {"a": A._replace(xdp=()), "b": B._replace(xdp=())}
+    none = {"a": A._replace(ingress=()), "b": B._replace(ingress=())}
     assert assess(**bare, **facts, peers={5: 6, 6: 5}).state is State.CONNECTED
     assert assess(**bare, **facts).state is State.FAILED
-    assert assess(**facts, peers={5: 6, 6: 5}).state is State.FAILED
+    assert assess(**none, **facts, peers={5: 6, 6: 5}).state is State.FAILED
+
+
+def test_an_end_without_the_filter_for_marked_frames_is_not_attached() -> None:
+    assert "no program of ours on a" in assess(A._replace(ingress=())).reason
+    assert "b does not lead to a" in assess(peers={5: 6}).reason
 
 
 def test_a_program_in_another_mode_is_not_the_links() -> None:

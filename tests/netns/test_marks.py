@@ -1,0 +1,239 @@
+"""Frames that carry a mark of the kernel's: they cross like any other, and the host hears nothing.
+
+``tc … mirred`` marks a frame as *redirected*, which generic XDP passes unseen; an ifb marks it to
+skip the next classification, which is clsact's. Both marks survive a veth, so a container decides
+what marks a frame of its wire carries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from .frames import SENDER, ether, noise, odd_frames
+from .lab import PROG_TC, Lab, Station, code, inside, poll, run
+from .service import Daemon
+from .traffic import Port, Tap, collect, exchange
+
+Start = Callable[..., Daemon]
+HOST = "203.0.113.1"
+BEYOND = "203.0.113.130"
+MODES = pytest.mark.parametrize("mode", ["auto", "native", "tc"])
+
+
+def _wiring(mode: str) -> str:
+    return f"links:\n  va: {{to: vb, mode: {mode}}}\n"
+
+
+def _stations(lab: Lab, mode: str) -> tuple[Station, Station]:
+    stations = lab.veth("va"), lab.veth("vb")
+    if mode == "native":
+        for station in stations:
+            station.ready_for_native()
+    return stations
+
+
+def guest_behind(lab: Lab, station: Station) -> Tap:
+    """A guest on a tap inside the container, joined to its eth0 by mirred, as vrnetlab does it."""
+    tap = inside(station.namespace, lambda: Tap("tap0"))
+    lab.on_close(tap.close)
+    run("ip", "link", "set", "tap0", "txqueuelen", "10000", "up", namespace=station.namespace)
+    for end, other in (("tap0", "eth0"), ("eth0", "tap0")):
+        _tc(station, "qdisc", "add", "dev", end, "clsact")
+        _tc(
+            *(station, "filter", "add", "dev", end, "ingress", "u32", "match", "u32", "0", "0"),
+            *("action", "mirred", "egress", "redirect", "dev", other),
+        )
+    return tap
+
+
+def send_through_ifb(lab: Lab, station: Station, *, twice: bool = False) -> Port:
+    """A socket whose frames leave the container with the mark of an ifb; ``twice``: with both.
+
+    An action that sees the mark takes it away, so that on the second time round the frame is
+    passed by a program, which stands in front of the action and counts in the frame's mark.
+    """
+    run("ip", "link", "add", "ifb0", "type", "ifb", namespace=station.namespace)
+    run("ip", "link", "set", "ifb0", "up", namespace=station.namespace)
+    eth0 = inside(station.namespace, lambda: socket.if_nametoindex("eth0"))
+    path = lab.program(PROG_TC, _second_time(eth0 if twice else 0), f"ifb-{station.end}")
+    _tc(station, "qdisc", "add", "dev", "eth0", "clsact")
+    egress = ("filter", "add", "dev", "eth0", "egress")
+    _tc(station, *egress, "pref", "1", "bpf", "da", "pinned", str(path))
+    _tc(
+        *(station, *egress, "pref", "2", "u32", "match", "u32", "0", "0"),
+        *("action", "mirred", "egress", "redirect", "dev", "ifb0"),
+    )
+    port = station.port()
+    lab.on_close(port.close)
+    return port
+
+
+def _second_time(redirect_to: int) -> list[int]:
+    """Leaves a frame to the next filter first; then passes it, or redirects it."""
+    mark = 8 << 16  # in struct __sk_buff
+    redirect = (code(0xB7, 1, redirect_to), code(0xB7, 2), code(0x85, 0, 23), code(0x95))
+    return [
+        code(0xBF, 6 | 1 << 4),  # r6 = skb
+        code(0x61, 2 | 1 << 4) | mark,  # r2 = skb->mark
+        code(0xBF, 3 | 2 << 4),
+        code(0x07, 3, 1),
+        code(0x63, 6 | 3 << 4) | mark,  # skb->mark = r2 + 1
+        code(0x55, 2, 0) | 2 << 16,  # if r2 != 0: two further
+        code(0xB7, 0, -1),  # TC_ACT_UNSPEC
+        code(0x95),
+        *((code(0x55, 2, 1) | 4 << 16, *redirect) if redirect_to else ()),
+        code(0xB7, 0, 0),  # TC_ACT_OK
+        code(0x95),
+    ]
+
+
+def _tc(station: Station, *args: str) -> None:
+    run("tc", *args, namespace=station.namespace)
+
+
+# --------------------------------------------------------------------------- what a host hears
+
+
+def datagram(target: str, mac: bytes) -> bytes:
+    """UDP to port 4711, without a checksum, as IPv4 allows it."""
+    body = struct.pack("!HHHH", 4711, 4711, 8 + 22, 0) + noise(22)
+    hosts = socket.inet_aton("198.51.100.9") + socket.inet_aton(target)
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0, 64, 17, 0) + hosts
+    total = sum(struct.unpack("!10H", head))
+    total = (total & 0xFFFF) + (total >> 16)
+    head = head[:10] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + head[12:]
+    return ether(0x0800, head + body, mac)
+
+
+def router_advertisement() -> bytes:
+    """ICMPv6 134 to all nodes: a router for half an hour."""
+    source = socket.inet_pton(socket.AF_INET6, "fe80::aa01")
+    group = socket.inet_pton(socket.AF_INET6, "ff02::1")
+    body = b"\x86\0\0\0\x40\0" + struct.pack("!HII", 1800, 0, 0) + b"\x01\x01" + SENDER
+    words = source + group + struct.pack("!II", len(body), 58) + body
+    total = sum(struct.unpack(f"!{len(words) // 2}H", words))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    body = body[:2] + struct.pack("!H", ~total & 0xFFFF) + body[4:]
+    head = struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + source + group
+    return ether(0x86DD, head + body, b"\x33\x33\0\0\0\x01")
+
+
+class Host:
+    """What a host gets to hear of a wire: it has a service, routes what is not for it, and
+    believes routers. ``loud`` is an interface of its own, where it hears all of that."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        for setting in ("ip_forward=1", "conf.all.rp_filter=0", "conf.default.rp_filter=0"):
+            lab.run("sysctl", "-qw", f"net.ipv4.{setting}")
+        self._beyond, self._loud = lab.veth("beyond"), lab.veth("loud")
+        lab.ip("address", "add", f"{HOST}/32", "dev", "lo")
+        lab.ip("address", "add", "203.0.113.129/25", "dev", "beyond")
+        lab.ip("neighbour", "add", BEYOND, "lladdr", "02:00:00:00:00:99", "dev", "beyond")
+        self._service = inside(lab.host, self._listen)
+        self._routed = self._beyond.port()
+        for each in (self._service, self._routed):
+            lab.on_close(each.close)
+
+    @staticmethod
+    def _listen() -> socket.socket:
+        service = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        service.setblocking(False)
+        service.bind((HOST, 4711))
+        return service
+
+    def questions(self, end: str) -> list[bytes]:
+        mac = bytes.fromhex(self._lab.link(end)["address"].replace(":", ""))
+        return [datagram(HOST, mac), datagram(BEYOND, mac), router_advertisement()]
+
+    def hears(self, end: str) -> set[str]:
+        """Since it was last asked."""
+        found = set()
+        with contextlib.suppress(BlockingIOError):
+            while self._service.recv(100):
+                found.add("a service")
+        if any(frame[12:14] == b"\x08\0" for frame in self._routed.drain()):
+            found.add("a route on")
+        if self._lab.ip("-6", "route", "show", "default", "dev", end):
+            found.add("a router")
+        return found
+
+    def prove(self) -> None:
+        """All of it, where nothing is wired."""
+        found: set[str] = set()
+        with self._loud.port() as port:
+            for frame in self.questions("loud"):
+                port.send(frame)
+            poll(lambda: len(found.update(self.hears("loud")) or found) == 3, what=f"{found}")  # type: ignore[func-returns-value]
+
+
+# --------------------------------------------------------------------------- the wire
+
+
+def _passed(link: dict[str, Any]) -> list[int]:
+    return [link[end]["passed_to_host"] for end in "ab"]
+
+
+@MODES
+def test_frames_that_mirred_redirected_cross(lab: Lab, daemon: Start, mode: str) -> None:
+    """A guest on a tap in its container, as every vrnetlab node is: both ways, byte for byte."""
+    host = Host(lab)
+    a, b = _stations(lab, mode)
+    host.prove()
+    here, there = guest_behind(lab, a), guest_behind(lab, b)
+    running = daemon(_wiring(mode))
+    running.wait_link("connected", "va", "vb")
+    whole = [frame for frame in odd_frames().values() if len(frame) >= 60]  # u32 wants some
+    frames = [*host.questions("va"), *whole]
+    for sender, receiver in ((here, there), (there, here)):
+        delivery = exchange(sender, receiver, frames)
+        assert delivery.exact, delivery
+    assert host.hears("va") == set()
+    running.write("links:\n  va: {to: vb, enabled: false}\n")
+    running.wait_state("va", "vb", "disabled")
+    here.send(frames[0])
+    assert collect(there, 1, 0.2) == []
+    assert host.hears("va") == set()
+
+
+@pytest.mark.parametrize("mode", ["auto", "native"])
+def test_frames_of_an_ifb_cross(lab: Lab, daemon: Start, mode: str) -> None:
+    """They are received by ethertype: their mark skips the sockets that take everything, too."""
+    host = Host(lab)
+    a, b = _stations(lab, mode)
+    here = send_through_ifb(lab, a)
+    running = daemon(_wiring(mode))
+    running.wait_link("connected", "va", "vb")
+    datagrams, advertisements = host.questions("va")[:2], host.questions("va")[2:]
+    with b.port(0x0800) as v4, b.port(0x86DD) as v6:
+        assert (delivery := exchange(here, v4, datagrams)).exact, delivery
+        assert (delivery := exchange(here, v6, advertisements)).exact, delivery
+    assert host.hears("va") == set()
+
+
+@pytest.mark.parametrize(("mode", "twice"), [("tc", False), ("auto", True), ("tc", True)])
+def test_what_skips_every_hook_stops_before_the_hosts_stack(
+    lab: Lab, daemon: Start, mode: str, twice: bool
+) -> None:
+    """In tc mode an ifb's frames, in generic mode what a program redirects behind an ifb."""
+    host = Host(lab)
+    a, b = _stations(lab, mode)
+    here = send_through_ifb(lab, a, twice=twice)
+    running = daemon(_wiring(mode))
+    running.wait_link("connected", "va", "vb")
+    assert _passed(running.link("va", "vb")) == [0, 0]
+    frames = host.questions("va")
+    with b.port() as there, b.port(0x0800) as v4:
+        assert exchange(here, there, frames, timeout=0.2).missing == frames
+        assert v4.drain() == []
+    assert host.hears("va") == set()
+    assert _passed(running.link("va", "vb")) == [3, 0]
+    for command in ("status", "doctor"):
+        assert "3 frames that came in by va skipped every hook" in running.cli(command).stdout
