@@ -85,6 +85,7 @@ _IFA_F_OF_ROUTERS: Final = 0x101
 """IFA_F_TEMPORARY and IFA_F_MANAGETEMPADDR: what privacy extensions make of a router's prefix, and
 what they make it of. Whoever adds an address by hand has it permanent."""
 _RTPROT_KERNEL, _RTPROT_RA = 2, 9
+_NUD_NOARP, _NUD_PERMANENT = 0x40, 0x80
 _RTN_UNICAST: Final = 1
 _RT_TABLE_MAIN: Final = 254
 
@@ -378,7 +379,9 @@ class Links:
                     yield Use(words, command, learnt)
 
     def unlearn(self, interface: Interface) -> None:
-        """Removes the addresses and routes that router advertisements made; read again here.
+        """Removes what router advertisements made, and what they told of who is on the wire.
+
+        Addresses, routes and neighbours are read again here.
 
         Raises:
             LinkError: refused.
@@ -387,12 +390,15 @@ class Links:
         routes = self._route.ask(netlink.route_request(socket.AF_INET6, interface.ifindex))
         gone = [(each.message, netlink.RTM_DELADDR) for each in own if each.learnt]
         gone += [(each, netlink.RTM_DELROUTE) for each in routes if _is_learnt(each, own)]
+        neighbours = self._route.ask(netlink.neighbour_request(interface.ifindex))
+        gone += [(each, netlink.RTM_DELNEIGH) for each in neighbours if _is_resolved(each)]
         with _border(interface.name, "remove what a router announced"):
             for message, kind in gone:
                 try:
                     self._route.ask(netlink.deletion(message, kind))
                 except NetlinkError as error:
-                    if error.errno not in (errno.EADDRNOTAVAIL, errno.ESRCH):  # gone already
+                    # Gone already: an address, a route, a neighbour.
+                    if error.errno not in (errno.EADDRNOTAVAIL, errno.ESRCH, errno.ENOENT):
                         raise
 
     def _stacked_on(self, indexes: Collection[int]) -> dict[int, list[Use]]:
@@ -676,6 +682,12 @@ def _filter(message: bytes) -> Filter:
         program=integer(options.get(11)) or 0,  # TCA_BPF_ID
         name=text(options.get(7, b"")),  # TCA_BPF_NAME
     )
+
+
+def _is_resolved(neighbour: bytes) -> bool:
+    """Whether the host has asked for it or heard of it, and nobody has entered it for good."""
+    (state,) = struct.unpack_from("=H", neighbour, 24)
+    return not state & (_NUD_NOARP | _NUD_PERMANENT)
 
 
 class _Address(NamedTuple):

@@ -34,6 +34,8 @@ RTM_GETADDR: Final = 22
 RTM_NEWROUTE: Final = 24
 RTM_DELROUTE: Final = 25
 RTM_GETROUTE: Final = 26
+RTM_DELNEIGH: Final = 29
+RTM_GETNEIGH: Final = 30
 RTM_NEWQDISC: Final = 36
 RTM_DELQDISC: Final = 37
 RTM_GETQDISC: Final = 38
@@ -146,6 +148,12 @@ def address_request() -> bytes:
 
 def route_request(family: int, ifindex: int) -> bytes:
     return encode(rtmsg, RTM_GETROUTE, DUMP, (("RTA_OIF", ifindex),), family=family)
+
+
+def neighbour_request(ifindex: int) -> bytes:
+    with without_init("pyroute2"):
+        from pyroute2.netlink.rtnl.ndmsg import ndmsg
+    return encode(ndmsg, RTM_GETNEIGH, DUMP, (("NDA_IFINDEX", ifindex),))
 
 
 def deletion(message: bytes, kind: int) -> bytes:

@@ -140,7 +140,7 @@ class DeleteFilter(Action):
 
 @dataclass(frozen=True, slots=True)
 class Unlearn(Action):
-    """Removes the addresses and routes that routers on the wire gave the host on this end."""
+    """Removes the addresses, routes and neighbours that the host has by routers on the wire."""
 
 
 def plan(wanted: Mapping[int, Role], observed: Observed) -> tuple[Action, ...]:

@@ -41,17 +41,18 @@ def advertisement(lifetime: int = 1800, prefix: int = 2_592_000) -> bytes:
 
 
 def believed(lab: Lab, end: str) -> list[str]:
-    """What the host has on an end but for its link-local address: addresses and IPv6 routes."""
+    """What the host has on an end but for its link-local address: addresses, routes, neighbours."""
     addresses = json.loads(lab.ip("-j", "-6", "address", "show", "dev", end, "scope", "global"))
     routes = json.loads(lab.ip("-j", "-6", "route", "show", "dev", end))
     found = [each["local"] for one in addresses for each in one["addr_info"] if each]
-    return [*found, *(each["dst"] for each in routes if not each["dst"].startswith("fe80"))]
+    found += [each["dst"] for each in routes if not each["dst"].startswith("fe80")]
+    return [*found, *lab.ip("neighbour", "show", "dev", end).splitlines()]
 
 
 def teach(lab: Lab, port: Port, end: str, **lifetimes: int) -> None:
     def has_learnt() -> bool:
         port.send(advertisement(**lifetimes))
-        return len(believed(lab, end)) >= 3  # an address, its prefix, the default route
+        return len(believed(lab, end)) >= 4  # an address, its prefix, the default route, its router
 
     poll(has_learnt, what="the host believes a router", interval=0.1)
 
