@@ -24,7 +24,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO, TypeVar
 
 from xconnectd import control, files, systemd
-from xconnectd.errors import BusyError, ConfigError, DataplaneError, PrivilegeError, XconnectError
+from xconnectd.errors import (
+    BusyError,
+    ConfigError,
+    DataplaneError,
+    HiddenError,
+    PrivilegeError,
+    XconnectError,
+)
 from xconnectd.files import Files, Reading
 from xconnectd.printable import printable
 from xconnectd.quantities import counted
@@ -91,10 +98,10 @@ def _give_up(stream: TextIO) -> None:
 
 def _in_words(error: Exception) -> str:
     """With the way out for who forgot `sudo`."""
-    if isinstance(error, PermissionError) and os.geteuid() != 0:
-        command = shlex.join(["xconnectd", *sys.argv[1:]])
-        return f"{error.filename}: {error.strerror}; only root may: sudo {command}"
-    return str(error)
+    if os.geteuid() == 0 or not isinstance(error, PermissionError | PrivilegeError):
+        return str(error)
+    told = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+    return f"{told}; only root may: sudo {shlex.join(['xconnectd', *sys.argv[1:]])}"
 
 
 # --------------------------------------------------------------------------- commands
@@ -148,6 +155,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
+    from xconnectd import overview
     from xconnectd.engine import Engine
     from xconnectd.plan import as_json
 
@@ -155,8 +163,7 @@ def _plan(options: argparse.Namespace) -> int:
         reading = _planned(engine, options.file)
         if reading.problems:
             raise ConfigError(reading.problems)
-        engine.reconciler.want(reading.wiring)
-        actions = as_json(engine.reconciler.look().actions)
+        actions = as_json(overview.seen(engine, reading).actions)
     if options.json:
         print(json.dumps(actions, indent=2))
     else:
@@ -292,15 +299,23 @@ def _usable(report: dict[str, Any]) -> bool:
 
 
 def _wait(options: argparse.Namespace) -> int:
-    from xconnectd import overview, status
-
     deadline = time.monotonic() + options.timeout
-    while missing := status.not_connected(overview.report(options.config), options.words):
+    while missing := _missing(options.config, options.words):
         if time.monotonic() >= deadline:
             _print(*(f"{link}: {why}" for link, why in missing.items()))
             return Exit.FAILED
         time.sleep(_POLL)
     return Exit.DONE
+
+
+def _missing(file: Path | None, links: Sequence[str]) -> dict[str, str]:
+    """What is not connected, with the reason; a daemon that only begins will yet be seen."""
+    from xconnectd import overview, status
+
+    try:
+        return status.not_connected(overview.report(file), links)
+    except HiddenError as hidden:
+        return {"xconnectd": str(hidden)}
 
 
 def _detach(options: argparse.Namespace) -> int:
@@ -317,6 +332,9 @@ def _detach(options: argparse.Namespace) -> int:
         _say(f"{error}: take the links out of its file")
         return Exit.FAILED
     with engine:
+        if names := engine.ledger.unjudged:
+            _say(_UNJUDGED.format(path=engine.ledger.path, names=", ".join(names)))
+            return Exit.FAILED
         problems = _not_ours(engine, options.words)
         if options.all:
             problems += engine.detach("command")
@@ -327,6 +345,13 @@ def _detach(options: argparse.Namespace) -> int:
     for problem in problems:
         _say(problem)
     return Exit.FAILED if problems else Exit.DONE
+
+
+_UNJUDGED: Final = (
+    "{path} has records of {names}, by their boot id of another boot, and no pinned program shows"
+    " that it is this one. Nothing is put back, and they stay. If only /proc is not the machine's"
+    " own, detach from where it is; else rm -r {path}"
+)
 
 
 def _not_ours(engine: Engine, names: Sequence[str]) -> list[str]:

@@ -293,7 +293,7 @@ class Connection:
     def __init__(self, name: str, timeout: float | None = 60.0) -> None:
         path = directory() / name
         self._pid = running_pid()
-        if _is_stopped(self._pid):
+        if is_stopped(self._pid):
             raise NoDaemonError(self._silence())
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout)
@@ -322,7 +322,7 @@ class Connection:
         self.read()
 
     def _silence(self) -> str:
-        if _is_stopped(self._pid):
+        if is_stopped(self._pid):
             return f"the daemon, pid {self._pid}, is stopped: kill -CONT {self._pid}"
         return f"the daemon, pid {self._pid}, does not answer: xconnectd doctor"
 
@@ -396,6 +396,6 @@ def _processor_time(pid: int | None) -> int:
     return sum(map(int, _stat(pid)[11:13]))
 
 
-def _is_stopped(pid: int | None) -> bool:
+def is_stopped(pid: int | None) -> bool:
     """By a signal or a debugger."""
     return _stat(pid)[:1] in (["T"], ["t"])

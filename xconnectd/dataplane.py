@@ -69,6 +69,7 @@ _SHARED: Final = tuple(name for name in _FORMATS if name not in OWN_MAPS)
 """Maps that all generations share."""
 
 _OPEN: Final = "open"
+_OTHERS: Final = "what is pinned in {root} is another release's: use its own xconnectd"
 _LOOKS: Final = 3
 """Those who only look may look while a daemon retires what was the newest."""
 _BELIEFS: Final = 256
@@ -165,7 +166,10 @@ class Dataplane:
                 if generations and generations[-1].own:
                     break
             else:
-                raise DataplaneError(_OPEN, f"nothing is pinned in {pins.root}")
+                nothing = _OTHERS if pins.generations() else "nothing is pinned in {root}"
+                raise DataplaneError(_OPEN, nothing.format(root=pins.root))
+            if not all(pins.map(name, _FORM[name]).exists() for name in _SHARED):
+                raise DataplaneError(_OPEN, _OTHERS.format(root=pins.root))
             shared = {
                 name: _kept(undo, libbpf.open_pin(pins.map(name, _FORM[name]))) for name in _SHARED
             }

@@ -14,7 +14,7 @@ from typing import Any
 from xconnectd import control, diagnosis, facts, files, overview, requirements
 from xconnectd.diagnosis import Finding, Level
 from xconnectd.engine import Engine
-from xconnectd.errors import PrivilegeError
+from xconnectd.errors import HiddenError, PrivilegeError
 from xconnectd.files import Files
 
 Findings = Mapping[str, tuple[Finding, ...]]
@@ -27,7 +27,12 @@ def examine(file: Path | None) -> Findings:
     except (PrivilegeError, PermissionError):
         return _from_outside(file)
     with engine:
-        return _from_inside(engine, file)
+        try:
+            return _from_inside(engine, file)
+        except HiddenError as hidden:
+            found = _from_outside(file or overview.file_of(engine))
+            unseen = Finding(Level.FAIL, "pins", hidden.reason, hidden.remedy)
+            return {**found, "host": (*found["host"], unseen)}
 
 
 def _from_inside(engine: Engine, file: Path | None) -> Findings:

@@ -61,11 +61,13 @@ class Drops:
 
     @classmethod
     def open(cls, pins: Pins, *, build: bool) -> Drops:
-        """Without ``build`` only what is pinned is used."""
+        """Without ``build`` only what is pinned is used, whichever release has pinned it."""
         drops = cls(pins)
         try:
             if build and not drops._place.exists():
                 drops._listen()
+            elif not build:
+                drops._place = next(iter(pins.all_listeners()), drops._place)
             drops._use()
         except DataplaneError as error:
             drops.untold = str(error)
@@ -78,8 +80,13 @@ class Drops:
 
     def _use(self) -> None:
         drops = libbpf.open_pin(self._place / _MAP)
+        if libbpf.value_size(drops) != _FORMAT.value_size:
+            os.close(drops)
+            others = "frames lost at the redirect are counted in the way of another release"
+            raise DataplaneError("drops", f"{others}: use its own xconnectd status")
         self._map = Map(drops, ctypes.c_uint64, len(Lost._fields))
-        self._watched = Map(libbpf.open_pin(self._place / _WATCHED))
+        if (self._place / _WATCHED).exists():  # a release before had none
+            self._watched = Map(libbpf.open_pin(self._place / _WATCHED))
         self.untold = ""
 
     def watch(self, maps: frozenset[int]) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
 from xconnectd import leftovers
 from xconnectd.dataplane import Dataplane, Unpinned, describe
 from xconnectd.errors import DataplaneError, XconnectError, is_full
-from xconnectd.instance import Instance
+from xconnectd.instance import Instance, running_pid
 from xconnectd.ledger import Ledger, directory, make_directory, namespace_cookie
 from xconnectd.links import Links
 from xconnectd.log import Event, Logger, logger
@@ -31,6 +32,7 @@ class Engine:
         links: the interfaces; to be told of events by who listens to them.
         instance: the hold on the namespace; None for one that only looks.
         alive: called again and again within what may take seconds, and to be called in between.
+        unseen: why no maps of ours can be read from here; empty if they are.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Engine:
         log: Logger,
         *,
         alive: Callable[[], None] = lambda: None,
+        unseen: str = "",
     ) -> None:
         """``parts`` closes what is handed in; taken over as soon as nothing can fail any more."""
         self.links = links = parts.enter_context(closing(Links(alive)))
@@ -60,6 +63,7 @@ class Engine:
             suspects=suspects,
             alive=alive,
         )
+        self.unseen = "" if dataplane else unseen
         self._parts = parts.pop_all()
 
     @classmethod
@@ -74,7 +78,14 @@ class Engine:
         log = log or logger()
         with ExitStack() as parts:
             instance = parts.enter_context(closing(_hold()))
-            ledger = Ledger()
+            ledger = Ledger(pinned=partial(_pinned, pins()))
+            if ledger.unjudged:
+                log.warning(
+                    Event.STATE_UNJUDGED,
+                    interfaces=ledger.unjudged,
+                    reason="records of another boot, as far as can be told: what was changed on"
+                    " these is not put back",
+                )
             leftovers.sweep(ledger.path.parent, pins().parent, ledger.path.name)
             plane = Dataplane.open(pins(), kept=ledger.path / "code")
             dataplane = parts.enter_context(closing(plane))
@@ -92,7 +103,9 @@ class Engine:
         with ExitStack() as parts:
             there = [place for place in (pins(), directory()) if place.exists()]
             instance = parts.enter_context(closing(Instance(*there)))
-            return cls(parts, _open_if_there(parts), Ledger(), instance, log or logger())
+            dataplane, unseen = _open_if_there(parts, pins())
+            ledger = Ledger(pinned=partial(_pinned, pins()))
+            return cls(parts, dataplane, ledger, instance, log or logger(), unseen=unseen)
 
     def detach(self, trigger: str) -> list[str]:
         """Lets go of every end; returns what could not be put back.
@@ -113,7 +126,10 @@ class Engine:
             PrivilegeError: the maps may not be read.
         """
         with ExitStack() as parts:
-            return cls(parts, _open_if_there(parts), Ledger(), None, log or logger())
+            place = daemons_pins() or pins()
+            dataplane, unseen = _open_if_there(parts, place)
+            ledger = Ledger(pinned=partial(_pinned, place))
+            return cls(parts, dataplane, ledger, None, log or logger(), unseen=unseen)
 
     @property
     def programs(self) -> Programs:
@@ -209,13 +225,36 @@ def _note_start(ledger: Ledger, dataplane: Dataplane, log: Logger) -> None:
         )
 
 
-def _open_if_there(parts: ExitStack) -> Dataplane | None:
-    if not pins().exists():
+def daemons_pins() -> Path | None:
+    """The pins as the daemon sees them, which may have a mount namespace of its own.
+
+    None if none runs, it sees none, or it may not be looked at.
+    """
+    own, pid = pins(), running_pid()
+    if not pid:
         return None
+    there = Path(f"/proc/{pid}/root", *own.parts[1:])
+    with suppress(OSError):
+        if there.exists():
+            return own if own.exists() and own.samefile(there) else there
+    return None
+
+
+def _pinned(place: Path) -> frozenset[int]:
+    """The ids of our programs that are pinned there."""
+    with ExitStack() as parts:
+        dataplane, _ = _open_if_there(parts, place)
+        return dataplane.programs.ours if dataplane else frozenset()
+
+
+def _open_if_there(parts: ExitStack, place: Path) -> tuple[Dataplane | None, str]:
+    """What is pinned there, or why there is nothing to be had."""
+    if not place.exists():
+        return None, f"there is no {place} here"
     try:
-        return parts.enter_context(closing(Dataplane.open(pins(), build=False)))
-    except DataplaneError:
-        return None
+        return parts.enter_context(closing(Dataplane.open(place, build=False))), ""
+    except DataplaneError as error:
+        return None, error.reason
 
 
 class _NoDataplane:

@@ -78,6 +78,15 @@ class PrivilegeError(XconnectError):
         super().__init__(f"{capability} is missing: {purpose}")
 
 
+class HiddenError(XconnectError):
+    """Something of ours is in the kernel and cannot be seen from here; ``remedy`` is how it can."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        self.reason = f"the wires cannot be seen from here: {reason}"
+        self.remedy = remedy
+        super().__init__(f"{self.reason}; {remedy}")
+
+
 class BusyError(XconnectError):
     """Another daemon holds this network namespace; ``pid`` is 0 where it cannot be seen."""
 

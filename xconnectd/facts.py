@@ -13,7 +13,7 @@ from typing import Final
 
 from xconnectd import capabilities, compiler, control, libbpf, namespaces, requirements, versions
 from xconnectd.diagnosis import FarSide, LinkFacts
-from xconnectd.engine import Engine, pins
+from xconnectd.engine import Engine, daemons_pins, pins
 from xconnectd.errors import DataplaneError
 from xconnectd.files import Files, Reading
 from xconnectd.instance import running_pid
@@ -33,13 +33,14 @@ def host(files: Files, reading: Reading, programs: int | None) -> Host:
     """``programs`` is how many of ours are loaded, None where that may not be read."""
     held = capabilities.effective()
     pid = running_pid()
+    place = daemons_pins() or pins()
     return Host(
         release=os.uname().release,
         capabilities=held,
         systemd=_has_systemd(),
-        pins=str(pins()),
-        on_bpffs=_is_on_bpffs(pins()),
-        writable=_is_writable(pins()),
+        pins=str(place),
+        on_bpffs=_is_on_bpffs(place),
+        writable=_is_writable(place),
         bpf=_bpf_refusal() if held & {"CAP_BPF", "CAP_SYS_ADMIN"} else None,
         programs=programs,
         code=_code(),
@@ -50,6 +51,7 @@ def host(files: Files, reading: Reading, programs: int | None) -> Host:
         jit=_jit() if held & {"CAP_BPF", "CAP_SYS_ADMIN"} else None,
         pid=pid,
         answers=None if pid is None else _answers(),
+        stopped=control.is_stopped(pid),
         daemon_capabilities=_capabilities_of(pid),
         config=str(files.path),
         config_state=reading.state if _may_be_read(files.path) else "",

@@ -13,7 +13,7 @@ import os
 import shutil
 import socket
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -79,14 +79,24 @@ class Ledger:
         OSError: the directory cannot be read or written (from every method that does).
     """
 
-    def __init__(self, directory: Path | None = None, cookie: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path | None = None,
+        cookie: str | None = None,
+        *,
+        pinned: Callable[[], frozenset[int]] = frozenset,
+    ) -> None:
+        """``pinned`` tells the ids of our programs that are pinned in this kernel."""
         self.path = (directory or state_directory()) / (cookie or namespace_cookie())
         self._ends = Journal(self.path / "ends")
-        self._current = is_of_this_boot(self.path)
+        self._current = self._is_of_this_kernel(pinned)
         self._records: dict[int, Record] = {}
         self._named: defaultdict[str, set[int]] = defaultdict(set)
-        for record in self._read_records().values():
+        stored = self._read_records()
+        for record in stored.values() if self._current else ():
             self._know(record)
+        self.unjudged = () if self._current else tuple(each.name for each in stored.values())
+        """The interfaces in records that, as far as can be told, are of another boot."""
         self._programs = self._read_programs()
         self._departed = tuple(self._read_departed())
         self._missed = tuple(self._read_missed())
@@ -202,16 +212,29 @@ class Ledger:
 
     # ---- files
 
+    def _is_of_this_kernel(self, pinned: Callable[[], frozenset[int]]) -> bool:
+        """By the boot id, or by what the kernel has kept: not every /proc is the machine's own.
+
+        Pins do not outlive a kernel. One with an id that was written down is of the same.
+        """
+        if is_of_this_boot(self.path):
+            return True
+        return not _numbers(self._stored("programs")).isdisjoint(pinned())
+
     def _read(self, name: str) -> Any:
         """What was written since the last boot, else None; perhaps by another release."""
+        return self._stored(name) if self._current else None
+
+    def _stored(self, name: str) -> Any:
+        """Whatever boot it is of."""
         try:
-            return json.loads((self.path / name).read_text()) if self._current else None
+            return json.loads((self.path / name).read_text())
         except (FileNotFoundError, ValueError):  # ValueError: a torn file of an unclean end
             return None
 
     def _read_records(self) -> dict[int, Record]:
         records: dict[int, Record] = {}
-        for entry in self._ends.lines() if self._current else ():
+        for entry in self._ends.lines():
             match entry:
                 case {"hold": data} if record := _record(data):
                     records[record.ifindex] = record
@@ -220,7 +243,7 @@ class Ledger:
         return records
 
     def _read_programs(self) -> frozenset[int]:
-        return frozenset(each for each in self._read_list("programs") if isinstance(each, int))
+        return _numbers(self._read("programs"))
 
     def _read_departed(self) -> Iterator[Departed]:
         return filter(None, map(_departed, self._read_list("departed")))
@@ -256,6 +279,11 @@ class Ledger:
         put(self.path / "namespace", str(own_inode()))
         put(self.path / BOOT, json.dumps(boot_id()))
         self._current = True
+
+
+def _numbers(stored: Any) -> frozenset[int]:
+    known = stored if isinstance(stored, list) else []
+    return frozenset(each for each in known if isinstance(each, int))
 
 
 def _as_json(record: Record) -> dict[str, Any]:

@@ -399,6 +399,11 @@ def map_id(fd: int) -> int:
     return int(_info(fd, _MapInfo()).id)
 
 
+def value_size(fd: int) -> int:
+    """Of a map, in bytes."""
+    return int(_info(fd, _MapInfo()).value_size)
+
+
 # --------------------------------------------------------------------------- programs
 
 

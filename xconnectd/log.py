@@ -53,6 +53,7 @@ class Event(StrEnum):
     METRICS_REFUSED = "metrics.refused"
     METRICS_STOPPED = "metrics.stopped"
     STATE_UNWRITABLE = "state.unwritable"
+    STATE_UNJUDGED = "state.unjudged"
     EVENTS_LOST = "events.lost"
     PASS_DONE = "pass.done"  # noqa: S105 (no password)
     DAEMON_READY = "daemon.ready"

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 
 _T = TypeVar("_T")
 _CLONE_NEWNET: Final = 0x40000000
-_NAMED: Final = Path("/run/netns")
+NAMED: Final = Path("/run/netns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def own_name() -> str:
 
 
 def _named() -> Iterator[Namespace]:
-    for path in sorted(_NAMED.glob("*")):
+    for path in sorted(NAMED.glob("*")):
         yield Namespace(path, path.name)
 
 

@@ -1,6 +1,7 @@
 """All that ``status`` tells: read from the kernel, with what only the daemon knows.
 
-Who may not read the kernel is told what the daemon tells. Changes nothing.
+Who may not read the kernel is told what the daemon tells, and so is who cannot see the pins from
+where he stands. What neither can tell is an error, never a guess. Changes nothing.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from xconnectd import control, files, plan, status
+from xconnectd import control, files, libbpf, namespaces, plan, status
 from xconnectd.engine import Engine
-from xconnectd.errors import PrivilegeError
+from xconnectd.errors import HiddenError, PrivilegeError
 from xconnectd.files import Files, Reading
 from xconnectd.instance import running_pid
 from xconnectd.model import State, Wiring
+from xconnectd.pins import BPFFS
 from xconnectd.reconcile import Seen
 from xconnectd.status import LinkStatus
 
@@ -30,7 +32,9 @@ Report = dict[str, Any]
 def report(file: Path | None) -> Report:
     """What ``status --json`` prints, without rates; ``file`` is the daemon's if it is None.
 
-    Raises NoDaemonError where the kernel may not be read and no daemon answers.
+    Raises:
+        NoDaemonError: the kernel may not be read, and no daemon answers.
+        HiddenError: the pins cannot be seen from here, and no daemon answers.
     """
     try:
         engine = Engine.watch()
@@ -73,12 +77,40 @@ def look(engine: Engine, file: Path | None) -> tuple[Files, Reading, Seen]:
     """The files and the kernel; its links are those in the kernel if no file is good.
 
     So they are while the daemon tries another wiring than that of its files.
+
+    Raises HiddenError: what the kernel has cannot be seen from here.
     """
     source, reading = _read(engine, file)
     if _is_the_daemons(source, engine) and _is_trying(_told_by_daemon()):
         reading = reading._replace(wiring=Wiring(engine.reconciler.found()))
+    return source, reading, seen(engine, reading)
+
+
+def seen(engine: Engine, reading: Reading) -> Seen:
+    """The kernel beside what is wanted.
+
+    Raises HiddenError: a program of ours runs, or a daemon, and no maps can be read.
+    """
     engine.reconciler.want(reading.wiring)
-    return source, reading, engine.reconciler.look()
+    found = engine.reconciler.look()
+    if engine.unseen:
+        observed = found.observed
+        ours = any(map(observed.runs_ours, observed.interfaces.values()))
+        if ours or running_pid() is not None:
+            raise HiddenError(engine.unseen, _way_to_see(engine))
+    return found
+
+
+def _way_to_see(engine: Engine) -> str:
+    """Pins are hidden, or gone: with the mount namespace of a daemon that has ended, say."""
+    if libbpf.is_bpffs(BPFFS):
+        from xconnectd import facts
+
+        return f"{facts.repair(str(file_of(engine)))}  # pins them again"
+    if name := namespaces.own_name():
+        there = namespaces.Namespace(namespaces.NAMED / name, name)
+        return f"{there.prefix}xconnectd status  # `ip netns exec` hides pins, this does not"
+    return f"look from where {BPFFS} is the daemon's"
 
 
 def _read(engine: Engine, file: Path | None) -> tuple[Files, Reading]:
@@ -100,19 +132,23 @@ def report_of(engine: Engine, file: Path | None) -> Report:
     knows_best = reading.state != "loaded" or _is_trying(told)
     if told and knows_best and _is_the_daemons(source, engine):
         return told | {"differences": []}  # it alone knows the last good links, and what it tries
-    engine.reconciler.want(reading.wiring)
-    seen = engine.reconciler.look()
-    links = [status.assess(verdict, seen.observed) for verdict in seen.verdicts]
+    try:
+        found = seen(engine, reading)
+    except HiddenError as hidden:
+        if told and _is_the_daemons(source, engine):
+            return told | {"differences": [], "unseen": str(hidden)}
+        raise
+    links = [status.assess(verdict, found.observed) for verdict in found.verdicts]
     document = status.document(
         told["daemon"] if told else _silent_daemon(),
         reading,
         source.path,
         statuses=[_with_failure(engine, each, has_daemon=told is not None) for each in links],
         counters=engine.counters(),
-        untold=told.get("untold", "") if told else engine.untold,
-        departed=seen.observed.departed,
+        untold=engine.untold and ((told and told["untold"]) or engine.untold),
+        departed=found.observed.departed,
     )
-    return document | {"differences": plan.as_json(seen.actions)}
+    return document | {"differences": plan.as_json(found.actions)}
 
 
 def _told_by_daemon() -> Report | None:

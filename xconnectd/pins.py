@@ -124,6 +124,10 @@ class Pins:
     def listeners(self, name: str) -> Path:
         return self.root / f"{_LISTENERS}{name}"
 
+    def all_listeners(self) -> list[Path]:
+        """Those of whatever release and whatever source; one at most."""
+        return self._named(_LISTENERS)
+
     def put_listeners(self, place: Path, fds: Mapping[str, int]) -> None:
         """As a generation; those of another name listen no more."""
         self.remove(self._named(_LISTENERS))

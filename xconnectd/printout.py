@@ -22,6 +22,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield ""
     for each in report["links"]:
         yield from _link(each)
+    if report.get("unseen"):  # an older daemon tells of no such thing
+        yield f"note: as the daemon tells it; {report['unseen']}"
     if report["untold"]:
         yield f"note: {report['untold']}"
     for gone in report["departed"]:

@@ -50,6 +50,7 @@ class Host:
     jit: bool | None
     pid: int | None
     answers: bool | None
+    stopped: bool
     daemon_capabilities: frozenset[str] | None
     config: str
     config_state: str
@@ -177,7 +178,7 @@ def _bpffs(host: Host) -> Iterator[Finding]:
 
 def _programs(host: Host) -> Iterator[Finding]:
     if host.programs is None:
-        yield _warn("programs", "the pins may not be read", "sudo xconnectd doctor")
+        yield _warn("programs", "the pins cannot be read from here", "sudo xconnectd doctor")
     elif host.programs:
         yield _ok("programs", f"{host.programs} of ours in the kernel")
     elif host.pid is not None:
@@ -252,6 +253,8 @@ def _daemon(host: Host) -> Iterator[Finding]:
     if host.pid is None:
         text = "none runs in this namespace: wires stay as they are, nothing mends them"
         yield _warn("daemon", text, host.start)
+    elif host.stopped:
+        yield _fail("daemon", f"pid {host.pid} is stopped", f"kill -CONT {host.pid}")
     elif host.answers is False:
         kill = f"kill -KILL {host.pid}; {host.start}  # the wires stay"
         text = f"{_process(host.pid)} does not answer"

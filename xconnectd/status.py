@@ -199,7 +199,10 @@ def document(
     departed: Iterable[Departed],
     untold: str = "",
 ) -> dict[str, Any]:
-    """The whole of ``status --json``; ``untold`` is why losses at the redirect are not counted."""
+    """The whole of ``status --json``; ``untold`` is why losses at the redirect are not counted.
+
+    ``unseen`` is for who cannot see the kernel's part, and why.
+    """
     return {
         "daemon": dict(daemon),
         "config": {
@@ -216,6 +219,7 @@ def document(
             if gone.runs_ours
         ],
         "untold": untold,
+        "unseen": "",
     }
 
 

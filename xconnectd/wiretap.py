@@ -85,8 +85,9 @@ def _chosen(order: Order, report: Mapping[str, Any]) -> tuple[str, list[Way]]:
     config = report["config"]
     known = {link["link"]: status.names(link) for link in report["links"]}
     told = status.no_such_link(order.link, config["path"], known)
-    state = () if config["state"] == "loaded" else (f"it is {config['state']}",)
-    raise XconnectError("\n".join((told, *state, *config["problems"])))
+    if config["state"] != "loaded":
+        told = f"no link {order.link} in {config['path']}: it is {config['state']}"
+    raise XconnectError("\n".join((told, *config["problems"])))
 
 
 def _place(engine: Engine, name: str) -> Place | None:

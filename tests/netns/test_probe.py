@@ -435,7 +435,7 @@ def test_doctor_of_a_dead_daemon_and_a_bad_file(lab: Lab, daemon: Start) -> None
     assert found["va:vb", "link"]["level"] == "ok"  # the wire stands
 
 
-def test_doctor_of_a_daemon_that_hangs(daemon: Start) -> None:
+def test_doctor_of_a_daemon_that_is_stopped(daemon: Start) -> None:
     running = daemon("links: {}\n")
     running.signal(signal.SIGSTOP)
     try:
@@ -443,7 +443,7 @@ def test_doctor_of_a_daemon_that_hangs(daemon: Start) -> None:
     finally:
         running.signal(signal.SIGCONT)
     assert found["level"] == "fail"
-    assert f"kill -KILL {running.pid}" in found["remedy"]
+    assert f"kill -CONT {running.pid}" in found["remedy"]
 
 
 def test_doctor_without_any_rights(lab: Lab, daemon: Start) -> None:

@@ -149,6 +149,17 @@ def test_after_a_reboot_all_is_void(rebooted: Ledger) -> None:
     assert rebooted.failures() == {}
 
 
+def test_a_boot_id_may_be_another_and_the_kernel_the_same(rebooted: Ledger) -> None:
+    """In a container whose /proc is not the machine's; pins do not outlive the kernel."""
+    root, cookie = rebooted.path.parent, rebooted.path.name
+    again = Ledger(root, cookie, pinned=lambda: frozenset({101, 4711}))
+    assert (again.records().keys(), again.unjudged) == ({5, 6}, ())
+    other = Ledger(root, cookie, pinned=lambda: frozenset({4711}))
+    assert (other.records(), other.unjudged) == ({}, ("eth0", OTHER.name))
+    other.hold(OTHER)
+    assert Ledger(root, cookie).unjudged == ()
+
+
 def test_after_a_reboot_it_starts_afresh(rebooted: Ledger) -> None:
     rebooted.hold(OTHER)
     again = reopened(rebooted)

@@ -1,0 +1,152 @@
+"""From where the pins cannot be seen: the daemon's own view, or it is said; never a guess."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from xconnectd import libbpf
+
+from .frames import ether, noise
+from .lab import Lab, poll, run
+from .service import Daemon
+
+Start = Callable[..., Daemon]
+PAIR = {"va": "vb"}
+
+
+def exec_in(lab: Lab) -> tuple[str, ...]:
+    """Mounts a /sys of its own, which hides bpffs."""
+    return "ip", "netns", "exec", lab.host
+
+
+def through(running: Daemon, *args: str, by: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    """A command of ``xconnectd``, started by another program."""
+    command = running._command(*args)
+    command[2:2] = by
+    return subprocess.run(
+        command, **running._surroundings(), capture_output=True, text=True, timeout=60
+    )
+
+
+def test_a_daemon_that_was_started_by_ip_netns_exec(lab: Lab, daemon: Start) -> None:
+    lab.veth("va"), lab.veth("vb")
+    running = daemon(PAIR, through=exec_in(lab))
+    running.wait_link("connected", "va", "vb")
+    report = json.loads(through(running, "status", "--json", by=exec_in(lab)).stdout)
+    assert [each["state"] for each in report["links"]] == ["connected"]
+    assert (report["differences"], report["unseen"], report["untold"]) == ([], "", "")
+    for command in (
+        *("status --check", "status --health", "wait --timeout 0", "plan"),
+        *("test va --count 1", "doctor", "graph"),
+    ):
+        done = through(running, *command.split(), by=exec_in(lab))
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+    assert running.status()["differences"] == [], "nor does one guess who stands outside"
+    running.stop()
+
+
+def test_pins_that_nobody_lets_us_see(lab: Lab, daemon: Start) -> None:
+    """Of a dead daemon, and of one that lives where we may not look."""
+    lab.veth("va"), lab.veth("vb")
+    running = daemon(PAIR)
+    running.wait_link("connected", "va", "vb")
+    blind = (*exec_in(lab), "unshare", "--pid", "--fork", "--mount-proc")
+    report = json.loads(through(running, "status", "--json", by=blind).stdout)
+    assert [each["state"] for each in report["links"]] == ["connected"], "the daemon's words"
+    assert "cannot be seen from here" in report["unseen"]
+    assert through(running, "wait", "--timeout", "0", by=blind).returncode == 0
+    assert "as the daemon tells it" in through(running, "status", by=blind).stdout
+    running.kill()
+    way_out = f"nsenter --net=/run/netns/{lab.host} xconnectd status"
+    for command in ("status", "wait --timeout 0", "plan", "test va", "graph", "doctor"):
+        done = through(running, *command.split(), by=exec_in(lab))
+        assert done.returncode == 1, (command, done.stdout)
+        assert way_out in done.stdout + done.stderr, (command, done.stdout, done.stderr)
+        assert "not in the kernel" not in done.stdout + done.stderr
+    assert running.link("va", "vb")["state"] == "connected", "seen from outside"
+
+
+def test_pins_that_went_with_the_daemon_are_pinned_again_by_the_next(
+    lab: Lab, daemon: Start
+) -> None:
+    lab.veth("va"), lab.veth("vb")
+    running = daemon(PAIR, through=exec_in(lab))
+    running.wait_link("connected", "va", "vb")
+    running.kill()
+    gone = running.cli("status")
+    assert gone.returncode == 1
+    assert "start" in gone.stderr or f"xconnectd run -c {running.config}" in gone.stderr
+    assert "# pins them again" in gone.stderr
+    daemon(PAIR).wait_link("connected", "va", "vb")
+    assert running.link("va", "vb")["state"] == "connected"
+
+
+# ---------------------------------------------------------------------- another release
+
+
+def test_losses_are_read_whatever_release_counts_them(lab: Lab, daemon: Start) -> None:
+    """Its listeners are pinned under a name that only it would look for."""
+    a, _ = lab.veth("va"), lab.veth("vb")
+    running = daemon(PAIR)
+    running.wait_link("connected", "va", "vb")
+    running.kill()
+    lab.ip("link", "set", "dev", "vb", "down")
+    with a.port() as port:
+        for _ in range(5):
+            port.send(ether(0x88B5, noise(100)))
+    (listeners,) = lab.pins.glob("listeners-*")
+    listeners.rename(lab.pins / "listeners-0123456789abcdef")
+    poll(lambda: running.link("va", "vb")["a"]["dropped"]["target_down"] == 5)
+    assert running.status()["untold"] == ""
+    (drops,) = lab.pins.glob("listeners-*/drops")
+    drops.unlink()
+    wider = libbpf.create_map("xc_drops", libbpf.MapFormat(libbpf.MAP_LRU_HASH, 8 * 7, 16))
+    libbpf.pin(wider, drops)
+    os.close(wider)
+    assert "of another release" in running.status()["untold"], "not zeros"
+    (counters,) = lab.pins.glob("counters-*")
+    counters.rename(lab.pins / "counters-01234567")
+    assert "is another release's: use its own xconnectd" in running.cli("status").stderr
+
+
+# ---------------------------------------------------------------------- another /proc
+
+
+def other_boot(directory: Path) -> tuple[str, ...]:
+    """As in a container whose /proc is not the host's."""
+    identity = directory / "boot_id"
+    identity.write_text("00000000-0000-4000-8000-000000000000\n")
+    script = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"'
+    return "unshare", "--mount", "sh", "-c", script, str(identity)
+
+
+def test_records_of_this_kernel_under_another_boot_id(lab: Lab, daemon: Start) -> None:
+    lab.veth("va"), lab.veth("vb")
+    running = daemon(PAIR)
+    running.wait_link("connected", "va", "vb")
+    by = other_boot(lab.directory)
+    assert through(running, "plan", by=by).stdout == "0 changes\n"
+    assert lab.link("va")["mtu"] > 1500
+    running.kill()
+    assert through(running, "detach", "--all", by=by).returncode == 0
+    assert (lab.link("va")["mtu"], lab.xdp("va")) == (1500, 0)
+
+
+def test_records_that_cannot_be_judged_are_told_and_stay(lab: Lab, daemon: Start) -> None:
+    lab.veth("va"), lab.veth("vb")
+    running = daemon(PAIR)
+    running.wait_link("connected", "va", "vb")
+    running.kill()
+    run("rm", "-r", str(lab.pins))
+    kept = sorted(path.read_bytes() for path in running.socket_path().parent.glob("ends"))
+    by = other_boot(lab.directory)
+    refused = through(running, "detach", "--all", by=by)
+    assert refused.returncode == 1
+    assert "records of va, vb" in refused.stderr
+    assert sorted(x.read_bytes() for x in running.socket_path().parent.glob("ends")) == kept
+    next_one = Daemon(lab, PAIR, through=by, name="etc").start()
+    assert next_one.wait_event("state.unjudged")["interfaces"] == ["va", "vb"]
