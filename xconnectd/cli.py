@@ -174,14 +174,14 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _planned(engine: Engine, file: Path | None) -> Reading:
     """What the daemon would read; in place of one file of its directory, the others stay."""
-    from xconnectd import config, overview
+    from xconnectd import config_file, overview
 
     daemons = overview.file_of(engine)
     if file is None or file.is_dir() or not daemons.is_dir():
         return Files(file or daemons).read()
     source = Files(daemons)
     source.read_first(engine.reconciler.found)
-    return source.imagine(str(file), config.content(file))[1]
+    return source.imagine(str(file), config_file.read(str(file)).checked().data)[1]
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -1,8 +1,8 @@
 """The file: YAML text to ``Wiring``, or every problem in it with its line and column.
 
 Owns what a good file is: its keys, its names, its defaults; ``schema`` describes the same tables
-to editors. Only ``load`` and ``content`` touch the disk. Must not import anything of the package
-but ``edit``, ``model`` and ``errors``.
+to editors. Never touches the disk. Must not import anything of the package but ``edit``, ``model``
+and ``errors``.
 
 The file is read from YAML's events, not as Python values: a name is the text of its scalar
 (``no``, ``12`` and ``1e3`` are names), a repeated key is seen and everything knows its place.
@@ -13,14 +13,11 @@ composer recurses in C as deep as the file says.
 from __future__ import annotations
 
 import gc
-import os
 import re
-import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import yaml
@@ -101,7 +98,7 @@ _MAX_SCALAR: Final = 1024
 _MAX_PROBLEMS: Final = 1000
 """These bound what a file can take of the daemon: a second, and 100 MB."""
 _LONGEST_TYPO: Final = 40
-_TOO_LARGE: Final = f"is it the right file? {MAX_LINKS:,} links are all that fit"
+TOO_LARGE: Final = f"is it the right file? {MAX_LINKS:,} links are all that fit"
 
 _NULLS: Final = ("", "~", "null", "Null", "NULL")
 _YES: Final = ("true", "yes", "on", "y", "1")
@@ -114,48 +111,7 @@ _FOREIGN: Final = "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U0
 """What YAML does not allow anywhere in its text. Slow to compile, hence not done for most files."""
 
 
-class ConfigMissing(ConfigError):  # noqa: N818 - a kind of ConfigError, as its name says
-    """There is no file, which may well come to be; everything else is there but refused."""
-
-
 # --------------------------------------------------------------------------- entrances
-
-
-def load(path: Path, known: Wiring | None = None) -> Wiring:
-    """Read and parse ``path``; ``ConfigMissing`` when it does not exist.
-
-    ``known`` is what it held before, which makes a small edit quick.
-    """
-    data = content(path)
-    wiring = (known and edit.edited(data, known)) or parse(data, str(path))
-    return replace(wiring, warnings=(*wiring.warnings, *_open_to_all(path)))
-
-
-def content(path: Path) -> bytes:
-    """The bytes of ``path``: a file's, no more than a file may have, and without ever waiting.
-
-    Raises ConfigMissing when it does not exist, else ConfigError.
-    """
-    try:
-        return _read(path)
-    except (FileNotFoundError, NotADirectoryError):
-        hint = "create it; `links: {}` alone connects nothing"
-        raise ConfigMissing([Problem.of_file(path, "there is no such file", hint)]) from None
-    except OSError as error:
-        hint = "let the user this runs as read it" if isinstance(error, PermissionError) else ""
-        text = f"cannot be read: {error.strerror}"
-        raise ConfigError([Problem.of_file(path, text, hint)]) from error
-    except (ValueError, _Refusal) as refusal:
-        hint = getattr(refusal, "hint", "")
-        raise ConfigError([Problem.of_file(path, str(refusal), hint)]) from None
-
-
-def _open_to_all(path: Path) -> Iterator[str]:
-    """A warning, no refusal: lab trees that everyone may write to are common."""
-    for place in (path, path.parent):
-        mode = place.stat().st_mode
-        if mode & stat.S_IWOTH and not (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
-            yield f"{place}: writable by everyone, who can so wire this host's interfaces as root"
 
 
 def parse(text: str | bytes, path: str) -> Wiring:
@@ -187,30 +143,6 @@ def _no_collections() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _read(path: Path) -> bytes:
-    # O_NONBLOCK: opening a FIFO without a writer would hang the daemon.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    try:
-        mode = os.fstat(fd).st_mode
-        if not stat.S_ISREG(mode):
-            raise _Refusal(None, f"is {_kind(mode)}, not a file", "name the YAML file itself")
-        with open(fd, "rb", closefd=False) as file:
-            data = file.read(MAX_BYTES + 1)
-    finally:
-        os.close(fd)
-    if len(data) > MAX_BYTES:
-        raise _Refusal(None, f"is larger than {MAX_BYTES >> 20} MiB", _TOO_LARGE)
-    return data
-
-
-def _kind(mode: int) -> str:
-    if stat.S_ISDIR(mode):
-        return "a directory"
-    if stat.S_ISFIFO(mode):
-        return "a pipe"
-    return "a device"
 
 
 def _decode(data: bytes) -> str:
@@ -448,7 +380,7 @@ class _Composer:
         self._size += nodes
         if self._size > _MAX_NODES:
             text = f"the file has more than {_MAX_NODES:,} keys and values"
-            raise _Refusal(event, text, _TOO_LARGE)
+            raise _Refusal(event, text, TOO_LARGE)
 
     def _collection(self, start: CollectionStartEvent) -> _Node:
         if self._depth == _MAX_DEPTH:

@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple
 
 from xconnectd import control, monitor, status, systemd
 from xconnectd.control import Answer, Client, Draft, Request
+from xconnectd.disk import Disk
 from xconnectd.engine import Engine
 from xconnectd.errors import XconnectError, is_full
 from xconnectd.exporter import Exporter
@@ -153,8 +154,9 @@ class Daemon:
         self._bell = Bell()
         self._events = Events()
         engine.links.follow()
-        self._watch = ConfigWatch(path, self._file_changed)
-        self._files = Files(path)
+        self._disk = Disk()
+        self._watch = ConfigWatch(path, self._file_changed, self._disk)
+        self._files = Files(path, self._disk)
         self._reading = Reading(self._reconciler.wiring, ())
         self._reload = _Alarm()
         self._trial: _Trial | None = None
@@ -214,6 +216,7 @@ class Daemon:
         """
         systemd.notify(STOPPING=1)
         self._watch.stop()
+        self._disk.close()
         self._exporter.close()
         self._reconciler.tell_repeated(at_once=True)
         on_exit = OnExit.KEEP if systemd.is_restarting() else self._on_exit
@@ -347,7 +350,7 @@ class Daemon:
             was = known.get(file.path)
             if file.problems and (again or was is None or was.problems != file.problems):
                 self._log.error(
-                    Event.CONFIG_REJECTED,
+                    Event.CONFIG_UNREACHABLE if file.unreachable else Event.CONFIG_REJECTED,
                     path=str(file.path),
                     problems=[str(problem) for problem in file.problems],
                     reason="its last good links stay",

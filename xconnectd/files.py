@@ -8,23 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
-from xconnectd import config, edit
-from xconnectd.config import ConfigMissing
+from xconnectd import config, config_file, edit, snapshot
+from xconnectd.config_file import ConfigMissing
+from xconnectd.disk import Disk, UnreachableError
 from xconnectd.errors import ConfigError, Problem
 from xconnectd.model import Endpoint, Link, Place, Wiring
+from xconnectd.printable import printable
 
 DEFAULT: Final = Path("/etc/xconnect.yaml")
 
 
+_Answer = TypeVar("_Answer")
+
+
+class UnreachableFile(ConfigError):  # noqa: N818 - a kind of ConfigError, as its name says
+    """A file may be there, but who keeps it does not answer."""
+
+
 class FileState(NamedTuple):
-    """One file: ``loaded``, ``rejected`` (its last good links stay) or ``missing``."""
+    """One file: ``loaded``, ``rejected`` (its last good links stay) or ``missing``.
+
+    ``unreachable``: it is rejected since who keeps it does not answer.
+    """
 
     path: Path
     state: str
     hash: str = ""
     problems: tuple[Problem, ...] = ()
+    unreachable: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -55,8 +68,9 @@ class Reading(NamedTuple):
 class Files:
     """What ``-c`` names. A directory stands for every ``*.yaml`` in it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, disk: Disk | None = None) -> None:
         self.path = path
+        self._disk = disk or Disk()
         self._good: dict[Path, Wiring] = {}
         self._found: tuple[Link, ...] = ()
 
@@ -84,7 +98,7 @@ class Files:
         So both are told of it; the daemon blames the one that came later.
         """
         try:
-            read = {path: _read(path) for path in self._paths()}
+            read = {path: self._read(path) for path in self._paths()}
         except OSError as error:
             return Reading(Wiring(), (self._unreadable(error),))
         owners = _Owners()
@@ -115,14 +129,14 @@ class Files:
             return self.path, Reading(Wiring(), (self._unreadable(error),))
 
     def _imagine(self, name: str, text: bytes) -> tuple[Path, Reading]:
-        place = self.path / Path(name).name if self.path.is_dir() else self.path
+        place = self.path if self._names() is None else self.path / Path(name).name
         if place != self.path and not _counts(place):
             fault = f"{place.name} would not count in {self.path}"
             problem = Problem.of_file(name, fault, "name it *.yaml, without a leading dot")
             return place, Reading(Wiring(), (FileState(place, "rejected", problems=(problem,)),))
-        other = Files(self.path)
+        other = Files(self.path, self._disk)
         other._good, other._found = dict(self._good), self._found
-        read = {path: _read(path) for path in self._paths() if path != place}
+        read = {path: self._read(path) for path in self._paths() if path != place}
         try:
             read[place] = config.parse(text, name)
         except ConfigError as error:
@@ -135,7 +149,7 @@ class Files:
     def _read_paths(self) -> list[FileState]:
         paths = self._paths()
         self._drop_all_but(paths)
-        read = {path: _read(path, self._good.get(path)) for path in paths}
+        read = {path: self._read(path, self._good.get(path)) for path in paths}
         return self._take_all(read) or [self._empty()]
 
     def _drop_all_but(self, paths: Collection[Path]) -> None:
@@ -143,12 +157,13 @@ class Files:
 
         Not so a directory that is away for a moment, nor one that is empty where the file was.
         """
-        if self.path.exists() and (paths or self.path not in self._good):
+        if self._ask(snapshot.signature, self.path) and (paths or self.path not in self._good):
             self._good = {path: good for path, good in self._good.items() if path in paths}
 
     def _unreadable(self, error: OSError) -> FileState:
-        problem = Problem.of_file(self.path, f"cannot be read: {error.strerror}")
-        return FileState(self.path, "rejected", problems=(problem,))
+        problem = Problem.of_file(self.path, f"cannot be read: {error.strerror or error}")
+        unreachable = isinstance(error, UnreachableError)
+        return FileState(self.path, "rejected", problems=(problem,), unreachable=unreachable)
 
     def _empty(self) -> FileState:
         """At a start more likely a mount that is not there yet than the wish for no wires."""
@@ -157,9 +172,33 @@ class Files:
         return FileState(self.path, "missing", problems=(problem,))
 
     def _paths(self) -> list[Path]:
-        if not self.path.is_dir():
+        names = self._names()
+        if names is None:
             return [self.path]
-        return sorted(filter(_counts, self.path.iterdir()))
+        return [path for path in map(self.path.joinpath, names) if _counts(path)]
+
+    def _names(self) -> list[str] | None:
+        """What is in the directory; None where it is none."""
+        return self._ask(snapshot.names, self.path)
+
+    def _ask(self, look: Callable[[str], _Answer], path: Path) -> _Answer:
+        return self._disk.ask(look, str(path.absolute()))
+
+    def _read(self, path: Path, known: Wiring | None = None) -> Wiring | ConfigError:
+        """Whatever goes wrong with one file is told of that file, and keeps nobody from others."""
+        try:
+            return config_file.parsed(self._ask(config_file.read, path), path, known)
+        except ConfigError as error:
+            return error
+        except UnreachableError as error:
+            hint = "its last good links stay; is its server dead?"
+            return UnreachableFile(
+                [Problem.of_file(path, f"cannot be read: {error.strerror}", hint)]
+            )
+        except Exception as error:  # noqa: BLE001 - one file can never end the daemon
+            text = f"cannot be judged: {type(error).__name__}: {error}"
+            hint = "a defect of xconnectd: please report it"
+            return ConfigError([Problem.of_file(path, printable(text), hint)])
 
     def _take_all(self, read: Mapping[Path, Wiring | ConfigError]) -> list[FileState]:
         """Unchanged files first, so that an end stays with the file that has it."""
@@ -187,7 +226,8 @@ class Files:
     def _take(self, path: Path, found: Wiring | ConfigError, owners: _Owners) -> FileState:
         if isinstance(found, ConfigError):
             state = "missing" if isinstance(found, ConfigMissing) else "rejected"
-            return FileState(path, state, problems=found.problems)
+            unreachable = isinstance(found, UnreachableFile)
+            return FileState(path, state, problems=found.problems, unreachable=unreachable)
         clashes = tuple(owners.clashes(path, found))
         if clashes:
             return FileState(path, "rejected", found.hash, clashes)
@@ -214,13 +254,6 @@ def _moves(link: Link, standing: Mapping[Endpoint, str]) -> bool:
 
 def _counts(path: Path) -> bool:
     return path.suffix == ".yaml" and not path.name.startswith(".")
-
-
-def _read(path: Path, known: Wiring | None = None) -> Wiring | ConfigError:
-    try:
-        return config.load(path, known)
-    except ConfigError as error:
-        return error
 
 
 class _Spot(NamedTuple):

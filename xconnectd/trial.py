@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
-from xconnectd import config
+from xconnectd import config_file
 from xconnectd.control import CONTROL, Connection
 from xconnectd.errors import ConfigError, Problem, XconnectError
 
@@ -39,8 +39,9 @@ class Trial:
     """
 
     def __init__(self, file: Path, timeout: float) -> None:
-        self._data = config.content(file)
-        config.parse(self._data, str(file))  # no daemon is needed to refuse it
+        content = config_file.read(str(file))
+        config_file.parsed(content, file)  # no daemon is needed to refuse it
+        self._data = content.data
         self._deadline = time.monotonic() + timeout
         self._connection = Connection(CONTROL, timeout=10.0)
         answer = self._connection.ask(
@@ -84,13 +85,17 @@ class Trial:
 
 def _replace(path: Path, data: bytes) -> None:
     """By a rename, or in place where nothing but the file itself may be changed."""
-    path = path.resolve()  # a link to the file stays a link
+    place, directory = config_file.pinned(path)  # a link to the file stays a link
     try:
-        _rename_over(path, data)
+        _rename_over(place, data)
     except OSError as error:
         if error.errno not in _DIRECTORY_REFUSES:
             raise
-        path.write_bytes(data)
+        flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(place, flags), "wb") as file:  # noqa: PTH123 (a descriptor)
+            file.write(data)
+    finally:
+        os.close(directory)
 
 
 def _rename_over(path: Path, data: bytes) -> None:

@@ -1,10 +1,10 @@
 """The config file changed: one call per event that may matter, and a look of its own.
 
-Sole importer of watchdog. Knows when to read the file again, never what is in it; imports nothing
-of the package. inotify tells of a save within a millisecond; ``check`` finds what it cannot: a
-directory that was replaced, a dead thread, an edit behind a bind mount.
+Sole importer of watchdog. Knows when to read the file again, never what is in it. inotify tells of
+a save within a millisecond; ``check`` finds what it cannot: a directory that was replaced, a dead
+thread, an edit behind a bind mount.
 """
-# ruff: noqa: PTH115, PTH112, PTH116, PTH118, PTH120, PTH208
+# ruff: noqa: PTH118
 # Paths are text here: ``check`` runs each second, and Path objects would take most of its time.
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, TypeVar
 
 from watchdog.observers.inotify_c import (
     CallbackId,
@@ -25,6 +25,12 @@ from watchdog.observers.inotify_c import (
     WatchDescriptor,
 )
 from watchdog.observers.inotify_c import InotifyConstants as Inotify
+
+from xconnectd import snapshot
+from xconnectd.disk import Disk
+from xconnectd.snapshot import Signature, Step
+
+_Answer = TypeVar("_Answer")
 
 SETTLED: Final = 0.0
 """A save is complete: one close after writing, or one rename into place."""
@@ -51,18 +57,8 @@ _LIMITS: Final = {
 }
 """Sysctls that say how much of inotify a user may have, by what is raised when all is taken."""
 
-_MAX_SYMLINKS: Final = 40  # as the kernel's MAXSYMLINKS
-
-_Signature = tuple[int, ...]
-
-
-class _Step(NamedTuple):
-    """A directory in which one name decides where the path leads, and which directory that is."""
-
-    directory: str
-    name: str
-    device: int
-    inode: int
+_UNREACHABLE: Final[Signature] = (-1,)
+"""The signature of what does not answer: it is another one when that answers again."""
 
 
 class ConfigWatch:
@@ -77,11 +73,14 @@ class ConfigWatch:
     threads, which takes as long as a rewire, and holds a rename back to look for its other half.
     """
 
-    def __init__(self, path: Path, changed: Callable[[float], None]) -> None:
+    def __init__(
+        self, path: Path, changed: Callable[[float], None], disk: Disk | None = None
+    ) -> None:
         self._path = str(Path.cwd() / path)  # without a dot: /x/. and /x are one watch
         self._changed = changed
-        self._known = self._pending = _signature(self._path)
-        self._route: tuple[_Step, ...] = ()
+        self._disk = disk or Disk()
+        self._known = self._pending = self._signature()
+        self._route: tuple[Step, ...] = ()
         self._names: frozenset[str] = frozenset()
         self._reader: InotifyFD | None = None
         self._is_deaf = False
@@ -104,7 +103,7 @@ class ConfigWatch:
         if route != self._route or not self._is_alive():
             self.stop()
             self._arm(route)
-        now = _signature(self._path)
+        now = self._signature()
         if now != self._known and now == self._pending:
             self._tell(now, SETTLED)
         self._pending = now
@@ -116,37 +115,54 @@ class ConfigWatch:
         So does a bind mount of a single file once that file was replaced outside: whatever is
         written there from now on will never be seen here.
         """
-        for path in _files(self._path):
-            with suppress(OSError):
-                if os.stat(path).st_nlink == 0:
-                    return path
-        return ""
+        return next(
+            (path for path in self._files() if self._ask(snapshot.is_orphan, path, False)), ""
+        )
 
-    def _find_route(self) -> tuple[_Step, ...]:
-        itself = [_step(self._path, "")] if os.path.isdir(self._path) else []
-        routes = chain(itself, *map(_find_route, _files(self._path)))
-        return tuple(dict.fromkeys(routes))
+    def _ask(self, look: Callable[[str], _Answer], path: str, otherwise: _Answer) -> _Answer:
+        """What a look at a path tells, or this if it tells nothing: nobody answers, say."""
+        try:
+            return self._disk.ask(look, path)
+        except OSError:
+            return otherwise
+
+    def _files(self) -> list[str]:
+        """The path itself, and with a directory also the files in it that count."""
+        names = self._ask(snapshot.names, self._path, None)
+        inside = (os.path.join(self._path, name) for name in names or ())
+        return [self._path, *(each for each in inside if _is_one_of(each, self._path))]
+
+    def _signature(self) -> Signature:
+        """What differs after any change of the files."""
+        signatures = (self._ask(snapshot.signature, path, _UNREACHABLE) for path in self._files())
+        return tuple(chain.from_iterable(signatures))
+
+    def _find_route(self) -> tuple[Step, ...]:
+        """What does not answer is not listened to either: to ask for that would hang."""
+        nowhere: tuple[Step, ...] = ()
+        routes = (self._ask(snapshot.route, path, nowhere) for path in self._files())
+        return tuple(dict.fromkeys(chain.from_iterable(routes)))
 
     def heard(self, path: str, *, whole: bool) -> None:
         """Something happened to ``path``; ``whole`` if that may well be the end of a save."""
         if self._matters(path):
-            now = _signature(self._path)
+            now = self._signature()
             self._tell(now, SETTLED if now and whole else UNSETTLED)
 
     def missed(self) -> None:
         """Something happened to one of the directories, or to anything in them."""
-        self._tell(_signature(self._path), UNSETTLED)
+        self._tell(self._signature(), UNSETTLED)
 
     def _matters(self, path: str) -> bool:
         """Also a file that is new in the directory of files."""
         return path in self._names or _is_one_of(path, self._path)
 
-    def _tell(self, now: _Signature, settle: float) -> None:
+    def _tell(self, now: Signature, settle: float) -> None:
         # Noted before the file is read: what is written later differs from it.
         self._known = now
         self._changed(settle)
 
-    def _arm(self, route: tuple[_Step, ...]) -> None:
+    def _arm(self, route: tuple[Step, ...]) -> None:
         self._route = route
         self._names = frozenset(os.path.join(step.directory, step.name) for step in route)
         try:
@@ -154,7 +170,7 @@ class ConfigWatch:
             self.problem = ""
         except OSError as error:  # out of inotify instances or watches, or the directory is gone
             self.problem = _in_words(error)
-        now = _signature(self._path)
+        now = self._signature()
         if now != self._known:
             self._tell(now, UNSETTLED)
 
@@ -203,74 +219,7 @@ def _in_words(error: OSError) -> str:
     return f"{error.strerror or error}{hint}"
 
 
-def _files(path: str) -> list[str]:
-    """The path itself, and with a directory also the files in it that count."""
-    try:
-        names = sorted(os.listdir(path))
-    except (OSError, ValueError):
-        return [path]
-    inside = (os.path.join(path, name) for name in names)
-    return [path, *(each for each in inside if _is_one_of(each, path))]
-
-
 def _is_one_of(path: str, directory: str) -> bool:
     """Whether ``files`` would read this path if it was given the directory."""
     head, name = os.path.split(path)
     return head == directory and name.endswith(".yaml") and not name.startswith(".")
-
-
-def _signature(path: str) -> _Signature:
-    """What differs after any change of the files; empty when there is none.
-
-    ctime sees what mtime does not: an edit that keeps size and times, a chmod, a lost name.
-    """
-    return tuple(chain.from_iterable(map(_stat, _files(path))))
-
-
-def _stat(path: str) -> _Signature:
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def _find_route(path: str) -> tuple[_Step, ...]:
-    """Every place where a rename changes what the path leads to, as far as it leads.
-
-    That is the directory of each symlink on the way and that of the file itself, or the last
-    directory there is. A ConfigMap is updated by swapping a symlink in the middle.
-    """
-    steps: list[_Step] = []
-    here, ahead = "/", path.split("/")[::-1]
-    while ahead and len(steps) < _MAX_SYMLINKS:
-        name = ahead.pop()
-        if name in ("", ".", ".."):
-            here = os.path.dirname(here) if name == ".." else here
-            continue
-        target = _follow(os.path.join(here, name))
-        if target is None and ahead:
-            here = os.path.join(here, name)
-            continue
-        steps.append(_step(here, name))
-        if not target:
-            break
-        ahead += target.split("/")[::-1]
-        here = "/" if target.startswith("/") else here
-    return tuple(steps)
-
-
-def _follow(path: str) -> str | None:
-    """Where a symlink leads; None when it is none, empty when there is nothing."""
-    try:
-        return os.readlink(path)
-    except OSError as error:
-        return None if error.errno == errno.EINVAL else ""
-
-
-def _step(directory: str, name: str) -> _Step:
-    try:
-        found = os.stat(directory)
-    except OSError:
-        return _Step(directory, name, 0, 0)
-    return _Step(directory, name, found.st_dev, found.st_ino)

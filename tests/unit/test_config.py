@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import socket
 import string
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xconnectd import config
-from xconnectd.config import ConfigMissing, load, parse
+from xconnectd.config import parse
+from xconnectd.config_file import load
 from xconnectd.dataplane import MAX_ENDS
 from xconnectd.errors import ConfigError, Problem
-from xconnectd.model import Admin, Endpoint, Link, Listen, Mode, Place, Wiring
+from xconnectd.model import Admin, Endpoint, Link, Listen, Mode, Place
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "xconnect.yaml"
 
@@ -469,60 +468,6 @@ def test_a_thousand_links_with_one_anchor_are_not_a_bomb() -> None:
     assert len(links(text)) == 1000
 
 
-# --------------------------------------------------------------------------- the disk
-
-
-def refusal(path: Path) -> ConfigError:
-    with pytest.raises(ConfigError) as caught:
-        load(path)
-    return caught.value
-
-
-def test_load_names_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "f.yaml"
-    path.write_text("links:\n  a: b b\n")
-    assert str(refusal(path)) == f"{path}:2:6: there is a space in the name `b b`"
-    path.write_text("links: {a: b}")
-    assert load(path) == Wiring((link("a", "b"),), parse("links: {a: b}", "").hash)
-
-
-def test_missing_is_told_from_refused(tmp_path: Path) -> None:
-    assert isinstance(refusal(tmp_path / "none"), ConfigMissing)
-    assert isinstance(refusal(tmp_path / "no" / "directory"), ConfigMissing)
-    (tmp_path / "dangling").symlink_to("nowhere")
-    assert isinstance(refusal(tmp_path / "dangling"), ConfigMissing)
-    assert not isinstance(refusal(tmp_path), ConfigMissing)
-
-
-def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    assert "is a pipe, not a file" in str(refusal(tmp_path / "pipe"))
-    assert "is a directory, not a file" in str(refusal(tmp_path))
-    assert "is a device, not a file" in str(refusal(Path("/dev/null")))
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "socket"))
-        assert "cannot be read" in str(refusal(tmp_path / "socket"))
-
-
-def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "loop").symlink_to("loop")
-    assert "cannot be read" in str(refusal(tmp_path / "loop"))
-    assert "cannot be read" in str(refusal(tmp_path / ("x" * 300)))
-    assert "embedded null" in str(refusal(Path("a\0b")))
-
-    def denied(*_: object) -> int:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(os, "open", denied)
-    assert "Permission denied (let the user this runs as read it)" in str(refusal(tmp_path / "x"))
-
-
-def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
-    with (tmp_path / "huge").open("wb") as file:
-        file.truncate(config.MAX_BYTES + 1)
-    assert "is larger than 8 MiB" in str(refusal(tmp_path / "huge"))
-
-
 def test_more_links_than_the_kernel_has_room_for_are_refused() -> None:
     assert config.MAX_LINKS == MAX_ENDS // 2
     lines = "".join(f"  a{n}: b{n}\n" for n in range(config.MAX_LINKS))
@@ -563,13 +508,6 @@ def test_a_refusal_after_as_many_problems_as_are_told() -> None:
     found = problems(f"links: {{}}\nx-a:\n{repeated}x-b: *none\n")
     assert (len(found), found[-1].text) == (1001, "there are further problems")
     assert len(problems(f"links:\n{lines}")) == 1000
-
-
-def test_a_descriptor_is_never_left_open(tmp_path: Path) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    for _ in range(20):
-        refusal(tmp_path)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 # --------------------------------------------------------------------------- any text at all

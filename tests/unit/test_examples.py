@@ -13,7 +13,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from xconnectd import cli, config
+from xconnectd import cli, config, config_file
 from xconnectd.model import Wiring
 
 REPO: Final = Path(__file__).parents[2]
@@ -128,7 +128,7 @@ def test_containerlab_has_a_cable_end_for_every_end_of_a_wire() -> None:
     assert {node for node, _ in plugged} == topology["nodes"].keys()
     panel = {interface for node, interface in plugged if node == "panel"}
     assert len(panel) == len(topology["links"])
-    wiring = config.load(EXAMPLES / "containerlab" / "lab.yaml")
+    wiring = config_file.load(EXAMPLES / "containerlab" / "lab.yaml")
     assert ends(wiring) <= panel
     assert not any(link.allow_addressed for link in wiring.links)
     binds = topology["nodes"]["panel"]["binds"]
@@ -156,7 +156,7 @@ def test_compose_runs_the_panel_with_the_least() -> None:
 
 
 def test_compose_wires_what_docker_has_given_an_address() -> None:
-    wiring = config.load(EXAMPLES / "compose" / "lab.yaml")
+    wiring = config_file.load(EXAMPLES / "compose" / "lab.yaml")
     assert ends(wiring) == {"eth0", "eth1"}
     assert all(link.allow_addressed for link in wiring.links)
 

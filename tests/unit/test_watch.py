@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from xconnectd.watch import SETTLED, UNSETTLED, ConfigWatch, _find_route
+from xconnectd import snapshot
+from xconnectd.watch import SETTLED, UNSETTLED, ConfigWatch
 
 PATIENCE = 60.0
 
@@ -274,7 +275,7 @@ def test_a_change_without_an_event_is_told_once_it_is_stable(
 ) -> None:
     watch = ConfigWatch(path, calls)
     monkeypatch.setattr(watch, "_is_alive", lambda: True)  # deaf: it is never armed
-    watch._route = _find_route(str(path))
+    watch._route = snapshot.route(str(path))
     in_place(path)
     watch.check()
     assert calls.settles == []

@@ -1,0 +1,115 @@
+"""Files that hang, are none, or lead where they should not: each costs only itself."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from .lab import Lab, poll
+from .service import Daemon, document
+from .test_config_changes import FIRST, SECOND, wired
+from .test_control import Attempt, Folder
+
+Start = Callable[..., Daemon]
+LAB = 64_001
+MNT_DETACH = 2
+
+
+@contextlib.contextmanager
+def dead_server(lab: Lab) -> Iterator[Path]:
+    """A mount of FUSE whose server never answers, not even to the mount itself (fuse(4))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    mount = Path(tempfile.mkdtemp(dir=lab.directory))
+    device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    options = f"fd={device},rootmode=40000,user_id=0,group_id=0".encode()
+    try:
+        assert libc.mount(b"dead", os.fsencode(mount), b"fuse.dead", 0, options) == 0, os.strerror(
+            ctypes.get_errno()
+        )
+        yield mount
+    finally:
+        libc.umount2(os.fsencode(mount), MNT_DETACH)
+        os.close(device)  # whoever waits gets ENOTCONN
+
+
+def test_a_file_that_hangs_costs_only_itself(lab: Lab) -> None:
+    a, b, c, d, e = (lab.veth(end) for end in ("va", "vb", "vc", "vd", "ve"))
+    running = Folder(lab, {"one.yaml": FIRST})
+    with dead_server(lab) as dead:
+        two = running.config / "two.yaml"
+        two.symlink_to(dead / "two.yaml")
+        running.start()
+        told = running.wait_event("config.unreachable", path=str(two))
+        assert f"the file system at {dead} does not answer" in told["problems"][0]
+        assert wired(a, b)
+        running.put("one.yaml", SECOND)
+        poll(lambda: wired(a, c))
+        assert running.states() == {"one.yaml": "loaded", "two.yaml": "rejected"}
+        assert running.cli("check", str(running.config)).returncode == 78
+        assert not running.events("config.rejected")
+        running.stop()
+        running.start()
+        assert wired(a, c)
+    (dead / "two.yaml").write_text(document({"vd": "ve"}))
+    poll(lambda: wired(d, e), what="the file that can be read again")
+    assert running.states() == {"one.yaml": "loaded", "two.yaml": "loaded"}
+    running.stop()
+
+
+def test_a_file_that_begins_to_hang_keeps_its_links(lab: Lab) -> None:
+    a, b, c, d, e = (lab.veth(end) for end in ("va", "vb", "vc", "vd", "ve"))
+    running = Folder(lab, {"one.yaml": FIRST, "two.yaml": {"vd": "ve"}}).start()
+    two = running.config / "two.yaml"
+    with dead_server(lab) as dead:
+        fresh = running.config / ".fresh"
+        fresh.symlink_to(dead / "two.yaml")
+        fresh.rename(two)
+        running.wait_event("config.unreachable", path=str(two))
+        running.put("one.yaml", SECOND)
+        poll(lambda: wired(a, c))
+        assert wired(d, e)
+        assert not wired(a, b)
+        running.stop()
+
+
+def test_what_is_no_file_never_ends_the_daemon(lab: Lab) -> None:
+    a, b, c = (lab.veth(end) for end in ("va", "vb", "vc"))
+    running = Folder(lab, {"one.yaml": FIRST})
+    for name, target in {"kmsg.yaml": "/proc/kmsg", "zero.yaml": "/dev/zero"}.items():
+        (running.config / name).symlink_to(target)
+    running.start()
+    assert wired(a, b)
+    running.put("one.yaml", SECOND)
+    poll(lambda: wired(a, c))
+    states = {"kmsg.yaml": "rejected", "one.yaml": "loaded", "zero.yaml": "rejected"}
+    assert running.states() == states
+    checked = running.cli("check", str(running.config))
+    assert (checked.returncode, checked.stderr) == (78, "")
+    assert "kmsg.yaml:1:1: is procfs, not a file" in checked.stdout
+    assert "zero.yaml:1:1: is a device, not a file" in checked.stdout
+    running.stop()
+
+
+def test_a_try_is_not_written_through_a_link_of_somebody_else(lab: Lab, daemon: Start) -> None:
+    """Whoever owns the directory points the file's name to what only root may write."""
+    a, _, c = (lab.veth(end) for end in ("va", "vb", "vc"))
+    running = daemon(FIRST)
+    secret = lab.directory / "secret"
+    secret.write_text("the_secret: 1\n")
+    secret.chmod(0o600)
+    os.chown(running.config.parent, LAB, LAB)
+    attempt = Attempt(running, SECOND).asks()
+    assert wired(a, c)
+    running.config.unlink()
+    running.config.symlink_to(secret)
+    os.chown(running.config, LAB, LAB, follow_symlinks=False)
+    assert attempt.answer("y\n") != 0
+    assert secret.read_text() == "the_secret: 1\n"
+    assert "the symlink" in attempt.text()
+    running.wait_event("config.rejected")
+    assert "the_secret" not in running.text()
+    assert "the_secret" not in running.cli("check", str(running.config)).stdout

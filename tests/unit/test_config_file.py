@@ -1,0 +1,173 @@
+"""One file on disk: what is read, what is refused by what it is, and whose words are repeated."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from xconnectd import config
+from xconnectd.config_file import ConfigMissing, load
+from xconnectd.errors import ConfigError
+
+
+def refusal(path: Path) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    return caught.value
+
+
+def test_load_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text("links:\n  a: b b\n")
+    assert str(refusal(path)) == f"{path}:2:6: there is a space in the name `b b`"
+    path.write_text("links: {a: b}")
+    assert load(path) == config.parse("links: {a: b}", "")
+
+
+def test_missing_is_told_from_refused(tmp_path: Path) -> None:
+    assert isinstance(refusal(tmp_path / "none"), ConfigMissing)
+    assert isinstance(refusal(tmp_path / "no" / "directory"), ConfigMissing)
+    (tmp_path / "dangling").symlink_to("nowhere")
+    assert isinstance(refusal(tmp_path / "dangling"), ConfigMissing)
+    assert not isinstance(refusal(tmp_path), ConfigMissing)
+
+
+def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "is a pipe, not a file" in str(refusal(tmp_path / "pipe"))
+    assert "is a directory, not a file" in str(refusal(tmp_path))
+    assert "is a device, not a file" in str(refusal(Path("/dev/null")))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        assert "is a socket, not a file" in str(refusal(tmp_path / "socket"))
+
+
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("/proc/kmsg", "procfs"),  # a read takes the messages away from who logs them
+        ("/proc/self/status", "procfs"),
+        ("/sys/kernel/uevent_seqnum", "sysfs"),
+    ],
+)
+def test_what_the_kernel_makes_up_is_no_file(tmp_path: Path, path: str, what: str) -> None:
+    (tmp_path / "link.yaml").symlink_to(path)
+    assert f"is {what}, not a file" in str(refusal(tmp_path / "link.yaml"))
+
+
+def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert "cannot be read" in str(refusal(tmp_path / "loop"))
+    assert "cannot be read" in str(refusal(tmp_path / ("x" * 300)))
+    assert "embedded null" in str(refusal(Path("a\0b")))
+
+    def denied(*_: object, **__: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", denied)
+    assert "Permission denied (let the user this runs as read it)" in str(refusal(tmp_path / "x"))
+
+
+def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(config.MAX_BYTES + 1)
+    assert "is larger than 8 MiB" in str(refusal(tmp_path / "huge"))
+
+
+def test_a_descriptor_is_never_left_open(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        refusal(tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+# --------------------------------------------------------------------------- in others' hands
+
+ROOT, LAB, OTHER = 0, 64_001, 64_002
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="it gives files to others: run it as root")
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """A directory of user LAB, beside a secret of root's and a file that anybody may read."""
+    (tmp_path / "secret").write_text("links: {}\nthe_secret: 1\n")
+    (tmp_path / "secret").chmod(0o600)
+    (tmp_path / "public").write_text("links: {}\nthe_secret: 1\n")
+    directory = tmp_path / "etc.d"
+    directory.mkdir()
+    os.chown(directory, LAB, LAB)
+    return directory
+
+
+def link_of(user: int, path: Path, target: Path | str) -> Path:
+    path.symlink_to(target)
+    os.chown(path, user, user, follow_symlinks=False)
+    return path
+
+
+@only_root
+@pytest.mark.parametrize("target", ["secret", "public", "nested", "directory"])
+def test_a_symlink_of_neither_root_nor_its_targets_owner_is_not_followed(
+    shared: Path, target: str
+) -> None:
+    link_of(LAB, shared / "nested", "../secret")
+    link_of(ROOT, shared / "directory", shared.parent)
+    path = {"nested": shared / "nested", "directory": shared / "directory" / "x" / "secret"}.get(
+        target, shared.parent / target
+    )
+    if target == "directory":
+        (shared.parent / "x").mkdir()
+        (shared.parent / "secret").rename(shared.parent / "x" / "secret")
+    why = str(refusal(link_of(LAB, shared / "x.yaml", path)))
+    assert "on its way belongs to user 64001 and leads to what user 0 owns" in why
+    assert "chown -h root" in why
+    assert "the_secret" not in why
+
+
+@only_root
+@pytest.mark.parametrize(
+    ("link", "target"), [(ROOT, OTHER), (LAB, LAB), (ROOT, ROOT), (OTHER, OTHER)]
+)
+def test_other_symlinks_are_followed(shared: Path, link: int, target: int) -> None:
+    file = shared / "file"
+    file.write_text("links: {a: b}\n")
+    os.chown(file, target, target)
+    link_of(link, shared / "x.yaml", "./../etc.d//file")
+    assert len(load(shared / "x.yaml").links) == 1
+
+
+def test_symlinks_are_followed_as_the_kernel_does_it(tmp_path: Path) -> None:
+    """A ConfigMap, a chain, a link to a directory, a relative one that climbs."""
+    (tmp_path / "..one").mkdir()
+    (tmp_path / "..one" / "x.yaml").write_text("links: {a: b}\n")
+    (tmp_path / "..data").symlink_to("..one")
+    (tmp_path / "x.yaml").symlink_to("..data/x.yaml")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "up").symlink_to("../..data/../x.yaml")
+    (tmp_path / "absolute").symlink_to(tmp_path / "d" / "up")
+    for name in ("x.yaml", "d/up", "absolute", "d/../absolute", "./d/./up"):
+        assert len(load(tmp_path / name).links) == 1, name
+    assert isinstance(refusal(tmp_path / "x.yaml" / "y"), ConfigMissing)
+
+
+@only_root
+def test_words_are_kept_from_who_could_not_have_read_them(shared: Path) -> None:
+    """A link of root's to what only root may read, in a directory of somebody else's."""
+    told = refusal(link_of(ROOT, shared / "x.yaml", "../secret"))
+    assert "the_secret" not in str(told)
+    assert "a problem, whose words are kept from user 64001, who owns the directory" in str(told)
+    assert [(problem.line, problem.column) for problem in told.problems] == [(2, 1)]
+    assert "the_secret" in str(refusal(link_of(ROOT, shared / "y.yaml", "../public")))
+    assert "the_secret" in str(refusal(shared.parent / "secret")), "in a directory of root's"
+    os.chown(shared.parent / "secret", LAB, LAB)
+    assert "the_secret" in str(refusal(shared / "x.yaml"))
+
+
+@only_root
+def test_warnings_repeat_words_too(shared: Path) -> None:
+    (shared.parent / "secret").write_text("links: {the_secret: b, b: the_secret}\n")
+    assert load(link_of(ROOT, shared / "x.yaml", "../secret")).warnings == ()
+    assert load(shared.parent / "secret").warnings
