@@ -12,13 +12,13 @@ _xconnectd() {
     local -A options=(
         [run]='--config --strict --log-format --log-level --on-exit'
         [check]=''
-        [plan]='--json'
+        [plan]='--json --as'
         [status]='--config --json --watch --sort --filter --check --health'
         [graph]='--config --format'
         [test]='--config --json --count'
         [doctor]='--config --json'
         [wait]='--config --timeout'
-        [try]='--timeout'
+        [try]='--timeout --as --yes'
         [reload]=''
         [events]='--json'
         [capture]='--write --direction --count --snaplen --buffer'
@@ -43,7 +43,7 @@ _xconnectd() {
         --on-exit) mapfile -t COMPREPLY < <(compgen -W 'detach keep' -- "$cur") && return ;;
         --format) mapfile -t COMPREPLY < <(compgen -W 'mermaid dot svg' -- "$cur") && return ;;
         --sort) mapfile -t COMPREPLY < <(compgen -W 'name state rate drops' -- "$cur") && return ;;
-        --timeout | --count | --filter | --snaplen | --buffer) return ;;
+        --timeout | --count | --filter | --as | --snaplen | --buffer) return ;;
     esac
     if [[ $cur == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "${options[$command]:-} --help" -- "$cur")

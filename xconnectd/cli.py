@@ -160,7 +160,7 @@ def _plan(options: argparse.Namespace) -> int:
     from xconnectd.plan import as_json
 
     with Engine.watch() as engine:
-        reading = _planned(engine, options.file)
+        reading = _planned(engine, options.file, options.instead)
         if reading.problems:
             raise ConfigError(reading.problems)
         actions = as_json(overview.seen(engine, reading).actions)
@@ -172,7 +172,7 @@ def _plan(options: argparse.Namespace) -> int:
     return Exit.CHANGES if actions else Exit.DONE
 
 
-def _planned(engine: Engine, file: Path | None) -> Reading:
+def _planned(engine: Engine, file: Path | None, instead: str) -> Reading:
     """What the daemon would read; in place of one file of its directory, the others stay."""
     from xconnectd import config_file, overview
 
@@ -181,7 +181,8 @@ def _planned(engine: Engine, file: Path | None) -> Reading:
         return Files(file or daemons).read()
     source = Files(daemons)
     source.read_first(engine.reconciler.found)
-    return source.imagine(str(file), config_file.read(str(file)).checked().data)[1]
+    data = config_file.read(str(file)).checked().data
+    return source.imagine(str(file), data, instead)[1]
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -409,9 +410,14 @@ def _version(options: argparse.Namespace) -> int:
 def _try(options: argparse.Namespace) -> int:
     from xconnectd.trial import Trial
 
-    with Trial(options.file, options.timeout) as trial:
+    with Trial(options.file) as trial:
+        early = "y\n" if options.yes else _typed_ahead()
+        if early == "":
+            _say("nobody can confirm it: stdin has ended; --yes keeps it without a question")
+            return Exit.USAGE
+        trial.start(options.timeout, options.instead)
         _print(trial.summary)
-        if not _confirmed(trial):
+        if not _confirmed(trial, early):
             print("taken back")
             return Exit.FAILED
         trial.keep()
@@ -419,14 +425,28 @@ def _try(options: argparse.Namespace) -> int:
     return Exit.DONE
 
 
-def _confirmed(trial: Trial) -> bool:
+def _typed_ahead() -> str | None:
+    """The line that waits at stdin; empty if that has ended, as below cron, None if none does."""
+    if sys.stdin is None:
+        return ""
+    ready, _, _ = select.select([sys.stdin], [], [], 0)
+    return sys.stdin.readline() if ready else None
+
+
+def _confirmed(trial: Trial, early: str | None) -> bool:
     """Asks until there is an answer, the time is over, or the terminal has gone."""
+    if early is not None:
+        return _is_yes(early)
     print(f"Keep this wiring? It goes back by itself in {trial.timeout:.0f} s. [y/N] ", end="")
     sys.stdout.flush()
     ready, _, _ = select.select([sys.stdin], [], [], trial.timeout)
     answer = sys.stdin.readline() if ready else ""
     if not answer.endswith("\n"):
         print()
+    return _is_yes(answer)
+
+
+def _is_yes(answer: str) -> bool:
     return answer.strip().lower() in ("y", "yes")
 
 
@@ -550,10 +570,13 @@ def _add_files(add: _Adder) -> None:
 
     plan = add("plan", _plan, "what a reload would change; changes nothing", "plan lab.yaml --json")
     plan.add_argument("file", nargs="?", **_file_or_directory(None))
+    _instead(plan)
     _json(plan)
 
     attempt = add("try", _try, "applies a file, and goes back unless confirmed", "try draft.yaml")
     attempt.add_argument("file", type=Path, metavar="FILE")
+    _instead(attempt)
+    attempt.add_argument("--yes", action="store_true", help="keeps it without a question")
     attempt.add_argument(
         "--timeout",
         type=_number(float, "a number of seconds", 0.1, control.LONGEST_TRY),
@@ -707,6 +730,16 @@ def _config(parser: argparse.ArgumentParser, default: Path | None = files.DEFAUL
 def _file_or_directory(default: Path | None) -> dict[str, Any]:
     text = f"default: {default or 'that of the daemon'}; of a directory every *.yaml"
     return {"type": Path, "metavar": "FILE|DIR", "help": text}
+
+
+def _instead(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--as",
+        dest="instead",
+        default="",
+        metavar="NAME",
+        help="of the daemon's directory, the file that it replaces; default: its own name",
+    )
 
 
 def _json(parser: argparse.ArgumentParser, form: str = "one JSON document") -> None:

@@ -5,7 +5,8 @@ group ``xconnectd`` where that group exists. A connection is a lease: a wiring t
 lasts as long as the connection that asked for it, so a client that dies takes it back.
 
 Requests: ``{"do": "ping"}``, ``{"do": "status"}``, ``{"do": "events"}``, ``{"do": "reload"}``,
-``{"do": "try", "text": …, "path": …, "timeout": seconds}``, ``{"do": "hold"}``, ``{"do": "keep"}``.
+``{"do": "try", "text": …, "path": …, "as": …, "timeout": seconds}``, ``{"do": "hold"}``,
+``{"do": "keep"}``.
 """
 
 from __future__ import annotations
@@ -53,11 +54,15 @@ Answer = dict[str, Any]
 
 
 class Draft(NamedTuple):
-    """What ``try`` is asked with: a file's name and text, and for how many seconds."""
+    """What ``try`` is asked with: a file's name and text, and for how many seconds.
+
+    ``instead`` is the name of the file that it replaces; empty for the one of its own name.
+    """
 
     name: str
     text: bytes
     seconds: float
+    instead: str = ""
 
     @classmethod
     def of(cls, request: Request) -> Self:
@@ -66,8 +71,10 @@ class Draft(NamedTuple):
             case {"path": str(name), "text": str(text), "timeout": int() | float() as seconds}:
                 if not 0 < seconds < math.inf:  # NaN is not either
                     raise ValueError(f"nothing can be tried for {seconds} s")
-                return cls(name, text.encode(), min(seconds, LONGEST_TRY))
-        raise ValueError("`path` and `text` take texts, `timeout` takes seconds")
+                instead = request.get("as", "")
+                if isinstance(instead, str):
+                    return cls(name, text.encode(), min(seconds, LONGEST_TRY), instead)
+        raise ValueError("`path`, `text` and `as` take texts, `timeout` takes seconds")
 
 
 class Client:

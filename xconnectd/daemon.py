@@ -28,7 +28,7 @@ from xconnectd.errors import XconnectError, is_full
 from xconnectd.exporter import Exporter
 from xconnectd.files import Files, Reading
 from xconnectd.log import Event, Logger, Tap
-from xconnectd.model import State
+from xconnectd.model import State, Wiring
 from xconnectd.monitor import Events, OverrunError
 from xconnectd.observe import Scope
 from xconnectd.watch import ConfigWatch
@@ -106,12 +106,16 @@ class _Trial(NamedTuple):
     """A wiring that is being tried, for as long as its client (None: gone) and its time last."""
 
     client: Client | None
-    hash: str
+    wiring: Wiring
     deadline: float
+    is_kept: bool = False
+    """Its file is being put in place."""
+    edited: bool = False
+    """Somebody else changed a file meanwhile."""
 
     def as_json(self) -> dict[str, Any]:
         left = max(0.0, self.deadline - time.monotonic())
-        return {"hash": self.hash, "ends_in_s": round(left, 1)}
+        return {"hash": self.wiring.hash, "ends_in_s": round(left, 1), "edited": self.edited}
 
 
 @dataclass(slots=True)
@@ -337,10 +341,22 @@ class Daemon:
 
     def _on_files(self) -> None:
         """A change while a wiring is being tried waits for the end of the try."""
-        if self._stopping or self._trial or not self._reload.take():
+        if self._trial:
+            self._say_if_deferred(self._trial)
+            return
+        if self._stopping or not self._reload.take():
             return
         if scope := self._take(self._files.read()):
             self._reconciler.run(scope, "config")
+
+    def _say_if_deferred(self, trial: _Trial) -> None:
+        if self._reload.due is not None and not trial.is_kept and not trial.edited:
+            self._trial = trial._replace(edited=True)
+            self._log.warning(
+                Event.CONFIG_DEFERRED,
+                path=str(self._files.path),
+                reason="a wiring is being tried; the files are read when that ends",
+            )
 
     def _take(self, reading: Reading, *, again: bool = False) -> Scope:
         """Wants what the files say, and tells of what is new in them."""
@@ -503,17 +519,18 @@ class Daemon:
 
     def _try(self, client: Client, request: Request) -> Answer:
         try:
-            name, text, seconds = Draft.of(request)
+            draft = Draft.of(request)
         except ValueError as error:
             return {"ok": False, "error": f"not understood: {error}"}
         if self._trial:
             return {"ok": False, "error": "another wiring is being tried"}
-        place, reading = self._files.imagine(name, text)
+        place, reading = self._files.imagine(draft.name, draft.text, draft.instead)
         if reading.problems:
             return {"ok": False, "refused": [tuple(each) for each in reading.problems]}
-        self._trial = _Trial(client, reading.wiring.hash, time.monotonic() + seconds)
-        self._log.info(Event.TRY_STARTED, config_hash=reading.wiring.hash, seconds=seconds)
-        if scope := self._reconciler.want(reading.wiring):
+        wiring, seconds = reading.wiring, draft.seconds
+        self._trial = _Trial(client, wiring, time.monotonic() + seconds)
+        self._log.info(Event.TRY_STARTED, config_hash=wiring.hash, seconds=seconds)
+        if scope := self._reconciler.want(wiring):
             self._reconciler.run(scope, "try")
         return self._outcome() | {"ok": True, "place": str(place)}
 
@@ -521,27 +538,25 @@ class Daemon:
         """The client is about to put the file in place: time enough for that."""
         if self._trial is None or self._trial.client is not client:
             return {"ok": False, "error": "too late, it was taken back"}
-        self._trial = self._trial._replace(deadline=time.monotonic() + _TIME_TO_WRITE)
+        deadline = time.monotonic() + _TIME_TO_WRITE
+        self._trial = self._trial._replace(deadline=deadline, is_kept=True)
         return {"ok": True}
 
     def _keep(self, client: Client) -> Answer:
         """What was tried stands in the file's place now; from here on the file wins."""
         if self._trial is None or self._trial.client is not client:
             return {"ok": False, "error": "too late, it was taken back"}
-        tried, self._trial = self._trial.hash, None
+        tried, self._trial = self._trial.wiring, None
         if scope := self._take(self._files.read(), again=True):
             self._reconciler.run(scope, "config")
         self._log.info(Event.TRY_KEPT, config_hash=self._reconciler.wiring.hash)
-        kept = self._reconciler.wiring.hash == tried
+        kept = self._reconciler.wiring.links == tried.links
         return {"ok": kept, "error": "" if kept else "the file is not what was tried"}
 
     def _mind_trial(self) -> None:
-        if self._trial is None:
-            return
-        if self._trial.client is None:
-            self._revert("who tried it has gone")
-        elif time.monotonic() >= self._trial.deadline:
-            self._revert("not confirmed in time")
+        """Whoever did not confirm it has hung up, or has not by now: it comes to the same."""
+        if self._trial and (self._trial.client is None or time.monotonic() >= self._trial.deadline):
+            self._revert("not confirmed")
 
     def _revert(self, reason: str) -> None:
         """Back to what the files say now."""

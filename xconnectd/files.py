@@ -20,6 +20,8 @@ from xconnectd.printable import printable
 DEFAULT: Final = Path("/etc/xconnect.yaml")
 
 
+_ONE_OF_ONE: Final = "an interface belongs to one link of one file"
+
 _Answer = TypeVar("_Answer")
 
 
@@ -116,23 +118,22 @@ class Files:
             reading = self.read()
         return reading
 
-    def imagine(self, name: str, text: bytes) -> tuple[Path, Reading]:
-        """What reading would give if ``text`` stood where a file called ``name`` belongs.
+    def imagine(self, name: str, text: bytes, instead: str = "") -> tuple[Path, Reading]:
+        """What reading would give if ``text``, of a file called ``name``, stood where it belongs.
 
-        That is the one file, or the one of that name in the directory; of the others there only
-        those that can be read, since what ails another is no fault of this one. Changes nothing.
-        What is refused is told, never raised.
+        That is the one file, or in the directory the one of that name or called ``instead``; of the
+        others there only those that can be read, since what ails another is no fault of this one.
+        Changes nothing. What is refused is told, never raised.
         """
         try:
-            return self._imagine(name, text)
+            return self._imagine(name, text, instead)
         except OSError as error:
             return self.path, Reading(Wiring(), (self._unreadable(error),))
 
-    def _imagine(self, name: str, text: bytes) -> tuple[Path, Reading]:
-        place = self.path if self._names() is None else self.path / Path(name).name
-        if place != self.path and not _counts(place):
-            fault = f"{place.name} would not count in {self.path}"
-            problem = Problem.of_file(name, fault, "name it *.yaml, without a leading dot")
+    def _imagine(self, name: str, text: bytes, instead: str) -> tuple[Path, Reading]:
+        names = self._names()
+        place = self.path if names is None else self.path / Path(instead or name).name
+        if problem := self._misplaced(place, name, instead):
             return place, Reading(Wiring(), (FileState(place, "rejected", problems=(problem,)),))
         other = Files(self.path, self._disk)
         other._good, other._found = dict(self._good), self._found
@@ -143,8 +144,20 @@ class Files:
             read[place] = error
         other._drop_all_but(read)
         ailing = {path for path, found in read.items() if isinstance(found, ConfigError)} - {place}
-        states = (state for state in other._take_all(read) if state.path not in ailing)
+        states = [state for state in other._take_all(read) if state.path not in ailing]
+        if names and place.name not in names:
+            states = [state._replace(problems=_with_way_out(state.problems)) for state in states]
         return place, Reading(other._together(), tuple(states))
+
+    def _misplaced(self, place: Path, name: str, instead: str) -> Problem | None:
+        """Why a draft can stand in no place here."""
+        if place == self.path:
+            if instead and Path(instead).name != place.name:
+                return Problem.of_file(name, f"the daemon has one file, {place}", "leave out --as")
+        elif not _counts(place):
+            hint = "name it *.yaml, without a leading dot, or say --as NAME.yaml"
+            return Problem.of_file(name, f"{place.name} would not count in {self.path}", hint)
+        return None
 
     def _read_paths(self) -> list[FileState]:
         paths = self._paths()
@@ -247,6 +260,14 @@ class Files:
         return Wiring(tuple(links), digest, warnings, metrics)
 
 
+def _with_way_out(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """A draft that was to replace a file has its links, and counts as a new one by its name."""
+    hint = f"{_ONE_OF_ONE}; if the draft replaces that file: --as its name"
+    return tuple(
+        each._replace(hint=hint) if each.hint == _ONE_OF_ONE else each for each in problems
+    )
+
+
 def _moves(link: Link, standing: Mapping[Endpoint, str]) -> bool:
     """Whether an end of this link is wired to something else (``standing``: to which link)."""
     return any(standing.get(end, link.id) != link.id for end in link.ends)
@@ -288,8 +309,7 @@ class _Owners:
             for end in link.ends:
                 if owner := _another(path, self._ends.get(end.name, ())):
                     text = f"{end} is an end of a link in {owner} already"
-                    hint = "an interface belongs to one link of one file"
-                    yield _problem(path, link.place, text, hint)
+                    yield _problem(path, link.place, text, _ONE_OF_ONE)
         if wiring.metrics and (owner := _another(path, self._metrics)):
             text = f"`metrics` stands in {owner} already"
             yield _problem(path, wiring.metrics.place, text, "one daemon, one place to ask it")

@@ -24,6 +24,7 @@ class Event(StrEnum):
     CONFIG_REJECTED = "config.rejected"
     CONFIG_WARNING = "config.warning"
     CONFIG_UNREACHABLE = "config.unreachable"
+    CONFIG_DEFERRED = "config.deferred"
     CONFIG_UNWATCHED = "config.unwatched"
     CONFIG_WATCHED = "config.watched"
     TRY_STARTED = "try.started"

@@ -41,6 +41,8 @@ def _daemon(daemon: Report, file: Report) -> Iterator[str]:
         yield f"        {problem}"
     if trial := daemon.get("try"):
         yield f"try:    {trial['hash']} is tried, and taken back unless it is confirmed"
+        if trial.get("edited"):
+            yield "        a file was changed meanwhile; it is read when the try ends"
     if metrics := daemon.get("metrics"):
         problem = f": not yet: {metrics['problem']}" if metrics["problem"] else ""
         yield f"metrics: {metrics['listen']}{problem}"

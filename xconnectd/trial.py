@@ -30,30 +30,46 @@ class TrialError(XconnectError):
 
 
 class Trial:
-    """A file that is being tried while the ``with`` block lasts.
+    """A file that is being tried from ``start`` until the ``with`` block ends.
+
+    Attributes:
+        place: where it stands if it is kept.
+        summary: what became of the links.
 
     Raises:
-        NoDaemonError: no daemon runs.
         ConfigError: the file is refused.
-        TrialError: another one is being tried.
+        NoDaemonError: no daemon runs.
     """
 
-    def __init__(self, file: Path, timeout: float) -> None:
+    place: Path
+    summary: str
+
+    def __init__(self, file: Path) -> None:
         content = config_file.read(str(file))
         config_file.parsed(content, file)  # no daemon is needed to refuse it
+        self._file = file
         self._data = content.data
-        self._deadline = time.monotonic() + timeout
+        self._deadline = 0.0
         self._connection = Connection(CONTROL, timeout=10.0)
-        answer = self._connection.ask(
-            "try", path=str(file.absolute()), text=self._data.decode(), timeout=timeout
-        )
+
+    def start(self, timeout: float, instead: str = "") -> None:
+        """Applies it, for so many seconds; it replaces the file called ``instead``, if not its own.
+
+        Raises:
+            ConfigError: the daemon refuses it.
+            TrialError: another one is being tried.
+        """
+        self._deadline = time.monotonic() + timeout
+        details = {"path": str(self._file.absolute()), "text": self._data.decode()}
+        if instead:
+            details["as"] = instead
+        answer = self._connection.ask("try", timeout=timeout, **details)
         if not answer["ok"]:
-            self._connection.close()
             if refused := answer.get("refused"):
                 raise ConfigError([Problem(*fields) for fields in refused])
             raise TrialError(answer["error"])
         self.place = Path(answer["place"])
-        self.summary: str = answer["summary"]
+        self.summary = answer["summary"]
 
     @property
     def timeout(self) -> float:

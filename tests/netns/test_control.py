@@ -38,7 +38,7 @@ class Attempt:
         self,
         running: Daemon,
         wiring: Wiring,
-        *,
+        *options: str,
         timeout: int = 300,
         terminal: bool = False,
         name: str = "draft.yaml",
@@ -46,7 +46,7 @@ class Attempt:
         self.file = running.lab.directory / name
         self.file.write_text(document(wiring))
         self._output = running.lab.directory / f"try-{name}-{time.monotonic_ns()}.log"
-        command = running._command("try", str(self.file), "--timeout", str(timeout))
+        command = running._command("try", str(self.file), "--timeout", str(timeout), *options)
         self._master = -1
         with self._output.open("wb") as output:
             more: dict[str, Any] = {"stdin": subprocess.PIPE}
@@ -200,9 +200,38 @@ def test_a_try_that_is_not_confirmed_goes_back(
     stream.assert_perfect()
     assert running.config.read_text() == before
     assert running.status()["config"]["state"] == "loaded"
-    assert running.events("try.reverted")
+    (reverted,) = running.events("try.reverted")
+    assert reverted["reason"] == "not confirmed", "whatever way somebody does not confirm"
+    assert not running.events("config.deferred")
     assert "Traceback" not in attempt.text()
     assert Attempt(running, DRAFT).asks().answer("y\n") == 0, "the next one is not refused"
+
+
+def test_where_nobody_can_answer_nothing_is_tried(bench: tuple[Daemon, list[Station]]) -> None:
+    running, (a, b, c, *_) = bench
+    draft = running.lab.directory / "draft.yaml"
+    draft.write_text(document(DRAFT))
+
+    def tried(*more: str, answer: str = "") -> subprocess.CompletedProcess[str]:
+        command = running._command("try", str(draft), *more)
+        surroundings = running._surroundings()
+        return subprocess.run(
+            command, **surroundings, input=answer, capture_output=True, text=True, timeout=60
+        )
+
+    done = tried()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "stdin has ended; --yes keeps it" in done.stderr
+    assert not running.events("try.started")
+    assert tried(answer="n\n").returncode == 1
+    assert wired(a, b)
+    assert tried("--yes").returncode == 0
+    assert wired(a, c)
+    assert running.config.read_text() == document(DRAFT)
+    running.write(FIRST | {"vd": "ve"})
+    poll(lambda: wired(a, b))
+    assert tried(answer="y\n").returncode == 0
+    assert wired(a, c)
 
 
 def test_who_tries_and_listens_and_hangs_up(bench: tuple[Daemon, list[Station]]) -> None:
@@ -306,7 +335,12 @@ def test_an_edit_during_a_try_waits_for_its_end(bench: tuple[Daemon, list[Statio
     running, (a, b, c, d, _) = bench
     attempt = Attempt(running, DRAFT).asks()
     running.write({"va": "vd"})
+    told = running.wait_event("config.deferred")
+    assert "is being tried" in told["reason"]
+    assert running.status()["daemon"]["try"]["edited"]
+    assert "a file was changed meanwhile" in running.cli("status").stdout
     holds(lambda: wired(a, c), 0.5)
+    assert len(running.events("config.deferred")) == 1
     assert _no(attempt) == 1
     poll(lambda: wired(a, d))
     assert cut(a, c)
@@ -1010,6 +1044,15 @@ def test_a_try_of_one_file_of_a_directory(lab: Lab, ends: list[Station]) -> None
         clash = Attempt(running, {"va": "vf"}, name="clash.yaml")
         assert clash.wait() == 78
         assert "one.yaml:2:3" in clash.text()
+        assert "if the draft replaces that file: --as its name" in clash.text()
+        attempt = Attempt(running, {"vc": "vd"}, "--as", "two.yaml", name="draft")
+        assert attempt.wait() == 78, "vd is in new.yaml"
+        (running.config / "new.yaml").unlink()
+        running.wait_link("disconnected", "vd", "vf")
+        attempt = Attempt(running, {"vc": "vd"}, "--as", "two.yaml", name="draft").asks()
+        assert attempt.answer("y\n") == 0, attempt.text()
+        assert (running.config / "two.yaml").read_text() == document({"vc": "vd"})
+        assert sorted(path.name for path in running.config.iterdir()) == ["one.yaml", "two.yaml"]
     stream.assert_perfect()
 
 
@@ -1028,10 +1071,10 @@ def test_a_plan_of_one_file_of_a_directory(lab: Lab) -> None:
     """It tells what a try of that file does: the links of the others stay."""
     running = Folder(lab, {"one.yaml": FIRST, "two.yaml": {"vc": "vd"}}).start()
 
-    def planned(name: str, wiring: Wiring) -> tuple[int, set[str]]:
+    def planned(name: str, wiring: Wiring, *options: str) -> tuple[int, set[str]]:
         draft = lab.directory / name
         draft.write_text(document(wiring))
-        done = running.cli("plan", "--json", str(draft))
+        done = running.cli("plan", "--json", str(draft), *options)
         actions = json.loads(done.stdout) if done.stdout else []
         return done.returncode, {action["interface"] for action in actions}
 
@@ -1040,6 +1083,7 @@ def test_a_plan_of_one_file_of_a_directory(lab: Lab) -> None:
     assert planned("new.yaml", {"ve": "vf"}) == (10, {"ve", "vf"})
     assert planned("clash.yaml", {"va": "vf"}) == (78, set())
     assert planned("new.yml", {"ve": "vf"}) == (78, set())
+    assert planned("draft", {"vc": "ve"}, "--as", "two.yaml") == (10, {"vc", "vd", "ve"})
     assert running.cli("plan").returncode == 0
     assert running.cli("plan", str(running.config)).returncode == 0
     running.put("one.yaml", "links: {va: [}\n")
@@ -1055,7 +1099,7 @@ def test_a_try_whose_name_would_not_count_is_refused(
     running = Folder(lab, {"one.yaml": FIRST}).start()
     attempt = Attempt(running, {"vc": "vd"}, name=name)
     assert attempt.wait() != 0
-    assert ".yaml" in attempt.text()
+    assert "name it *.yaml, without a leading dot, or say --as NAME.yaml" in attempt.text()
     assert "Keep this wiring" not in attempt.text()
     assert [x.name for x in running.config.iterdir()] == ["one.yaml"]
     assert wired(a, b)

@@ -230,6 +230,7 @@ def test_a_look_that_was_refused_is_told(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_draft_is_what_was_asked_for() -> None:
     assert Draft.of(DRAFT) == Draft("x.yaml", b"links: {}", 30)
+    assert Draft.of(DRAFT | {"as": "y.yaml"}).instead == "y.yaml"
     assert Draft.of(DRAFT | {"timeout": 10**400}).seconds == 3600
 
 

@@ -133,6 +133,29 @@ def test_where_nothing_can_be_read_nothing_can_be_tried(tmp_path: Path) -> None:
     assert "too long" in str(*reading.problems)
 
 
+# --------------------------------------------------------------------------- a draft
+
+
+def test_a_draft_takes_the_place_that_it_is_given(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text(PAIR)
+    files = Files(tmp_path)
+    files.read()
+    place, reading = files.imagine("/x/draft", b"links:\n  va: vd\n", "one.yaml")
+    assert (place, reading.state) == (tmp_path / "one.yaml", "loaded")
+    _, reading = files.imagine("/x/draft.yaml", b"links:\n  va: vd\n")
+    assert "if the draft replaces that file: --as its name" in str(*reading.problems)
+    place, reading = files.imagine("/x/draft", b"links: {}\n")
+    assert "or say --as NAME.yaml" in str(*reading.problems)
+
+
+def test_where_there_is_one_file_there_is_no_other_place(place: Path) -> None:
+    place.write_text(PAIR)
+    files = Files(place)
+    assert files.imagine("draft", OTHER.encode(), place.name)[1].state == "loaded"
+    _, reading = files.imagine("draft", OTHER.encode(), "two.yaml")
+    assert "the daemon has one file" in str(*reading.problems)
+
+
 # --------------------------------------------------------------------------- metrics
 
 METRICS = "metrics: {listen: 127.0.0.1:9109}\n"
