@@ -328,8 +328,9 @@ class Chaos:
         return device.name
 
     def _wiring_maps(self) -> list[Path]:
-        found = self.lab.pins.iterdir() if self.lab.pins.exists() else ()
-        return [x for x in found if x.name.startswith(("entries", "peers"))]
+        """Of the newest programs, and the one that all share."""
+        newest = sorted(self.lab.pins.glob("programs-*/entries"))[-1:]
+        return [*newest, *self.lab.pins.glob("peers-*")]
 
     # ------------------------------------------------------------------ harm: the daemon
 
@@ -462,7 +463,7 @@ class Chaos:
     def _allowed(self, plug: Plug, links: dict[str, Any]) -> set[str]:
         ends = [links.get(name) for name in (plug.a, plug.b)]
         if None in ends:
-            return {"waiting"}
+            return {"waiting" if plug.enabled else "disabled"}
         here = self._here()
         if any(end in here and here[end].foreign for end in (plug.a, plug.b)):
             return {"failed"}
@@ -482,15 +483,24 @@ class Chaos:
                     yield f"{name}: foreign program {wanted} is now {shown}"
 
     def _wrong_programs(self, seen: dict[str, Any], links: dict[str, Any]) -> Iterator[str]:
-        """An XDP program of ours has an entry, an entry is the half of a pair that stands."""
-        ours = self._ours()
-        disabled = {
-            x[end]["name"] for x in seen["links"] if x["state"] == "disabled" for end in ("a", "b")
+        """An end of a link that does not stand is held; another program of ours has an entry.
+
+        An entry is the half of a pair that stands.
+        """
+        ours, here = self._ours(), self._here()
+        held = {
+            x[end]["name"]
+            for x in seen["links"]
+            if x["state"] in ("disabled", "waiting", "failed")
+            for end in ("a", "b")
         }
+        for name in held & links.keys():
+            if name in here and not here[name].foreign and not self._is_silent(name):
+                yield f"{name}: not held"
         maps = {path.name: dict(_entries(path)) for path in self._wiring_maps()}
         led = {key for name, found in maps.items() if name.startswith("entries") for key in found}
         for name, link in links.items():
-            if _program(link) in ours and name not in disabled and link["ifindex"] not in led:
+            if _program(link) in ours and name not in held and link["ifindex"] not in led:
                 yield f"{name}: our program without an entry"
         numbers = {link["ifindex"] for link in links.values()}
         for name, found in maps.items():
@@ -500,13 +510,16 @@ class Chaos:
                 if key not in numbers:
                     yield f"{name}: {key} leads to {target}, and is the number of no interface"
 
+    def _is_silent(self, name: str) -> bool:
+        return "xconnectd" in self.lab.tc("filter", "show", "dev", name, "egress")
+
     def _wrong_settings(self, seen: dict[str, Any], links: dict[str, Any]) -> Iterator[str]:
         """What somebody set is what is put back: as found where no link stands, else in status."""
         told = {
             link[end]["name"]: link[end]["mtu"]
             for link in seen["links"]
-            if link["state"] in ("connected", "down", "disabled")
             for end in ("a", "b")
+            if link[end]["mtu"] is not None
         }
         for name, device in self._here().items():
             mtu = told.get(name, links[name]["mtu"]) if name in links else None
