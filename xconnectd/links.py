@@ -347,8 +347,8 @@ class Links:
             self._add_stacked_elsewhere(stacked)
         return {
             each.ifindex: (
-                *self.addresses(each),
-                *(self._routes(each) if each.up else ()),  # the kernel takes them down too
+                *_carried(own := self._addresses(each.ifindex), each),
+                *(self._routes(each, own) if each.up else ()),  # the kernel takes them down too
                 *stacked[each.ifindex],
             )
             for each in interfaces
@@ -357,19 +357,14 @@ class Links:
     @_may_vanish
     def addresses(self, interface: Interface) -> tuple[Use, ...]:
         """Its addresses but for link-local ones."""
-        self._alive()
-        flush = f"ip addr flush dev {quote(interface.name)}"
-        return tuple(
-            Use(f"it carries {each.address}", flush, each.learnt)
-            for each in self._addresses(interface.ifindex)
-        )
+        return tuple(_carried(self._addresses(interface.ifindex), interface))
 
     def _addresses(self, ifindex: int) -> list[_Address]:
+        self._alive()
         found = map(_address, self._route.ask(netlink.address_request(), ifindex))
         return [each for each in found if each and not each.address.is_link_local]
 
-    def _routes(self, interface: Interface) -> Iterator[Use]:
-        own = self._addresses(interface.ifindex)
+    def _routes(self, interface: Interface, own: Collection[_Address]) -> Iterator[Use]:
         for family in (socket.AF_INET, socket.AF_INET6):
             for message in self._route.ask(netlink.route_request(family, interface.ifindex)):
                 learnt = _is_learnt(message, own)
@@ -696,6 +691,12 @@ class _Address(NamedTuple):
     address: ipaddress.IPv4Interface | ipaddress.IPv6Interface
     learnt: bool
     message: bytes
+
+
+def _carried(addresses: Iterable[_Address], interface: Interface) -> Iterator[Use]:
+    flush = f"ip addr flush dev {quote(interface.name)}"
+    for each in addresses:
+        yield Use(f"it carries {each.address}", flush, each.learnt)
 
 
 def _address(message: bytes) -> _Address | None:

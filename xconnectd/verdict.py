@@ -143,16 +143,16 @@ def _judge_ends(verdict: Verdict, observed: Observed) -> tuple[dict[int, Mode], 
 
 
 def _mode_to_hold(link: Link, end: Interface, observed: Observed) -> Mode:
-    """The mode that it has, so that a partner's coming and going changes nothing on it.
+    """The mode of our XDP program there: a partner that comes and goes changes nothing on it.
 
-    A new one gets generic XDP, which every interface takes, unless the file says tc.
+    Without one it is what a loopback plug of this end would have, but for native XDP, which
+    resets many a NIC: that is for a partner to be worth it.
     """
-    ours = observed.programs.ours
     for xdp in end.xdp:
-        if xdp.program in ours:
+        if xdp.program in observed.programs.ours:
             return Mode(xdp.mode)
-    in_tc = any(filter_.program in ours for filter_ in end.ingress)
-    return Mode.TC if in_tc or link.mode is Mode.TC else Mode.GENERIC
+    alone = modes.choose(link, end, end).mode
+    return Mode.GENERIC if alone is Mode.GENERIC else Mode.TC
 
 
 def _warnings(verdict: Verdict, observed: Observed) -> Iterable[str]:

@@ -136,7 +136,7 @@ def test_a_held_end_stays_so_over_a_crash_a_bad_file_and_a_rename(lab: Lab, daem
     poll(lambda: lab.xdp("va"), what="it is held again")
     running.stop()
     # The address that the kernel took when the end was set down comes with the next "up".
-    assert lab.snapshot()["links"] == found["links"]
+    poll(lambda: lab.snapshot()["links"] == found["links"], what="the links as found")
 
 
 def test_an_end_found_down_is_set_up_with_its_link_and_a_host_that_uses_one_gets_it_back(

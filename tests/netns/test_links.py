@@ -15,6 +15,7 @@ from pyroute2 import IPRoute
 
 from xconnectd import drivers
 from xconnectd.links import Links
+from xconnectd.model import Use
 
 from .lab import Lab, inside, poll, run
 
@@ -59,7 +60,7 @@ def test_our_own_namespace_is_not_elsewhere(lab: Lab, links: Links) -> None:
     lab.ip("link", "add", "link", "va", "name", "mv0", "type", "macvlan")
     lab.ip("link", "set", "mv0", "netns", box)
     uses = inside(lab.host, lambda: links.uses(links.all().values()))
-    assert uses[lab.ifindex("va")] == ("mv0 of another namespace stands on it",)
+    assert uses[lab.ifindex("va")] == (Use("mv0 of another namespace stands on it"),)
     assert inside(lab.host, lambda: _own_id(links)) is not None
     names = inside(lab.host, lambda: sorted(each.name for _, each in links.elsewhere()))
     assert names == ["lo", "mv0"]
