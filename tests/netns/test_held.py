@@ -41,12 +41,13 @@ def advertisement(lifetime: int = 1800, prefix: int = 2_592_000) -> bytes:
 
 
 def believed(lab: Lab, end: str) -> list[str]:
-    """What the host has on an end but for its link-local address: addresses, routes, neighbours."""
+    """What the host has on an end but for its link-local address: addresses, routes, routers."""
     addresses = json.loads(lab.ip("-j", "-6", "address", "show", "dev", end, "scope", "global"))
     routes = json.loads(lab.ip("-j", "-6", "route", "show", "dev", end))
     found = [each["local"] for one in addresses for each in one["addr_info"] if each]
     found += [each["dst"] for each in routes if not each["dst"].startswith("fe80")]
-    return [*found, *lab.ip("neighbour", "show", "dev", end).splitlines()]
+    neighbours = json.loads(lab.ip("-j", "-6", "neighbour", "show", "dev", end))
+    return [*found, *(each["dst"] for each in neighbours if "router" in each)]
 
 
 def teach(lab: Lab, port: Port, end: str, **lifetimes: int) -> None:
