@@ -346,11 +346,16 @@ class Dataplane:
         with suppress(OSError):
             self._source.keep()
 
+    def older_forward(self) -> bool:
+        """Whether an older program, wherever it is, may still have entries."""
+        return not all(generation.emptied for generation in self._older)
+
     def empty_older(self) -> None:
         """From now on older programs drop all that comes in, wherever they are."""
         with _stage("entries", "emptying the maps of older programs"):
             for generation in self._older:
-                generation.empty()
+                if not generation.emptied:
+                    generation.empty()
 
     # ------------------------------------------------------------------ the host's stack
 

@@ -113,15 +113,19 @@ class Departures:
 
     def took_program(self) -> bool:
         """Whether an end has left that may run the very program that is current here."""
-        current = self._maps.programs.xdp
-        return bool(current) and any(gone.program == current for gone in self._ledger.departed())
+        return any(map(self._has_current, self._ledger.departed()))
 
-    def _follow(self, record: Record, nsid: int, new_ifindex: int) -> None:
-        """An end of ours is in another namespace from now on."""
+    def _has_current(self, gone: Departed) -> bool:
+        return gone.program == self._maps.programs.xdp != 0
+
+    def _follow(
+        self, record: Record, nsid: int, new_ifindex: int, *, guessed: bool = False
+    ) -> None:
+        """An end of ours is in another namespace now; ``guessed`` if only its MAC says so."""
         gone = Departed(record, "", nsid, new_ifindex, program=self._maps.programs.xdp)
         device = self._arrived(new_ifindex, nsid)
         if device is not None and device.mac == record.mac:  # else it has gone on, or is back
-            mode, program = self._ours_on(device) or ("", 0)
+            mode, program = self._ours_on(device) or ("", gone.program if guessed else 0)
             namespace = self._interfaces.namespace_name(nsid)
             gone = gone._replace(mode=mode, program=program, namespace=namespace, name=device.name)
         self._add(gone)
@@ -154,14 +158,15 @@ class Departures:
             Event.END_DEPARTED,
             interface=gone.record.name,
             ifindex=gone.record.ifindex,
-            reason=f"it left with our XDP program; take it off there: {gone.remedy}",
+            reason="it left with our XDP program, which drops all that comes in there;"
+            f" take it off: {gone.remedy}",
         )
 
-    def find(self) -> bool:
+    def find(self) -> None:
         """Looks for those that left while nobody heard it, and those that are back since.
 
-        For a start, and when events were lost: no farewell is awaited any more. True if one may
-        be somewhere with our program on it and was not found; ``give_up`` then.
+        For a start, and when events were lost: no farewell is awaited any more. One that is not
+        found was deleted, or is with our program where no look from here reaches.
         """
         here = self._interfaces.all()
         records = self._ledger.records().values()
@@ -172,21 +177,22 @@ class Departures:
         for found in back:
             self._add(Departed(found.record, mode=""))
         found_here = {found.record.identity for found in back}
-        away = [each for each in missing if each.identity not in found_here]
-        return self._find_elsewhere(away)
+        self._find_elsewhere([each for each in missing if each.identity not in found_here])
+        self._set_missed({})
 
-    def _find_elsewhere(self, missing: Collection[Record]) -> bool:
-        """True if not all of them were found with our program on them."""
-        seen = 0
-        for found in self._recognised_elsewhere(missing):
-            self._heard.add(found.record.ifindex)
-            self._follow(found.record, found.nsid, found.device.ifindex)
-            seen += bool(self._ours_on(found.device))
-        return seen < len(missing)
+    def _find_elsewhere(self, missing: Collection[Record]) -> None:
+        away = {found.record.identity: found for found in self._recognised_elsewhere(missing)}
+        for record in missing:
+            self._heard.add(record.ifindex)
+            if found := away.get(record.identity):
+                self._follow(record, found.nsid, found.device.ifindex, guessed=True)
+            else:
+                self._add(Departed(record, mode="", program=self._maps.programs.xdp))
 
     def give_up(self) -> None:
-        """Those that were not found are no longer waited for."""
-        self._set_missed({})
+        """Forgets those that were not found."""
+        departed = self._ledger.departed()
+        self._set_departed(gone for gone in departed if gone.nsid is not None)
 
     def welcome_back(self, observed: Observed) -> bool:
         """Takes up the records of ends that are here again; True if there are any."""
@@ -212,7 +218,8 @@ class Departures:
         """Those that are no longer where they went are searched for here at once.
 
         The news of their return may be for a later pass. One that is not found has gone on to a
-        third namespace, or was deleted.
+        third namespace, or was deleted; if it may run our current program it is not forgotten
+        before that is replaced here.
         """
         departed = self._ledger.departed()
         away = {gone.record.identity for gone in observed.departed}
@@ -224,7 +231,12 @@ class Departures:
         back = {each.record.identity: each for each in self._recognised(lost, fresh)}
         refused = {name for name, each in back.items() if not self._take_up(*each[:2])}
         left = away | refused
-        self._set_departed(gone for gone in departed if gone.record.identity in left)
+        self._set_departed(
+            gone
+            for gone in departed
+            if (name := gone.record.identity) in left
+            or (name not in back and self._has_current(gone))
+        )
         self._go_on([record for record in lost if record.identity not in back])
         return len(refused) < len(back)
 

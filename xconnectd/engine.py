@@ -296,6 +296,9 @@ class _NoDataplane:
 
     point = steer = count = guard = listen_to_drivers = renew = _refuse
 
+    def older_forward(self) -> bool:
+        return False
+
     def _nothing(self, *_: int) -> None:
         return
 

@@ -48,6 +48,7 @@ class Generation:
         fds, ids: its programs by role.
         own: descriptors of the maps that are its own, by name.
         maps: the ids of all maps that its programs use.
+        emptied: whether it forwards nothing any more.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,6 +57,7 @@ class Generation:
         self.ids: dict[str, int] = {}
         self.own: dict[str, int] = {}
         self.maps: frozenset[int] = frozenset()
+        self.emptied = False
 
     @classmethod
     def open(cls, pins: Pins, path: Path) -> Self:
@@ -152,6 +154,7 @@ class Generation:
             one = Map(fd)
             for key in one.items():
                 one.delete(key)
+        self.emptied = True
 
     def close(self) -> None:
         for fd in (*self.fds.values(), *self.own.values()):

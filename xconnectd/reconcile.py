@@ -36,6 +36,9 @@ _PATIENCE = 100
 _SLEEPERS = 16
 """Ends that are down and that are looked at in one tick: half a millisecond."""
 
+_RENEWAL_PAUSE = 10.0
+"""Seconds until programs that could not be loaded are tried again: a compiler may be at work."""
+
 _ROUNDS = 6
 """A plan, its undoing where the kernel refused a part, for each end that it would not even let us
 hold, and room for what changed meanwhile."""
@@ -50,6 +53,7 @@ class Dataplane(observe.Maps, apply.Dataplane, Protocol):
 
     def holds(self, wanted: Mapping[int, int]) -> bool: ...
     def renew(self) -> None: ...
+    def older_forward(self) -> bool: ...
     def empty_older(self) -> None: ...
     def retire(self) -> None: ...
 
@@ -106,6 +110,7 @@ class Reconciler:
         self._asleep: dict[int, tuple[Xdp, ...]] = {}
         self._ends: dict[int, Link] = {}
         self._unwritable = ""
+        self._renewal_due = 0.0
 
     # ------------------------------------------------------------------ what is wanted
 
@@ -186,10 +191,12 @@ class Reconciler:
 
     def run(self, scope: Scope | None, trigger: str) -> None:
         """Makes the links in ``scope`` (all if None) agree with the wiring, and logs changes."""
-        started = time.monotonic()
         if self._departures.took_program():
             self._renew()
-            scope = None
+        self._pass(None if self._dataplane.older_forward() else scope, trigger)
+
+    def _pass(self, scope: Scope | None, trigger: str) -> None:
+        started = time.monotonic()
         if scope is not None:  # an altname that led to a link may be gone
             scope |= _scope_of(self._ends[each] for each in scope.ifindexes & self._ends.keys())
         seen = self._look_and_recognize(scope, {})
@@ -220,9 +227,10 @@ class Reconciler:
         """
         self._index = Index(Wiring())
         self._statuses.clear()
-        self.run(None if names is None else Scope(frozenset(names)), trigger)
-        self._departures.find()  # what it does not find reaches nothing: all is cut
-        self._departures.give_up()
+        self._pass(None if names is None else Scope(frozenset(names)), trigger)
+        if names is None:
+            self._departures.find()
+            self._departures.give_up()  # where nothing is wired nothing can be reached
         return list(self._backoff.stuck().values())
 
     def _not_fought_over(self, seen: Seen, trigger: str) -> tuple[Action, ...]:
@@ -253,9 +261,7 @@ class Reconciler:
 
         To be followed by a pass over everything.
         """
-        if self._departures.find():
-            self._renew()
-        self._departures.give_up()
+        self._departures.find()
 
     def _renew(self) -> None:
         """What left with a program of ours works on there, with the maps that it has.
@@ -263,9 +269,12 @@ class Reconciler:
         So all that stays gets a new program with maps of its own, in the pass that follows, and
         the maps of the old one are emptied.
         """
+        if time.monotonic() < self._renewal_due:
+            return
         try:
             self._dataplane.renew()
         except XconnectError as error:
+            self._renewal_due = time.monotonic() + _RENEWAL_PAUSE
             self._log.error(
                 Event.RENEWAL_FAILED,
                 reason=f"an end left with our XDP program, and what stays could get no new one:"

@@ -516,6 +516,22 @@ def _come_back(lab: Lab, end: str, away: str) -> None:
     lab.ip("link", "set", end, "up")
 
 
+def test_ends_with_one_mac_that_leave_are_each_as_found_when_they_are_back(lab: Lab) -> None:
+    """As VLANs of one NIC have it."""
+    found = {"va": 1400, "vc": 1450}
+    stations = [lab.veth(name, mtu=found.get(name, 1500)) for name in ("va", "vb", "vc", "vd")]
+    lab.batch(f"link set {name} address 02:00:00:00:00:77" for name in found)
+    away = lab.namespace("away", quiet=True)
+    running = Daemon(lab, PAIR | {"vc": "vd"}).start()
+    lab.batch(f"link set {name} netns {away}" for name in found)
+    poll(lambda: {each["interface"] for each in running.status()["departed"]} == found.keys())
+    for name in reversed(found):
+        _come_back(lab, name, away)
+    poll(lambda: wired(*stations[:2]) and wired(*stations[2:]))
+    running.stop()
+    assert {name: lab.link(name)["mtu"] for name in found} == found
+
+
 def test_what_has_left_is_remembered_over_a_stop_and_a_full_disk(lab: Lab) -> None:
     """It comes back with our program and our MTU, and only the records know what was there."""
     a, b = lab.veth("va"), lab.veth("vb")

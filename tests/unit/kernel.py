@@ -545,6 +545,9 @@ class Kernel:
         self.xdp = max(XDP, EGRESS, self.xdp) + 1
         self.opened.add(self.xdp)
 
+    def older_forward(self) -> bool:
+        return any(self.older_maps.values())
+
     def empty_older(self) -> None:
         for entries in self.older_maps.values():
             entries.clear()

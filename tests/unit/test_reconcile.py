@@ -762,18 +762,27 @@ def test_an_end_that_is_deleted_or_left_without_our_program_renews_nothing() -> 
     assert "renew" not in [step.verb for step in kernel.steps]
 
 
-def test_programs_that_cannot_be_renewed_are_told_and_tried_again() -> None:
+@pytest.mark.parametrize("seen", [True, False])
+def test_programs_that_cannot_be_renewed_are_told_and_tried_again(clock: Clock, seen: bool) -> None:
+    """Also if no look from here reaches the namespace where the end is."""
     keeper = told(wiring("v0:v1", "v2:v3"))
     kernel = keeper.kernel
     number = kernel.index("v2")
     kernel.trouble = lambda _, step: DataplaneError("load", "no") if step.verb == "renew" else None
     moved_on(keeper, "v0", number)
-    keeper.settle()
-    assert "renewal.failed" in keeper.events()
+    hidden = {} if seen else {4: kernel.elsewhere_.pop(4)}
+    for _ in range(2):
+        keeper.settle()
+        keeper.reconciler.run(None, "signal")
+    assert keeper.events().count("renewal.failed") == 1
     assert kernel.wired("v2", "v3")
     kernel.trouble = peace
+    clock.forward(11)
     keeper.take(wiring("v2:v3"))
+    kernel.elsewhere_ |= hidden
     assert kernel.leads_from(number, 4) is None
+    keeper.reconciler.run(None, "signal")
+    assert len(keeper.book.departed()) == seen
 
 
 def _crashes_of_a_departure() -> int:
@@ -1431,6 +1440,19 @@ def test_named_ends_are_let_go_with_their_partners_alone() -> None:
     assert detaching.reconciler.detach("command", ["v1"]) == []
     assert keeper.kernel.untouched("v0")
     assert keeper.kernel.wired("nic0", "tap0")
+
+
+def test_named_ends_are_let_go_alone_also_after_one_has_left() -> None:
+    keeper = told(wiring("v0:v1", "v2:v3"))
+    kernel = keeper.kernel
+    kernel.send_away("v0", nsid=3)
+    for each in kernel.news:
+        if each.gone:
+            keeper.reconciler.depart(each.ifindex, each.nsid, each.new_ifindex)
+    detaching = Keeper(kernel, keeper.book)
+    assert detaching.reconciler.detach("command", ["v1"]) == []
+    assert kernel.untouched("v1")
+    assert kernel.wired("v2", "v3")
 
 
 def test_a_look_changes_nothing() -> None:
