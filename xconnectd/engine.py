@@ -211,18 +211,22 @@ def _hold() -> Instance:
 
 
 def _note_start(ledger: Ledger, dataplane: Dataplane, log: Logger) -> None:
-    """A full disk is no reason to leave the wires alone."""
+    """A full disk is no reason to leave the wires alone, a lost count is none at all."""
     dataplane.keep_code()
+    problem = None
     try:
         ledger.know_programs(dataplane.programs.ours)
-        ledger.note_start("adopted" if dataplane.adopted else "loaded")
     except OSError as error:
         if not is_full(error):
             raise
-        log.warning(
-            Event.STATE_UNWRITABLE,
-            reason=f"{error}: wires that stand go on, new ones fail until it can be written",
-        )
+        problem = error
+    try:
+        ledger.note_start("adopted" if dataplane.adopted else "loaded")
+    except OSError as error:
+        problem = error
+    if problem:
+        reason = f"{problem}: wires that stand go on, new ones fail until it can be written"
+        log.warning(Event.STATE_UNWRITABLE, reason=reason)
 
 
 def daemons_pins() -> Path | None:
