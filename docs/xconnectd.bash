@@ -11,7 +11,7 @@ _xconnectd() {
     }
     local -A options=(
         [run]='--config --strict --log-format --log-level --on-exit'
-        [check]=''
+        [check]='--here'
         [plan]='--json --as'
         [status]='--config --json --watch --sort --filter --check --health'
         [graph]='--config --format'

@@ -30,9 +30,11 @@ from xconnectd.errors import (
     DataplaneError,
     HiddenError,
     PrivilegeError,
+    Problem,
     XconnectError,
 )
 from xconnectd.files import Files, Reading
+from xconnectd.model import Place
 from xconnectd.printable import printable
 from xconnectd.quantities import counted
 
@@ -146,12 +148,38 @@ def _demand_good(path: Path) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     path: Path = options.file or files.DEFAULT
-    reading = Files(path).judge()
+    source = Files(path)
+    reading = source.judge()
     _print(*reading.problems, *reading.wiring.warnings)
     if reading.problems:
         return Exit.BAD_CONFIG
     _print(f"{path}: good, {counted(len(reading.wiring.links), 'link')}")
-    return Exit.DONE
+    absent = _absent_here(source) if options.here else []
+    _print(*absent)
+    return Exit.FAILED if absent else Exit.DONE
+
+
+def _absent_here(source: Files) -> list[Problem]:
+    """The ends that do not exist on this machine now."""
+    from xconnectd import spelling
+    from xconnectd.links import Links
+
+    with closing(Links()) as links:
+        here = {name for each in links.all().values() for name in (each.name, *each.altnames)}
+    pairs = [(path, link) for path, wiring in source.good.items() for link in wiring.links]
+    named = {end.name for _, link in pairs for end in link.ends}
+    near = spelling.meant(named - here, here - named)
+    return [
+        Problem(
+            str(path),
+            *(link.place or Place(1, 1)),
+            f"{end} does not exist here now",
+            f"did you mean {near[end.name]}?" if end.name in near else "",
+        )
+        for path, link in pairs
+        for end in link.ends
+        if end.name not in here
+    ]
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -163,7 +191,11 @@ def _plan(options: argparse.Namespace) -> int:
         reading = _planned(engine, options.file, options.instead)
         if reading.problems:
             raise ConfigError(reading.problems)
-        actions = as_json(overview.seen(engine, reading).actions)
+        seen = overview.seen(engine, reading)
+    actions = as_json(seen.actions)
+    for each in seen.verdicts:
+        if each.waiting:
+            _say(f"{each.link.id} will wait: {'; '.join(filter(None, (each.waiting, each.hint)))}")
     if options.json:
         print(json.dumps(actions, indent=2))
     else:
@@ -416,7 +448,7 @@ def _try(options: argparse.Namespace) -> int:
             _say("nobody can confirm it: stdin has ended; --yes keeps it without a question")
             return Exit.USAGE
         trial.start(options.timeout, options.instead)
-        _print(trial.summary)
+        _print(trial.summary, *trial.waiting)
         if not _confirmed(trial, early):
             print("taken back")
             return Exit.FAILED
@@ -567,6 +599,9 @@ def _add_files(add: _Adder) -> None:
     """From a file to wires."""
     check = add("check", _check, "validates a file", "check lab.yaml")
     check.add_argument("file", nargs="?", **_file_or_directory(files.DEFAULT))
+    check.add_argument(
+        "--here", action="store_true", help="names ends that do not exist here now; exit 1 if any"
+    )
 
     plan = add("plan", _plan, "what a reload would change; changes nothing", "plan lab.yaml --json")
     plan.add_argument("file", nargs="?", **_file_or_directory(None))

@@ -503,6 +503,11 @@ class Daemon:
             "ok": self._reading.state == "loaded",
             "problems": [str(problem) for problem in self._reading.problems],
             "summary": status.summary(self._reconciler.statuses.values()),
+            "waiting": [
+                f"{link} waits: {each.told}"
+                for link, each in self._reconciler.statuses.items()
+                if each.state is State.WAITING
+            ],
         }
 
     def _client_gone(self, client: Client) -> None:

@@ -110,6 +110,11 @@ class Files:
         states = [self._take(path, found, owners) for path, found in read.items()]
         return Reading(self._together(), tuple(states or [self._empty()]))
 
+    @property
+    def good(self) -> Mapping[Path, Wiring]:
+        """Every file with its last good links."""
+        return self._good
+
     def read_first(self, found: Callable[[], Iterable[Link]]) -> Reading:
         """Of whoever has read nothing so far: without good files, the wires that are ``found``."""
         reading = self.read()

@@ -33,6 +33,9 @@ _MANY = 200
 _PATIENCE = 100
 """Looks in a row that may be spoilt by an interface that vanishes meanwhile."""
 
+_EDITS = ("config", "try")
+"""What misspells a name; an interface that is missing for another reason has gone."""
+
 _SLEEPERS = 16
 """Ends that are down and that are looked at in one tick: half a millisecond."""
 
@@ -46,6 +49,8 @@ hold, and room for what changed meanwhile."""
 
 class Interfaces(observe.Interfaces, apply.Interfaces, departures.Interfaces, Protocol):
     """What is asked of ``links``."""
+
+    def names(self) -> list[str]: ...
 
 
 class Dataplane(observe.Maps, apply.Dataplane, Protocol):
@@ -171,8 +176,14 @@ class Reconciler:
         observed, links = self._observe(scope)
         failed = self._backoff.still_failed(links, observed) | dict(refused or {})
         verdicts = verdict.judge(links, observed, failed)
+        if observed.covered is None:
+            verdicts = verdict.with_hints(verdicts, self._free(observed.names))
         actions = plan.plan(verdict.roles(verdicts), observed)
         return Seen(observed, tuple(verdicts), actions)
+
+    def _free(self, names: Iterable[str]) -> list[str]:
+        """Those of these interfaces that are in no link."""
+        return [name for name in names if name not in self._index]
 
     def _look_and_recognize(self, scope: Scope | None, refused: Mapping[str, Refused]) -> Seen:
         """A look in which ends that are back have the records with which they left."""
@@ -214,7 +225,10 @@ class Reconciler:
                 break
             seen = self._look_and_recognize(scope, trouble.links)
         self._departures.settle()
-        statuses = [status.assess(each, seen.observed) for each in seen.verdicts]
+        verdicts = seen.verdicts
+        if trigger in _EDITS and scope is not None and any(each.waiting for each in verdicts):
+            verdicts = tuple(verdict.with_hints(verdicts, self._free(self._interfaces.names())))
+        statuses = [status.assess(each, seen.observed) for each in verdicts]
         self._remember(scope, seen, statuses, trouble)
         seconds = time.monotonic() - started
         self.tally.passed(seconds)

@@ -222,5 +222,5 @@ def _fields(status: LinkStatus) -> dict[str, Any]:
         "a_ifindex": status.a.ifindex,
         "b_ifindex": status.b.ifindex,
         "mode": str(status.mode),
-        "reason": status.reason or status.mode_reason,
+        "reason": status.told or status.mode_reason,
     }

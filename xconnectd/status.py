@@ -44,6 +44,13 @@ class LinkStatus(NamedTuple):
     a: End
     b: End
     retry: float | None = None
+    hint: str = ""
+    """What may be meant; no part of the reason, which stays the same when the hint is gone."""
+
+    @property
+    def told(self) -> str:
+        """The reason, and the hint."""
+        return f"{self.reason}; {self.hint}" if self.hint else self.reason
 
     @property
     def is_loose(self) -> bool:
@@ -58,7 +65,15 @@ def assess(verdict: Verdict, observed: Observed) -> LinkStatus:
     b = _end(link.b, verdict.b, verdict, observed)
     state, reason = _state(verdict, (a, b), observed)
     return LinkStatus(
-        link, state, reason, verdict.mode, verdict.mode_reason, verdict.warnings, a, b
+        link,
+        state,
+        reason,
+        verdict.mode,
+        verdict.mode_reason,
+        verdict.warnings,
+        a,
+        b,
+        hint=verdict.hint,
     )
 
 
@@ -248,7 +263,7 @@ def as_json(status: LinkStatus, counters: Mapping[int, Counters]) -> dict[str, A
     return {
         "link": status.link.id,
         "state": str(status.state),
-        "reason": status.reason,
+        "reason": status.told,
         "retry_in_s": retry,
         "mode": str(status.mode),
         "mode_reason": status.mode_reason,

@@ -35,6 +35,7 @@ class Trial:
     Attributes:
         place: where it stands if it is kept.
         summary: what became of the links.
+        waiting: a line for each link an end of which does not exist.
 
     Raises:
         ConfigError: the file is refused.
@@ -43,6 +44,7 @@ class Trial:
 
     place: Path
     summary: str
+    waiting: list[str]
 
     def __init__(self, file: Path) -> None:
         content = config_file.read(str(file))
@@ -70,6 +72,7 @@ class Trial:
             raise TrialError(answer["error"])
         self.place = Path(answer["place"])
         self.summary = answer["summary"]
+        self.waiting = answer.get("waiting", [])
 
     @property
     def timeout(self) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from xconnectd import modes, safety
+from xconnectd import modes, safety, spelling
 from xconnectd.model import Interface, Link, Mode, Observed
 
 
@@ -24,7 +24,8 @@ class Verdict(NamedTuple):
     """One link, its ends as found, and either a mode or the reason against it.
 
     ``waiting`` and ``refusal`` are empty for a link that can stand. ``holding`` has the ends that
-    are ours to hold while it does not, by ifindex, each with the mode for that.
+    are ours to hold while it does not, by ifindex, each with the mode for that. ``hint`` is what
+    may be meant by the name of an end that does not exist.
     """
 
     link: Link
@@ -36,6 +37,7 @@ class Verdict(NamedTuple):
     refusal: str = ""
     warnings: tuple[str, ...] = ()
     holding: Mapping[int, Mode] = MappingProxyType({})
+    hint: str = ""
 
     @property
     def stands(self) -> bool:
@@ -79,6 +81,24 @@ def judge(
     return [_as_the_kernel_says(verdict, failed or {}) for verdict in verdicts]
 
 
+def with_hints(verdicts: Sequence[Verdict], free: Iterable[str]) -> list[Verdict]:
+    """The same, and of links that wait what may be meant, of the interfaces that are in no link."""
+    missing = {name for verdict in verdicts if verdict.waiting for name in _missing(verdict)}
+    near = spelling.meant(missing, free)
+    return [
+        verdict._replace(hint=f"did you mean {' and '.join(found)}?")
+        if near and (found := [near[name] for name in _missing(verdict) if name in near])
+        else verdict
+        for verdict in verdicts
+    ]
+
+
+def _missing(verdict: Verdict) -> list[str]:
+    """The names of its ends that do not exist, each once."""
+    ends = ((verdict.link.a, verdict.a), (verdict.link.b, verdict.b))
+    return [*dict.fromkeys(endpoint.name for endpoint, end in ends if end is None)]
+
+
 def roles(verdicts: Iterable[Verdict]) -> dict[int, Role]:
     """By ifindex, what the interfaces are to be: wired where their link stands, else held."""
     found: dict[int, Role] = {}
@@ -106,10 +126,9 @@ def _judge_alone(link: Link, observed: Observed) -> Verdict:
     found = Verdict(link, a, b)
     holding, barred = _judge_ends(found, observed)
     found = found._replace(holding=holding)
-    missing = [name for name, end in ((link.a.name, a), (link.b.name, b)) if end is None]
     if a is None or b is None:
-        verb = "does not exist" if len(set(missing)) == 1 else "do not exist"
-        waiting = f"{' and '.join(dict.fromkeys(missing))} {verb}"
+        missing = _missing(found)
+        waiting = f"{' and '.join(missing)} {'does' if len(missing) == 1 else 'do'} not exist"
         return found._replace(waiting=waiting, warnings=barred)
     if a.ifindex == b.ifindex and link.a != link.b:
         return found._replace(refusal=f"{link.a} and {link.b} are one interface, {a.name}")

@@ -113,3 +113,32 @@ def test_a_try_is_not_written_through_a_link_of_somebody_else(lab: Lab, daemon: 
     running.wait_event("config.rejected")
     assert "the_secret" not in running.text()
     assert "the_secret" not in running.cli("check", str(running.config)).stdout
+
+
+def test_a_misspelt_interface_is_told_from_one_that_is_away(lab: Lab, daemon: Start) -> None:
+    a, b = lab.veth("va"), lab.veth("x5-eth1")
+    running = daemon({"va": "x5-eth1"})
+    assert wired(a, b)
+    meant = "x5-eht1 does not exist; did you mean x5-eth1?"
+    draft = lab.directory / "draft.yaml"
+    draft.write_text(document({"va": "x5-eht1"}))
+    planned = running.cli("plan", str(draft))
+    assert (planned.returncode, meant in planned.stderr) == (10, True)
+    here = running.cli("check", "--here", str(draft))
+    place = f"{draft}:2:3: x5-eht1 does not exist here now (did you mean x5-eth1?)"
+    assert (here.returncode, here.stdout.splitlines()[1:]) == (1, [place])
+    assert running.cli("check", "--here", str(running.config)).returncode == 0
+    attempt = Attempt(running, {"va": "x5-eht1"}).asks()
+    assert meant in attempt.text()
+    assert attempt.answer("n\n") == 1
+    since = running.mark()
+    running.write({"va": "x5-eht1"})
+    assert running.wait_link("waiting", "va", "x5-eht1", since=since)["reason"] == meant
+    assert running.link("va", "x5-eht1")["reason"] == meant
+    running.write({"va": "x5-eth1"})
+    poll(lambda: wired(a, b))
+    since = running.mark()
+    lab.veth("x5-eth2")
+    lab.delete("x5-eth1")
+    told = running.wait_link("waiting", "va", "x5-eth1", since=since)
+    assert told["reason"] == "x5-eth1 does not exist"

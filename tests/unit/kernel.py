@@ -354,6 +354,9 @@ class Kernel:
         device = self.devices.get(ifindex)
         return self._message(device) if device else None
 
+    def names(self) -> list[str]:
+        return [device.name for device in self.devices.values()]
+
     def all(self) -> dict[int, Interface]:
         self.dumps += 1
         return {index: self._message(device) for index, device in self.devices.items()}

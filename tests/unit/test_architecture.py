@@ -36,7 +36,7 @@ GROUND = ("model", "errors", "lean", "log")
 # The core decides and never acts, so that its laws can be tested without a kernel.
 PURE = (
     *("model", "config", "edit", "schema", "modes", "safety", "verdict", "plan", "losses", "tally"),
-    *("table", "graph", "printout", "quantities", "printable"),
+    *("table", "graph", "printout", "quantities", "printable", "spelling"),
     *("diagnosis", "requirements", "frames", "pcapng", "digest"),
 )
 OUTSIDE_WORLD = {

@@ -1,0 +1,48 @@
+"""What is meant by the name of no interface, and what is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from xconnectd.model import Endpoint, Link, Observed
+from xconnectd.spelling import meant
+from xconnectd.status import assess
+from xconnectd.verdict import judge, with_hints
+
+
+@pytest.mark.parametrize(
+    ("name", "free", "found"),
+    [
+        ("x5-eht1", "x5-eth1", "x5-eth1"),
+        ("x5-eht1", "x5-eth2 x5-eth1 x6-eth1", "x5-eth1"),
+        ("leaf1-eth1", "laef1-eth1", "laef1-eth1"),
+        ("spine-1", "spine1 eth1", "spine1"),
+        ("x5-eth1", "x5-eth2", ""),  # it has gone, and its neighbour has not
+        ("x5-eth1", "x6-eth1 x5-eth11", ""),
+        ("va", "vb", ""),
+        ("eth0", "tap0 lo", ""),
+        ("x5-eht1", "", ""),
+    ],
+)
+def test_what_is_meant(name: str, free: str, found: str) -> None:
+    assert meant([name], free.split()).get(name, "") == found
+
+
+def test_where_much_is_missing_nothing_is_misspelt() -> None:
+    """Nor does a file of a machine that is not there yet cost a look at every pair of names."""
+    names = [f"eht{n}" for n in range(21)]
+    free = [f"eth{n}" for n in range(21)]
+    assert meant(names[:20], free)["eht3"] == "eth3"
+    assert meant(names, free) == {}
+
+
+def test_a_link_that_waits_for_a_misspelt_end_says_so() -> None:
+    link = Link(Endpoint("x5-eht1"), Endpoint("x6-eht1"))
+    verdicts = judge([link], Observed())
+    (told,) = with_hints(verdicts, ["x5-eth1", "x6-eth1"])
+    status = assess(told, Observed())
+    reason = "x5-eht1 and x6-eht1 do not exist"
+    assert status.told == f"{reason}; did you mean x5-eth1 and x6-eth1?"
+    assert status.reason == reason, "a hint that comes and goes is no change of a link"
+    (silent,) = with_hints(verdicts, ["lo"])
+    assert assess(silent, Observed()).told == reason
