@@ -417,6 +417,7 @@ class Dataplane:
             if not self._current.is_pinned:
                 self._pins.remove([self._current.path])
                 self._current.pin(self._pins)
+            self._guard.pin_again()
         self._drops.listen_again()
 
     @staticmethod

@@ -49,6 +49,7 @@ class Guard:
         self._place = pins.guard(sha256(repr(made_of).encode()).hexdigest()[:16])
         self._map: Map | None = None
         self._links: list[int] = []
+        self._program = -1
 
     @classmethod
     def open(cls, pins: Pins, *, build: bool) -> Guard:
@@ -93,12 +94,14 @@ class Guard:
                 os.close(fd)
 
     def _attach(self) -> None:
-        program = libbpf.open_pin(self._place / _PROGRAM)
-        try:
-            for family in (socket.AF_INET, socket.AF_INET6):
-                self._links.append(libbpf.attach_at_prerouting(program, family))
-        finally:
-            os.close(program)
+        self._program = libbpf.open_pin(self._place / _PROGRAM)
+        for family in (socket.AF_INET, socket.AF_INET6):
+            self._links.append(libbpf.attach_at_prerouting(self._program, family))
+
+    def pin_again(self) -> None:
+        """Where somebody removed its pins; it stands without them. Raises OSError."""
+        if self._map is not None and self._program >= 0 and not self._place.exists():
+            self._pins.put_guard(self._place, {_MAP: self._map.fd, _PROGRAM: self._program})
 
     @property
     def stands(self) -> bool:
@@ -130,6 +133,9 @@ class Guard:
         for link in self._links:
             os.close(link)
         self._links.clear()
+        if self._program >= 0:
+            os.close(self._program)
+            self._program = -1
 
 
 def _layout() -> dict[str, int]:
