@@ -48,8 +48,8 @@ class Guard:
         made_of = (self._made_of, _FORMAT)
         self._place = pins.guard(sha256(repr(made_of).encode()).hexdigest()[:16])
         self._map: Map | None = None
-        self._links: list[int] = []
         self._program = -1
+        self._links: list[int] = []
 
     @classmethod
     def open(cls, pins: Pins, *, build: bool) -> Guard:
@@ -98,9 +98,14 @@ class Guard:
         for family in (socket.AF_INET, socket.AF_INET6):
             self._links.append(libbpf.attach_at_prerouting(self._program, family))
 
+    @property
+    def is_pinned(self) -> bool:
+        """Whether all of a guard that stands is there for the next start, and for who looks."""
+        return not self._links or all((self._place / pin).exists() for pin in (_MAP, _PROGRAM))
+
     def pin_again(self) -> None:
-        """Where somebody removed its pins; it stands without them. Raises OSError."""
-        if self._map is not None and self._program >= 0 and not self._place.exists():
+        """Raises OSError."""
+        if self._map is not None and not self.is_pinned:
             self._pins.put_guard(self._place, {_MAP: self._map.fd, _PROGRAM: self._program})
 
     @property

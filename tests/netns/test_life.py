@@ -895,7 +895,7 @@ def test_records_of_another_boot_sweep_nothing(lab: Lab, daemon: Start) -> None:
         other.close()
 
 
-@pytest.mark.parametrize("lost", ["all", "a map", "a program"])
+@pytest.mark.parametrize("lost", ["all", "a map", "a program", "the guard"])
 def test_pins_that_somebody_removes_are_there_again(lab: Lab, lost: str) -> None:
     """So that the next start adopts the wires, and who looks sees them."""
     a, b = lab.veth("va"), lab.veth("vb")
@@ -910,6 +910,8 @@ def test_pins_that_somebody_removes_are_there_again(lab: Lab, lost: str) -> None
             next(lab.pins.glob("peers-*")).unlink()
         case "a program":
             next(lab.pins.glob("programs-*/xdp")).unlink()
+        case "the guard":
+            next(lab.pins.glob("guard-*/guarded")).unlink()
     reason = running.wait_event("pins.lost")["reason"]
     assert reason.endswith("they are pinned again")
     assert sorted(lab.pins.rglob("*")) == before
