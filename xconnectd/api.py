@@ -69,6 +69,7 @@ class Xconnect:
         """
         self._demand_open()
         self._reconciler.run(None, "netlink")
+        self._reconciler.tell_repeated(at_once=True)
 
     def _demand_open(self) -> None:
         if self._closed:  # its descriptors may be other people's by now
