@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
 from kernel import XDP, Kernel, link, wiring
 from worlds import (
+    NAMES,
     Accident,
     Keeper,
     Port,
@@ -125,28 +126,45 @@ def two_wirings(draw: st.DrawFn) -> tuple[tuple[Link, ...], Wiring, Wiring]:
     return stay, wiring(*stay, *here), wiring(*stay, *there)
 
 
+_ALL_DOWN = (Port("cable", up=False, mtu=1400, trouble=""),) * len(NAMES)
+_UNPLUGGED, _PLUGGED = (wiring(link("e6", "e6", enabled=each)) for each in (False, True))
+
+
 @LAWS
 @given(all_ports=unused_ports, both=two_wirings())
+@example(all_ports=_ALL_DOWN, both=((), _UNPLUGGED, _PLUGGED))
 def test_links_that_stay_are_not_named_there_or_back(
     all_ports: tuple[Port, ...], both: tuple[tuple[Link, ...], Wiring, Wiring]
 ) -> None:
+    """All is as before then, but for ends that were wired and are held again: as found they are
+    when their link goes."""
     stay, here, there = both
-    keeper = Keeper(build(all_ports)).start(here)
+    kernel = build(all_ports)
+    found = kernel.snapshot()
+    keeper = Keeper(kernel).start(here)
     kept = {link.id for link in stay}
     ends = {end.name for link in stay for end in link.ends}
-    before, held = keeper.kernel.snapshot(), keeper.kernel.black_holes()
+    before, held = kernel.snapshot(), kernel.black_holes()
     for wanted in (there, here):
         keeper.reconciler.want(wanted)
         for action in carried_out(keeper, keeper.reconciler.look()):
             assert action.link not in kept, action
             assert action.interface.name not in ends, action
-    assert _without(held, keeper.kernel.snapshot()) == _without(held, before)
+    assert _without(held, kernel.snapshot()) == _without(held, before)
+    keeper.reconciler.want(Wiring())
+    assert finish(keeper).actions == ()
+    assert kernel.snapshot() == found
 
 
 def _without(names: set[str], snapshot: tuple[Any, ...]) -> tuple[Any, ...]:
-    """But for the settings of these, which an end keeps that was wired and is held again."""
+    """But for the settings of these, which an end keeps that was wired and is held again, and
+    for what the other end of such a cable shows of them."""
     devices, *maps = snapshot
-    return {number: each for number, each in devices.items() if each.name not in names}, *maps
+    rest = {number: each for number, each in devices.items() if each.name not in names}
+    for number, each in rest.items():
+        if each.far and each.far.nsid is None and each.far.name in names:
+            rest[number] = each._replace(far=None, carrier=False)
+    return rest, *maps
 
 
 @LAWS
