@@ -63,7 +63,7 @@ DROPS: Final = Source(
     ("drops", "watched"),
     ("namespace", "dev_ifindex", "dev_net", "net_inum"),
 )
-GUARD: Final = Source("guard", ("guard",), ("guarded",), ("state_in", "dev_ifindex"))
+GUARD: Final = Source("guard", ("guard",), ("guarded",), ("state_in", "state_out", "dev_ifindex"))
 SOURCES: Final = (DATA_PATH, CAPTURE, DROPS, GUARD)
 
 LICENSE: Final = "Dual MIT/GPL"

@@ -29,7 +29,7 @@ from xconnectd.digest import sha256
 from xconnectd.drops import Drops
 from xconnectd.errors import DataplaneError, PrivilegeError, XconnectError
 from xconnectd.generations import OWN_MAPS, Generation, Recipe, Recipes
-from xconnectd.guard import Guard
+from xconnectd.guard import Guard, Stopped
 from xconnectd.libbpf import Map, MapFormat
 from xconnectd.model import PROGRAM_NAME, Counters, Lost, Programs
 from xconnectd.pins import NoBpffsError, Pins
@@ -307,10 +307,10 @@ class Dataplane:
 
     def all_counters(self) -> dict[int, Counters]:
         with _stage("counters", "walking the counters"):
-            lost, passed = self._drops.all(), self._guard.stopped()
+            lost, stopped = self._drops.all(), self._guard.stopped()
             return {
-                key: _summed(words)._replace(
-                    lost=lost.get(key, _NONE), passed_to_host=passed.get(key)
+                key: _with_stopped(
+                    _summed(words)._replace(lost=lost.get(key, _NONE)), stopped.get(key)
                 )
                 for key, words in self._counters.all_words().items()
             }
@@ -489,6 +489,13 @@ def _summed(words: list[int]) -> Counters:
     *counts, times = (words[word::_COUNTER_WORDS] for word in range(_COUNTER_WORDS))
     frames, octets, unwired, silenced = map(sum, counts)
     return Counters(frames, octets, unwired, silenced, max(times, default=0))
+
+
+def _with_stopped(counters: Counters, stopped: Stopped | None) -> Counters:
+    if stopped is None:
+        return counters
+    silenced = counters.silenced + stopped.silenced
+    return counters._replace(silenced=silenced, passed_to_host=stopped.passed_to_host)
 
 
 # --------------------------------------------------------------------------- generations

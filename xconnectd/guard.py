@@ -1,7 +1,7 @@
-"""The last door before the host's own IP stack, for what the kernel lets pass every hook of ours.
+"""The doors between the ends and the host's own IP stack, where frames get past every other hook.
 
-A program at netfilter's prerouting drops and counts the packets that come in by an end all the
-same. It stands as long as the process does: a pinned link would keep the network namespace alive
+A program of netfilter's drops and counts packets that come in by an end all the same, and those
+that the host sends into one. It stands as long as the process does: a pinned link would keep the network namespace alive
 (bpf_nf_link_attach in net/netfilter/nf_bpf_link.c). Program and counts are pinned.
 It is no part of the wire: where it cannot be, ``untold`` says why.
 
@@ -15,7 +15,8 @@ import errno
 import os
 import socket
 from collections.abc import Mapping
-from typing import Final
+from itertools import product
+from typing import Final, NamedTuple
 
 from xconnectd import btf, compiler, libbpf
 from xconnectd.digest import sha256
@@ -24,7 +25,17 @@ from xconnectd.libbpf import Map, MapFormat
 from xconnectd.model import PROGRAM_NAME
 from xconnectd.pins import Pins
 
-_FORMAT: Final = MapFormat(libbpf.MAP_HASH, 8, 65_536, libbpf.F_NO_PREALLOC)
+
+class Stopped(NamedTuple):
+    """Packets at an end: those that came in and got as far as the host, and the host's own."""
+
+    passed_to_host: int = 0
+    silenced: int = 0
+
+
+_FORMAT: Final = MapFormat(libbpf.MAP_HASH, 8 * len(Stopped._fields), 65_536, libbpf.F_NO_PREALLOC)
+_FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
+_HOOKS: Final = (libbpf.PREROUTING, libbpf.LOCAL_OUT, libbpf.FORWARD)
 _MAP: Final = "guarded"
 _PROGRAM: Final = "guard"
 
@@ -59,7 +70,9 @@ class Guard:
             if build:
                 guard._stand()
             if guard._place.exists():
-                guard._map = Map(libbpf.open_pin(guard._place / _MAP), ctypes.c_uint64)
+                guard._map = Map(
+                    libbpf.open_pin(guard._place / _MAP), ctypes.c_uint64, len(Stopped._fields)
+                )
                 guard.untold = ""
         except (DataplaneError, LookupError) as error:
             guard.untold = str(error)
@@ -95,8 +108,8 @@ class Guard:
 
     def _attach(self) -> None:
         self._program = libbpf.open_pin(self._place / _PROGRAM)
-        for family in (socket.AF_INET, socket.AF_INET6):
-            self._links.append(libbpf.attach_at_prerouting(self._program, family))
+        for family, hook in product(_FAMILIES, _HOOKS):
+            self._links.append(libbpf.attach_netfilter(self._program, family, hook))
 
     @property
     def is_pinned(self) -> bool:
@@ -115,9 +128,11 @@ class Guard:
     def guards(self, ifindex: int) -> bool:
         return self._map is not None and self._map.get(ifindex) is not None
 
-    def stopped(self) -> Mapping[int, int]:
+    def stopped(self) -> Mapping[int, Stopped]:
         """By ifindex of every end that is guarded."""
-        return {} if self._map is None else self._map.all_items()
+        if self._map is None:
+            return {}
+        return {key: Stopped(*words) for key, words in self._map.all_words().items()}
 
     def add(self, ifindex: int) -> None:
         """From now on; one that is guarded already counts on."""
@@ -147,5 +162,6 @@ def _layout() -> dict[str, int]:
     with btf.Kernel() as kernel:
         return {
             "state_in": kernel.offset("nf_hook_state", "in"),
+            "state_out": kernel.offset("nf_hook_state", "out"),
             "dev_ifindex": kernel.offset("net_device", "ifindex"),
         }

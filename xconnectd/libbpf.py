@@ -51,7 +51,11 @@ _LINK_CREATE: Final = 28
 _SYS_BPF: Final = {"x86_64": 321, "ppc64le": 361, "s390x": 351}
 _SYS_BPF_ELSEWHERE: Final = 280
 """On aarch64, riscv64 and loongarch64 (asm-generic/unistd.h)."""
-_PREROUTING: Final = struct.Struct("=IIIIIIiI")
+PREROUTING: Final = 0
+FORWARD: Final = 2
+LOCAL_OUT: Final = 3
+"""``enum nf_inet_hooks``, the same for IPv4 and IPv6."""
+_NETFILTER: Final = struct.Struct("=IIIIIIiI")
 """``union bpf_attr`` for a link to netfilter, from ``link_create`` on."""
 _FIRST: Final = -(1 << 31) + 1
 """In front of every other hook, connection tracking included (NF_IP_PRI_FIRST is refused)."""
@@ -492,15 +496,15 @@ def attach_tracing(program: int, tracepoint: str = "") -> int:
     return _checked(_function("bpf_raw_tracepoint_open")(name, program), tracepoint or "attach")
 
 
-def attach_at_prerouting(program: int, family: int) -> int:
+def attach_netfilter(program: int, family: int, hook: int) -> int:
     """Attaches a netfilter program for AF_INET or AF_INET6 in the caller's network namespace.
 
     Until the link returned is closed. By system call: libbpf can do it from 1.3 on.
     """
-    hooknum = flags = target = 0  # NF_INET_PRE_ROUTING
-    attributes = _PREROUTING.pack(
+    flags = target = 0
+    attributes = _NETFILTER.pack(
         *(program, target, ATTACH_NETFILTER, flags),
-        *(family, hooknum, _FIRST, flags),
+        *(family, hook, _FIRST, flags),
     )
     number = _SYS_BPF.get(os.uname().machine, _SYS_BPF_ELSEWHERE)
     made = _libc().syscall(number, _LINK_CREATE, attributes, len(attributes))

@@ -160,6 +160,53 @@ def _say(speaker: Port, frame: bytes) -> None:
         speaker.send(frame)
 
 
+@MODES
+def test_what_local_programs_tell_everybody_is_dropped_and_counted(
+    lab: Lab, daemon: Start, mode: str
+) -> None:
+    """The kernel receives a copy of it by the interface that it leaves by, as if from the wire."""
+    stations = {end: lab.veth(end) for end in ("va", "vb", "vc", "loud")}
+    lab.ip("address", "add", f"{HOST}/32", "dev", "lo")
+    lab.ip("address", "add", "fd00::1/128", "dev", "lo")
+    with contextlib.ExitStack() as stack:
+        here, there, waiting, loud = (
+            stack.enter_context(each.port()) for each in stations.values()
+        )
+        inside(lab.host, lambda: _tell_everybody("loud"))
+        poll(lambda: sum(b"to everybody" in x for x in loud.drain()) == 3)
+        running = daemon(_wiring(mode) + f"  vc: {{to: vd, mode: {mode}}}\n")
+        running.wait_link("connected", "va", "vb")
+        for port in (here, there, waiting):
+            port.drain()
+        for end, other in (("va", "vb"), ("vc", "vd")):
+            before = running.link(end, other)["a"]
+            inside(lab.host, lambda end=end: _tell_everybody(end))  # type: ignore[misc]
+            link = running.link(end, other)["a"]
+            assert link["dropped"]["host"] - before["dropped"]["host"] >= 3
+            assert (link["frames"], link["passed_to_host"]) == (0, 0)
+            assert link["dropped"]["unwired"] == before["dropped"]["unwired"]
+        assert collect(here, 1, 0.2) + there.drain() + waiting.drain() == []
+
+
+def _tell_everybody(end: str) -> None:
+    """By IPv4 multicast, broadcast and IPv6 multicast. A refusal is as good as silence."""
+    index = socket.if_nametoindex(end)
+    request = bytes(4) + socket.inet_aton(HOST) + index.to_bytes(4, "little")
+    for family, source, target in (
+        (socket.AF_INET, (HOST, 0), ("224.0.0.1", 9999)),
+        (socket.AF_INET, (HOST, 0), ("255.255.255.255", 9999)),
+        (socket.AF_INET6, ("fd00::1", 0), ("ff02::1", 9999, 0, index)),
+    ):
+        with socket.socket(family, socket.SOCK_DGRAM) as speaker:
+            speaker.bind(source)
+            if family == socket.AF_INET:
+                speaker.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, request)
+                speaker.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+                speaker.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, end.encode())
+            with contextlib.suppress(PermissionError):
+                speaker.sendto(b"to everybody", target)
+
+
 def test_a_tap_hears_nothing_of_the_host(lab: Lab, daemon: Start) -> None:
     a, tap = lab.veth("va"), lab.tap("tap0")
     lldp = ether(0x88CC, noise(60), bytes.fromhex("0180c200000e"))
