@@ -46,7 +46,7 @@ COPY pyproject.toml README.md LICENSE /src/
 COPY bpf /src/bpf
 COPY xconnectd /src/xconnectd
 # The code lies beside its source then, and becomes part of the package.
-RUN python3 -m xconnectd.compiler bpf bpf/xconnect.json
+RUN python3 -m xconnectd.dataplane.compiler bpf bpf/xconnect.json
 # rich takes the three for colouring code and Markdown, of which there is none here: 10 MB.
 RUN /opt/backend/bin/python -m hatchling build --target wheel \
  && /opt/xconnectd/bin/pip install --no-index --no-deps dist/xconnectd-*.whl \

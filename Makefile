@@ -65,8 +65,8 @@ packages:
 
 # Compiled here, the BPF code (of every source, in one file) costs no start its half second. Where it
 # does not fit the source it is not used, and whoever needs it compiles.
-bpf/xconnect.json: $(wildcard bpf/*.c) $(shell find bpf/include -name '*.h') xconnectd/compiler.py | .venv/stamp
-	@$(OWN); $(BIN)/python -m xconnectd.compiler bpf $@
+bpf/xconnect.json: $(wildcard bpf/*.c) $(shell find bpf/include -name '*.h') xconnectd/dataplane/compiler.py | .venv/stamp
+	@$(OWN); $(BIN)/python -m xconnectd.dataplane.compiler bpf $@
 
 # Stale bytecode doubles the time a command takes to start, and root writes it where a user cannot.
 setup: packages .venv/stamp bpf/xconnect.json ## install what is missing, make .venv/bin/xconnectd
@@ -131,7 +131,7 @@ build/stamp: pyproject.toml README.md LICENSE $(shell find xconnectd bpf -name '
 	$(PYTHON) -m venv build/pip; \
 	build/pip/bin/pip install --quiet --disable-pip-version-check --no-compile --target build/lib .; \
 	rm -rf build/lib/bin; \
-	PYTHONPATH=build/lib $(PYTHON) -P -B -m xconnectd.compiler \
+	PYTHONPATH=build/lib $(PYTHON) -P -B -m xconnectd.dataplane.compiler \
 	  build/lib/xconnectd/bpf build/lib/xconnectd/bpf/xconnect.json || \
 	  rm -f build/lib/xconnectd/bpf/xconnect.json; \
 	touch $@

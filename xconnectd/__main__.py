@@ -11,7 +11,7 @@ import sys
 if sys.argv[1:2] == ["run"]:
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
 _handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
-from xconnectd.cli import main  # noqa: E402
+from xconnectd.cli.main import main  # noqa: E402
 
 signal.signal(signal.SIGINT, _handler)
 

@@ -18,11 +18,12 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, Self
 
-from xconnectd import config, log
-from xconnectd.engine import Engine
+from xconnectd import events
+from xconnectd.config import parser
 from xconnectd.errors import XconnectError
 from xconnectd.model import State, Wiring
-from xconnectd.status import LinkStatus
+from xconnectd.reconcile.link_state import LinkStatus
+from xconnectd.runtime import Engine
 
 Links = Mapping[str, Any]
 """Pairs as in the file: ``{"a": "b"}`` or ``{"a": {"to": "b", "mode": "tc"}}``."""
@@ -41,7 +42,7 @@ class Xconnect:
     def __init__(self, links: Links) -> None:
         wiring = _wiring(links)
         with ExitStack() as undo:
-            self._engine = undo.enter_context(Engine.take(log.of_application()))
+            self._engine = undo.enter_context(Engine.take(events.of_application()))
             self._reconciler = self._engine.reconciler
             self._reconciler.want(wiring)
             self._reconciler.find_departed()
@@ -105,4 +106,4 @@ class Xconnect:
 
 
 def _wiring(links: Links) -> Wiring:
-    return config.parse(json.dumps({"links": dict(links)}), "links")
+    return parser.parse(json.dumps({"links": dict(links)}), "links")

@@ -438,3 +438,24 @@ class End(NamedTuple):
     far_up: bool | None = None
     far_name: str = ""
     far_nsid: int | None = None
+
+
+class Failure(NamedTuple):
+    """Why a link failed and when it is tried again (seconds since the epoch)."""
+
+    reason: str
+    retry: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a narrow look starts from: names as in the file, and ifindexes as in events."""
+
+    names: frozenset[str] = frozenset()
+    ifindexes: frozenset[int] = frozenset()
+
+    def __len__(self) -> int:
+        return len(self.names) + len(self.ifindexes)
+
+    def __or__(self, other: Scope) -> Scope:
+        return Scope(self.names | other.names, self.ifindexes | other.ifindexes)

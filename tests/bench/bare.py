@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from tests.netns.lab import BPFFS, Lab, inside
-from xconnectd import libbpf
-from xconnectd.dataplane import MAX_ENDS
+from xconnectd.dataplane import libbpf
+from xconnectd.dataplane.programs import MAX_ENDS
 
 _LIVE_FRAMES: Final = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES
 _REDIRECT: Final = 23  # bpf_redirect; XDP and tc have one each, under one number

@@ -85,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _daemon(report: Path, arguments: Sequence[str]) -> int:
-    from xconnectd.cli import main as begin
+    from xconnectd.cli.main import main as begin
 
     sys.setprofile(Tracer(report))
     return begin(arguments)

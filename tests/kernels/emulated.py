@@ -19,7 +19,7 @@ from typing import Any, Final
 import pytest
 from netns import lab, traffic
 
-from xconnectd import ledger
+from xconnectd import paths
 
 SLOWER: Final = 6
 KERNEL: Final = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
@@ -77,7 +77,7 @@ def transfer(client: lab.Station, server: lab.Station, **options: Any) -> float:
 
 def cookie(namespace: str) -> str:
     """As the daemon names it: old kernels have no cookie to ask for."""
-    return lab.inside(namespace, ledger.namespace_cookie)
+    return lab.inside(namespace, paths.namespace_cookie)
 
 
 def load(*program: Any) -> None:

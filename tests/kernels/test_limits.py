@@ -10,7 +10,7 @@ from collections.abc import Callable
 from netns.lab import Lab, inside
 from netns.service import Daemon
 
-from xconnectd import ledger
+from xconnectd import paths
 
 Start = Callable[..., Daemon]
 KERNEL = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
@@ -33,7 +33,7 @@ def test_what_the_kernel_lacks_is_what_doctor_says(lab: Lab, daemon: Start) -> N
     link = running.link("va", "vb")
     untold = running.status()["untold"]
     assert told((5, 12), "known by its inode") == inside(
-        lab.host, ledger.namespace_cookie
+        lab.host, paths.namespace_cookie
     ).startswith("inode-")
     assert told((5, 13), "losses at the redirect") == ("Linux 5.13 does" in untold)
     assert bool(running.events("losses.untold")) == bool(untold)

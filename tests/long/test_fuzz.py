@@ -9,7 +9,7 @@ import os
 import random
 from collections.abc import Iterator
 
-from xconnectd import config, edit
+from xconnectd.config import edit, parser
 from xconnectd.errors import ConfigError
 from xconnectd.model import Wiring
 
@@ -54,7 +54,7 @@ def odd_files(dice: random.Random) -> Iterator[bytes]:
 
 def judged(data: bytes) -> Wiring | None:
     try:
-        return config.parse(data, "f")
+        return parser.parse(data, "f")
     except ConfigError as error:
         problems = error.problems
     assert problems

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from xconnectd import compiler
+from xconnectd.dataplane import compiler
 
 from .lab import Lab, sweep
 from .service import Daemon

@@ -111,7 +111,7 @@ def test_what_could_not_be_put_back_is_told_and_stays_recorded(lab: Lab) -> None
 import json, resource
 from xconnectd.api import Xconnect
 from xconnectd.errors import XconnectError
-from xconnectd.ledger import Ledger
+from xconnectd.state.store import Ledger
 told = {}
 wires = Xconnect({"veth0": "veth1"})
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))  # as a full disk
@@ -134,7 +134,7 @@ print(json.dumps(told))
 
 @pytest.mark.parametrize(
     "broken",
-    ["reconcile.Reconciler.run", "links.Links.__init__", "ledger.Ledger.know_programs"],
+    ["runtime.Reconciler.run", "runtime.Links.__init__", "state.store.Ledger.know_programs"],
 )
 def test_a_start_that_fails_holds_nothing(lab: Lab, broken: str) -> None:
     lab.veth("veth0"), lab.veth("veth1")
@@ -166,7 +166,7 @@ def test_a_count_that_cannot_be_written_is_no_reason_not_to_start(lab: Lab) -> N
     _python(lab, CRASH)
     program = """
 import json, resource
-from xconnectd.engine import Engine
+from xconnectd.runtime import Engine
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))  # as a full disk
 with Engine.take() as engine:
     print(json.dumps(dict(engine.ledger.starts())))
@@ -182,7 +182,7 @@ def test_an_end_that_left_while_nobody_looked_is_known(lab: Lab) -> None:
     program = """
 import json
 from xconnectd.api import Xconnect
-from xconnectd.ledger import Ledger
+from xconnectd.state.store import Ledger
 with Xconnect({"veth0": "veth1"}) as wires:
     departed = [each.record.name for each in Ledger().departed()]
     print(json.dumps(wires.states() | {"departed": departed}))

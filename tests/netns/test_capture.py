@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from xconnectd import btf, libbpf
+from xconnectd.dataplane import btf, libbpf
 
 from .captured import Capture, File, programs
 from .frames import ether, noise, odd_frames

@@ -17,9 +17,9 @@ from typing import Any, Final, NoReturn
 
 import pytest
 
-from xconnectd import compiler, dataplane, libbpf
-from xconnectd.compiler import Code
-from xconnectd.dataplane import UNKNOWN, Dataplane, describe
+from xconnectd.dataplane import compiler, libbpf, programs
+from xconnectd.dataplane.compiler import Code
+from xconnectd.dataplane.programs import UNKNOWN, Dataplane, describe
 from xconnectd.errors import DataplaneError
 from xconnectd.model import Counters
 
@@ -83,7 +83,9 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # ---------------------------------------------------------------------- compiling
 
-CHILD: Final = "from xconnectd.compiler import *; compile_source({!r}, flags=[*FLAGS, '-Werror'])"
+CHILD: Final = (
+    "from xconnectd.dataplane.compiler import *; compile_source({!r}, flags=[*FLAGS, '-Werror'])"
+)
 
 
 def compile_strictly(directory: Path, *before: str) -> subprocess.CompletedProcess[str]:
@@ -198,8 +200,8 @@ def test_changed_maps_come_beside_the_old_ones(
 ) -> None:
     plane.point(7, 1)
     wider = libbpf.MapFormat(libbpf.MAP_DEVMAP_HASH, 4, 1 << 17)
-    monkeypatch.setitem(dataplane._FORMATS, "entries", wider)
-    monkeypatch.setitem(dataplane._FORM, "entries", dataplane._form(wider))
+    monkeypatch.setitem(programs._FORMATS, "entries", wider)
+    monkeypatch.setitem(programs._FORM, "entries", programs._form(wider))
     with closing(Dataplane.open(pins)) as new:
         assert not new.adopted
         assert new.entries() == plane.entries() == {7: 1}
@@ -374,7 +376,7 @@ def test_a_path_outside_of_bpffs_says_what_to_do(tmp_path: Path) -> None:
 
 
 ALONE: Final = (
-    "import sys; from pathlib import Path; from xconnectd.dataplane import Dataplane\n"
+    "import sys; from pathlib import Path; from xconnectd.dataplane.programs import Dataplane\n"
     "try: print(Dataplane.open(Path(sys.argv[1])).programs.xdp > 0)\n"
     "except Exception as error: print(type(error).__name__, error)"
 )
@@ -411,7 +413,7 @@ def test_a_reader_needs_no_capability_but_root_s_directory(plane: Dataplane, pin
     plane.point(7, 1)
     plane.count(7)
     reads = (
-        "import sys; from pathlib import Path; from xconnectd.dataplane import Dataplane\n"
+        "import sys; from pathlib import Path; from xconnectd.dataplane.programs import Dataplane\n"
         "try:\n  plane = Dataplane.open(Path(sys.argv[1]), build=False)\n"
         "  print(plane.entries(), plane.holds({7: 1}), plane.counters(7).frames)\n"
         "except Exception as error: print(type(error).__name__, error)"

@@ -334,8 +334,8 @@ def test_the_image_draws_the_live_table(rack: Rack) -> None:
     """What was left out of it is not missed there."""
     code = (
         "import io\n"
-        "from xconnectd import metrics\n"
-        "from xconnectd.live import Console, Live, Table\n"
+        "from xconnectd.daemon import metrics\n"
+        "from xconnectd.status.tui import Console, Live, Table\n"
         "console = Console(file=io.StringIO(), force_terminal=True)\n"
         "table = Table('LINK'); table.add_row('a', style='reverse')\n"
         "with Live(table, console=console, screen=True): pass"

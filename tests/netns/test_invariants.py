@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from xconnectd import compiler
+from xconnectd.dataplane import compiler
 
 from .frames import ether, noise
 from .lab import PROG_TC, PROG_XDP, TC_CONTINUE, XDP_PASS, Lab, Station, holds, poll, run

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute
 
-from xconnectd import compiler
+from xconnectd.dataplane import compiler
 
 from .lab import NETNS, PATIENCE, PINS, REPO, Lab, Station, inside, poll, run
 from .service import Daemon
@@ -201,7 +201,7 @@ import os, signal, sys
 
 class Finder:
     def find_spec(self, name, *_):
-        if name == "xconnectd.cli":
+        if name == "xconnectd.cli.main":
             os.kill(os.getpid(), signal.SIGHUP)
 
 sys.meta_path.insert(0, Finder())

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute
 
-from xconnectd import drivers
-from xconnectd.links import Links
 from xconnectd.model import Use
+from xconnectd.netlink import ethtool
+from xconnectd.netlink.interfaces import Links
 
 from .lab import Lab, inside, poll, run
 
@@ -42,10 +42,10 @@ def test_a_driver_is_asked_by_such_a_name(lab: Lab) -> None:
     """pyroute2 is not: what it would tell is not known then, and nothing breaks."""
     lab.tap("tap0")
     lab.ip("link", "set", "tap0", "name", NO_UTF8)
-    assert inside(lab.host, lambda: drivers.driver(NO_UTF8)) == "tun"
-    assert inside(lab.host, lambda: drivers.features(NO_UTF8)) == frozenset()
+    assert inside(lab.host, lambda: ethtool.driver(NO_UTF8)) == "tun"
+    assert inside(lab.host, lambda: ethtool.features(NO_UTF8)) == frozenset()
     with pytest.raises(OSError, match="UTF-8"):
-        inside(lab.host, lambda: drivers.change_feature(NO_UTF8, "rx-gro", on=False))
+        inside(lab.host, lambda: ethtool.change_feature(NO_UTF8, "rx-gro", on=False))
 
 
 def _own_id(links: Links) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from xconnectd.dataplane import Dataplane
+from xconnectd.dataplane.programs import Dataplane
 
 from .frames import ether, noise
 from .lab import Lab, Station, inside, poll, run

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from xconnectd.monitor import Event, Events
+from xconnectd.netlink.monitor import Event, Events
 
 from .lab import Lab, inside, poll
 from .traffic import OFFLOADS, Tap

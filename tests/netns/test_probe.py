@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from xconnectd.dataplane import Dataplane
-from xconnectd.modes import FAR_READY
+from xconnectd.dataplane.programs import Dataplane
+from xconnectd.reconcile.mode_selection import FAR_READY
 
 from .lab import PROG_TC, PROG_XDP, TC_CONTINUE, TC_DROP, XDP_DROP, Lab, Station, inside, poll, run
 from .service import Daemon

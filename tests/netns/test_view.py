@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from xconnectd import libbpf
+from xconnectd.dataplane import libbpf
 
 from .frames import ether, noise
 from .lab import Lab, poll, run

@@ -32,12 +32,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from xconnectd.errors import DataplaneError, LinkError
-from xconnectd.ledger import Failure
 from xconnectd.model import (
     FILTER_HANDLE,
     FILTER_PRIORITY,
     Departed,
     Endpoint,
+    Failure,
     Far,
     Filter,
     Interface,

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from xconnectd import btf, capture, pcap, recording, ring
-from xconnectd.capture import Frame, Tally
-from xconnectd.pcap import Filter, FilterError
-from xconnectd.recording import Lines, Pcapng, Recording, Way, describe
+from xconnectd.capture import pcap_filter, tap, writer
+from xconnectd.capture.pcap_filter import Filter, FilterError
+from xconnectd.capture.tap import Frame, Tally
+from xconnectd.capture.writer import Lines, Pcapng, Recording, Way, describe
+from xconnectd.dataplane import btf, perf_buffer
 
 WAYS = (Way(0, "va", "vb"), Way(1, "vb", "va"))
 HEAD = bytes.fromhex("0200000000020200000000010800")
@@ -27,7 +28,9 @@ def record(
     body = struct.pack("=QIH", at, length or len(frame), end)
     body += tag[:2] + struct.pack("=H", int.from_bytes(tag[2:])) + frame
     size = len(body) + 12 + -(len(body) + 12) % 8
-    return struct.pack("=IHHI", ring.SAMPLE, 0, size, size - 12) + body.ljust(size - 12, b"\xee")
+    return struct.pack("=IHHI", perf_buffer.SAMPLE, 0, size, size - 12) + body.ljust(
+        size - 12, b"\xee"
+    )
 
 
 LOST = struct.pack("=IHHQQ", 2, 0, 24, 7, 3)
@@ -39,37 +42,37 @@ LOST = struct.pack("=IHHQQ", 2, 0, 24, 7, 3)
 def test_records_become_frames_whatever_their_padding() -> None:
     sent = [HEAD + bytes([n]) * n for n in range(20)]
     data = b"".join(record(frame, at=n, end=n % 2) for n, frame in enumerate(sent))
-    found = list(capture.frames(data, 1000))
+    found = list(tap.frames(data, 1000))
     assert found == [Frame(n, n % 2, len(frame), frame) for n, frame in enumerate(sent)]
 
 
 def test_a_note_of_losses_is_no_frame() -> None:
     data = record(HEAD) + LOST + record(HEAD, at=2)
-    assert [frame.time for frame in capture.frames(data, 1000)] == [1, 2]
+    assert [frame.time for frame in tap.frames(data, 1000)] == [1, 2]
 
 
 def test_what_was_not_kept_is_not_made_up() -> None:
     data = record(HEAD + b"abcd", length=1500)
-    assert list(capture.frames(data, 18)) == [Frame(1, 0, 1500, HEAD + b"abcd")]
+    assert list(tap.frames(data, 18)) == [Frame(1, 0, 1500, HEAD + b"abcd")]
 
 
 def test_a_tag_beside_the_frame_goes_back_into_it() -> None:
     tag = b"\x88\xa8\x20\x05"
-    (frame,) = capture.frames(record(HEAD + b"data", tag=tag), 1000)
+    (frame,) = tap.frames(record(HEAD + b"data", tag=tag), 1000)
     assert frame.data == HEAD[:12] + tag + HEAD[12:] + b"data"
     assert frame.length == len(frame.data)
 
 
 def test_the_longest_frame_fits_into_a_record() -> None:
-    assert len(record(bytes(capture.LONGEST))) <= 0xFFF8
-    assert capture.LONGEST > 65_226  # the largest that TCP makes
+    assert len(record(bytes(tap.LONGEST))) <= 0xFFF8
+    assert tap.LONGEST > 65_226  # the largest that TCP makes
 
 
 @pytest.mark.parametrize(
     ("size", "rounded"), [(0, 131_072), (131_072, 131_072), (262_143, 131_072), (1 << 25, 1 << 25)]
 )
 def test_rings_are_powers_of_two_and_hold_any_record(size: int, rounded: int) -> None:
-    assert ring._power_of_two(size) == rounded
+    assert perf_buffer._power_of_two(size) == rounded
 
 
 # ---------------------------------------------------------------------- the kernel's types
@@ -120,7 +123,7 @@ def test_a_bad_filter_is_named() -> None:
 
 
 def test_without_libpcap_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pcap, "_NAMES", ("libnosuch.so.9",))
+    monkeypatch.setattr(pcap_filter, "_NAMES", ("libnosuch.so.9",))
     with pytest.raises(FilterError, match=r"install it \(Debian: libpcap0.8\)"):
         Filter("arp")
 
@@ -154,8 +157,8 @@ def test_a_processor_lost_between_two_clocks_does_not_move_the_frames(
     """For 20 ms in the first look and in the second, by clocks that are a second apart."""
     steady, wall = iter([0, 20, 20, 40, 40, 40]), iter([1020, 1020, 1040])
     clocks = SimpleNamespace(monotonic_ns=lambda: next(steady), time_ns=lambda: next(wall))
-    monkeypatch.setattr(recording, "time", clocks)
-    assert recording._wall() == 1000
+    monkeypatch.setattr(writer, "time", clocks)
+    assert writer._wall() == 1000
 
 
 class Script:
@@ -271,6 +274,6 @@ def test_a_reader_that_went_ends_it_quietly() -> None:
 def test_frames_of_several_rings_are_put_in_order() -> None:
     """A frame newer than the look waits, so that one of another CPU can still come before it."""
     old, late, new = (Frame(when, 0, 14, HEAD) for when in (1, 5, 7))
-    ready, held = capture.in_order([new, old], 6)
+    ready, held = tap.in_order([new, old], 6)
     assert (ready, held) == ([old], [new])
-    assert capture.in_order([*held, late], 8) == ([late, new], [])
+    assert tap.in_order([*held, late], 8) == ([late, new], [])

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from xconnectd import capture, cli, log
+from xconnectd import events
+from xconnectd.capture import tap
+from xconnectd.cli import main
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """What is said to arguments that are a wrong usage."""
     with pytest.raises(SystemExit) as end:
-        cli.main(arguments)
-    assert end.value.code == cli.Exit.USAGE
+        main.main(arguments)
+    assert end.value.code == main.Exit.USAGE
     return capsys.readouterr().err
 
 
@@ -50,7 +52,7 @@ def test_a_number_out_of_bounds(
 
 
 def test_the_limit_is_that_of_whoever_sets_it() -> None:
-    assert cli._LONGEST_FRAME == capture.LONGEST
+    assert main._LONGEST_FRAME == tap.LONGEST
 
 
 # --------------------------------------------------------------------------- options
@@ -73,7 +75,7 @@ def test_the_limit_is_that_of_whoever_sets_it() -> None:
 def test_options_of_status_that_do_not_go_together(
     options: str, why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["status", *options.split()]) == cli.Exit.USAGE
+    assert main.main(["status", *options.split()]) == main.Exit.USAGE
     told = capsys.readouterr()
     assert (told.out, why in told.err) == ("", True)
 
@@ -89,11 +91,11 @@ def test_options_of_status_that_do_not_go_together(
     ],
 )
 def test_words_stand_before_and_behind_options(arguments: str, words: list[str]) -> None:
-    assert cli._parsed(arguments.split()).words == words
+    assert main._parsed(arguments.split()).words == words
 
 
 def test_a_file_that_is_named_has_one_path() -> None:
-    options = cli._parsed(["status", "-c", "lab.yaml"])
+    options = main._parsed(["status", "-c", "lab.yaml"])
     assert options.config == Path.cwd() / "lab.yaml"
 
 
@@ -107,12 +109,12 @@ def test_a_name_is_obeyed_by_no_terminal(
     good, bad = tmp_path / "x\x1b[2J\udcff.yaml", tmp_path / "y\x1b[2J\n.yaml"
     good.write_text("links: {va: vb}\n")
     bad.write_text("links: [\n")
-    monkeypatch.setattr(log, "setup", lambda *_, **__: None)  # its stream ends with this test
-    cli.main(["check", str(good)])
+    monkeypatch.setattr(events, "setup", lambda *_, **__: None)  # its stream ends with this test
+    main.main(["check", str(good)])
     for file in (bad, tmp_path / "nosuch\x1b[2J"):
         for command in ("check", "try"):
-            assert cli.main([command, str(file)]) != cli.Exit.DONE
-        assert cli.main(["run", "--strict", "-c", str(file)]) == cli.Exit.BAD_CONFIG
+            assert main.main([command, str(file)]) != main.Exit.DONE
+        assert main.main(["run", "--strict", "-c", str(file)]) == main.Exit.BAD_CONFIG
     told = "".join(capsys.readouterr()) + refusal(capsys, "check", str(good), str(bad))
     assert "\x1b" not in told
     for name in ("x�[2J�.yaml", "y�[2J�.yaml", "nosuch�[2J"):

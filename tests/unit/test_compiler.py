@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from xconnectd import compiler
-from xconnectd.compiler import (
+from xconnectd.dataplane import compiler
+from xconnectd.dataplane.compiler import (
     Code,
     Source,
     code_for,

@@ -12,10 +12,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xconnectd import config
-from xconnectd.config import parse
-from xconnectd.config_file import load
-from xconnectd.dataplane import MAX_ENDS
+from xconnectd.config import parser
+from xconnectd.config.parser import parse
+from xconnectd.config.reader import load
+from xconnectd.dataplane.programs import MAX_ENDS
 from xconnectd.errors import ConfigError, Problem
 from xconnectd.model import Admin, Endpoint, Link, Listen, Mode, Place
 
@@ -162,7 +162,7 @@ def test_addresses_are_what_python_takes_for_one(address: object, port: int) -> 
         good = bool(ip_address(str(address))) and "." not in host.partition(":")[2]
     except ValueError:
         good = False
-    found = re.match(config.LISTEN_PATTERN, f"{host}:{port}")
+    found = re.match(parser.LISTEN_PATTERN, f"{host}:{port}")
     assert bool(found) == (good and 1 <= port <= 65535)
 
 
@@ -370,7 +370,7 @@ def test_bad_files_without_the_c_loader(
     text: str, line: int, column: int, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PyYAML's own parser has other words for some errors, and columns that differ by one."""
-    monkeypatch.setattr(config, "_Loader", yaml.SafeLoader)
+    monkeypatch.setattr(parser, "_Loader", yaml.SafeLoader)
     (problem,) = problems(text)
     assert abs(problem.line - line) + abs(problem.column - column) <= 1
     assert "is not YAML" in problem.text or words in str(problem)
@@ -469,9 +469,9 @@ def test_a_thousand_links_with_one_anchor_are_not_a_bomb() -> None:
 
 
 def test_more_links_than_the_kernel_has_room_for_are_refused() -> None:
-    assert config.MAX_LINKS == MAX_ENDS // 2
-    lines = "".join(f"  a{n}: b{n}\n" for n in range(config.MAX_LINKS))
-    assert len(config.parse(f"links:\n{lines}", "x").links) == config.MAX_LINKS
+    assert parser.MAX_LINKS == MAX_ENDS // 2
+    lines = "".join(f"  a{n}: b{n}\n" for n in range(parser.MAX_LINKS))
+    assert len(parser.parse(f"links:\n{lines}", "x").links) == parser.MAX_LINKS
     (problem,) = problems(f"links:\n{lines}  a: b\n")
     assert "there are 32,769 links, 32,768 fit" in problem.text
     assert problem.line == 2
@@ -483,13 +483,13 @@ def test_a_dense_file_is_refused_before_all_of_it_is_read(
 ) -> None:
     read = 0
 
-    class Counting(config._Loader):  # type: ignore[misc]
+    class Counting(parser._Loader):  # type: ignore[misc]
         def get_event(self) -> yaml.Event:
             nonlocal read
             read += 1
             return super().get_event()
 
-    monkeypatch.setattr(config, "_Loader", Counting)
+    monkeypatch.setattr(parser, "_Loader", Counting)
     (problem,) = problems(text)
     assert "more than 500,000 keys and values" in problem.text
     assert 500_000 <= read < 500_010

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xconnectd import config
+from xconnectd.config import parser
 from xconnectd.errors import ConfigError
 
 SECONDS = 5
@@ -66,7 +66,7 @@ def judged(data: bytes) -> str:
 
 def _problems(data: bytes) -> tuple[object, ...]:
     try:
-        config.parse(data, "f")
+        parser.parse(data, "f")
     except ConfigError as error:
         return error.problems
     return ()
@@ -95,4 +95,4 @@ PIECES = [
 )
 def test_any_repetition_is_judged_in_bounds(head: str, pieces: list[tuple[str, int]]) -> None:
     body = "".join(piece.format(n=n) for piece, count in pieces for n in range(count))
-    assert judged(f"{head}{body}".encode()[: config.MAX_BYTES]) == ""
+    assert judged(f"{head}{body}".encode()[: parser.MAX_BYTES]) == ""

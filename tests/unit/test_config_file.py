@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from xconnectd import config
-from xconnectd.config_file import ConfigMissing, load
+from xconnectd.config import parser
+from xconnectd.config.reader import ConfigMissing, load
 from xconnectd.errors import ConfigError
 
 
@@ -24,7 +24,7 @@ def test_load_names_the_file(tmp_path: Path) -> None:
     path.write_text("links:\n  a: b b\n")
     assert str(refusal(path)) == f"{path}:2:6: there is a space in the name `b b`"
     path.write_text("links: {a: b}")
-    assert load(path) == config.parse("links: {a: b}", "")
+    assert load(path) == parser.parse("links: {a: b}", "")
 
 
 def test_missing_is_told_from_refused(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "huge").open("wb") as file:
-        file.truncate(config.MAX_BYTES + 1)
+        file.truncate(parser.MAX_BYTES + 1)
     assert "is larger than 8 MiB" in str(refusal(tmp_path / "huge"))
 
 

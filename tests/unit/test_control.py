@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from xconnectd import control
-from xconnectd.control import Answer, Client, Draft, Request, Server
+from xconnectd.control import client, protocol, server
+from xconnectd.control.protocol import Answer, Draft, Request
+from xconnectd.control.server import Client, Server
 from xconnectd.errors import XconnectError
 
 QUESTION = b'{"do": "status"}\n'
@@ -33,7 +34,7 @@ class Bench:
         self._selector = selectors.DefaultSelector()
         self.server = Server(directory, self._selector, self._answer, self._count_gone)
 
-    def connect(self, name: str = control.STATUS) -> socket.socket:
+    def connect(self, name: str = protocol.STATUS) -> socket.socket:
         client = socket.socket(socket.AF_UNIX)
         client.connect(str(self.directory / name))
         client.setblocking(False)
@@ -172,7 +173,7 @@ def test_who_only_sits_there_goes_after_a_while(
         bench.settle()
         bench.server.tick()
         assert bench.gone == 0
-        monkeypatch.setattr(control, "_IDLE", 0)
+        monkeypatch.setattr(server, "_IDLE", 0)
         bench.server.tick()
         assert bench.gone == 1
         assert idle.recv(1) == b""
@@ -185,7 +186,7 @@ def test_who_only_sits_there_goes_after_a_while(
 def test_an_accept_that_fails_is_tried_again_later(bench: Bench) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     with socket.socket(socket.AF_UNIX) as client:
-        client.connect(str(bench.directory / control.STATUS))
+        client.connect(str(bench.directory / protocol.STATUS))
         resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() - 1, before[1]))
         try:
             bench.settle(3)  # it does not spin
@@ -206,7 +207,7 @@ def test_what_fails_behind_an_answer_is_not_blamed_on_the_client(
         raise kind("the reconciler's")
 
     bench.answer = fail
-    with bench.connect(control.CONTROL) as client:
+    with bench.connect(protocol.CONTROL) as client:
         client.sendall(QUESTION)
         with pytest.raises(kind, match="the reconciler's"):
             bench.settle()
@@ -214,14 +215,14 @@ def test_what_fails_behind_an_answer_is_not_blamed_on_the_client(
 
 
 def test_a_look_that_was_refused_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "directory", lambda: tmp_path)
+    monkeypatch.setattr(client, "directory", lambda: tmp_path)
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / control.STATUS))
+        listener.bind(str(tmp_path / protocol.STATUS))
         listener.listen()
-        connection = control.Connection(control.STATUS, control.PATIENCE)
+        connection = client.Connection(protocol.STATUS, client.PATIENCE)
         with connection as daemon, listener.accept()[0] as answering:
             answering.sendall(b'{"ok": false, "error": "no buffer space"}\n')
-            with pytest.raises(control.NoDaemonError, match="no buffer space"):
+            with pytest.raises(client.NoDaemonError, match="no buffer space"):
                 daemon.status()
 
 

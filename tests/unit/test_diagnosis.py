@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from kernel import link
 
-from xconnectd import diagnosis, verdict
-from xconnectd.diagnosis import FarSide, Finding, Lengths, Level, LinkFacts, Stops, Way
+from xconnectd.diagnostics import link_checks, test_result
+from xconnectd.diagnostics.finding import Finding, Level, Stops
+from xconnectd.diagnostics.link_checks import FarSide, LinkFacts
+from xconnectd.diagnostics.test_result import Lengths, Way
 from xconnectd.model import (
     Departed,
     Far,
@@ -25,6 +27,7 @@ from xconnectd.model import (
     Xdp,
     XdpFeature,
 )
+from xconnectd.reconcile import evaluate
 
 REPAIR = "systemctl start xconnectd"
 SILENT = Filter("bpf", 1, 1, 103, "xconnectd")
@@ -74,7 +77,7 @@ def facts(
         "programs": Programs(101, 102, 103),
     }
     observed = Observed(**{**base, **seen})
-    (judged,) = verdict.judge([one or link("a", "b")], observed)
+    (judged,) = evaluate.judge([one or link("a", "b")], observed)
     far = {5: far_a} if far_b is None else {5: far_a, 6: far_b}
     return LinkFacts(judged, observed, far, failure, REPAIR, "/etc/x.yaml")
 
@@ -89,7 +92,7 @@ def native(**changes: Any) -> LinkFacts:
 
 
 def test_a_good_link_has_one_good_word() -> None:
-    (found,) = diagnosis.of_link(facts())
+    (found,) = link_checks.of_link(facts())
     assert (found.level, found.check, found.remedy) == (Level.OK, "link", "")
 
 
@@ -111,11 +114,11 @@ IN_USE = {
 
 def test_of_a_link_that_waits_the_end_that_is_not_held_is_named() -> None:
     waiting: dict[str, Any] = {"names": {"a": 5}, "entries": {}}
-    assert [each.check for each in diagnosis.of_link(facts(**waiting))] == ["interface"]
+    assert [each.check for each in link_checks.of_link(facts(**waiting))] == ["interface"]
     loose = facts(a=A._replace(xdp=(), ingress=(), egress=()), **waiting)
-    (_, found) = diagnosis.of_link(loose)
+    (_, found) = link_checks.of_link(loose)
     assert (found.level, found.check, found.remedy) == (Level.WARN, "not held", REPAIR)
-    (_, found) = diagnosis.of_link(facts(**waiting, uses=IN_USE))
+    (_, found) = link_checks.of_link(facts(**waiting, uses=IN_USE))
     assert "the host uses a" in found.text
 
 
@@ -316,7 +319,7 @@ CASES: dict[str, Case] = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_every_fault_has_its_name(case: Case) -> None:
     seen, level, check, stops, text, remedy = case
-    found = next(each for each in diagnosis.of_link(seen) if each.check == check)
+    found = next(each for each in link_checks.of_link(seen) if each.check == check)
     assert (found.level, found.stops) == (level, stops)
     assert text in found.text
     assert remedy in found.remedy
@@ -325,57 +328,57 @@ def test_every_fault_has_its_name(case: Case) -> None:
 def test_odd_names_are_quoted_in_commands() -> None:
     name = "a;reboot $(x)'"
     seen = facts(b=B._replace(up=False, name=name))
-    found = next(each for each in diagnosis.of_link(seen) if each.check == "down")
+    found = next(each for each in link_checks.of_link(seen) if each.check == "down")
     assert shlex.split(found.remedy) == ["ip", "link", "set", "dev", name, "up"]
 
 
 def test_a_name_sends_nothing_to_the_terminal() -> None:
     seen = facts(far_b=far(FAR_B, name="\x1b]0;\udcff", up=False))
-    lines = [line for each in diagnosis.of_link(seen) for line in each.lines()]
+    lines = [line for each in link_checks.of_link(seen) for line in each.lines()]
     assert all(line.isprintable() for line in lines)
     assert "\N{REPLACEMENT CHARACTER}]0;" in lines[0]
 
 
 def test_old_failures_are_not_told_of_a_link_that_is_there() -> None:
-    assert diagnosis.of_link(facts(failure="it was busy"))[0].check == "link"
+    assert link_checks.of_link(facts(failure="it was busy"))[0].check == "link"
 
 
 def test_a_plug_is_walked_once() -> None:
     plug = link("a", "a")
-    found = diagnosis.of_link(facts(one=plug, names={"a": 5}, entries={}, far_b=None))
+    found = link_checks.of_link(facts(one=plug, names={"a": 5}, entries={}, far_b=None))
     assert [each.check for each in found] == ["entry"]
     good = facts(one=plug, names={"a": 5}, entries={5: 5}, far_b=None)
-    assert diagnosis.of_link(good)[0].level is Level.OK
+    assert link_checks.of_link(good)[0].level is Level.OK
 
 
 def test_a_tap_of_any_mtu_takes_what_comes() -> None:
     seen = facts(b=TAP, far_a=far(FAR_A, mtu=9000), far_b=None)
-    assert not [each for each in diagnosis.of_link(seen) if each.check == "mtu"]
+    assert not [each for each in link_checks.of_link(seen) if each.check == "mtu"]
 
 
 def test_native_offloads_are_judged_only_where_they_were_seen() -> None:
-    assert not [each for each in diagnosis.of_link(native()) if each.check == "offload"]
+    assert not [each for each in link_checks.of_link(native()) if each.check == "offload"]
 
 
 def test_what_the_daemon_says_to_those_who_may_not_look() -> None:
     ends = {"mode": "tc", "a": {"name": "a", "passed_to_host": 3}, "b": {"name": "b"}}
     told = {"state": "failed", "reason": "no", "warnings": ["x"], **ends}
-    failed, passed, warning = diagnosis.of_report(told)
+    failed, passed, warning = link_checks.of_report(told)
     assert (failed.level, failed.check, failed.text) == (Level.FAIL, "failed", "failed: no")
     assert (passed.level, passed.check) == (Level.FAIL, "passed to host")
     assert passed.text.startswith("3 frames that came in by a skipped every hook")
     assert warning.level is Level.WARN
     well = {"state": "connected", "reason": "", "warnings": [], **ends, "a": {"name": "a"}}
-    (good,) = diagnosis.of_report(well)
+    (good,) = link_checks.of_report(well)
     assert good.level is Level.OK
 
 
 def test_frames_that_got_past_the_hooks_are_a_failure() -> None:
-    (found,) = diagnosis.of_link(replace(facts(), passed={6: 1, 9: 4}))
+    (found,) = link_checks.of_link(replace(facts(), passed={6: 1, 9: 4}))
     assert (found.level, found.check) == (Level.FAIL, "passed to host")
     assert found.text.startswith("1 frame that came in by b skipped every hook")
     assert found.remedy.endswith("docs/safety.md")
-    (found,) = diagnosis.of_link(
+    (found,) = link_checks.of_link(
         replace(facts(**TC_ENDS, one=TC, entries={}, peers={5: 6, 6: 5}), passed={5: 2})
     )
     assert found.remedy.endswith("mode: generic")
@@ -383,11 +386,11 @@ def test_frames_that_got_past_the_hooks_are_a_failure() -> None:
 
 def test_departed_ends_and_bad_files() -> None:
     quiet = GONE._replace(mode="")
-    (found,) = diagnosis.of_departed((GONE, quiet))
+    (found,) = link_checks.of_departed((GONE, quiet))
     assert found.remedy == GONE.remedy
-    (bad,) = diagnosis.of_problems(["x.yaml:1:1: no"], "my file.yaml")
+    (bad,) = link_checks.of_problems(["x.yaml:1:1: no"], "my file.yaml")
     assert bad.remedy.startswith("xconnectd check 'my file.yaml'")
-    absent = diagnosis.of_absent_link("a:b", "x.yaml", "no link a:b")
+    absent = link_checks.of_absent_link("a:b", "x.yaml", "no link a:b")
     assert absent.text == "no link a:b"
     assert absent.remedy == "below links: in x.yaml: a: b"
 
@@ -432,7 +435,7 @@ HOLED = Way("a", "b", (Lengths(60, 2, 1), Lengths(1514, 2, 2)), reached=4, count
 def test_the_cause_explains_what_got_lost(
     findings: list[Finding], ways: list[Way], check: str | None
 ) -> None:
-    found = diagnosis.cause(findings, ways)
+    found = test_result.cause(findings, ways)
     assert (found and found.check) == check
 
 
@@ -448,18 +451,18 @@ def test_the_cause_explains_what_got_lost(
     ],
 )
 def test_counters_tell_where_frames_were_last_seen(counted: dict[str, Any], check: str) -> None:
-    found = diagnosis.where_they_stop(replace(DEAD, **counted))
+    found = test_result.where_they_stop(replace(DEAD, **counted))
     assert found.check == check
     assert "4 of 4 frames lost" in found.text
 
 
 def test_frames_that_are_not_lost_but_harmed() -> None:
     harmed = replace(GOOD, lengths=(Lengths(60, 2, 2, duplicated=1),))
-    found = diagnosis.cause([], [harmed])
+    found = test_result.cause([], [harmed])
     assert found
     assert found.check == "damage"
 
 
 def test_lengths_are_named_where_they_decide() -> None:
-    assert "(all longer than 60 bytes)" in diagnosis.where_they_stop(CUT).text
-    assert "longer" not in diagnosis.where_they_stop(HOLED).text
+    assert "(all longer than 60 bytes)" in test_result.where_they_stop(CUT).text
+    assert "longer" not in test_result.where_they_stop(HOLED).text

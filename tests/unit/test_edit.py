@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xconnectd import config
-from xconnectd.edit import edited
+from xconnectd.config import parser
+from xconnectd.config.edit import edited
 from xconnectd.errors import ConfigError
 from xconnectd.model import Wiring
 
@@ -44,7 +44,7 @@ _LINES = st.lists(st.one_of(_PAIR, _PAIR, _ODD), max_size=5)
 
 def _parsed(text: str) -> Wiring | None:
     try:
-        return config.parse(text, "f")
+        return parser.parse(text, "f")
     except ConfigError:
         return None
 
@@ -76,12 +76,12 @@ def test_it_agrees_with_reading_everything_or_declines(
 @pytest.mark.parametrize("count", [1, 3, 50])
 def test_a_pair_that_changes_in_its_place_is_read_the_short_way(count: int) -> None:
     lines = [f"  a{n}: b{n}\n" for n in range(count)]
-    known = config.parse("links:\n" + "".join(lines), "f")
+    known = parser.parse("links:\n" + "".join(lines), "f")
     lines[-1] = "  new: other\n"
     text = "links:\n" + "".join(lines)
     short = edited(text.encode(), known)
     assert short is not None
-    assert _whole(short) == _whole(config.parse(text, "f"))
+    assert _whole(short) == _whole(parser.parse(text, "f"))
     assert all(new is old for new, old in zip(short.links[:-1], known.links[:-1], strict=True))
 
 
@@ -100,9 +100,9 @@ def test_a_pair_that_changes_in_its_place_is_read_the_short_way(count: int) -> N
     ],
 )  # fmt: skip
 def test_it_declines_what_it_cannot_be_sure_of(before: str, after: str) -> None:
-    assert edited(after.encode(), config.parse(before, "f")) is None
+    assert edited(after.encode(), parser.parse(before, "f")) is None
 
 
 def test_a_wiring_that_no_text_made_has_nothing_to_compare_with() -> None:
-    made = replace(config.parse("links: {a: b}\n", "f"), text=b"")
+    made = replace(parser.parse("links: {a: b}\n", "f"), text=b"")
     assert edited(b"links: {a: b}\n", made) is None

@@ -13,7 +13,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from xconnectd import cli, config, config_file
+from xconnectd.cli import main
+from xconnectd.config import parser, reader
 from xconnectd.model import Wiring
 
 REPO: Final = Path(__file__).parents[2]
@@ -53,8 +54,8 @@ def test_every_wiring_passes_check(
 ) -> None:
     assert name.endswith(".yaml"), f"a directory of files would leave {name} of {example} out"
     (tmp_path / name).write_text(text)
-    assert cli.main(["check", str(tmp_path)]) == 0, capsys.readouterr().out
-    wiring = config.parse(text, name)
+    assert main.main(["check", str(tmp_path)]) == 0, capsys.readouterr().out
+    wiring = parser.parse(text, name)
     assert wiring.links
     assert wiring.warnings == ()
     assert "allow_addressed" in text
@@ -128,7 +129,7 @@ def test_containerlab_has_a_cable_end_for_every_end_of_a_wire() -> None:
     assert {node for node, _ in plugged} == topology["nodes"].keys()
     panel = {interface for node, interface in plugged if node == "panel"}
     assert len(panel) == len(topology["links"])
-    wiring = config_file.load(EXAMPLES / "containerlab" / "lab.yaml")
+    wiring = reader.load(EXAMPLES / "containerlab" / "lab.yaml")
     assert ends(wiring) <= panel
     assert not any(link.allow_addressed for link in wiring.links)
     binds = topology["nodes"]["panel"]["binds"]
@@ -156,7 +157,7 @@ def test_compose_runs_the_panel_with_the_least() -> None:
 
 
 def test_compose_wires_what_docker_has_given_an_address() -> None:
-    wiring = config_file.load(EXAMPLES / "compose" / "lab.yaml")
+    wiring = reader.load(EXAMPLES / "compose" / "lab.yaml")
     assert ends(wiring) == {"eth0", "eth1"}
     assert all(link.allow_addressed for link in wiring.links)
 
@@ -201,7 +202,7 @@ def test_multus_wires_what_it_has_given_an_address() -> None:
     template = daemon_set["spec"]["template"]
     networks = template["metadata"]["annotations"]["k8s.v1.cni.cncf.io/networks"].split(", ")
     assert "hostNetwork" not in template["spec"]
-    wiring = config.parse(config_map["data"]["lab.yaml"], "lab.yaml")
+    wiring = parser.parse(config_map["data"]["lab.yaml"], "lab.yaml")
     assert ends(wiring) == {f"net{number}" for number, _ in enumerate(networks, 1)}
     assert all(link.allow_addressed for link in wiring.links)
 

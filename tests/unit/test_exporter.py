@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from xconnectd.daemon.exporter import Exporter
 from xconnectd.errors import DataplaneError
-from xconnectd.exporter import Exporter
-from xconnectd.log import logger
+from xconnectd.events import logger
 from xconnectd.model import Listen
-from xconnectd.netlink import NetlinkError
+from xconnectd.netlink.transport import NetlinkError
 
 REQUEST = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from xconnectd.files import Files
+from xconnectd.config.source import Files
 from xconnectd.model import Endpoint, Link, Listen
 
 PAIR = "links:\n  va: vb\n"

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xconnectd import frames
-from xconnectd.diagnosis import Lengths
-from xconnectd.frames import Count, Series
+from xconnectd.diagnostics import test_frames
+from xconnectd.diagnostics.test_frames import Count, Series
+from xconnectd.diagnostics.test_result import Lengths
 
 SERIES = Series(b"12345678", 0, b"\x02aaaaa", b"\x02bbbbb")
 
@@ -30,7 +30,7 @@ def sent(*sizes: int) -> tuple[Count, list[bytes]]:
 def test_sizes_reach_from_the_shortest_to_the_mtu(
     mtu: int, other: int, expected: tuple[int, ...]
 ) -> None:
-    assert frames.sizes(mtu, other) == expected
+    assert test_frames.sizes(mtu, other) == expected
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(60, 9014))
@@ -86,5 +86,5 @@ def test_a_number_that_was_never_sent_counts_for_nothing() -> None:
 
 
 def test_spread() -> None:
-    assert frames.spread([]) is None
-    assert frames.spread([3.0, 1.0, 2.0]) == (1.0, 2.0, 3.0)
+    assert test_frames.spread([]) is None
+    assert test_frames.spread([3.0, 1.0, 2.0]) == (1.0, 2.0, 3.0)

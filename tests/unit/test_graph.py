@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from xconnectd import graph
 from xconnectd.model import State
+from xconnectd.status import graph
 
 ODD = ('a"b', "a<b>&amp;", "a\\nb", "a#35;b", "`a`", "a|b", "end", "a\x01b", "a\udcffb", "é—x")
 

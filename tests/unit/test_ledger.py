@@ -12,11 +12,12 @@ from typing import NoReturn
 
 import pytest
 
-from xconnectd import journal as journal_module
-from xconnectd import ledger as module
-from xconnectd import leftovers
-from xconnectd.ledger import Failure, Ledger
-from xconnectd.model import Change, Departed, Record, Setting
+from xconnectd import paths
+from xconnectd.model import Change, Departed, Failure, Record, Setting
+from xconnectd.state import journal as journal_module
+from xconnectd.state import stale
+from xconnectd.state import store as module
+from xconnectd.state.store import Ledger
 
 RECORD = Record(5, "eth0", "02:00:00:00:00:05", {Setting.MTU: Change(1500, 65535)})
 OTHER = Record(6, "eth1", "02:00:00:00:00:06", {"feature:rx-lro": Change(1, 0)})
@@ -139,7 +140,7 @@ def test_nobody_else_reads_it(tmp_path: Path) -> None:
 
 @pytest.fixture
 def rebooted(filled: Ledger, monkeypatch: pytest.MonkeyPatch) -> Ledger:
-    for reader in (module, leftovers):
+    for reader in (module, stale):
         monkeypatch.setattr(reader, "boot_id", lambda: "another boot")
     return reopened(filled)
 
@@ -338,9 +339,9 @@ def test_a_line_cut_short_by_a_full_disk_spoils_no_other(
 
 
 def test_the_cookie_is_the_same_each_time() -> None:
-    assert module.namespace_cookie() == module.namespace_cookie()
+    assert paths.namespace_cookie() == paths.namespace_cookie()
 
 
 def test_the_directory_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XCONNECTD_STATE_DIR", str(tmp_path))
-    assert Ledger().path == tmp_path / module.namespace_cookie()
+    assert Ledger().path == tmp_path / paths.namespace_cookie()

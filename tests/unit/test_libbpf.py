@@ -16,7 +16,7 @@ def test_a_libbpf_that_is_too_old_is_an_oserror(tmp_path: Path, question: str) -
     """Any library without its functions stands for one."""
     (tmp_path / "libbpf.so.1").symlink_to(_ctypes.__file__)
     program = f"""
-from xconnectd import libbpf
+from xconnectd.dataplane import libbpf
 try:
     libbpf.{question}
 except OSError as error:

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from xconnectd import links, monitor
+from xconnectd.netlink import interfaces, monitor
 
 PERMANENT, TEMPORARY, MANAGETEMPADDR, TENTATIVE, NOPREFIXROUTE = 0x80, 0x01, 0x100, 0x40, 0x200
 FD77 = socket.inet_pton(socket.AF_INET6, "fd00:77::1")
@@ -46,7 +46,7 @@ def address(flags: int, proto: int | None = None) -> bytes:
 def test_an_address_from_a_router_is_known_by_its_protocol_or_flags(
     flags: int, proto: int | None, learnt: bool
 ) -> None:
-    found = links._address(address(flags, proto))
+    found = interfaces._address(address(flags, proto))
     assert found is not None
     assert (str(found.address), found.learnt) == ("fd00:77::1/64", learnt)
 
@@ -59,15 +59,15 @@ def route(destination: str, protocol: int = 2, kind: int = 1) -> bytes:
 
 
 def test_a_prefix_is_a_routers_where_no_address_of_the_hosts_own_is_in_it() -> None:
-    learnt, own = (links._address(address(flags)) for flags in (MANAGETEMPADDR, PERMANENT))
+    learnt, own = (interfaces._address(address(flags)) for flags in (MANAGETEMPADDR, PERMANENT))
     assert learnt is not None
     assert own is not None
-    assert links._is_learnt(route("fd00:77::/64"), [learnt])
-    assert not links._is_learnt(route("fd00:77::/64"), [learnt, own])
-    assert links._is_learnt(route("fd00:78::/64"), [own])
-    assert links._is_learnt(route("::/0", protocol=9), [own])
+    assert interfaces._is_learnt(route("fd00:77::/64"), [learnt])
+    assert not interfaces._is_learnt(route("fd00:77::/64"), [learnt, own])
+    assert interfaces._is_learnt(route("fd00:78::/64"), [own])
+    assert interfaces._is_learnt(route("::/0", protocol=9), [own])
     for other in (route("fe80::/64"), route("ff00::/8", kind=5), route("fd00::/8", protocol=4)):
-        assert not links._is_learnt(other, [])
+        assert not interfaces._is_learnt(other, [])
 
 
 def test_a_route_that_goes_is_news_of_every_interface_that_it_led_over() -> None:

@@ -12,8 +12,9 @@ from typing import Any, TextIO
 import pytest
 import structlog
 
-from xconnectd import log, systemd
-from xconnectd.log import Event, Tap
+from xconnectd import events
+from xconnectd.daemon import systemd
+from xconnectd.events import Event, Tap
 
 
 def full_disk() -> TextIO:
@@ -34,7 +35,7 @@ def test_a_log_that_cannot_be_written_ends_nothing(make: Callable[[], TextIO], f
     tap.publish = told.append
     stream = make()
     try:
-        logger = log.setup(form, stream=stream, tap=tap)
+        logger = events.setup(form, stream=stream, tap=tap)
         for level in ("debug", "info", "warning", "error"):
             getattr(logger, level)(Event.LINK_DOWN, reason=level)
     finally:
@@ -55,7 +56,7 @@ def test_the_journal_gets_a_priority_with_every_line(
         there = os.fstat(stream.fileno())
         monkeypatch.setenv("JOURNAL_STREAM", f"{there.st_dev}:{there.st_ino + (not ours)}")
         try:
-            logger = log.setup(form, "debug", stream=stream, journal=systemd.is_journal(stream))
+            logger = events.setup(form, "debug", stream=stream, journal=systemd.is_journal(stream))
             for level in ("debug", "info", "warning", "error"):
                 getattr(logger, level)(Event.LINK_DOWN, reason=level)
             logger.error(Event.LINK_FAILED, exc_info=KeyError("x"))
@@ -82,7 +83,7 @@ def test_colours_on_a_terminal_unless_they_are_refused(
     monkeypatch.setenv("NO_COLOR", no_color)
     stream = _Terminal()
     try:
-        log.setup(stream=stream).warning(Event.LINK_DOWN, reason="so")
+        events.setup(stream=stream).warning(Event.LINK_DOWN, reason="so")
     finally:
         structlog.reset_defaults()
     assert "link.down" in stream.getvalue()

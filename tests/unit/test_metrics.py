@@ -14,12 +14,13 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from xconnectd import status
-from xconnectd.files import FileState, Reading
-from xconnectd.metrics_server import MetricsServer
+from xconnectd.config.source import FileState, Reading
+from xconnectd.daemon.metrics_server import MetricsServer
 from xconnectd.model import Counters, Endpoint, Link, Mode, State, Wiring
-from xconnectd.status import End, LinkStatus
-from xconnectd.tally import BOUNDS, Tally
+from xconnectd.reconcile.link_state import LinkStatus
+from xconnectd.reconcile.pass_stats import BOUNDS, Tally
+from xconnectd.status import document
+from xconnectd.status.document import End
 
 Labels = dict[str, str]
 
@@ -44,7 +45,7 @@ def report(*, state: str = "loaded", **daemon: Any) -> dict[str, Any]:
         tally.passed(seconds)
     own = {"last_load": 1234.5, "starts": {"loaded": 1, "adopted": 2}, **tally.as_json()}
     path = Path('/etc/"x"\\.yaml')
-    return status.document(
+    return document.document(
         own | daemon,
         Reading(Wiring(hash="abc"), (FileState(path, state),)),
         path,

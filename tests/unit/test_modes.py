@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from kernel import NATIVE, NIC_OFFLOADS, TAP_OFFLOADS, link
 
-from xconnectd import modes
 from xconnectd.model import Far, Interface, Mode, Setting, XdpFeature
+from xconnectd.reconcile import mode_selection
 
 Make = Callable[[int, str], Interface]
 
@@ -39,8 +39,8 @@ def without(feature: str) -> Make:
     return device(kind="tun", variant="tap", max_mtu=65521, features=offloads)
 
 
-def choose(mode: Mode, a: Make, b: Make) -> modes.Choice:
-    return modes.choose(link("a", "b", mode=mode), a(5, "a"), b(6, "b"))
+def choose(mode: Mode, a: Make, b: Make) -> mode_selection.Choice:
+    return mode_selection.choose(link("a", "b", mode=mode), a(5, "a"), b(6, "b"))
 
 
 AUTO = {
@@ -86,8 +86,8 @@ def test_auto_is_never_native_with_anything_but_two_nics(other: Make) -> None:
 
 def test_a_plug_is_judged_by_its_one_end() -> None:
     nic, tap = NIC(5, "a"), BARE_TAP(6, "b")
-    assert modes.choose(link("a", "a"), nic, nic).mode is Mode.NATIVE
-    assert modes.choose(link("b", "b"), tap, tap).mode is Mode.TC
+    assert mode_selection.choose(link("a", "a"), nic, nic).mode is Mode.NATIVE
+    assert mode_selection.choose(link("b", "b"), tap, tap).mode is Mode.TC
 
 
 IMPOSSIBLE = {
@@ -182,33 +182,33 @@ def test_native_on_a_tap_is_honoured_with_a_warning() -> None:
 @pytest.mark.parametrize("end", [VETH, TAP, BARE_TAP, NIC, MACVLAN])
 @pytest.mark.parametrize("mode", [Mode.GENERIC, Mode.NATIVE, Mode.TC])
 def test_every_end_gets_clsact_for_the_hosts_own_frames(end: Make, mode: Mode) -> None:
-    assert modes.settings(end(5, "a"), mode)[Setting.CLSACT] == 1
+    assert mode_selection.settings(end(5, "a"), mode)[Setting.CLSACT] == 1
 
 
 @pytest.mark.parametrize(
     ("end", "mtu"), [(VETH, 65535), (TAP, 65521), (TIGHT_VETH, 3506)], ids=["veth", "tap", "tight"]
 )
 def test_generic_raises_the_mtu_to_the_headroom(end: Make, mtu: int) -> None:
-    assert modes.settings(end(5, "a"), Mode.GENERIC)[Setting.MTU] == mtu
+    assert mode_selection.settings(end(5, "a"), Mode.GENERIC)[Setting.MTU] == mtu
 
 
 @pytest.mark.parametrize("mode", [Mode.NATIVE, Mode.TC])
 def test_no_other_mode_touches_the_mtu(mode: Mode) -> None:
-    assert Setting.MTU not in modes.settings(VETH(5, "a"), mode)
+    assert Setting.MTU not in mode_selection.settings(VETH(5, "a"), mode)
 
 
 @pytest.mark.parametrize("end", [NIC, MACVLAN])
 def test_the_mtu_of_a_nic_or_macvlan_is_never_touched(end: Make) -> None:
-    assert Setting.MTU not in modes.settings(end(5, "a"), Mode.GENERIC)
+    assert Setting.MTU not in mode_selection.settings(end(5, "a"), Mode.GENERIC)
 
 
 def test_address_generation_is_silenced_where_there_is_any() -> None:
-    assert modes.settings(VETH(5, "a"), Mode.TC)[Setting.ADDR_GEN_MODE] == 1
-    assert Setting.ADDR_GEN_MODE not in modes.settings(TAP(5, "a"), Mode.TC)
+    assert mode_selection.settings(VETH(5, "a"), Mode.TC)[Setting.ADDR_GEN_MODE] == 1
+    assert Setting.ADDR_GEN_MODE not in mode_selection.settings(TAP(5, "a"), Mode.TC)
 
 
 def test_a_nic_takes_every_frame_untouched() -> None:
-    wanted = modes.settings(NIC(5, "a"), Mode.NATIVE)
+    wanted = mode_selection.settings(NIC(5, "a"), Mode.NATIVE)
     assert wanted[Setting.PROMISCUOUS] == 1
     off = {name.removeprefix("feature:") for name, value in wanted.items() if value == 0}
     assert off >= NIC_OFFLOADS
@@ -216,23 +216,23 @@ def test_a_nic_takes_every_frame_untouched() -> None:
 
 
 def test_tc_leaves_the_tags_where_the_stack_keeps_them() -> None:
-    wanted = modes.settings(NIC(5, "a"), Mode.TC)
+    wanted = mode_selection.settings(NIC(5, "a"), Mode.TC)
     assert wanted["feature:rx-vlan-filter"] == wanted["feature:rx-lro"] == 0
     assert "feature:rx-vlan-hw-parse" not in wanted
 
 
 @pytest.mark.parametrize("kind", ["vlan", "bond", "team"])
 def test_what_stands_on_a_nic_hands_the_flag_down(kind: str) -> None:
-    wanted = modes.settings(device(kind=kind)(5, "a"), Mode.TC)
+    wanted = mode_selection.settings(device(kind=kind)(5, "a"), Mode.TC)
     assert wanted[Setting.PROMISCUOUS] == 1
     assert not any(name.startswith("feature:") for name in wanted)
 
 
 def test_only_nics_are_made_promiscuous() -> None:
     for end in (VETH, TAP, MACVLAN):
-        assert Setting.PROMISCUOUS not in modes.settings(end(5, "a"), Mode.TC)
+        assert Setting.PROMISCUOUS not in mode_selection.settings(end(5, "a"), Mode.TC)
 
 
 @pytest.mark.parametrize(("max_mtu", "room"), [(0, 65535), (1500, 1500), (65535, 65535)])
 def test_headroom(max_mtu: int, room: int) -> None:
-    assert modes.headroom(VETH(5, "a")._replace(max_mtu=max_mtu)) == room
+    assert mode_selection.headroom(VETH(5, "a")._replace(max_mtu=max_mtu)) == room

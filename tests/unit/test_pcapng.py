@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from xconnectd import pcapng
+from xconnectd.capture import pcapng
 
 SECTION = pcapng.section("link a:b", hardware="x", system="Linux 6", application="xconnectd 1")
 STATISTICS = pcapng.Statistics(1, 2 << 32 | 3, received=9, dropped=4, accepted=5, delivered=5)

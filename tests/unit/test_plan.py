@@ -24,8 +24,6 @@ from worlds import (
     wirings,
 )
 
-from xconnectd import plan
-from xconnectd.apply import Trouble
 from xconnectd.model import (
     Change,
     Endpoint,
@@ -40,9 +38,22 @@ from xconnectd.model import (
     Wiring,
     Xdp,
 )
-from xconnectd.plan import Action, AddFilter, Attach, Cut, Detach, Forget, Hold, Point, Set
-from xconnectd.reconcile import Seen
-from xconnectd.verdict import Role, roles
+from xconnectd.reconcile import plan
+from xconnectd.reconcile.actions import (
+    Action,
+    AddFilter,
+    Attach,
+    Cut,
+    Detach,
+    Forget,
+    Hold,
+    Point,
+    Set,
+    as_json,
+)
+from xconnectd.reconcile.evaluate import Role, roles
+from xconnectd.reconcile.executor import Trouble
+from xconnectd.reconcile.reconciler import Seen
 
 LAWS = settings(
     max_examples=40,
@@ -344,7 +355,7 @@ def observed(**facts: object) -> Observed:
 
 
 def names(actions: tuple[Action, ...]) -> list[str]:
-    return [f"{entry['action']} {entry['interface']}" for entry in plan.as_json(actions)]
+    return [f"{entry['action']} {entry['interface']}" for entry in as_json(actions)]
 
 
 def test_a_fresh_link_in_full() -> None:
@@ -420,7 +431,7 @@ def test_every_action_has_its_reason() -> None:
     kernel.add("b", "nic")
     keeper = Keeper(kernel)
     keeper.reconciler.want(wiring(link("a", "b", mode=Mode.TC)))
-    entries = plan.as_json(keeper.reconciler.look().actions)
+    entries = as_json(keeper.reconciler.look().actions)
     assert entries
     assert all(entry["reason"] and entry["link"] == "a:b" for entry in entries)
     assert {entry.keys() == {"action", "link", "interface", "reason"} for entry in entries} == {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xconnectd import printout
+from xconnectd.status import text
 
 HOSTILE = "x\x1b[2J\udcff"
 
@@ -29,7 +29,7 @@ def report() -> dict[str, Any]:
 
 
 def test_nothing_that_a_terminal_would_obey_or_that_is_no_text() -> None:
-    shown = list(printout.lines(report()))
+    shown = list(text.lines(report()))
     assert all(line.isprintable() for line in shown)
     assert sum(line.count("x�[2J�") for line in shown) == 11
     "\n".join(shown).encode()
@@ -38,11 +38,11 @@ def test_nothing_that_a_terminal_would_obey_or_that_is_no_text() -> None:
 def test_a_loopback_plug_has_one_way() -> None:
     plug = report()
     plug["links"][0] |= {"a": end("lo"), "b": end("lo")}
-    assert sum("lo → lo" in line for line in printout.lines(plug)) == 1
+    assert sum("lo → lo" in line for line in text.lines(plug)) == 1
 
 
 def test_frames_that_got_past_the_hooks_are_an_error() -> None:
     told = report()
     told["links"][0]["b"]["passed_to_host"] = 2
-    (line,) = (line for line in printout.lines(told) if "error: " in line)
+    (line,) = (line for line in text.lines(told) if "error: " in line)
     assert line.startswith("    error: 2 frames that came in by b skipped every hook")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xconnectd import quantities
+from xconnectd import formatting
 
 
 @pytest.mark.parametrize(
@@ -15,13 +15,13 @@ from xconnectd import quantities
      (12_345, "12.3k"), (999_499, "999k"), (1.2e6, "1.20M"), (14e9, "14.0G"), (1e18, ">999T")],
 )  # fmt: skip
 def test_numbers(value: float | None, text: str) -> None:
-    assert quantities.number(value) == text
+    assert formatting.number(value) == text
 
 
 @given(st.floats(0, 1e20) | st.integers(0, 2**64))
 def test_numbers_fit(value: float) -> None:
-    assert len(quantities.number(value)) <= 5
-    assert len(quantities.duration(value)) <= 4
+    assert len(formatting.number(value)) <= 5
+    assert len(formatting.duration(value)) <= 4
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_numbers_fit(value: float) -> None:
     [(None, "-"), (0.04, "0.0s"), (59, "59s"), (300, "5m"), (86_400, "24h"), (864_000, "10d")],
 )
 def test_durations(seconds: float | None, text: str) -> None:
-    assert quantities.duration(seconds) == text
+    assert formatting.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,8 @@ def test_durations(seconds: float | None, text: str) -> None:
     ],
 )
 def test_no_rate_is_written_with_an_exponent(bits: float | None, text: str) -> None:
-    assert quantities.bit_rate(bits) == text
+    assert formatting.bit_rate(bits) == text
 
 
 def test_counts() -> None:
-    assert [quantities.counted(n, "link") for n in (0, 1, 2)] == ["0 links", "1 link", "2 links"]
+    assert [formatting.counted(n, "link") for n in (0, 1, 2)] == ["0 links", "1 link", "2 links"]

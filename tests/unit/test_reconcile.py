@@ -38,10 +38,9 @@ from worlds import (
     wirings,
 )
 
-from xconnectd import backoff, reconcile, status
 from xconnectd.errors import DataplaneError
-from xconnectd.model import Filter, Link, Mode, Wiring, Xdp
-from xconnectd.observe import Scope
+from xconnectd.model import Filter, Link, Mode, Scope, Wiring, Xdp
+from xconnectd.reconcile import link_state, reconciler, retry
 
 LAWS = settings(
     max_examples=40,
@@ -70,7 +69,7 @@ class Clock:
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (reconcile, backoff):
+    for module in (reconciler, retry):
         monkeypatch.setattr(module, "time", clock)
     return clock
 
@@ -569,7 +568,7 @@ def assert_nothing_is_missed(keeper: Keeper) -> None:
 def states_seen(keeper: Keeper) -> dict[str, str]:
     """What a full look finds now."""
     seen = keeper.reconciler.look()
-    judged = ((each, status.assess(each, seen.observed)) for each in seen.verdicts)
+    judged = ((each, link_state.assess(each, seen.observed)) for each in seen.verdicts)
     return {verdict.link.id: str(found.state) for verdict, found in judged}
 
 
@@ -638,7 +637,7 @@ def test_a_link_stands_or_falls_alone() -> None:
 def fight(what: Callable[[Kernel, int], None]) -> Keeper:
     """Somebody undoes what we do, again and again, until a truce is called."""
     keeper = told(FIRST)
-    for number in range(backoff.FIGHT_REPAIRS + 1):
+    for number in range(retry.FIGHT_REPAIRS + 1):
         what(keeper.kernel, number)
         keeper.settle()
     assert keeper.events().count("drift.fight") == 1

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from kernel import link
 
-from xconnectd import report
 from xconnectd.model import End, Interface, Mode, State
-from xconnectd.plan import Action, Attach, Point
-from xconnectd.status import LinkStatus
+from xconnectd.reconcile import transitions
+from xconnectd.reconcile.actions import Action, Attach, Point
+from xconnectd.reconcile.link_state import LinkStatus
 
 
 def state(
@@ -45,10 +45,10 @@ def changes(
     gone: Sequence[LinkStatus] = (),
     done: Sequence[Action] = (),
     trigger: str = "netlink",
-) -> list[report.Report]:
+) -> list[transitions.Report]:
     before = {was.link.id: was} if was else {}
     before |= {each.link.id: each for each in gone}
-    return list(report.changes(before, [now] if now else [], gone, done, trigger))
+    return list(transitions.changes(before, [now] if now else [], gone, done, trigger))
 
 
 TRANSITIONS = {
@@ -177,20 +177,22 @@ def test_missing_ends_have_no_number() -> None:
 # --------------------------------------------------------------------------- repeats
 
 
-def flapping(repeats: report.Repeats, times: int, now: float = 0.0) -> list[report.Report]:
+def flapping(
+    repeats: transitions.Repeats, times: int, now: float = 0.0
+) -> list[transitions.Report]:
     """What is told at once of a link that goes down and up so often at this time."""
     flaps = [change for _ in range(times) for change in (*changes(UP, DOWN), *changes(DOWN, UP))]
     return [told for change in flaps for told in repeats.note(change, now)]
 
 
 def test_a_few_changes_are_told_as_they_come() -> None:
-    repeats = report.Repeats()
+    repeats = transitions.Repeats()
     assert [each.event for each in flapping(repeats, 2)] == ["link.down", "link.up"] * 2
     assert list(repeats.due(60)) == []
 
 
 def test_many_changes_are_summed_up_in_the_last_of_them() -> None:
-    repeats = report.Repeats()
+    repeats = transitions.Repeats()
     assert len(flapping(repeats, 50)) == 20
     assert list(repeats.note(*changes(UP, DOWN), 4.0)) == []
     assert list(repeats.due(9.9)) == []
@@ -201,7 +203,7 @@ def test_many_changes_are_summed_up_in_the_last_of_them() -> None:
 
 
 def test_a_day_of_flapping_is_some_thousand_lines() -> None:
-    repeats = report.Repeats()
+    repeats = transitions.Repeats()
     lines = 0
     for second in range(86_400):
         lines += len(flapping(repeats, 3, second)) + len(list(repeats.due(second)))
@@ -209,7 +211,7 @@ def test_a_day_of_flapping_is_some_thousand_lines() -> None:
 
 
 def test_other_links_and_other_kinds_are_told_at_once() -> None:
-    repeats = report.Repeats()
+    repeats = transitions.Repeats()
     flapping(repeats, 50)
     (other,) = changes(None, state(pair=("c", "d")))
     (repaired,) = changes(UP, UP, done=[ACTION])
@@ -218,7 +220,7 @@ def test_other_links_and_other_kinds_are_told_at_once() -> None:
 
 
 def test_before_somebodys_own_change_the_rest_is_told() -> None:
-    repeats = report.Repeats()
+    repeats = transitions.Repeats()
     flapping(repeats, 50)
     (told,) = repeats.of("a:b", 2)
     assert (told.event, told.fields["count"]) == ("link.up", 80)
@@ -226,14 +228,14 @@ def test_before_somebodys_own_change_the_rest_is_told() -> None:
 
 
 def test_after_a_quiet_minute_changes_are_told_at_once_again() -> None:
-    repeats = report.Repeats()
+    repeats = transitions.Repeats()
     flapping(repeats, 50)
     list(repeats.due(10))
     assert len(flapping(repeats, 50, 200.0)) == 20
 
 
 def test_at_the_end_nothing_is_kept_back() -> None:
-    repeats = report.Repeats()
+    repeats = transitions.Repeats()
     flapping(repeats, 50)
     (told,) = repeats.rest(3)
     assert (told.event, told.fields["count"], told.fields["seconds"]) == ("link.up", 80, 3)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from xconnectd import requirements
-from xconnectd.diagnosis import Finding, Level
-from xconnectd.requirements import Host
+from xconnectd.diagnostics import host_checks
+from xconnectd.diagnostics.finding import Finding, Level
+from xconnectd.diagnostics.host_checks import Host
 
 ROOT = frozenset({"CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_ADMIN", "CAP_BPF", "CAP_PERFMON"})
 GOOD = Host(
@@ -39,7 +39,7 @@ GOOD = Host(
 
 
 def found(**facts: Any) -> dict[str, Finding]:
-    return {each.check: each for each in requirements.of_host(replace(GOOD, **facts))}
+    return {each.check: each for each in host_checks.of_host(replace(GOOD, **facts))}
 
 
 def test_a_good_host() -> None:
@@ -52,7 +52,7 @@ def test_a_good_host() -> None:
 def test_what_an_older_kernel_does_without_is_said() -> None:
     def missed(release: str) -> list[str]:
         host = replace(GOOD, release=release)
-        _, *rest = (each.text for each in requirements.of_host(host) if each.check == "kernel")
+        _, *rest = (each.text for each in host_checks.of_host(host) if each.check == "kernel")
         return [text.split()[2] for text in rest]
 
     assert missed("5.10.0-32-cloud-amd64") == ["5.12", "5.13", "5.18", "5.18", "6.4"]

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from kernel import link
 
-from xconnectd import safety, verdict
 from xconnectd.model import (
     Departed,
     Far,
@@ -22,6 +21,7 @@ from xconnectd.model import (
     Use,
     Xdp,
 )
+from xconnectd.reconcile import admission, evaluate
 
 OURS = Programs(101, 102, 103)
 MAC = "02:00:00:00:00:05"
@@ -33,7 +33,7 @@ def end(**facts: Any) -> Interface:
 
 
 def refusal(one: Interface, *, wanted: Link = AB, mode: Mode = Mode.GENERIC, **facts: Any) -> str:
-    return safety.refusal(wanted, mode, one, OTHER, look(one, **facts))
+    return admission.refusal(wanted, mode, one, OTHER, look(one, **facts))
 
 
 def look(one: Interface, **facts: Any) -> Observed:
@@ -67,14 +67,14 @@ def test_unless_the_link_allows_it() -> None:
 def test_one_that_is_held_already_runs_on_with_a_warning() -> None:
     one = end()
     assert refusal(one, uses=ADDRESS, records=HELD) == ""
-    found = safety.warnings(AB, one, look(one, uses=ADDRESS, records=HELD))
+    found = admission.warnings(AB, one, look(one, uses=ADDRESS, records=HELD))
     assert found == ("a: it carries 192.0.2.1/24", "a: the default route leads over it")
 
 
 def test_no_warning_of_what_is_allowed_or_of_an_end_that_is_refused_anyway() -> None:
     one, allowed = end(), link("a", "b", allow_addressed=True)
-    assert safety.warnings(allowed, one, look(one, uses=ADDRESS, records=HELD)) == ()
-    assert safety.warnings(AB, one, look(one, uses=ADDRESS)) == ()
+    assert admission.warnings(allowed, one, look(one, uses=ADDRESS, records=HELD)) == ()
+    assert admission.warnings(AB, one, look(one, uses=ADDRESS)) == ()
 
 
 @pytest.mark.parametrize("entries", [{"entries": {5: 7}}, {"peers": {5: 7}}])
@@ -120,7 +120,7 @@ def test_a_port_is_refused_with_the_way_out(kind: str, way_out: str, allowed: bo
 def test_an_end_that_becomes_a_port_runs_on_with_a_warning() -> None:
     port = end(master=9, master_kind="bridge")
     assert refusal(port, records=HELD) == ""
-    (warning,) = safety.warnings(AB, port, look(port, records=HELD))
+    (warning,) = admission.warnings(AB, port, look(port, records=HELD))
     assert "port of a bridge" in warning
 
 
@@ -188,7 +188,7 @@ def veths(count: int) -> Observed:
 
 
 def cycles(count: int, *pairs: tuple[int, int]) -> dict[str, str]:
-    found = safety.cycles([(f"{a}:{b}", a, b) for a, b in pairs], veths(count))
+    found = admission.cycles([(f"{a}:{b}", a, b) for a, b in pairs], veths(count))
     return dict(found)
 
 
@@ -254,7 +254,7 @@ def test_a_far_end_in_another_namespace_closes_nothing() -> None:
         index: Interface(index, f"v{index}", kind="veth", far=Far(other, 0))
         for index, other in ((10, 11), (11, 10))
     }
-    assert safety.cycles([("10:11", 10, 11)], Observed(interfaces=apart)) == {}
+    assert admission.cycles([("10:11", 10, 11)], Observed(interfaces=apart)) == {}
 
 
 def test_two_cycles_are_both_named() -> None:
@@ -281,22 +281,22 @@ ETH2 = Interface(7, "eth2", kind="veth", max_mtu=65535)
 
 
 def test_two_names_of_one_interface_are_no_pair() -> None:
-    (one,) = verdict.judge([link("eth0", "uplink")], seen(ETH0))
+    (one,) = evaluate.judge([link("eth0", "uplink")], seen(ETH0))
     assert one.refusal == "eth0 and uplink are one interface, eth0"
 
 
 def test_of_two_links_that_share_an_interface_the_later_fails_and_names_the_other() -> None:
     pairs = [link("eth0", "eth1"), link("uplink", "eth2")]
-    first, second = verdict.judge(pairs, seen(ETH0, ETH1, ETH2))
+    first, second = evaluate.judge(pairs, seen(ETH0, ETH1, ETH2))
     assert first.stands
     assert second.refusal == "eth0 is an end of link eth0:eth1 already"
-    first, second = verdict.judge(pairs[::-1], seen(ETH0, ETH1, ETH2))
+    first, second = evaluate.judge(pairs[::-1], seen(ETH0, ETH1, ETH2))
     assert first.stands
     assert "eth2:uplink" in second.refusal
 
 
 def test_an_altname_is_as_good_as_the_name() -> None:
-    (one,) = verdict.judge([link("uplink", "eth1")], seen(ETH0, ETH1))
+    (one,) = evaluate.judge([link("uplink", "eth1")], seen(ETH0, ETH1))
     assert one.stands
     assert one.ends == (ETH0, ETH1)
 
@@ -310,24 +310,24 @@ def test_an_altname_is_as_good_as_the_name() -> None:
     ],
 )
 def test_what_is_missing_is_waited_for(pair: tuple[str, str], words: str) -> None:
-    (one,) = verdict.judge([link(*pair)], seen(ETH0))
+    (one,) = evaluate.judge([link(*pair)], seen(ETH0))
     assert (one.waiting, one.refusal, one.stands) == (words, "", False)
 
 
 @pytest.mark.parametrize("variant", ["private", "vepa", "bridge"])
 def test_a_macvlan_that_sees_its_own_frames_only_is_warned_about(variant: str) -> None:
     macvlan = Interface(8, "mv", kind="macvlan", variant=variant, max_mtu=1500)
-    (one,) = verdict.judge([link("mv", "eth1")], seen(macvlan, ETH1))
+    (one,) = evaluate.judge([link("mv", "eth1")], seen(macvlan, ETH1))
     assert one.stands
     assert any("passthru" in warning and variant in warning for warning in one.warnings)
 
 
 def test_what_the_kernel_refused_in_this_pass_does_not_stand() -> None:
     """Its ends are held, but for one that the kernel would not even let us hold."""
-    refused = {"eth0:eth1": verdict.Refused("EBUSY", frozenset((6,)))}
-    (one,) = verdict.judge([link("eth0", "eth1")], seen(ETH0, ETH1), refused)
+    refused = {"eth0:eth1": evaluate.Refused("EBUSY", frozenset((6,)))}
+    (one,) = evaluate.judge([link("eth0", "eth1")], seen(ETH0, ETH1), refused)
     assert one.refusal == "EBUSY"
-    assert {index: role.held for index, role in verdict.roles([one]).items()} == {5: "EBUSY"}
+    assert {index: role.held for index, role in evaluate.roles([one]).items()} == {5: "EBUSY"}
 
 
 @pytest.mark.parametrize(
@@ -336,18 +336,18 @@ def test_what_the_kernel_refused_in_this_pass_does_not_stand() -> None:
 def test_what_a_router_taught_the_host_is_its_use_of_a_nic_alone(kind: str, is_use: bool) -> None:
     one = end(kind=kind)
     assert bool(refusal(one, uses=LEARNT)) == is_use
-    assert bool(safety.learnt(one, look(one, uses=LEARNT))) != is_use
-    assert bool(safety.warnings(AB, one, look(one, uses=LEARNT, records=HELD))) == is_use
+    assert bool(admission.learnt(one, look(one, uses=LEARNT))) != is_use
+    assert bool(admission.warnings(AB, one, look(one, uses=LEARNT, records=HELD))) == is_use
 
 
 def test_a_disabled_link_has_roles_that_lead_nowhere() -> None:
-    judged = verdict.judge([link("eth0", "eth1", enabled=False)], seen(ETH0, ETH1))
-    assert {index: role.target for index, role in verdict.roles(judged).items()} == {
+    judged = evaluate.judge([link("eth0", "eth1", enabled=False)], seen(ETH0, ETH1))
+    assert {index: role.target for index, role in evaluate.roles(judged).items()} == {
         5: None,
         6: None,
     }
 
 
 def test_a_plug_leads_back_to_itself() -> None:
-    judged = verdict.judge([link("eth0", "eth0")], seen(ETH0))
-    assert {index: role.target for index, role in verdict.roles(judged).items()} == {5: 5}
+    judged = evaluate.judge([link("eth0", "eth0")], seen(ETH0))
+    assert {index: role.target for index, role in evaluate.roles(judged).items()} == {5: 5}

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from xconnectd import config, schema
+from xconnectd.config import json_schema, parser
 from xconnectd.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "xconnect.yaml"
-VALIDATOR = Draft202012Validator(schema.document())
+VALIDATOR = Draft202012Validator(json_schema.document())
 
 Document = Any
 
@@ -40,20 +40,20 @@ def as_yaml(document: Document) -> str:
 
 def config_takes(document: Document) -> bool:
     try:
-        config.parse(as_yaml(document), "f")
+        parser.parse(as_yaml(document), "f")
     except ConfigError:
         return False
     return True
 
 
 def test_it_is_a_schema() -> None:
-    Draft202012Validator.check_schema(schema.document())
-    json.dumps(schema.document())
+    Draft202012Validator.check_schema(json_schema.document())
+    json.dumps(json_schema.document())
 
 
 def test_each_call_gives_a_new_one() -> None:
-    schema.document()["properties"].clear()
-    assert schema.document()["properties"]
+    json_schema.document()["properties"].clear()
+    assert json_schema.document()["properties"]
 
 
 def test_the_example_passes() -> None:
@@ -61,11 +61,11 @@ def test_the_example_passes() -> None:
 
 
 def test_every_key_is_described() -> None:
-    described = schema.document()
-    assert tuple(described["properties"]) == config.TOP_KEYS
-    assert tuple(described["properties"]["defaults"]["properties"]) == config.DEFAULT_KEYS
-    assert tuple(described["properties"]["metrics"]["properties"]) == config.METRICS_KEYS
-    assert tuple(described["$defs"]["link"]["then"]["properties"]) == config.LINK_KEYS
+    described = json_schema.document()
+    assert tuple(described["properties"]) == parser.TOP_KEYS
+    assert tuple(described["properties"]["defaults"]["properties"]) == parser.DEFAULT_KEYS
+    assert tuple(described["properties"]["metrics"]["properties"]) == parser.METRICS_KEYS
+    assert tuple(described["$defs"]["link"]["then"]["properties"]) == parser.LINK_KEYS
     for option in described["$defs"]["link"]["then"]["properties"].values():
         assert option["description"]
 
@@ -80,7 +80,7 @@ def patterns(node: Any) -> Iterator[str]:
 
 def test_patterns_hold_nothing_that_is_pythons_own() -> None:
     """Editors run them as JavaScript: no \\A, \\Z, named groups, inline flags."""
-    for pattern in patterns(schema.document()):
+    for pattern in patterns(json_schema.document()):
         assert not re.search(r"\\[AZz]|\(\?[P<a-z]", pattern)
 
 
@@ -233,7 +233,7 @@ def test_both_judge_any_document_alike(document: Document) -> None:
 def test_a_date_is_a_text_to_both() -> None:
     """YAML 1.1 makes something of it for which JSON has no type."""
     text = "links: {a: 2001-01-01, b: {to: 2001-01-02, description: 2001-01-01}}"
-    assert config.parse(text, "f").links
+    assert parser.parse(text, "f").links
     assert "datetime.date" in repr(document := yaml.safe_load(text))
     assert schema_takes(document)
 
@@ -256,10 +256,10 @@ MILDER = [
 def test_what_only_config_finds(text: str) -> None:
     assert schema_takes(yaml.safe_load(text))
     with pytest.raises(ConfigError):
-        config.parse(text, "f")
+        parser.parse(text, "f")
 
 
 @pytest.mark.parametrize("text", ["links: {a: ~}", "links: {a: null}", "links: {a: {to: null}}"])
 def test_what_only_the_schema_finds(text: str) -> None:
     assert not schema_takes(yaml.safe_load(text))
-    assert config.parse(text, "f").links
+    assert parser.parse(text, "f").links

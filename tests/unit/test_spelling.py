@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from xconnectd.model import Endpoint, Link, Observed
+from xconnectd.reconcile.evaluate import judge, with_hints
+from xconnectd.reconcile.link_state import assess
 from xconnectd.spelling import meant
-from xconnectd.status import assess
-from xconnectd.verdict import judge, with_hints
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,8 @@ import pytest
 from kernel import Kernel, link, wiring
 from worlds import Keeper
 
-from xconnectd import losses, status, verdict
+from xconnectd.config.source import FileState, Reading
 from xconnectd.errors import Problem, XconnectError
-from xconnectd.files import FileState, Reading
 from xconnectd.model import (
     Change,
     Counters,
@@ -32,7 +31,9 @@ from xconnectd.model import (
     Wiring,
     Xdp,
 )
-from xconnectd.status import LinkStatus
+from xconnectd.reconcile import evaluate, link_state
+from xconnectd.reconcile.link_state import LinkStatus
+from xconnectd.status import document, drop_reasons
 
 GENERIC = (Xdp("generic", 101),)
 A = Interface(
@@ -57,8 +58,8 @@ def assess(a: Interface = A, b: Interface = B, one: Link | None = None, **facts:
         "programs": Programs(101, 102, 103),
     }
     observed = Observed(**{**base, **facts})
-    (judged,) = verdict.judge([one or link("a", "b")], observed)
-    return status.assess(judged, observed)
+    (judged,) = evaluate.judge([one or link("a", "b")], observed)
+    return link_state.assess(judged, observed)
 
 
 FAR_DOWN = Far(2, 0, "eth0", 1500, False)
@@ -174,7 +175,7 @@ def test_a_missing_end_has_only_its_name() -> None:
 
 
 def test_what_only_the_daemon_knows() -> None:
-    found = status.failed(assess(), "EBUSY", 1234.0)
+    found = link_state.failed(assess(), "EBUSY", 1234.0)
     assert (found.state, found.reason, found.retry) == (State.FAILED, "EBUSY", 1234.0)
 
 
@@ -186,7 +187,7 @@ PROMISED_OF_ENDS = {"name", "ifindex", "attached", "up", "carrier", "mtu", "far_
 
 def test_the_promised_keys() -> None:
     one = link("a", "b", description="leaf to spine", labels=(("lab", "demo"),))
-    data = status.as_json(assess(one=one), {5: Counters(3, 180, 1, 2)})
+    data = document.as_json(assess(one=one), {5: Counters(3, 180, 1, 2)})
     assert data.keys() >= PROMISED | {"a", "b"}
     assert data["a"].keys() >= PROMISED_OF_ENDS
     assert (data["link"], data["state"], data["mode"]) == ("a:b", "connected", "generic")
@@ -198,7 +199,7 @@ def test_the_promised_keys() -> None:
 
 
 def test_a_missing_end_in_json() -> None:
-    data = status.as_json(assess(names={"a": 5}), {})
+    data = document.as_json(assess(names={"a": 5}), {})
     assert data["b"]["ifindex"] is None
     assert data["b"]["attached"] is False
     assert data["reason"] == "b does not exist"
@@ -209,9 +210,9 @@ def test_the_time_to_the_next_try(
     seconds: float, left: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "time", lambda: 1000.0)
-    failed = status.failed(assess(), "EBUSY", 1000.0 + seconds)
-    assert status.as_json(failed, {})["retry_in_s"] == left
-    assert status.as_json(assess(), {})["retry_in_s"] is None
+    failed = link_state.failed(assess(), "EBUSY", 1000.0 + seconds)
+    assert document.as_json(failed, {})["retry_in_s"] == left
+    assert document.as_json(assess(), {})["retry_in_s"] is None
 
 
 def test_status_is_right_without_a_daemon() -> None:
@@ -224,25 +225,25 @@ def test_status_is_right_without_a_daemon() -> None:
     reader = Keeper(kernel, keeper.book)
     reader.reconciler.want(keeper.reconciler.wiring)
     seen = reader.reconciler.look()
-    states = [status.assess(each, seen.observed) for each in seen.verdicts]
+    states = [link_state.assess(each, seen.observed) for each in seen.verdicts]
     assert [each.state for each in states] == [State.CONNECTED, State.FAILED]
     assert "not in the kernel" in states[1].reason
 
 
 def test_the_summary_counts_and_gives_a_lone_reason() -> None:
     waiting = assess(names={"a": 5})
-    assert status.summary([]) == "0 links"
-    assert status.summary([assess()]) == "1 link: 1 connected"
-    words = status.summary([assess(), assess(), waiting])
+    assert document.summary([]) == "0 links"
+    assert document.summary([assess()]) == "1 link: 1 connected"
+    words = document.summary([assess(), assess(), waiting])
     assert words == "3 links: 2 connected, 1 waiting for b"
-    assert status.summary([waiting, waiting]) == "2 links: 2 waiting"
-    failed = status.failed(assess(), "EBUSY", None)
-    assert status.summary([assess(), waiting, failed]).startswith("3 links: 1 failed (EBUSY), 1 ")
+    assert document.summary([waiting, waiting]) == "2 links: 2 waiting"
+    failed = link_state.failed(assess(), "EBUSY", None)
+    assert document.summary([assess(), waiting, failed]).startswith("3 links: 1 failed (EBUSY), 1 ")
 
 
 def test_the_headline_begins_with_what_is_wrong() -> None:
     def headline(*files: FileState) -> str:
-        return status.headline(Reading(Wiring(), files), [assess()])
+        return document.headline(Reading(Wiring(), files), [assess()])
 
     path = Path("/etc/x\n.yaml")
     problems = tuple(Problem("x", n, 1, "no") for n in range(1, 4))
@@ -257,16 +258,16 @@ def test_the_headline_begins_with_what_is_wrong() -> None:
 
 
 def test_rates_are_what_came_since() -> None:
-    def document(frames: int) -> dict[str, Any]:
+    def report(frames: int) -> dict[str, Any]:
         end = {"frames": frames, "bytes": 100 * frames}
         return {"links": [{"link": "a:b", "a": end, "b": {"frames": 0, "bytes": 0}}]}
 
-    (link,) = status.with_rates(document(10), document(30), 2.0)["links"]
+    (link,) = document.with_rates(report(10), report(30), 2.0)["links"]
     assert (link["a"]["frames_per_s"], link["a"]["bits_per_s"]) == (10.0, 8000)
     assert link["b"]["frames_per_s"] == 0.0
-    (link,) = status.with_rates(document(30), document(10), 2.0)["links"]
+    (link,) = document.with_rates(report(30), report(10), 2.0)["links"]
     assert link["a"]["frames_per_s"] == 0.0
-    (link,) = status.with_rates({"links": []}, document(10), 2.0)["links"]
+    (link,) = document.with_rates({"links": []}, report(10), 2.0)["links"]
     assert "frames_per_s" not in link["a"]
 
 
@@ -282,7 +283,7 @@ def named(*links: tuple[str, str]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["va:vb", "vb:va", "va", "vb"])
 def test_a_report_of_some_links_alone(name: str) -> None:
-    told = status.only(named(("va", "vb"), ("vc", "vd")), [name])
+    told = document.only(named(("va", "vb"), ("vc", "vd")), [name])
     assert [each["link"] for each in told["links"]] == ["va:vb"]
     assert told["differences"] == [{"link": "va:vb"}]
 
@@ -290,11 +291,11 @@ def test_a_report_of_some_links_alone(name: str) -> None:
 def test_a_name_that_no_link_has_is_told_in_a_line_however_many_links_there_are() -> None:
     many = named(*((f"leaf{n}", f"spine{n}") for n in range(2000)))
     with pytest.raises(XconnectError) as refused:
-        status.only(many, ["leaf7", "leav77"])
+        document.only(many, ["leaf7", "leav77"])
     told = str(refused.value)
     assert told.startswith("no link leav77 in x.yaml, which has 2000 links; did you mean leaf77:")
     assert len(told) < 200
-    assert status.only(many, []) is many
+    assert document.only(many, []) is many
 
 
 # --------------------------------------------------------------------------- losses
@@ -303,7 +304,7 @@ def test_a_name_that_no_link_has_is_told_in_a_line_however_many_links_there_are(
 def test_the_command_that_stops_a_loss_is_quoted() -> None:
     ends = End("va", 5), End("x;id", 6)
     counters = {5: Counters(lost=Lost(1, 1, 1, 1))}
-    told = losses.explained(*ends, counters, enabled=True)
+    told = drop_reasons.explained(*ends, counters, enabled=True)
     commands = [each["remedy"] for each in told if each["remedy"].startswith("ip ")]
     assert len(commands) == 3
     assert all("'x;id'" in command for command in commands)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xconnectd import table
-from xconnectd.table import Row, Sort, View
+from xconnectd.status import table
+from xconnectd.status.table import Row, Sort, View
 
 
 def end(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from xconnectd import trial
+from xconnectd.control import try_client
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640])
@@ -19,16 +19,16 @@ def test_a_secret_is_at_no_moment_open_to_others(
     file.write_text("links: {}")
     file.chmod(mode)
     modes = []
-    inherit = trial._inherit
+    inherit = try_client._inherit
 
     def look(descriptor: int, was: os.stat_result) -> None:
         modes.append(os.fstat(descriptor).st_mode & 0o777)
         inherit(descriptor, was)
 
-    monkeypatch.setattr(trial, "_inherit", look)
+    monkeypatch.setattr(try_client, "_inherit", look)
     before = os.umask(0)
     try:
-        trial._replace(file, b"links: {a: b}")
+        try_client._replace(file, b"links: {a: b}")
     finally:
         os.umask(before)
     assert modes == [0o600]

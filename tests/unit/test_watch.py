@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from xconnectd import snapshot
-from xconnectd.watch import SETTLED, UNSETTLED, ConfigWatch
+from xconnectd.config import signature
+from xconnectd.config.watcher import SETTLED, UNSETTLED, ConfigWatch
 
 PATIENCE = 60.0
 
@@ -275,7 +275,7 @@ def test_a_change_without_an_event_is_told_once_it_is_stable(
 ) -> None:
     watch = ConfigWatch(path, calls)
     monkeypatch.setattr(watch, "_is_alive", lambda: True)  # deaf: it is never armed
-    watch._route = snapshot.route(str(path))
+    watch._route = signature.route(str(path))
     in_place(path)
     watch.check()
     assert calls.settles == []
@@ -387,7 +387,7 @@ def test_without_inotify_check_still_finds_changes(
     def exhausted(*_: object, **__: object) -> None:
         raise OSError(24, "inotify instance limit reached")
 
-    monkeypatch.setattr("xconnectd.watch.InotifyFD", exhausted)
+    monkeypatch.setattr("xconnectd.config.watcher.InotifyFD", exhausted)
     watch = watched(path)
     reason, _, remedy = watch.problem.partition(": ")
     assert reason == "inotify instance limit reached"

@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from kernel import FOREIGN, TAP_OFFLOADS, Book, Kernel, link, wiring
 from structlog.testing import LogCapture
 
-from xconnectd.apply import Executor
-from xconnectd.model import Admin, Filter, Interface, Link, Mode, Observed, Wiring
-from xconnectd.observe import Scope
-from xconnectd.reconcile import Reconciler
-from xconnectd.verdict import Verdict
+from xconnectd.model import Admin, Filter, Interface, Link, Mode, Observed, Scope, Wiring
+from xconnectd.reconcile.evaluate import Verdict
+from xconnectd.reconcile.executor import Executor
+from xconnectd.reconcile.reconciler import Reconciler
 
 NAMES = tuple(f"e{number}" for number in range(8))
 

@@ -1,0 +1,1 @@
+"""The command capture: frames of a link, into a pcapng file."""

@@ -1,0 +1,1 @@
+"""The command line: arguments in, one call, a result printed, an exit code out."""

@@ -1,0 +1,171 @@
+"""The JSON Schema of the file, for editors; ``config`` is what really judges.
+
+Owns titles and descriptions. What is allowed (keys, choices, names) comes from the tables of
+``config``, so that the two cannot drift apart. Imports ``config`` and ``model`` only.
+
+A schema judges values, ``config`` judges text with places. So these cannot be expressed, and the
+schema is the milder one unless said otherwise:
+
+- an interface in two links, ``a: b`` beside ``b: a`` with other options, a repeated key;
+- the limit of a name in bytes (the schema counts characters);
+- how a scalar is written: ``yes`` and ``True`` for ``true``, ``1.0`` for version 1, a tag;
+- an end called ``null`` or ``~``: a name to ``config``, a missing one to the schema, which
+  thereby finds the unfinished line ``eth0:``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from xconnectd.config import parser
+from xconnectd.model import Admin, Mode
+
+_Schema = dict[str, Any]
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+# A plain 12, 1e3, true or 2001-01-01 is the text of a name or a description, whatever YAML makes of
+# it; for a date JSON has no type at all, so it is told what a word is not.
+_NO_WORDS: Final = ["object", "array"]
+
+_MODES: Final = {
+    Mode.AUTO: "the fastest that carries every frame unharmed; the default",
+    Mode.GENERIC: "XDP on packet buffers, any interface",
+    Mode.NATIVE: "XDP in the driver, for NICs that can",
+    Mode.TC: "tc redirect: repairs checksums and cuts packets for any target",
+}
+_ADMINS: Final = {
+    Admin.MANAGE: "an end found down is set up with its link, and put back; the default",
+    Admin.KEEP: "never touched",
+}
+
+
+def document() -> _Schema:
+    """A new copy of the schema, ready for ``json.dumps``."""
+    return {
+        "$schema": DIALECT,
+        "title": "xconnectd",
+        "description": "Pairs of interfaces between which every frame crosses.",
+        "type": "object",
+        "required": ["links"],
+        "properties": _pick(parser.TOP_KEYS, _top_level()),
+        "patternProperties": {
+            f"^{parser.USER_PREFIX}": {
+                "description": "Your own: ignored, a place for anchors.",
+            }
+        },
+        "additionalProperties": False,
+        "$defs": {"end": _end(), "link": _link(), "text": _text()},
+    }
+
+
+def _pick(keys: tuple[str, ...], known: _Schema) -> _Schema:
+    """The properties in the order of ``config``; a key that is not described is an error."""
+    return {key: known[key] for key in keys}
+
+
+def _top_level() -> _Schema:
+    return {
+        "version": {"description": "Of this format.", "const": parser.VERSION},
+        "defaults": {
+            "description": "What a link has that does not say otherwise.",
+            "type": "object",
+            "properties": _pick(parser.DEFAULT_KEYS, _options()),
+            "additionalProperties": False,
+        },
+        "metrics": {
+            "description": "Prometheus metrics of the daemon; without the key there are none.",
+            "type": "object",
+            "required": ["listen"],
+            "properties": _pick(parser.METRICS_KEYS, _metrics()),
+            "additionalProperties": False,
+        },
+        "links": {
+            "description": "One line per pair, both directions. `{}` disconnects everything.",
+            "type": "object",
+            "propertyNames": {"$ref": "#/$defs/end"},
+            "additionalProperties": {"$ref": "#/$defs/link"},
+            "examples": [{"eth0": "tap0", "veth2": {"to": "veth3", "mode": "auto"}}],
+        },
+    }
+
+
+def _metrics() -> _Schema:
+    return {
+        "listen": {
+            "description": "An IP address (or localhost) and a port, or `unix:` and a path.",
+            "type": "string",
+            "pattern": parser.LISTEN_PATTERN,
+            "examples": ["127.0.0.1:9109", "[::1]:9109", "unix:/run/xconnectd/metrics.sock"],
+        }
+    }
+
+
+def _link() -> _Schema:
+    return {
+        "title": "The other end, or a mapping with `to` and options",
+        "if": {"type": "object"},
+        "then": {
+            "required": ["to"],
+            "properties": _pick(parser.LINK_KEYS, _options()),
+            "additionalProperties": False,
+        },
+        "else": {"$ref": "#/$defs/end"},
+    }
+
+
+def _end() -> _Schema:
+    return {
+        "title": "Interface",
+        "description": "Its name or one of its altnames; it need not exist yet.",
+        "not": {"type": [*_NO_WORDS, "null"]},
+        "minLength": 1,
+        "maxLength": parser.NAME_BYTES,
+        "pattern": parser.NAME_PATTERN,
+    }
+
+
+def _text() -> _Schema:
+    return {
+        "not": {"type": _NO_WORDS},
+        "maxLength": parser.TEXT_LENGTH,
+        "pattern": parser.TEXT_PATTERN,
+    }
+
+
+def _options() -> _Schema:
+    return {
+        "to": {"$ref": "#/$defs/end", "description": "The other end."},
+        "mode": _choice("How the frames are carried.", "mode", _MODES),
+        "enabled": _flag("false: the plug is pulled, the line stays.", default=True),
+        "admin": _choice("What becomes of an end that is down.", "admin", _ADMINS),
+        "allow_addressed": _flag(
+            "true: also ends that the host itself uses (an address, a route). It can lock you out.",
+            default=False,
+        ),
+        "description": {"$ref": "#/$defs/text", "description": "For people; one line."},
+        "labels": {
+            "description": "For scripts: `{lab: demo}`.",
+            "type": "object",
+            "propertyNames": {"$ref": "#/$defs/text", "minLength": 1},
+            "additionalProperties": {"$ref": "#/$defs/text"},
+        },
+        "carrier": {
+            "description": "Each end keeps its own; other values are kept for later.",
+            "const": parser.CARRIER,
+        },
+    }
+
+
+def _flag(description: str, *, default: bool) -> _Schema:
+    return {"description": description, "type": "boolean", "default": default}
+
+
+def _choice(description: str, key: str, words: dict[Any, str]) -> _Schema:
+    choices = list(parser.CHOICES[key])
+    return {
+        "description": description,
+        "enum": [choice.value for choice in choices],
+        "markdownEnumDescriptions": [words[choice] for choice in choices],
+        "default": choices[0].value,
+    }

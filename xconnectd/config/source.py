@@ -1,0 +1,334 @@
+"""The file, or the directory of files, that a daemon was given: every one with its last good links.
+
+Each file stands for itself: nothing is merged, a refused one keeps the links it had, and an end
+that two files claim belongs to the one that had it first, which the kernel shows after a start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+from xconnectd.config import edit, parser, reader, signature
+from xconnectd.config.mounts import Disk, UnreachableError
+from xconnectd.config.reader import ConfigMissing
+from xconnectd.errors import ConfigError, Problem
+from xconnectd.formatting import printable
+from xconnectd.model import Endpoint, Link, Place, Wiring
+
+DEFAULT: Final = Path("/etc/xconnect.yaml")
+
+
+_ONE_OF_ONE: Final = "an interface belongs to one link of one file"
+
+_Answer = TypeVar("_Answer")
+
+
+class UnreachableFile(ConfigError):  # noqa: N818 - a kind of ConfigError, as its name says
+    """A file may be there, but who keeps it does not answer."""
+
+
+class FileState(NamedTuple):
+    """One file: ``loaded``, ``rejected`` (its last good links stay) or ``missing``.
+
+    ``unreachable``: it is rejected since who keeps it does not answer.
+    """
+
+    path: Path
+    state: str
+    hash: str = ""
+    problems: tuple[Problem, ...] = ()
+    unreachable: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "path": str(self.path),
+            "state": self.state,
+            "hash": self.hash,
+            "problems": [str(problem) for problem in self.problems],
+        }
+
+
+class Reading(NamedTuple):
+    """All files at one moment, and the wiring they make together."""
+
+    wiring: Wiring
+    files: tuple[FileState, ...]
+
+    @property
+    def state(self) -> str:
+        """The worst of all files: a user should look where one is not loaded."""
+        states = {file.state for file in self.files}
+        return next((state for state in ("rejected", "missing") if state in states), "loaded")
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return tuple(problem for file in self.files for problem in file.problems)
+
+
+class Files:
+    """What ``-c`` names. A directory stands for every ``*.yaml`` in it."""
+
+    def __init__(self, path: Path, disk: Disk | None = None) -> None:
+        self.path = path
+        self._disk = disk or Disk()
+        self._good: dict[Path, Wiring] = {}
+        self._found: tuple[Link, ...] = ()
+
+    def keep(self, links: Iterable[Link]) -> None:
+        """Wires found in the kernel at the start, to be told before a read of all files.
+
+        They say which of two files had an end, and stay until every file is good.
+        """
+        self._good.clear()
+        self._found = tuple(links)
+
+    def read(self) -> Reading:
+        """Reads everything anew. What is refused is told, never raised."""
+        try:
+            states = self._read_paths()
+        except OSError as error:
+            states = [self._unreadable(error)]
+        if all(state.state == "loaded" for state in states):
+            self._found = ()
+        return Reading(self._together(), tuple(states))
+
+    def judge(self) -> Reading:
+        """Reads for who has no past, as ``check``: nobody had an end first that two files claim.
+
+        So both are told of it; the daemon blames the one that came later.
+        """
+        try:
+            read = {path: self._read(path) for path in self._paths()}
+        except OSError as error:
+            return Reading(Wiring(), (self._unreadable(error),))
+        owners = _Owners()
+        for path, found in read.items():
+            if isinstance(found, Wiring):
+                owners.add(path, found)
+        states = [self._take(path, found, owners) for path, found in read.items()]
+        return Reading(self._together(), tuple(states or [self._empty()]))
+
+    @property
+    def good(self) -> Mapping[Path, Wiring]:
+        """Every file with its last good links."""
+        return self._good
+
+    def read_first(self, found: Callable[[], Iterable[Link]]) -> Reading:
+        """Of whoever has read nothing so far: without good files, the wires that are ``found``."""
+        reading = self.read()
+        if reading.state != "loaded":
+            self.keep(found())
+            reading = self.read()
+        return reading
+
+    def imagine(self, name: str, text: bytes, instead: str = "") -> tuple[Path, Reading]:
+        """What reading would give if ``text``, of a file called ``name``, stood where it belongs.
+
+        That is the one file, or in the directory the one of that name or called ``instead``; of the
+        others there only those that can be read, since what ails another is no fault of this one.
+        Changes nothing. What is refused is told, never raised.
+        """
+        try:
+            return self._imagine(name, text, instead)
+        except OSError as error:
+            return self.path, Reading(Wiring(), (self._unreadable(error),))
+
+    def _imagine(self, name: str, text: bytes, instead: str) -> tuple[Path, Reading]:
+        names = self._names()
+        place = self.path if names is None else self.path / Path(instead or name).name
+        if problem := self._misplaced(place, name, instead):
+            return place, Reading(Wiring(), (FileState(place, "rejected", problems=(problem,)),))
+        other = Files(self.path, self._disk)
+        other._good, other._found = dict(self._good), self._found
+        read = {path: self._read(path) for path in self._paths() if path != place}
+        try:
+            read[place] = parser.parse(text, name)
+        except ConfigError as error:
+            read[place] = error
+        other._drop_all_but(read)
+        ailing = {path for path, found in read.items() if isinstance(found, ConfigError)} - {place}
+        states = [state for state in other._take_all(read) if state.path not in ailing]
+        if names and place.name not in names:
+            states = [state._replace(problems=_with_way_out(state.problems)) for state in states]
+        return place, Reading(other._together(), tuple(states))
+
+    def _misplaced(self, place: Path, name: str, instead: str) -> Problem | None:
+        """Why a draft can stand in no place here."""
+        if place == self.path:
+            if instead and Path(instead).name != place.name:
+                return Problem.of_file(name, f"the daemon has one file, {place}", "leave out --as")
+        elif not _counts(place):
+            hint = "name it *.yaml, without a leading dot, or say --as NAME.yaml"
+            return Problem.of_file(name, f"{place.name} would not count in {self.path}", hint)
+        return None
+
+    def _read_paths(self) -> list[FileState]:
+        paths = self._paths()
+        self._drop_all_but(paths)
+        read = {path: self._read(path, self._good.get(path)) for path in paths}
+        return self._take_all(read) or [self._empty()]
+
+    def _drop_all_but(self, paths: Collection[Path]) -> None:
+        """A removed file takes its links along.
+
+        Not so a directory that is away for a moment, nor one that is empty where the file was.
+        """
+        if self._ask(signature.signature, self.path) and (paths or self.path not in self._good):
+            self._good = {path: good for path, good in self._good.items() if path in paths}
+
+    def _unreadable(self, error: OSError) -> FileState:
+        problem = Problem.of_file(self.path, f"cannot be read: {error.strerror or error}")
+        unreachable = isinstance(error, UnreachableError)
+        return FileState(self.path, "rejected", problems=(problem,), unreachable=unreachable)
+
+    def _empty(self) -> FileState:
+        """At a start more likely a mount that is not there yet than the wish for no wires."""
+        hint = "a file with `links: {}` says that nothing is to be connected"
+        problem = Problem.of_file(self.path, "there is no *.yaml in this directory", hint)
+        return FileState(self.path, "missing", problems=(problem,))
+
+    def _paths(self) -> list[Path]:
+        names = self._names()
+        if names is None:
+            return [self.path]
+        return [path for path in map(self.path.joinpath, names) if _counts(path)]
+
+    def _names(self) -> list[str] | None:
+        """What is in the directory; None where it is none."""
+        return self._ask(signature.names, self.path)
+
+    def _ask(self, look: Callable[[str], _Answer], path: Path) -> _Answer:
+        return self._disk.ask(look, str(path.absolute()))
+
+    def _read(self, path: Path, known: Wiring | None = None) -> Wiring | ConfigError:
+        """Whatever goes wrong with one file is told of that file, and keeps nobody from others."""
+        try:
+            return reader.parsed(self._ask(reader.read, path), path, known)
+        except ConfigError as error:
+            return error
+        except UnreachableError as error:
+            hint = "its last good links stay; is its server dead?"
+            return UnreachableFile(
+                [Problem.of_file(path, f"cannot be read: {error.strerror}", hint)]
+            )
+        except Exception as error:  # noqa: BLE001 - one file can never end the daemon
+            text = f"cannot be judged: {type(error).__name__}: {error}"
+            hint = "a defect of xconnectd: please report it"
+            return ConfigError([Problem.of_file(path, printable(text), hint)])
+
+    def _take_all(self, read: Mapping[Path, Wiring | ConfigError]) -> list[FileState]:
+        """Unchanged files first, so that an end stays with the file that has it."""
+        owners = _Owners()
+        states = {}
+        for path in sorted(read, key=lambda path: (*self._claim(path, read[path]), path)):
+            states[path] = self._take(path, read[path], owners)
+            if len(read) > 1:
+                owners.add(path, self._good.get(path, Wiring()))
+        return [states[path] for path in read]
+
+    def _claim(self, path: Path, found: Wiring | ConfigError) -> tuple[bool, int]:
+        """The less it is, the better is a file's right to its ends.
+
+        That is whether it is new, and how many of its links would move an end that is wired.
+        """
+        known = self._good.get(path)
+        if isinstance(found, ConfigError):
+            return known is None, 0
+        standing = {end: link.id for link in self._found for end in link.ends}
+        moved = [link for link in found.links if _moves(link, standing)] if standing else []
+        is_new = known is None or (found.links, found.metrics) != (known.links, known.metrics)
+        return is_new, len(moved)
+
+    def _take(self, path: Path, found: Wiring | ConfigError, owners: _Owners) -> FileState:
+        if isinstance(found, ConfigError):
+            state = "missing" if isinstance(found, ConfigMissing) else "rejected"
+            unreachable = isinstance(found, UnreachableFile)
+            return FileState(path, state, problems=found.problems, unreachable=unreachable)
+        clashes = tuple(owners.clashes(path, found))
+        if clashes:
+            return FileState(path, "rejected", found.hash, clashes)
+        self._good[path] = found
+        return FileState(path, "loaded", found.hash)
+
+    def _together(self) -> Wiring:
+        wirings = list(self._good.values())
+        if len(wirings) == 1 and not self._found:
+            return wirings[0]
+        links = [link for wiring in wirings for link in wiring.links]
+        named = {end.name for link in links for end in link.ends}
+        links += [link for link in self._found if named.isdisjoint(end.name for end in link.ends)]
+        digest = wirings[0].hash if len(wirings) == 1 else _digest(wirings)
+        warnings = tuple(warning for wiring in wirings for warning in wiring.warnings)
+        metrics = next((wiring.metrics for wiring in wirings if wiring.metrics), None)
+        return Wiring(tuple(links), digest, warnings, metrics)
+
+
+def _with_way_out(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """A draft that was to replace a file has its links, and counts as a new one by its name."""
+    hint = f"{_ONE_OF_ONE}; if the draft replaces that file: --as its name"
+    return tuple(
+        each._replace(hint=hint) if each.hint == _ONE_OF_ONE else each for each in problems
+    )
+
+
+def _moves(link: Link, standing: Mapping[Endpoint, str]) -> bool:
+    """Whether an end of this link is wired to something else (``standing``: to which link)."""
+    return any(standing.get(end, link.id) != link.id for end in link.ends)
+
+
+def _counts(path: Path) -> bool:
+    return path.suffix == ".yaml" and not path.name.startswith(".")
+
+
+class _Spot(NamedTuple):
+    """Where a file claims something."""
+
+    path: Path
+    place: Place | None
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}:{self.place.line}:{self.place.column}" if self.place else f"{self.path}"
+        )
+
+
+class _Owners:
+    """What belongs to one file alone: every end of a link, and where metrics are served."""
+
+    def __init__(self) -> None:
+        self._ends: dict[str, list[_Spot]] = {}
+        self._metrics: list[_Spot] = []
+
+    def add(self, path: Path, wiring: Wiring) -> None:
+        for link in wiring.links:
+            for end in link.ends:
+                self._ends.setdefault(end.name, []).append(_Spot(path, link.place))
+        if wiring.metrics:
+            self._metrics.append(_Spot(path, wiring.metrics.place))
+
+    def clashes(self, path: Path, wiring: Wiring) -> Iterable[Problem]:
+        """What the file at ``path`` claims and another one has."""
+        for link in wiring.links if self._ends else ():
+            for end in link.ends:
+                if owner := _another(path, self._ends.get(end.name, ())):
+                    text = f"{end} is an end of a link in {owner} already"
+                    yield _problem(path, link.place, text, _ONE_OF_ONE)
+        if wiring.metrics and (owner := _another(path, self._metrics)):
+            text = f"`metrics` stands in {owner} already"
+            yield _problem(path, wiring.metrics.place, text, "one daemon, one place to ask it")
+
+
+def _another(path: Path, spots: Iterable[_Spot]) -> _Spot | None:
+    """The first of them in another file than this."""
+    return next((spot for spot in spots if spot.path != path), None)
+
+
+def _problem(path: Path, place: Place | None, text: str, hint: str) -> Problem:
+    return Problem(str(path), *(place or Place(1, 1)), text, hint)
+
+
+def _digest(wirings: Iterable[Wiring]) -> str:
+    hashes = "".join(wiring.hash for wiring in wirings)
+    return edit.digest(hashes.encode()) if hashes else ""

@@ -1,0 +1,1 @@
+"""The long-running process: its loop, its metrics, and what it tells systemd."""

@@ -1,0 +1,697 @@
+"""The programs and maps in the kernel: made once, pinned, found again, written and read.
+
+Owns what every map and program is for. The pins carry what made them: an unchanged source is
+opened again in a few milliseconds without a compiler, a changed one gets new programs, which take
+over entries and counters, and forwarding goes on.
+
+Imports ``model``, ``errors``, ``capabilities``, ``libbpf``, ``pins``, ``generations``, ``drops``,
+``guard``, ``digest`` and ``compiler`` (whose child imports bcc; nothing here may), and never
+pyroute2: who attaches a program asks for its file descriptor.
+Every failure is a DataplaneError or a PrivilegeError; the OSError behind it is its __cause__.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Final, Self
+
+from xconnectd import capabilities
+from xconnectd.dataplane import compiler, libbpf
+from xconnectd.dataplane.drop_monitor import Drops
+from xconnectd.dataplane.generations import OWN_MAPS, Generation, Recipe, Recipes
+from xconnectd.dataplane.guard import Guard, Stopped
+from xconnectd.dataplane.libbpf import Map, MapFormat
+from xconnectd.dataplane.pins import NoBpffsError, Pins
+from xconnectd.digest import sha256
+from xconnectd.errors import DataplaneError, PrivilegeError, XconnectError
+from xconnectd.model import PROGRAM_NAME, Counters, Lost, Programs
+
+MAX_ENDS: Final = 65_536
+"""Two ends to a link: 32,768 links. The ifindexes themselves may be of any size."""
+
+UNKNOWN: Final = 0
+"""The key that counts for every interface without counters of its own; no ifindex is 0."""
+
+_COUNTER_WORDS: Final = 5
+_FORMATS: Final = {
+    "entries": MapFormat(libbpf.MAP_DEVMAP_HASH, 4, MAX_ENDS),
+    "peers": MapFormat(libbpf.MAP_HASH, 4, MAX_ENDS, libbpf.F_NO_PREALLOC),
+    "counters": MapFormat(
+        libbpf.MAP_PERCPU_HASH, 8 * _COUNTER_WORDS, MAX_ENDS, libbpf.F_NO_PREALLOC
+    ),
+}
+
+
+_RECIPES: Final[Recipes] = {
+    "xdp": (
+        Recipe(
+            "xdp_frags", libbpf.PROG_XDP, libbpf.ATTACH_XDP, libbpf.F_XDP_HAS_FRAGS, described=True
+        ),
+        Recipe("xdp_linear", libbpf.PROG_XDP, libbpf.ATTACH_XDP, described=True),
+    ),
+    "ingress": (
+        Recipe("ingress", libbpf.PROG_SCHED_CLS),
+        Recipe("ingress_timeless", libbpf.PROG_SCHED_CLS),
+    ),
+    "egress": (Recipe("silence", libbpf.PROG_SCHED_CLS),),
+    "audit": (Recipe("audit", libbpf.PROG_XDP, libbpf.ATTACH_XDP),),
+}
+
+_SHARED: Final = tuple(name for name in _FORMATS if name not in OWN_MAPS)
+"""Maps that all generations share."""
+
+_OPEN: Final = "open"
+_OTHERS: Final = "what is pinned in {root} is another release's: use its own xconnectd"
+_LOOKS: Final = 3
+"""Those who only look may look while a daemon retires what was the newest."""
+_BELIEFS: Final = 256
+"""How many pairs the audit program looks at in one run (MAX_BELIEFS in the source)."""
+_PAIR: Final = 8
+_SHORTEST_FRAME: Final = 16
+
+
+class Dataplane:
+    """What of ours is in the kernel. Not for two threads at once."""
+
+    def __init__(
+        self,
+        pins: Pins,
+        shared: Mapping[str, int],
+        generations: Sequence[Generation],
+        source: _Source,
+        *,
+        drops: Drops,
+        guard: Guard,
+        adopted: bool,
+    ) -> None:
+        """Of ``generations`` the last is the current one, which alone is written to."""
+        self.adopted = adopted
+        self._source = source
+        self._pins = pins
+        self._shared = shared
+        *self._older, self._current = generations
+        self._peers = Map(shared["peers"])
+        self._counters = Map(
+            shared["counters"], ctypes.c_uint64, _COUNTER_WORDS * libbpf.possible_cpus()
+        )
+        self._drops = drops
+        self._guard = guard
+        self._unpinned = Unpinned()
+        self._use_entries()
+
+    def _use_entries(self) -> None:
+        self._entries = Map(self._current.own["entries"])
+        self._gauge = _Gauge(self._entries.fd)
+
+    @staticmethod
+    def prepare(pins: Path) -> None:
+        """Makes the directory of the pins. Raises DataplaneError, PrivilegeError."""
+        with _stage("pins", "pinning programs and maps"):
+            Pins(pins).make()
+
+    @classmethod
+    def open(cls, pins: Path, *, build: bool = True, kept: Path | None = None) -> Self:
+        """Takes over what is pinned below ``pins``, and makes what is missing.
+
+        Without ``build`` nothing is made or changed, and it is an error if nothing is pinned.
+        ``kept`` is where ``keep_code`` puts the code and an earlier run may have put it. Raises
+        DataplaneError, PrivilegeError.
+        """
+        place = Pins(pins)
+        if not build:
+            with ExitStack() as undo:
+                return cls._find(place, undo)
+        try:
+            with ExitStack() as undo:
+                return cls._build(place, _Source(kept), undo)
+        except BaseException:  # also a signal while the compiler works
+            if not place.generations():  # a start that fails leaves nothing behind
+                place.remove_all()
+            raise
+
+    @classmethod
+    def _build(cls, pins: Pins, source: _Source, undo: ExitStack) -> Self:
+        with _stage("pins", "pinning programs and maps"):
+            pins.prepare()
+        shared = {name: _kept(undo, _make_map(pins, name)) for name in _SHARED}
+        with _stage("pins", "opening pinned programs"):
+            generations = _open_generations(pins, undo)
+        adopted = _is_current(generations, source.generation, shared)
+        if not adopted:
+            generations.append(_make_generation(pins, source, shared, generations))
+            undo.callback(generations[-1].close)
+        drops = Drops.open(pins, build=True)
+        undo.callback(drops.close)
+        guard = Guard.open(pins, build=True)
+        undo.callback(guard.close)
+        plane = cls(*(pins, shared, generations, source), drops=drops, guard=guard, adopted=adopted)
+        drops.watch(plane._own_entries())
+        plane.count(UNKNOWN)
+        undo.pop_all()
+        return plane
+
+    @classmethod
+    def _find(cls, pins: Pins, undo: ExitStack) -> Self:
+        with _stage(_OPEN, f"reading the pins in {pins.root}"):
+            for _ in range(_LOOKS):
+                generations = _open_generations(pins, undo)
+                if generations and generations[-1].own:
+                    break
+            else:
+                nothing = _OTHERS if pins.generations() else "nothing is pinned in {root}"
+                raise DataplaneError(_OPEN, nothing.format(root=pins.root))
+            if not all(pins.map(name, _FORM[name]).exists() for name in _SHARED):
+                raise DataplaneError(_OPEN, _OTHERS.format(root=pins.root))
+            shared = {
+                name: _kept(undo, libbpf.open_pin(pins.map(name, _FORM[name]))) for name in _SHARED
+            }
+        drops = Drops.open(pins, build=False)
+        undo.callback(drops.close)
+        guard = Guard.open(pins, build=False)
+        undo.callback(guard.close)
+        plane = cls(
+            *(pins, shared, generations, _Source(None)), drops=drops, guard=guard, adopted=True
+        )
+        undo.pop_all()
+        return plane
+
+    # ------------------------------------------------------------------ programs
+
+    @property
+    def programs(self) -> Programs:
+        """Kernel ids of the current programs; ``known`` has those of older generations."""
+        ids = self._current.ids
+        older = frozenset(chain.from_iterable(one.ids.values() for one in self._older))
+        xdp, ingress, egress = (ids.get(role, 0) for role in ("xdp", "ingress", "egress"))
+        return Programs(xdp, ingress, egress, older)
+
+    @property
+    def xdp_fd(self) -> int:
+        return self._current.fds["xdp"]
+
+    @property
+    def ingress_fd(self) -> int:
+        return self._current.fds["ingress"]
+
+    @property
+    def egress_fd(self) -> int:
+        return self._current.fds["egress"]
+
+    def fd_of(self, program: int) -> int | None:
+        """The descriptor of one of our programs, also of an older generation, by kernel id.
+
+        An XDP program is replaced without a gap only by naming the old one's descriptor. One
+        whose pin is lost can still be had where that is permitted (CAP_SYS_ADMIN).
+        """
+        for generation in self._generations():
+            for role, known in generation.ids.items():
+                if known == program:
+                    return generation.fds[role]
+        return self._unpinned.fd_of(program)
+
+    # ------------------------------------------------------------------ entries (XDP)
+
+    def point(self, key: int, target: int) -> None:
+        """Frames that come in by ``key`` leave by ``target`` from now on (both ifindexes).
+
+        For the current program alone: an older one may run on a device that has left.
+        Raises DataplaneError, also when ``target`` does not exist in this network namespace.
+        """
+        try:
+            self._entries.set(key, target)
+        except OSError as error:
+            raise _refused("point", key, target, error) from error
+
+    def unpoint(self, key: int) -> None:
+        """Frames that come in by ``key`` are dropped from now on. No entry is no error."""
+        try:
+            for generation in self._generations():
+                generation.remove(key)
+        except OSError as error:
+            raise _refused("unpoint", key, 0, error) from error
+
+    def entry(self, key: int) -> int | None:
+        with _stage("entries", "reading the map"):
+            return self._entries.get(key)
+
+    def entries(self) -> dict[int, int]:
+        """All of them: 3 µs each, since a devmap has no batch operations. See ``holds``."""
+        with _stage("entries", "walking the map"):
+            return self._entries.items()
+
+    def holds(self, wanted: Mapping[int, int]) -> bool:
+        """Whether ``entries()`` equals ``wanted``, for a sweep every second.
+
+        Kernels from 6.4 on tell a map's memory, and so whether elements came or went, and our
+        audit program checks 256 pairs with one system call. Others get the walk.
+        """
+        with _stage("entries", "checking the map"):
+            reading = (len(wanted), self._gauge.read())
+            audit = self._current.fds.get("audit")
+            if audit and reading == self._gauge.settled:
+                return _audited(audit, wanted)
+            equal = self._entries.items() == dict(wanted)
+            self._gauge.settled = reading if equal and self._gauge.counts else None
+            return equal
+
+    # ------------------------------------------------------------------ peers (tc)
+
+    def steer(self, key: int, target: int) -> None:
+        """As ``point``, for tc; the kernel does not look whether ``target`` exists."""
+        try:
+            self._peers.set(key, target)
+        except OSError as error:
+            raise _refused("steer", key, target, error) from error
+
+    def unsteer(self, key: int) -> None:
+        try:
+            self._peers.delete(key)
+        except OSError as error:
+            raise _refused("unsteer", key, 0, error) from error
+
+    def peer(self, key: int) -> int | None:
+        with _stage("peers", "reading the map"):
+            return self._peers.get(key)
+
+    def peers(self) -> dict[int, int]:
+        with _stage("peers", "walking the map"):
+            return self._peers.all_items()
+
+    # ------------------------------------------------------------------ counters
+
+    def count(self, key: int) -> None:
+        """Counters for ``key``, from zero; those that exist run on.
+
+        Without them its frames are forwarded or dropped all the same, and counted for UNKNOWN.
+        """
+        with _stage("counters", "creating counters"):
+            self._counters.create(key)
+
+    def uncount(self, key: int) -> None:
+        with _stage("counters", "deleting counters"):
+            self._counters.delete(key)
+            self._drops.forget(key)
+
+    def counters(self, key: int) -> Counters:
+        """Zeros where there are none."""
+        with _stage("counters", "reading counters"):
+            return _summed(self._counters.words(key))
+
+    def all_counters(self) -> dict[int, Counters]:
+        with _stage("counters", "walking the counters"):
+            lost, stopped = self._drops.all(), self._guard.stopped()
+            return {
+                key: _with_stopped(
+                    _summed(words)._replace(lost=lost.get(key, _NONE)), stopped.get(key)
+                )
+                for key, words in self._counters.all_words().items()
+            }
+
+    def listen_to_drivers(self) -> None:
+        """Counts what they refuse in native mode, from the first such link on: it costs them."""
+        self._drops.listen_to_drivers()
+
+    @property
+    def untold(self) -> str:
+        """Why frames lost at the redirect are not counted; empty if they are."""
+        return self._drops.untold
+
+    # ------------------------------------------------------------------ generations
+
+    def renew(self) -> None:
+        """New programs in place of those that look up entries, with a copy of the entries.
+
+        What runs the old ones forwards on until it got the new program, or ``empty_older``.
+        Compiles where no code was kept: up to 600 ms. Raises DataplaneError, PrivilegeError.
+        """
+        generations = [*self._older, self._current]
+        new = _make_generation(self._pins, self._source, self._shared, generations)
+        self._older.append(self._current)
+        self._current = new
+        self._gauge.close()
+        self._use_entries()
+        self._drops.watch(self._own_entries())
+        self.keep_code()
+
+    def keep_code(self) -> None:
+        """So that ``renew`` has it at once, also after a start that adopts. A full disk is none."""
+        with suppress(OSError):
+            self._source.keep()
+
+    def older_forward(self) -> bool:
+        """Whether an older program, wherever it is, may still have entries."""
+        return not all(generation.emptied for generation in self._older)
+
+    def empty_older(self) -> None:
+        """From now on older programs drop all that comes in, wherever they are."""
+        with _stage("entries", "emptying the maps of older programs"):
+            for generation in self._older:
+                if not generation.emptied:
+                    generation.empty()
+
+    # ------------------------------------------------------------------ the host's stack
+
+    def guarded(self, key: int) -> bool | None:
+        """Whether what comes in by ``key`` is kept from the host; None where that cannot be."""
+        with _stage("guard", "reading what is guarded"):
+            return self._guard.guards(key) if self._guard.stands else None
+
+    def all_guarded(self) -> frozenset[int] | None:
+        with _stage("guard", "walking what is guarded"):
+            return frozenset(self._guard.stopped()) if self._guard.stands else None
+
+    def guard(self, key: int) -> None:
+        """From now on, counting from zero; one that is guarded already counts on."""
+        with _stage("guard", "guarding the host"):
+            self._guard.add(key)
+
+    def unguard(self, key: int) -> None:
+        """What comes in by ``key`` is the host's again."""
+        with _stage("guard", "guarding the host no more"):
+            self._guard.remove(key)
+
+    # ------------------------------------------------------------------ life cycle
+
+    def retire(self) -> None:
+        """Unpins older generations and their maps: to be called when nothing runs them."""
+        self.empty_older()
+        with _stage("pins", "removing older programs"):
+            for generation in self._older:
+                generation.close()
+                self._pins.remove([generation.path])
+            self._older.clear()
+            self._pins.remove(self._pins.other_maps({name: _FORM[name] for name in _SHARED}))
+        self._drops.watch(self._own_entries())
+
+    def _generations(self) -> tuple[Generation, ...]:
+        return (self._current, *self._older)
+
+    def _own_entries(self) -> frozenset[int]:
+        """The ids of all maps by which a frame of ours may be redirected."""
+        maps = (one.own.get("entries") for one in self._generations())
+        return frozenset(libbpf.map_id(fd) for fd in maps if fd is not None)
+
+    # ------------------------------------------------------------------ life cycle
+
+    def is_pinned(self) -> bool:
+        """Whether all is there that the next start, or who only looks, is to find. Some 30 µs."""
+        shared = all(self._pins.map(name, _FORM[name]).exists() for name in _SHARED)
+        return shared and self._current.is_pinned and self._guard.is_pinned
+
+    def pin_again(self) -> None:
+        """Puts pins back that somebody removed. Raises DataplaneError, PrivilegeError."""
+        with _stage("pins", "pinning again what was removed"):
+            self._pins.prepare()
+            for name, fd in self._shared.items():
+                path = self._pins.map(name, _FORM[name])
+                if not path.exists():
+                    libbpf.pin(fd, path)
+            if not self._current.is_pinned:
+                self._pins.remove([self._current.path])
+                self._current.pin(self._pins)
+            self._guard.pin_again()
+        self._drops.listen_again()
+
+    @staticmethod
+    def discard(pins: Path) -> None:
+        """Removes what is pinned there, whole or not. Nothing there is no error."""
+        with _stage("pins", "removing the pins"):
+            Pins(pins).remove_all()
+
+    def close(self) -> None:
+        """Gives the descriptors back; what is pinned or attached stays."""
+        for generation in self._generations():
+            generation.close()
+        self._gauge.close()
+        self._drops.close()
+        self._guard.close()
+        self._unpinned.close()
+        for fd in self._shared.values():
+            os.close(fd)
+
+
+class Unpinned:
+    """Programs whose pins are lost, by kernel id."""
+
+    def __init__(self) -> None:
+        self._fds: dict[int, int] = {}
+
+    def fd_of(self, program: int) -> int | None:
+        """None if it is gone, or without CAP_SYS_ADMIN."""
+        if program not in self._fds:
+            try:
+                self._fds[program] = libbpf.program_by_id(program)
+            except OSError:
+                return None
+        return self._fds[program]
+
+    def close(self) -> None:
+        for fd in self._fds.values():
+            os.close(fd)
+
+
+def describe(program: int) -> str:
+    """``id 42 (name)``, or ``id 42``: the name is for CAP_SYS_ADMIN, or of a program gone."""
+    try:
+        fd = libbpf.program_by_id(program)
+    except OSError:
+        return f"id {program}"
+    try:
+        return f"id {program} ({libbpf.program_info(fd).name})"
+    finally:
+        os.close(fd)
+
+
+def _audited(program: int, wanted: Mapping[int, int]) -> bool:
+    """Whether every wanted entry is there; it says nothing of others."""
+    pairs = array("I", chain.from_iterable(wanted.items())).tobytes()
+    size = _BELIEFS * _PAIR
+    for start in range(0, len(pairs), size):
+        frame = pairs[start : start + size]
+        held = libbpf.run_program(program, frame.ljust(_SHORTEST_FRAME, b"\0"))
+        if held != len(frame) // _PAIR:
+            return False
+    return True
+
+
+_NONE: Final = Lost()
+
+
+def _summed(words: list[int]) -> Counters:
+    *counts, times = (words[word::_COUNTER_WORDS] for word in range(_COUNTER_WORDS))
+    frames, octets, unwired, silenced = map(sum, counts)
+    return Counters(frames, octets, unwired, silenced, max(times, default=0))
+
+
+def _with_stopped(counters: Counters, stopped: Stopped | None) -> Counters:
+    if stopped is None:
+        return counters
+    silenced = counters.silenced + stopped.silenced
+    return counters._replace(silenced=silenced, passed_to_host=stopped.passed_to_host)
+
+
+# --------------------------------------------------------------------------- generations
+
+
+def _form(form: MapFormat) -> str:
+    return sha256(repr(form).encode()).hexdigest()[:8]
+
+
+_FORM: Final = {name: _form(form) for name, form in _FORMATS.items()}
+
+
+def _generation_name(source: str) -> str:
+    made_of = (
+        source,
+        PROGRAM_NAME,
+        compiler.LICENSE,
+        sorted(_RECIPES.items()),
+        sorted(_FORM.items()),
+    )
+    return sha256(repr(made_of).encode()).hexdigest()[:16]
+
+
+def _kept(undo: ExitStack, fd: int) -> int:
+    undo.callback(os.close, fd)
+    return fd
+
+
+def _make_map(pins: Pins, name: str) -> int:
+    path = pins.map(name, _FORM[name])
+    with _stage("maps", "creating and pinning maps"):
+        if path.exists():
+            return libbpf.open_pin(path)
+        fd = libbpf.create_map(f"xc_{name}", _FORMATS[name])
+        libbpf.pin(fd, path)
+        return fd
+
+
+def _open_generations(pins: Pins, undo: ExitStack) -> list[Generation]:
+    """The oldest first. One that a daemon retires meanwhile is passed over."""
+    found = []
+    for path in pins.generations():
+        with suppress(FileNotFoundError):
+            found.append(Generation.open(pins, path))
+            undo.callback(found[-1].close)
+    return found
+
+
+def _is_current(generations: Sequence[Generation], made_of: str, shared: Mapping[str, int]) -> bool:
+    """Whether the newest is complete and of this source: no other may be written to again."""
+    if not generations or not Pins.is_made_of(generations[-1].path, made_of):
+        return False
+    return generations[-1].is_complete(_RECIPES, shared)
+
+
+def _make_generation(
+    pins: Pins, source: _Source, shared: Mapping[str, int], older: Sequence[Generation]
+) -> Generation:
+    """The next one, which begins with the entries of the newest of those there are."""
+    before = older[-1] if older else None
+    same_code = _is_current(older, source.generation, shared)
+    code = source.code()
+    path = pins.next_generation(source.generation)
+    with _stage("load", "loading the programs"):
+        generation = Generation.make(
+            path, _RECIPES, code, shared, _FORMATS, before=before, same_code=same_code
+        )
+    try:
+        with _stage("pins", "pinning the programs"):
+            generation.pin(pins)
+    except BaseException:
+        generation.close()
+        raise
+    return generation
+
+
+class _Source:
+    """What the programs are made of, read when it is asked for."""
+
+    def __init__(self, kept: Path | None) -> None:
+        self._kept = kept
+        self._code: compiler.Compiled | None = None
+
+    @cached_property
+    def _hash(self) -> str:
+        return compiler.source_hash(compiler.source_directory())
+
+    @cached_property
+    def generation(self) -> str:
+        """What names the generations that are loaded from it."""
+        return _generation_name(self._hash)
+
+    def code(self) -> compiler.Compiled:
+        if self._code is None:
+            directory = compiler.source_directory()
+            self._code = compiler.code_for(directory, self._hash, kept=self._kept)
+        return self._code
+
+    def keep(self) -> None:
+        if self._kept and self._code and not self._kept.exists():
+            compiler.keep(self._kept, self._code, self._hash)
+
+
+# --------------------------------------------------------------------------- the gauge
+
+
+class _Gauge:
+    """How much memory a map takes, which tells how many elements it has.
+
+    /proc/self/fdinfo gives a devmap's elements since Linux 6.4 (dev_map_mem_usage); before, a
+    constant. A read costs 1.3 µs once the file is open; offset 0 makes the kernel look again.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.counts = _kernel() >= (6, 4)
+        self.settled: tuple[int, bytes] | None = None
+        self._file = -1
+        try:
+            self._file = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self.counts = False
+
+    def read(self) -> bytes:
+        return os.pread(self._file, 1024, 0) if self.counts else b""
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+
+
+def _kernel() -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
+
+
+# --------------------------------------------------------------------------- the border
+
+
+@contextmanager
+def _stage(stage: str, purpose: str) -> Iterator[None]:
+    """Turns the kernel's refusals into our errors."""
+    try:
+        yield
+    except NoBpffsError as error:
+        raise DataplaneError(stage, _NO_BPFFS.format(path=error)) from error
+    except OSError as error:
+        raise _judged(stage, purpose, error) from error
+
+
+_NO_BPFFS: Final = (
+    "{path} is no BPF filesystem: mount -t bpf bpf /sys/fs/bpf "
+    "(for a container: -v /sys/fs/bpf:{path}, or one of its own)"
+)
+
+
+def _judged(stage: str, purpose: str, error: OSError) -> XconnectError:
+    log = error.log if isinstance(error, libbpf.LoadError) else ""
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return _forbidden(stage, purpose, error, log)
+    if error.errno is None:
+        return DataplaneError(stage, f"libbpf cannot be used (Debian: libbpf1): {error}")
+    if stage == "maps" and error.errno == errno.EINVAL and _kernel() < (5, 4):
+        return DataplaneError(stage, f"Linux 5.4 is needed, this is {os.uname().release}")
+    return DataplaneError(stage, f"{purpose}: {_words(error)}", log)
+
+
+def _forbidden(stage: str, purpose: str, error: OSError, log: str) -> XconnectError:
+    if stage == _OPEN:  # a reader needs nothing but to get at the files
+        return PrivilegeError("CAP_DAC_OVERRIDE", f"{purpose} ({_words(error)}), which are root's")
+    missing = _missing_capabilities(log)
+    if missing:
+        return PrivilegeError(", ".join(missing), f"{purpose} ({_words(error)})")
+    if log:  # the verifier refuses with EACCES too
+        return DataplaneError(stage, f"{purpose}: {_words(error)}", log)
+    return DataplaneError(stage, f"{purpose}: {_words(error)}; {_NOT_A_CAPABILITY}")
+
+
+_NOT_A_CAPABILITY: Final = (
+    "the capabilities are there, so something else forbids it: a seccomp profile (for a "
+    "container: --security-opt seccomp=unconfined), a security module, a read-only mount, "
+    "a directory of another user, or before Linux 5.11 RLIMIT_MEMLOCK"
+)
+
+
+def _missing_capabilities(log: str) -> list[str]:
+    """CAP_PERFMON is wanted for pointer arithmetic only: ``xdp_linear``, before Linux 5.18."""
+    if "prohibited" in log:
+        return capabilities.missing("CAP_PERFMON")
+    return capabilities.missing("CAP_BPF", "CAP_NET_ADMIN")
+
+
+def _refused(action: str, key: int, target: int, error: OSError) -> XconnectError:
+    what = f"{key} to {target}" if target else str(key)
+    hint = f" (no interface {target} here)" if error.errno == errno.EINVAL and target else ""
+    return _judged(action, f"entry {what}{hint}", error)
+
+
+def _words(error: OSError) -> str:
+    return f"{error.strerror} ({errno.errorcode.get(error.errno or 0, error.errno)})"

@@ -1,0 +1,1 @@
+"""The commands doctor and test: what is looked at, and what it means."""

@@ -1,0 +1,82 @@
+"""The ``doctor``: everything that could be wrong, on the host and on every link.
+
+Without the rights to look, the links are what the daemon says of them. Changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from xconnectd.config import source
+from xconnectd.config.source import Files
+from xconnectd.control import client, protocol
+from xconnectd.diagnostics import facts, host_checks, link_checks
+from xconnectd.diagnostics.finding import Finding, Level
+from xconnectd.errors import HiddenError, PrivilegeError
+from xconnectd.runtime import Engine
+from xconnectd.status import collector
+
+Findings = Mapping[str, tuple[Finding, ...]]
+"""Those of the ``host``, and those of every link by its id."""
+
+
+def examine(file: Path | None) -> Findings:
+    try:
+        engine = Engine.watch()
+    except (PrivilegeError, PermissionError):
+        return _from_outside(file)
+    with engine:
+        try:
+            return _from_inside(engine, file)
+        except HiddenError as hidden:
+            found = _from_outside(file or collector.file_of(engine))
+            unseen = Finding(Level.FAIL, "pins", hidden.reason, hidden.remedy)
+            return {**found, "host": (*found["host"], unseen)}
+
+
+def _from_inside(engine: Engine, file: Path | None) -> Findings:
+    source, reading, seen = collector.look(engine, file)
+    host = facts.host(source, reading, len(engine.programs.ours))
+    examiner = facts.Examiner(engine, seen, host.config, client.repair_here(host.config))
+    departed = link_checks.of_departed(seen.observed.departed)
+    return {
+        "host": (*host_checks.of_host(host), *departed),
+        **{each.link.id: link_checks.of_link(examiner.look(each)) for each in seen.verdicts},
+    }
+
+
+def _from_outside(file: Path | None) -> Findings:
+    try:
+        with client.Connection(protocol.STATUS, client.PATIENCE) as daemon:
+            told = daemon.status()
+    except client.NoDaemonError:
+        told = {"config": {"path": None}, "links": []}
+    known = file or told["config"]["path"]
+    named = Files(Path(known or source.DEFAULT))
+    host = facts.host(named, named.read(), None)
+    if host.pid is not None and not known:
+        host = replace(host, config="the daemon's file", config_state="")
+    return {
+        "host": host_checks.of_host(host),
+        **{each["link"]: link_checks.of_report(each) for each in told["links"]},
+    }
+
+
+def is_well(found: Findings) -> bool:
+    return not any(each.level is Level.FAIL for each in chain.from_iterable(found.values()))
+
+
+def as_json(found: Findings) -> dict[str, Any]:
+    every = [{"where": where, **each.as_json()} for where, these in found.items() for each in these]
+    return {"ok": is_well(found), "findings": every}
+
+
+def lines(found: Findings) -> Iterator[str]:
+    for where, these in found.items():
+        yield where
+        for each in these:
+            yield from (f"  {line}" for line in each.lines())

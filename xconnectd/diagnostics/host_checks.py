@@ -1,0 +1,276 @@
+"""What xconnectd needs of a host, held against what the host has. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from shlex import quote
+from typing import Final
+
+from xconnectd.diagnostics import link_checks
+from xconnectd.diagnostics.finding import Finding, Level
+from xconnectd.remedies import repair
+
+_BPFFS: Final = "/sys/fs/bpf"
+_MOUNT: Final = f"mount -t bpf bpf {_BPFFS}"
+_PYROUTE2: Final = (0, 9, 1)
+
+_MISSED: Final = (
+    ((5, 12), "a namespace is known by its inode, which may come again as another's"),
+    ((5, 13), "losses at the redirect are not told, nor their reasons"),
+    ((5, 18), "there are no XDP fragments: native XDP takes an MTU of some 3,500 at most"),
+    ((5, 18), "nothing tells when the last frame came, but in tc mode from 5.11 on"),
+    ((6, 4), "what an ifb or a program marks to skip our hooks reaches the host's stack uncounted"),
+)
+"""What older kernels do without."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One look at the host. None and empty texts mean that it could not be seen from here.
+
+    ``bpf`` is why bpf(2) is refused, empty if it is not. ``programs`` is how many of ours are
+    loaded. ``code`` is where the BPF code comes from (empty: from nowhere), ``jit`` whether the
+    kernel compiles programs. ``capabilities`` are the caller's effective ones.
+    """
+
+    release: str
+    capabilities: frozenset[str]
+    systemd: bool
+    pins: str
+    on_bpffs: bool
+    writable: bool | None
+    bpf: str | None
+    programs: int | None
+    code: str
+    libbpf: str
+    pyroute2: str
+    btf: bool
+    xdp_features: bool
+    jit: bool | None
+    pid: int | None
+    answers: bool | None
+    stopped: bool
+    daemon_capabilities: frozenset[str] | None
+    config: str
+    config_state: str
+    problems: Sequence[str]
+    links: int
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        return _numbers(self.release)[:2]
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """Capabilities of the daemon. Before 5.18 it needs pointer arithmetic for a length."""
+        also = set() if self.kernel >= (5, 18) else {"CAP_PERFMON"}
+        return frozenset({"CAP_BPF", "CAP_NET_ADMIN"} | also)
+
+    @property
+    def start(self) -> str:
+        """The command that starts a daemon."""
+        return repair(None, self.config, systemd=self.systemd)
+
+    @property
+    def repair(self) -> str:
+        return repair(self.pid, self.config, systemd=self.systemd)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)))
+
+
+def of_host(host: Host) -> tuple[Finding, ...]:
+    checks = (
+        *(_kernel, _capabilities, _bpf, _bpffs, _programs, _code, _libbpf, _pyroute2),
+        *(_btf, _xdp_features, _jit, _daemon, _config),
+    )
+    return tuple(finding for check in checks for finding in check(host))
+
+
+def _ok(check: str, text: str) -> Finding:
+    return Finding(Level.OK, check, text)
+
+
+def _warn(check: str, text: str, remedy: str = "") -> Finding:
+    return Finding(Level.WARN, check, text, remedy)
+
+
+def _fail(check: str, text: str, remedy: str) -> Finding:
+    return Finding(Level.FAIL, check, text, remedy)
+
+
+# --------------------------------------------------------------------------- the kernel
+
+
+def _kernel(host: Host) -> Iterator[Finding]:
+    newer = "boot a newer kernel"
+    if host.kernel < (5, 4):
+        yield _fail("kernel", f"{host.release}: Linux 5.4 is the oldest that can work", newer)
+    elif host.kernel < (5, 10):
+        yield _warn("kernel", f"{host.release}: expected to work from Linux 5.10 on", newer)
+    else:
+        yield _ok("kernel", host.release)
+        for since, text in _MISSED:
+            if host.kernel < since:
+                yield _ok("kernel", f"before Linux {since[0]}.{since[1]} {text}")
+
+
+def _capabilities(host: Host) -> Iterator[Finding]:
+    lacking = _lacking(host.needed, host.capabilities)
+    if lacking:
+        text = f"this command lacks {lacking}: it cannot see everything"
+        yield _warn("capabilities", text, "sudo xconnectd doctor")
+    elif "CAP_SYS_ADMIN" not in host.capabilities:
+        text = "enough for the daemon; CAP_SYS_ADMIN would tell the names of foreign programs"
+        yield _ok("capabilities", text)
+    else:
+        yield _ok("capabilities", "all that is needed")
+    if host.daemon_capabilities is not None:
+        lacking = _lacking(host.needed, host.daemon_capabilities)
+        if lacking:
+            remedy = "give it those: CapabilityBoundingSet= of the unit, --cap-add of the container"
+            yield _fail("capabilities", f"the daemon lacks {lacking}", remedy)
+
+
+def _lacking(needed: frozenset[str], held: frozenset[str]) -> str:
+    if "CAP_SYS_ADMIN" in held:
+        held |= {"CAP_BPF", "CAP_PERFMON"}
+    return ", ".join(sorted(needed - held))
+
+
+def _bpf(host: Host) -> Iterator[Finding]:
+    if host.bpf is None:
+        yield _warn("bpf", "not tried whether bpf() is allowed", "sudo xconnectd doctor")
+    elif host.bpf:
+        remedy = "look for a seccomp profile (container: --security-opt seccomp=unconfined)"
+        yield _fail("bpf", f"bpf() is refused: {host.bpf}", remedy)
+    else:
+        yield _ok("bpf", "bpf() is allowed")
+
+
+def _bpffs(host: Host) -> Iterator[Finding]:
+    if not host.on_bpffs:
+        text = f"{host.pins} is on no BPF filesystem"
+        if "CAP_SYS_ADMIN" in host.capabilities and host.pins.startswith(_BPFFS):
+            yield _warn("bpffs", f"{text}; a daemon with CAP_SYS_ADMIN mounts one", _MOUNT)
+        else:
+            yield _fail("bpffs", text, _MOUNT)
+    elif host.writable is False:
+        yield _fail("bpffs", f"{host.pins} is read-only", f"mount -o remount,rw {_BPFFS}")
+    elif host.writable is None:
+        text = f"{host.pins} is root's: not known whether it can be written"
+        yield _warn("bpffs", text, "sudo xconnectd doctor")
+    else:
+        yield _ok("bpffs", host.pins)
+
+
+def _programs(host: Host) -> Iterator[Finding]:
+    if host.programs is None:
+        yield _warn("programs", "the pins cannot be read from here", "sudo xconnectd doctor")
+    elif host.programs:
+        yield _ok("programs", f"{host.programs} of ours in the kernel")
+    elif host.pid is not None:
+        text = f"a daemon runs, and nothing of ours is pinned in {host.pins}"
+        yield _fail("programs", text, host.repair)
+    else:
+        yield _ok("programs", "none of ours in the kernel")
+
+
+# --------------------------------------------------------------------------- what is installed
+
+
+def _code(host: Host) -> Iterator[Finding]:
+    if host.code:
+        yield _ok("code", f"the BPF code comes from {host.code}")
+    else:
+        text = "neither compiled BPF code that fits its source nor bcc, which compiles it"
+        yield _fail("code", text, "apt-get install python3-bpfcc")
+
+
+def _libbpf(host: Host) -> Iterator[Finding]:
+    if host.libbpf:
+        yield _ok("libbpf", host.libbpf)
+    else:
+        yield _fail("libbpf", "libbpf cannot be used", "apt-get install libbpf1")
+
+
+def _pyroute2(host: Host) -> Iterator[Finding]:
+    if not host.pyroute2:
+        yield _fail("pyroute2", "not installed", "pip install 'pyroute2>=0.9.1'")
+    elif _numbers(host.pyroute2)[:3] < _PYROUTE2:
+        text = f"{host.pyroute2} packs XDP flags wrongly"
+        yield _fail("pyroute2", text, "pip install 'pyroute2>=0.9.1'")
+    else:
+        yield _ok("pyroute2", host.pyroute2)
+
+
+def _btf(host: Host) -> Iterator[Finding]:
+    if host.btf:
+        yield _ok("btf", "/sys/kernel/btf/vmlinux")
+    else:
+        text = "no /sys/kernel/btf/vmlinux: links work, capture does not"
+        yield _warn("btf", text, "boot a kernel with CONFIG_DEBUG_INFO_BTF=y")
+
+
+def _xdp_features(host: Host) -> Iterator[Finding]:
+    if host.xdp_features:
+        yield _ok("xdp-features", "drivers tell what they can do")
+    elif host.kernel < (6, 3):
+        text = "before Linux 6.3 no driver tells what it can do, its name decides"
+        yield _ok("xdp-features", text)
+    else:
+        text = "the kernel does not answer: a driver's name decides"
+        yield _warn("xdp-features", text, "xconnectd version")
+
+
+def _jit(host: Host) -> Iterator[Finding]:
+    if host.jit is None:
+        yield _warn("jit", "not tried whether BPF programs are compiled", "sudo xconnectd doctor")
+    elif host.jit:
+        yield _ok("jit", "BPF programs are compiled")
+    else:
+        text = "BPF programs are interpreted, several times slower"
+        remedy = "sysctl -w net.core.bpf_jit_enable=1  # in the machine's own namespace"
+        yield _warn("jit", text, remedy)
+
+
+# --------------------------------------------------------------------------- the daemon
+
+
+def _daemon(host: Host) -> Iterator[Finding]:
+    if host.pid is None:
+        text = "none runs in this namespace: wires stay as they are, nothing mends them"
+        yield _warn("daemon", text, host.start)
+    elif host.stopped:
+        yield _fail("daemon", f"pid {host.pid} is stopped", f"kill -CONT {host.pid}")
+    elif host.answers is False:
+        kill = f"kill -KILL {host.pid}; {host.start}  # the wires stay"
+        text = f"{_process(host.pid)} does not answer"
+        yield _fail("daemon", text, kill if host.pid else host.repair)
+    elif host.answers is None:
+        text = f"runs, {_process(host.pid)}; only root and group xconnectd may ask it"
+        yield _ok("daemon", text)
+    else:
+        yield _ok("daemon", f"runs, {_process(host.pid)}")
+
+
+def _process(pid: int) -> str:
+    return f"pid {pid}" if pid else "a process that cannot be seen from here"
+
+
+def _config(host: Host) -> Iterator[Finding]:
+    where = host.config
+    if host.config_state == "loaded":
+        yield _ok("config", f"{where} is good, {host.links} link{'s' * (host.links != 1)}")
+        return
+    if not host.config_state:
+        yield _warn("config", f"{where} may not be read", "sudo xconnectd doctor")
+        return
+    if host.config_state == "missing" and host.pid is None:
+        remedy = f"xconnectd check {quote(where)}  # once you have written it"
+        yield _warn("config", f"{where} does not exist", remedy)
+        return
+    yield from link_checks.of_problems(host.problems or (f"{where}: {host.config_state}",), where)

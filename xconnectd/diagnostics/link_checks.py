@@ -1,0 +1,438 @@
+"""What is wrong with a link and the command that mends it: facts in, findings out. Pure.
+
+The walk along a link goes the way of a frame: the file, the interfaces, what the host has against
+them, the programs, the entries, the other end, the far ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from shlex import quote
+from typing import Any, Final
+
+from xconnectd.diagnostics.finding import Finding, Level, Stops
+from xconnectd.model import (
+    ELSEWHERE,
+    Departed,
+    Interface,
+    Mode,
+    Observed,
+    Setting,
+    State,
+    Xdp,
+)
+from xconnectd.reconcile import admission, mode_selection
+from xconnectd.reconcile.evaluate import Verdict
+from xconnectd.status import drop_reasons
+
+_SLACK: Final = 18
+"""How much longer than an MTU a frame may be: its Ethernet header and one VLAN tag."""
+
+_XDP_OFF: Final = {"generic": "xdpgeneric off", "native": "xdpdrv off", "hw": "xdpoffload off"}
+_UNFINISHED: Final = ("tx-checksum-ip-generic", "tx-checksum-ipv4", "tx-checksum-ipv6")
+_TAGS: Final = ("tx-vlan-hw-insert", "tx-vlan-stag-hw-insert")
+
+
+@dataclass(frozen=True, slots=True)
+class FarSide:
+    """The other end of a veth, as its own namespace shows it.
+
+    ``prefix`` makes a command run there; None where it is not known how, and the command is then
+    a comment: a name means another interface here. ``features`` are the
+    ethtool features that are on, None where nobody went there to look.
+    """
+
+    interface: Interface
+    prefix: str | None = ""
+    features: frozenset[str] | None = None
+
+    def set(self, what: str) -> str:
+        return self.command(_set(self.interface, what))
+
+    def ready(self) -> str:
+        """What a far end of a native link needs."""
+        return self.command(mode_selection.FAR_READY.format(far=quote(self.interface.name)))
+
+    def command(self, text: str) -> str:
+        return ELSEWHERE.format(text) if self.prefix is None else f"{self.prefix}{text}"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFacts:
+    """One link, and what was seen of it.
+
+    ``far`` is keyed by the ifindex of our end; so is ``passed``, frames that got past our hooks.
+    ``failure`` is what the daemon heard from the kernel; ``repair`` makes a daemon put right what
+    is ours, ``file`` is the one with the link, ``home`` what ``ip link set … netns`` calls this
+    namespace.
+    """
+
+    verdict: Verdict
+    observed: Observed
+    far: Mapping[int, FarSide] = field(default_factory=dict)
+    failure: str = ""
+    repair: str = "xconnectd reload"
+    file: str = ""
+    home: str = "1"
+    passed: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def ways(self) -> tuple[tuple[Interface, Interface], ...]:
+        """Both directions, from our end to our end; one for a loopback plug."""
+        a, b = self.verdict.a, self.verdict.b
+        if a is None or b is None:
+            return ()
+        return ((a, b),) if a.ifindex == b.ifindex else ((a, b), (b, a))
+
+
+def of_link(facts: LinkFacts) -> tuple[Finding, ...]:
+    """Everything that is worth saying of a link; one good word where there is nothing."""
+    found = tuple(_walk(facts))
+    if any(each.level is not Level.OK for each in found):
+        return found
+    mode = facts.verdict.mode
+    return (Finding(Level.OK, "link", f"both ends up, {mode} programs and entries in place"),)
+
+
+def of_absent_link(name: str, file: str, text: str) -> Finding:
+    """A link that was asked for and is in no file."""
+    a, _, b = name.partition(":")
+    remedy = f"below links: in {file}: {a}: {b or '…'}"
+    return Finding(Level.FAIL, "file", text, remedy, Stops.ALL)
+
+
+def of_report(link: Mapping[str, Any]) -> tuple[Finding, ...]:
+    """A link as the daemon tells of it, for who may not look himself."""
+    state, again = State(link["state"]), "sudo xconnectd doctor"
+    seen = f"{state}: {link['reason']}" if link["reason"] else f"{state}, says the daemon"
+    match state:
+        case State.CONNECTED:
+            found = Finding(Level.OK, "link", seen)
+        case State.DISABLED:
+            found = Finding(Level.WARN, "disabled", seen, again, Stops.ALL)
+        case _:
+            found = Finding(Level.FAIL, str(state), seen, again, Stops.ALL)
+    ends = {end["name"]: end.get("passed_to_host") for end in (link["a"], link["b"])}
+    passed = (_passed(name, frames, link["mode"]) for name, frames in ends.items() if frames)
+    warnings = (Finding(Level.WARN, "warning", text) for text in link["warnings"])
+    return (found, *passed, *warnings)
+
+
+def of_problems(problems: Iterable[str], file: str) -> Iterator[Finding]:
+    """What is wrong in a file, whose last good links are the ones looked at."""
+    for problem in problems:
+        yield Finding(
+            Level.FAIL, "config", problem, f"xconnectd check {quote(file)}  # once it is mended"
+        )
+
+
+def of_departed(departed: Iterable[Departed]) -> Iterator[Finding]:
+    for gone in departed:
+        if gone.runs_ours:
+            text = f"{gone.record.name} left for another namespace with our program on it"
+            yield Finding(Level.FAIL, "departed", text, gone.remedy)
+
+
+def _walk(facts: LinkFacts) -> Iterator[Finding]:
+    verdict = facts.verdict
+    if verdict.refusal:
+        yield _refused(facts)
+        return
+    if not verdict.link.enabled:
+        remedy = f"in {facts.file}: enabled: true"
+        yield _stop("disabled", "enabled: false, the plug is pulled", remedy, level=Level.WARN)
+    if verdict.waiting:
+        if verdict.link.enabled:
+            yield _missing(facts)
+        yield from _not_held(facts)
+        return
+    for end in verdict.ends:
+        yield from _admin(end, facts)
+    yield from _ours(facts)
+    for end in verdict.ends:
+        yield from _company(end, facts)
+    for end, other in facts.ways:
+        yield from _headroom(other, facts)
+        yield from _longest(end, other, facts)
+    for end in verdict.ends:
+        yield from _far_program(end, facts)
+        yield from _offloads(end, facts)
+    for end in verdict.ends:
+        if frames := facts.passed.get(end.ifindex):
+            yield _passed(end.name, frames, verdict.mode)
+    for warning in verdict.warnings:
+        yield Finding(Level.WARN, "warning", warning)
+
+
+def _passed(name: str, frames: int, mode: str) -> Finding:
+    return Finding(Level.FAIL, "passed to host", *drop_reasons.passed(name, frames, mode))
+
+
+def _set(interface: Interface, what: str) -> str:
+    return f"ip link set dev {quote(interface.name)} {what}"
+
+
+def _stop(check: str, text: str, remedy: str, *, level: Level = Level.FAIL) -> Finding:
+    return Finding(level, check, text, remedy, Stops.ALL)
+
+
+# --------------------------------------------------------------------------- interfaces
+
+
+def _missing(facts: LinkFacts) -> Finding:
+    link, observed = facts.verdict.link, facts.observed
+    names = [end.name for end in link.ends if observed.find(end) is None]
+    left = [gone for gone in observed.departed if gone.record.name in names]
+    if left and (place := left[0].namespace):
+        text = f"{facts.verdict.waiting}: it left for the namespace {place}"
+        back = f"ip -n {quote(place)} link set dev {quote(left[0].name)} netns {facts.home}"
+        return _stop("interface", text, back)
+    remedy = f"ip -br link  # what there is: create it, or name another in {facts.file}"
+    return _stop("interface", facts.verdict.waiting, remedy)
+
+
+def _not_held(facts: LinkFacts) -> Iterator[Finding]:
+    """The end that is there belongs to the host until the other one is there, too."""
+    for warning in facts.verdict.warnings:
+        yield Finding(Level.WARN, "not held", warning)
+    for end in facts.verdict.ends:
+        if end.ifindex in facts.verdict.holding and not facts.observed.runs_ours(end):
+            text = f"no program of ours on {end.name}: the host hears and answers there"
+            yield Finding(Level.WARN, "not held", text, facts.repair)
+
+
+def _refused(facts: LinkFacts) -> Finding:
+    """The verdict's words, and a command where the reason is plain to see."""
+    verdict, observed = facts.verdict, facts.observed
+    for end in verdict.ends:
+        if (
+            verdict.mode is Mode.NATIVE
+            and end.kind == "veth"
+            and mode_selection.far_end_unready(end)
+        ):
+            known = end.xdp_features is not None
+            return _not_polling(end, facts) if known else _refused_in_words(facts)
+        if found := _foreign(end, verdict.mode, observed):
+            check, command = found
+            return _stop(check, verdict.refusal, f"{command}  # if nobody needs it")
+        if end.master and not observed.is_held(end):
+            return _stop("port", verdict.refusal, admission.command_to_release(end))
+        if admission.uses(end, observed) and not observed.is_held(end):
+            return _stop("in use", verdict.refusal, _to_free(end, facts))
+    return _refused_in_words(facts)
+
+
+def _to_free(end: Interface, facts: LinkFacts) -> str:
+    """The commands that end the host's use of an end, as far as there are any here."""
+    commands = dict.fromkeys(use.remedy for use in admission.uses(end, facts.observed))
+    instead = f"in {facts.file}: allow_addressed: true"
+    if "" in commands:
+        return f"take that off, or {instead}"
+    return f"{'; '.join(commands)}  # or {instead}"
+
+
+def _refused_in_words(facts: LinkFacts) -> Finding:
+    return _stop("refused", facts.verdict.refusal, f"change the link in {facts.file}")
+
+
+def _foreign(end: Interface, mode: Mode, observed: Observed) -> tuple[str, str] | None:
+    """What is not ours on this end, and the command that takes it off."""
+    if xdp := _foreign_xdp(end, observed):
+        return "foreign program", _set(end, _XDP_OFF[xdp.mode])
+    if end.qdisc == "ingress":
+        return "foreign filter", f"tc qdisc del dev {quote(end.name)} ingress"
+    if found := admission.foreign_filter(mode, end, observed):
+        direction, filter_ = found
+        place = f"dev {quote(end.name)} {direction} pref {filter_.priority}"
+        return "foreign filter", f"tc filter del {place}"
+    return None
+
+
+def _foreign_xdp(end: Interface, observed: Observed) -> Xdp | None:
+    return next((xdp for xdp in end.xdp if xdp.program not in observed.programs.ours), None)
+
+
+def _not_polling(end: Interface, facts: LinkFacts) -> Finding:
+    far = facts.far.get(end.ifindex)
+    name = far.interface.name if far else f"the far end of {end.name}"
+    text = f"{end.name}: its far end {name} does not poll, native redirects into it are lost"
+    unknown = mode_selection.FAR_READY.format(far="FAR_END")
+    return _stop("far end not polling", text, far.ready() if far else unknown)
+
+
+def _admin(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
+    if not end.up:
+        text = f"{end.name} is administratively down"
+        yield _stop("down", text, _set(end, "up"))
+        return
+    far = facts.far.get(end.ifindex)
+    if far and not far.interface.up:
+        name = far.interface.name
+        text = f"{name}, the far end of {end.name}, is administratively down"
+        yield _stop("far end down", text, far.set("up"))
+    elif not end.carrier:
+        yield _stop("carrier", f"{end.name} has no carrier", _plug_in(end))
+
+
+def _plug_in(end: Interface) -> str:
+    if end.variant == "tap":
+        return f"{_set(end, 'carrier on')}  # or start what reads it"
+    return "plug in the cable" if not end.kind else f"ip -d link show dev {quote(end.name)}"
+
+
+# --------------------------------------------------------------------------- what is ours
+
+
+def _ours(facts: LinkFacts) -> Iterator[Finding]:
+    """Programs and entries; what the kernel said when they were refused comes first."""
+    found = [
+        finding
+        for end, other in facts.ways
+        for finding in (*_program(end, facts), *_entry(end, other, facts), *_silence(end, facts))
+    ]
+    if found and facts.failure:
+        yield _stop("refused", facts.failure, facts.repair)
+    yield from found
+
+
+def _program(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
+    """Somebody else's in its place is a refusal already."""
+    ours, mode = facts.observed.programs.ours, facts.verdict.mode
+    if not any(each.program in ours for each in end.ingress):
+        what = "our ingress filter" if end.qdisc else "clsact, and with it our ingress filter"
+        carried, stops = _carried_by_tc(facts)
+        text = f"{end.name} has lost {what}: {carried} are lost"
+        yield Finding(Level.FAIL, "filter", text, facts.repair, stops)
+    if mode is Mode.TC:
+        return
+    found = {xdp.mode for xdp in end.xdp if xdp.program in ours}
+    if not found:
+        yield _stop("program", f"no XDP program of ours on {end.name}", facts.repair)
+    elif str(mode) not in found:
+        text = f"{end.name} runs our program in {found.pop()} mode, the link is {mode}"
+        yield _stop("program", text, facts.repair)
+
+
+def _carried_by_tc(facts: LinkFacts) -> tuple[str, Stops]:
+    """All frames in tc mode; in the others those that XDP does not see."""
+    if facts.verdict.mode is Mode.TC:
+        return "frames", Stops.ALL
+    return "frames that a tc redirect has marked", Stops.SOME
+
+
+def _entry(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Finding]:
+    observed = facts.observed
+    maps = [("peers map", observed.peers, *_carried_by_tc(facts))]
+    if facts.verdict.mode is not Mode.TC:
+        maps.insert(0, ("devmap", observed.entries, "frames", Stops.ALL))
+    key = f"(key {end.ifindex})"
+    for kind, entries, carried, stops in maps:
+        found = entries.get(end.ifindex)
+        if not facts.verdict.link.enabled:
+            if found is not None:
+                text = f"{end.name} {key} still leads to ifindex {found}"
+                yield Finding(Level.WARN, "entry", text, facts.repair)
+        elif found is None:
+            text = f"no entry for {end.name} in the {kind} {key}: {carried} are dropped"
+            yield Finding(Level.FAIL, "entry", text, facts.repair, stops)
+            return
+        elif found != other.ifindex:
+            where = f"{other.name} ({other.ifindex})"
+            text = f"{end.name} {key} leads to ifindex {found}, not to {where}"
+            yield Finding(Level.FAIL, "entry", text, facts.repair, stops)
+            return
+
+
+def _silence(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
+    if not any(each.program in facts.observed.programs.ours for each in end.egress):
+        text = f"{end.name} has lost our egress filter: the host can talk into the wire"
+        yield Finding(Level.WARN, "silence", text, facts.repair)
+
+
+def _company(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
+    """A tc redirect leaves by the target's clsact, where others may stand behind our filter."""
+    ours = facts.observed.programs.ours
+    for each in end.egress if facts.verdict.mode is Mode.TC else ():
+        if each.program not in ours:
+            text = f"{end.name} has a tc egress filter that is not ours ({each.kind} {each.name}"
+            text = f"{text.rstrip()}, pref {each.priority}), which may drop what leaves there"
+            remedy = f"tc filter del dev {quote(end.name)} egress pref {each.priority}"
+            yield Finding(Level.WARN, "foreign filter", text, remedy, Stops.SOME)
+
+
+# --------------------------------------------------------------------------- lengths
+
+
+def _headroom(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
+    wanted = mode_selection.settings(end, facts.verdict.mode).get(Setting.MTU)
+    if wanted is not None and end.mtu < wanted:
+        text = (
+            f"the MTU of {end.name} was set to {end.mtu}: frames longer than {end.mtu + _SLACK}"
+            " bytes, and so whole GSO packets of TCP, stop there"
+        )
+        remedy = _set(end, f"mtu {wanted}")
+        yield Finding(Level.FAIL, "mtu", text, remedy, Stops.LONG)
+
+
+def _longest(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Finding]:
+    """Whether the one far end sends longer frames than the other takes."""
+    there = facts.far.get(other.ifindex)
+    longest, limit = _limit(end, facts), _limit(other, facts)
+    if longest is None or limit is None or longest <= limit:
+        return
+    name = there.interface.name if there else other.name
+    whose = f"{name}, the far end of {other.name}," if there else name
+    text = (
+        f"{whose} has MTU {limit}, the other side of the wire {longest}:"
+        f" frames longer than {limit + _SLACK} bytes stop there"
+    )
+    mtu = f"mtu {longest}"
+    remedy = there.set(mtu) if there else _set(other, mtu)
+    yield Finding(Level.WARN, "mtu", text, remedy, Stops.LONG)
+
+
+def _limit(end: Interface, facts: LinkFacts) -> int | None:
+    """Of what is behind an end; None if that is not known, as of a tap's reader."""
+    far = facts.far.get(end.ifindex)
+    if far is None:
+        return None if end.kind in ("veth", "tun") else end.mtu
+    is_here = end.far is not None and end.far.nsid is None
+    goes_on = is_here and facts.observed.is_held(far.interface)  # by another link, with headroom
+    return None if goes_on else far.interface.mtu
+
+
+# --------------------------------------------------------------------------- far ends
+
+
+def _far_program(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
+    far = facts.far.get(end.ifindex)
+    if far is None or not (foreign := _foreign_xdp(far.interface, facts.observed)):
+        return
+    name = far.interface.name
+    text = (
+        f"{name}, the far end of {end.name}, runs an XDP program of its own"
+        f" ({foreign.mode}, id {foreign.program}), which may drop what arrives"
+    )
+    remedy = far.set(_XDP_OFF[foreign.mode])
+    yield Finding(Level.WARN, "far end's program", text, remedy, Stops.SOME)
+
+
+def _offloads(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
+    """Native XDP knows no metadata: what a far end leaves to be done is left undone."""
+    far = facts.far.get(end.ifindex)
+    if facts.verdict.mode is not Mode.NATIVE or far is None or far.features is None:
+        return
+    undone = []
+    if not far.features.isdisjoint(_UNFINISHED):
+        undone.append("checksums (its TCP and UDP are dead)")
+    if not far.features.isdisjoint(_TAGS):
+        undone.append("VLAN tags (they are lost)")
+    if undone:
+        name = far.interface.name
+        text = f"{name}, the far end of {end.name}, leaves to its driver: {', '.join(undone)}"
+        remedy = far.ready()
+        yield Finding(Level.FAIL, "offload", text, remedy, Stops.OFFLOADED)
+
+
+# --------------------------------------------------------------------------- frames that were sent

@@ -1,0 +1,403 @@
+"""The live test of a link: numbered frames from far end to far end, through both directions.
+
+A generic veth takes as ingress only what its far end sends, so the frames have to start there: the
+sockets are made inside the far ends' namespaces (by a command; the daemon never goes there). They
+send past the far end's queueing discipline: it is the wire that is tested.
+
+Where that cannot be done the counters are watched for a while instead.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Self
+
+from xconnectd.control import client
+from xconnectd.diagnostics import facts, link_checks, test_frames, test_result
+from xconnectd.diagnostics.finding import Finding
+from xconnectd.diagnostics.link_checks import LinkFacts
+from xconnectd.diagnostics.test_frames import Count, Series
+from xconnectd.diagnostics.test_result import Way
+from xconnectd.errors import PrivilegeError, XconnectError
+from xconnectd.formatting import printable
+from xconnectd.model import Counters, Interface, Statistics
+from xconnectd.netlink import netns
+from xconnectd.netlink.interfaces import Links
+from xconnectd.netlink.netns import Namespace
+from xconnectd.runtime import Engine
+from xconnectd.status import collector, document
+
+LATENCY: Final = "from before send() at the one far end to the kernel's receive time at the other"
+
+_PACE: Final = 0.001
+_PATIENCE: Final = 0.5
+_GRACE: Final = 0.05
+"""Seconds for what arrives twice."""
+_WATCH: Final = 1.0
+
+_ETH_P_ALL: Final = 3
+_SOL_PACKET: Final = 263
+_PACKET_QDISC_BYPASS: Final = 20
+_PACKET_IGNORE_OUTGOING: Final = 23
+_SO_ATTACH_FILTER: Final = 26
+_SO_TIMESTAMPNS: Final = 35
+_ROOM: Final = 1 << 17
+_TIMESPEC: Final = struct.Struct("@ll")
+_FILTER: Final = (
+    (0x28, 0, 0, 12),  # ldh [12], the ethertype
+    (0x15, 0, 1, test_frames.ETHERTYPE),
+    (0x06, 0, 0, _ROOM),
+    (0x06, 0, 0, 0),
+)
+"""Classic BPF: other frames are not even copied to us."""
+
+
+class UntestableError(XconnectError):
+    """Frames cannot be sent through this link; says why."""
+
+
+class Port:
+    """A packet socket on an interface, in the network namespace that it is made in.
+
+    Raises:
+        OSError: it may not be made (CAP_NET_RAW there), or there is no such interface.
+    """
+
+    def __init__(self, interface: str) -> None:
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        try:
+            self._filter()
+            self._socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+            self._socket.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+            self._socket.bind((interface, _ETH_P_ALL))
+        except BaseException:
+            self.close()
+            raise
+
+    def _filter(self) -> None:
+        code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in _FILTER))
+        program = struct.pack("@HP", len(_FILTER), ctypes.addressof(code))
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+    def send(self, frame: bytes) -> None:
+        self._socket.send(frame)
+
+    def drain(self) -> Iterator[tuple[bytes, float]]:
+        """Every frame that has arrived, with its time in seconds since the epoch."""
+        with suppress(BlockingIOError):
+            while True:
+                try:
+                    yield self._receive()
+                except OSError as error:
+                    if error.errno != errno.ENETDOWN:  # told once, of an interface that is down
+                        raise
+
+    def _receive(self) -> tuple[bytes, float]:
+        space = socket.CMSG_SPACE(_TIMESPEC.size)
+        frame, ancillary, _, _ = self._socket.recvmsg(_ROOM, space, socket.MSG_DONTWAIT)
+        for _, kind, data in ancillary:
+            if kind == _SO_TIMESTAMPNS:
+                seconds, nanoseconds = _TIMESPEC.unpack(data)
+                return frame, seconds + nanoseconds / 1e9
+        return frame, _now()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _now() -> float:
+    """On the clock of the kernel's receive times."""
+    return time.clock_gettime(time.CLOCK_REALTIME)
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One direction: what is sent where, and what comes."""
+
+    source: Interface
+    target: Interface
+    sender: Port
+    receiver: Port
+    sizes: Sequence[int]
+    count: Count
+    error: str = ""
+
+    def send(self, size: int) -> None:
+        frame = self.count.next(size, _now())
+        try:
+            self.sender.send(frame)
+        except OSError as error:
+            self.error = self.error or f"{error.strerror} ({size} bytes)"
+
+    def receive(self) -> None:
+        for frame, when in self.receiver.drain():
+            self.count.arrived(frame, when)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a test found. ``untested`` says why no frames were sent, empty if they were."""
+
+    link: str
+    ways: tuple[Way, ...]
+    findings: tuple[Finding, ...]
+    untested: str = ""
+    delays: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    @property
+    def cause(self) -> Finding | None:
+        return test_result.cause(self.findings, () if self.untested else self.ways)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "link": self.link,
+            "ok": self.cause is None,
+            "cause": None if self.cause is None else self.cause.as_json(),
+            "live": not self.untested,
+            "untested": self.untested,
+            "latency": LATENCY,
+            "ways": [_way_as_json(way, self.delays.get(way.source, ())) for way in self.ways],
+            "findings": [each.as_json() for each in self.findings],
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For people: the verdict first, then what was seen."""
+        cause = self.cause
+        if cause is None:
+            yield f"{self.link}: good" + (", as far as can be seen" if self.untested else "")
+        else:
+            yield f"{self.link}: {printable(cause.text)}"
+            yield f"    mend it: {printable(cause.remedy)}"
+        how = f"no frames sent: {self.untested}" if self.untested else f"latency: {LATENCY}"
+        yield printable(how)
+        for way in self.ways:
+            yield from self._way_lines(way)
+        for finding in self.findings:
+            if finding != cause:
+                yield from finding.lines()
+
+    def _way_lines(self, way: Way) -> Iterator[str]:
+        name = f"{way.source} → {way.target}"
+        if self.untested:
+            yield (
+                f"{name}, in {_WATCH:g} s: {way.counted} frames handed on, {way.unwired} without"
+                f" an entry, {way.refused} that {way.target} could not send"
+            )
+            return
+        spread = test_frames.spread(self.delays.get(way.source, ()))
+        took = "" if spread is None else ", µs min/median/max: " + "/".join(map(_micro, spread))
+        yield f"{name}: {way.whole} of {way.sent} frames{took}"
+        for each in way.lengths:
+            if way.whole and not each.is_perfect:
+                yield (
+                    f"    {each.size} bytes: {each.arrived} of {each.sent}, {each.corrupted}"
+                    f" corrupted, {each.duplicated} twice, {each.reordered} out of order"
+                )
+
+
+def _micro(seconds: float) -> str:
+    return f"{seconds * 1e6:.0f}"
+
+
+def _way_as_json(way: Way, delays: Sequence[float]) -> dict[str, Any]:
+    spread = test_frames.spread(delays)
+    names = ("min", "median", "max")
+    micro = None if spread is None else [round(delay * 1e6, 1) for delay in spread]
+    return {
+        "from": way.source,
+        "to": way.target,
+        "sent": way.sent,
+        "arrived": way.whole,
+        "corrupted": sum(each.corrupted for each in way.lengths),
+        "duplicated": sum(each.duplicated for each in way.lengths),
+        "reordered": sum(each.reordered for each in way.lengths),
+        "error": way.error,
+        "latency_us": None if micro is None else dict(zip(names, micro, strict=True)),
+        "counted": {
+            "received": way.reached,
+            "forwarded": way.counted,
+            "unwired": way.unwired,
+            "not_sent": way.refused,
+        },
+        "sizes": [asdict(each) for each in way.lengths],
+    }
+
+
+# --------------------------------------------------------------------------- a test
+
+
+class Tester:
+    """Tests links. ``counters`` are those of our programs, ``links`` those of the kernel."""
+
+    def __init__(
+        self,
+        links: Links,
+        counters: Callable[[], Mapping[int, Counters]],
+        known: Mapping[int, Namespace],
+    ) -> None:
+        self._links = links
+        self._counters = counters
+        self._known = known
+
+    def test(self, facts: LinkFacts, rounds: int) -> Outcome:
+        """``rounds`` is how many frames of each size go each way."""
+        link, findings = facts.verdict.link.id, link_checks.of_link(facts)
+        try:
+            with self._lanes(facts) as lanes:
+                counted = self._watch(facts, lambda: _exchange(lanes, rounds))
+        except UntestableError as error:
+            ways = self._watch(facts, lambda: time.sleep(_WATCH)) if facts.ways else ()
+            return Outcome(link, tuple(ways), findings, str(error))
+        ways = [
+            replace(way, lengths=lane.count.lengths(), error=lane.error)
+            for lane, way in zip(lanes, counted, strict=True)
+        ]
+        delays = {lane.source.name: lane.count.delays for lane in lanes}
+        return Outcome(link, tuple(ways), findings, delays=delays)
+
+    @contextmanager
+    def _lanes(self, facts: LinkFacts) -> Iterator[list[_Lane]]:
+        if not facts.ways:
+            raise UntestableError(facts.verdict.waiting or "an end is missing")
+        run = os.urandom(8)
+        with ExitStack() as stack:
+            ports = {
+                end.ifindex: stack.enter_context(self._port(end, facts))
+                for end in facts.verdict.ends
+            }
+            yield [
+                _lane(facts, source, target, ports, Count(_series(facts, run, way, source, target)))
+                for way, (source, target) in enumerate(facts.ways)
+            ]
+
+    def _port(self, end: Interface, facts: LinkFacts) -> Port:
+        """A socket on the far end of ``end``."""
+        far = facts.far.get(end.ifindex)
+        if end.far is None:
+            kind = end.variant or end.kind or "NIC"
+            raise UntestableError(f"{end.name} is a {kind}: nothing can be sent from its far end")
+        if far is None:
+            raise UntestableError(f"the far end of {end.name} cannot be looked at")
+        if facts.observed.runs_ours(far.interface):
+            raise UntestableError(f"{far.interface.name}, the far end of {end.name}, is wired, too")
+        place = None if end.far.nsid is None else self._known.get(end.far.nsid)
+        if place is None and end.far.nsid is not None:
+            raise UntestableError(f"the namespace of the far end of {end.name} is not to be found")
+        try:
+            return netns.inside(place, lambda: Port(far.interface.name))
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise UntestableError(f"no socket on the far end of {end.name}: {why}") from error
+
+    def _watch(self, facts: LinkFacts, work: Callable[[], None]) -> list[Way]:
+        """What was counted on every way meanwhile, without lengths."""
+        before = self._count()
+        work()
+        after = self._count()
+        return [_difference(source, target, before, after) for source, target in facts.ways]
+
+    def _count(self) -> _Counted:
+        return self._counters(), self._links.statistics()
+
+
+_Counted = tuple[Mapping[int, Counters], Mapping[int, Statistics]]
+
+
+def _difference(source: Interface, target: Interface, before: _Counted, after: _Counted) -> Way:
+    (ours, theirs), (ours_now, theirs_now) = before, after
+    here, there, gone = source.ifindex, target.ifindex, Statistics()
+    was, now = ours.get(here, Counters()), ours_now.get(here, Counters())
+    return Way(
+        source.name,
+        target.name,
+        (),
+        reached=theirs_now.get(here, gone).received - theirs.get(here, gone).received,
+        counted=now.frames - was.frames,
+        unwired=now.unwired - was.unwired,
+        refused=theirs_now.get(there, gone).not_sent - theirs.get(there, gone).not_sent,
+    )
+
+
+def _series(facts: LinkFacts, run: bytes, way: int, source: Interface, target: Interface) -> Series:
+    here, there = (facts.far[end.ifindex].interface for end in (source, target))
+    addresses = (bytes.fromhex(far.mac.replace(":", "")) for far in (here, there))
+    return Series(run, way, *addresses)
+
+
+def _lane(
+    facts: LinkFacts,
+    source: Interface,
+    target: Interface,
+    ports: Mapping[int, Port],
+    count: Count,
+) -> _Lane:
+    mtu, other = (facts.far[end.ifindex].interface.mtu for end in (source, target))
+    sizes = test_frames.sizes(mtu, other)
+    return _Lane(source, target, ports[source.ifindex], ports[target.ifindex], sizes, count)
+
+
+def _exchange(lanes: Sequence[_Lane], rounds: int) -> None:
+    """Sends everything, one frame a millisecond, and waits until it has come or will not."""
+    for _ in range(rounds):
+        for lane in lanes:
+            for size in lane.sizes:
+                lane.send(size)
+                time.sleep(_PACE)
+                _receive(lanes)
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline and not all(lane.count.is_complete for lane in lanes):
+        time.sleep(_PACE)
+        _receive(lanes)
+    time.sleep(_GRACE)
+    _receive(lanes)
+
+
+def _receive(lanes: Sequence[_Lane]) -> None:
+    for lane in lanes:
+        lane.receive()
+
+
+# --------------------------------------------------------------------------- by name
+
+
+def test(name: str, file: Path | None, rounds: int) -> tuple[Outcome, tuple[Finding, ...]]:
+    """Tests the link that a user calls so; with it comes what is wrong with the file.
+
+    Raises UntestableError for who may not look at links.
+    """
+    try:
+        engine = Engine.watch()
+    except (PrivilegeError, PermissionError) as error:
+        raise UntestableError("only root can look at a link: sudo xconnectd test") from error
+    with engine:
+        files, reading, seen = collector.look(engine, file)
+        path = str(files.path)
+        problems = tuple(link_checks.of_problems(map(str, reading.problems), path))
+        for verdict in seen.verdicts:
+            link = verdict.link
+            if name in document.spellings(link.id, link.a.name, link.b.name):
+                examiner = facts.Examiner(engine, seen, path, client.repair_here(path))
+                tester = Tester(engine.links, engine.counters, examiner.namespaces)
+                return tester.test(examiner.look(verdict, enter=True), rounds), problems
+        links = [each.link for each in seen.verdicts]
+        known = {each.id: document.spellings(each.id, each.a.name, each.b.name) for each in links}
+        told = document.no_such_link(name, path, known)
+        absent = link_checks.of_absent_link(name, path, told)
+        return Outcome(name, (), (absent,), "there is no such link"), problems

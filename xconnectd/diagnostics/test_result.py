@@ -1,0 +1,126 @@
+"""What the numbered frames of a link test say: how many arrived, and where they stop. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from shlex import quote
+
+from xconnectd.diagnostics.finding import Finding, Level, Stops
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """What became of the test frames of one size (bytes, with the Ethernet header).
+
+    ``arrived`` are those that came whole, each counted once; ``reordered`` those of them that
+    came behind a later one.
+    """
+
+    size: int
+    sent: int
+    arrived: int = 0
+    corrupted: int = 0
+    duplicated: int = 0
+    reordered: int = 0
+
+    @property
+    def is_perfect(self) -> bool:
+        return self == Lengths(self.size, self.sent, self.sent)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One direction of a test: what was sent, and what was counted on the way meanwhile.
+
+    ``reached`` are frames that came in by our end ``source``, ``counted`` those that our program
+    handed on there and ``unwired`` those that it dropped for want of an entry; ``refused`` are
+    those that ``target`` could not send. Other traffic counts, too. ``error`` is what the
+    kernel said to the sender.
+    """
+
+    source: str
+    target: str
+    lengths: Sequence[Lengths]
+    error: str = ""
+    reached: int = 0
+    counted: int = 0
+    unwired: int = 0
+    refused: int = 0
+
+    @property
+    def is_perfect(self) -> bool:
+        return all(each.is_perfect for each in self.lengths)
+
+    @property
+    def sent(self) -> int:
+        return sum(each.sent for each in self.lengths)
+
+    @property
+    def whole(self) -> int:
+        return sum(each.arrived for each in self.lengths)
+
+    @property
+    def lost(self) -> int:
+        return sum(max(0, each.sent - each.arrived) for each in self.lengths)
+
+
+def cause(findings: Sequence[Finding], ways: Sequence[Way]) -> Finding | None:
+    """Why frames of a test did not arrive, or would not; None for a good link.
+
+    What the walk found explains it, in the order of what got lost: if short frames arrived it
+    is about length. Else the counters tell where they were last seen.
+    """
+    spoilt = [way for way in ways if not way.is_perfect]
+    if not spoilt:
+        order = [] if ways else [Stops.ALL]
+    elif all(map(_lost_only_long, spoilt)):
+        order = [Stops.LONG, Stops.SOME, Stops.ALL]
+    else:
+        order = [Stops.ALL, Stops.SOME]
+    for stops in order:
+        if found := next((each for each in findings if each.stops is stops), None):
+            return found
+    if spoilt:
+        return where_they_stop(spoilt[0])
+    return next((each for each in findings if each.level is Level.FAIL), None)
+
+
+def _lost_only_long(way: Way) -> bool:
+    """Whether up to some size all frames arrived, and beyond it none."""
+    arrived = [each.arrived for each in sorted(way.lengths, key=lambda each: each.size)]
+    whole = [each.is_perfect for each in sorted(way.lengths, key=lambda each: each.size)]
+    first = whole.index(False)
+    return first > 0 and not any(arrived[first:])
+
+
+def where_they_stop(way: Way) -> Finding:
+    """By the counters, for losses that nothing in the walk explains."""
+    if not way.lost:
+        text = f"{way.source} → {way.target}: frames arrive altered, twice or out of order"
+        return Finding(Level.FAIL, "damage", text, "xconnectd status", Stops.SOME)
+    look = "xconnectd doctor"
+    if way.error:
+        check, where = "sender", f"the far end of {way.source} could not send: {way.error}"
+    elif way.reached < way.lost:
+        check, where = "far end", f"they do not get from its far end to {way.source}"
+    elif way.unwired >= way.lost:
+        check, where = "entry", f"our program on {way.source} drops them for want of an entry"
+    elif way.counted < way.lost:
+        check, where = "program", f"our program on {way.source} does not see them"
+    elif way.refused >= way.lost:
+        check, where = "target", f"{way.target} cannot hand them to its far end"
+        look = f"ip -s link show dev {quote(way.target)}"
+    else:
+        check, where = "beyond", f"they leave by {way.target} and are lost behind it"
+        look = f"tc -s qdisc show dev {quote(way.target)}"
+    lost = f"{way.lost} of {way.sent} frames lost{_by_length(way)}"
+    text = f"{way.source} → {way.target}: {lost}: {where}"
+    return Finding(Level.FAIL, check, text, look, Stops.SOME)
+
+
+def _by_length(way: Way) -> str:
+    if not any(each.sent for each in way.lengths) or not _lost_only_long(way):
+        return ""
+    fits = max(each.size for each in way.lengths if each.is_perfect)
+    return f" (all longer than {fits} bytes)"

@@ -1,0 +1,158 @@
+"""structlog set-up and the names of all events, which users may rely on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from enum import StrEnum
+from functools import partialmethod
+from typing import Any, TextIO
+
+from xconnectd.lazy_imports import late, without
+
+with late("asyncio"), without("rich"):
+    import structlog
+
+
+class Event(StrEnum):
+    """One event per change; the names are an interface (see the README)."""
+
+    CONFIG_LOADED = "config.loaded"
+    CONFIG_REJECTED = "config.rejected"
+    CONFIG_WARNING = "config.warning"
+    CONFIG_UNREACHABLE = "config.unreachable"
+    CONFIG_DEFERRED = "config.deferred"
+    CONFIG_UNWATCHED = "config.unwatched"
+    CONFIG_WATCHED = "config.watched"
+    TRY_STARTED = "try.started"
+    TRY_KEPT = "try.kept"
+    TRY_REVERTED = "try.reverted"
+    PROGRAM_LOADED = "program.loaded"
+    PROGRAM_ADOPTED = "program.adopted"
+    PINS_LOST = "pins.lost"
+    LOSSES_UNTOLD = "losses.untold"
+    LINK_CONNECTED = "link.connected"
+    LINK_REWIRED = "link.rewired"
+    LINK_DISCONNECTED = "link.disconnected"
+    LINK_WAITING = "link.waiting"
+    LINK_FAILED = "link.failed"
+    LINK_DISABLED = "link.disabled"
+    LINK_DOWN = "link.down"
+    LINK_UP = "link.up"
+    LINK_WARNING = "link.warning"
+    END_DEPARTED = "end.departed"
+    RENEWAL_FAILED = "renewal.failed"
+    RA_REMOVED = "interface.ra_removed"
+    RELEASE_FAILED = "release.failed"
+    DRIFT_REPAIRED = "drift.repaired"
+    DRIFT_FIGHT = "drift.fight"
+    METRICS_SERVED = "metrics.served"
+    METRICS_FAILED = "metrics.failed"
+    METRICS_REFUSED = "metrics.refused"
+    METRICS_STOPPED = "metrics.stopped"
+    STATE_UNWRITABLE = "state.unwritable"
+    STATE_UNJUDGED = "state.unjudged"
+    EVENTS_LOST = "events.lost"
+    PASS_DONE = "pass.done"  # noqa: S105 (no password)
+    DAEMON_READY = "daemon.ready"
+    DAEMON_STOPPED = "daemon.stopped"
+
+
+Logger = structlog.typing.FilteringBoundLogger
+
+
+class Tap:
+    """Passes every event on to ``publish`` as well, whatever level is logged."""
+
+    def __init__(self) -> None:
+        self.publish: Callable[[Mapping[str, Any]], None] | None = None
+
+    def __call__(self, _logger: Any, _method: str, event: Any) -> Any:
+        if self.publish:
+            self.publish(dict(event))
+        return event
+
+
+class _Threshold:
+    """Drops what is below the level that is to be logged."""
+
+    def __init__(self, level: int) -> None:
+        self._level = level
+
+    def __call__(self, _logger: Any, method: str, event: Any) -> Any:
+        if logging.getLevelNamesMapping()[method.upper()] < self._level:
+            raise structlog.DropEvent
+        return event
+
+
+class _Writer:
+    """Writes lines to ``stream``, as far as that goes.
+
+    A full disk or a pipe that nobody reads any more costs the line, not the wires. To the journal
+    each line begins with its priority: sd-daemon(3).
+    """
+
+    def __init__(self, stream: TextIO, *, journal: bool) -> None:
+        self._stream = stream
+        self._journal = journal
+
+    def _write(self, priority: int, text: str) -> None:
+        before = f"<{priority}>" if self._journal else ""
+        with suppress(OSError):
+            self._stream.write("".join(f"{before}{line}\n" for line in text.split("\n")))
+            self._stream.flush()
+
+    debug = partialmethod(_write, 7)
+    info = partialmethod(_write, 6)
+    warning = partialmethod(_write, 4)
+    error = partialmethod(_write, 3)
+    critical = partialmethod(_write, 2)
+
+
+def setup(
+    form: str | None = None,
+    level: str = "info",
+    *,
+    stream: TextIO | None = None,
+    tap: Tap | None = None,
+    journal: bool = False,
+) -> Logger:
+    """Logs to stderr: ``console`` on a terminal, ``json`` elsewhere, unless ``form`` says.
+
+    ``journal``: that is where the stream leads.
+    """
+    stream = stream or sys.stderr
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    processors: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *((tap,) if tap else ()),
+        _Threshold(threshold),
+    ]
+    if (form or ("console" if stream.isatty() else "json")) == "json":
+        processors += [
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(default=str),
+        ]
+    else:
+        coloured = stream.isatty() and not os.environ.get("NO_COLOR")  # no-color.org
+        processors.append(structlog.dev.ConsoleRenderer(colors=coloured))
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(min(threshold, logging.INFO)),
+        logger_factory=lambda *_: _Writer(stream, journal=journal),
+    )
+    return logger()
+
+
+def of_application() -> Logger:
+    """For a library: as the program logs that uses it, else only warnings, and to stderr."""
+    return logger() if structlog.is_configured() else setup(level="warning")
+
+
+def logger() -> Logger:
+    log: Logger = structlog.get_logger()
+    return log

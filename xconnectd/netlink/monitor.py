@@ -1,0 +1,275 @@
+"""The feed of changes that rtnetlink tells everybody: which interface, and what the message says.
+
+It owns the socket that listens, and keeps its work bounded: an interface that changes too often
+is muted for a moment, in the kernel. What a change means is for others to find out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import socket
+import struct
+import time
+from collections.abc import Collection, Iterable, Iterator
+from typing import Final, NamedTuple
+
+from xconnectd.netlink.transport import (
+    GET,
+    INDEX_OFFSET,
+    RECV_SIZE,
+    RTM_DELLINK,
+    RTM_DELROUTE,
+    RTM_GETLINK,
+    RTM_NEWLINK,
+    RTM_NEWROUTE,
+    SKIP_STATS,
+    SOL_NETLINK,
+    about,
+    ifindex_of,
+    integer,
+    link_request,
+    messages,
+    text,
+    walk,
+    walk_all,
+)
+
+LINK: Final = 1
+_TC: Final = 4
+_IPV4_IFADDR: Final = 5
+_IPV6_IFADDR: Final = 9
+_ROUTES: Final = (7, 11)  # RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE
+
+_MOST_EVENTS: Final = 32
+_INTERVAL: Final = 0.5
+"""An interface that makes more events than that in so many seconds is muted for the rest of them.
+
+To make an interface an end, or to take it back, makes some 15.
+"""
+
+_MOST_MUTED: Final = 1000
+"""The kernel takes programs of 4,096 instructions (BPF_MAXINSNS), and two are for one interface."""
+
+_NETLINK_ADD_MEMBERSHIP: Final = 1
+_NETLINK_DROP_MEMBERSHIP: Final = 2
+_NLMSG_ERROR: Final = 2
+_SO_RCVBUFFORCE: Final = 33
+_SO_ATTACH_FILTER: Final = 26
+_SO_DETACH_FILTER: Final = 27
+
+# linux/filter.h
+_LOAD_HALF: Final = 0x28
+_LOAD_WORD: Final = 0x20
+_JUMP_IF_EQUAL: Final = 0x15
+_RETURN: Final = 0x06
+_DROP: Final = 0
+_TAKE: Final = 0xFFFFFFFF
+_TYPE_OFFSET: Final = 4
+
+_ASK: Final = link_request(RTM_GETLINK, GET, (("IFLA_EXT_MASK", SKIP_STATS),))
+
+_AF_BRIDGE: Final = 7
+"""Of a bridge's news of its port: RTM_DELLINK means that it left the bridge, no device went.
+They come with IFLA_LINK, but without the kind and the namespace that tell what that is."""
+_IFLA_ADDRESS: Final = 1
+_IFLA_IFNAME: Final = 3
+_IFLA_NEW_NETNSID: Final = 45
+_IFLA_NEW_IFINDEX: Final = 49
+_IFLA_PROP_LIST: Final = 52
+_RTA_OIF: Final = 4
+_RTA_MULTIPATH: Final = 9
+_NEXT_HOP: Final = struct.Struct("=Hxxi")  # struct rtnexthop
+
+
+class Event(NamedTuple):
+    """Something happened to an interface; what it is now must be read again.
+
+    ``name`` and ``mac`` are empty where the message carries none (tc, addresses). For a device
+    that left for another namespace ``nsid`` and ``new_ifindex`` say where to. ``message`` is the
+    whole of a link message that describes the device; what a bridge tells of its port does not.
+    """
+
+    ifindex: int
+    name: str = ""
+    gone: bool = False
+    nsid: int | None = None
+    new_ifindex: int | None = None
+    altnames: tuple[str, ...] = ()
+    mac: str = ""
+    message: bytes = b""
+
+
+class OverrunError(Exception):
+    """Events were lost: the kernel's buffer overflowed. Everything must be read again."""
+
+
+class Events:
+    """The feed of link, tc and address changes in the caller's network namespace.
+
+    And of routes that go, when asked for: a router's host may change thousands a second.
+
+    Whoever holds a tap can change its offloads 77,000 times a second. So an interface that makes
+    too many events is muted: the kernel drops what it makes, but for the news that it is gone.
+    At the end of the interval it is asked for once, and the answer is an event like others.
+    """
+
+    def __init__(
+        self,
+        groups: Collection[int] = (LINK, _TC, _IPV4_IFADDR, _IPV6_IFADDR),
+        buffer_bytes: int = 8 << 20,
+    ) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+        )
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
+        except PermissionError:  # in a user namespace; the default buffer overruns sooner
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+        self._socket.bind((0, 0))
+        for group in groups:
+            self._socket.setsockopt(SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+        self._follows_routes = False
+        self._made: dict[int, tuple[float, int]] = {}
+        self._muted: dict[int, float] = {}
+
+    def follow_routes(self, wanted: bool) -> None:
+        if wanted != self._follows_routes:
+            option = _NETLINK_ADD_MEMBERSHIP if wanted else _NETLINK_DROP_MEMBERSHIP
+            for group in _ROUTES:
+                self._socket.setsockopt(SOL_NETLINK, option, group)
+            self._follows_routes = wanted
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    @property
+    def due(self) -> float | None:
+        """When ``drain`` has more to tell (``time.monotonic``), also if nothing can be read."""
+        return min(self._muted.values(), default=None)
+
+    def is_due(self) -> bool:
+        return self.due is not None and self.due <= time.monotonic()
+
+    def drain(self) -> list[Event]:
+        """Everything that is waiting to be read, oldest first.
+
+        Raises:
+            OverrunError: events were lost since the last call.
+        """
+        self._unmute()
+        events: list[Event] = []
+        overrun: OSError | None = None
+        while True:
+            try:
+                data = self._socket.recv(RECV_SIZE)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                overrun = error  # what is left is read, so that who makes it is muted
+                continue
+            for kind, _flags, _sequence, message in messages(data):
+                if kind == RTM_DELROUTE:
+                    events += map(Event, _ways_of(message))
+                elif kind != RTM_NEWROUTE and self._is_wanted(kind, message):
+                    events.append(_event(kind, message))
+        if overrun:
+            raise OverrunError from overrun
+        return events
+
+    def _is_wanted(self, kind: int, message: bytes) -> bool:
+        """Counts it, before it is decoded."""
+        if kind == _NLMSG_ERROR or len(message) < INDEX_OFFSET + 4:
+            return False  # who was muted is gone by now; that was told
+        ifindex = ifindex_of(message)
+        if kind == RTM_DELLINK:
+            self._made.pop(ifindex, None)
+            if self._muted.pop(ifindex, None):
+                self._filter()
+            return True
+        if ifindex in self._muted:
+            return False  # it came before the filter
+        now = time.monotonic()
+        since, made = self._made.get(ifindex, (now, 0))
+        if now - since >= _INTERVAL:
+            since, made = now, 0
+        self._made[ifindex] = since, made + 1
+        if made >= _MOST_EVENTS and len(self._muted) < _MOST_MUTED:
+            self._muted[ifindex] = since + _INTERVAL
+            self._filter()
+        return True
+
+    def _unmute(self) -> None:
+        """Asks for those whose time is over as they are now."""
+        now = time.monotonic()
+        over = [ifindex for ifindex, due in self._muted.items() if due <= now]
+        if not over:
+            return
+        for ifindex in over:
+            del self._muted[ifindex]
+        self._filter()
+        for ifindex in over:
+            self._socket.send(about(_ASK, ifindex))
+
+    def _filter(self) -> None:
+        """Has the kernel drop what the muted make."""
+        if not self._muted:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+            return
+        code = b"".join(_instructions(self._muted))
+        held = ctypes.create_string_buffer(code, len(code))
+        program = struct.pack("@HP", len(code) // 8, ctypes.addressof(held))
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+def _instructions(muted: Iterable[int]) -> Iterable[bytes]:
+    """Classic BPF: it reads in network order what netlink writes in that of the host."""
+    yield _instruction(_LOAD_HALF, _TYPE_OFFSET)
+    yield _instruction(_JUMP_IF_EQUAL, socket.htons(RTM_DELLINK), skip=1)
+    yield _instruction(_RETURN, _TAKE)
+    yield _instruction(_LOAD_WORD, INDEX_OFFSET)
+    for ifindex in muted:
+        yield _instruction(_JUMP_IF_EQUAL, socket.htonl(ifindex), skip=1)
+        yield _instruction(_RETURN, _DROP)
+    yield _instruction(_RETURN, _TAKE)
+
+
+def _instruction(code: int, operand: int, skip: int = 0) -> bytes:
+    """``skip`` is how many instructions a comparison that fails leaves out."""
+    return struct.pack("=HBBI", code, 0, skip, operand)
+
+
+def _ways_of(route: bytes) -> Iterator[int]:
+    """The interfaces that a route led over."""
+    attributes = walk(route, 28)
+    if ifindex := integer(attributes.get(_RTA_OIF)):
+        yield ifindex
+    hops = attributes.get(_RTA_MULTIPATH, b"")
+    while len(hops) >= _NEXT_HOP.size:
+        length, ifindex = _NEXT_HOP.unpack_from(hops)
+        yield ifindex
+        hops = hops[max(length, _NEXT_HOP.size) :]
+
+
+def _event(kind: int, message: bytes) -> Event:
+    ifindex = ifindex_of(message)
+    if kind not in (RTM_NEWLINK, RTM_DELLINK):
+        return Event(ifindex)
+    attributes = walk(message, 32)
+    properties = attributes.get(_IFLA_PROP_LIST, b"")
+    of_a_port = message[16] == _AF_BRIDGE
+    return Event(
+        ifindex,
+        name=text(attributes.get(_IFLA_IFNAME, b"")),
+        gone=kind == RTM_DELLINK and not of_a_port,
+        nsid=integer(attributes.get(_IFLA_NEW_NETNSID)),
+        new_ifindex=integer(attributes.get(_IFLA_NEW_IFINDEX)),
+        altnames=tuple(text(value) for _, value in walk_all(properties)),
+        mac=attributes.get(_IFLA_ADDRESS, b"").hex(":"),
+        message=b"" if of_a_port else message,
+    )

@@ -1,0 +1,125 @@
+"""The steps that a plan is made of: plain data, each with its reason. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from xconnectd.model import Filter, Interface, Mode, Record, Setting
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One step on one interface. ``link`` is empty for an end that is let go."""
+
+    link: str
+    interface: Interface
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold(Action):
+    """Records the interface, with every setting the plan changes, before any is changed."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Forget(Action):
+    """Drops the record and the counters of an interface that is as found again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Set(Action):
+    """Gives a setting a value: ours, or the found one when it is put back."""
+
+    setting: str
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Point(Action):
+    """Writes the DEVMAP entry of an XDP end, or the peers entry that every end has for tc."""
+
+    mode: Mode
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cut(Action):
+    """Removes that entry."""
+
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Attach(Action):
+    """Puts the XDP program on, over ``replacing`` (a program id of ours, 0 for none).
+
+    ``is_our_choice``: native mode was not asked for, and where it is refused there is another.
+    """
+
+    mode: Mode
+    replacing: int
+    is_our_choice: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Detach(Action):
+    """Takes an XDP program of ours off."""
+
+    mode: Mode
+    program: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddFilter(Action):
+    """Puts the current program on clsact, over an older one of ours if ``replacing``."""
+
+    direction: str
+    replacing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteFilter(Action):
+    """Takes a filter of ours off clsact."""
+
+    direction: str
+    filter: Filter
+
+
+@dataclass(frozen=True, slots=True)
+class Unlearn(Action):
+    """Removes the addresses, routes and neighbours that the host has by routers on the wire."""
+
+
+def is_mere_setting(action: Action) -> bool:
+    """Whether frames are forwarded without it: not so clsact, which carries our filters."""
+    if isinstance(action, Set):
+        return action.setting not in (Setting.CLSACT, Setting.UP)
+    return isinstance(action, Hold | Unlearn)
+
+
+def as_json(actions: Iterable[Action]) -> list[dict[str, str]]:
+    return [
+        {
+            "action": _verb(action),
+            "link": action.link,
+            "interface": action.interface.name,
+            "reason": action.reason,
+        }
+        for action in actions
+    ]
+
+
+def _verb(action: Action) -> str:
+    match action:
+        case Set(setting=setting, value=value):
+            return f"set {setting} {value}"
+        case Attach(mode=mode) | Detach(mode=mode) | Point(mode=mode) | Cut(mode=mode):
+            return f"{type(action).__name__.lower()} {mode}"
+        case AddFilter(direction=direction):
+            return f"add filter {direction}"
+        case DeleteFilter(direction=direction):
+            return f"delete filter {direction}"
+    return type(action).__name__.lower()

@@ -1,0 +1,230 @@
+"""What becomes of every link, given one look at the kernel: its role, or why it has none. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from xconnectd import spelling
+from xconnectd.model import Interface, Link, Mode, Observed
+from xconnectd.reconcile import admission, mode_selection
+
+
+class Refused(NamedTuple):
+    """A link that the kernel refused, and its words.
+
+    ``unheld`` are the ifindexes of ends that it would not even let us hold.
+    """
+
+    words: str
+    unheld: frozenset[int] = frozenset()
+
+
+class Verdict(NamedTuple):
+    """One link, its ends as found, and either a mode or the reason against it.
+
+    ``waiting`` and ``refusal`` are empty for a link that can stand. ``holding`` has the ends that
+    are ours to hold while it does not, by ifindex, each with the mode for that. ``hint`` is what
+    may be meant by the name of an end that does not exist.
+    """
+
+    link: Link
+    a: Interface | None = None
+    b: Interface | None = None
+    mode: Mode = Mode.AUTO
+    mode_reason: str = ""
+    waiting: str = ""
+    refusal: str = ""
+    warnings: tuple[str, ...] = ()
+    holding: Mapping[int, Mode] = MappingProxyType({})
+    hint: str = ""
+
+    @property
+    def stands(self) -> bool:
+        return not self.waiting and not self.refusal
+
+    @property
+    def ends(self) -> tuple[Interface, ...]:
+        """The interfaces that are there, each once."""
+        found = {end.ifindex: end for end in (self.a, self.b) if end is not None}
+        return tuple(found.values())
+
+
+class Role(NamedTuple):
+    """What one interface is to be: an end of a link, whose other end is ``other`` if there is one.
+
+    ``held`` is why it is only held, silent and dropping; empty for an end that is wired.
+    """
+
+    link: Link
+    mode: Mode
+    other: int | None
+    settings: Mapping[str, int] = MappingProxyType({})
+    held: str = ""
+
+    @property
+    def target(self) -> int | None:
+        """Where its frames are redirected to; None for an end that is held."""
+        return None if self.held else self.other
+
+
+def judge(
+    links: Sequence[Link], observed: Observed, failed: Mapping[str, Refused] | None = None
+) -> list[Verdict]:
+    """A verdict on each of ``links`` (in the file's order).
+
+    ``failed`` holds links that the kernel refused and that are not tried now.
+    """
+    verdicts = [_judge_alone(link, observed) for link in links]
+    verdicts = _refuse(verdicts, _taken_twice(verdicts))
+    verdicts = _refuse(verdicts, admission.cycles(_pairs(verdicts), observed))
+    return [_as_the_kernel_says(verdict, failed or {}) for verdict in verdicts]
+
+
+def with_hints(verdicts: Sequence[Verdict], free: Iterable[str]) -> list[Verdict]:
+    """The same, and of links that wait what may be meant, of the interfaces that are in no link."""
+    missing = {name for verdict in verdicts if verdict.waiting for name in _missing(verdict)}
+    near = spelling.meant(missing, free)
+    return [
+        verdict._replace(hint=f"did you mean {' and '.join(found)}?")
+        if near and (found := [near[name] for name in _missing(verdict) if name in near])
+        else verdict
+        for verdict in verdicts
+    ]
+
+
+def _missing(verdict: Verdict) -> list[str]:
+    """The names of its ends that do not exist, each once."""
+    ends = ((verdict.link.a, verdict.a), (verdict.link.b, verdict.b))
+    return [*dict.fromkeys(endpoint.name for endpoint, end in ends if end is None)]
+
+
+def roles(verdicts: Iterable[Verdict]) -> dict[int, Role]:
+    """By ifindex, what the interfaces are to be: wired where their link stands, else held."""
+    found: dict[int, Role] = {}
+    for verdict in verdicts:
+        for end, other in ((verdict.a, verdict.b), (verdict.b, verdict.a)):
+            if end is not None and (role := _role(verdict, end, other)):
+                found.setdefault(end.ifindex, role)  # of two links with one end the first has it
+    return found
+
+
+def _role(verdict: Verdict, end: Interface, other: Interface | None) -> Role | None:
+    link, number = verdict.link, other.ifindex if other else None
+    if verdict.stands and link.enabled:
+        return Role(link, verdict.mode, number, mode_selection.settings(end, verdict.mode))
+    mode = verdict.mode if verdict.stands else verdict.holding.get(end.ifindex)
+    if mode is None:
+        return None
+    why = verdict.refusal or ("the link is disabled" if not link.enabled else verdict.waiting)
+    partner = None if number == end.ifindex else number
+    return Role(link, mode, partner, mode_selection.silence(end), why)
+
+
+def _judge_alone(link: Link, observed: Observed) -> Verdict:
+    a, b = observed.find(link.a), observed.find(link.b)
+    found = Verdict(link, a, b)
+    holding, barred = _judge_ends(found, observed)
+    found = found._replace(holding=holding)
+    if a is None or b is None:
+        missing = _missing(found)
+        waiting = f"{' and '.join(missing)} {'does' if len(missing) == 1 else 'do'} not exist"
+        return found._replace(waiting=waiting, warnings=barred)
+    if a.ifindex == b.ifindex and link.a != link.b:
+        return found._replace(refusal=f"{link.a} and {link.b} are one interface, {a.name}")
+    refused = next(filter(None, map(observed.refusal_of, found.ends)), "")
+    choice = mode_selection.choose(link, a, b, refused)
+    refusals = {
+        end.ifindex: words
+        for end, other in ((a, b), (b, a))
+        if (words := admission.refusal(link, choice.mode, end, other, observed))
+    }
+    return found._replace(
+        mode=choice.mode,
+        mode_reason=choice.reason,
+        refusal=choice.refusal or next(iter(refusals.values()), ""),
+        warnings=(*choice.warnings, *_warnings(found, observed)),
+        holding={end: mode for end, mode in holding.items() if end not in refusals},
+    )
+
+
+def _judge_ends(verdict: Verdict, observed: Observed) -> tuple[dict[int, Mode], tuple[str, ...]]:
+    """The ends that may be held whatever becomes of the link, and words on those that may not."""
+    holding, barred = {}, []
+    for end in verdict.ends:
+        mode = _mode_to_hold(verdict.link, end, observed)
+        words = mode_selection.impossible(end) or admission.refusal_to_hold(
+            verdict.link, mode, end, observed
+        )
+        if words:
+            barred.append(f"not held meanwhile: {words}")
+        else:
+            holding[end.ifindex] = mode
+    return holding, tuple(barred)
+
+
+def _mode_to_hold(link: Link, end: Interface, observed: Observed) -> Mode:
+    """The mode of our XDP program there: a partner that comes and goes changes nothing on it.
+
+    Without one it is what a loopback plug of this end would have, but for native XDP, which
+    resets many a NIC: that is for a partner to be worth it.
+    """
+    for xdp in end.xdp:
+        if xdp.program in observed.programs.ours:
+            return Mode(xdp.mode)
+    alone = mode_selection.choose(link, end, end).mode
+    return Mode.GENERIC if alone is Mode.GENERIC else Mode.TC
+
+
+def _warnings(verdict: Verdict, observed: Observed) -> Iterable[str]:
+    for end in verdict.ends:
+        yield from admission.warnings(verdict.link, end, observed)
+        if end.variant in ("private", "vepa", "bridge"):
+            yield (
+                f"{end.name}: a macvlan in {end.variant} mode receives only its own MAC and"
+                " broadcast; mode passthru receives everything"
+            )
+        if end.kind == "bridge":
+            yield (
+                f"{end.name}: a bridge hands up only its own MAC, broadcast and multicast; name"
+                " one end of a veth here, and make the other a port of the bridge"
+            )
+
+
+def _taken_twice(verdicts: Iterable[Verdict]) -> dict[str, str]:
+    """Links whose end proves to be an interface that an earlier link has under another name."""
+    owner: dict[int, str] = {}
+    twice: dict[str, str] = {}
+    for verdict in verdicts:
+        for end in verdict.ends:
+            first = owner.setdefault(end.ifindex, verdict.link.id)
+            if first != verdict.link.id:
+                twice[verdict.link.id] = f"{end.name} is an end of link {first} already"
+    return twice
+
+
+def _pairs(verdicts: Iterable[Verdict]) -> list[tuple[str, int, int]]:
+    return [
+        (verdict.link.id, verdict.a.ifindex, verdict.b.ifindex)
+        for verdict in verdicts
+        if verdict.stands and verdict.link.enabled and verdict.a and verdict.b
+    ]
+
+
+def _refuse(verdicts: list[Verdict], reasons: Mapping[str, str]) -> list[Verdict]:
+    return [
+        verdict._replace(refusal=reasons[verdict.link.id])
+        if verdict.link.id in reasons and verdict.stands
+        else verdict
+        for verdict in verdicts
+    ]
+
+
+def _as_the_kernel_says(verdict: Verdict, failed: Mapping[str, Refused]) -> Verdict:
+    """A link that waits can be refused as well: the end that is there would not be held."""
+    refused = failed.get(verdict.link.id)
+    if refused is None or verdict.refusal:
+        return verdict
+    holding = {end: mode for end, mode in verdict.holding.items() if end not in refused.unheld}
+    return verdict._replace(refusal=refused.words, holding=holding)

@@ -1,0 +1,206 @@
+"""Carries out the actions of a plan: the one place that turns them into calls."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from xconnectd.errors import LinkError, XconnectError
+from xconnectd.model import Filter, Interface, Mode, Record, Refusal
+from xconnectd.reconcile import actions, plan
+from xconnectd.reconcile.actions import Action
+from xconnectd.reconcile.evaluate import Refused
+
+_UNFIT: Final = frozenset(
+    (errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE, errno.ENOMEM, errno.ENOSPC, errno.EFBIG)
+)
+"""What drivers say against native XDP on a device as it is set up: its MTU, its queues."""
+
+
+class Interfaces(Protocol):
+    """What is asked of ``links``."""
+
+    def attach(self, interface: Interface, mode: Mode, fd: int, replacing: int | None) -> None: ...
+    def detach(self, interface: Interface, mode: str, fd: int | None) -> None: ...
+    def change(self, interface: Interface, setting: str, value: int) -> None: ...
+    def add_filter(
+        self, interface: Interface, direction: str, fd: int, *, replacing: bool
+    ) -> None: ...
+    def delete_filter(self, interface: Interface, direction: str, filter_: Filter) -> None: ...
+    def unlearn(self, interface: Interface) -> None: ...
+
+
+class Dataplane(Protocol):
+    """What is asked of ``dataplane``."""
+
+    @property
+    def xdp_fd(self) -> int: ...
+    @property
+    def ingress_fd(self) -> int: ...
+    @property
+    def egress_fd(self) -> int: ...
+    def fd_of(self, program: int) -> int | None: ...
+    def listen_to_drivers(self) -> None: ...
+    def point(self, key: int, target: int) -> None: ...
+    def unpoint(self, key: int) -> None: ...
+    def steer(self, key: int, target: int) -> None: ...
+    def unsteer(self, key: int) -> None: ...
+    def count(self, key: int) -> None: ...
+    def uncount(self, key: int) -> None: ...
+    def guard(self, key: int) -> None: ...
+    def unguard(self, key: int) -> None: ...
+
+
+class Ledger(Protocol):
+    """What is asked of ``ledger``."""
+
+    def records(self) -> Mapping[int, Record]: ...
+    def hold(self, record: Record) -> None: ...
+    def forget(self, ifindex: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What the kernel or the disk refused, with the reason.
+
+    ``links`` by id; ``stuck`` by name are ends without a link that could not be put back.
+    """
+
+    links: dict[str, Refused] = field(default_factory=dict)
+    stuck: dict[str, str] = field(default_factory=dict)
+
+    def refuse(self, action: Action, words: str) -> None:
+        first = self.links.get(action.link)
+        unheld = first.unheld | {action.interface.ifindex} if first else frozenset()
+        self.links[action.link] = Refused(first.words if first else words, unheld)
+
+
+class Executor:
+    """Does actions one at a time; what the kernel or the disk refuses is told, not raised.
+
+    ``alive`` is called before each of them: some thousand links take seconds.
+    """
+
+    def __init__(
+        self,
+        interfaces: Interfaces,
+        dataplane: Dataplane,
+        ledger: Ledger,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._interfaces = interfaces
+        self._dataplane = dataplane
+        self._ledger = ledger
+        self._alive = alive
+
+    def apply(self, steps: Iterable[Action], trouble: Trouble) -> list[Action]:
+        """Does what it can and returns what was done; what was refused is put in ``trouble``.
+
+        The further steps of a link of which one is refused are left out. What is refused of a
+        link that is in ``trouble`` already is the holding of an end. An end that is let go
+        is let go as far as possible, and its record kept for another try. A driver that refuses
+        the mode we chose is no trouble: that is recorded, and the next plan has another mode.
+        """
+        done: list[Action] = []
+        over: set[str] = set()
+        trouble.stuck.clear()
+        for action in steps:
+            self._alive()
+            name = action.interface.name
+            left_out = isinstance(action, actions.Forget) and name in trouble.stuck
+            if left_out or action.link in over:
+                continue
+            try:
+                if self._do_unless_unfit(action):
+                    done.append(action)
+                else:
+                    over.add(action.link)
+            except (XconnectError, OSError) as error:
+                if action.link:
+                    over.add(action.link)
+                    trouble.refuse(action, str(error))
+                else:
+                    trouble.stuck.setdefault(name, str(error))
+        return done
+
+    def _do_unless_unfit(self, action: Action) -> bool:
+        """Does it; False if a driver refuses native XDP that was our choice, which is recorded."""
+        try:
+            self._do(action)
+        except LinkError as error:
+            has_another = isinstance(action, actions.Attach) and action.is_our_choice
+            if not has_another or error.errno not in _UNFIT:
+                raise
+            end = action.interface
+            refusal = Refusal(str(error), end.mtu)
+            record = self._ledger.records()[end.ifindex]
+            self._ledger.hold(record._replace(refusal=refusal))
+            return False
+        return True
+
+    def _do(self, action: Action) -> None:
+        end = action.interface
+        match action:
+            case actions.Hold(record=record):
+                self._hold(record)
+            case actions.Forget():
+                self._dataplane.uncount(end.ifindex)
+                self._ledger.forget(end.ifindex)
+            case actions.Set(setting=setting, value=value):
+                self._interfaces.change(end, setting, value)
+            case actions.Point() | actions.Cut():
+                self._write_entry(action)
+            case plan.Guard():
+                self._dataplane.guard(end.ifindex)
+            case plan.Unguard():
+                self._dataplane.unguard(end.ifindex)
+            case actions.Attach(mode=mode, replacing=old):
+                self._attach(end, mode, old)
+            case actions.Detach(mode=mode, program=program):
+                self._interfaces.detach(end, mode, self._dataplane.fd_of(program))
+            case actions.AddFilter(direction=direction, replacing=replacing):
+                fd = self._filter_fd(direction)
+                self._interfaces.add_filter(end, direction, fd, replacing=replacing)
+            case actions.DeleteFilter(direction=direction, filter=filter_):
+                self._interfaces.delete_filter(end, direction, filter_)
+            case actions.Unlearn():
+                self._interfaces.unlearn(end)
+            case _:
+                raise NotImplementedError(action)
+
+    def _hold(self, record: Record) -> None:
+        """Counted before it is recorded: an end that is recorded is not held anew."""
+        self._dataplane.count(record.ifindex)
+        try:
+            self._ledger.hold(record)
+        except (XconnectError, OSError):
+            if record.ifindex not in self._ledger.records():
+                self._dataplane.uncount(record.ifindex)
+            raise
+
+    def _write_entry(self, action: actions.Point | actions.Cut) -> None:
+        key, plane = action.interface.ifindex, self._dataplane
+        match action:
+            case actions.Point(mode=Mode.TC, target=target):
+                plane.steer(key, target)
+            case actions.Point(target=target):
+                plane.point(key, target)
+            case actions.Cut(mode=Mode.TC):
+                plane.unsteer(key)
+            case actions.Cut():
+                plane.unpoint(key)
+
+    def _attach(self, end: Interface, mode: Mode, old: int) -> None:
+        """Over an older program of ours without a gap, as long as it can still be named."""
+        old_fd = self._dataplane.fd_of(old) if old else None
+        if old and old_fd is None:
+            self._interfaces.detach(end, mode, None)
+        self._interfaces.attach(end, mode, self._dataplane.xdp_fd, old_fd)
+        if mode is Mode.NATIVE:
+            self._dataplane.listen_to_drivers()
+
+    def _filter_fd(self, direction: str) -> int:
+        plane = self._dataplane
+        return plane.ingress_fd if direction == "ingress" else plane.egress_fd

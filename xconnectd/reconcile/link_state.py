@@ -1,0 +1,144 @@
+"""The state of a link and why, from its evaluation and one look at the kernel. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from xconnectd.model import End, Endpoint, Far, Interface, Link, Mode, Observed, Setting, State
+from xconnectd.reconcile.evaluate import Verdict
+
+
+class LinkStatus(NamedTuple):
+    """A link's state and the reason for it.
+
+    ``retry`` is when a failed one is tried again, in seconds since the epoch.
+    """
+
+    link: Link
+    state: State
+    reason: str
+    mode: Mode
+    mode_reason: str
+    warnings: tuple[str, ...]
+    a: End
+    b: End
+    retry: float | None = None
+    hint: str = ""
+    """What may be meant; no part of the reason, which stays the same when the hint is gone."""
+
+    @property
+    def told(self) -> str:
+        """The reason, and the hint."""
+        return f"{self.reason}; {self.hint}" if self.hint else self.reason
+
+    @property
+    def is_loose(self) -> bool:
+        """Whether an end is there that runs nothing of ours."""
+        return any(end.ifindex is not None and not end.attached for end in (self.a, self.b))
+
+
+def assess(verdict: Verdict, observed: Observed) -> LinkStatus:
+    """What the kernel makes of a link now."""
+    link = verdict.link
+    a = _end(link.a, verdict.a, verdict, observed)
+    b = _end(link.b, verdict.b, verdict, observed)
+    state, reason = _state(verdict, (a, b), observed)
+    return LinkStatus(
+        link,
+        state,
+        reason,
+        verdict.mode,
+        verdict.mode_reason,
+        verdict.warnings,
+        a,
+        b,
+        hint=verdict.hint,
+    )
+
+
+def failed(status: LinkStatus, reason: str, retry: float | None) -> LinkStatus:
+    """The same link with the reason that only the daemon knew."""
+    return status._replace(state=State.FAILED, reason=reason, retry=retry)
+
+
+def _state(verdict: Verdict, ends: tuple[End, End], observed: Observed) -> tuple[State, str]:
+    if verdict.refusal:
+        return State.FAILED, verdict.refusal
+    if verdict.waiting and verdict.link.enabled:
+        return State.WAITING, verdict.waiting
+    if gap := next(_gaps(verdict, ends, observed), ""):
+        return State.FAILED, gap
+    if not verdict.link.enabled:
+        return State.DISABLED, "enabled: false"
+    if why := next(filter(None, map(_why_down, ends)), ""):
+        return State.DOWN, why
+    return State.CONNECTED, ""
+
+
+def _gaps(verdict: Verdict, ends: tuple[End, End], observed: Observed) -> Iterator[str]:
+    """What the kernel lacks of this link, in words."""
+    for end in ends:
+        if end.ifindex is not None and not end.attached:
+            yield f"not in the kernel: no program of ours on {end.name}"
+    if verdict.a is None or verdict.b is None:
+        return
+    maps = [observed.peers] if verdict.mode is Mode.TC else [observed.entries, observed.peers]
+    for here, there in ((verdict.a, verdict.b), (verdict.b, verdict.a)):
+        wanted = there.ifindex if verdict.link.enabled else None
+        found = {entries.get(here.ifindex) for entries in maps}
+        if wanted is None and found != {None}:
+            yield f"not in the kernel: {here.name} still leads somewhere"
+        elif found != {wanted}:
+            yield f"not in the kernel: {here.name} does not lead to {there.name}"
+
+
+def _why_down(end: End) -> str:
+    if not end.up:
+        return f"{end.name} is administratively down"
+    if not end.carrier:
+        far = ": its far end is down" if end.far_up is False else ""
+        return f"{end.name} has no carrier{far}"
+    return ""
+
+
+def _end(
+    endpoint: Endpoint, interface: Interface | None, verdict: Verdict, observed: Observed
+) -> End:
+    if interface is None:
+        return End(endpoint.name)
+    far = interface.far
+    return End(
+        name=endpoint.name,
+        ifindex=interface.ifindex,
+        attached=_is_attached(interface, verdict, observed),
+        up=interface.up,
+        carrier=interface.carrier,
+        mtu=_own_mtu(interface.ifindex, interface.mtu, observed),
+        far_mtu=_far_mtu(far, observed) if far else None,
+        far_up=far.up if far else None,
+        far_name=far.name if far else "",
+        far_nsid=far.nsid if far else None,
+    )
+
+
+def _far_mtu(far: Far, observed: Observed) -> int | None:
+    """It may be an end of another link, if it is in this namespace."""
+    return _own_mtu(far.ifindex, far.mtu, observed) if far.nsid is None else far.mtu
+
+
+def _own_mtu(ifindex: int, mtu: int | None, observed: Observed) -> int | None:
+    """Without the headroom that a link gives it."""
+    record = observed.records.get(ifindex)
+    raised = record.changes.get(Setting.MTU) if record else None
+    return raised.found if raised and raised.ours == mtu else mtu
+
+
+def _is_attached(interface: Interface, verdict: Verdict, observed: Observed) -> bool:
+    """An end that is only held may have another mode than its link will have."""
+    ours = observed.programs.ours
+    xdp = {xdp.mode for xdp in interface.xdp if xdp.program in ours}
+    filtered = any(filter_.program in ours for filter_ in interface.ingress)
+    if not verdict.stands:
+        return bool(xdp) or filtered
+    return filtered and (verdict.mode is Mode.TC or str(verdict.mode) in xdp)

@@ -1,0 +1,303 @@
+"""Ends that leave this namespace with our program on them, and those that come back.
+
+The kernel takes an XDP program along with its device, which may get any ifindex where it goes. So
+its frames would enter the wire of whoever has that number here, and all that stays is given a new
+program with maps of its own (``Reconciler.run``). What is to be done there is told.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Final, NamedTuple, Protocol
+
+from xconnectd.events import Event, Logger
+from xconnectd.model import Departed, Interface, Observed, Programs, Record, Xdp
+
+
+class Interfaces(Protocol):
+    """What is asked of ``links``."""
+
+    def all(self) -> dict[int, Interface]: ...
+    def at(self, ifindex: int, nsid: int | None) -> Interface | None: ...
+    def elsewhere(self) -> Iterator[tuple[int, Interface]]: ...
+    def namespace_name(self, nsid: int) -> str: ...
+    def settle(self) -> None: ...
+
+
+class Maps(Protocol):
+    """What is asked of ``dataplane``."""
+
+    @property
+    def programs(self) -> Programs: ...
+    def unpoint(self, key: int) -> None: ...
+    def unsteer(self, key: int) -> None: ...
+
+
+class Ledger(Protocol):
+    """What is asked of ``ledger``."""
+
+    def records(self) -> Mapping[int, Record]: ...
+    def programs(self) -> frozenset[int]: ...
+    def departed(self) -> tuple[Departed, ...]: ...
+    def set_departed(self, departed: tuple[Departed, ...]) -> None: ...
+    def missed(self) -> tuple[Record, ...]: ...
+    def set_missed(self, missed: tuple[Record, ...]) -> None: ...
+    def hold(self, record: Record) -> None: ...
+
+
+class _Found(NamedTuple):
+    """A device that is likely to be what a record is of, and the id of its namespace here."""
+
+    record: Record
+    device: Interface
+    nsid: int
+
+
+_HERE: Final = -1
+"""In place of the id of a namespace; those count from 0."""
+
+_NOBODY: Final = Interface(0, "")
+
+
+class Departures:
+    def __init__(self, interfaces: Interfaces, maps: Maps, ledger: Ledger, log: Logger) -> None:
+        self._interfaces = interfaces
+        self._maps = maps
+        self._ledger = ledger
+        self._log = log
+        self._heard: set[int] = set()
+
+    def miss(self, observed: Observed) -> None:
+        """Keeps the records of interfaces that are gone without a farewell so far.
+
+        To be told of every look before what it shows is acted on, and records are dropped.
+
+        On its way to another namespace a device is taken out first, and only after the kernel
+        waited for its readers (synchronize_net) comes the message that says where it went. A crash
+        in between must not forget it.
+        """
+        missed = self._missed()
+        for ifindex, record in observed.records.items():
+            if ifindex not in observed.interfaces and ifindex not in self._heard:
+                missed[ifindex] = record
+        self._set_missed(missed)
+
+    def _missed(self) -> dict[int, Record]:
+        return {record.ifindex: record for record in self._ledger.missed()}
+
+    def _set_missed(self, missed: Mapping[int, Record]) -> None:
+        with suppress(OSError):  # a full disk: then only a crash forgets it
+            self._ledger.set_missed(tuple(missed.values()))
+
+    def settle(self) -> None:
+        """At the end of a pass: farewells heard before it are dealt with."""
+        self._heard.clear()
+
+    def awaits(self, ifindex: int) -> bool:
+        """Whether a farewell of this interface would be news."""
+        return ifindex in self._missed() or ifindex in self._ledger.records()
+
+    def note(self, ifindex: int, nsid: int | None, new_ifindex: int | None) -> None:
+        """An interface is gone from here: deleted, or to the namespace ``nsid``."""
+        self._maps.unpoint(ifindex)
+        self._maps.unsteer(ifindex)
+        self._heard.add(ifindex)
+        missed = self._missed()
+        known = missed.pop(ifindex, None)
+        record = self._ledger.records().get(ifindex, known)
+        if record is not None and nsid is not None and new_ifindex is not None:
+            self._follow(record, nsid, new_ifindex)
+        self._set_missed(missed)  # not before: a crash in between would forget it
+
+    def took_program(self) -> bool:
+        """Whether an end has left that may run the very program that is current here."""
+        return any(map(self._has_current, self._ledger.departed()))
+
+    def _has_current(self, gone: Departed) -> bool:
+        return gone.program == self._maps.programs.xdp != 0
+
+    def _follow(
+        self, record: Record, nsid: int, new_ifindex: int, *, guessed: bool = False
+    ) -> None:
+        """An end of ours is in another namespace now; ``guessed`` if only its MAC says so."""
+        gone = Departed(record, "", nsid, new_ifindex, program=self._maps.programs.xdp)
+        device = self._arrived(new_ifindex, nsid)
+        if device is not None and device.mac == record.mac:  # else it has gone on, or is back
+            mode, program = self._ours_on(device) or ("", gone.program if guessed else 0)
+            namespace = self._interfaces.namespace_name(nsid)
+            gone = gone._replace(mode=mode, program=program, namespace=namespace, name=device.name)
+        self._add(gone)
+        if gone.runs_ours:
+            self._tell(gone)
+
+    def _add(self, gone: Departed) -> None:
+        """In place of what is known of the same device, and of one that was where it is now."""
+        others = (
+            each
+            for each in self._ledger.departed()
+            if each.record.identity != gone.record.identity
+            if each.nsid is None or each[2:4] != gone[2:4]
+        )
+        self._set_departed((*others, gone))
+
+    def _set_departed(self, departed: Iterable[Departed]) -> None:
+        with suppress(OSError):  # as above
+            self._ledger.set_departed(tuple(departed))
+
+    def _arrived(self, ifindex: int, nsid: int) -> Interface | None:
+        """The device where it went: the farewell is sent just before it is listed there."""
+        if device := self._interfaces.at(ifindex, nsid):
+            return device
+        self._interfaces.settle()
+        return self._interfaces.at(ifindex, nsid)
+
+    def _tell(self, gone: Departed) -> None:
+        self._log.warning(
+            Event.END_DEPARTED,
+            interface=gone.record.name,
+            ifindex=gone.record.ifindex,
+            reason="it left with our XDP program, which drops all that comes in there;"
+            f" take it off: {gone.remedy}",
+        )
+
+    def find(self) -> None:
+        """Looks for those that left while nobody heard it, and those that are back since.
+
+        For a start, and when events were lost: no farewell is awaited any more. One that is not
+        found was deleted, or is with our program where no look from here reaches.
+        """
+        here = self._interfaces.all()
+        records = self._ledger.records().values()
+        held = {each.ifindex for each in records if each.is_of(here.get(each.ifindex, _NOBODY))}
+        missing = [*self._ledger.missed(), *(each for each in records if each.ifindex not in held)]
+        strays = [each for each in here.values() if each.ifindex not in held]
+        back = [found for found in self._recognised(missing, strays) if self._ours_on(found.device)]
+        for found in back:
+            self._add(Departed(found.record, mode=""))
+        found_here = {found.record.identity for found in back}
+        self._find_elsewhere([each for each in missing if each.identity not in found_here])
+        self._set_missed({})
+
+    def _find_elsewhere(self, missing: Collection[Record]) -> None:
+        away = {found.record.identity: found for found in self._recognised_elsewhere(missing)}
+        for record in missing:
+            self._heard.add(record.ifindex)
+            if found := away.get(record.identity):
+                self._follow(record, found.nsid, found.device.ifindex, guessed=True)
+            else:
+                self._add(Departed(record, mode="", program=self._maps.programs.xdp))
+
+    def give_up(self) -> None:
+        """Forgets those that were not found."""
+        departed = self._ledger.departed()
+        self._set_departed(gone for gone in departed if gone.nsid is not None)
+
+    def welcome_back(self, observed: Observed) -> bool:
+        """Takes up the records of ends that are here again; True if there are any."""
+        return self._unmiss(observed) | self._call_back(observed)
+
+    def _unmiss(self, observed: Observed) -> bool:
+        """Those that are back before their farewell was heard."""
+        missed = self._missed()
+        if not missed:
+            return False
+        held = self._ledger.records()
+        fresh = [each for each in observed.interfaces.values() if each.ifindex not in held]
+        taken = {
+            record.ifindex
+            for record, device, _ in self._recognised(missed.values(), fresh)
+            if device.ifindex == record.ifindex or self._ours_on(device)
+            if self._take_up(record, device)
+        }
+        self._set_missed({index: missed[index] for index in missed.keys() - taken})
+        return bool(taken)
+
+    def _call_back(self, observed: Observed) -> bool:
+        """Those that are no longer where they went are searched for here at once.
+
+        The news of their return may be for a later pass. One that is not found has gone on to a
+        third namespace, or was deleted; if it may run our current program it is not forgotten
+        before that is replaced here.
+        """
+        departed = self._ledger.departed()
+        away = {gone.record.identity for gone in observed.departed}
+        lost = [gone.record for gone in departed if gone.record.identity not in away]
+        if not lost:
+            return False
+        held = self._ledger.records()
+        fresh = [each for each in self._interfaces.all().values() if each.ifindex not in held]
+        back = {each.record.identity: each for each in self._recognised(lost, fresh)}
+        refused = {name for name, each in back.items() if not self._take_up(*each[:2])}
+        left = away | refused
+        self._set_departed(
+            gone
+            for gone in departed
+            if (name := gone.record.identity) in left
+            or (name not in back and self._has_current(gone))
+        )
+        self._go_on([record for record in lost if record.identity not in back])
+        return len(refused) < len(back)
+
+    def _go_on(self, lost: Collection[Record]) -> None:
+        for found in self._recognised_elsewhere(lost):
+            if self._ours_on(found.device):
+                self._follow(found.record, found.nsid, found.device.ifindex)
+
+    # ------------------------------------------------------------------ who is who
+
+    def _recognised(self, records: Iterable[Record], here: Iterable[Interface]) -> list[_Found]:
+        return self._paired(records, ((_HERE, device) for device in here))
+
+    def _recognised_elsewhere(self, records: Collection[Record]) -> list[_Found]:
+        return self._paired(records, self._interfaces.elsewhere()) if records else []
+
+    def _paired(
+        self, records: Iterable[Record], places: Iterable[tuple[int, Interface]]
+    ) -> list[_Found]:
+        """Which device is of which record, the likeliest first; each is of one at most."""
+        by_mac: defaultdict[str, list[Record]] = defaultdict(list)
+        for record in records:
+            by_mac[record.mac].append(record)
+        pairs = [
+            _Found(record, device, nsid)
+            for nsid, device in places
+            for record in by_mac.get(device.mac, ())
+            if record.kind in ("", device.kind)
+        ]
+        found: dict[tuple[int, str, str], _Found] = {}
+        taken: set[tuple[int, int]] = set()
+        for pair in sorted(pairs, key=self._likeness, reverse=True):
+            place = (pair.nsid, pair.device.ifindex)
+            if pair.record.identity not in found and place not in taken:
+                found[pair.record.identity] = pair
+                taken.add(place)
+        return list(found.values())
+
+    def _likeness(self, found: _Found) -> tuple[bool, bool, bool]:
+        """VLANs of one NIC have its MAC: what they run, their names and numbers tell them apart."""
+        record, device, _ = found
+        same_number = device.ifindex == record.ifindex
+        return bool(self._ours_on(device)), device.name == record.name, same_number
+
+    def _ours_on(self, device: Interface) -> Xdp | None:
+        """Our XDP program on it, if there is one."""
+        ours = self._maps.programs.ours | self._ledger.programs()
+        return next((xdp for xdp in device.xdp if xdp.program in ours), None)
+
+    def _take_up(self, record: Record, here: Interface) -> bool:
+        """False if the disk is full: it will be tried again."""
+        # The kernel set it down on its way, nobody else did.
+        record = record._replace(ifindex=here.ifindex, name=here.name, settled=False)
+        try:
+            self._ledger.hold(record)
+        except OSError:
+            return False
+        return True
+
+    def update(self, observed: Observed) -> None:
+        """At the end of a pass: what the departed are called and run where they are now."""
+        now = {gone.record.identity: gone for gone in observed.departed}
+        departed = self._ledger.departed()
+        self._set_departed(now.get(gone.record.identity, gone) for gone in departed)

@@ -1,0 +1,467 @@
+"""One pass: observe, judge, plan, apply, observe again; and what it means, as log events.
+
+It holds the wiring that is wanted and how links stood after the last pass (to tell what
+changed), and nothing that the kernel could tell.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, KeysView, Mapping
+from contextlib import suppress
+from itertools import zip_longest
+from typing import NamedTuple, Protocol
+
+from xconnectd.errors import InterfaceGoneError, XconnectError
+from xconnectd.events import Event, Logger
+from xconnectd.model import Failure, Link, Observed, Scope, State, Wiring, Xdp
+from xconnectd.reconcile import (
+    actions,
+    evaluate,
+    executor,
+    link_state,
+    netns_moves,
+    observer,
+    plan,
+    transitions,
+)
+from xconnectd.reconcile.actions import Action
+from xconnectd.reconcile.evaluate import Refused, Verdict
+from xconnectd.reconcile.executor import Executor, Trouble
+from xconnectd.reconcile.link_state import LinkStatus
+from xconnectd.reconcile.netns_moves import Departures
+from xconnectd.reconcile.observer import Index
+from xconnectd.reconcile.pass_stats import Tally
+from xconnectd.reconcile.retry import BackOff
+from xconnectd.reconcile.transitions import Report
+
+_MANY = 200
+"""Names and ifindexes from which on one dump of everything is the quicker look."""
+
+_PATIENCE = 100
+"""Looks in a row that may be spoilt by an interface that vanishes meanwhile."""
+
+_EDITS = ("config", "try")
+"""What misspells a name; an interface that is missing for another reason has gone."""
+
+_SLEEPERS = 16
+"""Ends that are down and that are looked at in one tick: half a millisecond."""
+
+_RENEWAL_PAUSE = 10.0
+"""Seconds until programs that could not be loaded are tried again: a compiler may be at work."""
+
+_ROUNDS = 6
+"""A plan, its undoing where the kernel refused a part, for each end that it would not even let us
+hold, and room for what changed meanwhile."""
+
+
+class Interfaces(observer.Interfaces, executor.Interfaces, netns_moves.Interfaces, Protocol):
+    """What is asked of ``links``."""
+
+    def names(self) -> list[str]: ...
+
+
+class Dataplane(observer.Maps, executor.Dataplane, Protocol):
+    """What is asked of ``dataplane``."""
+
+    def holds(self, wanted: Mapping[int, int]) -> bool: ...
+    def renew(self) -> None: ...
+    def older_forward(self) -> bool: ...
+    def empty_older(self) -> None: ...
+    def retire(self) -> None: ...
+
+
+class Ledger(observer.Records, executor.Ledger, netns_moves.Ledger, Protocol):
+    """What is asked of ``ledger``."""
+
+    def know_programs(self, ids: frozenset[int]) -> None: ...
+    def set_failures(self, failures: Mapping[str, Failure]) -> None: ...
+
+
+class Seen(NamedTuple):
+    """The outcome of looking: what was seen, the verdicts on its links, what is to be done."""
+
+    observed: Observed
+    verdicts: tuple[Verdict, ...]
+    actions: tuple[Action, ...]
+
+
+class Reconciler:
+    """Makes the kernel agree with a wiring, as often as it is told to.
+
+    Attributes:
+        tally: its passes and repairs so far.
+    """
+
+    def __init__(
+        self,
+        interfaces: Interfaces,
+        dataplane: Dataplane,
+        ledger: Ledger,
+        log: Logger,
+        *,
+        describe: Callable[[int], str] = "id {}".format,
+        suspects: Callable[[], str] = lambda: "unknown",
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._interfaces = interfaces
+        self._dataplane = dataplane
+        self._ledger = ledger
+        self._log = log
+        self._suspects = suspects
+        self._observer = observer.Observer(interfaces, dataplane, ledger, describe)
+        self._executor = Executor(interfaces, dataplane, ledger, alive)
+        self._departures = Departures(interfaces, dataplane, ledger, log)
+        self._backoff = BackOff()
+        self._repeats = transitions.Repeats()
+        self.tally = Tally()
+        self._index = Index(Wiring())
+        self._statuses: dict[str, LinkStatus] = {}
+        self._loose: set[str] = set()
+        self._left: dict[int, int] = {}
+        self._left_peers: dict[int, int] = {}
+        self._asleep: dict[int, tuple[Xdp, ...]] = {}
+        self._ends: dict[int, Link] = {}
+        self._unwritable = ""
+        self._renewal_due = 0.0
+
+    # ------------------------------------------------------------------ what is wanted
+
+    @property
+    def wiring(self) -> Wiring:
+        return self._index.wiring
+
+    @property
+    def statuses(self) -> Mapping[str, LinkStatus]:
+        """How every link stood after the last pass that looked at it."""
+        return self._statuses
+
+    def want(self, wiring: Wiring) -> Scope:
+        """Takes a new wiring and returns what a pass must look at to make it true."""
+        before, self._index = self._index, Index(wiring)
+        changed, moved = _changed(before.wiring.links, wiring.links)
+        self._backoff.forget(link.id for link in changed)
+        if moved and not _same_order(
+            before.ids, self._index.ids
+        ):  # of two that clash the later fails
+            changed += [
+                link
+                for link in wiring.links
+                if (was := self._statuses.get(link.id)) and was.state is State.FAILED
+            ]
+        return _scope_of(changed)
+
+    def found(self) -> tuple[Link, ...]:
+        """The wires that stand in the kernel."""
+        observed, _ = self._observer.everything(Wiring())
+        return observer.wiring_in_kernel(observed).links
+
+    def concerns(self, ifindex: int, names: Iterable[str], mac: str) -> bool:
+        """Whether an event on this interface can matter to any link.
+
+        An end that left may come back under any name; a tc or address message has no ``mac``.
+        """
+        if ifindex in self._ledger.records() or ifindex in self._ends:
+            return True
+        if any(name in self._index for name in names):
+            return True
+        return any(gone.record.mac == mac for gone in self._ledger.departed())
+
+    @property
+    def loose(self) -> bool:
+        """Whether an end that the file names is there, and not held: the host may use it."""
+        return bool(self._loose)
+
+    # ------------------------------------------------------------------ passes
+
+    def look(
+        self, scope: Scope | None = None, refused: Mapping[str, Refused] | None = None
+    ) -> Seen:
+        """What a pass over ``scope`` (everything if None) would do; changes nothing.
+
+        ``refused`` are links that failed in this very pass and are to be undone.
+        """
+        observed, links = self._observe(scope)
+        failed = self._backoff.still_failed(links, observed) | dict(refused or {})
+        verdicts = evaluate.judge(links, observed, failed)
+        if observed.covered is None:
+            verdicts = evaluate.with_hints(verdicts, self._free(observed.names))
+        actions = plan.plan(evaluate.roles(verdicts), observed)
+        return Seen(observed, tuple(verdicts), actions)
+
+    def _free(self, names: Iterable[str]) -> list[str]:
+        """Those of these interfaces that are in no link."""
+        return [name for name in names if name not in self._index]
+
+    def _look_and_recognize(self, scope: Scope | None, refused: Mapping[str, Refused]) -> Seen:
+        """A look in which ends that are back have the records with which they left."""
+        seen = self.look(scope, refused)
+        back = self._departures.welcome_back(seen.observed)
+        return self.look(scope, refused) if back else seen
+
+    def _observe(self, scope: Scope | None) -> tuple[Observed, tuple[Link, ...]]:
+        """Looks again if an interface vanished between one question about it and the next."""
+        for _ in range(_PATIENCE):
+            with suppress(InterfaceGoneError):
+                if scope is None or len(scope) > _MANY:
+                    return self._observer.everything(self.wiring)
+                return self._observer.narrow(self._index, scope)
+        raise InterfaceGoneError("interfaces come and go faster than they can be looked at")
+
+    def run(self, scope: Scope | None, trigger: str) -> None:
+        """Makes the links in ``scope`` (all if None) agree with the wiring, and logs changes."""
+        if self._departures.took_program():
+            self._renew()
+        self._pass(None if self._dataplane.older_forward() else scope, trigger)
+
+    def _pass(self, scope: Scope | None, trigger: str) -> None:
+        started = time.monotonic()
+        if scope is not None:  # an altname that led to a link may be gone
+            scope |= _scope_of(self._ends[each] for each in scope.ifindexes & self._ends.keys())
+        seen = self._look_and_recognize(scope, {})
+        if scope is not None:  # what leads to a link now may be gone after the first step
+            scope |= _scope_of(each.link for each in seen.verdicts)
+        done: list[Action] = []
+        trouble = Trouble()
+        for _ in range(_ROUNDS):
+            self._departures.miss(seen.observed)
+            actions = self._not_fought_over(seen, trigger)
+            done += self._executor.apply(actions, trouble)
+            if scope is None:  # nothing that stays runs an older program any more
+                self._dataplane.empty_older()
+            if not actions:
+                break
+            seen = self._look_and_recognize(scope, trouble.links)
+        self._departures.settle()
+        verdicts = seen.verdicts
+        if trigger in _EDITS and scope is not None and any(each.waiting for each in verdicts):
+            verdicts = tuple(evaluate.with_hints(verdicts, self._free(self._interfaces.names())))
+        statuses = [link_state.assess(each, seen.observed) for each in verdicts]
+        self._remember(scope, seen, statuses, trouble)
+        seconds = time.monotonic() - started
+        self.tally.passed(seconds)
+        self._report(statuses, done, trigger, seconds)
+
+    def detach(self, trigger: str, names: Iterable[str] | None = None) -> list[str]:
+        """Lets go of every end (or of the named ones and their partners), in a pass like any other.
+
+        Returns what could not be put back. Links are wanted no longer, so their end is no event.
+        """
+        self._index = Index(Wiring())
+        self._statuses.clear()
+        self._pass(None if names is None else Scope(frozenset(names)), trigger)
+        if names is None:
+            self._departures.find()
+            self._departures.give_up()  # where nothing is wired nothing can be reached
+        return list(self._backoff.stuck().values())
+
+    def _not_fought_over(self, seen: Seen, trigger: str) -> tuple[Action, ...]:
+        """In a truce settings are left to whoever keeps changing them; forwarding is not."""
+        if trigger != "netlink":
+            return seen.actions
+        held = seen.observed.records
+        return tuple(
+            action
+            for action in seen.actions
+            if not self._backoff.is_truce(action.link)
+            or action.interface.ifindex not in held
+            or not actions.is_mere_setting(action)
+        )
+
+    # ------------------------------------------------------------------ ends that leave
+
+    def holds(self, ifindex: int) -> bool:
+        """Whether this is the ifindex of an end of ours, or of one that has just vanished."""
+        return self._departures.awaits(ifindex)
+
+    def depart(self, ifindex: int, nsid: int | None, new_ifindex: int | None) -> None:
+        """An end is gone from this namespace, and where to as far as the kernel told."""
+        self._departures.note(ifindex, nsid, new_ifindex)
+
+    def find_departed(self) -> None:
+        """Ends that left while nobody heard it: before a start, or when events were lost.
+
+        To be followed by a pass over everything.
+        """
+        self._departures.find()
+
+    def _renew(self) -> None:
+        """What left with a program of ours works on there, with the maps that it has.
+
+        So all that stays gets a new program with maps of its own, in the pass that follows, and
+        the maps of the old one are emptied.
+        """
+        if time.monotonic() < self._renewal_due:
+            return
+        try:
+            self._dataplane.renew()
+        except XconnectError as error:
+            self._renewal_due = time.monotonic() + _RENEWAL_PAUSE
+            self._log.error(
+                Event.RENEWAL_FAILED,
+                reason=f"an end left with our XDP program, and what stays could get no new one:"
+                f" until that is taken off there, its frames may enter another wire: {error}",
+            )
+            return
+        with suppress(OSError):  # a full disk: they are known as long as they are pinned
+            self._ledger.know_programs(self._dataplane.programs.ours)
+
+    # ------------------------------------------------------------------ what is due
+
+    def has_drifted(self) -> bool:
+        """Whether a map is not as the last pass left it. Cheap enough for every second."""
+        if not self._dataplane.holds(self._left):
+            return True
+        return bool(self._left_peers) and self._dataplane.peers() != self._left_peers
+
+    def disturbed(self) -> Scope:
+        """Ends that are down and whose XDP program has changed, a few at each call.
+
+        The kernel tells nobody of a program on an interface that is down.
+        """
+        found = []
+        for ifindex in [*self._asleep][:_SLEEPERS]:
+            before = self._asleep.pop(ifindex)
+            self._asleep[ifindex] = before  # the others' turn is next
+            now = self._interfaces.by_index(ifindex)
+            if now is not None and now.xdp != before:
+                found.append(ifindex)
+        return Scope(ifindexes=frozenset(found))
+
+    def hurry(self) -> None:
+        """The next pass tries all that failed, whenever it would have been due."""
+        self._backoff.hurry()
+
+    def next_retry(self) -> float | None:
+        """When the next failed link is due (``time.monotonic``)."""
+        return self._backoff.next_due()
+
+    def due(self) -> Scope:
+        """The failed links whose time has come."""
+        due = self._backoff.due()
+        if not due:
+            return Scope()
+        stuck = Scope(frozenset(self._backoff.stuck().keys() & due))
+        return stuck | _scope_of(link for link in self.wiring.links if link.id in due)
+
+    # ------------------------------------------------------------------ what came of it
+
+    def _remember(
+        self,
+        scope: Scope | None,
+        seen: Seen,
+        statuses: Iterable[LinkStatus],
+        trouble: Trouble,
+    ) -> None:
+        self._remember_entries(seen.observed)
+        self._remember_ends(seen)
+        for each in statuses:
+            self._backoff.note(each, seen.observed, trouble.links.get(each.link.id))
+        self._remember_stuck(scope, trouble)
+        self._departures.update(seen.observed)
+        self._write_failures()
+        if scope is None and not seen.actions:  # nothing runs an older program any more
+            self._dataplane.retire()
+
+    def _write_failures(self) -> None:
+        """A full disk is no reason to stop forwarding, and is told once, not at every pass."""
+        problem = ""
+        try:
+            self._ledger.set_failures(self._backoff.failures())
+        except OSError as error:
+            problem = str(error)
+            if problem != self._unwritable:
+                self._log.error(Event.STATE_UNWRITABLE, reason=problem)
+        self._unwritable = problem
+
+    def _remember_stuck(self, scope: Scope | None, trouble: Trouble) -> None:
+        for name, reason in trouble.stuck.items():
+            if self._backoff.is_stuck(name, reason):
+                self._log.warning(Event.RELEASE_FAILED, interface=name, reason=reason)
+        self._backoff.came_off(None if scope is None else scope.names, trouble.stuck)
+
+    def _remember_entries(self, observed: Observed) -> None:
+        for left, now in ((self._left, observed.entries), (self._left_peers, observed.peers)):
+            for key in [*left] if observed.covered is None else observed.covered & left.keys():
+                del left[key]
+            left.update(now)
+
+    def _remember_ends(self, seen: Seen) -> None:
+        covered = seen.observed.covered
+        for ifindex in [*self._ends] if covered is None else covered & self._ends.keys():
+            del self._ends[ifindex]
+            self._asleep.pop(ifindex, None)
+        for each in seen.verdicts:
+            self._ends |= {end.ifindex: each.link for end in each.ends}
+            self._asleep |= {end.ifindex: end.xdp for end in each.ends if not end.up}
+
+    def _report(
+        self, statuses: Iterable[LinkStatus], done: list[Action], trigger: str, seconds: float
+    ) -> None:
+        wanted = self._index.ids
+        gone = [each for link, each in self._statuses.items() if link not in wanted]
+        more = {
+            "trigger": trigger,
+            "config_hash": self.wiring.hash,
+            "duration_ms": round(seconds * 1000, 2),
+        }
+        after = [each._replace(retry=self._backoff.retry_of(each.link.id)) for each in statuses]
+        for change in transitions.changes(self._statuses, after, gone, done, trigger):
+            self._tell(change._replace(fields={**change.fields, **more}), trigger)
+            if change.event is Event.DRIFT_REPAIRED:
+                self.tally.repairs += 1
+                self._mind_fight(str(change.fields["link"]))
+        self._statuses |= {each.link.id: each for each in after}
+        self._loose |= {each.link.id for each in after if each.is_loose}
+        self._loose -= {each.link.id for each in (*gone, *after) if not each.is_loose}
+        self._loose &= wanted
+        for each in gone:
+            del self._statuses[each.link.id]
+        self._log.debug(Event.PASS_DONE, actions=len(done), **more)
+
+    def _tell(self, change: Report, trigger: str) -> None:
+        """What others do again and again is summed up, so that nobody can fill a disk with it."""
+        now = time.monotonic()
+        if trigger == "netlink":
+            self._log_all(self._repeats.note(change, now))
+        else:
+            self._log_all((*self._repeats.of(str(change.fields["link"]), now), change))
+
+    def tell_repeated(self, *, at_once: bool = False) -> None:
+        """Logs what was gathered for long enough, or ``at_once`` all of it."""
+        repeats, now = self._repeats, time.monotonic()
+        self._log_all(repeats.rest(now) if at_once else repeats.due(now))
+
+    def _log_all(self, changes: Iterable[Report]) -> None:
+        for each in changes:
+            self._log.log(each.level, each.event, **each.fields)
+
+    def _mind_fight(self, link: str) -> None:
+        wait = self._backoff.repaired(link)
+        if wait is not None:
+            self._log.warning(
+                Event.DRIFT_FIGHT,
+                link=link,
+                reason=f"repaired too often: somebody else ({self._suspects()}) keeps changing its"
+                f" ends; their settings are left alone for {wait:g} s, frames are forwarded",
+            )
+
+
+def _changed(before: Iterable[Link], after: Iterable[Link]) -> tuple[list[Link], set[str]]:
+    """The links that are not in both, and the ids of those that are but may have moved.
+
+    Most links of an edited file are the very same objects in the same place.
+    """
+    pairs = [(old, new) for old, new in zip_longest(before, after) if old is not new]
+    gone = {old.id: old for old, _ in pairs if old}
+    come = {new.id: new for _, new in pairs if new}
+    kept = {name for name, link in come.items() if link == gone.get(name)}
+    return [link for link in (*gone.values(), *come.values()) if link.id not in kept], kept
+
+
+def _same_order(before: KeysView[str], after: KeysView[str]) -> bool:
+    return [*filter(after.__contains__, before)] == [*filter(before.__contains__, after)]
+
+
+def _scope_of(links: Iterable[Link]) -> Scope:
+    return Scope(frozenset(end.name for link in links for end in link.ends))

@@ -1,0 +1,188 @@
+"""When a link that failed is tried again, and when one that drifts is no longer fought over."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from xconnectd.model import Failure, Interface, Link, Observed, State
+from xconnectd.reconcile.evaluate import Refused
+from xconnectd.reconcile.link_state import LinkStatus
+
+LONGEST_WAIT: Final = 60.0
+"""Seconds; the waits double from one second up to this."""
+
+_MOST_DOUBLINGS: Final = 6
+
+FIGHT_REPAIRS: Final = 5
+FIGHT_WINDOW: Final = 10.0
+"""More repairs of one link than that many in that many seconds are a fight with somebody."""
+
+
+class _Failed(NamedTuple):
+    """How often in a row, when it is due (``time.monotonic``), and why.
+
+    ``refused`` by the kernel (None: by our own rules, which are asked again on every look);
+    then ``ends`` is what its ends were like, and another look is worth an earlier try.
+    """
+
+    times: int
+    due: float
+    reason: str
+    refused: Refused | None
+    ends: tuple[Interface, ...] = ()
+
+
+@dataclass(slots=True)
+class _Fight:
+    """When the link was repaired lately, and a truce ends (``time.monotonic``).
+
+    ``times`` is how many truces there were.
+    """
+
+    repairs: deque[float] = field(default_factory=deque)
+    truce: float = 0.0
+    times: int = 0
+
+
+class BackOff:
+    """What a reconciler remembers of links that give trouble."""
+
+    def __init__(self) -> None:
+        self._failed: dict[str, _Failed] = {}
+        self._fights: dict[str, _Fight] = {}
+        self._stuck: dict[str, _Failed] = {}
+
+    # ------------------------------------------------------------------ ends that stay on
+
+    def is_stuck(self, name: str, reason: str) -> bool:
+        """Notes an end without a link that could not be put back; True if that is news."""
+        held = self._stuck.get(name)
+        times = held.times + 1 if held else 1
+        self._stuck[name] = _Failed(times, _in(times), reason, Refused(reason))
+        return held is None or held.reason != reason
+
+    def came_off(self, names: Collection[str] | None, still: Collection[str]) -> None:
+        """Of these ends (all if None) only those in ``still`` are stuck now."""
+        for name in [*self._stuck]:
+            if name not in still and (names is None or name in names):
+                del self._stuck[name]
+
+    def stuck(self) -> Mapping[str, str]:
+        """Ends without a link that could not be put back, by name with the reason."""
+        return {name: held.reason for name, held in self._stuck.items()}
+
+    # ------------------------------------------------------------------ failures
+
+    def note(self, now: LinkStatus, observed: Observed, refused: Refused | None) -> None:
+        """How a link stands after a pass; ``refused`` if the kernel refused a step in it."""
+        held = self._failed.get(now.link.id)
+        if now.state is not State.FAILED:
+            self._failed.pop(now.link.id, None)
+        elif refused or held is None or held.reason != now.reason or _is_due(held):
+            times = held.times + 1 if held else 1
+            if held and held.reason == now.reason:
+                refused = refused or held.refused
+            self._failed[now.link.id] = _Failed(
+                times, _in(times), now.reason, refused, _ends(now.link, observed)
+            )
+
+    def forget(self, links: Iterable[str]) -> None:
+        """These links are asked for anew, or no more."""
+        for link in links:
+            self._failed.pop(link, None)
+            self._fights.pop(link, None)
+
+    def still_failed(self, links: Iterable[Link], observed: Observed) -> dict[str, Refused]:
+        """Links that the kernel refused and that are not to be tried now.
+
+        Undoing one makes events too, so an event alone is no reason to try again: the ends must
+        look different from when they were left.
+        """
+        return {
+            link.id: held.refused
+            for link in links
+            if (held := self._failed.get(link.id))
+            and held.refused
+            and not _is_due(held)
+            and held.ends == _ends(link, observed)
+        }
+
+    def hurry(self) -> None:
+        """All that failed is due now: somebody asks for it."""
+        now = time.monotonic()
+        for trouble in (self._failed, self._stuck):
+            trouble |= {name: held._replace(due=now) for name, held in trouble.items()}
+
+    def next_due(self) -> float | None:
+        """When the next failed link is due, or the next truce over (``time.monotonic``)."""
+        times = [held.due for held in (*self._failed.values(), *self._stuck.values())]
+        times += [fight.truce for fight in self._fights.values() if fight.truce]
+        return min(times, default=None)
+
+    def due(self) -> AbstractSet[str]:
+        """What is to be looked at again: failed links, links whose truce is over, stuck ends."""
+        now = time.monotonic()
+        over = [link for link, fight in self._fights.items() if fight.truce and fight.truce <= now]
+        for link in over:
+            self._fights[link].truce = 0.0
+        failed = (*self._failed.items(), *self._stuck.items())
+        return {*over, *(name for name, held in failed if _is_due(held))}
+
+    def retry_of(self, link: str) -> float | None:
+        """When a failed link is due, in seconds since the epoch."""
+        held = self._failed.get(link)
+        return _wall_clock(held.due) if held else None
+
+    def failures(self) -> dict[str, Failure]:
+        return {
+            link: Failure(held.reason, round(_wall_clock(held.due)))
+            for link, held in self._failed.items()
+        }
+
+    # ------------------------------------------------------------------ fights
+
+    def is_truce(self, link: str) -> bool:
+        """Whether its settings are left alone for now, since somebody keeps changing them."""
+        fight = self._fights.get(link)
+        return fight is not None and time.monotonic() < fight.truce
+
+    def repaired(self, link: str) -> float | None:
+        """Counts a repair; if it was one too many, the seconds that settings are left alone."""
+        now = time.monotonic()
+        fight = self._fights.setdefault(link, _Fight())
+        fight.repairs.append(now)
+        while fight.repairs and fight.repairs[0] < now - FIGHT_WINDOW:
+            fight.repairs.popleft()
+        if len(fight.repairs) <= FIGHT_REPAIRS:
+            return None
+        fight.repairs.clear()
+        fight.times += 1
+        wait = min(FIGHT_WINDOW * _doubled(fight.times), LONGEST_WAIT)
+        fight.truce = now + wait
+        return wait
+
+
+def _in(times: int) -> float:
+    return time.monotonic() + min(_doubled(times), LONGEST_WAIT)
+
+
+def _doubled(times: int) -> float:
+    """1.0 the first time; bounded, since a float overflows after 1,024 times: within a day."""
+    return 2.0 ** min(times - 1, _MOST_DOUBLINGS)
+
+
+def _is_due(held: _Failed) -> bool:
+    return time.monotonic() >= held.due
+
+
+def _ends(link: Link, observed: Observed) -> tuple[Interface, ...]:
+    return tuple(filter(None, map(observed.find, link.ends)))
+
+
+def _wall_clock(monotonic: float) -> float:
+    return time.time() + monotonic - time.monotonic()

@@ -1,0 +1,316 @@
+"""The parts put together, for the daemon, for the Python API and for commands that only look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing, suppress
+from functools import partial
+from pathlib import Path
+from typing import Final, Self
+
+from xconnectd.control.lock import Instance, running_pid
+from xconnectd.dataplane.programs import Dataplane, Unpinned, describe
+from xconnectd.errors import DataplaneError, XconnectError, is_full
+from xconnectd.events import Event, Logger, logger
+from xconnectd.model import Counters, Programs
+from xconnectd.netlink.interfaces import Links
+from xconnectd.paths import directory, pins
+from xconnectd.reconcile.reconciler import Reconciler
+from xconnectd.state import stale
+from xconnectd.state.store import Ledger, make_directory
+
+
+class Engine:
+    """Everything that works on this network namespace. A context manager.
+
+    Attributes:
+        reconciler: looks, plans and applies.
+        ledger: what was found, on disk.
+        links: the interfaces; to be told of events by who listens to them.
+        instance: the hold on the namespace; None for one that only looks.
+        alive: called again and again within what may take seconds, and to be called in between.
+        unseen: why no maps of ours can be read from here; empty if they are.
+    """
+
+    def __init__(
+        self,
+        parts: ExitStack,
+        dataplane: Dataplane | None,
+        ledger: Ledger,
+        instance: Instance | None,
+        log: Logger,
+        *,
+        alive: Callable[[], None] = lambda: None,
+        unseen: str = "",
+    ) -> None:
+        """``parts`` closes what is handed in; taken over as soon as nothing can fail any more."""
+        self.links = links = parts.enter_context(closing(Links(alive)))
+        self.alive = alive
+        self._dataplane = dataplane
+        self._log = log
+        self._unpinned = ""
+        self.instance = instance
+        self.ledger = ledger
+        self.reconciler = Reconciler(
+            links,
+            dataplane or parts.enter_context(closing(_NoDataplane())),
+            ledger,
+            log,
+            describe=describe,
+            suspects=suspects,
+            alive=alive,
+        )
+        self.unseen = "" if dataplane else unseen
+        self._parts = parts.pop_all()
+
+    @classmethod
+    def take(cls, log: Logger | None = None, alive: Callable[[], None] = lambda: None) -> Self:
+        """Takes hold of the namespace, and loads the programs or adopts those that are there.
+
+        Raises:
+            BusyError: a daemon holds it.
+            DataplaneError, PrivilegeError: the BPF part cannot be loaded.
+            OSError: the state directory cannot be used; that it is full is logged.
+        """
+        log = log or logger()
+        with ExitStack() as parts:
+            instance = parts.enter_context(closing(_hold()))
+            ledger = Ledger(pinned=partial(_pinned, pins()))
+            if ledger.unjudged:
+                log.warning(
+                    Event.STATE_UNJUDGED,
+                    interfaces=ledger.unjudged,
+                    reason="records of another boot, as far as can be told: what was changed on"
+                    " these is not put back",
+                )
+            stale.sweep(ledger.path.parent, pins().parent, ledger.path.name)
+            plane = Dataplane.open(pins(), kept=ledger.path / "code")
+            dataplane = parts.enter_context(closing(plane))
+            _note_start(ledger, dataplane, log)
+            engine = cls(parts, dataplane, ledger, instance, log, alive=alive)
+        event = Event.PROGRAM_ADOPTED if dataplane.adopted else Event.PROGRAM_LOADED
+        log.info(event, program=dataplane.programs.xdp, pins=str(pins()))
+        if dataplane.untold:
+            log.info(Event.LOSSES_UNTOLD, reason=dataplane.untold)
+        return engine
+
+    @classmethod
+    def take_what_is_there(cls, log: Logger | None = None) -> Self:
+        """As ``take``, but loads nothing: for letting go of what an earlier daemon left."""
+        with ExitStack() as parts:
+            there = [place for place in (pins(), directory()) if place.exists()]
+            instance = parts.enter_context(closing(Instance(*there)))
+            dataplane, unseen = _open_if_there(parts, pins())
+            ledger = Ledger(pinned=partial(_pinned, pins()))
+            return cls(parts, dataplane, ledger, instance, log or logger(), unseen=unseen)
+
+    def detach(self, trigger: str) -> list[str]:
+        """Lets go of every end; returns what could not be put back.
+
+        Then nothing is left in the kernel or on the disk but the records of ends that have left
+        for other namespaces: once they are back, they are put back.
+        """
+        problems = self.reconciler.detach(trigger)
+        if not problems:
+            self.remove()
+        return problems
+
+    @classmethod
+    def watch(cls, log: Logger | None = None) -> Self:
+        """Only looks: at what is pinned, or at a kernel without anything of ours.
+
+        Raises:
+            PrivilegeError: the maps may not be read.
+        """
+        with ExitStack() as parts:
+            place = daemons_pins() or pins()
+            dataplane, unseen = _open_if_there(parts, place)
+            ledger = Ledger(pinned=partial(_pinned, place))
+            return cls(parts, dataplane, ledger, None, log or logger(), unseen=unseen)
+
+    @property
+    def programs(self) -> Programs:
+        return self._dataplane.programs if self._dataplane else Programs()
+
+    def counters(self) -> Mapping[int, Counters]:
+        """By ifindex, with what the interfaces themselves count."""
+        if not self._dataplane:
+            return {}
+        seen = self.links.statistics()
+        return {
+            ifindex: each._replace(untransmitted=seen[ifindex].not_sent if ifindex in seen else 0)
+            for ifindex, each in self._dataplane.all_counters().items()
+        }
+
+    @property
+    def untold(self) -> str:
+        """Why frames lost at the redirect are not counted; empty if they are."""
+        return self._dataplane.untold if self._dataplane else ""
+
+    def program(self, number: int) -> int | None:
+        """A descriptor of one of our programs, by kernel id; None where it cannot be had."""
+        return self._dataplane.fd_of(number) if self._dataplane else None
+
+    def keep_pinned(self) -> None:
+        """Puts back pins that somebody removed; to be called each second.
+
+        Without them all goes on until this process ends, and nothing could be adopted after it.
+        """
+        if self._dataplane is None or self._dataplane.is_pinned():
+            self._unpinned = ""
+            return
+        outcome = "they are pinned again"
+        try:
+            Dataplane.prepare(pins())
+            if self.instance:
+                self.instance.hold(pins())
+            self._dataplane.pin_again()
+        except (XconnectError, OSError) as error:
+            outcome = (
+                f"they cannot be pinned again, so no other start will adopt the wires: {error}"
+            )
+        if outcome != self._unpinned:
+            reason = f"somebody removed pins of ours in {pins()}; {outcome}"
+            self._log.warning(Event.PINS_LOST, reason=reason)
+        self._unpinned = outcome
+
+    def remove(self) -> None:
+        """Takes the pins away, and the records unless they are needed; after every end was let go.
+
+        What has left works with maps of which nobody knows any more: they stay empty.
+        """
+        Dataplane.discard(pins())
+        if not self.ledger.is_needed():
+            self.ledger.remove()
+
+    def close(self) -> None:
+        self._parts.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _hold() -> Instance:
+    """The hold on all that is written. A state directory that cannot be made nobody writes to."""
+    Dataplane.prepare(pins())
+    places = [pins()]
+    with suppress(OSError):
+        places.append(make_directory())
+    return Instance(*places)
+
+
+def _note_start(ledger: Ledger, dataplane: Dataplane, log: Logger) -> None:
+    """A full disk is no reason to leave the wires alone, a lost count is none at all."""
+    dataplane.keep_code()
+    problem = None
+    try:
+        ledger.know_programs(dataplane.programs.ours)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        problem = error
+    try:
+        ledger.note_start("adopted" if dataplane.adopted else "loaded")
+    except OSError as error:
+        problem = error
+    if problem:
+        reason = f"{problem}: wires that stand go on, new ones fail until it can be written"
+        log.warning(Event.STATE_UNWRITABLE, reason=reason)
+
+
+def daemons_pins() -> Path | None:
+    """The pins as the daemon sees them, which may have a mount namespace of its own.
+
+    None if none runs, it sees none, or it may not be looked at.
+    """
+    own, pid = pins(), running_pid()
+    if not pid:
+        return None
+    there = Path(f"/proc/{pid}/root", *own.parts[1:])
+    with suppress(OSError):
+        if there.exists():
+            return own if own.exists() and own.samefile(there) else there
+    return None
+
+
+def _pinned(place: Path) -> frozenset[int]:
+    """The ids of our programs that are pinned there."""
+    with ExitStack() as parts:
+        dataplane, _ = _open_if_there(parts, place)
+        return dataplane.programs.ours if dataplane else frozenset()
+
+
+def _open_if_there(parts: ExitStack, place: Path) -> tuple[Dataplane | None, str]:
+    """What is pinned there, or why there is nothing to be had."""
+    if not place.exists():
+        return None, f"there is no {place} here"
+    try:
+        return parts.enter_context(closing(Dataplane.open(place, build=False))), ""
+    except DataplaneError as error:
+        return None, error.reason
+
+
+class _NoDataplane:
+    """Nothing of ours is pinned: nothing to read, nothing to write to.
+
+    What still runs is known by its id from the ledger, and comes off all the same.
+    """
+
+    programs = Programs()
+    xdp_fd = ingress_fd = egress_fd = -1
+
+    def __init__(self) -> None:
+        self._unpinned = Unpinned()
+
+    def fd_of(self, program: int) -> int | None:
+        return self._unpinned.fd_of(program)
+
+    def close(self) -> None:
+        self._unpinned.close()
+
+    def entry(self, _key: int) -> None:
+        return None
+
+    peer = guarded = entry
+
+    def entries(self) -> dict[int, int]:
+        return {}
+
+    peers = entries
+
+    def holds(self, wanted: Mapping[int, int]) -> bool:
+        return not wanted
+
+    def _refuse(self, *_: int) -> None:
+        raise DataplaneError("open", "nothing is loaded")
+
+    def all_guarded(self) -> None:
+        return None
+
+    point = steer = count = guard = listen_to_drivers = renew = _refuse
+
+    def older_forward(self) -> bool:
+        return False
+
+    def _nothing(self, *_: int) -> None:
+        return
+
+    unpoint = unsteer = uncount = unguard = empty_older = retire = _nothing
+
+
+_TRACES: Final = {
+    "systemd-networkd": "systemd/netif/state",
+    "NetworkManager": "NetworkManager",
+    "connman": "connman",
+    "dhcpcd": "dhcpcd",
+    "ifupdown": "network/ifstate",
+}
+
+
+def suspects(run: Path = Path("/run")) -> str:
+    """Names, the likeliest first; ``unknown`` where there is no trace of any."""
+    found = [name for name, trace in _TRACES.items() if (run / trace).exists()]
+    return " or ".join(found) or "unknown"

@@ -1,0 +1,4 @@
+"""What must outlive the daemon and cannot be read from the kernel, on disk.
+
+Imports modules of the root only.
+"""

@@ -1,0 +1,307 @@
+"""What must outlive the daemon and cannot be read from the kernel: how things were found.
+
+A journal of the interfaces we hold, so that a change of one link writes one line; besides, the
+ids of our programs (lost pins must not make them foreign), the devices that left with one
+of them, and why links failed. All of it is void after a reboot, which the boot id shows: the
+directory may survive one inside a container.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from xconnectd.model import Change, Departed, Failure, Record, Refusal
+from xconnectd.paths import directory, namespace_cookie, own_inode, state_directory
+from xconnectd.state.journal import Journal, put
+from xconnectd.state.stale import BOOT, boot_id, is_of_this_boot
+
+_ROOM: Final = 1000
+"""Lines that the journal of records may have beyond four times what it needs."""
+
+
+def make_directory() -> Path:
+    """``directory``, made if need be: group members pass through to the status socket."""
+    place = directory()
+    _make(place)
+    return place
+
+
+def _make(place: Path) -> None:
+    for each in (place.parent, place):
+        with suppress(FileExistsError):
+            each.mkdir(parents=True)
+            each.chmod(0o711)
+
+
+class Ledger:
+    """The records of one network namespace, below ``directory``/cookie.
+
+    Raises:
+        OSError: the directory cannot be read or written (from every method that does).
+    """
+
+    def __init__(
+        self,
+        directory: Path | None = None,
+        cookie: str | None = None,
+        *,
+        pinned: Callable[[], frozenset[int]] = frozenset,
+    ) -> None:
+        """``pinned`` tells the ids of our programs that are pinned in this kernel."""
+        self.path = (directory or state_directory()) / (cookie or namespace_cookie())
+        self._ends = Journal(self.path / "ends")
+        self._current = self._is_of_this_kernel(pinned)
+        self._records: dict[int, Record] = {}
+        self._named: defaultdict[str, set[int]] = defaultdict(set)
+        stored = self._read_records()
+        for record in stored.values() if self._current else ():
+            self._know(record)
+        self.unjudged = () if self._current else tuple(each.name for each in stored.values())
+        """The interfaces in records that, as far as can be told, are of another boot."""
+        self._programs = self._read_programs()
+        self._departed = tuple(self._read_departed())
+        self._missed = tuple(self._read_missed())
+        self._failures = self._read_failures()
+        self._unsaved: set[str] = set()
+
+    # ---- records
+
+    def records(self) -> Mapping[int, Record]:
+        """By ifindex. Read once: this process alone writes while it holds the namespace."""
+        return self._records
+
+    def named(self, name: str) -> Collection[int]:
+        """The ifindexes of records with this name; of interfaces that had it when recorded."""
+        return self._named.get(name, ())
+
+    def hold(self, record: Record) -> None:
+        self._note({"hold": _as_json(record)})
+        self._know(record)
+
+    def forget(self, ifindex: int) -> None:
+        if ifindex in self._records:
+            self._note({"forget": ifindex})
+            self._unname(ifindex)
+            del self._records[ifindex]
+
+    def _know(self, record: Record) -> None:
+        self._unname(record.ifindex)
+        self._records[record.ifindex] = record
+        self._named[record.name].add(record.ifindex)
+
+    def _unname(self, ifindex: int) -> None:
+        if was := self._records.get(ifindex):
+            self._named[was.name].discard(ifindex)
+            if not self._named[was.name]:
+                del self._named[was.name]
+
+    def _note(self, entry: Any) -> None:
+        if not self._current:
+            self._begin()
+        if self._ends.length > _ROOM + 4 * len(self._records):
+            self._ends.rewrite({"hold": _as_json(record)} for record in self._records.values())
+        self._ends.append(entry)
+
+    # ---- programs, departed devices, failures
+
+    def programs(self) -> frozenset[int]:
+        return self._programs
+
+    def know_programs(self, ids: frozenset[int]) -> None:
+        if not ids <= self._programs or "programs" in self._unsaved:
+            self._programs |= ids
+            self._save("programs", sorted(self._programs))
+
+    def starts(self) -> Mapping[str, int]:
+        """How often the programs were loaded and how often adopted, since all was let go."""
+        stored = self._read("starts")
+        known = stored if isinstance(stored, dict) else {}
+        counts = {name: count for name, count in known.items() if isinstance(count, int)}
+        return {"loaded": 0, "adopted": 0} | counts
+
+    def note_start(self, programs: str) -> None:
+        """``loaded`` or ``adopted``."""
+        starts = self.starts()
+        self._save("starts", {**starts, programs: starts[programs] + 1})
+
+    def departed(self) -> tuple[Departed, ...]:
+        return self._departed
+
+    def set_departed(self, departed: tuple[Departed, ...]) -> None:
+        if departed != self._departed or "departed" in self._unsaved:
+            self._departed = departed
+            stored = [{**each._asdict(), "record": _as_json(each.record)} for each in departed]
+            self._save("departed", stored)
+
+    def missed(self) -> tuple[Record, ...]:
+        """Interfaces that are gone, and the kernel has not said where to."""
+        return self._missed
+
+    def set_missed(self, missed: tuple[Record, ...]) -> None:
+        if missed != self._missed or "missed" in self._unsaved:
+            self._missed = missed
+            self._save("missed", [_as_json(record) for record in missed])
+
+    def is_needed(self) -> bool:
+        """Whether something is recorded that nobody else knows: how an end was found.
+
+        Also of one that has left: it may come back.
+        """
+        return bool(self._records or self._departed or self._missed)
+
+    def config(self) -> Path | None:
+        """The file that the last daemon here was started with."""
+        path = self._read("config")
+        return Path(path) if isinstance(path, str) and path else None
+
+    def set_config(self, path: Path) -> None:
+        self._save("config", str(path.absolute()))
+
+    def failures(self) -> Mapping[str, Failure]:
+        return self._failures
+
+    def set_failures(self, failures: Mapping[str, Failure]) -> None:
+        if failures != self._failures:
+            self._save("failures", {link: each._asdict() for link, each in failures.items()})
+            self._failures = dict(failures)
+
+    def remove(self) -> None:
+        """Leaves nothing behind; for a daemon that let go of every end."""
+        self._ends.close()
+        if self.path.is_dir():
+            shutil.rmtree(self.path)
+
+    # ---- files
+
+    def _is_of_this_kernel(self, pinned: Callable[[], frozenset[int]]) -> bool:
+        """By the boot id, or by what the kernel has kept: not every /proc is the machine's own.
+
+        Pins do not outlive a kernel. One with an id that was written down is of the same.
+        """
+        if is_of_this_boot(self.path):
+            return True
+        return not _numbers(self._stored("programs")).isdisjoint(pinned())
+
+    def _read(self, name: str) -> Any:
+        """What was written since the last boot, else None; perhaps by another release."""
+        return self._stored(name) if self._current else None
+
+    def _stored(self, name: str) -> Any:
+        """Whatever boot it is of."""
+        try:
+            return json.loads((self.path / name).read_text())
+        except (FileNotFoundError, ValueError):  # ValueError: a torn file of an unclean end
+            return None
+
+    def _read_records(self) -> dict[int, Record]:
+        records: dict[int, Record] = {}
+        for entry in self._ends.lines():
+            match entry:
+                case {"hold": data} if record := _record(data):
+                    records[record.ifindex] = record
+                case {"forget": int(ifindex)}:
+                    records.pop(ifindex, None)
+        return records
+
+    def _read_programs(self) -> frozenset[int]:
+        return _numbers(self._read("programs"))
+
+    def _read_departed(self) -> Iterator[Departed]:
+        return filter(None, map(_departed, self._read_list("departed")))
+
+    def _read_missed(self) -> Iterator[Record]:
+        return filter(None, map(_record, self._read_list("missed")))
+
+    def _read_list(self, name: str) -> list[Any]:
+        stored = self._read(name)
+        return stored if isinstance(stored, list) else []
+
+    def _read_failures(self) -> dict[str, Failure]:
+        stored = self._read("failures")
+        known = stored if isinstance(stored, dict) else {}
+        return {link: found for link, data in known.items() if (found := _failure(data))}
+
+    def _save(self, name: str, data: Any) -> None:
+        self._unsaved.add(name)
+        if not self._current:
+            self._begin()
+        put(self.path / name, json.dumps(data))
+        self._unsaved.discard(name)
+
+    def _begin(self) -> None:
+        """Makes the directory, without anything that an earlier boot left in it.
+
+        It is emptied and not made anew: it is held, and what is held must stay the same one.
+        """
+        self._ends.close()
+        _make(self.path)
+        for path in self.path.iterdir():
+            path.unlink()
+        put(self.path / "namespace", str(own_inode()))
+        put(self.path / BOOT, json.dumps(boot_id()))
+        self._current = True
+
+
+def _numbers(stored: Any) -> frozenset[int]:
+    known = stored if isinstance(stored, list) else []
+    return frozenset(each for each in known if isinstance(each, int))
+
+
+def _as_json(record: Record) -> dict[str, Any]:
+    changes = {
+        name: {"found": change.found, "ours": change.ours}
+        for name, change in record.changes.items()
+    }
+    return {
+        "ifindex": record.ifindex,
+        "name": record.name,
+        "mac": record.mac,
+        "changes": changes,
+        "settled": record.settled,
+        "refusal": record.refusal._asdict() if record.refusal else None,
+        "idle_with": record.idle_with,
+        "allowed": record.allowed,
+        "kind": record.kind,
+    }
+
+
+_T = TypeVar("_T", Change, Refusal, Record, Departed, Failure)
+
+_OTHERS: Final = (KeyError, TypeError, AttributeError)
+"""What reading something raises that another release wrote, or nobody of us."""
+
+
+def _record(data: Any) -> Record | None:
+    try:
+        changes = {name: _made(Change, change) for name, change in data["changes"].items()}
+        refusal = data.get("refusal")
+        given = {"changes": changes, "refusal": _made(Refusal, refusal) if refusal else None}
+        return _made(Record, {**data, **given})
+    except _OTHERS:
+        return None
+
+
+def _departed(data: Any) -> Departed | None:
+    try:
+        record = _record(data["record"])
+        return record and _made(Departed, {**data, "record": record})
+    except _OTHERS:
+        return None
+
+
+def _failure(data: Any) -> Failure | None:
+    try:
+        return _made(Failure, data)
+    except _OTHERS:
+        return None
+
+
+def _made(kind: type[_T], data: Mapping[str, Any]) -> _T:
+    """Of what is known of it here: another release may have written more."""
+    return kind(**{name: data[name] for name in kind._fields if name in data})

@@ -1,0 +1,183 @@
+"""All that ``status`` tells: read from the kernel, with what only the daemon knows.
+
+Who may not read the kernel is told what the daemon tells, and so is who cannot see the pins from
+where he stands. What neither can tell is an error, never a guess. Changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from xconnectd.config import source
+from xconnectd.config.source import Files, Reading
+from xconnectd.control import client, protocol
+from xconnectd.control.lock import running_pid
+from xconnectd.dataplane import libbpf
+from xconnectd.dataplane.pins import BPFFS
+from xconnectd.errors import HiddenError, PrivilegeError
+from xconnectd.model import State, Wiring
+from xconnectd.netlink import netns
+from xconnectd.reconcile import actions, link_state
+from xconnectd.reconcile.link_state import LinkStatus
+from xconnectd.reconcile.reconciler import Seen
+from xconnectd.runtime import Engine
+from xconnectd.status import document
+
+_PATIENCE: Final = 2.0
+"""Seconds for a daemon that may be asked but need not be."""
+_SAMPLE: Final = 0.1
+"""Seconds over which a rate is taken."""
+
+Report = dict[str, Any]
+
+
+def report(file: Path | None) -> Report:
+    """What ``status --json`` prints, without rates; ``file`` is the daemon's if it is None.
+
+    Raises:
+        NoDaemonError: the kernel may not be read, and no daemon answers.
+        HiddenError: the pins cannot be seen from here, and no daemon answers.
+    """
+    try:
+        engine = Engine.watch()
+    except (PrivilegeError, PermissionError):
+        with client.Connection(protocol.STATUS) as daemon:
+            return daemon.status()
+    with engine:
+        return report_of(engine, file)
+
+
+class Looks:
+    """Reports, each with the rates since the one before; of ``links`` alone if any is named."""
+
+    def __init__(self, file: Path | None, links: Sequence[str] = ()) -> None:
+        self._file = file
+        self._links = links
+        self._before, self._since = report(file), time.monotonic()
+
+    def __call__(self) -> Report:
+        """Raises XconnectError if there is no link of a name."""
+        found, now = document.only(report(self._file), self._links), time.monotonic()
+        told = document.with_rates(self._before, found, now - self._since)
+        self._before, self._since = found, now
+        return told
+
+
+def sampled(file: Path | None, links: Sequence[str] = ()) -> Report:
+    """A report with rates, from two looks."""
+    looks = Looks(file, links)
+    time.sleep(_SAMPLE)
+    return looks()
+
+
+def file_of(engine: Engine) -> Path:
+    """The file of this namespace's daemon, or of the last one here."""
+    return engine.ledger.config() or source.DEFAULT
+
+
+def look(engine: Engine, file: Path | None) -> tuple[Files, Reading, Seen]:
+    """The files and the kernel; its links are those in the kernel if no file is good.
+
+    So they are while the daemon tries another wiring than that of its files.
+
+    Raises HiddenError: what the kernel has cannot be seen from here.
+    """
+    source, reading = _read(engine, file)
+    if _is_the_daemons(source, engine) and _is_trying(_told_by_daemon()):
+        reading = reading._replace(wiring=Wiring(engine.reconciler.found()))
+    return source, reading, seen(engine, reading)
+
+
+def seen(engine: Engine, reading: Reading) -> Seen:
+    """The kernel beside what is wanted.
+
+    Raises HiddenError: a program of ours runs, or a daemon, and no maps can be read.
+    """
+    engine.reconciler.want(reading.wiring)
+    found = engine.reconciler.look()
+    if engine.unseen:
+        observed = found.observed
+        ours = any(map(observed.runs_ours, observed.interfaces.values()))
+        if ours or running_pid() is not None:
+            raise HiddenError(engine.unseen, _way_to_see(engine))
+    return found
+
+
+def _way_to_see(engine: Engine) -> str:
+    """Pins are hidden, or gone: with the mount namespace of a daemon that has ended, say."""
+    if libbpf.is_bpffs(BPFFS):
+        return f"{client.repair_here(str(file_of(engine)))}  # pins them again"
+    if name := netns.own_name():
+        there = netns.Namespace(netns.NAMED / name, name)
+        return f"{there.prefix}xconnectd status  # `ip netns exec` hides pins, this does not"
+    return f"look from where {BPFFS} is the daemon's"
+
+
+def _read(engine: Engine, file: Path | None) -> tuple[Files, Reading]:
+    source = Files(file or file_of(engine))
+    return source, source.read_first(engine.reconciler.found)
+
+
+def _is_the_daemons(source: Files, engine: Engine) -> bool:
+    return source.path.absolute() == engine.ledger.config()
+
+
+def _is_trying(told: Report | None) -> bool:
+    return told is not None and told["daemon"].get("try") is not None
+
+
+def report_of(engine: Engine, file: Path | None) -> Report:
+    told = _told_by_daemon()
+    source, reading = _read(engine, file)
+    knows_best = reading.state != "loaded" or _is_trying(told)
+    if told and knows_best and _is_the_daemons(source, engine):
+        return told | {"differences": []}  # it alone knows the last good links, and what it tries
+    try:
+        found = seen(engine, reading)
+    except HiddenError as hidden:
+        if told and _is_the_daemons(source, engine):
+            return told | {"differences": [], "unseen": str(hidden)}
+        raise
+    links = [link_state.assess(verdict, found.observed) for verdict in found.verdicts]
+    report = document.document(
+        told["daemon"] if told else _silent_daemon(),
+        reading,
+        source.path,
+        statuses=[_with_failure(engine, each, has_daemon=told is not None) for each in links],
+        counters=engine.counters(),
+        untold=engine.untold and ((told and told["untold"]) or engine.untold),
+        departed=found.observed.departed,
+    )
+    return report | {"differences": actions.as_json(found.actions)}
+
+
+def _told_by_daemon() -> Report | None:
+    """Its own report; None if none answers."""
+    try:
+        with client.Connection(protocol.STATUS, _PATIENCE) as daemon:
+            told = daemon.status()
+    except client.NoDaemonError:
+        return None
+    told["daemon"]["pid"] = running_pid() or told["daemon"]["pid"]  # as seen from here
+    return told
+
+
+def _silent_daemon() -> Report:
+    """Of one that does not answer: at least whether there is one."""
+    pid = running_pid()
+    return {"running": pid is not None, "answers": False, "pid": pid}
+
+
+def _with_failure(engine: Engine, link: LinkStatus, *, has_daemon: bool) -> LinkStatus:
+    """The kernel's own words for a link that failed, which only the daemon heard.
+
+    Without a daemon nobody tries it again.
+    """
+    failure = engine.ledger.failures().get(link.link.id)
+    if link.state is not State.FAILED or failure is None:
+        return link
+    reason = failure.reason if link.reason.startswith("not in the kernel") else link.reason
+    return link_state.failed(link, reason, failure.retry if has_daemon else None)

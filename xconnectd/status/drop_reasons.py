@@ -1,0 +1,111 @@
+"""Where frames of a link were lost, in words, and what to do about it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from shlex import quote
+from typing import Any, Final
+
+from xconnectd.formatting import counted as counted_in_words
+from xconnectd.model import Counters, End, Mode
+
+MEANT: Final = frozenset({"host"})
+"""Reasons for which frames are dropped on purpose: nothing is lost."""
+
+
+def counted(here: Counters, there: Counters) -> dict[str, int]:
+    """By reason the frames that came in by one end and did not get away by the other."""
+    return {
+        "unwired": here.unwired,
+        "host": here.silenced,
+        **here.lost._asdict(),
+        "far_end": max(0, there.untransmitted - here.lost.refused),  # veth counts those in both
+    }
+
+
+def lost(dropped: Mapping[str, int]) -> int:
+    """Frames of the wire among those of ``counted``: what the host says is to be dropped."""
+    return sum(frames for reason, frames in dropped.items() if reason not in MEANT)
+
+
+def explained(
+    a: End, b: End, counters: Mapping[int, Counters], *, enabled: bool
+) -> list[dict[str, Any]]:
+    """What a link lost, worst first, as ``status --json`` tells it."""
+    ways = ((a, b),) if a == b else ((a, b), (b, a))
+    found = [
+        {
+            "from": here.name,
+            "to": there.name,
+            "reason": reason,
+            "frames": frames,
+            "text": text,
+            "remedy": remedy,
+        }
+        for here, there in ways
+        for reason, frames in counted(of(here, counters), of(there, counters)).items()
+        if frames and (words := _in_words(here, there, enabled=enabled).get(reason))
+        for text, remedy in [words]
+    ]
+    return sorted(found, key=lambda each: -int(each["frames"]))
+
+
+def passed(name: str, frames: int, mode: str) -> tuple[str, str]:
+    """What it means that frames got past every hook, and what to do about it."""
+    text = (
+        f"{counted_in_words(frames, 'frame')} that came in by {name} skipped every hook of ours"
+        " and got as far as the host's IP stack, where they were dropped"
+    )
+    if mode == Mode.TC:
+        return text, "an ifb behind it marks them so: take that off, or use mode: generic"
+    return text, "a program behind it marks them so: see docs/safety.md"
+
+
+def of(end: End, counters: Mapping[int, Counters]) -> Counters:
+    """Zeros for an end that does not exist; 0 is no interface's key."""
+    return counters.get(end.ifindex or 0, Counters()) if end.ifindex else Counters()
+
+
+def _in_words(here: End, there: End, *, enabled: bool) -> dict[str, tuple[str, str]]:
+    """Every reason but ``host``, which is as it should be: what happened, and the way out."""
+    name, quoted = there.name, quote(there.name)
+    return {
+        "unwired": (
+            f"came in by {here.name} while it led nowhere",
+            "" if enabled else "enabled: true",
+        ),
+        "too_long": (
+            f"longer than {name} takes (MTU {there.mtu})",
+            f"ip link set dev {quoted} mtu {max(here.far_mtu or 0, here.mtu or 0) or 'N'}",
+        ),
+        "target_down": (f"{name} was down", f"ip link set dev {quoted} up"),
+        "no_transmit": (
+            f"the driver of {name} transmits no redirected frames",
+            "mode: tc",
+        ),
+        "other": (f"refused by {name}", f"ip -s -s link show dev {quoted}"),
+        "refused": _behind(here, there),
+        "far_end": _behind(here, there),
+    }
+
+
+def _behind(here: End, there: End) -> tuple[str, str]:
+    """What an interface counts as dropped was not taken by what is behind it."""
+    texts = list(_suspects(here, there))
+    if texts:
+        return texts[0]
+    return (
+        f"not taken behind {there.name}: what is there was down, slow, or took only shorter frames",
+        f"ip -s -s link show dev {quote(there.name)}",
+    )
+
+
+def _suspects(here: End, there: End) -> Iterator[tuple[str, str]]:
+    name = there.name
+    if there.far_up is False:
+        yield f"the far end of {name} is down", f"set the far end of {name} up"
+    if there.far_mtu and here.far_mtu and here.far_mtu > there.far_mtu:
+        yield (
+            f"longer than the far end of {name} takes (MTU {there.far_mtu})",
+            f"give the far ends of {here.name} and {name} the same MTU",
+        )
