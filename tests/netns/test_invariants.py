@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -13,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from xconnectd.api import Xconnect
 from xconnectd.dataplane import compiler
+from xconnectd.netlink.transport import Route
 
 from .frames import ether, noise
-from .lab import PROG_TC, PROG_XDP, TC_CONTINUE, XDP_PASS, Lab, Station, holds, poll, run
+from .lab import PROG_TC, PROG_XDP, TC_CONTINUE, XDP_PASS, Lab, Station, holds, inside, poll, run
 from .service import Daemon, Event
 from .test_config_changes import cut, wired
 from .traffic import Stream, exchange
@@ -1008,3 +1011,48 @@ def test_an_end_too_small_for_ipv6_is_left_as_found(lab: Lab, daemon: Start, mtu
     assert lab.link("va")["inet6_addr_gen_mode"] == "none"
     running.stop()
     assert_as_found(lab, before)
+
+
+# ---------------------------------------------------------------------- others hold the lock
+
+_WITH_RTNL = {19, 36, 37, 44, 45}
+"""RTM_SETLINK, and qdiscs and filters that are made or deleted."""
+
+
+@pytest.fixture
+def rtnl_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every change of an interface waits, as while somebody deletes thousands of them."""
+    real = Route.exchange
+
+    def slow(route: Route, request: bytes, ifindex: int | None = None) -> Any:
+        if int.from_bytes(request[4:6], sys.byteorder) in _WITH_RTNL:
+            time.sleep(0.15)
+        return real(route, request, ifindex)
+
+    monkeypatch.setattr(Route, "exchange", slow)
+
+
+@pytest.mark.usefixtures("rtnl_is_slow")
+def test_a_link_works_in_both_directions_at_once_whoever_holds_the_lock(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A move to a new end, and one that changes the mode as well; a mode alone costs no frame."""
+    monkeypatch.setenv("XCONNECTD_STATE_DIR", str(lab.directory / "state"))
+    stations = {end: lab.veth(end) for end in ("va", "vb", "vc")}
+
+    def change(wires: Xconnect, end: str, mode: str) -> Stream:
+        with Stream(stations["va"], stations[end], rate=500) as stream:
+            wires.update({"va": {"to": end, "mode": mode}})
+            poll(stream.flows)
+        return stream
+
+    def moves() -> list[Stream]:
+        with Xconnect({"va": {"to": "vb", "mode": "generic"}}) as wires:
+            changes = [("vc", "generic"), ("vb", "tc"), ("vc", "generic"), ("vc", "tc")]
+            return [change(wires, *each) for each in changes]
+
+    *moved, changed = inside(lab.host, moves)
+    for stream in moved:
+        forth, back = (min(way.seen) for way in stream.ways)
+        assert abs(forth - back) < 25, f"one way for {abs(forth - back) * 2} ms"
+    changed.assert_perfect()

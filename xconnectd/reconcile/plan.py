@@ -3,15 +3,18 @@
 Order within a group of links that exchange ends, so that no frame goes astray:
 
 1. prepare new ends (record what is found, silence the host, settings, counters),
-2. cut the entries of ends that are let go,
-3. wire: write the entries; moving a wire between attached ends is this step alone,
-4. attach the programs of new ends, close the host's stack behind them, remove what routers taught
-   the host there until then, and take off the programs of an earlier mode,
+2. attach programs: a new end drops what comes until it is wired, one whose program changes goes
+   on to where it leads now; close the host's stack behind them, and remove what routers taught
+   the host there until then,
+3. cut the entries of ends that are let go or held, and wire: write the entries of all others,
+4. take off the programs of an earlier mode, and only then put settings back,
 5. set up ends that were found down,
 6. let go: the host's stack open again, programs off, settings put back.
 
-A program is never attached before its entry is there, and its entry never outlives it. An end
-that is held has a program and no entry: the steps 1, 2 and 4 are all it gets.
+All steps but the third wait for the kernel's lock of all interfaces (RTNL), which others may hold
+for seconds, so step 3 is what changes where frames go, in both directions within microseconds.
+Moving a wire between attached ends is that step alone. An entry never outlives its program. An
+end that is held has a program and no entry: the steps 1 to 3 are all it gets.
 """
 
 from __future__ import annotations
@@ -133,13 +136,12 @@ class _Diff(NamedTuple):
             if (role := self.wanted.get(ifindex)) and ifindex in self.observed.interfaces
         ]
         loose = [ifindex for ifindex in group if ifindex not in self.wanted]
-        for step in (
-            *(self._prepare, self._cut, self._wire, self._attach),
-            *(self._unlearn, self._shed, self._raise),
-        ):
-            if step == self._cut:
-                for ifindex in loose:
-                    yield from self._cut_loose(ifindex)
+        for step in (self._prepare, self._go_on, self._attach, self._unlearn):
+            for interface, role in ends:
+                yield from step(interface, role)
+        for ifindex in loose:
+            yield from self._cut_loose(ifindex)
+        for step in (self._cut, self._wire, self._shed, self._put_back_unwanted, self._raise):
             for interface, role in ends:
                 yield from step(interface, role)
         for ifindex in loose:
@@ -202,11 +204,13 @@ class _Diff(NamedTuple):
             interface.kind,
         )
 
-    # ---- 2. and 3. entries
+    # ---- 3. entries
 
     def _cut(self, interface: Interface, role: Role) -> Iterator[Action]:
-        if role.target is None:
-            yield from self._cuts(role.link.id, interface, role.held)
+        leads_to = self._leads_to(interface, role)
+        for mode, entry in self._entries_of(interface, role):
+            if role.target is None and (entry, leads_to) != (None, None):
+                yield Cut(role.link.id, interface, role.held, mode)
 
     def _cut_loose(self, ifindex: int) -> Iterator[Action]:
         yield from self._cuts("", self._known(ifindex), _LET_GO)
@@ -218,20 +222,47 @@ class _Diff(NamedTuple):
             yield Cut(link, interface, reason, Mode.TC)
 
     def _wire(self, interface: Interface, role: Role) -> Iterator[Action]:
-        """What XDP does not see is taken by the ingress filter, by its own entry."""
+        """Also in the map of XDP, where tc follows: its program stands until step 4."""
+        leads_to = self._leads_to(interface, role)
+        for mode, entry in self._entries_of(interface, role):
+            now = leads_to if entry is None else entry
+            if role.target is not None and now != role.target:
+                reason = "wired" if now is None else f"wired to ifindex {now} until now"
+                yield Point(role.link.id, interface, reason, mode, role.target)
+
+    def _entries_of(self, interface: Interface, role: Role) -> list[tuple[Mode, int | None]]:
+        """Of each map that its programs read, now or from step 2 on."""
+        entry = self.observed.entries.get(interface.ifindex)
+        entries = [(Mode.TC, self.observed.peers.get(interface.ifindex))]
         if role.mode is not Mode.TC:
-            yield from self._point(interface, role, role.mode, self.observed.entries)
-        yield from self._point(interface, role, Mode.TC, self.observed.peers)
+            entries.insert(0, (role.mode, entry))
+        elif entry is not None or self._ours(interface):
+            entries.insert(0, (Mode.GENERIC, entry))
+        return entries
 
-    def _point(
-        self, interface: Interface, role: Role, mode: Mode, entries: Mapping[int, int]
-    ) -> Iterator[Action]:
-        now = entries.get(interface.ifindex)
-        if role.target is not None and now != role.target:
-            reason = "wired" if now is None else f"wired to ifindex {now} until now"
-            yield Point(role.link.id, interface, reason, mode, role.target)
+    def _leads_to(self, interface: Interface, role: Role) -> int | None:
+        """Where its frames go now; by an older program's own entries that can only be guessed."""
+        known = (entry for _, entry in self._entries_of(interface, role) if entry is not None)
+        entry = self.observed.entries.get(interface.ifindex, next(known, None))
+        if entry in self.observed.interfaces:
+            return entry
+        return role.target if self._runs_older(interface) else None
 
-    # ---- 4. programs
+    # ---- 2. programs
+
+    def _go_on(self, interface: Interface, role: Role) -> Iterator[Action]:
+        """A program that is put on beside or over another finds an entry."""
+        leads_to = self._leads_to(interface, role)
+        for mode, entry in self._entries_of(interface, role):
+            if leads_to is not None and entry is None:
+                yield Point(role.link.id, interface, "it leads there", mode, leads_to)
+
+    def _runs_older(self, interface: Interface) -> bool:
+        """Whether an older program forwards there, by entries of its own."""
+        programs = self.observed.programs
+        there = {xdp.program for xdp in interface.xdp}
+        there |= {filter_.program for filter_ in interface.ingress}
+        return bool(there & programs.ours - {programs.xdp, programs.ingress})
 
     def _attach(self, interface: Interface, role: Role) -> Iterator[Action]:
         in_tc = role.mode is Mode.TC
@@ -266,9 +297,8 @@ class _Diff(NamedTuple):
         link, reason = role.link.id, f"mode is {role.mode} now"
         if role.mode is Mode.TC:
             yield from self._detach_xdp(link, interface, reason)
-            if interface.ifindex in self.observed.entries:
+            if interface.ifindex in self.observed.entries or self._ours(interface):
                 yield Cut(link, interface, reason, Mode.GENERIC)
-        yield from self._put_back_unwanted(interface, role)
 
     def _put_back_unwanted(self, interface: Interface, role: Role) -> Iterator[Action]:
         """What an end was given as a wire it keeps while it is held: its partner may be back."""
