@@ -971,9 +971,11 @@ def test_a_mount_point_that_is_no_utf8_stops_no_start(lab: Lab, daemon: Start) -
     odd.mkdir()
     states = lab.directory / f"state-{lab.host}"
     living = NETNS / lab.namespace("box")
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     for name, inode in (("gone", 1), ("alive", living.stat().st_ino)):
         (states / name).mkdir(parents=True)
         (states / name / "namespace").write_text(str(inode))
+        (states / name / "boot").write_text(json.dumps(boot))
     script = 'mount -t tmpfs x "$1" && echo && cat'
     mounting = ("unshare", "--mount", "sh", "-c", script, "sh", str(odd))
     with subprocess.Popen(mounting, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as mounted:
