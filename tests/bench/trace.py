@@ -61,7 +61,7 @@ class Tracer:
         self._module = module
         if frame.f_code.co_name in _LOOKS:
             self._wake.looks.append([])
-        elif name == "Route._exchange":
+        elif name == "Route.exchange":
             request, ifindex = frame.f_locals["request"], frame.f_locals["ifindex"]
             self._wake.looks[-1].append(f"{request.hex()}/{ifindex}")
 
