@@ -25,12 +25,11 @@ enum constant {
 
 /* Frames, by what the kernel said of them. */
 struct drops {
-	u64 too_long;	 /* EMSGSIZE: longer than the target's MTU allows */
-	u64 target_down; /* ENETDOWN: the target is administratively down or has no carrier */
-	u64 no_transmit; /* EOPNOTSUPP: the target's driver takes no redirected frames */
+	u64 mtu_exceeded;     /* EMSGSIZE: longer than the target's MTU allows */
+	u64 egress_down;      /* ENETDOWN: the target is admin-down or has no carrier */
+	u64 xmit_unsupported; /* EOPNOTSUPP: the target's driver takes no redirected frames */
 	u64 other;
-	u64 refused; /* by the target's driver, in native mode: its far end is down, its queue full
-		      */
+	u64 driver_drop; /* native mode: the target's far end is down, or its queue full */
 };
 
 /* From asm-generic/errno.h. */
@@ -62,11 +61,11 @@ int redirect_failed(u64 *arguments)
 	if (!drops)
 		return 0;
 	if (error == EMSGSIZE)
-		__sync_fetch_and_add(&drops->too_long, 1);
+		__sync_fetch_and_add(&drops->mtu_exceeded, 1);
 	else if (error == ENETDOWN)
-		__sync_fetch_and_add(&drops->target_down, 1);
+		__sync_fetch_and_add(&drops->egress_down, 1);
 	else if (error == EOPNOTSUPP)
-		__sync_fetch_and_add(&drops->no_transmit, 1);
+		__sync_fetch_and_add(&drops->xmit_unsupported, 1);
 	else
 		__sync_fetch_and_add(&drops->other, 1);
 	return 0;
@@ -101,6 +100,6 @@ int transmit_failed(u64 *arguments)
 		return 0;
 	drops = drops_of(word_at(arguments[0] + CONSTANT(DEV_IFINDEX)));
 	if (drops)
-		__sync_fetch_and_add(&drops->refused, dropped);
+		__sync_fetch_and_add(&drops->driver_drop, dropped);
 	return 0;
 }

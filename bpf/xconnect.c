@@ -5,7 +5,7 @@
  * Everything is keyed by the ifindex a frame came in by:
  *
  *   hit      the frame leaves, byte for byte, by the interface that the map names;
- *   miss     the frame is DROPPED (XDP_DROP, TC_ACT_SHOT) and counted as `unwired`;
+ *   miss     the frame is DROPPED (XDP_DROP, TC_ACT_SHOT) and counted as `no_entry`;
  *   unknown  an ingress that was never wired, or has no counters of its own, is a miss like
  *            any other, counted in the element of ifindex 0, which is no interface's.
  *
@@ -29,11 +29,11 @@ enum map {
 #define MAP(number) ((void *)bpf_pseudo_fd(1, (number)))
 
 struct counters {
-	u64 frames;   /* handed on */
-	u64 bytes;    /* of those frames, with all fragments and the Ethernet header */
-	u64 unwired;  /* frames dropped since there was no entry */
-	u64 silenced; /* frames of this host, dropped on their way out */
-	u64 last;     /* when the last frame came in (CLOCK_MONOTONIC_COARSE, ns; 0: not known) */
+	u64 frames;	 /* handed on */
+	u64 bytes;	 /* of those frames, with all fragments and the Ethernet header */
+	u64 no_entry;	 /* frames dropped since there was no entry */
+	u64 host_egress; /* frames of this host, dropped on their way out */
+	u64 last;	 /* when the last frame came in (CLOCK_MONOTONIC_COARSE, ns; 0: not known) */
 };
 
 /* From linux/pkt_cls.h. */
@@ -68,7 +68,7 @@ static __always_inline void tally(u32 ifindex, bool wired, u64 bytes, u64 now)
 		return;
 	counters->frames += wired;
 	counters->bytes += wired * bytes;
-	counters->unwired += !wired;
+	counters->no_entry += !wired;
 	counters->last = now;
 }
 
@@ -132,7 +132,7 @@ int silence(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC; /* let the filters behind this one have their say */
 	counters = counters_of(skb->ifindex);
 	if (counters)
-		counters->silenced++;
+		counters->host_egress++;
 	return TC_ACT_SHOT;
 }
 

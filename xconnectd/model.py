@@ -265,7 +265,7 @@ ELSEWHERE: Final = "# in the namespace where it is now: {}"
 """A command that must not be run here."""
 
 
-class Departed(NamedTuple):
+class MovedEnd(NamedTuple):
     """An end that left this namespace, and with it what we had changed.
 
     ``mode`` is that of our XDP program on it, empty when that is off. ``nsid`` and
@@ -300,29 +300,29 @@ class Departed(NamedTuple):
 class Lost(NamedTuple):
     """Frames that came in by an interface and were lost at the redirect, by reason."""
 
-    too_long: int = 0
-    target_down: int = 0
-    no_transmit: int = 0
+    mtu_exceeded: int = 0
+    egress_down: int = 0
+    xmit_unsupported: int = 0
     other: int = 0
-    refused: int = 0
+    driver_drop: int = 0
 
 
 class Counters(NamedTuple):
     """What was counted for frames that came in by one interface.
 
     ``frames`` and ``bytes`` were handed to the redirect; those of them that were ``lost`` there
-    are told apart. ``unwired``: dropped since there was no entry. ``silenced``: frames of the host
-    itself that were dropped on their way out of this interface. ``last`` is when the last frame
-    came in (CLOCK_MONOTONIC, ns; 0 if none did, or before Linux 5.11). ``untransmitted`` is the
-    interface's own tx_dropped: what its driver or its far end would not take, since it exists.
+    are told apart. ``no_entry``: dropped since there was no entry. ``host_egress``: frames of the
+    host itself that were dropped on their way out of this interface. ``last`` is when the last
+    frame came in (CLOCK_MONOTONIC, ns; 0 if none did, or before Linux 5.11). ``untransmitted`` is
+    the interface's own tx_dropped: what its driver or its far end would not take, since it exists.
     ``passed_to_host`` got past every hook to the door of the host's IP stack, and was dropped
     there; None where nobody stands there to tell.
     """
 
     frames: int = 0
     bytes: int = 0
-    unwired: int = 0
-    silenced: int = 0
+    no_entry: int = 0
+    host_egress: int = 0
     last: int = 0
     lost: Lost = Lost()
     untransmitted: int = 0
@@ -367,7 +367,7 @@ class Observed(NamedTuple):
     records: Mapping[int, Record] = _NOTHING
     uses: Mapping[int, tuple[Use, ...]] = _NOTHING
     foreign: Mapping[int, str] = _NOTHING
-    departed: tuple[Departed, ...] = ()
+    moved_netns: tuple[MovedEnd, ...] = ()
     guarded: frozenset[int] | None = None
     covered: frozenset[int] | None = None
 

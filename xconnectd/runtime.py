@@ -90,8 +90,8 @@ class Engine:
             engine = cls(parts, dataplane, ledger, instance, log, alive=alive)
         event = Event.PROGRAM_ADOPTED if dataplane.adopted else Event.PROGRAM_LOADED
         log.info(event, program=dataplane.programs.xdp, pins=str(pins()))
-        if dataplane.untold:
-            log.info(Event.LOSSES_UNTOLD, reason=dataplane.untold)
+        if dataplane.drop_stats_unavailable:
+            log.info(Event.DROP_STATS_UNAVAILABLE, reason=dataplane.drop_stats_unavailable)
         return engine
 
     @classmethod
@@ -143,9 +143,9 @@ class Engine:
         }
 
     @property
-    def untold(self) -> str:
+    def drop_stats_unavailable(self) -> str:
         """Why frames lost at the redirect are not counted; empty if they are."""
-        return self._dataplane.untold if self._dataplane else ""
+        return self._dataplane.drop_stats_unavailable if self._dataplane else ""
 
     def program(self, number: int) -> int | None:
         """A descriptor of one of our programs, by kernel id; None where it cannot be had."""

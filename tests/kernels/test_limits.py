@@ -31,12 +31,12 @@ def test_what_the_kernel_lacks_is_what_doctor_says(lab: Lab, daemon: Start) -> N
     with stations[0].port() as port:
         port.send(bytes(60))
     link = running.link("va", "vb")
-    untold = running.status()["untold"]
+    unavailable = running.status()["drop_stats_unavailable"]
     assert told((5, 12), "known by its inode") == inside(
         lab.host, paths.namespace_cookie
     ).startswith("inode-")
-    assert told((5, 13), "losses at the redirect") == ("Linux 5.13 does" in untold)
-    assert bool(running.events("losses.untold")) == bool(untold)
+    assert told((5, 13), "losses at the redirect") == ("Linux 5.13 does" in unavailable)
+    assert bool(running.events("drop_stats.unavailable")) == bool(unavailable)
     assert told((5, 18), "no XDP fragments") == told((5, 18), "when the last frame came")
     assert (link["a"]["last_frame_age_s"] is None) == (KERNEL < (5, 18))
     told((6, 3), "no driver tells what it can do")

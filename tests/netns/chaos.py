@@ -436,7 +436,7 @@ class Chaos:
         problems += self._wrong_programs(seen, links)
         problems += self._wrong_settings(seen, links)
         problems += self._wrong_frames(seen)
-        problems += self._wrong_departed(seen)
+        problems += self._wrong_moved_netns(seen)
         return problems
 
     def _wrong_states(self, seen: dict[str, Any], links: dict[str, Any]) -> Iterator[str]:
@@ -573,10 +573,10 @@ class Chaos:
                 break
         return came
 
-    def _wrong_departed(self, seen: dict[str, Any]) -> Iterator[str]:
+    def _wrong_moved_netns(self, seen: dict[str, Any]) -> Iterator[str]:
         """Whoever left with our program is named."""
         ours = self._ours()
-        told = {x["remedy"] for x in seen["departed"]}
+        told = {x["remedy"] for x in seen["moved_netns"]}
         for namespace in self._away:
             shown = json.loads(run("ip", "-d", "-j", "link", "show", namespace=namespace).stdout)
             for link in shown:
@@ -604,7 +604,7 @@ class Chaos:
         states = [{x["link"]: x["state"] for x in y["links"]} for y in (shown, told)]
         if states[0] != states[1]:
             yield f"status says {states[0]}, the daemon {states[1]}"
-        if shown["differences"] and "drift.fight" not in self.daemon.text():
+        if shown["differences"] and "drift.flapping" not in self.daemon.text():
             yield f"differences: {shown['differences']}"
 
     def _finish(self) -> None:

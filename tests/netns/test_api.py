@@ -184,10 +184,10 @@ import json
 from xconnectd.api import Xconnect
 from xconnectd.state.store import Ledger
 with Xconnect({"veth0": "veth1"}) as wires:
-    departed = [each.record.name for each in Ledger().departed()]
-    print(json.dumps(wires.states() | {"departed": departed}))
+    moved = [each.record.name for each in Ledger().moved_netns()]
+    print(json.dumps(wires.states() | {"moved_netns": moved}))
 """
-    assert _python(lab, program) == {"veth0:veth1": "waiting", "departed": ["veth1"]}
+    assert _python(lab, program) == {"veth0:veth1": "waiting", "moved_netns": ["veth1"]}
 
 
 @pytest.mark.parametrize("set_up", [False, True])

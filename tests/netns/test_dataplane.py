@@ -576,7 +576,7 @@ def assert_crossed(wire: Wire, one: Station, other: Station) -> None:
     counted = Counters(frames=len(FRAMES), bytes=sum(map(len, FRAMES)))
     for key in (wire.a, wire.b):
         got = wire.plane.counters(key)
-        assert (got.frames, got.unwired, got.silenced) == (counted.frames, 0, 0)
+        assert (got.frames, got.no_entry, got.host_egress) == (counted.frames, 0, 0)
     assert counted_at(wire, UNKNOWN) == Counters()
 
 
@@ -646,8 +646,8 @@ def test_a_miss_is_dropped_and_counted_and_nobody_answers(
         for _ in range(5):
             here.send(b"\xff" * 6 + bytes.fromhex("02000000aa01") + request + bytes(18))
         key = wire.a if counted else UNKNOWN
-        poll(lambda: wire.plane.counters(key).unwired >= 5)
-        assert counted_at(wire, key) == Counters(unwired=5)
+        poll(lambda: wire.plane.counters(key).no_entry >= 5)
+        assert counted_at(wire, key) == Counters(no_entry=5)
         assert here.drain() == []
         assert there.drain() == []
         if not counted:
@@ -671,7 +671,7 @@ def test_a_loopback_plug_gives_frames_back(wiring: str, wire: Wire) -> None:
     with wire.stations[0].port() as here, wire.stations[1].port() as there:
         assert exchange(here, here, FRAMES).exact
         assert there.drain() == []
-    assert wire.plane.counters(wire.a).silenced == 0
+    assert wire.plane.counters(wire.a).host_egress == 0
 
 
 @both
@@ -708,7 +708,7 @@ def test_what_the_host_says_is_dropped_and_counted(wiring: str, lab: Lab, wire: 
             with pytest.raises(OSError, match="No buffer space"):  # how Linux says "dropped"
                 here.send(frame)
         assert collect(there, 1, timeout=0.2) == []
-    assert counted_at(wire, wire.a) == Counters(silenced=5)
+    assert counted_at(wire, wire.a) == Counters(host_egress=5)
     with wire.stations[0].port() as here, wire.stations[1].port() as there:
         assert passes(here, there)
         assert passes(there, here)
@@ -725,7 +725,7 @@ def test_what_the_host_routes_is_dropped(wiring: str, lab: Lab, wire: Wire) -> N
     third.ip("route", "add", "default", "via", "198.51.100.254")
     with wire.stations[0].port() as there:
         run("ping", "-c1", "-W1", "203.0.113.1", namespace=third.namespace, check=False)
-        poll(lambda: wire.plane.counters(wire.a).silenced)
+        poll(lambda: wire.plane.counters(wire.a).host_egress)
         assert there.drain() == []
 
 
@@ -735,6 +735,6 @@ def test_what_the_host_bridges_is_dropped(wiring: str, lab: Lab, wire: Wire) -> 
     third = lab.veth("vc")
     lab.bridge("br0", "vc", "va")
     with third.port() as here, wire.stations[0].port() as there:
-        poll(lambda: passes(here, there, 0.05) or wire.plane.counters(wire.a).silenced)
+        poll(lambda: passes(here, there, 0.05) or wire.plane.counters(wire.a).host_egress)
         assert there.drain() == []
-    assert wire.plane.counters(wire.a).silenced
+    assert wire.plane.counters(wire.a).host_egress

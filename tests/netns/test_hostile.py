@@ -716,7 +716,7 @@ def test_a_fight_is_noticed_and_not_fought_out(lab: Lab, daemon: Start) -> None:
         since = running.mark()
         meddler.start()
         try:
-            event = running.wait_event("drift.fight", since=since)
+            event = running.wait_event("drift.flapping", since=since)
             assert "va" in event["link"]
             assert "somebody else" in event["reason"]
             assert _repairs(running, since, event)[0] > 5
@@ -858,7 +858,7 @@ def test_a_reload_tries_at_once_what_failed(lab: Lab, small_disk: Path) -> None:
 
     poll(lambda: running.ask("status")["links"] and longest_wait() > 3, what="some patience")
     told = running.cli("doctor").stdout
-    assert "mend it: xconnectd reload" in told
+    assert "fix: xconnectd reload" in told
     assert "kill" not in told, "that would take every wire down"
     for path in small_disk.glob("fill*"):
         path.unlink()

@@ -772,7 +772,7 @@ def test_forwarding_outlives_the_daemon_and_is_adopted_without_a_lost_frame(
     assert_as_found(lab, before)
 
 
-# ---------------------------------------------------------------------- departed ends
+# ---------------------------------------------------------------------- ends in another netns
 
 
 @MODES
@@ -793,21 +793,21 @@ def test_an_end_that_moves_away_takes_no_frame_along(lab: Lab, daemon: Start, mo
         poll(
             lambda: re.search(remedy, running.text()),
             2,
-            "the departed end and what to run, in the log",
+            "the moved end and what to run, in the log",
         )
         assert re.search(remedy, json.dumps(running.status())), "and in status"
         _number_can_be_used_again(lab, running, a, b)
     running.stop()
 
 
-def _number_can_be_used_again(lab: Lab, running: Daemon, a: Station, departed: Station) -> None:
-    """By a new device, which is wired: the departed one does not feed that wire."""
+def _number_can_be_used_again(lab: Lab, running: Daemon, a: Station, moved: Station) -> None:
+    """By a new device, which is wired: the moved one does not feed that wire."""
     c = lab.veth("vc", index=700)
     running.write({"va": "vc"})
     running.wait_link("connected", "va", "vc")
     poll(lambda: wired(a, c))
     frames = [ether(0x88B6, noise(81))]
-    with a.port() as here, departed.port() as there, c.port() as third:
+    with a.port() as here, moved.port() as there, c.port() as third:
         assert exchange(there, here, frames, 0.3).missing == frames
         assert frames[0] not in third.drain()
 

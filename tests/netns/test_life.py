@@ -455,9 +455,9 @@ def test_an_end_moved_while_the_daemon_is_dead(lab: Lab, back: bool) -> None:
     running.start()
     assert running.link("va", "vb")["state"] == "waiting"
     assert cut(a, b)
-    departed = running.status()["departed"]
-    assert [x["interface"] for x in departed] == ["vb"]
-    enter, *remedy = departed[0]["remedy"].split()
+    moved = running.status()["moved_netns"]
+    assert [x["interface"] for x in moved] == ["vb"]
+    enter, *remedy = moved[0]["remedy"].split()
     assert enter == "ip"
     run("ip", *remedy)
     run("ip", "link", "set", "vb", "netns", lab.host, namespace=away)
@@ -524,7 +524,7 @@ def test_ends_with_one_mac_that_leave_are_each_as_found_when_they_are_back(lab: 
     away = lab.namespace("away", quiet=True)
     running = Daemon(lab, PAIR | {"vc": "vd"}).start()
     lab.batch(f"link set {name} netns {away}" for name in found)
-    poll(lambda: {each["interface"] for each in running.status()["departed"]} == found.keys())
+    poll(lambda: {each["interface"] for each in running.status()["moved_netns"]} == found.keys())
     for name in reversed(found):
         _come_back(lab, name, away)
     poll(lambda: wired(*stations[:2]) and wired(*stations[2:]))
@@ -543,7 +543,7 @@ def test_what_has_left_is_remembered_over_a_stop_and_a_full_disk(lab: Lab) -> No
     running.start()
     running.wait_link("connected", "va", "vb")
     lab.ip("link", "set", "vb", "netns", away)
-    poll(lambda: running.events("end.departed"))
+    poll(lambda: running.events("interface.moved_netns"))
     running.stop()
     assert not lab.pins.exists()
 
@@ -573,16 +573,16 @@ def test_a_start_that_fails_keeps_what_has_left(lab: Lab) -> None:
     running = Daemon(lab, PAIR).start()
     running.wait_link("connected", "va", "vb")
     lab.ip("link", "set", "vb", "netns", away)
-    poll(lambda: running.events("end.departed"))
+    poll(lambda: running.events("interface.moved_netns"))
     running.stop()
     (ledger,) = running.state.glob("*")
     blocked = ledger / "status.sock"
     blocked.mkdir()
     assert running.spawn().wait() == 3
-    assert (ledger / "departed").read_text() != "[]"
+    assert (ledger / "moved_netns").read_text() != "[]"
     blocked.rmdir()
     running.start()
-    assert [each["interface"] for each in running.status()["departed"]] == ["vb"]
+    assert [each["interface"] for each in running.status()["moved_netns"]] == ["vb"]
     running.stop()
 
 
@@ -630,8 +630,8 @@ def test_a_departed_end_is_named_as_it_is_called_there(lab: Lab) -> None:
     running = Daemon(lab, PAIR).start()
     running.wait_link("connected", "va", "vb")
     lab.batch([f"link set vb netns {away} name eth7"])
-    poll(lambda: running.status()["departed"])
-    remedy = running.status()["departed"][0]["remedy"].split()
+    poll(lambda: running.status()["moved_netns"])
+    remedy = running.status()["moved_netns"][0]["remedy"].split()
     run(*remedy)
     shown = json.loads(run("ip", "-d", "-j", "link", "show", "eth7", namespace=away).stdout)[0]
     assert "xdp" not in shown, remedy
@@ -677,9 +677,9 @@ def test_an_end_that_leaves_in_the_middle_of_a_change_is_named(lab: Lab) -> None
         lab.ip("link", "set", "v5", "netns", away)
         running.idle(0.3)
         shown = json.loads(run("ip", "-d", "-j", "link", "show", "v5", namespace=away).stdout)[0]
-        departed = ["v5"] if "xdp" in shown else []
-        told = lambda: [x["interface"] for x in running.ask("status")["departed"]]  # noqa: E731
-        poll(lambda: told() == departed, what=f"{departed} told")  # noqa: B023
+        moved = ["v5"] if "xdp" in shown else []
+        told = lambda: [x["interface"] for x in running.ask("status")["moved_netns"]]  # noqa: E731
+        poll(lambda: told() == moved, what=f"{moved} told")  # noqa: B023
         run("ip", "link", "set", "v5", "netns", lab.host, namespace=away)
         lab.ip("link", "set", "v5", "up")
         running.idle(0.3)
@@ -743,7 +743,7 @@ def test_everything_deleted_while_the_daemon_is_dead(lab: Lab) -> None:
     lab.delete("va", "vb")
     running.start()
     assert running.link("va", "vb")["state"] == "waiting"
-    assert running.status()["departed"] == []
+    assert running.status()["moved_netns"] == []
     running.stop()
     assert not lab.pins.exists()
     assert not (running.state / str(lab.cookie)).exists()

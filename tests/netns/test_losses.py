@@ -79,14 +79,14 @@ def native(lab: Lab, daemon: Start) -> Broken:
 def test_a_target_that_is_down(wire: Broken) -> None:
     wire.lab.ip("link", "set", "dev", "vb", "down")
     wire.send()
-    assert wire.lost("target_down")["remedy"] == "ip link set dev vb up"
+    assert wire.lost("egress_down")["remedy"] == "ip link set dev vb up"
 
 
 def test_a_frame_longer_than_the_target_takes(wire: Broken) -> None:
     wire.lab.ip("link", "set", "dev", "vb", "mtu", "1500")  # the headroom is gone
     wire.stations[0].ip("link", "set", "dev", "eth0", "mtu", "4000")
     wire.send(3000)
-    told = wire.lost("too_long")
+    told = wire.lost("mtu_exceeded")
     assert "MTU 1500" in told["text"]
     assert told["remedy"] == "ip link set dev vb mtu 4000"
 
@@ -94,7 +94,7 @@ def test_a_frame_longer_than_the_target_takes(wire: Broken) -> None:
 def test_a_frame_longer_than_the_far_end_takes(wire: Broken) -> None:
     wire.stations[0].ip("link", "set", "dev", "eth0", "mtu", "4000")
     wire.send(3000)
-    told = wire.lost("far_end")
+    told = wire.lost("peer_drop")
     assert "longer than the far end of vb takes (MTU 1500)" in told["text"]
     assert "the same MTU" in told["remedy"]
 
@@ -102,13 +102,13 @@ def test_a_frame_longer_than_the_far_end_takes(wire: Broken) -> None:
 def test_a_far_end_that_is_down(wire: Broken) -> None:
     wire.stations[1].ip("link", "set", "dev", "eth0", "down")
     wire.send()
-    assert "the far end of vb is down" in wire.lost("far_end")["text"]
+    assert "the far end of vb is down" in wire.lost("peer_drop")["text"]
 
 
 def test_an_entry_that_is_gone(wire: Broken) -> None:
     wire.plane(lambda plane: plane.unpoint(wire.lab.ifindex("va")))
     wire.send()
-    assert "led nowhere" in wire.lost("unwired")["text"]
+    assert "led nowhere" in wire.lost("no_entry")["text"]
 
 
 def test_a_driver_that_transmits_no_redirected_frames(native: Broken) -> None:
@@ -116,21 +116,21 @@ def test_a_driver_that_transmits_no_redirected_frames(native: Broken) -> None:
     lab.ip("link", "add", "name", "none", "up", "type", "bridge")
     native.plane(lambda plane: plane.point(lab.ifindex("va"), lab.ifindex("none")))
     native.send()
-    assert native.lost("no_transmit")["remedy"] == "mode: tc"
+    assert native.lost("xmit_unsupported")["remedy"] == "mode: tc"
 
 
 def test_a_far_end_that_is_down_in_native_mode(native: Broken) -> None:
     native.stations[1].ip("link", "set", "dev", "eth0", "down")
     native.send()
-    assert "the far end of vb is down" in native.lost("refused")["text"]
+    assert "the far end of vb is down" in native.lost("driver_drop")["text"]
 
 
 def test_what_is_lost_while_no_daemon_runs_is_told_by_the_next(wire: Broken) -> None:
     wire.lab.ip("link", "set", "dev", "vb", "down")
     wire.send()
     wire.daemon.start()
-    wire.lost("target_down")
-    assert wire.daemon.status()["untold"] == ""
+    wire.lost("egress_down")
+    assert wire.daemon.status()["drop_stats_unavailable"] == ""
 
 
 def test_a_stop_leaves_no_listener_behind(daemon: Start) -> None:
@@ -162,6 +162,6 @@ def test_without_the_privilege_frames_cross_and_it_is_said(lab: Lab, daemon: Sta
         "links:\n  va: vb\n", through=("nsenter", f"--net=/run/netns/{lab.host}", *drop)
     )
     started.wait_state("va", "vb", "connected")
-    assert "CAP_PERFMON" in started.status()["untold"]
+    assert "CAP_PERFMON" in started.status()["drop_stats_unavailable"]
     Broken(lab, started, stations).send()
     poll(lambda: started.link("va", "vb")["a"]["frames"] == SENT)

@@ -429,7 +429,7 @@ def test_the_dashboard_asks_for_what_there_is(bench: tuple[Daemon, Station, Stat
     assert len(asked) > 8
     assert asked <= known.keys(), asked - known.keys()
     (worst,) = (text for text in expressions if "topk" in text and "dropped" in text)
-    assert 'reason!="host"' in worst, "what is dropped on purpose is no loss"
+    assert 'reason!="host_egress"' in worst, "what is dropped on purpose is no loss"
     for text in expressions:
         for name, wanted in re.findall(r"\b(xconnectd_\w+)\{([^}]*)\}", text):
             used = set(re.findall(r"(\w+)\s*[=!]~?", wanted)) - {"instance", "job"}

@@ -141,13 +141,13 @@ def test_what_local_programs_send_is_dropped_and_counted(
         running = daemon(_wiring(mode))
         running.wait_link("connected", "va", "vb")
         here.drain(), there.drain()
-        before = counted(running.link("va", "vb"), "host")
+        before = counted(running.link("va", "vb"), "host_egress")
         for speaker in speakers:
             for _ in range(10):
                 _say(speaker, lldp)
                 _say(speaker, discover)
         assert collect(here, 1, 0.5) + there.drain() == []
-        after = counted(running.link("va", "vb"), "host")
+        after = counted(running.link("va", "vb"), "host_egress")
         assert after - before >= 40, "each of the 40 frames is counted"
         assert exchange(here, there, [lldp, discover]).exact, "the wire itself must carry them"
         running.stop()
@@ -182,9 +182,9 @@ def test_what_local_programs_tell_everybody_is_dropped_and_counted(
             before = running.link(end, other)["a"]
             inside(lab.host, lambda end=end: _tell_everybody(end))  # type: ignore[misc]
             link = running.link(end, other)["a"]
-            assert link["dropped"]["host"] - before["dropped"]["host"] >= 3
+            assert link["dropped"]["host_egress"] - before["dropped"]["host_egress"] >= 3
             assert (link["frames"], link["passed_to_host"]) == (0, 0)
-            assert link["dropped"]["unwired"] == before["dropped"]["unwired"]
+            assert link["dropped"]["no_entry"] == before["dropped"]["no_entry"]
         assert collect(here, 1, 0.2) + there.drain() + waiting.drain() == []
 
 
@@ -227,10 +227,10 @@ def test_a_disabled_link_drops_and_counts(lab: Lab, daemon: Start, mode: str) ->
     running = daemon(_wiring(mode, ", enabled: false"))
     running.wait_state("va", "vb", "disabled")
     with a.port() as here, b.port() as there:
-        before = counted(running.link("va", "vb"), "unwired")
+        before = counted(running.link("va", "vb"), "no_entry")
         assert exchange(here, there, questions, timeout=0.5).missing == questions
         assert _answers(here) == []
-        after = counted(running.link("va", "vb"), "unwired")
+        after = counted(running.link("va", "vb"), "no_entry")
         assert after - before == len(questions)
         running.write(_wiring(mode))
         running.wait_link("connected", "va", "vb")

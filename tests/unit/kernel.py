@@ -35,7 +35,6 @@ from xconnectd.errors import DataplaneError, LinkError
 from xconnectd.model import (
     FILTER_HANDLE,
     FILTER_PRIORITY,
-    Departed,
     Endpoint,
     Failure,
     Far,
@@ -43,6 +42,7 @@ from xconnectd.model import (
     Interface,
     Link,
     Mode,
+    MovedEnd,
     Programs,
     Record,
     Setting,
@@ -624,7 +624,7 @@ class Book:
         self._step = kernel.step
         self._records: dict[int, Record] = {}
         self._programs: frozenset[int] = frozenset()
-        self._departed: tuple[Departed, ...] = ()
+        self._moved_netns: tuple[MovedEnd, ...] = ()
         self._missed: tuple[Record, ...] = ()
         self.failures: Mapping[str, Failure] = {}
 
@@ -648,11 +648,11 @@ class Book:
     def know_programs(self, ids: frozenset[int]) -> None:
         self._programs |= ids
 
-    def departed(self) -> tuple[Departed, ...]:
-        return self._departed
+    def moved_netns(self) -> tuple[MovedEnd, ...]:
+        return self._moved_netns
 
-    def set_departed(self, departed: tuple[Departed, ...]) -> None:
-        self._departed = departed
+    def set_moved_netns(self, moved: tuple[MovedEnd, ...]) -> None:
+        self._moved_netns = moved
 
     def missed(self) -> tuple[Record, ...]:
         return self._missed

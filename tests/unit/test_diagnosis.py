@@ -14,12 +14,12 @@ from xconnectd.diagnostics.finding import Finding, Level, Stops
 from xconnectd.diagnostics.link_checks import FarSide, LinkFacts
 from xconnectd.diagnostics.test_result import Lengths, Way
 from xconnectd.model import (
-    Departed,
     Far,
     Filter,
     Interface,
     Link,
     Mode,
+    MovedEnd,
     Observed,
     Programs,
     Record,
@@ -101,7 +101,7 @@ TC_ENDS = {
     "a": A._replace(xdp=(), ingress=(TAKING,), mtu=1500),
     "b": B._replace(xdp=(), ingress=(TAKING,), mtu=1500),
 }
-GONE = Departed(Record(6, "b", "02:00"), "generic", 3, 9, "blue", "b")
+GONE = MovedEnd(Record(6, "b", "02:00"), "generic", 3, 9, "blue", "b")
 
 IN_USE = {
     5: (
@@ -129,7 +129,7 @@ CASES: dict[str, Case] = {
         *(Level.FAIL, "interface", Stops.ALL, "b does not exist", "ip -br link  #"),
     ),
     "gone elsewhere": (
-        facts(names={"a": 5}, departed=(GONE,)),
+        facts(names={"a": 5}, moved_netns=(GONE,)),
         *(Level.FAIL, "interface", Stops.ALL, "it left for the namespace blue"),
         "ip -n blue link set dev b netns 1",
     ),
@@ -386,7 +386,7 @@ def test_frames_that_got_past_the_hooks_are_a_failure() -> None:
 
 def test_departed_ends_and_bad_files() -> None:
     quiet = GONE._replace(mode="")
-    (found,) = link_checks.of_departed((GONE, quiet))
+    (found,) = link_checks.of_moved_netns((GONE, quiet))
     assert found.remedy == GONE.remedy
     (bad,) = link_checks.of_problems(["x.yaml:1:1: no"], "my file.yaml")
     assert bad.remedy.startswith("xconnectd check 'my file.yaml'")
@@ -410,7 +410,7 @@ ALL, LONG, SOME, OFFLOADED, HARMLESS = (
     finding("harmless", Stops.NOTHING, Level.WARN),
 )
 GOOD = Way("a", "b", (Lengths(60, 2, 2), Lengths(1514, 2, 2)))
-CUT = Way("a", "b", (Lengths(60, 2, 2), Lengths(1514, 2, 0)), reached=4, counted=4, refused=2)
+CUT = Way("a", "b", (Lengths(60, 2, 2), Lengths(1514, 2, 0)), reached=4, counted=4, not_sent=2)
 DEAD = Way("a", "b", (Lengths(60, 2), Lengths(1514, 2)))
 HOLED = Way("a", "b", (Lengths(60, 2, 1), Lengths(1514, 2, 2)), reached=4, counted=4)
 
@@ -444,9 +444,9 @@ def test_the_cause_explains_what_got_lost(
     [
         ({"error": "Network is down"}, "sender"),
         ({}, "far end"),
-        ({"reached": 4, "unwired": 4}, "entry"),
+        ({"reached": 4, "no_entry": 4}, "entry"),
         ({"reached": 4}, "program"),
-        ({"reached": 4, "counted": 4, "refused": 4}, "target"),
+        ({"reached": 4, "counted": 4, "not_sent": 4}, "target"),
         ({"reached": 4, "counted": 4}, "beyond"),
     ],
 )

@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 
 from xconnectd import paths
-from xconnectd.model import Change, Departed, Failure, Record, Setting
+from xconnectd.model import Change, Failure, MovedEnd, Record, Setting
 from xconnectd.state import journal as journal_module
 from xconnectd.state import stale
 from xconnectd.state import store as module
@@ -21,7 +21,7 @@ from xconnectd.state.store import Ledger
 
 RECORD = Record(5, "eth0", "02:00:00:00:00:05", {Setting.MTU: Change(1500, 65535)})
 OTHER = Record(6, "eth1", "02:00:00:00:00:06", {"feature:rx-lro": Change(1, 0)})
-DEPARTED = Departed(RECORD, "generic", 3, 8, "box")
+MOVED = MovedEnd(RECORD, "generic", 3, 8, "box")
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def fill(ledger: Ledger) -> Ledger:
     ledger.hold(RECORD)
     ledger.hold(OTHER)
     ledger.know_programs(frozenset((101, 102)))
-    ledger.set_departed((DEPARTED,))
+    ledger.set_moved_netns((MOVED,))
     ledger.set_failures({"a:b": Failure("EBUSY", 1234.5)})
     ledger.set_config(Path("/etc/xconnect.yaml"))
     return ledger
@@ -59,13 +59,13 @@ def test_everything_is_there_after_a_restart(filled: Ledger) -> None:
     again = reopened(filled)
     assert again.records() == {5: RECORD, 6: OTHER}
     assert again.programs() == {101, 102}
-    assert again.departed() == (DEPARTED,)
+    assert again.moved_netns() == (MOVED,)
     assert again.failures() == {"a:b": Failure("EBUSY", 1234.5)}
     assert again.config() == Path("/etc/xconnect.yaml")
 
 
 def test_a_fresh_one_is_empty_and_leaves_no_trace(ledger: Ledger) -> None:
-    assert (ledger.records(), ledger.programs(), ledger.departed()) == ({}, frozenset(), ())
+    assert (ledger.records(), ledger.programs(), ledger.moved_netns()) == ({}, frozenset(), ())
     assert (ledger.failures(), ledger.config()) == ({}, None)
     assert not ledger.path.exists()
 
@@ -105,7 +105,7 @@ def test_what_is_known_already_is_not_written_again(
     written: list[str] = []
     monkeypatch.setattr(filled, "_save", lambda name, _data: written.append(name))
     filled.know_programs(frozenset((101,)))
-    filled.set_departed((DEPARTED,))
+    filled.set_moved_netns((MOVED,))
     filled.set_failures({"a:b": Failure("EBUSY", 1234.5)})
     assert written == []
 
@@ -146,7 +146,8 @@ def rebooted(filled: Ledger, monkeypatch: pytest.MonkeyPatch) -> Ledger:
 
 
 def test_after_a_reboot_all_is_void(rebooted: Ledger) -> None:
-    assert (rebooted.records(), rebooted.programs(), rebooted.departed()) == ({}, frozenset(), ())
+    assert (rebooted.records(), rebooted.programs()) == ({}, frozenset())
+    assert rebooted.moved_netns() == ()
     assert rebooted.failures() == {}
 
 
@@ -222,13 +223,13 @@ def test_rubbish_in_place_of_a_record(filled: Ledger, rubbish: bytes) -> None:
     ids=repr,
 )
 @pytest.mark.parametrize(
-    "name", ["programs", "departed", "missed", "failures", "starts", "config", "boot"]
+    "name", ["programs", "moved_netns", "missed", "failures", "starts", "config", "boot"]
 )
 def test_rubbish_elsewhere(filled: Ledger, name: str, rubbish: bytes) -> None:
     (filled.path / name).write_bytes(rubbish)
     again = reopened(filled)
     again.programs()
-    again.departed()
+    again.moved_netns()
     again.missed()
     again.failures()
     again.config()
@@ -238,13 +239,13 @@ def test_rubbish_elsewhere(filled: Ledger, name: str, rubbish: bytes) -> None:
 def test_what_another_release_knows_besides_is_passed_over(filled: Ledger) -> None:
     """Within one boot a package may be made older again."""
     filled.set_missed((OTHER,))
-    for name in ("departed", "missed", "failures", "ends"):
+    for name in ("moved_netns", "missed", "failures", "ends"):
         path = filled.path / name
         known = r'("(ifindex|found|record|reason)":)'
         path.write_text(re.sub(known, r'"news": 1, \1', path.read_text()))
     again = reopened(filled)
     assert again.records() == {5: RECORD, 6: OTHER}
-    assert (again.departed(), again.missed()) == ((DEPARTED,), (OTHER,))
+    assert (again.moved_netns(), again.missed()) == ((MOVED,), (OTHER,))
     assert again.failures() == {"a:b": Failure("EBUSY", 1234.5)}
 
 

@@ -51,7 +51,7 @@ def report(*, state: str = "loaded", **daemon: Any) -> dict[str, Any]:
         path,
         statuses=[link("va", "vb"), link("vc", "vd", State.WAITING), link("lo", "lo")],
         counters=COUNTERS,
-        departed=(),
+        moved_netns=(),
     )
 
 
@@ -124,15 +124,15 @@ def test_traffic_by_direction(found: dict[str, Metric]) -> None:
 
 def test_drops_by_reason(found: dict[str, Metric]) -> None:
     drops = values(found["xconnectd_dropped_frames"], "link", "interface", "reason")
-    assert drops["va:vb", "va", "unwired"] == 1
-    assert drops["va:vb", "va", "host"] == 2
-    assert drops["lo:lo", "lo", "unwired"] == 3
+    assert drops["va:vb", "va", "no_entry"] == 1
+    assert drops["va:vb", "va", "host_egress"] == 2
+    assert drops["lo:lo", "lo", "no_entry"] == 3
 
 
 def test_a_reason_that_is_new_is_told_as_it_is() -> None:
     new = report()
-    new["links"][0]["a"]["dropped"]["too_long"] = 9
-    assert b'{interface="va",link="va:vb",reason="too_long"} 9.0' in ask(told=new)[2]
+    new["links"][0]["a"]["dropped"]["mtu_exceeded"] = 9
+    assert b'{interface="va",link="va:vb",reason="mtu_exceeded"} 9.0' in ask(told=new)[2]
 
 
 def test_interfaces_that_are_there(found: dict[str, Metric]) -> None:

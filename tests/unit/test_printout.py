@@ -11,7 +11,7 @@ HOSTILE = "x\x1b[2J\udcff"
 
 def end(name: str) -> dict[str, Any]:
     rates = {"frames_per_s": None, "bits_per_s": None}
-    return {"name": name, "frames": 0, "bytes": 0, "dropped": {"host": 0}, **rates}
+    return {"name": name, "frames": 0, "bytes": 0, "dropped": {"host_egress": 0}, **rates}
 
 
 def report() -> dict[str, Any]:
@@ -23,8 +23,8 @@ def report() -> dict[str, Any]:
         "daemon": {"running": True, "answers": False, "pid": 7},
         "config": {"path": "x.yaml", "state": "loaded", "hash": "", "problems": []},
         "links": [link | {"retry_in_s": 9.0, "drops": [lost], "warnings": [HOSTILE]}],
-        "untold": "",
-        "departed": [{"interface": HOSTILE, "remedy": HOSTILE}],
+        "drop_stats_unavailable": "",
+        "moved_netns": [{"interface": HOSTILE, "remedy": HOSTILE}],
     }
 
 

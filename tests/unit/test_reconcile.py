@@ -197,7 +197,7 @@ def test_what_cannot_be_put_back_now_is_not_forgotten(verb: str) -> None:
     keeper = told(FIRST)
     keeper.kernel.trouble = refuse_verb(verb, keeper.kernel.index("v0"))
     keeper.take(wiring("nic0:tap0"))
-    assert "release.failed" in keeper.events()
+    assert "detach.failed" in keeper.events()
     assert keeper.kernel.index("v0") in keeper.book.records()
     keeper.kernel.trouble = peace
     keeper.reconciler.run(None, "signal")
@@ -640,7 +640,7 @@ def fight(what: Callable[[Kernel, int], None]) -> Keeper:
     for number in range(retry.FIGHT_REPAIRS + 1):
         what(keeper.kernel, number)
         keeper.settle()
-    assert keeper.events().count("drift.fight") == 1
+    assert keeper.events().count("drift.flapping") == 1
     return keeper
 
 
@@ -701,9 +701,9 @@ def test_an_end_that_leaves_is_told_and_its_number_is_free() -> None:
     keeper.settle()
     assert number not in kernel.devmap
     assert keeper.state("v0:v1") == "waiting"
-    (gone,) = keeper.book.departed()
+    (gone,) = keeper.book.moved_netns()
     assert (gone.record.ifindex, gone.nsid, gone.namespace) == (number, 3, "box3")
-    assert "end.departed" in keeper.events()
+    assert "interface.moved_netns" in keeper.events()
 
     kernel.add("v0", ifindex=number)
     keeper.settle()
@@ -781,7 +781,7 @@ def test_programs_that_cannot_be_renewed_are_told_and_tried_again(clock: Clock, 
     kernel.elsewhere_ |= hidden
     assert kernel.leads_from(number, 4) is None
     keeper.reconciler.run(None, "signal")
-    assert len(keeper.book.departed()) == seen
+    assert len(keeper.book.moved_netns()) == seen
 
 
 def _crashes_of_a_departure() -> int:
@@ -823,7 +823,7 @@ def test_two_ends_with_one_mac_that_leave_are_two(dead: bool) -> None:
         kernel.news.clear()
         keeper = keeper.restart()
     keeper.settle()
-    assert {gone.record.name for gone in keeper.book.departed()} == {"v0", "v2"}
+    assert {gone.record.name for gone in keeper.book.moved_netns()} == {"v0", "v2"}
     for name in ("v2", "v0"):
         kernel.bring_back(away[name], nsid=3)
         keeper.settle()
@@ -844,7 +844,7 @@ def test_an_end_is_known_when_it_is_back_under_another_name() -> None:
     keeper.settle()
     assert kernel.devices[back].xdp == ()
     assert kernel.devices[back].mtu == 1500
-    assert keeper.book.departed() == ()
+    assert keeper.book.moved_netns() == ()
     assert back not in keeper.book.records()
 
 
@@ -859,7 +859,7 @@ def test_a_farewell_that_comes_late_is_heard() -> None:
     keeper.settle()
     kernel.news.append(farewell)
     keeper.settle()
-    (gone,) = keeper.book.departed()
+    (gone,) = keeper.book.moved_netns()
     assert gone.record.ifindex == number
     assert gone.record.changes["mtu"].found == 1500
 
@@ -875,7 +875,7 @@ def test_a_farewell_is_awaited_also_when_all_is_looked_at_meanwhile() -> None:
     keeper.reconciler.run(None, "signal")
     kernel.news.append(farewell)
     keeper.settle()
-    assert [gone.record.ifindex for gone in keeper.book.departed()] == [number]
+    assert [gone.record.ifindex for gone in keeper.book.moved_netns()] == [number]
 
 
 @pytest.mark.parametrize("late", [True, False])
@@ -963,7 +963,7 @@ def test_an_end_that_comes_back_is_known_though_a_pass_comes_before_its_news() -
 def test_an_end_that_comes_back_is_wired_again(same_number: bool) -> None:
     keeper = back_again(same_number=same_number)
     assert keeper.kernel.wired("v0", "v1")
-    assert keeper.book.departed() == ()
+    assert keeper.book.moved_netns() == ()
     assert_all_or_nothing(keeper)
 
 
@@ -1003,7 +1003,7 @@ def test_a_farewell_that_a_crash_did_not_hear_is_made_up_for_by_the_start(back: 
     if back:
         kernel.bring_back(there, nsid=3, ifindex=number if back == "the same number" else None)
     keeper = keeper.restart()
-    assert [gone.record.ifindex for gone in keeper.book.departed()] == [number] * (not back)
+    assert [gone.record.ifindex for gone in keeper.book.moved_netns()] == [number] * (not back)
     assert keeper.state("v0:v1") == ("connected" if back else "waiting")
     if back:
         keeper.take(Wiring())
@@ -1035,7 +1035,7 @@ def test_of_two_that_are_back_with_one_mac_one_is_taken_up() -> None:
 
 
 @pytest.mark.parametrize("late", [True, False])
-@pytest.mark.parametrize("step", ["namespace_name", "set_departed", "set_missed"])
+@pytest.mark.parametrize("step", ["namespace_name", "set_moved_netns", "set_missed"])
 def test_a_crash_while_a_farewell_is_heard_does_not_forget_it(step: str, late: bool) -> None:
     keeper = told(FIRST)
     kernel = keeper.kernel
@@ -1052,7 +1052,7 @@ def test_a_crash_while_a_farewell_is_heard_does_not_forget_it(step: str, late: b
         with pytest.raises(Crash):
             keeper.settle()
     keeper = keeper.restart()
-    (gone,) = keeper.book.departed()
+    (gone,) = keeper.book.moved_netns()
     assert (gone.record.ifindex, gone.nsid) == (number, 3)
 
 
@@ -1063,11 +1063,11 @@ def test_an_end_that_goes_on_to_a_third_namespace_is_followed() -> None:
     keeper.settle()
     kernel.elsewhere_[4] = {99: kernel.elsewhere_[3].pop(there)._replace(ifindex=99)}
     keeper.reconciler.run(None, "signal")
-    (gone,) = keeper.book.departed()
+    (gone,) = keeper.book.moved_netns()
     assert (gone.nsid, gone.new_ifindex) == (4, 99)
     del kernel.elsewhere_[4][99]
     keeper.reconciler.run(None, "signal")
-    assert keeper.book.departed() == ()
+    assert keeper.book.moved_netns() == ()
 
 
 def test_a_full_disk_does_not_forget_an_end_that_comes_and_goes() -> None:
@@ -1087,7 +1087,7 @@ def test_a_full_disk_does_not_forget_an_end_that_comes_and_goes() -> None:
     keeper.retry()
     keeper.reconciler.run(None, "signal")
     assert keeper.state("v0:v1") == "connected"
-    assert keeper.book.departed() == ()
+    assert keeper.book.moved_netns() == ()
 
 
 def _crash(*_: object) -> NoReturn:
@@ -1098,7 +1098,7 @@ def test_an_end_that_left_while_no_daemon_ran_is_found_at_the_start() -> None:
     keeper = told(FIRST)
     keeper.kernel.send_away("v0", nsid=4)
     keeper = keeper.restart()
-    assert [gone.nsid for gone in keeper.book.departed()] == [4]
+    assert [gone.nsid for gone in keeper.book.moved_netns()] == [4]
     assert keeper.state("v0:v1") == "waiting"
     assert keeper.kernel.is_held("v1")
 

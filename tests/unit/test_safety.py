@@ -1,4 +1,4 @@
-"""What must not be connected: lock-outs, ports, foreign programs, departed ends, cycles."""
+"""What must not be connected: lock-outs, ports, foreign programs, ends in another netns, cycles."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 from kernel import link
 
 from xconnectd.model import (
-    Departed,
     Far,
     Filter,
     Interface,
     Link,
     Mode,
+    MovedEnd,
     Observed,
     Programs,
     Record,
@@ -156,20 +156,20 @@ def test_an_ingress_qdisc_is_refused_with_the_way_out() -> None:
     assert words.endswith("tc qdisc del dev a ingress")
 
 
-# --------------------------------------------------------------------------- departed ends
+# ------------------------------------------------------------------------ ends in another netns
 
 
 @pytest.mark.parametrize(
     ("mode", "flag"), [("generic", "xdpgeneric"), ("native", "xdpdrv"), ("hw", "xdp")]
 )
 def test_the_remedy_names_the_mode(mode: str, flag: str) -> None:
-    remedy = Departed(Record(5, "old0", MAC), mode).remedy
+    remedy = MovedEnd(Record(5, "old0", MAC), mode).remedy
     assert remedy == f"# in the namespace where it is now: ip link set dev old0 {flag} off"
 
 
 def test_the_remedy_runs_nothing_that_a_name_says() -> None:
     """Whoever owns the other namespace may call the device what they like."""
-    there = Departed(Record(5, "old0", MAC), "generic", 3, 5, "a b", "x;$(id)|`")
+    there = MovedEnd(Record(5, "old0", MAC), "generic", 3, 5, "a b", "x;$(id)|`")
     words = ["ip", "-n", "a b", "link", "set", "dev", "x;$(id)|`", "xdpgeneric", "off"]
     assert shlex.split(there.remedy) == words
 

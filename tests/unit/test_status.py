@@ -193,7 +193,7 @@ def test_the_promised_keys() -> None:
     assert (data["link"], data["state"], data["mode"]) == ("a:b", "connected", "generic")
     assert (data["description"], data["labels"]) == ("leaf to spine", {"lab": "demo"})
     assert (data["a"]["frames"], data["a"]["bytes"]) == (3, 180)
-    assert data["a"]["dropped"].items() >= {"unwired": 1, "host": 2, "far_end": 0}.items()
+    assert data["a"]["dropped"].items() >= {"no_entry": 1, "host_egress": 2, "peer_drop": 0}.items()
     assert data["b"]["frames"] == 0
     json.dumps(data)
 

@@ -15,7 +15,7 @@ from xconnectd.status.table import Row, Sort, View
 def end(
     name: str, frames: float | None = 0.0, bits: float | None = 0.0, **more: Any
 ) -> dict[str, Any]:
-    dropped = {"unwired": 0, "host": 0}
+    dropped = {"no_entry": 0, "host_egress": 0}
     return {"name": name, "frames_per_s": frames, "bits_per_s": bits, "dropped": dropped, **more}
 
 
@@ -33,7 +33,7 @@ FLEET = rows(
     link("veth10", "tap0", description="spine1"),
     link("veth2", end("tap1", 5.0, 4000.0)),
     link("veth1", "veth0", "down", "veth0 is administratively down"),
-    link(end("lo", 9.0, 9e6, dropped={"unwired": 7, "too_long": 1}), "x", labels={"lab": "Down"}),
+    link(end("lo", 9.0, 9e6, dropped={"no_entry": 7, "other": 1}), "x", labels={"lab": "Down"}),
     link("a", "nosuch", "waiting", "nosuch does not exist"),
     link("bad", "b", "failed", "a runs an XDP program that is not ours"),
 )
@@ -72,8 +72,8 @@ def test_filter(wanted: str, found: list[str]) -> None:
 
 def test_a_row_sums_losses_and_takes_the_latest_frame() -> None:
     """What the host says into a wire is dropped on purpose: nothing is lost."""
-    a = end("a", dropped={"unwired": 2, "too_long": 3}, last_frame_age_s=7.5)
-    b = end("b", dropped={"host": 1}, last_frame_age_s=0.5)
+    a = end("a", dropped={"no_entry": 2, "mtu_exceeded": 3}, last_frame_age_s=7.5)
+    b = end("b", dropped={"host_egress": 1}, last_frame_age_s=0.5)
     [row] = rows(link(a, b, warnings=["unequal MTU"]))
     assert (row.drops, row.age, row.why) == (5, 0.5, "unequal MTU")
     [plug] = rows(link(a, a))

@@ -50,7 +50,7 @@ class Keeper:
 
     def start(self, wanted: Wiring) -> Keeper:
         self.reconciler.want(wanted)
-        self.reconciler.find_departed()
+        self.reconciler.find_moved_netns()
         self.reconciler.run(None, "start")
         self.kernel.news.clear()
         return self

@@ -376,7 +376,7 @@ def _detach(options: argparse.Namespace) -> int:
             problems += engine.detach("command")
         else:
             problems += engine.reconciler.detach("command", options.words)
-        for gone in engine.ledger.departed():
+        for gone in engine.ledger.moved_netns():
             _say(f"{gone.record.name} left for another namespace; take it off: {gone.remedy}")
     for problem in problems:
         _say(problem)
@@ -689,7 +689,7 @@ def _add_examinations(add: _Adder) -> None:
         help=f"frames of each size, each way; default: 20, {_MOST_ROUNDS} at most",
     )
 
-    doctor = add("doctor", _doctor, "looks for what is wrong, and how to mend it", "doctor --json")
+    doctor = add("doctor", _doctor, "looks for what is wrong, and how to fix it", "doctor --json")
     _config(doctor, None)
     _json(doctor)
 

@@ -241,7 +241,7 @@ class Daemon:
     def _first_pass(self) -> None:
         """With good files, they are made true. What no good file speaks of goes on as it is."""
         self._take(self._files.read_first(self._reconciler.found), again=True)
-        self._reconciler.find_departed()
+        self._reconciler.find_moved_netns()
         self._reconciler.run(None, "start")
 
     def _serve(self) -> None:
@@ -426,7 +426,7 @@ class Daemon:
         except OverrunError:
             self._log.warning(Event.EVENTS_LOST, reason="too many at once; all is read again")
             self._engine.links.follow()
-            self._reconciler.find_departed()
+            self._reconciler.find_moved_netns()
             self._reconciler.run(None, "netlink")
             return
         if scope and self._reconciler.loose:  # an address is told before its routes are gone
@@ -487,8 +487,8 @@ class Daemon:
             self._files.path,
             statuses=tuple(self._reconciler.statuses.values()),
             counters=self._engine.counters(),
-            untold=self._engine.untold,
-            departed=self._engine.ledger.departed(),
+            drop_stats_unavailable=self._engine.drop_stats_unavailable,
+            moved_netns=self._engine.ledger.moved_netns(),
         )
 
     def _self_report(self) -> dict[str, Any]:

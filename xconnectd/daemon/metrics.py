@@ -111,7 +111,7 @@ def _drops(links: Iterable[Report]) -> Metric:
     """Whatever reasons the report has; no sample is made up for one that it does not know."""
     family = CounterMetricFamily(
         "xconnectd_dropped_frames",
-        "Frames that were dropped, by the interface they came in by (host: were to go out of).",
+        "Frames dropped, by the interface they came in by (host_egress: were to go out of).",
         None,
         ("link", "interface", "reason"),
     )

@@ -2,7 +2,7 @@
 
 Their links are pinned beside the maps, so they count on while no daemon runs, whatever generation
 of programs loses a frame. They are no part of
-the wire: without them frames cross as ever, and ``untold`` says why nobody counts.
+the wire: without them frames cross as ever, and ``unavailable`` says why nobody counts.
 
 Imports ``libbpf``, ``btf``, ``pins``, ``compiler``, ``digest``, ``leftovers``, ``model`` and
 ``errors``.
@@ -37,7 +37,7 @@ _AT_REDIRECT: Final = ("redirect_failed", "xdp_redirect_err")
 _AT_DRIVERS: Final = ("transmit_failed", "xdp_devmap_xmit")
 """Programs, and the tracepoints they listen at."""
 
-_UNTOLD: Final = {
+_UNAVAILABLE: Final = {
     errno.EPERM: "counting frames lost at the redirect needs CAP_PERFMON",
     errno.EACCES: "counting frames lost at the redirect needs CAP_PERFMON",
     errno.EINVAL: "this kernel does not say why frames are lost at the redirect (Linux 5.13 does)",
@@ -56,7 +56,7 @@ class Drops:
         self._map: Map | None = None
         self._watched: Map | None = None
         self._hears_drivers = False
-        self.untold = "no daemon has begun to count frames lost at the redirect"
+        self.unavailable = "no daemon has begun to count frames lost at the redirect"
         """Why nothing is counted; empty if it is."""
 
     @classmethod
@@ -70,12 +70,12 @@ class Drops:
                 drops._place = next(iter(pins.all_listeners()), drops._place)
             drops._use()
         except DataplaneError as error:
-            drops.untold = str(error)
+            drops.unavailable = str(error)
         except FileNotFoundError:
             pass
         except OSError as error:
-            why = _UNTOLD.get(error.errno or 0)
-            drops.untold = why or f"frames lost at the redirect are not counted: {error}"
+            why = _UNAVAILABLE.get(error.errno or 0)
+            drops.unavailable = why or f"frames lost at the redirect are not counted: {error}"
         return drops
 
     def _use(self) -> None:
@@ -87,7 +87,7 @@ class Drops:
         self._map = Map(drops, ctypes.c_uint64, len(Lost._fields))
         if (self._place / _WATCHED).exists():  # a release before had none
             self._watched = Map(libbpf.open_pin(self._place / _WATCHED))
-        self.untold = ""
+        self.unavailable = ""
 
     def watch(self, maps: frozenset[int]) -> None:
         """Counts what is lost by redirects through these DEVMAPs, by their ids, and no others."""

@@ -4,7 +4,7 @@ A program of netfilter's drops and counts packets that come in by an end all the
 that the host sends into one. It stands as long as the process does: a pinned link would keep the
 network namespace alive (bpf_nf_link_attach in net/netfilter/nf_bpf_link.c). Program and counts are
 pinned.
-It is no part of the wire: where it cannot be, ``untold`` says why.
+It is no part of the wire: where it cannot be, ``unavailable`` says why.
 
 Imports ``libbpf``, ``btf``, ``pins``, ``compiler``, ``digest``, ``model`` and ``errors``.
 """
@@ -31,7 +31,7 @@ class Stopped(NamedTuple):
     """Packets at an end: those that came in and got as far as the host, and the host's own."""
 
     passed_to_host: int = 0
-    silenced: int = 0
+    host_egress: int = 0
 
 
 _FORMAT: Final = MapFormat(libbpf.MAP_HASH, 8 * len(Stopped._fields), 65_536, libbpf.F_NO_PREALLOC)
@@ -42,18 +42,18 @@ _PROGRAM: Final = "guard"
 
 _TOO_OLD: Final = "what reaches the host's stack is neither stopped nor counted before Linux 6.4"
 _FORBIDDEN: Final = "stopping and counting what reaches the host's stack needs CAP_PERFMON"
-_UNTOLD: Final = {errno.EINVAL: _TOO_OLD, errno.EPERM: _FORBIDDEN, errno.EACCES: _FORBIDDEN}
+_UNAVAILABLE: Final = {errno.EINVAL: _TOO_OLD, errno.EPERM: _FORBIDDEN, errno.EACCES: _FORBIDDEN}
 
 
 class Guard:
     """The ends it guards, and how many packets it stopped there. Not for two threads at once.
 
     Attributes:
-        untold: why nothing is guarded; empty if it is.
+        unavailable: why nothing is guarded; empty if it is.
     """
 
     def __init__(self, pins: Pins) -> None:
-        self.untold = "no daemon has begun to guard the host's stack"
+        self.unavailable = "no daemon has begun to guard the host's stack"
         self._pins = pins
         self._directory = compiler.source_directory()
         self._made_of = compiler.source_hash(self._directory, compiler.GUARD)
@@ -74,12 +74,12 @@ class Guard:
                 guard._map = Map(
                     libbpf.open_pin(guard._place / _MAP), ctypes.c_uint64, len(Stopped._fields)
                 )
-                guard.untold = ""
+                guard.unavailable = ""
         except (DataplaneError, LookupError) as error:
-            guard.untold = str(error)
+            guard.unavailable = str(error)
         except OSError as error:
             other = f"what reaches the host's stack is neither stopped nor counted: {error}"
-            guard.untold = _UNTOLD.get(error.errno or 0, other)
+            guard.unavailable = _UNAVAILABLE.get(error.errno or 0, other)
         return guard
 
     def _stand(self) -> None:

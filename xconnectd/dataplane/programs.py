@@ -321,9 +321,9 @@ class Dataplane:
         self._drops.listen_to_drivers()
 
     @property
-    def untold(self) -> str:
+    def drop_stats_unavailable(self) -> str:
         """Why frames lost at the redirect are not counted; empty if they are."""
-        return self._drops.untold
+        return self._drops.unavailable
 
     # ------------------------------------------------------------------ generations
 
@@ -488,15 +488,15 @@ _NONE: Final = Lost()
 
 def _summed(words: list[int]) -> Counters:
     *counts, times = (words[word::_COUNTER_WORDS] for word in range(_COUNTER_WORDS))
-    frames, octets, unwired, silenced = map(sum, counts)
-    return Counters(frames, octets, unwired, silenced, max(times, default=0))
+    frames, octets, no_entry, host_egress = map(sum, counts)
+    return Counters(frames, octets, no_entry, host_egress, max(times, default=0))
 
 
 def _with_stopped(counters: Counters, stopped: Stopped | None) -> Counters:
     if stopped is None:
         return counters
-    silenced = counters.silenced + stopped.silenced
-    return counters._replace(silenced=silenced, passed_to_host=stopped.passed_to_host)
+    host_egress = counters.host_egress + stopped.host_egress
+    return counters._replace(host_egress=host_egress, passed_to_host=stopped.passed_to_host)
 
 
 # --------------------------------------------------------------------------- generations

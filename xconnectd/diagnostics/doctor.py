@@ -42,9 +42,9 @@ def _from_inside(engine: Engine, file: Path | None) -> Findings:
     source, reading, seen = collector.look(engine, file)
     host = facts.host(source, reading, len(engine.programs.ours))
     examiner = facts.Examiner(engine, seen, host.config, client.repair_here(host.config))
-    departed = link_checks.of_departed(seen.observed.departed)
+    moved = link_checks.of_moved_netns(seen.observed.moved_netns)
     return {
-        "host": (*host_checks.of_host(host), *departed),
+        "host": (*host_checks.of_host(host), *moved),
         **{each.link.id: link_checks.of_link(examiner.look(each)) for each in seen.verdicts},
     }
 

@@ -52,4 +52,4 @@ class Finding:
         """For people; the remedy on a line of its own."""
         yield f"{self.level:<4}  {self.check}: {printable(self.text)}"
         if self.remedy:
-            yield f"      mend it: {printable(self.remedy)}"
+            yield f"      fix: {printable(self.remedy)}"

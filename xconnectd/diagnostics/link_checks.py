@@ -14,9 +14,9 @@ from typing import Any, Final
 from xconnectd.diagnostics.finding import Finding, Level, Stops
 from xconnectd.model import (
     ELSEWHERE,
-    Departed,
     Interface,
     Mode,
+    MovedEnd,
     Observed,
     Setting,
     State,
@@ -127,11 +127,11 @@ def of_problems(problems: Iterable[str], file: str) -> Iterator[Finding]:
         )
 
 
-def of_departed(departed: Iterable[Departed]) -> Iterator[Finding]:
-    for gone in departed:
+def of_moved_netns(moved: Iterable[MovedEnd]) -> Iterator[Finding]:
+    for gone in moved:
         if gone.runs_ours:
             text = f"{gone.record.name} left for another namespace with our program on it"
-            yield Finding(Level.FAIL, "departed", text, gone.remedy)
+            yield Finding(Level.FAIL, "moved_netns", text, gone.remedy)
 
 
 def _walk(facts: LinkFacts) -> Iterator[Finding]:
@@ -183,7 +183,7 @@ def _stop(check: str, text: str, remedy: str, *, level: Level = Level.FAIL) -> F
 def _missing(facts: LinkFacts) -> Finding:
     link, observed = facts.verdict.link, facts.observed
     names = [end.name for end in link.ends if observed.find(end) is None]
-    left = [gone for gone in observed.departed if gone.record.name in names]
+    left = [gone for gone in observed.moved_netns if gone.record.name in names]
     if left and (place := left[0].namespace):
         text = f"{facts.verdict.waiting}: it left for the namespace {place}"
         back = f"ip -n {quote(place)} link set dev {quote(left[0].name)} netns {facts.home}"

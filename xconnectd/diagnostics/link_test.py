@@ -184,7 +184,7 @@ class Outcome:
             yield f"{self.link}: good" + (", as far as can be seen" if self.untested else "")
         else:
             yield f"{self.link}: {printable(cause.text)}"
-            yield f"    mend it: {printable(cause.remedy)}"
+            yield f"    fix: {printable(cause.remedy)}"
         how = f"no frames sent: {self.untested}" if self.untested else f"latency: {LATENCY}"
         yield printable(how)
         for way in self.ways:
@@ -197,8 +197,8 @@ class Outcome:
         name = f"{way.source} → {way.target}"
         if self.untested:
             yield (
-                f"{name}, in {_WATCH:g} s: {way.counted} frames handed on, {way.unwired} without"
-                f" an entry, {way.refused} that {way.target} could not send"
+                f"{name}, in {_WATCH:g} s: {way.counted} frames handed on, {way.no_entry} without"
+                f" an entry, {way.not_sent} that {way.target} could not send"
             )
             return
         spread = test_frames.spread(self.delays.get(way.source, ()))
@@ -233,8 +233,8 @@ def _way_as_json(way: Way, delays: Sequence[float]) -> dict[str, Any]:
         "counted": {
             "received": way.reached,
             "forwarded": way.counted,
-            "unwired": way.unwired,
-            "not_sent": way.refused,
+            "no_entry": way.no_entry,
+            "not_sent": way.not_sent,
         },
         "sizes": [asdict(each) for each in way.lengths],
     }
@@ -330,8 +330,8 @@ def _difference(source: Interface, target: Interface, before: _Counted, after: _
         (),
         reached=theirs_now.get(here, gone).received - theirs.get(here, gone).received,
         counted=now.frames - was.frames,
-        unwired=now.unwired - was.unwired,
-        refused=theirs_now.get(there, gone).not_sent - theirs.get(there, gone).not_sent,
+        no_entry=now.no_entry - was.no_entry,
+        not_sent=theirs_now.get(there, gone).not_sent - theirs.get(there, gone).not_sent,
     )
 
 

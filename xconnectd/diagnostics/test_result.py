@@ -34,7 +34,7 @@ class Way:
     """One direction of a test: what was sent, and what was counted on the way meanwhile.
 
     ``reached`` are frames that came in by our end ``source``, ``counted`` those that our program
-    handed on there and ``unwired`` those that it dropped for want of an entry; ``refused`` are
+    handed on there and ``no_entry`` those that it dropped for want of an entry; ``not_sent`` are
     those that ``target`` could not send. Other traffic counts, too. ``error`` is what the
     kernel said to the sender.
     """
@@ -45,8 +45,8 @@ class Way:
     error: str = ""
     reached: int = 0
     counted: int = 0
-    unwired: int = 0
-    refused: int = 0
+    no_entry: int = 0
+    not_sent: int = 0
 
     @property
     def is_perfect(self) -> bool:
@@ -104,11 +104,11 @@ def where_they_stop(way: Way) -> Finding:
         check, where = "sender", f"the far end of {way.source} could not send: {way.error}"
     elif way.reached < way.lost:
         check, where = "far end", f"they do not get from its far end to {way.source}"
-    elif way.unwired >= way.lost:
+    elif way.no_entry >= way.lost:
         check, where = "entry", f"our program on {way.source} drops them for want of an entry"
     elif way.counted < way.lost:
         check, where = "program", f"our program on {way.source} does not see them"
-    elif way.refused >= way.lost:
+    elif way.not_sent >= way.lost:
         check, where = "target", f"{way.target} cannot hand them to its far end"
         look = f"ip -s link show dev {quote(way.target)}"
     else:

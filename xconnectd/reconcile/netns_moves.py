@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
 
 from xconnectd.events import Event, Logger
-from xconnectd.model import Departed, Interface, Observed, Programs, Record, Xdp
+from xconnectd.model import Interface, MovedEnd, Observed, Programs, Record, Xdp
 
 
 class Interfaces(Protocol):
@@ -40,8 +40,8 @@ class Ledger(Protocol):
 
     def records(self) -> Mapping[int, Record]: ...
     def programs(self) -> frozenset[int]: ...
-    def departed(self) -> tuple[Departed, ...]: ...
-    def set_departed(self, departed: tuple[Departed, ...]) -> None: ...
+    def moved_netns(self) -> tuple[MovedEnd, ...]: ...
+    def set_moved_netns(self, moved: tuple[MovedEnd, ...]) -> None: ...
     def missed(self) -> tuple[Record, ...]: ...
     def set_missed(self, missed: tuple[Record, ...]) -> None: ...
     def hold(self, record: Record) -> None: ...
@@ -113,16 +113,16 @@ class Departures:
 
     def took_program(self) -> bool:
         """Whether an end has left that may run the very program that is current here."""
-        return any(map(self._has_current, self._ledger.departed()))
+        return any(map(self._has_current, self._ledger.moved_netns()))
 
-    def _has_current(self, gone: Departed) -> bool:
+    def _has_current(self, gone: MovedEnd) -> bool:
         return gone.program == self._maps.programs.xdp != 0
 
     def _follow(
         self, record: Record, nsid: int, new_ifindex: int, *, guessed: bool = False
     ) -> None:
         """An end of ours is in another namespace now; ``guessed`` if only its MAC says so."""
-        gone = Departed(record, "", nsid, new_ifindex, program=self._maps.programs.xdp)
+        gone = MovedEnd(record, "", nsid, new_ifindex, program=self._maps.programs.xdp)
         device = self._arrived(new_ifindex, nsid)
         if device is not None and device.mac == record.mac:  # else it has gone on, or is back
             mode, program = self._ours_on(device) or ("", gone.program if guessed else 0)
@@ -132,19 +132,19 @@ class Departures:
         if gone.runs_ours:
             self._tell(gone)
 
-    def _add(self, gone: Departed) -> None:
+    def _add(self, gone: MovedEnd) -> None:
         """In place of what is known of the same device, and of one that was where it is now."""
         others = (
             each
-            for each in self._ledger.departed()
+            for each in self._ledger.moved_netns()
             if each.record.identity != gone.record.identity
             if each.nsid is None or each[2:4] != gone[2:4]
         )
-        self._set_departed((*others, gone))
+        self._set_moved_netns((*others, gone))
 
-    def _set_departed(self, departed: Iterable[Departed]) -> None:
+    def _set_moved_netns(self, moved: Iterable[MovedEnd]) -> None:
         with suppress(OSError):  # as above
-            self._ledger.set_departed(tuple(departed))
+            self._ledger.set_moved_netns(tuple(moved))
 
     def _arrived(self, ifindex: int, nsid: int) -> Interface | None:
         """The device where it went: the farewell is sent just before it is listed there."""
@@ -153,9 +153,9 @@ class Departures:
         self._interfaces.settle()
         return self._interfaces.at(ifindex, nsid)
 
-    def _tell(self, gone: Departed) -> None:
+    def _tell(self, gone: MovedEnd) -> None:
         self._log.warning(
-            Event.END_DEPARTED,
+            Event.MOVED_NETNS,
             interface=gone.record.name,
             ifindex=gone.record.ifindex,
             reason="it left with our XDP program, which drops all that comes in there;"
@@ -175,7 +175,7 @@ class Departures:
         strays = [each for each in here.values() if each.ifindex not in held]
         back = [found for found in self._recognised(missing, strays) if self._ours_on(found.device)]
         for found in back:
-            self._add(Departed(found.record, mode=""))
+            self._add(MovedEnd(found.record, mode=""))
         found_here = {found.record.identity for found in back}
         self._find_elsewhere([each for each in missing if each.identity not in found_here])
         self._set_missed({})
@@ -187,12 +187,12 @@ class Departures:
             if found := away.get(record.identity):
                 self._follow(record, found.nsid, found.device.ifindex, guessed=True)
             else:
-                self._add(Departed(record, mode="", program=self._maps.programs.xdp))
+                self._add(MovedEnd(record, mode="", program=self._maps.programs.xdp))
 
     def give_up(self) -> None:
         """Forgets those that were not found."""
-        departed = self._ledger.departed()
-        self._set_departed(gone for gone in departed if gone.nsid is not None)
+        moved = self._ledger.moved_netns()
+        self._set_moved_netns(gone for gone in moved if gone.nsid is not None)
 
     def welcome_back(self, observed: Observed) -> bool:
         """Takes up the records of ends that are here again; True if there are any."""
@@ -221,9 +221,9 @@ class Departures:
         third namespace, or was deleted; if it may run our current program it is not forgotten
         before that is replaced here.
         """
-        departed = self._ledger.departed()
-        away = {gone.record.identity for gone in observed.departed}
-        lost = [gone.record for gone in departed if gone.record.identity not in away]
+        moved = self._ledger.moved_netns()
+        away = {gone.record.identity for gone in observed.moved_netns}
+        lost = [gone.record for gone in moved if gone.record.identity not in away]
         if not lost:
             return False
         held = self._ledger.records()
@@ -231,9 +231,9 @@ class Departures:
         back = {each.record.identity: each for each in self._recognised(lost, fresh)}
         refused = {name for name, each in back.items() if not self._take_up(*each[:2])}
         left = away | refused
-        self._set_departed(
+        self._set_moved_netns(
             gone
-            for gone in departed
+            for gone in moved
             if (name := gone.record.identity) in left
             or (name not in back and self._has_current(gone))
         )
@@ -297,7 +297,7 @@ class Departures:
         return True
 
     def update(self, observed: Observed) -> None:
-        """At the end of a pass: what the departed are called and run where they are now."""
-        now = {gone.record.identity: gone for gone in observed.departed}
-        departed = self._ledger.departed()
-        self._set_departed(now.get(gone.record.identity, gone) for gone in departed)
+        """At the end of a pass: what the moved ends are called and run where they are now."""
+        now = {gone.record.identity: gone for gone in observed.moved_netns}
+        moved = self._ledger.moved_netns()
+        self._set_moved_netns(now.get(gone.record.identity, gone) for gone in moved)

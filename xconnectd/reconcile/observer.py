@@ -13,12 +13,12 @@ from operator import attrgetter
 from typing import Final, Protocol
 
 from xconnectd.model import (
-    Departed,
     Endpoint,
     Far,
     Interface,
     Link,
     Mode,
+    MovedEnd,
     Observed,
     Programs,
     Record,
@@ -62,7 +62,7 @@ class Records(Protocol):
     def records(self) -> Mapping[int, Record]: ...
     def named(self, name: str) -> Collection[int]: ...
     def programs(self) -> frozenset[int]: ...
-    def departed(self) -> tuple[Departed, ...]: ...
+    def moved_netns(self) -> tuple[MovedEnd, ...]: ...
 
 
 class Observer:
@@ -153,7 +153,7 @@ class Observer:
         observed = observed._replace(
             uses=uses,
             foreign=self._foreign(complete, observed.programs),
-            departed=self._departed(observed.programs),
+            moved_netns=self._moved_netns(observed.programs),
         )
         return self._with_xdp_features(observed, links)
 
@@ -161,10 +161,10 @@ class Observer:
         ids = {xdp.program for end in ends for xdp in end.xdp} - programs.ours
         return {program: self._describe(program) for program in ids}
 
-    def _departed(self, programs: Programs) -> tuple[Departed, ...]:
+    def _moved_netns(self, programs: Programs) -> tuple[MovedEnd, ...]:
         """Those that are still where they went, as they are there now."""
         found = []
-        for gone in self._records.departed():
+        for gone in self._records.moved_netns():
             device = self._interfaces.at(gone.new_ifindex or 0, gone.nsid)
             if device is not None and device.mac == gone.record.mac:
                 modes = [xdp.mode for xdp in device.xdp if xdp.program in programs.ours]

@@ -165,7 +165,7 @@ class Reconciler:
             return True
         if any(name in self._index for name in names):
             return True
-        return any(gone.record.mac == mac for gone in self._ledger.departed())
+        return any(gone.record.mac == mac for gone in self._ledger.moved_netns())
 
     @property
     def loose(self) -> bool:
@@ -278,7 +278,7 @@ class Reconciler:
         """An end is gone from this namespace, and where to as far as the kernel told."""
         self._departures.note(ifindex, nsid, new_ifindex)
 
-    def find_departed(self) -> None:
+    def find_moved_netns(self) -> None:
         """Ends that left while nobody heard it: before a start, or when events were lost.
 
         To be followed by a pass over everything.
@@ -377,7 +377,7 @@ class Reconciler:
     def _remember_stuck(self, scope: Scope | None, trouble: Trouble) -> None:
         for name, reason in trouble.stuck.items():
             if self._backoff.is_stuck(name, reason):
-                self._log.warning(Event.RELEASE_FAILED, interface=name, reason=reason)
+                self._log.warning(Event.DETACH_FAILED, interface=name, reason=reason)
         self._backoff.came_off(None if scope is None else scope.names, trouble.stuck)
 
     def _remember_entries(self, observed: Observed) -> None:
@@ -440,7 +440,7 @@ class Reconciler:
         wait = self._backoff.repaired(link)
         if wait is not None:
             self._log.warning(
-                Event.DRIFT_FIGHT,
+                Event.DRIFT_FLAPPING,
                 link=link,
                 reason=f"repaired too often: somebody else ({self._suspects()}) keeps changing its"
                 f" ends; their settings are left alone for {wait:g} s, frames are forwarded",

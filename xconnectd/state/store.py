@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from xconnectd.model import Change, Departed, Failure, Record, Refusal
+from xconnectd.model import Change, Failure, MovedEnd, Record, Refusal
 from xconnectd.paths import directory, namespace_cookie, own_inode, state_directory
 from xconnectd.state.journal import Journal, put
 from xconnectd.state.stale import BOOT, boot_id, is_of_this_boot
@@ -65,7 +65,7 @@ class Ledger:
         self.unjudged = () if self._current else tuple(each.name for each in stored.values())
         """The interfaces in records that, as far as can be told, are of another boot."""
         self._programs = self._read_programs()
-        self._departed = tuple(self._read_departed())
+        self._moved_netns = tuple(self._read_moved_netns())
         self._missed = tuple(self._read_missed())
         self._failures = self._read_failures()
         self._unsaved: set[str] = set()
@@ -108,7 +108,7 @@ class Ledger:
             self._ends.rewrite({"hold": _as_json(record)} for record in self._records.values())
         self._ends.append(entry)
 
-    # ---- programs, departed devices, failures
+    # ---- programs, devices in another netns, failures
 
     def programs(self) -> frozenset[int]:
         return self._programs
@@ -130,14 +130,14 @@ class Ledger:
         starts = self.starts()
         self._save("starts", {**starts, programs: starts[programs] + 1})
 
-    def departed(self) -> tuple[Departed, ...]:
-        return self._departed
+    def moved_netns(self) -> tuple[MovedEnd, ...]:
+        return self._moved_netns
 
-    def set_departed(self, departed: tuple[Departed, ...]) -> None:
-        if departed != self._departed or "departed" in self._unsaved:
-            self._departed = departed
-            stored = [{**each._asdict(), "record": _as_json(each.record)} for each in departed]
-            self._save("departed", stored)
+    def set_moved_netns(self, moved: tuple[MovedEnd, ...]) -> None:
+        if moved != self._moved_netns or "moved_netns" in self._unsaved:
+            self._moved_netns = moved
+            stored = [{**each._asdict(), "record": _as_json(each.record)} for each in moved]
+            self._save("moved_netns", stored)
 
     def missed(self) -> tuple[Record, ...]:
         """Interfaces that are gone, and the kernel has not said where to."""
@@ -153,7 +153,7 @@ class Ledger:
 
         Also of one that has left: it may come back.
         """
-        return bool(self._records or self._departed or self._missed)
+        return bool(self._records or self._moved_netns or self._missed)
 
     def config(self) -> Path | None:
         """The file that the last daemon here was started with."""
@@ -212,8 +212,8 @@ class Ledger:
     def _read_programs(self) -> frozenset[int]:
         return _numbers(self._read("programs"))
 
-    def _read_departed(self) -> Iterator[Departed]:
-        return filter(None, map(_departed, self._read_list("departed")))
+    def _read_moved_netns(self) -> Iterator[MovedEnd]:
+        return filter(None, map(_moved_end, self._read_list("moved_netns")))
 
     def _read_missed(self) -> Iterator[Record]:
         return filter(None, map(_record, self._read_list("missed")))
@@ -271,7 +271,7 @@ def _as_json(record: Record) -> dict[str, Any]:
     }
 
 
-_T = TypeVar("_T", Change, Refusal, Record, Departed, Failure)
+_T = TypeVar("_T", Change, Refusal, Record, MovedEnd, Failure)
 
 _OTHERS: Final = (KeyError, TypeError, AttributeError)
 """What reading something raises that another release wrote, or nobody of us."""
@@ -287,10 +287,10 @@ def _record(data: Any) -> Record | None:
         return None
 
 
-def _departed(data: Any) -> Departed | None:
+def _moved_end(data: Any) -> MovedEnd | None:
     try:
         record = _record(data["record"])
-        return record and _made(Departed, {**data, "record": record})
+        return record and _made(MovedEnd, {**data, "record": record})
     except _OTHERS:
         return None
 

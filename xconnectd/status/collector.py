@@ -142,14 +142,17 @@ def report_of(engine: Engine, file: Path | None) -> Report:
             return told | {"differences": [], "unseen": str(hidden)}
         raise
     links = [link_state.assess(verdict, found.observed) for verdict in found.verdicts]
+    unavailable = engine.drop_stats_unavailable
+    if unavailable and told:
+        unavailable = told["drop_stats_unavailable"] or unavailable
     report = document.document(
         told["daemon"] if told else _silent_daemon(),
         reading,
         source.path,
         statuses=[_with_failure(engine, each, has_daemon=told is not None) for each in links],
         counters=engine.counters(),
-        untold=engine.untold and ((told and told["untold"]) or engine.untold),
-        departed=found.observed.departed,
+        drop_stats_unavailable=unavailable,
+        moved_netns=found.observed.moved_netns,
     )
     return report | {"differences": actions.as_json(found.actions)}
 

@@ -13,8 +13,8 @@ from xconnectd.errors import XconnectError
 from xconnectd.formatting import counted, printable
 from xconnectd.model import (
     Counters,
-    Departed,
     End,
+    MovedEnd,
     State,
 )
 from xconnectd.reconcile.link_state import LinkStatus
@@ -68,12 +68,13 @@ def document(
     *,
     statuses: Iterable[LinkStatus],
     counters: Mapping[int, Counters],
-    departed: Iterable[Departed],
-    untold: str = "",
+    moved_netns: Iterable[MovedEnd],
+    drop_stats_unavailable: str = "",
 ) -> dict[str, Any]:
-    """The whole of ``status --json``; ``untold`` is why losses at the redirect are not counted.
+    """The whole of ``status --json``.
 
-    ``unseen`` is for who cannot see the kernel's part, and why.
+    ``drop_stats_unavailable`` is why losses at the redirect are not counted; ``unseen`` is for who
+    cannot see the kernel's part, and why.
     """
     return {
         "daemon": dict(daemon),
@@ -85,12 +86,12 @@ def document(
             "files": [file.as_json() for file in reading.files],
         },
         "links": [as_json(each, counters) for each in statuses],
-        "departed": [
+        "moved_netns": [
             {"interface": gone.record.name, "ifindex": gone.record.ifindex, "remedy": gone.remedy}
-            for gone in departed
+            for gone in moved_netns
             if gone.runs_ours
         ],
-        "untold": untold,
+        "drop_stats_unavailable": drop_stats_unavailable,
         "unseen": "",
     }
 

@@ -9,17 +9,18 @@ from typing import Any, Final
 from xconnectd.formatting import counted as counted_in_words
 from xconnectd.model import Counters, End, Mode
 
-MEANT: Final = frozenset({"host"})
+MEANT: Final = frozenset({"host_egress"})
 """Reasons for which frames are dropped on purpose: nothing is lost."""
 
 
 def counted(here: Counters, there: Counters) -> dict[str, int]:
     """By reason the frames that came in by one end and did not get away by the other."""
     return {
-        "unwired": here.unwired,
-        "host": here.silenced,
+        "no_entry": here.no_entry,
+        "host_egress": here.host_egress,
         **here.lost._asdict(),
-        "far_end": max(0, there.untransmitted - here.lost.refused),  # veth counts those in both
+        # veth counts what its driver dropped in tx_dropped as well
+        "peer_drop": max(0, there.untransmitted - here.lost.driver_drop),
     }
 
 
@@ -67,25 +68,25 @@ def of(end: End, counters: Mapping[int, Counters]) -> Counters:
 
 
 def _in_words(here: End, there: End, *, enabled: bool) -> dict[str, tuple[str, str]]:
-    """Every reason but ``host``, which is as it should be: what happened, and the way out."""
+    """Every reason but ``host_egress``, which is meant: what happened, and the way out."""
     name, quoted = there.name, quote(there.name)
     return {
-        "unwired": (
+        "no_entry": (
             f"came in by {here.name} while it led nowhere",
             "" if enabled else "enabled: true",
         ),
-        "too_long": (
+        "mtu_exceeded": (
             f"longer than {name} takes (MTU {there.mtu})",
             f"ip link set dev {quoted} mtu {max(here.far_mtu or 0, here.mtu or 0) or 'N'}",
         ),
-        "target_down": (f"{name} was down", f"ip link set dev {quoted} up"),
-        "no_transmit": (
+        "egress_down": (f"{name} was down", f"ip link set dev {quoted} up"),
+        "xmit_unsupported": (
             f"the driver of {name} transmits no redirected frames",
             "mode: tc",
         ),
         "other": (f"refused by {name}", f"ip -s -s link show dev {quoted}"),
-        "refused": _behind(here, there),
-        "far_end": _behind(here, there),
+        "driver_drop": _behind(here, there),
+        "peer_drop": _behind(here, there),
     }
 
 

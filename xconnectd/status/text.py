@@ -23,9 +23,9 @@ def _lines(report: Report) -> Iterator[str]:
         yield from _link(each)
     if report.get("unseen"):  # an older daemon tells of no such thing
         yield f"note: as the daemon tells it; {report['unseen']}"
-    if report["untold"]:
-        yield f"note: {report['untold']}"
-    for gone in report["departed"]:
+    if report["drop_stats_unavailable"]:
+        yield f"note: {report['drop_stats_unavailable']}"
+    for gone in report["moved_netns"]:
         yield f"left with our program: {gone['interface']}; {gone['remedy']}"
     if differences := report.get("differences"):
         yield ""
@@ -85,7 +85,7 @@ def _way(end: Report, other: Report) -> str:
     return (
         f"{end['name']} → {other['name']}: {counted(end['frames'], 'frame')},"
         f" {end['bytes']} bytes, {_rate(end)};"
-        f" kept from the wire: {end['dropped']['host']} of this host"
+        f" kept from the wire: {end['dropped']['host_egress']} of this host"
     )
 
 
