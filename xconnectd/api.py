@@ -45,8 +45,7 @@ class Xconnect:
             self._engine = undo.enter_context(Engine.take(events.of_application()))
             self._reconciler = self._engine.reconciler
             self._reconciler.want(wiring)
-            self._reconciler.find_moved_netns()
-            self._reconciler.run(None, "start")
+            self._reconciler.resync("start")
             undo.pop_all()
         self._closed = False
 

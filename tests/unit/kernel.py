@@ -51,6 +51,7 @@ from xconnectd.model import (
     Xdp,
     XdpFeature,
 )
+from xconnectd.netlink.monitor import Event
 
 XDP, INGRESS, EGRESS = 101, 102, 103
 OLDER = 91
@@ -94,18 +95,6 @@ class Step:
 
     verb: str
     ifindex: int
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """What rtnetlink tells: a link message with names, or a tc message with the number alone."""
-
-    ifindex: int
-    names: tuple[str, ...] = ()
-    gone: bool = False
-    nsid: int | None = None
-    new_ifindex: int | None = None
-    mac: str = ""
 
 
 Trouble = Callable[[int, Step], BaseException | None]
@@ -159,7 +148,7 @@ class Kernel:
         self.addressed: dict[int, tuple[str, ...]] = {}
         self.taught: dict[int, tuple[str, ...]] = {}
         self.opened = set(OURS)
-        self.news: list[News] = []
+        self.news: list[Event] = []
         self.steps: list[Step] = []
         self.dumps = 0
         self._trouble = peace
@@ -216,7 +205,7 @@ class Kernel:
     def delete(self, name: str) -> None:
         """A veth of this namespace takes its far end along."""
         device = self._remove(self.index(name))
-        self.news.append(News(device.ifindex, _names(device), gone=True))
+        self.news.append(Event(device.ifindex, device.name, gone=True, altnames=device.altnames))
         if peer := self._peer(device):
             self.delete(peer.name)
 
@@ -227,7 +216,8 @@ class Kernel:
         moved = device._replace(ifindex=there, up=False, qdisc="", ingress=(), egress=())
         self.elsewhere_.setdefault(nsid, {})[there] = moved
         self._meet(device, Far(there, nsid, device.name, device.mtu, False))
-        self.news.append(News(device.ifindex, _names(device), True, nsid, there))
+        left = Event(device.ifindex, device.name, True, nsid, there, device.altnames)
+        self.news.append(left)
         return there
 
     def bring_back(self, number: int, nsid: int = 0, ifindex: int | None = None) -> int:
@@ -246,7 +236,7 @@ class Kernel:
                 "it carries fd00:77::1/64",
                 "the default route leads over it",
             )
-            self.news.append(News(device.ifindex))
+            self.news.append(Event(device.ifindex))
 
     def load_foreign(self, name: str, mode: str = "generic", program: int = FOREIGN) -> None:
         self.alter(name, xdp=(Xdp(mode, program),))
@@ -587,7 +577,8 @@ class Kernel:
         names = [name for device in self.devices.values() for name in _names(device)]
         assert len(names) == len(set(names)), "the kernel would have refused that name"
         device = self.devices[ifindex]
-        self.news.append(News(ifindex, _names(device), mac=device.mac))
+        news = Event(ifindex, device.name, altnames=device.altnames, mac=device.mac)
+        self.news.append(news)
 
     def _remove(self, ifindex: int) -> Interface:
         self.addressed.pop(ifindex, None)

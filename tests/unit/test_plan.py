@@ -88,7 +88,7 @@ def leftovers(
         accident.strike(kernel)
     keeper = Keeper(kernel, past.book)
     keeper.reconciler.want(wanted)
-    keeper.reconciler.find_moved_netns()
+    keeper.departures.find()
     return keeper
 
 

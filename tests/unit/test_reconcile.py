@@ -17,7 +17,6 @@ from kernel import (
     XDP,
     Crash,
     Kernel,
-    News,
     Step,
     crash,
     link,
@@ -40,6 +39,7 @@ from worlds import (
 
 from xconnectd.errors import DataplaneError
 from xconnectd.model import Filter, Link, Mode, Scope, Wiring, Xdp
+from xconnectd.netlink.monitor import Event
 from xconnectd.reconcile import link_state, reconciler, retry
 
 LAWS = settings(
@@ -855,7 +855,7 @@ def test_a_farewell_that_comes_late_is_heard() -> None:
     number = kernel.index("v0")
     kernel.send_away("v0", nsid=3)
     farewell = kernel.news.pop()
-    kernel.news.append(News(number, ("v0",)))
+    kernel.news.append(Event(number, "v0"))
     keeper.settle()
     kernel.news.append(farewell)
     keeper.settle()
@@ -870,7 +870,7 @@ def test_a_farewell_is_awaited_also_when_all_is_looked_at_meanwhile() -> None:
     number = kernel.index("v0")
     kernel.send_away("v0", nsid=3)
     farewell = kernel.news.pop()
-    kernel.news.append(News(number, ("v0",)))
+    kernel.news.append(Event(number, "v0"))
     keeper.settle()
     keeper.reconciler.run(None, "signal")
     kernel.news.append(farewell)
@@ -886,11 +886,11 @@ def test_a_farewell_is_awaited_once(late: bool) -> None:
     keeper.kernel.delete("v0")
     farewell = keeper.kernel.news[-1]
     if late:
-        keeper.kernel.news[-1] = News(number, ("v0",))
+        keeper.kernel.news[-1] = Event(number, "v0")
         keeper.settle()
         keeper.kernel.news.append(farewell)
     keeper.settle()
-    assert not keeper.reconciler.holds(number)
+    assert not keeper.departures.awaits(number)
 
 
 def back_again(*, same_number: bool) -> Keeper:
@@ -919,7 +919,7 @@ def test_an_end_that_is_back_in_the_pass_that_missed_it_is_as_found_one_day(
             kernel.bring_back(there, ifindex=number if same_number else None)
 
     kernel.trouble = returns
-    kernel.news[:] = [News(number, ("v0",))]
+    kernel.news[:] = [Event(number, "v0")]
     keeper.settle()
     kernel.news.insert(0, farewell)
     keeper.settle()
@@ -935,7 +935,7 @@ def test_an_end_that_is_back_before_its_farewell_is_heard_is_as_found_one_day() 
     found, number = lab().get("v0"), kernel.index("v0")
     there = kernel.send_away("v0")
     farewell = kernel.news.pop()
-    kernel.news.append(News(number, ("v0",)))
+    kernel.news.append(Event(number, "v0"))
     keeper.settle()
     kernel.bring_back(there)
     kernel.news.insert(0, farewell)
@@ -988,7 +988,7 @@ def missed() -> tuple[Keeper, int, int]:
     kernel = keeper.kernel
     number = kernel.index("v0")
     there = kernel.send_away("v0", nsid=3)
-    kernel.news[:] = [News(number, ("v0",))]
+    kernel.news[:] = [Event(number, "v0")]
     keeper.settle()
     return keeper, number, there
 
@@ -1043,7 +1043,7 @@ def test_a_crash_while_a_farewell_is_heard_does_not_forget_it(step: str, late: b
     kernel.send_away("v0", nsid=3)
     if late:
         farewell = kernel.news.pop()
-        kernel.news.append(News(number, ("v0",)))
+        kernel.news.append(Event(number, "v0"))
         keeper.settle()
         kernel.news.append(farewell)
     crashing = kernel if step == "namespace_name" else keeper.book
@@ -1157,7 +1157,7 @@ def test_an_end_that_is_held_is_let_go_when_the_host_uses_it(use: str) -> None:
     kernel = keeper.kernel
     if use == "address":
         kernel.addressed[kernel.index("v0")] = ("it carries 192.0.2.1/24",)
-        kernel.news.append(News(kernel.index("v0")))
+        kernel.news.append(Event(kernel.index("v0")))
     else:
         kernel.alter("v0", master=3, master_kind="bridge")
     keeper.settle()
@@ -1201,7 +1201,7 @@ def test_an_address_that_goes_frees_the_end_at_once() -> None:
     keeper = Keeper(kernel).start(FIRST)
     assert (keeper.state("v0:v1"), keeper.reconciler.loose) == ("failed", True)
     kernel.addressed.clear()
-    kernel.news.append(News(kernel.index("v0")))
+    kernel.news.append(Event(kernel.index("v0")))
     keeper.settle()
     assert (keeper.state("v0:v1"), keeper.reconciler.loose) == ("connected", False)
 
@@ -1447,7 +1447,7 @@ def test_named_ends_are_let_go_alone_also_after_one_has_left() -> None:
     kernel.send_away("v0", nsid=3)
     for each in kernel.news:
         if each.gone:
-            keeper.reconciler.depart(each.ifindex, each.nsid, each.new_ifindex)
+            keeper.departures.note(each.ifindex, each.nsid, each.new_ifindex)
     detaching = Keeper(kernel, keeper.book)
     assert detaching.reconciler.detach("command", ["v1"]) == []
     assert kernel.untouched("v1")

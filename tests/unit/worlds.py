@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from kernel import FOREIGN, TAP_OFFLOADS, Book, Kernel, link, wiring
 from structlog.testing import LogCapture
 
-from xconnectd.model import Admin, Filter, Interface, Link, Mode, Observed, Scope, Wiring
+from xconnectd.model import Admin, Filter, Interface, Link, Mode, Observed, Wiring
 from xconnectd.reconcile.evaluate import Verdict
 from xconnectd.reconcile.executor import Executor
+from xconnectd.reconcile.netns_moves import Departures
 from xconnectd.reconcile.reconciler import Reconciler
 
 NAMES = tuple(f"e{number}" for number in range(8))
@@ -37,6 +38,7 @@ class Keeper:
         )
         self.reconciler = Reconciler(kernel, kernel, self.book, log)
         self.executor = Executor(kernel, kernel, self.book)
+        self.departures = Departures(kernel, kernel, self.book, log)
 
     @property
     def log(self) -> list[Mapping[str, Any]]:
@@ -50,8 +52,7 @@ class Keeper:
 
     def start(self, wanted: Wiring) -> Keeper:
         self.reconciler.want(wanted)
-        self.reconciler.find_moved_netns()
-        self.reconciler.run(None, "start")
+        self.reconciler.resync("start")
         self.kernel.news.clear()
         return self
 
@@ -62,11 +63,17 @@ class Keeper:
     def settle(self) -> int:
         """Reacts to news until there is none; returns how often it took."""
         for times in range(12):
-            scope = self._scope()
-            if not scope:
+            passes = self._passes
+            news, self.kernel.news = self.kernel.news, []
+            self.reconciler.handle(news)
+            if self._passes == passes:
                 return times
-            self.reconciler.run(scope, "netlink")
         raise AssertionError("its own changes make it change ever more")
+
+    @property
+    def _passes(self) -> int:
+        count: int = self.reconciler.tally.as_json()["passes"]["count"]
+        return count
 
     def tick(self) -> None:
         if self.reconciler.has_drifted():
@@ -87,18 +94,6 @@ class Keeper:
 
     def states(self) -> dict[str, str]:
         return {link_id: self.state(link_id) for link_id in self.reconciler.statuses}
-
-    def _scope(self) -> Scope:
-        news, self.kernel.news = self.kernel.news, []
-        names: set[str] = set()
-        ifindexes: set[int] = set()
-        for each in news:
-            if each.gone and self.reconciler.holds(each.ifindex):
-                self.reconciler.depart(each.ifindex, each.nsid, each.new_ifindex)
-            if self.reconciler.concerns(each.ifindex, each.names, each.mac):
-                ifindexes.add(each.ifindex)
-                names.update(each.names)
-        return Scope(frozenset(names), frozenset(ifindexes))
 
 
 # --------------------------------------------------------------------------- random kernels

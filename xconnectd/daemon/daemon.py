@@ -11,7 +11,7 @@ import selectors
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -31,7 +31,6 @@ from xconnectd.daemon.exporter import Exporter
 from xconnectd.errors import XconnectError, is_full
 from xconnectd.events import Event, Logger, Tap
 from xconnectd.model import Scope, State, Wiring
-from xconnectd.netlink import monitor
 from xconnectd.netlink.monitor import Events, OverrunError
 from xconnectd.runtime import Engine
 from xconnectd.status import document
@@ -241,8 +240,7 @@ class Daemon:
     def _first_pass(self) -> None:
         """With good files, they are made true. What no good file speaks of goes on as it is."""
         self._take(self._files.read_first(self._reconciler.found), again=True)
-        self._reconciler.find_moved_netns()
-        self._reconciler.run(None, "start")
+        self._reconciler.resync("start")
 
     def _serve(self) -> None:
         self._selector.register(self._events, selectors.EVENT_READ, self._on_events)
@@ -422,30 +420,15 @@ class Daemon:
 
     def _on_events(self) -> None:
         try:
-            scope = self._scope_of(self._events.drain())
+            events = self._events.drain()
         except OverrunError:
             self._log.warning(Event.EVENTS_LOST, reason="too many at once; all is read again")
             self._engine.links.follow()
-            self._reconciler.find_moved_netns()
-            self._reconciler.run(None, "netlink")
+            self._reconciler.resync("netlink")
             return
-        if scope and self._reconciler.loose:  # an address is told before its routes are gone
-            self._engine.links.settle()
-        if scope:
-            self._reconciler.run(scope, "netlink")
-
-    def _scope_of(self, events: Iterable[monitor.Event]) -> Scope:
-        names: set[str] = set()
-        ifindexes: set[int] = set()
         for event in events:
             self._engine.links.heard(event)
-            own = (event.name, *event.altnames)
-            if event.gone and self._reconciler.holds(event.ifindex):
-                self._reconciler.depart(event.ifindex, event.nsid, event.new_ifindex)
-            if self._reconciler.concerns(event.ifindex, own, event.mac):
-                ifindexes.add(event.ifindex)
-                names.update(own)
-        return Scope(frozenset(names - {""}), frozenset(ifindexes))
+        self._reconciler.handle(events)
 
     # ------------------------------------------------------------------ clients
 

@@ -55,6 +55,25 @@ _ROUNDS = 6
 hold, and room for what changed meanwhile."""
 
 
+class LinkEvent(Protocol):
+    """What a message of rtnetlink says of one interface: ``netlink.monitor.Event``."""
+
+    @property
+    def ifindex(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def altnames(self) -> tuple[str, ...]: ...
+    @property
+    def mac(self) -> str: ...
+    @property
+    def gone(self) -> bool: ...
+    @property
+    def nsid(self) -> int | None: ...
+    @property
+    def new_ifindex(self) -> int | None: ...
+
+
 class Interfaces(observer.Interfaces, executor.Interfaces, netns_moves.Interfaces, Protocol):
     """What is asked of ``links``."""
 
@@ -155,17 +174,6 @@ class Reconciler:
         """The wires that stand in the kernel."""
         observed, _ = self._observer.everything(Wiring())
         return observer.wiring_in_kernel(observed).links
-
-    def concerns(self, ifindex: int, names: Iterable[str], mac: str) -> bool:
-        """Whether an event on this interface can matter to any link.
-
-        An end that left may come back under any name; a tc or address message has no ``mac``.
-        """
-        if ifindex in self._ledger.records() or ifindex in self._ends:
-            return True
-        if any(name in self._index for name in names):
-            return True
-        return any(gone.record.mac == mac for gone in self._ledger.moved_netns())
 
     @property
     def loose(self) -> bool:
@@ -268,22 +276,46 @@ class Reconciler:
             or not actions.is_mere_setting(action)
         )
 
-    # ------------------------------------------------------------------ ends that leave
+    # ------------------------------------------------------------------ what the kernel tells
 
-    def holds(self, ifindex: int) -> bool:
-        """Whether this is the ifindex of an end of ours, or of one that has just vanished."""
-        return self._departures.awaits(ifindex)
+    def handle(self, events: Iterable[LinkEvent]) -> None:
+        """Runs a pass over the links that these events concern, if any.
 
-    def depart(self, ifindex: int, nsid: int | None, new_ifindex: int | None) -> None:
-        """An end is gone from this namespace, and where to as far as the kernel told."""
-        self._departures.note(ifindex, nsid, new_ifindex)
+        An end that is gone may be in another namespace; the event says where to, and only that one.
+        """
+        concerned: set[int] = set()
+        names: set[str] = set()
+        for event in events:
+            own = (event.name, *event.altnames)
+            if event.gone and self._departures.awaits(event.ifindex):
+                self._departures.note(event.ifindex, event.nsid, event.new_ifindex)
+            if self._concerns(event.ifindex, own, event.mac):
+                concerned.add(event.ifindex)
+                names.update(own)
+        scope = Scope(frozenset(names - {""}), frozenset(concerned))
+        if scope and self._loose:  # an address is told before its routes are gone
+            self._interfaces.settle()
+        if scope:
+            self.run(scope, "netlink")
 
-    def find_moved_netns(self) -> None:
-        """Ends that left while nobody heard it: before a start, or when events were lost.
+    def _concerns(self, ifindex: int, names: Iterable[str], mac: str) -> bool:
+        """Whether an event on this interface can matter to any link.
 
-        To be followed by a pass over everything.
+        An end that left may come back under any name; a tc or address message has no ``mac``.
+        """
+        if ifindex in self._ledger.records() or ifindex in self._ends:
+            return True
+        if any(name in self._index for name in names):
+            return True
+        return any(gone.record.mac == mac for gone in self._ledger.moved_netns())
+
+    def resync(self, trigger: str) -> None:
+        """A pass over everything when events were not heard: at the start, or they were lost.
+
+        Ends that left meanwhile are searched for in the other namespaces.
         """
         self._departures.find()
+        self.run(None, trigger)
 
     def _renew(self) -> None:
         """What left with a program of ours works on there, with the maps that it has.
