@@ -53,6 +53,7 @@ def assert_perfect(found: Json, *ways: tuple[str, str]) -> None:
         assert way["corrupted"] == way["duplicated"] == way["reordered"] == 0
         least, median, most = (way["latency_us"][key] for key in ("min", "median", "max"))
         assert 0 < least <= median <= most
+        assert way["redirected"]["sent"] == way["redirected"]["arrived"] > 0
 
 
 def sizes(way: Json) -> dict[int, tuple[int, int]]:
@@ -339,6 +340,22 @@ def test_a_fault_is_named_with_its_remedy(bench: Bench, fault: Fault) -> None:
         assert fault.loses == any(way["arrived"] < way["sent"] for way in found["ways"])
     if fault.check != "file":
         assert fault.check in {check for _, check in diagnosed(bench.daemon)} | {"offload"}
+
+
+@pytest.mark.parametrize("bench", ["generic"], indirect=True)
+def test_frames_that_only_a_tc_redirect_marks_do_not_cross(bench: Bench) -> None:
+    """Those of every guest of vrnetlab's: XDP does not see them, and the filter is gone."""
+    bench.lab.tc("filter", "del", "dev", "va", "ingress")
+    found = probed(bench.daemon, "va", "--count", "2")
+    forth, back = found["ways"]
+    assert all(way["sent"] == way["arrived"] > 0 for way in (forth, back))
+    assert (forth["redirected"]["sent"], forth["redirected"]["arrived"]) == (2, 0)
+    assert (back["redirected"]["sent"], back["redirected"]["arrived"]) == (2, 2)
+    assert found["cause"]["check"] == "filter"
+    texts = [each["text"] for each in found["findings"] if each["check"] == "redirected"]
+    assert texts == ["va → vb: 2 of 2 frames that tc redirected do not cross"]
+    told = bench.daemon.cli("test", "va", "--count", "2").stdout
+    assert "0 of 2 that tc redirected" in told
 
 
 @pytest.mark.parametrize("bench", ["generic"], indirect=True)

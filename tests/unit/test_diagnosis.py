@@ -466,3 +466,21 @@ def test_frames_that_are_not_lost_but_harmed() -> None:
 def test_lengths_are_named_where_they_decide() -> None:
     assert "(all longer than 60 bytes)" in test_result.where_they_stop(CUT).text
     assert "longer" not in test_result.where_they_stop(HOLED).text
+
+
+@pytest.mark.parametrize(
+    ("arrived", "reached", "level", "words"),
+    [
+        (2, 6, None, ""),
+        (0, 6, Level.FAIL, "2 of 2 frames that tc redirected do not cross"),
+        (0, 4, Level.WARN, "2 of 2 frames that tc redirected do not get from its far end to a"),
+    ],
+)
+def test_frames_that_tc_redirected_are_judged_by_themselves(
+    arrived: int, reached: int, level: Level | None, words: str
+) -> None:
+    """What the far end's own tc stops is no fault of the wire."""
+    way = replace(GOOD, reached=reached, redirected=Lengths(60, 2, arrived))
+    found = [(each.level, each.text) for each in test_result.of_redirected((way,))]
+    assert found == ([(level, f"a → b: {words}")] if level else [])
+    assert list(test_result.of_redirected((replace(DEAD, redirected=Lengths(60, 2)),))) == []

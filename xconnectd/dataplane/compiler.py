@@ -64,7 +64,8 @@ DROPS: Final = Source(
     ("namespace", "dev_ifindex", "dev_net", "net_inum"),
 )
 GUARD: Final = Source("guard", ("guard",), ("guarded",), ("state_in", "state_out", "dev_ifindex"))
-SOURCES: Final = (DATA_PATH, CAPTURE, DROPS, GUARD)
+SENDER: Final = Source("sender", ("send_redirected",), (), ("target",))
+SOURCES: Final = (DATA_PATH, CAPTURE, DROPS, GUARD, SENDER)
 
 LICENSE: Final = "Dual MIT/GPL"
 """Of all that is compiled here, as the kernel asks for it."""

@@ -2,7 +2,8 @@
 
 A generic veth takes as ingress only what its far end sends, so the frames have to start there: the
 sockets are made inside the far ends' namespaces (by a command; the daemon never goes there). They
-send past the far end's queueing discipline: it is the wire that is tested.
+send past the far end's queueing discipline: it is the wire that is tested. Some frames are sent
+beside them as the far end's tc would redirect them, which the kernel spares generic XDP.
 
 Where that cannot be done the counters are watched for a while instead.
 """
@@ -19,9 +20,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from xconnectd.control import client
+from xconnectd.dataplane.redirecting_sender import RedirectingSender
 from xconnectd.diagnostics import facts, link_checks, test_frames, test_result
 from xconnectd.diagnostics.finding import Finding
 from xconnectd.diagnostics.link_checks import LinkFacts
@@ -127,6 +129,13 @@ def _now() -> float:
     return time.clock_gettime(time.CLOCK_REALTIME)
 
 
+class _FarEnd(NamedTuple):
+    """``redirect`` sends a frame as a tc redirect does, None where that cannot be done."""
+
+    port: Port
+    redirect: Callable[[bytes], None] | None
+
+
 @dataclass(slots=True)
 class _Lane:
     """One direction: what is sent where, and what comes."""
@@ -137,6 +146,8 @@ class _Lane:
     receiver: Port
     sizes: Sequence[int]
     count: Count
+    redirected: Count
+    redirect: Callable[[bytes], None] | None
     error: str = ""
 
     def send(self, size: int) -> None:
@@ -146,9 +157,25 @@ class _Lane:
         except OSError as error:
             self.error = self.error or f"{error.strerror} ({size} bytes)"
 
+    def send_redirected(self) -> None:
+        """What the kernel refuses has been sent and does not arrive."""
+        if self.redirect:
+            with suppress(OSError):
+                self.redirect(self.redirected.next(test_frames.SHORTEST, _now()))
+
     def receive(self) -> None:
         for frame, when in self.receiver.drain():
             self.count.arrived(frame, when)
+            self.redirected.arrived(frame, when)
+
+    @property
+    def is_complete(self) -> bool:
+        return self.count.is_complete and self.redirected.is_complete
+
+    def result(self, counted: Way) -> Way:
+        lengths, redirected = self.count.lengths(), self.redirected.lengths()
+        marked = redirected[0] if redirected else None
+        return replace(counted, lengths=lengths, error=self.error, redirected=marked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +230,7 @@ class Outcome:
             return
         spread = test_frames.spread(self.delays.get(way.source, ()))
         took = "" if spread is None else ", µs min/median/max: " + "/".join(map(_micro, spread))
-        yield f"{name}: {way.whole} of {way.sent} frames{took}"
+        yield f"{name}: {way.whole} of {way.sent} frames{took}{_redirected_in_words(way)}"
         for each in way.lengths:
             if way.whole and not each.is_perfect:
                 yield (
@@ -214,6 +241,12 @@ class Outcome:
 
 def _micro(seconds: float) -> str:
     return f"{seconds * 1e6:.0f}"
+
+
+def _redirected_in_words(way: Way) -> str:
+    if way.redirected is None:
+        return "; none that tc redirected could be sent"
+    return f"; {way.redirected.arrived} of {way.redirected.sent} that tc redirected"
 
 
 def _way_as_json(way: Way, delays: Sequence[float]) -> dict[str, Any]:
@@ -237,6 +270,7 @@ def _way_as_json(way: Way, delays: Sequence[float]) -> dict[str, Any]:
             "not_sent": way.not_sent,
         },
         "sizes": [asdict(each) for each in way.lengths],
+        "redirected": way.redirected and asdict(way.redirected),
     }
 
 
@@ -265,10 +299,8 @@ class Tester:
         except UntestableError as error:
             ways = self._watch(facts, lambda: time.sleep(_WATCH)) if facts.ways else ()
             return Outcome(link, tuple(ways), findings, str(error))
-        ways = [
-            replace(way, lengths=lane.count.lengths(), error=lane.error)
-            for lane, way in zip(lanes, counted, strict=True)
-        ]
+        ways = [lane.result(way) for lane, way in zip(lanes, counted, strict=True)]
+        findings = (*findings, *test_result.of_redirected(ways))
         delays = {lane.source.name: lane.count.delays for lane in lanes}
         return Outcome(link, tuple(ways), findings, delays=delays)
 
@@ -278,14 +310,34 @@ class Tester:
             raise UntestableError(facts.verdict.waiting or "an end is missing")
         run = os.urandom(8)
         with ExitStack() as stack:
-            ports = {
-                end.ifindex: stack.enter_context(self._port(end, facts))
+            far = {
+                end.ifindex: _FarEnd(
+                    stack.enter_context(self._port(end, facts)), self._redirect(end, facts, stack)
+                )
                 for end in facts.verdict.ends
             }
-            yield [
-                _lane(facts, source, target, ports, Count(_series(facts, run, way, source, target)))
-                for way, (source, target) in enumerate(facts.ways)
-            ]
+            yield [_lane(facts, ends, far, run, way) for way, ends in enumerate(facts.ways)]
+
+    def _redirect(
+        self, end: Interface, facts: LinkFacts, stack: ExitStack
+    ) -> Callable[[bytes], None] | None:
+        """What sends by the far end of ``end`` as a tc redirect does, until ``stack`` unwinds."""
+        far = facts.far[end.ifindex].interface
+        place = self._place(end)
+        try:
+            sender = stack.enter_context(RedirectingSender(far.ifindex))
+        except (XconnectError, OSError):
+            return None
+        return lambda frame: netns.inside(place, lambda: sender.send(frame))
+
+    def _place(self, end: Interface) -> Namespace | None:
+        """Where the far end of ``end`` is; None for here."""
+        if end.far is None or end.far.nsid is None:
+            return None
+        place = self._known.get(end.far.nsid)
+        if place is None:
+            raise UntestableError(f"the namespace of the far end of {end.name} is not to be found")
+        return place
 
     def _port(self, end: Interface, facts: LinkFacts) -> Port:
         """A socket on the far end of ``end``."""
@@ -297,9 +349,7 @@ class Tester:
             raise UntestableError(f"the far end of {end.name} cannot be looked at")
         if facts.observed.runs_ours(far.interface):
             raise UntestableError(f"{far.interface.name}, the far end of {end.name}, is wired, too")
-        place = None if end.far.nsid is None else self._known.get(end.far.nsid)
-        if place is None and end.far.nsid is not None:
-            raise UntestableError(f"the namespace of the far end of {end.name} is not to be found")
+        place = self._place(end)
         try:
             return netns.inside(place, lambda: Port(far.interface.name))
         except OSError as error:
@@ -343,14 +393,24 @@ def _series(facts: LinkFacts, run: bytes, way: int, source: Interface, target: I
 
 def _lane(
     facts: LinkFacts,
-    source: Interface,
-    target: Interface,
-    ports: Mapping[int, Port],
-    count: Count,
+    ends: tuple[Interface, Interface],
+    far: Mapping[int, _FarEnd],
+    run: bytes,
+    way: int,
 ) -> _Lane:
-    mtu, other = (facts.far[end.ifindex].interface.mtu for end in (source, target))
-    sizes = test_frames.sizes(mtu, other)
-    return _Lane(source, target, ports[source.ifindex], ports[target.ifindex], sizes, count)
+    source, target = ends
+    here, there = (facts.far[end.ifindex].interface.mtu for end in ends)
+    plain, redirected = (
+        Count(_series(facts, run, number, source, target))
+        for number in (way, way + len(facts.ways))
+    )
+    sender, receiver = far[source.ifindex], far[target.ifindex]
+    sizes = test_frames.sizes(here, there)
+    return _Lane(
+        *(source, target, sender.port, receiver.port, sizes, plain),
+        redirected,
+        sender.redirect,
+    )
 
 
 def _exchange(lanes: Sequence[_Lane], rounds: int) -> None:
@@ -361,8 +421,9 @@ def _exchange(lanes: Sequence[_Lane], rounds: int) -> None:
                 lane.send(size)
                 time.sleep(_PACE)
                 _receive(lanes)
+            lane.send_redirected()
     deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline and not all(lane.count.is_complete for lane in lanes):
+    while time.monotonic() < deadline and not all(lane.is_complete for lane in lanes):
         time.sleep(_PACE)
         _receive(lanes)
     time.sleep(_GRACE)

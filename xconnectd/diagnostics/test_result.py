@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from shlex import quote
+from typing import Final
 
 from xconnectd.diagnostics.finding import Finding, Level, Stops
+
+_DOCTOR: Final = "xconnectd doctor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,8 @@ class Way:
     ``reached`` are frames that came in by our end ``source``, ``counted`` those that our program
     handed on there and ``no_entry`` those that it dropped for want of an entry; ``not_sent`` are
     those that ``target`` could not send. Other traffic counts, too. ``error`` is what the
-    kernel said to the sender.
+    kernel said to the sender. ``redirected`` are frames sent beside them as a tc redirect sends
+    them, None if none were.
     """
 
     source: str
@@ -47,6 +51,7 @@ class Way:
     counted: int = 0
     no_entry: int = 0
     not_sent: int = 0
+    redirected: Lengths | None = None
 
     @property
     def is_perfect(self) -> bool:
@@ -86,6 +91,25 @@ def cause(findings: Sequence[Finding], ways: Sequence[Way]) -> Finding | None:
     return next((each for each in findings if each.level is Level.FAIL), None)
 
 
+def of_redirected(ways: Sequence[Way]) -> Iterator[Finding]:
+    """Ways that only frames with the mark of a tc redirect do not get through.
+
+    On their way out of the far end its own tc sees them, which may well want to stop them.
+    """
+    for way in ways:
+        sent = way.redirected
+        if sent is None or sent.arrived == sent.sent or not way.is_perfect:
+            continue
+        lost = sent.sent - sent.arrived
+        what = f"{way.source} → {way.target}: {lost} of {sent.sent} frames that tc redirected"
+        if way.reached < way.sent + lost:
+            text = f"{what} do not get from its far end to {way.source}"
+            yield Finding(Level.WARN, "redirected", text, _DOCTOR)
+        else:
+            text = f"{what} do not cross"
+            yield Finding(Level.FAIL, "redirected", text, _DOCTOR, Stops.SOME)
+
+
 def _lost_only_long(way: Way) -> bool:
     """Whether up to some size all frames arrived, and beyond it none."""
     arrived = [each.arrived for each in sorted(way.lengths, key=lambda each: each.size)]
@@ -99,7 +123,7 @@ def where_they_stop(way: Way) -> Finding:
     if not way.lost:
         text = f"{way.source} → {way.target}: frames arrive altered, twice or out of order"
         return Finding(Level.FAIL, "damage", text, "xconnectd status", Stops.SOME)
-    look = "xconnectd doctor"
+    look = _DOCTOR
     if way.error:
         check, where = "sender", f"the far end of {way.source} could not send: {way.error}"
     elif way.reached < way.lost:
