@@ -1150,10 +1150,11 @@ def test_an_end_that_is_set_down_while_it_is_held_stays_down() -> None:
     assert keeper.state("v0:v9") == "down"
 
 
+@pytest.mark.parametrize("enabled", [True, False])
 @pytest.mark.parametrize("use", ["address", "master"])
-def test_an_end_that_is_held_is_let_go_when_the_host_uses_it(use: str) -> None:
+def test_an_end_that_is_held_is_let_go_when_the_host_uses_it(use: str, enabled: bool) -> None:
     """Nothing crosses it, so there is nothing to keep running; a lock-out there would be."""
-    keeper = told(WAITING)
+    keeper = told(wiring(link("v0", "v9", enabled=enabled), "tap0:tap9"))
     kernel = keeper.kernel
     if use == "address":
         kernel.addressed[kernel.index("v0")] = ("it carries 192.0.2.1/24",)
@@ -1162,7 +1163,7 @@ def test_an_end_that_is_held_is_let_go_when_the_host_uses_it(use: str) -> None:
         kernel.alter("v0", master=3, master_kind="bridge")
     keeper.settle()
     assert kernel.untouched("v0")
-    assert keeper.state("v0:v9") == "waiting"
+    assert keeper.state("v0:v9") == ("waiting" if enabled else "disabled")
     (warning,) = keeper.reconciler.statuses["v0:v9"].warnings
     assert "not held" in warning
     kernel.addressed.clear()

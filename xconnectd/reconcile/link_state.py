@@ -79,7 +79,8 @@ def _state(verdict: Verdict, ends: tuple[End, End], observed: Observed) -> tuple
 def _gaps(verdict: Verdict, ends: tuple[End, End], observed: Observed) -> Iterator[str]:
     """What the kernel lacks of this link, in words."""
     for end in ends:
-        if end.ifindex is not None and not end.attached:
+        taken = end.ifindex in verdict.holding or (verdict.stands and end.ifindex is not None)
+        if taken and not end.attached:
             yield f"not in the kernel: no program of ours on {end.name}"
     if verdict.a is None or verdict.b is None:
         return
