@@ -76,10 +76,10 @@ static __always_inline void tally(u32 ifindex, bool wired, u64 bytes, u64 now)
 static __always_inline int forward(struct xdp_md *ctx, u64 bytes, u64 now)
 {
 	u32 ingress = ctx->ingress_ifindex;
-	int verdict = bpf_redirect_map(MAP(ENTRIES), ingress, XDP_DROP);
+	int action = bpf_redirect_map(MAP(ENTRIES), ingress, XDP_DROP);
 
-	tally(ingress, verdict == XDP_REDIRECT, bytes, now);
-	return verdict;
+	tally(ingress, action == XDP_REDIRECT, bytes, now);
+	return action;
 }
 
 /*

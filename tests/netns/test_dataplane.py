@@ -122,7 +122,7 @@ def test_code_references_maps_by_name_and_nothing_else(code: dict[str, Code]) ->
 
 
 def test_a_compile_error_comes_through_whole(sources: Path, pins: Path) -> None:
-    change(sources, "return verdict;", "return verdikt;")
+    change(sources, "return action;", "return aktion;")
     with pytest.raises(DataplaneError, match="compile: ") as caught:
         Dataplane.open(pins)
     assert "use of undeclared identifier 'verdikt'" in caught.value.log

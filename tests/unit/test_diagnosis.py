@@ -77,7 +77,7 @@ def facts(
         "programs": Programs(101, 102, 103),
     }
     observed = Observed(**{**base, **seen})
-    (judged,) = evaluate.judge([one or link("a", "b")], observed)
+    (judged,) = evaluate.evaluate([one or link("a", "b")], observed)
     far = {5: far_a} if far_b is None else {5: far_a, 6: far_b}
     return LinkFacts(judged, observed, far, failure, REPAIR, "/etc/x.yaml")
 

@@ -14,7 +14,7 @@ from worlds import (
     Keeper,
     Port,
     accidents,
-    assert_as_judged,
+    assert_as_evaluated,
     build,
     healthy_ports,
     links,
@@ -102,7 +102,7 @@ a_world = st.builds(leftovers, ports, wirings, accidents(at_most=4), wirings)
 @given(keeper=a_world)
 def test_the_plan_reaches_what_is_wanted(keeper: Keeper) -> None:
     seen = finish(keeper)
-    assert_as_judged(keeper.kernel, seen.verdicts, seen.observed)
+    assert_as_evaluated(keeper.kernel, seen.evaluations, seen.observed)
 
 
 @LAWS
@@ -243,7 +243,7 @@ def test_each_end_goes_through_its_steps_in_order(keeper: Keeper) -> None:
 @given(keeper=a_world)
 def test_actions_of_one_group_stand_together(keeper: Keeper) -> None:
     seen = keeper.reconciler.look()
-    groups = list(plan._groups(roles(seen.verdicts), seen.observed))
+    groups = list(plan._groups(roles(seen.evaluations), seen.observed))
     number = {ifindex: place for place, group in enumerate(groups) for ifindex in group}
     order = [number[action.interface.ifindex] for action in seen.actions]
     assert order == sorted(order)
@@ -255,7 +255,7 @@ def test_no_black_hole_outside_the_group_that_is_moved(keeper: Keeper) -> None:
     """One that was there before is mended with its group; those that are held are meant."""
     seen = keeper.reconciler.look()
     meant = _held(seen)
-    groups = [set(group) for group in plan._groups(roles(seen.verdicts), seen.observed)]
+    groups = [set(group) for group in plan._groups(roles(seen.evaluations), seen.observed)]
     waiting = keeper.kernel.black_holes()
     for action in carried_out(keeper, seen):
         moved = next(group for group in groups if action.interface.ifindex in group)
@@ -298,7 +298,7 @@ def _leads(keeper: Keeper, end: Endpoint, other: Endpoint) -> bool:
 
 
 def _held(seen: Seen) -> set[str]:
-    wanted = roles(seen.verdicts)
+    wanted = roles(seen.evaluations)
     return {seen.observed.interfaces[number].name for number, role in wanted.items() if role.held}
 
 

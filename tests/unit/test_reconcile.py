@@ -31,7 +31,7 @@ from worlds import (
     Keeper,
     Port,
     accidents,
-    assert_as_judged,
+    assert_as_evaluated,
     build,
     ports,
     wirings,
@@ -120,7 +120,7 @@ EVERY_STEP = [
 
 def assert_all_or_nothing(keeper: Keeper) -> None:
     seen = keeper.reconciler.look()
-    assert_as_judged(keeper.kernel, seen.verdicts, seen.observed)
+    assert_as_evaluated(keeper.kernel, seen.evaluations, seen.observed)
 
 
 def link_of(keeper: Keeper, ifindex: int) -> str | None:
@@ -568,8 +568,8 @@ def assert_nothing_is_missed(keeper: Keeper) -> None:
 def states_seen(keeper: Keeper) -> dict[str, str]:
     """What a full look finds now."""
     seen = keeper.reconciler.look()
-    judged = ((each, link_state.assess(each, seen.observed)) for each in seen.verdicts)
-    return {verdict.link.id: str(found.state) for verdict, found in judged}
+    judged = ((each, link_state.assess(each, seen.observed)) for each in seen.evaluations)
+    return {evaluation.link.id: str(found.state) for evaluation, found in judged}
 
 
 @LAWS

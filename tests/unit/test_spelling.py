@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from xconnectd.model import Endpoint, Link, Observed
-from xconnectd.reconcile.evaluate import judge, with_hints
+from xconnectd.reconcile.evaluate import evaluate, with_hints
 from xconnectd.reconcile.link_state import assess
 from xconnectd.spelling import meant
 
@@ -38,11 +38,11 @@ def test_where_much_is_missing_nothing_is_misspelt() -> None:
 
 def test_a_link_that_waits_for_a_misspelt_end_says_so() -> None:
     link = Link(Endpoint("x5-eht1"), Endpoint("x6-eht1"))
-    verdicts = judge([link], Observed())
-    (told,) = with_hints(verdicts, ["x5-eth1", "x6-eth1"])
+    evaluations = evaluate([link], Observed())
+    (told,) = with_hints(evaluations, ["x5-eth1", "x6-eth1"])
     status = assess(told, Observed())
     reason = "x5-eht1 and x6-eht1 do not exist"
     assert status.told == f"{reason}; did you mean x5-eth1 and x6-eth1?"
     assert status.reason == reason, "a hint that comes and goes is no change of a link"
-    (silent,) = with_hints(verdicts, ["lo"])
+    (silent,) = with_hints(evaluations, ["lo"])
     assert assess(silent, Observed()).told == reason

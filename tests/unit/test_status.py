@@ -58,7 +58,7 @@ def assess(a: Interface = A, b: Interface = B, one: Link | None = None, **facts:
         "programs": Programs(101, 102, 103),
     }
     observed = Observed(**{**base, **facts})
-    (judged,) = evaluate.judge([one or link("a", "b")], observed)
+    (judged,) = evaluate.evaluate([one or link("a", "b")], observed)
     return link_state.assess(judged, observed)
 
 
@@ -225,7 +225,7 @@ def test_status_is_right_without_a_daemon() -> None:
     reader = Keeper(kernel, keeper.book)
     reader.reconciler.want(keeper.reconciler.wiring)
     seen = reader.reconciler.look()
-    states = [link_state.assess(each, seen.observed) for each in seen.verdicts]
+    states = [link_state.assess(each, seen.observed) for each in seen.evaluations]
     assert [each.state for each in states] == [State.CONNECTED, State.FAILED]
     assert "not in the kernel" in states[1].reason
 

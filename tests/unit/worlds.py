@@ -13,7 +13,7 @@ from kernel import FOREIGN, TAP_OFFLOADS, Book, Kernel, link, wiring
 from structlog.testing import LogCapture
 
 from xconnectd.model import Admin, Filter, Interface, Link, Mode, Observed, Wiring
-from xconnectd.reconcile.evaluate import Verdict
+from xconnectd.reconcile.evaluate import Evaluation
 from xconnectd.reconcile.executor import Executor
 from xconnectd.reconcile.netns_moves import Departures
 from xconnectd.reconcile.reconciler import Reconciler
@@ -305,38 +305,41 @@ def accidents(*, at_most: int) -> st.SearchStrategy[list[Accident]]:
 # --------------------------------------------------------------------------- what must be true
 
 
-def assert_as_judged(kernel: Kernel, verdicts: tuple[Verdict, ...], observed: Observed) -> None:
+def assert_as_evaluated(
+    kernel: Kernel, evaluations: tuple[Evaluation, ...], observed: Observed
+) -> None:
     """Links that stand lead both ways, ends that are held nowhere, and nothing else is ours."""
     ours: set[str] = set()
-    for verdict in verdicts:
-        names = {end.name for end in verdict.ends}
-        if verdict.stands and verdict.link.enabled:
-            assert kernel.wired(verdict.ends[0].name, verdict.ends[-1].name), verdict
+    for evaluation in evaluations:
+        names = {end.name for end in evaluation.ends}
+        if evaluation.stands and evaluation.link.enabled:
+            assert kernel.wired(evaluation.ends[0].name, evaluation.ends[-1].name), evaluation
             assert not any(
-                end.kind in ("veth", "tun") and end.ifindex in kernel.taught for end in verdict.ends
+                end.kind in ("veth", "tun") and end.ifindex in kernel.taught
+                for end in evaluation.ends
             )
         else:
-            if not verdict.stands:
-                names = {end.name for end in verdict.ends if end.ifindex in verdict.holding}
-            assert all(map(kernel.is_held, names - ours)), verdict
+            if not evaluation.stands:
+                names = {end.name for end in evaluation.ends if end.ifindex in evaluation.holding}
+            assert all(map(kernel.is_held, names - ours)), evaluation
         ours |= names
     for device in observed.interfaces.values():
         if device.name not in ours:
             assert kernel.untouched(device.name), f"{device.name} is not as found"
             assert device.ifindex not in observed.records
-    assert_all_are_held(kernel, verdicts)
+    assert_all_are_held(kernel, evaluations)
     assert kernel.devmap.keys() <= {kernel.index(name) for name in ours}
     assert kernel.peer_map.keys() <= {kernel.index(name) for name in ours}
 
 
-def assert_all_are_held(kernel: Kernel, verdicts: tuple[Verdict, ...]) -> None:
+def assert_all_are_held(kernel: Kernel, evaluations: tuple[Evaluation, ...]) -> None:
     """An end whose partner is missing is held, unless it is in use or somebody else's."""
-    named = [end.ifindex for verdict in verdicts for end in verdict.ends]
-    for verdict in verdicts:
-        if verdict.waiting and not verdict.refusal:
-            for end in verdict.ends:
-                if named.count(end.ifindex) == 1 and _is_free(kernel, verdict.link, end):
-                    assert kernel.is_held(end.name), verdict
+    named = [end.ifindex for evaluation in evaluations for end in evaluation.ends]
+    for evaluation in evaluations:
+        if evaluation.waiting and not evaluation.refusal:
+            for end in evaluation.ends:
+                if named.count(end.ifindex) == 1 and _is_free(kernel, evaluation.link, end):
+                    assert kernel.is_held(end.name), evaluation
 
 
 def _is_free(kernel: Kernel, link: Link, end: Interface) -> bool:

@@ -194,7 +194,7 @@ def _plan(options: argparse.Namespace) -> int:
             raise ConfigError(reading.problems)
         seen = collector.seen(engine, reading)
     actions = as_json(seen.actions)
-    for each in seen.verdicts:
+    for each in seen.evaluations:
         if each.waiting:
             _say(f"{each.link.id} will wait: {'; '.join(filter(None, (each.waiting, each.hint)))}")
     if options.json:

@@ -45,7 +45,7 @@ def _from_inside(engine: Engine, file: Path | None) -> Findings:
     moved = link_checks.of_moved_netns(seen.observed.moved_netns)
     return {
         "host": (*host_checks.of_host(host), *moved),
-        **{each.link.id: link_checks.of_link(examiner.look(each)) for each in seen.verdicts},
+        **{each.link.id: link_checks.of_link(examiner.look(each)) for each in seen.evaluations},
     }
 
 

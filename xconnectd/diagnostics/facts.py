@@ -26,7 +26,7 @@ from xconnectd.netlink import netns
 from xconnectd.netlink.interfaces import Links
 from xconnectd.netlink.netns import Namespace
 from xconnectd.paths import pins
-from xconnectd.reconcile.evaluate import Verdict
+from xconnectd.reconcile.evaluate import Evaluation
 from xconnectd.reconcile.reconciler import Seen
 from xconnectd.runtime import Engine, daemons_pins
 
@@ -183,12 +183,12 @@ class Examiner:
     def namespaces(self) -> Mapping[int, Namespace]:
         return netns.known(self._links.nsid_of)
 
-    def look(self, verdict: Verdict, *, enter: bool = False) -> LinkFacts:
+    def look(self, evaluation: Evaluation, *, enter: bool = False) -> LinkFacts:
         """``enter``: also what only a visit to the far ends' namespaces tells."""
-        failure = self._failures.get(verdict.link.id)
-        far = {end.ifindex: self._far_side(end, enter=enter) for end in verdict.ends}
+        failure = self._failures.get(evaluation.link.id)
+        far = {end.ifindex: self._far_side(end, enter=enter) for end in evaluation.ends}
         return LinkFacts(
-            verdict,
+            evaluation,
             self._seen.observed,
             {ifindex: side for ifindex, side in far.items() if side},
             failure.reason if failure else "",

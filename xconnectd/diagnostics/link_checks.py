@@ -23,7 +23,7 @@ from xconnectd.model import (
     Xdp,
 )
 from xconnectd.reconcile import admission, mode_selection
-from xconnectd.reconcile.evaluate import Verdict
+from xconnectd.reconcile.evaluate import Evaluation
 from xconnectd.status import drop_reasons
 
 _SLACK: Final = 18
@@ -68,7 +68,7 @@ class LinkFacts:
     namespace.
     """
 
-    verdict: Verdict
+    evaluation: Evaluation
     observed: Observed
     far: Mapping[int, FarSide] = field(default_factory=dict)
     failure: str = ""
@@ -80,7 +80,7 @@ class LinkFacts:
     @property
     def ways(self) -> tuple[tuple[Interface, Interface], ...]:
         """Both directions, from our end to our end; one for a loopback plug."""
-        a, b = self.verdict.a, self.verdict.b
+        a, b = self.evaluation.a, self.evaluation.b
         if a is None or b is None:
             return ()
         return ((a, b),) if a.ifindex == b.ifindex else ((a, b), (b, a))
@@ -91,7 +91,7 @@ def of_link(facts: LinkFacts) -> tuple[Finding, ...]:
     found = tuple(_walk(facts))
     if any(each.level is not Level.OK for each in found):
         return found
-    mode = facts.verdict.mode
+    mode = facts.evaluation.mode
     return (Finding(Level.OK, "link", f"both ends up, {mode} programs and entries in place"),)
 
 
@@ -135,33 +135,33 @@ def of_moved_netns(moved: Iterable[MovedEnd]) -> Iterator[Finding]:
 
 
 def _walk(facts: LinkFacts) -> Iterator[Finding]:
-    verdict = facts.verdict
-    if verdict.refusal:
+    evaluation = facts.evaluation
+    if evaluation.refusal:
         yield _refused(facts)
         return
-    if not verdict.link.enabled:
+    if not evaluation.link.enabled:
         remedy = f"in {facts.file}: enabled: true"
         yield _stop("disabled", "enabled: false, the plug is pulled", remedy, level=Level.WARN)
-    if verdict.waiting:
-        if verdict.link.enabled:
+    if evaluation.waiting:
+        if evaluation.link.enabled:
             yield _missing(facts)
         yield from _not_held(facts)
         return
-    for end in verdict.ends:
+    for end in evaluation.ends:
         yield from _admin(end, facts)
     yield from _ours(facts)
-    for end in verdict.ends:
+    for end in evaluation.ends:
         yield from _company(end, facts)
     for end, other in facts.ways:
         yield from _headroom(other, facts)
         yield from _longest(end, other, facts)
-    for end in verdict.ends:
+    for end in evaluation.ends:
         yield from _far_program(end, facts)
         yield from _offloads(end, facts)
-    for end in verdict.ends:
+    for end in evaluation.ends:
         if frames := facts.passed.get(end.ifindex):
-            yield _passed(end.name, frames, verdict.mode)
-    for warning in verdict.warnings:
+            yield _passed(end.name, frames, evaluation.mode)
+    for warning in evaluation.warnings:
         yield Finding(Level.WARN, "warning", warning)
 
 
@@ -181,45 +181,45 @@ def _stop(check: str, text: str, remedy: str, *, level: Level = Level.FAIL) -> F
 
 
 def _missing(facts: LinkFacts) -> Finding:
-    link, observed = facts.verdict.link, facts.observed
+    link, observed = facts.evaluation.link, facts.observed
     names = [end.name for end in link.ends if observed.find(end) is None]
     left = [gone for gone in observed.moved_netns if gone.record.name in names]
     if left and (place := left[0].namespace):
-        text = f"{facts.verdict.waiting}: it left for the namespace {place}"
+        text = f"{facts.evaluation.waiting}: it left for the namespace {place}"
         back = f"ip -n {quote(place)} link set dev {quote(left[0].name)} netns {facts.home}"
         return _stop("interface", text, back)
     remedy = f"ip -br link  # what there is: create it, or name another in {facts.file}"
-    return _stop("interface", facts.verdict.waiting, remedy)
+    return _stop("interface", facts.evaluation.waiting, remedy)
 
 
 def _not_held(facts: LinkFacts) -> Iterator[Finding]:
     """The end that is there belongs to the host until the other one is there, too."""
-    for warning in facts.verdict.warnings:
+    for warning in facts.evaluation.warnings:
         yield Finding(Level.WARN, "not held", warning)
-    for end in facts.verdict.ends:
-        if end.ifindex in facts.verdict.holding and not facts.observed.runs_ours(end):
+    for end in facts.evaluation.ends:
+        if end.ifindex in facts.evaluation.holding and not facts.observed.runs_ours(end):
             text = f"no program of ours on {end.name}: the host hears and answers there"
             yield Finding(Level.WARN, "not held", text, facts.repair)
 
 
 def _refused(facts: LinkFacts) -> Finding:
-    """The verdict's words, and a command where the reason is plain to see."""
-    verdict, observed = facts.verdict, facts.observed
-    for end in verdict.ends:
+    """The evaluation's words, and a command where the reason is plain to see."""
+    evaluation, observed = facts.evaluation, facts.observed
+    for end in evaluation.ends:
         if (
-            verdict.mode is Mode.NATIVE
+            evaluation.mode is Mode.NATIVE
             and end.kind == "veth"
             and mode_selection.far_end_unready(end)
         ):
             known = end.xdp_features is not None
             return _not_polling(end, facts) if known else _refused_in_words(facts)
-        if found := _foreign(end, verdict.mode, observed):
+        if found := _foreign(end, evaluation.mode, observed):
             check, command = found
-            return _stop(check, verdict.refusal, f"{command}  # if nobody needs it")
+            return _stop(check, evaluation.refusal, f"{command}  # if nobody needs it")
         if end.master and not observed.is_held(end):
-            return _stop("port", verdict.refusal, admission.command_to_release(end))
+            return _stop("port", evaluation.refusal, admission.command_to_release(end))
         if admission.uses(end, observed) and not observed.is_held(end):
-            return _stop("in use", verdict.refusal, _to_free(end, facts))
+            return _stop("in use", evaluation.refusal, _to_free(end, facts))
     return _refused_in_words(facts)
 
 
@@ -233,7 +233,7 @@ def _to_free(end: Interface, facts: LinkFacts) -> str:
 
 
 def _refused_in_words(facts: LinkFacts) -> Finding:
-    return _stop("refused", facts.verdict.refusal, f"change the link in {facts.file}")
+    return _stop("refused", facts.evaluation.refusal, f"change the link in {facts.file}")
 
 
 def _foreign(end: Interface, mode: Mode, observed: Observed) -> tuple[str, str] | None:
@@ -298,7 +298,7 @@ def _ours(facts: LinkFacts) -> Iterator[Finding]:
 
 def _program(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
     """Somebody else's in its place is a refusal already."""
-    ours, mode = facts.observed.programs.ours, facts.verdict.mode
+    ours, mode = facts.observed.programs.ours, facts.evaluation.mode
     if not any(each.program in ours for each in end.ingress):
         what = "our ingress filter" if end.qdisc else "clsact, and with it our ingress filter"
         carried, stops = _carried_by_tc(facts)
@@ -316,7 +316,7 @@ def _program(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
 
 def _carried_by_tc(facts: LinkFacts) -> tuple[str, Stops]:
     """All frames in tc mode; in the others those that XDP does not see."""
-    if facts.verdict.mode is Mode.TC:
+    if facts.evaluation.mode is Mode.TC:
         return "frames", Stops.ALL
     return "frames that a tc redirect has marked", Stops.SOME
 
@@ -324,12 +324,12 @@ def _carried_by_tc(facts: LinkFacts) -> tuple[str, Stops]:
 def _entry(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Finding]:
     observed = facts.observed
     maps = [("peers map", observed.peers, *_carried_by_tc(facts))]
-    if facts.verdict.mode is not Mode.TC:
+    if facts.evaluation.mode is not Mode.TC:
         maps.insert(0, ("devmap", observed.entries, "frames", Stops.ALL))
     key = f"(key {end.ifindex})"
     for kind, entries, carried, stops in maps:
         found = entries.get(end.ifindex)
-        if not facts.verdict.link.enabled:
+        if not facts.evaluation.link.enabled:
             if found is not None:
                 text = f"{end.name} {key} still leads to ifindex {found}"
                 yield Finding(Level.WARN, "entry", text, facts.repair)
@@ -353,7 +353,7 @@ def _silence(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
 def _company(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
     """A tc redirect leaves by the target's clsact, where others may stand behind our filter."""
     ours = facts.observed.programs.ours
-    for each in end.egress if facts.verdict.mode is Mode.TC else ():
+    for each in end.egress if facts.evaluation.mode is Mode.TC else ():
         if each.program not in ours:
             text = f"{end.name} has a tc egress filter that is not ours ({each.kind} {each.name}"
             text = f"{text.rstrip()}, pref {each.priority}), which may drop what leaves there"
@@ -365,7 +365,7 @@ def _company(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
 
 
 def _headroom(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
-    wanted = mode_selection.settings(end, facts.verdict.mode).get(Setting.MTU)
+    wanted = mode_selection.settings(end, facts.evaluation.mode).get(Setting.MTU)
     if wanted is not None and end.mtu < wanted:
         text = (
             f"the MTU of {end.name} was set to {end.mtu}: frames longer than {end.mtu + _SLACK}"
@@ -421,7 +421,7 @@ def _far_program(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
 def _offloads(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
     """Native XDP knows no metadata: what a far end leaves to be done is left undone."""
     far = facts.far.get(end.ifindex)
-    if facts.verdict.mode is not Mode.NATIVE or far is None or far.features is None:
+    if facts.evaluation.mode is not Mode.NATIVE or far is None or far.features is None:
         return
     undone = []
     if not far.features.isdisjoint(_UNFINISHED):

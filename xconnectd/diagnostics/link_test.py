@@ -205,7 +205,7 @@ class Outcome:
         }
 
     def lines(self) -> Iterator[str]:
-        """For people: the verdict first, then what was seen."""
+        """For people: the result first, then what was seen."""
         cause = self.cause
         if cause is None:
             yield f"{self.link}: good" + (", as far as can be seen" if self.untested else "")
@@ -292,7 +292,7 @@ class Tester:
 
     def test(self, facts: LinkFacts, rounds: int) -> Outcome:
         """``rounds`` is how many frames of each size go each way."""
-        link, findings = facts.verdict.link.id, link_checks.of_link(facts)
+        link, findings = facts.evaluation.link.id, link_checks.of_link(facts)
         try:
             with self._lanes(facts) as lanes:
                 counted = self._watch(facts, lambda: _exchange(lanes, rounds))
@@ -307,14 +307,14 @@ class Tester:
     @contextmanager
     def _lanes(self, facts: LinkFacts) -> Iterator[list[_Lane]]:
         if not facts.ways:
-            raise UntestableError(facts.verdict.waiting or "an end is missing")
+            raise UntestableError(facts.evaluation.waiting or "an end is missing")
         run = os.urandom(8)
         with ExitStack() as stack:
             far = {
                 end.ifindex: _FarEnd(
                     stack.enter_context(self._port(end, facts)), self._redirect(end, facts, stack)
                 )
-                for end in facts.verdict.ends
+                for end in facts.evaluation.ends
             }
             yield [_lane(facts, ends, far, run, way) for way, ends in enumerate(facts.ways)]
 
@@ -451,13 +451,13 @@ def test(name: str, file: Path | None, rounds: int) -> tuple[Outcome, tuple[Find
         files, reading, seen = collector.look(engine, file)
         path = str(files.path)
         problems = tuple(link_checks.of_problems(map(str, reading.problems), path))
-        for verdict in seen.verdicts:
-            link = verdict.link
+        for evaluation in seen.evaluations:
+            link = evaluation.link
             if name in document.spellings(link.id, link.a.name, link.b.name):
                 examiner = facts.Examiner(engine, seen, path, client.repair_here(path))
                 tester = Tester(engine.links, engine.counters, examiner.namespaces)
-                return tester.test(examiner.look(verdict, enter=True), rounds), problems
-        links = [each.link for each in seen.verdicts]
+                return tester.test(examiner.look(evaluation, enter=True), rounds), problems
+        links = [each.link for each in seen.evaluations]
         known = {each.id: document.spellings(each.id, each.a.name, each.b.name) for each in links}
         told = document.no_such_link(name, path, known)
         absent = link_checks.of_absent_link(name, path, told)

@@ -21,7 +21,7 @@ class Refused(NamedTuple):
     unheld: frozenset[int] = frozenset()
 
 
-class Verdict(NamedTuple):
+class Evaluation(NamedTuple):
     """One link, its ends as found, and either a mode or the reason against it.
 
     ``waiting`` and ``refusal`` are empty for a link that can stand. ``holding`` has the ends that
@@ -69,63 +69,63 @@ class Role(NamedTuple):
         return None if self.held else self.other
 
 
-def judge(
+def evaluate(
     links: Sequence[Link], observed: Observed, failed: Mapping[str, Refused] | None = None
-) -> list[Verdict]:
-    """A verdict on each of ``links`` (in the file's order).
+) -> list[Evaluation]:
+    """An evaluation of each of ``links`` (in the file's order).
 
     ``failed`` holds links that the kernel refused and that are not tried now.
     """
-    verdicts = [_judge_alone(link, observed) for link in links]
-    verdicts = _refuse(verdicts, _taken_twice(verdicts))
-    verdicts = _refuse(verdicts, admission.cycles(_pairs(verdicts), observed))
-    return [_as_the_kernel_says(verdict, failed or {}) for verdict in verdicts]
+    evaluations = [_evaluate_alone(link, observed) for link in links]
+    evaluations = _refuse(evaluations, _taken_twice(evaluations))
+    evaluations = _refuse(evaluations, admission.cycles(_pairs(evaluations), observed))
+    return [_as_the_kernel_says(evaluation, failed or {}) for evaluation in evaluations]
 
 
-def with_hints(verdicts: Sequence[Verdict], free: Iterable[str]) -> list[Verdict]:
+def with_hints(evaluations: Sequence[Evaluation], free: Iterable[str]) -> list[Evaluation]:
     """The same, and of links that wait what may be meant, of the interfaces that are in no link."""
-    missing = {name for verdict in verdicts if verdict.waiting for name in _missing(verdict)}
+    missing = {name for each in evaluations if each.waiting for name in _missing(each)}
     near = spelling.meant(missing, free)
     return [
-        verdict._replace(hint=f"did you mean {' and '.join(found)}?")
-        if near and (found := [near[name] for name in _missing(verdict) if name in near])
-        else verdict
-        for verdict in verdicts
+        each._replace(hint=f"did you mean {' and '.join(found)}?")
+        if near and (found := [near[name] for name in _missing(each) if name in near])
+        else each
+        for each in evaluations
     ]
 
 
-def _missing(verdict: Verdict) -> list[str]:
+def _missing(evaluation: Evaluation) -> list[str]:
     """The names of its ends that do not exist, each once."""
-    ends = ((verdict.link.a, verdict.a), (verdict.link.b, verdict.b))
+    ends = ((evaluation.link.a, evaluation.a), (evaluation.link.b, evaluation.b))
     return [*dict.fromkeys(endpoint.name for endpoint, end in ends if end is None)]
 
 
-def roles(verdicts: Iterable[Verdict]) -> dict[int, Role]:
+def roles(evaluations: Iterable[Evaluation]) -> dict[int, Role]:
     """By ifindex, what the interfaces are to be: wired where their link stands, else held."""
     found: dict[int, Role] = {}
-    for verdict in verdicts:
-        for end, other in ((verdict.a, verdict.b), (verdict.b, verdict.a)):
-            if end is not None and (role := _role(verdict, end, other)):
+    for evaluation in evaluations:
+        for end, other in ((evaluation.a, evaluation.b), (evaluation.b, evaluation.a)):
+            if end is not None and (role := _role(evaluation, end, other)):
                 found.setdefault(end.ifindex, role)  # of two links with one end the first has it
     return found
 
 
-def _role(verdict: Verdict, end: Interface, other: Interface | None) -> Role | None:
-    link, number = verdict.link, other.ifindex if other else None
-    if verdict.stands and link.enabled:
-        return Role(link, verdict.mode, number, mode_selection.settings(end, verdict.mode))
-    mode = verdict.mode if verdict.stands else verdict.holding.get(end.ifindex)
+def _role(evaluation: Evaluation, end: Interface, other: Interface | None) -> Role | None:
+    link, number = evaluation.link, other.ifindex if other else None
+    if evaluation.stands and link.enabled:
+        return Role(link, evaluation.mode, number, mode_selection.settings(end, evaluation.mode))
+    mode = evaluation.mode if evaluation.stands else evaluation.holding.get(end.ifindex)
     if mode is None:
         return None
-    why = verdict.refusal or ("the link is disabled" if not link.enabled else verdict.waiting)
+    why = evaluation.refusal or ("the link is disabled" if not link.enabled else evaluation.waiting)
     partner = None if number == end.ifindex else number
     return Role(link, mode, partner, mode_selection.silence(end), why)
 
 
-def _judge_alone(link: Link, observed: Observed) -> Verdict:
+def _evaluate_alone(link: Link, observed: Observed) -> Evaluation:
     a, b = observed.find(link.a), observed.find(link.b)
-    found = Verdict(link, a, b)
-    holding, barred = _judge_ends(found, observed)
+    found = Evaluation(link, a, b)
+    holding, barred = _evaluate_ends(found, observed)
     found = found._replace(holding=holding)
     if a is None or b is None:
         missing = _missing(found)
@@ -149,13 +149,15 @@ def _judge_alone(link: Link, observed: Observed) -> Verdict:
     )
 
 
-def _judge_ends(verdict: Verdict, observed: Observed) -> tuple[dict[int, Mode], tuple[str, ...]]:
+def _evaluate_ends(
+    evaluation: Evaluation, observed: Observed
+) -> tuple[dict[int, Mode], tuple[str, ...]]:
     """The ends that may be held whatever becomes of the link, and words on those that may not."""
     holding, barred = {}, []
-    for end in verdict.ends:
-        mode = _mode_to_hold(verdict.link, end, observed)
+    for end in evaluation.ends:
+        mode = _mode_to_hold(evaluation.link, end, observed)
         words = mode_selection.impossible(end) or admission.refusal_to_hold(
-            verdict.link, mode, end, observed
+            evaluation.link, mode, end, observed
         )
         if words:
             barred.append(f"not held meanwhile: {words}")
@@ -177,9 +179,9 @@ def _mode_to_hold(link: Link, end: Interface, observed: Observed) -> Mode:
     return Mode.GENERIC if alone is Mode.GENERIC else Mode.TC
 
 
-def _warnings(verdict: Verdict, observed: Observed) -> Iterable[str]:
-    for end in verdict.ends:
-        yield from admission.warnings(verdict.link, end, observed)
+def _warnings(evaluation: Evaluation, observed: Observed) -> Iterable[str]:
+    for end in evaluation.ends:
+        yield from admission.warnings(evaluation.link, end, observed)
         if end.variant in ("private", "vepa", "bridge"):
             yield (
                 f"{end.name}: a macvlan in {end.variant} mode receives only its own MAC and"
@@ -192,39 +194,39 @@ def _warnings(verdict: Verdict, observed: Observed) -> Iterable[str]:
             )
 
 
-def _taken_twice(verdicts: Iterable[Verdict]) -> dict[str, str]:
+def _taken_twice(evaluations: Iterable[Evaluation]) -> dict[str, str]:
     """Links whose end proves to be an interface that an earlier link has under another name."""
     owner: dict[int, str] = {}
     twice: dict[str, str] = {}
-    for verdict in verdicts:
-        for end in verdict.ends:
-            first = owner.setdefault(end.ifindex, verdict.link.id)
-            if first != verdict.link.id:
-                twice[verdict.link.id] = f"{end.name} is an end of link {first} already"
+    for evaluation in evaluations:
+        for end in evaluation.ends:
+            first = owner.setdefault(end.ifindex, evaluation.link.id)
+            if first != evaluation.link.id:
+                twice[evaluation.link.id] = f"{end.name} is an end of link {first} already"
     return twice
 
 
-def _pairs(verdicts: Iterable[Verdict]) -> list[tuple[str, int, int]]:
+def _pairs(evaluations: Iterable[Evaluation]) -> list[tuple[str, int, int]]:
     return [
-        (verdict.link.id, verdict.a.ifindex, verdict.b.ifindex)
-        for verdict in verdicts
-        if verdict.stands and verdict.link.enabled and verdict.a and verdict.b
+        (each.link.id, each.a.ifindex, each.b.ifindex)
+        for each in evaluations
+        if each.stands and each.link.enabled and each.a and each.b
     ]
 
 
-def _refuse(verdicts: list[Verdict], reasons: Mapping[str, str]) -> list[Verdict]:
+def _refuse(evaluations: list[Evaluation], reasons: Mapping[str, str]) -> list[Evaluation]:
     return [
-        verdict._replace(refusal=reasons[verdict.link.id])
-        if verdict.link.id in reasons and verdict.stands
-        else verdict
-        for verdict in verdicts
+        each._replace(refusal=reasons[each.link.id])
+        if each.link.id in reasons and each.stands
+        else each
+        for each in evaluations
     ]
 
 
-def _as_the_kernel_says(verdict: Verdict, failed: Mapping[str, Refused]) -> Verdict:
+def _as_the_kernel_says(evaluation: Evaluation, failed: Mapping[str, Refused]) -> Evaluation:
     """A link that waits can be refused as well: the end that is there would not be held."""
-    refused = failed.get(verdict.link.id)
-    if refused is None or verdict.refusal:
-        return verdict
-    holding = {end: mode for end, mode in verdict.holding.items() if end not in refused.unheld}
-    return verdict._replace(refusal=refused.words, holding=holding)
+    refused = failed.get(evaluation.link.id)
+    if refused is None or evaluation.refusal:
+        return evaluation
+    holding = {end: mode for end, mode in evaluation.holding.items() if end not in refused.unheld}
+    return evaluation._replace(refusal=refused.words, holding=holding)

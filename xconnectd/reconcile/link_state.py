@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from xconnectd.model import End, Endpoint, Far, Interface, Link, Mode, Observed, Setting, State
-from xconnectd.reconcile.evaluate import Verdict
+from xconnectd.reconcile.evaluate import Evaluation
 
 
 class LinkStatus(NamedTuple):
@@ -38,22 +38,22 @@ class LinkStatus(NamedTuple):
         return any(end.ifindex is not None and not end.attached for end in (self.a, self.b))
 
 
-def assess(verdict: Verdict, observed: Observed) -> LinkStatus:
+def assess(evaluation: Evaluation, observed: Observed) -> LinkStatus:
     """What the kernel makes of a link now."""
-    link = verdict.link
-    a = _end(link.a, verdict.a, verdict, observed)
-    b = _end(link.b, verdict.b, verdict, observed)
-    state, reason = _state(verdict, (a, b), observed)
+    link = evaluation.link
+    a = _end(link.a, evaluation.a, evaluation, observed)
+    b = _end(link.b, evaluation.b, evaluation, observed)
+    state, reason = _state(evaluation, (a, b), observed)
     return LinkStatus(
         link,
         state,
         reason,
-        verdict.mode,
-        verdict.mode_reason,
-        verdict.warnings,
+        evaluation.mode,
+        evaluation.mode_reason,
+        evaluation.warnings,
         a,
         b,
-        hint=verdict.hint,
+        hint=evaluation.hint,
     )
 
 
@@ -62,31 +62,31 @@ def failed(status: LinkStatus, reason: str, retry: float | None) -> LinkStatus:
     return status._replace(state=State.FAILED, reason=reason, retry=retry)
 
 
-def _state(verdict: Verdict, ends: tuple[End, End], observed: Observed) -> tuple[State, str]:
-    if verdict.refusal:
-        return State.FAILED, verdict.refusal
-    if verdict.waiting and verdict.link.enabled:
-        return State.WAITING, verdict.waiting
-    if gap := next(_gaps(verdict, ends, observed), ""):
+def _state(evaluation: Evaluation, ends: tuple[End, End], observed: Observed) -> tuple[State, str]:
+    if evaluation.refusal:
+        return State.FAILED, evaluation.refusal
+    if evaluation.waiting and evaluation.link.enabled:
+        return State.WAITING, evaluation.waiting
+    if gap := next(_gaps(evaluation, ends, observed), ""):
         return State.FAILED, gap
-    if not verdict.link.enabled:
+    if not evaluation.link.enabled:
         return State.DISABLED, "enabled: false"
     if why := next(filter(None, map(_why_down, ends)), ""):
         return State.DOWN, why
     return State.CONNECTED, ""
 
 
-def _gaps(verdict: Verdict, ends: tuple[End, End], observed: Observed) -> Iterator[str]:
+def _gaps(evaluation: Evaluation, ends: tuple[End, End], observed: Observed) -> Iterator[str]:
     """What the kernel lacks of this link, in words."""
     for end in ends:
-        taken = end.ifindex in verdict.holding or (verdict.stands and end.ifindex is not None)
+        taken = end.ifindex in evaluation.holding or (evaluation.stands and end.ifindex is not None)
         if taken and not end.attached:
             yield f"not in the kernel: no program of ours on {end.name}"
-    if verdict.a is None or verdict.b is None:
+    if evaluation.a is None or evaluation.b is None:
         return
-    maps = [observed.peers] if verdict.mode is Mode.TC else [observed.entries, observed.peers]
-    for here, there in ((verdict.a, verdict.b), (verdict.b, verdict.a)):
-        wanted = there.ifindex if verdict.link.enabled else None
+    maps = [observed.peers] if evaluation.mode is Mode.TC else [observed.entries, observed.peers]
+    for here, there in ((evaluation.a, evaluation.b), (evaluation.b, evaluation.a)):
+        wanted = there.ifindex if evaluation.link.enabled else None
         found = {entries.get(here.ifindex) for entries in maps}
         if wanted is None and found != {None}:
             yield f"not in the kernel: {here.name} still leads somewhere"
@@ -104,7 +104,7 @@ def _why_down(end: End) -> str:
 
 
 def _end(
-    endpoint: Endpoint, interface: Interface | None, verdict: Verdict, observed: Observed
+    endpoint: Endpoint, interface: Interface | None, evaluation: Evaluation, observed: Observed
 ) -> End:
     if interface is None:
         return End(endpoint.name)
@@ -112,7 +112,7 @@ def _end(
     return End(
         name=endpoint.name,
         ifindex=interface.ifindex,
-        attached=_is_attached(interface, verdict, observed),
+        attached=_is_attached(interface, evaluation, observed),
         up=interface.up,
         carrier=interface.carrier,
         mtu=_own_mtu(interface.ifindex, interface.mtu, observed),
@@ -135,11 +135,11 @@ def _own_mtu(ifindex: int, mtu: int | None, observed: Observed) -> int | None:
     return raised.found if raised and raised.ours == mtu else mtu
 
 
-def _is_attached(interface: Interface, verdict: Verdict, observed: Observed) -> bool:
+def _is_attached(interface: Interface, evaluation: Evaluation, observed: Observed) -> bool:
     """An end that is only held may have another mode than its link will have."""
     ours = observed.programs.ours
     xdp = {xdp.mode for xdp in interface.xdp if xdp.program in ours}
     filtered = any(filter_.program in ours for filter_ in interface.ingress)
-    if not verdict.stands:
+    if not evaluation.stands:
         return bool(xdp) or filtered
-    return filtered and (verdict.mode is Mode.TC or str(verdict.mode) in xdp)
+    return filtered and (evaluation.mode is Mode.TC or str(evaluation.mode) in xdp)

@@ -26,7 +26,7 @@ from xconnectd.reconcile import (
     transitions,
 )
 from xconnectd.reconcile.actions import Action
-from xconnectd.reconcile.evaluate import Refused, Verdict
+from xconnectd.reconcile.evaluate import Evaluation, Refused
 from xconnectd.reconcile.executor import Executor, Trouble
 from xconnectd.reconcile.link_state import LinkStatus
 from xconnectd.reconcile.netns_moves import Departures
@@ -98,10 +98,10 @@ class Ledger(observer.Records, executor.Ledger, netns_moves.Ledger, Protocol):
 
 
 class Seen(NamedTuple):
-    """The outcome of looking: what was seen, the verdicts on its links, what is to be done."""
+    """The outcome of looking: what was seen, the evaluations of its links, what is to be done."""
 
     observed: Observed
-    verdicts: tuple[Verdict, ...]
+    evaluations: tuple[Evaluation, ...]
     actions: tuple[Action, ...]
 
 
@@ -191,11 +191,11 @@ class Reconciler:
         """
         observed, links = self._observe(scope)
         failed = self._backoff.still_failed(links, observed) | dict(refused or {})
-        verdicts = evaluate.judge(links, observed, failed)
+        evaluations = evaluate.evaluate(links, observed, failed)
         if observed.covered is None:
-            verdicts = evaluate.with_hints(verdicts, self._free(observed.names))
-        actions = plan.plan(evaluate.roles(verdicts), observed)
-        return Seen(observed, tuple(verdicts), actions)
+            evaluations = evaluate.with_hints(evaluations, self._free(observed.names))
+        actions = plan.plan(evaluate.roles(evaluations), observed)
+        return Seen(observed, tuple(evaluations), actions)
 
     def _free(self, names: Iterable[str]) -> list[str]:
         """Those of these interfaces that are in no link."""
@@ -228,7 +228,7 @@ class Reconciler:
             scope |= _scope_of(self._ends[each] for each in scope.ifindexes & self._ends.keys())
         seen = self._look_and_recognize(scope, {})
         if scope is not None:  # what leads to a link now may be gone after the first step
-            scope |= _scope_of(each.link for each in seen.verdicts)
+            scope |= _scope_of(each.link for each in seen.evaluations)
         done: list[Action] = []
         trouble = Trouble()
         for _ in range(_ROUNDS):
@@ -241,10 +241,12 @@ class Reconciler:
                 break
             seen = self._look_and_recognize(scope, trouble.links)
         self._departures.settle()
-        verdicts = seen.verdicts
-        if trigger in _EDITS and scope is not None and any(each.waiting for each in verdicts):
-            verdicts = tuple(evaluate.with_hints(verdicts, self._free(self._interfaces.names())))
-        statuses = [link_state.assess(each, seen.observed) for each in verdicts]
+        evaluations = seen.evaluations
+        if trigger in _EDITS and scope is not None and any(each.waiting for each in evaluations):
+            evaluations = tuple(
+                evaluate.with_hints(evaluations, self._free(self._interfaces.names()))
+            )
+        statuses = [link_state.assess(each, seen.observed) for each in evaluations]
         self._remember(scope, seen, statuses, trouble)
         seconds = time.monotonic() - started
         self.tally.passed(seconds)
@@ -423,7 +425,7 @@ class Reconciler:
         for ifindex in [*self._ends] if covered is None else covered & self._ends.keys():
             del self._ends[ifindex]
             self._asleep.pop(ifindex, None)
-        for each in seen.verdicts:
+        for each in seen.evaluations:
             self._ends |= {end.ifindex: each.link for end in each.ends}
             self._asleep |= {end.ifindex: end.xdp for end in each.ends if not end.up}
 

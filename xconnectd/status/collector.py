@@ -141,7 +141,7 @@ def report_of(engine: Engine, file: Path | None) -> Report:
         if told and _is_the_daemons(source, engine):
             return told | {"differences": [], "unseen": str(hidden)}
         raise
-    links = [link_state.assess(verdict, found.observed) for verdict in found.verdicts]
+    links = [link_state.assess(evaluation, found.observed) for evaluation in found.evaluations]
     unavailable = engine.drop_stats_unavailable
     if unavailable and told:
         unavailable = told["drop_stats_unavailable"] or unavailable

@@ -1,4 +1,4 @@
-"""The state of every link in words and as JSON, from a verdict and one look at the kernel. Pure."""
+"""The state of every link in words and as JSON, from its evaluation and one look. Pure."""
 
 from __future__ import annotations
 
