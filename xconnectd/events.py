@@ -34,6 +34,7 @@ class Event(StrEnum):
     PROGRAM_ADOPTED = "program.adopted"
     PINS_LOST = "pins.lost"
     DROP_STATS_UNAVAILABLE = "drop_stats.unavailable"
+    GUARD_UNAVAILABLE = "guard.unavailable"
     LINK_CONNECTED = "link.connected"
     LINK_REWIRED = "link.rewired"
     LINK_DISCONNECTED = "link.disconnected"

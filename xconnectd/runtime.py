@@ -92,6 +92,8 @@ class Engine:
         log.info(event, program=dataplane.programs.xdp, pins=str(pins()))
         if dataplane.drop_stats_unavailable:
             log.info(Event.DROP_STATS_UNAVAILABLE, reason=dataplane.drop_stats_unavailable)
+        if dataplane.guard_unavailable:
+            log.info(Event.GUARD_UNAVAILABLE, reason=dataplane.guard_unavailable)
         return engine
 
     @classmethod
@@ -146,6 +148,11 @@ class Engine:
     def drop_stats_unavailable(self) -> str:
         """Why frames lost at the redirect are not counted; empty if they are."""
         return self._dataplane.drop_stats_unavailable if self._dataplane else ""
+
+    @property
+    def guard_unavailable(self) -> str:
+        """Why nothing stands between the ends and the host's stack; empty if something does."""
+        return self._dataplane.guard_unavailable if self._dataplane else ""
 
     def program(self, number: int) -> int | None:
         """A descriptor of one of our programs, by kernel id; None where it cannot be had."""

@@ -163,5 +163,8 @@ def test_without_the_privilege_frames_cross_and_it_is_said(lab: Lab, daemon: Sta
     )
     started.wait_state("va", "vb", "connected")
     assert "CAP_PERFMON" in started.status()["drop_stats_unavailable"]
+    assert "CAP_PERFMON" in started.status()["guard_unavailable"]
+    assert "host's stack needs CAP_PERFMON" in started.cli("status").stdout
+    assert "give the daemon CAP_PERFMON" in started.cli("doctor").stdout
     Broken(lab, started, stations).send()
     poll(lambda: started.link("va", "vb")["a"]["frames"] == SENT)

@@ -24,6 +24,7 @@ def report() -> dict[str, Any]:
         "config": {"path": "x.yaml", "state": "loaded", "hash": "", "problems": []},
         "links": [link | {"retry_in_s": 9.0, "drops": [lost], "warnings": [HOSTILE]}],
         "drop_stats_unavailable": "",
+        "guard_unavailable": HOSTILE,
         "moved_netns": [{"interface": HOSTILE, "remedy": HOSTILE}],
     }
 
@@ -31,7 +32,7 @@ def report() -> dict[str, Any]:
 def test_nothing_that_a_terminal_would_obey_or_that_is_no_text() -> None:
     shown = list(text.lines(report()))
     assert all(line.isprintable() for line in shown)
-    assert sum(line.count("x�[2J�") for line in shown) == 11
+    assert sum(line.count("x�[2J�") for line in shown) == 12
     "\n".join(shown).encode()
 
 

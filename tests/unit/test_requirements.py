@@ -29,6 +29,7 @@ GOOD = Host(
     jit=True,
     pid=7,
     answers=True,
+    guard_unavailable="",
     stopped=False,
     daemon_capabilities=ROOT,
     config="/etc/xconnect.yaml",
@@ -145,3 +146,23 @@ def test_before_5_18_perfmon_is_needed() -> None:
 
 def test_without_systemd_a_daemon_is_replaced_by_hand() -> None:
     assert replace(GOOD, systemd=False).repair == "kill 7; xconnectd run -c /etc/xconnect.yaml"
+
+
+@pytest.mark.parametrize(
+    ("facts", "remedy"),
+    [
+        ({"daemon_capabilities": ROOT - {"CAP_SYS_ADMIN", "CAP_PERFMON"}}, "give the daemon CAP_P"),
+        ({}, "docs/safety.md"),
+        ({"release": "6.3"}, None),
+    ],
+)
+def test_a_guard_that_is_missing_is_told_with_the_way_out(
+    facts: dict[str, Any], remedy: str | None
+) -> None:
+    told = found(guard_unavailable="it is missing", **facts).get("guard")
+    if remedy is None:
+        assert told is None, "the kernel says so"
+    else:
+        assert told is not None
+        assert (told.level, told.text) == (Level.WARN, "it is missing")
+        assert told.remedy.startswith(remedy)

@@ -471,6 +471,7 @@ class Daemon:
             statuses=tuple(self._reconciler.statuses.values()),
             counters=self._engine.counters(),
             drop_stats_unavailable=self._engine.drop_stats_unavailable,
+            guard_unavailable=self._engine.guard_unavailable,
             moved_netns=self._engine.ledger.moved_netns(),
         )
 

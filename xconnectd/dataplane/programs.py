@@ -325,6 +325,11 @@ class Dataplane:
         """Why frames lost at the redirect are not counted; empty if they are."""
         return self._drops.unavailable
 
+    @property
+    def guard_unavailable(self) -> str:
+        """Why nothing stands between the ends and the host's stack; empty if something does."""
+        return self._guard.unavailable
+
     # ------------------------------------------------------------------ generations
 
     def renew(self) -> None:

@@ -40,6 +40,7 @@ def host(files: Files, reading: Reading, programs: int | None) -> Host:
     held = capabilities.effective()
     pid = running_pid()
     place = daemons_pins() or pins()
+    answers, guard_unavailable = (None, "") if pid is None else _told()
     return Host(
         release=os.uname().release,
         capabilities=held,
@@ -56,7 +57,8 @@ def host(files: Files, reading: Reading, programs: int | None) -> Host:
         xdp_features=_has_xdp_features(),
         jit=_jit() if held & {"CAP_BPF", "CAP_SYS_ADMIN"} else None,
         pid=pid,
-        answers=None if pid is None else _answers(),
+        answers=answers,
+        guard_unavailable=guard_unavailable,
         stopped=client.is_stopped(pid),
         daemon_capabilities=_capabilities_of(pid),
         config=str(files.path),
@@ -149,14 +151,14 @@ def _jit() -> bool | None:
         os.close(fd)
 
 
-def _answers() -> bool | None:
-    """Whether the daemon answers; None if this user may not ask."""
+def _told() -> tuple[bool | None, str]:
+    """Whether the daemon answers, None if this user may not ask; and why it has no guard."""
     try:
         with client.Connection(protocol.STATUS, client.PATIENCE) as daemon:
-            daemon.ask("status")
+            told = daemon.status()
     except client.NoDaemonError as error:
-        return None if isinstance(error.__cause__, PermissionError) else False
-    return True
+        return None if isinstance(error.__cause__, PermissionError) else False, ""
+    return True, told.get("guard_unavailable", "")
 
 
 class Examiner:

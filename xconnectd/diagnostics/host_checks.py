@@ -16,12 +16,16 @@ _BPFFS: Final = "/sys/fs/bpf"
 _MOUNT: Final = f"mount -t bpf bpf {_BPFFS}"
 _PYROUTE2: Final = (0, 9, 1)
 
+_NETFILTER_PROGRAMS: Final = (6, 4)
 _MISSED: Final = (
     ((5, 12), "a namespace is known by its inode, which may come again as another's"),
     ((5, 13), "losses at the redirect are not told, nor their reasons"),
     ((5, 18), "there are no XDP fragments: native XDP takes an MTU of some 3,500 at most"),
     ((5, 18), "nothing tells when the last frame came, but in tc mode from 5.11 on"),
-    ((6, 4), "what an ifb or a program marks to skip our hooks reaches the host's stack uncounted"),
+    (
+        _NETFILTER_PROGRAMS,
+        "what an ifb or a program marks to skip our hooks reaches the host's stack uncounted",
+    ),
 )
 """What older kernels do without."""
 
@@ -51,6 +55,7 @@ class Host:
     jit: bool | None
     pid: int | None
     answers: bool | None
+    guard_unavailable: str
     stopped: bool
     daemon_capabilities: frozenset[str] | None
     config: str
@@ -84,7 +89,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def of_host(host: Host) -> tuple[Finding, ...]:
     checks = (
-        *(_kernel, _capabilities, _bpf, _bpffs, _programs, _code, _libbpf, _pyroute2),
+        *(_kernel, _capabilities, _guard, _bpf, _bpffs, _programs, _code, _libbpf, _pyroute2),
         *(_btf, _xdp_features, _jit, _daemon, _config),
     )
     return tuple(finding for check in checks for finding in check(host))
@@ -133,6 +138,19 @@ def _capabilities(host: Host) -> Iterator[Finding]:
         if lacking:
             remedy = "give it those: CapabilityBoundingSet= of the unit, --cap-add of the container"
             yield _fail("capabilities", f"the daemon lacks {lacking}", remedy)
+
+
+def _guard(host: Host) -> Iterator[Finding]:
+    """An older kernel has none, which is told of the kernel."""
+    if not host.guard_unavailable or host.kernel < _NETFILTER_PROGRAMS:
+        return
+    remedy = "docs/safety.md says what stays open, and how sysctl closes it"
+    if _lacking(frozenset({"CAP_PERFMON"}), host.daemon_capabilities or frozenset()):
+        remedy = (
+            "give the daemon CAP_PERFMON (CapabilityBoundingSet= of the unit, --cap-add PERFMON of"
+            f" the container)  # {remedy}"
+        )
+    yield _warn("guard", host.guard_unavailable, remedy)
 
 
 def _lacking(needed: frozenset[str], held: frozenset[str]) -> str:

@@ -142,16 +142,18 @@ def report_of(engine: Engine, file: Path | None) -> Report:
             return told | {"differences": [], "unseen": str(hidden)}
         raise
     links = [link_state.assess(evaluation, found.observed) for evaluation in found.evaluations]
-    unavailable = engine.drop_stats_unavailable
-    if unavailable and told:
-        unavailable = told["drop_stats_unavailable"] or unavailable
+    drop_stats, guard = engine.drop_stats_unavailable, engine.guard_unavailable
+    if told:  # it knows why, and not only that nothing is there
+        drop_stats = drop_stats and (told["drop_stats_unavailable"] or drop_stats)
+        guard = guard and (told.get("guard_unavailable") or guard)
     report = document.document(
         told["daemon"] if told else _silent_daemon(),
         reading,
         source.path,
         statuses=[_with_failure(engine, each, has_daemon=told is not None) for each in links],
         counters=engine.counters(),
-        drop_stats_unavailable=unavailable,
+        drop_stats_unavailable=drop_stats,
+        guard_unavailable=guard,
         moved_netns=found.observed.moved_netns,
     )
     return report | {"differences": actions.as_json(found.actions)}

@@ -70,11 +70,13 @@ def document(
     counters: Mapping[int, Counters],
     moved_netns: Iterable[MovedEnd],
     drop_stats_unavailable: str = "",
+    guard_unavailable: str = "",
 ) -> dict[str, Any]:
     """The whole of ``status --json``.
 
-    ``drop_stats_unavailable`` is why losses at the redirect are not counted; ``unseen`` is for who
-    cannot see the kernel's part, and why.
+    ``drop_stats_unavailable`` is why losses at the redirect are not counted, ``guard_unavailable``
+    why what gets past every hook is not kept from the host; ``unseen`` is for who cannot see the
+    kernel's part, and why.
     """
     return {
         "daemon": dict(daemon),
@@ -92,6 +94,7 @@ def document(
             if gone.runs_ours
         ],
         "drop_stats_unavailable": drop_stats_unavailable,
+        "guard_unavailable": guard_unavailable,
         "unseen": "",
     }
 

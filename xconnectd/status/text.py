@@ -25,6 +25,8 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"note: as the daemon tells it; {report['unseen']}"
     if report["drop_stats_unavailable"]:
         yield f"note: {report['drop_stats_unavailable']}"
+    if report.get("guard_unavailable"):  # an older daemon has none
+        yield f"note: {report['guard_unavailable']}"
     for gone in report["moved_netns"]:
         yield f"left with our program: {gone['interface']}; {gone['remedy']}"
     if differences := report.get("differences"):
