@@ -1,4 +1,7 @@
-"""Where state, pins and sockets of this network namespace are: directories named by its cookie."""
+"""Where the configuration is, and where state, pins and sockets of this network namespace are.
+
+All but the first are directories named by the namespace's cookie.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import os
 import socket
 from pathlib import Path
 from typing import Final
+
+DEFAULT_CONFIG: Final = Path("/etc/xconnect.yaml")
 
 
 def own_inode() -> int:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from xconnectd.cli import main
+from xconnectd.cli import arguments
+from xconnectd.cli.exit_codes import Exit
 
 from .lab import PATIENCE, Lab
 from .service import Daemon
@@ -27,11 +28,7 @@ SAMPLE = 6
 # A child for every line: what has not ended by itself then (a daemon, --watch) is ended.
 EACH = """
 import json, os, signal, sys, tempfile
-from xconnectd.capture import session
-from xconnectd.cli import main
-from xconnectd.control import try_client
-from xconnectd.diagnostics import doctor, link_test
-from xconnectd.status import collector, graph, table, text
+from xconnectd.cli import capture, detach, doctor, graph, main, plan, test, trial, wait, watch
 
 def carry_out(line):
     with tempfile.TemporaryFile() as told:
@@ -83,17 +80,17 @@ def _commands(parser: argparse.ArgumentParser) -> Iterator[tuple[Line, argparse.
 def test_what_is_not_understood_is_a_usage_error(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parser = main._parser()
-    monkeypatch.setattr(main, "_parser", lambda: parser)
+    parser = arguments.make_parser()
+    monkeypatch.setattr(arguments, "make_parser", lambda: parser)
     ends: dict[Any, int] = {}
     for line in odd_lines(parser):
         try:
-            code = None if main._parsed(line) else 1
+            code = None if arguments.parse(line) else 1
         except SystemExit as end:
             code = end.code
         ends[code] = ends.get(code, 0) + 1
         assert "\x1b" not in capsys.readouterr().err, line
-    assert ends.keys() == {None, main.Exit.DONE, main.Exit.USAGE}
+    assert ends.keys() == {None, Exit.DONE, Exit.USAGE}
     assert ends[None] > 500
 
 
@@ -103,7 +100,7 @@ def test_no_command_line_gives_a_traceback(lab: Lab, daemon: Start) -> None:
     running = daemon({"va": "vb"})
     running.wait_link("connected", "va", "vb")
     lines: dict[str, list[Line]] = {}
-    for line in odd_lines(main._parser()):
+    for line in odd_lines(arguments.make_parser()):
         lines.setdefault(line[0], []).append(line)
     chosen = [each for some in lines.values() for each in random.Random(1).sample(some, SAMPLE)]
     chosen += [[*line, "va", "va"] for line in (["status"], ["status", "--watch", "--filter"])]

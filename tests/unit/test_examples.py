@@ -13,7 +13,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from xconnectd.cli import main
+from xconnectd.cli.main import main
 from xconnectd.config import parser, reader
 from xconnectd.model import Wiring
 
@@ -54,7 +54,7 @@ def test_every_wiring_passes_check(
 ) -> None:
     assert name.endswith(".yaml"), f"a directory of files would leave {name} of {example} out"
     (tmp_path / name).write_text(text)
-    assert main.main(["check", str(tmp_path)]) == 0, capsys.readouterr().out
+    assert main(["check", str(tmp_path)]) == 0, capsys.readouterr().out
     wiring = parser.parse(text, name)
     assert wiring.links
     assert wiring.warnings == ()

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from xconnectd import events
-from xconnectd.cli import main
+from xconnectd.cli import arguments
+from xconnectd.cli.exit_codes import Exit
 
 REPO = Path(__file__).parents[2]
 UNIT = REPO / "systemd" / "xconnectd.service"
@@ -89,7 +90,7 @@ def commands() -> dict[str, set[str]]:
     """Every command of the program with its long options, ``--help`` aside."""
     [subparsers] = [
         action
-        for action in main._parser()._actions
+        for action in arguments.make_parser()._actions
         if isinstance(action, argparse._SubParsersAction)
     ]
     return {name: _options(parser) - {"--help"} for name, parser in subparsers.choices.items()}
@@ -120,7 +121,7 @@ def test_the_man_page_knows_every_event_code_and_variable() -> None:
     known = found(r"^\.It Ql (\w+\.\w+)$", section("DIAGNOSTICS"))
     assert known == {str(event) for event in events.Event}
     codes = found(r"^\.It (\d+)$", section("EXIT STATUS"))
-    assert codes == {str(int(code)) for code in main.Exit}
+    assert codes == {str(int(code)) for code in Exit}
     source = "".join(path.read_text() for path in (REPO / "xconnectd").rglob("*.py"))
     variables = found(r"^\.It Ev (XCONNECTD_\w+)$", section("ENVIRONMENT"))
     assert variables == found(r'"(XCONNECTD_[A-Z_]+)"', source)

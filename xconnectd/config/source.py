@@ -17,9 +17,6 @@ from xconnectd.errors import ConfigError, Problem
 from xconnectd.formatting import printable
 from xconnectd.model import Endpoint, Link, Place, Wiring
 
-DEFAULT: Final = Path("/etc/xconnect.yaml")
-
-
 _ONE_OF_ONE: Final = "an interface belongs to one link of one file"
 
 _Answer = TypeVar("_Answer")

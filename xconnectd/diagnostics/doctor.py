@@ -11,12 +11,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from xconnectd.config import source
 from xconnectd.config.source import Files
 from xconnectd.control import client, protocol
 from xconnectd.diagnostics import facts, host_checks, link_checks
 from xconnectd.diagnostics.finding import Finding, Level
 from xconnectd.errors import HiddenError, PrivilegeError
+from xconnectd.paths import DEFAULT_CONFIG
 from xconnectd.runtime import Engine
 from xconnectd.status import collector
 
@@ -56,7 +56,7 @@ def _from_outside(file: Path | None) -> Findings:
     except client.NoDaemonError:
         told = {"config": {"path": None}, "links": []}
     known = file or told["config"]["path"]
-    named = Files(Path(known or source.DEFAULT))
+    named = Files(Path(known or DEFAULT_CONFIG))
     host = facts.host(named, named.read(), None)
     if host.pid is not None and not known:
         host = replace(host, config="the daemon's file", config_state="")

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from xconnectd.config import source
 from xconnectd.config.source import Files, Reading
 from xconnectd.control import client, protocol
 from xconnectd.control.lock import running_pid
@@ -20,6 +19,7 @@ from xconnectd.dataplane.pins import BPFFS
 from xconnectd.errors import HiddenError, PrivilegeError
 from xconnectd.model import State, Wiring
 from xconnectd.netlink import netns
+from xconnectd.paths import DEFAULT_CONFIG
 from xconnectd.reconcile import actions, link_state
 from xconnectd.reconcile.link_state import LinkStatus
 from xconnectd.reconcile.reconciler import Seen
@@ -75,7 +75,7 @@ def sampled(file: Path | None, links: Sequence[str] = ()) -> Report:
 
 def file_of(engine: Engine) -> Path:
     """The file of this namespace's daemon, or of the last one here."""
-    return engine.ledger.config() or source.DEFAULT
+    return engine.ledger.config() or DEFAULT_CONFIG
 
 
 def look(engine: Engine, file: Path | None) -> tuple[Files, Reading, Seen]:

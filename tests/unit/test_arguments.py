@@ -1,0 +1,90 @@
+"""What the command line takes and refuses, before a command is imported."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from xconnectd.capture import tap
+from xconnectd.cli import arguments
+from xconnectd.cli.exit_codes import Exit
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *line: str) -> str:
+    """What is said to arguments that are a wrong usage."""
+    with pytest.raises(SystemExit) as end:
+        arguments.parse(line)
+    assert end.value.code == Exit.USAGE
+    return capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------- numbers
+
+
+@pytest.mark.parametrize("text", ["abc", "", "nan", "inf", "1e10", "3601", "0", "-1"])
+def test_a_time_to_try_that_is_none(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    told = refusal(capsys, "try", "x.yaml", f"--timeout={text}")
+    assert f"{text} is not a number of seconds from 0.1 to 3600" in told
+
+
+@pytest.mark.parametrize("text", ["abc", "nan", "inf", "-1"])
+def test_a_time_to_wait_that_is_none(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    told = refusal(capsys, "wait", f"--timeout={text}")
+    assert f"{text} is not a number of seconds from 0 on" in told
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "text", "bounds"),
+    [
+        ("test", "--count", "101", "from 1 to 100"),
+        ("test", "--count", "few", "from 1 to 100"),
+        ("capture", "--count", "0", "from 1 on"),
+        ("capture", "--buffer", "1.5", "from 1 on"),
+        ("capture", "--snaplen", "999999999", "from 1 to 65498"),
+    ],
+)
+def test_a_number_out_of_bounds(
+    command: str, option: str, text: str, bounds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = refusal(capsys, command, "va", f"{option}={text}")
+    assert f"{option}: {text} is not a whole number {bounds}" in told
+
+
+def test_the_limit_is_that_of_whoever_sets_it() -> None:
+    assert arguments._LONGEST_FRAME == tap.LONGEST
+
+
+# --------------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("status va --json vb", ["va", "vb"]),
+        ("status --watch --filter x vb", ["vb"]),
+        ("wait va --timeout 1 vb", ["va", "vb"]),
+        ("capture va --count 3 tcp port 80", ["tcp", "port", "80"]),
+        ("detach va", ["va"]),
+    ],
+)
+def test_words_stand_before_and_behind_options(line: str, words: list[str]) -> None:
+    assert arguments.parse(line.split()).words == words
+
+
+def test_a_file_that_is_named_has_one_path() -> None:
+    options = arguments.parse(["status", "-c", "lab.yaml"])
+    assert options.config == Path.cwd() / "lab.yaml"
+
+
+def test_every_command_is_a_module_with_a_run() -> None:
+    [commands] = (
+        each
+        for each in arguments.make_parser()._actions
+        if isinstance(each, argparse._SubParsersAction)
+    )
+    for name, parser in commands.choices.items():
+        module = import_module(f"xconnectd.cli.{parser.get_default('module')}")
+        assert callable(module.run), name

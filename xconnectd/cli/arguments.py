@@ -1,0 +1,278 @@
+"""The options and words of every command.
+
+Imports nothing of a command: to be parsed, or to be helped, needs none of what the command needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+from xconnectd.control import protocol
+from xconnectd.formatting import printable
+from xconnectd.paths import DEFAULT_CONFIG
+
+_Number = TypeVar("_Number", int, float)
+
+_MOST_ROUNDS: Final = 100
+"""A test shares the wire with whoever uses it."""
+_LONGEST_FRAME: Final = 65_498
+"""Bytes of a frame that ``capture`` can have."""
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Before Python 3.12.7, argparse does not know the words of a list that follow an option."""
+    parser = make_parser()
+    options, rest = parser.parse_known_args(arguments)
+    words = getattr(options, "words", None)
+    if rest and (words is None or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if words is not None:
+        options.words = [*words, *rest]
+    return options
+
+
+class _Parser(argparse.ArgumentParser):
+    """Also what is refused may hold the name of a file, which the shell has put there."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="xconnectd",
+        description="A declarative cross-connect daemon: a YAML file of interface pairs"
+        " becomes wires.",
+        epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 the daemon could not start,"
+        " 78 bad configuration; plan: 10 for changes.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    add = _Adder(commands)
+    _add_daemon(add)
+    _add_files(add)
+    _add_looks(add)
+    _add_examinations(add)
+    _add_capture(add)
+    _add_others(add)
+    return parser
+
+
+def _add_daemon(add: _Adder) -> None:
+    run = add("run", "the daemon, in the foreground", "run -c lab.yaml --log-format json")
+    _config(run)
+    run.add_argument("--strict", action="store_true", help="exit 78 on a bad file, wires untouched")
+    run.add_argument("--log-format", choices=("console", "json"), help="default: by terminal")
+    run.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    run.add_argument(
+        "--on-exit",
+        choices=("detach", "keep"),
+        default="detach",
+        help="keep: the wires stay for the next start",
+    )
+
+
+def _add_files(add: _Adder) -> None:
+    """From a file to wires."""
+    check = add("check", "validates a file", "check lab.yaml")
+    check.add_argument("file", nargs="?", **_file_or_directory(DEFAULT_CONFIG))
+    check.add_argument(
+        "--here", action="store_true", help="names ends that do not exist here now; exit 1 if any"
+    )
+
+    plan = add("plan", "what a reload would change; changes nothing", "plan lab.yaml --json")
+    plan.add_argument("file", nargs="?", **_file_or_directory(None))
+    _instead(plan)
+    _json(plan)
+
+    attempt = add(
+        "try", "applies a file, and goes back unless confirmed", "try draft.yaml", module="trial"
+    )
+    attempt.add_argument("file", type=Path, metavar="FILE")
+    _instead(attempt)
+    attempt.add_argument("--yes", action="store_true", help="keeps it without a question")
+    attempt.add_argument(
+        "--timeout",
+        type=_number(float, "a number of seconds", 0.1, protocol.LONGEST_TRY),
+        default=30.0,
+        metavar="SECONDS",
+        help=f"for the answer; default: 30, {protocol.LONGEST_TRY} at most",
+    )
+
+    add("reload", "makes the daemon read its files again, and waits", "reload")
+
+
+def _add_looks(add: _Adder) -> None:
+    """What there is, and what happens."""
+    status = add("status", "every link, as the kernel has it", "status --json")
+    _words(status, "LINK", "its name here, a:b, or one of its ends; default: every link")
+    _config(status, None)
+    _json(status, "one JSON document; with --watch one a second, a line each")
+    status.add_argument(
+        "--watch",
+        action="store_true",
+        help="a live table on a terminal, elsewhere lines each second",
+    )
+    status.add_argument(
+        "--sort", choices=("name", "state", "rate", "drops"), help="with --watch; default: name"
+    )
+    status.add_argument(
+        "--filter",
+        metavar="TEXT",
+        help="with --watch: links in which all these words occur; state:down is that state",
+    )
+    status.add_argument(
+        "--check", action="store_true", help="exit 1 unless every enabled link is connected"
+    )
+    status.add_argument(
+        "--health",
+        action="store_true",
+        help="exit 1 unless the daemon answers, its files are good and no link has failed",
+    )
+
+    graph = add("graph", "the wiring as a picture", "graph --format svg > wiring.svg")
+    _config(graph, None)
+    graph.add_argument("--format", choices=("mermaid", "dot", "svg"), default="mermaid")
+
+    wait = add("wait", "returns when links are connected", "wait --timeout 10 eth0:tap0")
+    _config(wait, None)
+    wait.add_argument(
+        "--timeout",
+        type=_number(float, "a number of seconds", 0),
+        default=60.0,
+        metavar="SECONDS",
+        help="default: 60",
+    )
+    _words(wait, "LINK", "default: every enabled link")
+
+    events = add("events", "every change, one line each, as it comes", "events --json")
+    _json(events, "a JSON document a line, one for each event")
+
+
+def _add_examinations(add: _Adder) -> None:
+    """What is wrong with it."""
+    test = add("test", "sends frames through a link, or says why it cannot", "test eth0:tap0")
+    test.add_argument("link", metavar="LINK", help="its name in status, a:b, or one of its ends")
+    _config(test, None)
+    _json(test)
+    test.add_argument(
+        "--count",
+        type=_number(int, "a whole number", 1, _MOST_ROUNDS),
+        default=20,
+        metavar="N",
+        help=f"frames of each size, each way; default: 20, {_MOST_ROUNDS} at most",
+    )
+
+    doctor = add("doctor", "looks for what is wrong, and how to fix it", "doctor --json")
+    _config(doctor, None)
+    _json(doctor)
+
+
+def _add_capture(add: _Adder) -> None:
+    capture = add(
+        "capture", "the frames of a link, live (root)", "capture eth0 -w - | tcpdump -r -"
+    )
+    capture.add_argument("link", metavar="LINK", help="its id, both its ends, or either end")
+    _words(capture, "FILTER", "as for tcpdump; default: every frame")
+    capture.add_argument(
+        "-w", "--write", metavar="FILE", help="as pcapng; -: to stdout; default: a line a frame"
+    )
+    capture.add_argument(
+        "--direction",
+        choices=("a", "b", "both"),
+        default="both",
+        help="what comes in by the link's first end, its second, or either",
+    )
+    positive = _number(int, "a whole number", 1)
+    capture.add_argument(
+        "--count", type=positive, default=0, metavar="N", help="end after N frames"
+    )
+    capture.add_argument(
+        "--snaplen",
+        type=_number(int, "a whole number", 1, _LONGEST_FRAME),
+        default=_LONGEST_FRAME,
+        metavar="N",
+        help=f"bytes to keep of a frame; default: all, {_LONGEST_FRAME} at most",
+    )
+    capture.add_argument(
+        "--buffer",
+        type=positive,
+        default=64,
+        metavar="MIB",
+        help="for frames that wait to be written, in all; default: 64",
+    )
+
+
+def _add_others(add: _Adder) -> None:
+    detach = add("detach", "removes what is ours while no daemon runs", "detach --all")
+    detach.add_argument("--all", action="store_true", help="everything of ours")
+    _words(detach, "IFACE", "what to let go of")
+
+    add("schema", "JSON Schema of the file, for editors", "schema > xconnect.schema.json")
+    _json(add("version", "versions of the parts", "version"))
+
+
+class _Adder:
+    """Adds commands that all come with an example; ``module`` is the one of this package to run."""
+
+    def __init__(self, commands: Any) -> None:
+        self._commands = commands
+
+    def __call__(
+        self, name: str, purpose: str, example: str, module: str = ""
+    ) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = self._commands.add_parser(
+            name, help=purpose, description=purpose, epilog=f"example: xconnectd {example}"
+        )
+        parser.set_defaults(module=module or name)
+        return parser
+
+
+def _words(parser: argparse.ArgumentParser, what: str, help_: str) -> None:
+    """A list without an option, of any length."""
+    parser.add_argument("words", nargs="*", metavar=what, help=help_)
+
+
+def _config(parser: argparse.ArgumentParser, default: Path | None = DEFAULT_CONFIG) -> None:
+    """Absolute: so it is told by the daemon, and by whoever looks where it looks."""
+    form = _file_or_directory(default) | {"type": lambda text: Path(text).absolute()}
+    parser.add_argument("-c", "--config", default=default, **form)
+
+
+def _file_or_directory(default: Path | None) -> dict[str, Any]:
+    text = f"default: {default or 'that of the daemon'}; of a directory every *.yaml"
+    return {"type": Path, "metavar": "FILE|DIR", "help": text}
+
+
+def _instead(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--as",
+        dest="instead",
+        default="",
+        metavar="NAME",
+        help="of the daemon's directory, the file that it replaces; default: its own name",
+    )
+
+
+def _json(parser: argparse.ArgumentParser, form: str = "one JSON document") -> None:
+    parser.add_argument("--json", action="store_true", help=form)
+
+
+def _number(
+    kind: type[_Number], what: str, least: float, most: float = math.inf
+) -> Callable[[str], _Number]:
+    """The type of an option that is a finite number in these bounds."""
+    bounds = f"from {least:g} on" if most == math.inf else f"from {least:g} to {most:g}"
+
+    def read(text: str) -> _Number:
+        with suppress(ValueError):
+            value = kind(text)
+            if least <= value <= most and value != math.inf:
+                return value
+        raise argparse.ArgumentTypeError(f"{text} is not {what} {bounds}")
+
+    return read

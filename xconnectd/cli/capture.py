@@ -1,0 +1,32 @@
+"""``capture``: the frames of a link, live."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from xconnectd.capture import session
+from xconnectd.capture.pcap_filter import FilterError
+from xconnectd.cli.exit_codes import Exit
+from xconnectd.cli.output import print_message
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.write == session.STDOUT and sys.stdout.isatty():
+        print_message("a capture is no text for a terminal: -w FILE, or a pipe")
+        return Exit.USAGE
+    order = session.Order(
+        link=options.link,
+        expression=" ".join(options.words),
+        direction=options.direction,
+        write=options.write,
+        count=options.count,
+        snaplen=options.snaplen,
+        room=options.buffer << 20,
+    )
+    try:
+        session.run(order, print_message)
+    except FilterError as error:
+        print_message(str(error))
+        return Exit.USAGE
+    return Exit.DONE

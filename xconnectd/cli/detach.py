@@ -1,0 +1,56 @@
+"""``detach``: removes what is ours from interfaces while no daemon runs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Final
+
+from xconnectd import events
+from xconnectd.cli.exit_codes import Exit
+from xconnectd.cli.output import print_message
+from xconnectd.errors import BusyError
+from xconnectd.runtime import Engine
+
+_UNJUDGED: Final = (
+    "{path} has records of {names}, by their boot id of another boot, and no pinned program shows"
+    " that it is this one. Nothing is put back, and they stay. If only /proc is not the machine's"
+    " own, detach from where it is; else rm -r {path}"
+)
+
+
+def run(options: argparse.Namespace) -> int:
+    if bool(options.words) == options.all:
+        print_message("name interfaces, or say --all")
+        return Exit.USAGE
+    events.setup(level="warning")
+    try:
+        engine = Engine.take_what_is_there()
+    except BusyError as error:
+        print_message(f"{error}: take the links out of its file")
+        return Exit.FAILED
+    with engine:
+        if names := engine.ledger.unjudged:
+            print_message(_UNJUDGED.format(path=engine.ledger.path, names=", ".join(names)))
+            return Exit.FAILED
+        problems = _not_ours(engine, options.words)
+        if options.all:
+            problems += engine.detach("command")
+        else:
+            problems += engine.reconciler.detach("command", options.words)
+        for gone in engine.ledger.moved_netns():
+            print_message(
+                f"{gone.record.name} left for another namespace; take it off: {gone.remedy}"
+            )
+    for problem in problems:
+        print_message(problem)
+    return Exit.FAILED if problems else Exit.DONE
+
+
+def _not_ours(engine: Engine, names: Sequence[str]) -> list[str]:
+    """What to say of names by which there is nothing to remove."""
+    seen = engine.reconciler.look()
+    ours = {action.interface.ifindex: action.interface.name for action in seen.actions}
+    known = ", ".join(sorted(ours.values())) or "none"
+    wrong = [name for name in names if seen.observed.names.get(name) not in ours]
+    return [f"{name}: nothing of xconnectd is there; ours: {known}" for name in wrong]

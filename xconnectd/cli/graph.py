@@ -1,0 +1,38 @@
+"""``graph``: the wiring as a picture."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+from contextlib import closing
+
+from xconnectd.cli.exit_codes import Exit
+from xconnectd.errors import XconnectError
+from xconnectd.netlink import netns
+from xconnectd.netlink.interfaces import Links
+from xconnectd.status import collector, graph
+
+
+def run(options: argparse.Namespace) -> int:
+    report = collector.sampled(options.config)
+    with closing(Links()) as links:
+        names = {nsid: each.name for nsid, each in netns.known(links.nsid_of).items()}
+    form = "dot" if options.format == "svg" else options.format
+    drawn = graph.draw(report, form, names)
+    print(_rendered(drawn) if options.format == "svg" else drawn, end="")
+    return Exit.DONE
+
+
+def _rendered(dot: str) -> str:
+    try:
+        done = subprocess.run(
+            ("dot", "-Tsvg"), check=False, input=dot, capture_output=True, encoding="utf-8"
+        )
+    except FileNotFoundError:
+        raise XconnectError(
+            "--format svg is drawn by Graphviz, which is not here: install the package graphviz,"
+            " or take --format mermaid"
+        ) from None
+    if done.returncode:
+        raise XconnectError(f"dot -Tsvg: {done.stderr.strip()}")
+    return done.stdout

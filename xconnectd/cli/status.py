@@ -1,0 +1,68 @@
+"""``status``: every link as the kernel has it; ``--check`` and ``--health`` give an exit code.
+
+What ``--health`` does not need is imported by the others: a container asks every few seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from xconnectd.cli.exit_codes import Exit
+from xconnectd.cli.output import print_lines, print_message
+from xconnectd.control import client, protocol
+from xconnectd.formatting import counted
+
+
+def run(options: argparse.Namespace) -> int:
+    if contradiction := _contradiction(options):
+        print_message(contradiction)
+        return Exit.USAGE
+    if options.health:
+        return _health()
+    if options.watch:
+        from xconnectd.cli.watch import watch
+
+        return watch(options)
+    from xconnectd.status import collector, text
+
+    report = collector.sampled(options.config, options.words)
+    if options.json:
+        print(json.dumps(report))
+    else:
+        print_lines(*text.lines(report))
+    healthy = all(each["state"] == "connected" for each in report["links"] if each["enabled"])
+    return Exit.FAILED if options.check and not (healthy and _usable(report)) else Exit.DONE
+
+
+def _contradiction(options: argparse.Namespace) -> str:
+    """Why these options of ``status`` do not go together; empty if they do."""
+    table = options.sort or options.filter
+    if options.health and any(
+        (options.words, options.config, options.json, options.watch, options.check, table)
+    ):
+        return "--health asks the daemon alone: no link and no other option goes with it"
+    if options.check and options.watch:
+        return "--check gives a verdict and --watch never ends: one of the two"
+    if table and (options.json or not options.watch):
+        return "--sort and --filter are for the table of --watch"
+    return ""
+
+
+def _health() -> int:
+    """Whether somebody has to act; a link that waits or is down is the other side's business.
+
+    Asks the daemon alone: one that hangs, and so watches over nothing, does not answer.
+    """
+    with client.Connection(protocol.STATUS, client.PATIENCE) as daemon:
+        report = daemon.status()
+    failed = [each for each in report["links"] if each["state"] == "failed"]
+    faults = [*report["config"]["problems"], *(f"{x['link']}: {x['reason']}" for x in failed)]
+    print_lines(*(faults or (f"healthy, {counted(len(report['links']), 'link')}",)))
+    return Exit.FAILED if faults else Exit.DONE
+
+
+def _usable(report: dict[str, Any]) -> bool:
+    """Without a good file and without a wire there is nothing that could be healthy."""
+    return bool(report["links"]) or report["config"]["state"] == "loaded"

@@ -1,0 +1,54 @@
+"""``try``: applies a file, and goes back unless somebody confirms it."""
+
+from __future__ import annotations
+
+import argparse
+import select
+import sys
+
+from xconnectd.cli.exit_codes import Exit
+from xconnectd.cli.output import print_lines, print_message
+from xconnectd.control.try_client import Trial
+
+
+def run(options: argparse.Namespace) -> int:
+    with Trial(options.file) as trial:
+        early = "y\n" if options.yes else _typed_ahead()
+        if early == "":
+            print_message(
+                "nobody can confirm it: stdin has ended; --yes keeps it without a question"
+            )
+            return Exit.USAGE
+        trial.start(options.timeout, options.instead)
+        print_lines(trial.summary, *trial.waiting)
+        if not _confirmed(trial, early):
+            print("taken back")
+            return Exit.FAILED
+        trial.keep()
+        print_lines(f"kept in {trial.place}")
+    return Exit.DONE
+
+
+def _typed_ahead() -> str | None:
+    """The line that waits at stdin; empty if that has ended, as below cron, None if none does."""
+    if sys.stdin is None:
+        return ""
+    ready, _, _ = select.select([sys.stdin], [], [], 0)
+    return sys.stdin.readline() if ready else None
+
+
+def _confirmed(trial: Trial, early: str | None) -> bool:
+    """Asks until there is an answer, the time is over, or the terminal has gone."""
+    if early is not None:
+        return _is_yes(early)
+    print(f"Keep this wiring? It goes back by itself in {trial.timeout:.0f} s. [y/N] ", end="")
+    sys.stdout.flush()
+    ready, _, _ = select.select([sys.stdin], [], [], trial.timeout)
+    answer = sys.stdin.readline() if ready else ""
+    if not answer.endswith("\n"):
+        print()
+    return _is_yes(answer)
+
+
+def _is_yes(answer: str) -> bool:
+    return answer.strip().lower() in ("y", "yes")
