@@ -131,7 +131,7 @@ def test_a_held_end_stays_so_over_a_crash_a_bad_file_and_a_rename(lab: Lab, daem
     assert lab.snapshot() == held
     lab.ip("link", "set", "va", "down")
     lab.ip("link", "set", "va", "name", "vx")
-    poll(lambda: not lab.xdp("vx"), what="an end without a link is let go")
+    poll(lambda: not lab.xdp("vx"), what="an end without a link is detached")
     lab.ip("link", "set", "vx", "name", "va")
     lab.ip("link", "set", "va", "up")
     poll(lambda: lab.xdp("va"), what="it is held again")

@@ -1,4 +1,4 @@
-"""A hostile life: odd files, full disks, lost mounts, floods, fights, and many days of reloads."""
+"""A hostile life: odd files, full disks, lost mounts, floods, flapping, many reloads."""
 
 from __future__ import annotations
 
@@ -326,7 +326,7 @@ def test_a_full_disk_and_a_crash(lab: Lab, small_disk: Path) -> None:
 
 
 def test_a_disk_that_is_full_while_links_go(lab: Lab, small_disk: Path) -> None:
-    """To let go needs no space."""
+    """To detach needs no space."""
     lab.veth("va"), lab.veth("vb")
     before = _settled(lab)
     running = Daemon(lab, PAIR)
@@ -685,20 +685,20 @@ def test_without_inotify_changes_are_found_all_the_same(lab: Lab, tmp_path: Path
     running.stop()
 
 
-# ---------------------------------------------------------------------- a fight
+# ---------------------------------------------------------------------- flapping
 
 
-def _repairs(running: Daemon, since: int, fight: Event) -> tuple[int, int]:
-    """How many there were until the fight was told, and in the truce that began with it."""
-    told = datetime.fromisoformat(fight["timestamp"])
+def _repairs(running: Daemon, since: int, flapping: Event) -> tuple[int, int]:
+    """How many there were until it was logged, and in the hold-off that began with it."""
+    told = datetime.fromisoformat(flapping["timestamp"])
     times = [
         datetime.fromisoformat(x["timestamp"]) for x in running.events("drift.repaired", since)
     ]
-    truce = told + timedelta(seconds=9.5)
-    return sum(x <= told for x in times), sum(told < x < truce for x in times)
+    end = told + timedelta(seconds=9.5)
+    return sum(x <= told for x in times), sum(told < x < end for x in times)
 
 
-def test_a_fight_is_noticed_and_not_fought_out(lab: Lab, daemon: Start) -> None:
+def test_flapping_is_noticed_and_held_off(lab: Lab, daemon: Start) -> None:
     """Somebody sets the MTU back each time we set it: it is named, forwarding goes on."""
     a, b, c, d = (lab.veth(x) for x in ("va", "vb", "vc", "vd"))
     running = daemon(PAIR | {"vc": "vd"})
@@ -721,7 +721,7 @@ def test_a_fight_is_noticed_and_not_fought_out(lab: Lab, daemon: Start) -> None:
             assert "somebody else" in event["reason"]
             assert _repairs(running, since, event)[0] > 5
             holds(lambda: wired(a, b), 3, 0.3)
-            assert _repairs(running, since, event)[1] == 0, "still fighting"
+            assert _repairs(running, since, event)[1] == 0, "no hold-off"
             assert running.link("va", "vb")["state"] == "connected"
             lab.ip("link", "set", "va", "xdpgeneric", "off")
             poll(lambda: wired(a, b), 5, "a program that is off is put on all the same")
@@ -736,7 +736,7 @@ def test_a_fight_is_noticed_and_not_fought_out(lab: Lab, daemon: Start) -> None:
 # ---------------------------------------------------------------------- many days
 
 
-NOW_AND_THEN = ("failures", "missed")
+NOW_AND_THEN = ("failures", "unreported")
 """Files of the state that are made when a pass first meets an interface that is just going."""
 
 
@@ -772,7 +772,7 @@ def _assert_no_trace(lab: Lab, running: Daemon, before: dict[str, int]) -> None:
 
 
 def test_thousands_of_reloads_leave_no_trace(lab: Lab, daemon: Start) -> None:
-    """Good and bad files, rewired, disabled, made, let go; nothing grows but the counters."""
+    """Good and bad files, rewired, disabled, made, detached; nothing grows but the counters."""
     ends = [f"v{x}" for x in "abcdef"]
     stations = [lab.veth(end) for end in ends]
     texts = [

@@ -112,7 +112,7 @@ def _matrix(stations: dict[str, Station], pairs: dict[str, str]) -> list[str]:
 
 
 def test_a_kill_at_any_moment_of_a_change_is_mended_by_the_next_start(lab: Lab) -> None:
-    """Twelve ends, all rewired at once, modes changed, links made and let go."""
+    """Twelve ends, all rewired at once, modes changed, links made and detached."""
     ends = [f"v{n}" for n in range(12)]
     stations = {end: lab.veth(end) for end in ends}
     dice = random.Random(os.environ.get("XCONNECTD_CHAOS_SEED", "life"))

@@ -616,7 +616,7 @@ class Book:
         self._records: dict[int, Record] = {}
         self._programs: frozenset[int] = frozenset()
         self._moved_netns: tuple[MovedEnd, ...] = ()
-        self._missed: tuple[Record, ...] = ()
+        self._unreported: tuple[Record, ...] = ()
         self.failures: Mapping[str, Failure] = {}
 
     def records(self) -> Mapping[int, Record]:
@@ -645,11 +645,11 @@ class Book:
     def set_moved_netns(self, moved: tuple[MovedEnd, ...]) -> None:
         self._moved_netns = moved
 
-    def missed(self) -> tuple[Record, ...]:
-        return self._missed
+    def unreported(self) -> tuple[Record, ...]:
+        return self._unreported
 
-    def set_missed(self, missed: tuple[Record, ...]) -> None:
-        self._missed = missed
+    def set_unreported(self, records: tuple[Record, ...]) -> None:
+        self._unreported = records
 
     def set_failures(self, failures: Mapping[str, Failure]) -> None:
         self.failures = dict(failures)

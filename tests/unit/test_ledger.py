@@ -223,14 +223,14 @@ def test_rubbish_in_place_of_a_record(filled: Ledger, rubbish: bytes) -> None:
     ids=repr,
 )
 @pytest.mark.parametrize(
-    "name", ["programs", "moved_netns", "missed", "failures", "starts", "config", "boot"]
+    "name", ["programs", "moved_netns", "unreported", "failures", "starts", "config", "boot"]
 )
 def test_rubbish_elsewhere(filled: Ledger, name: str, rubbish: bytes) -> None:
     (filled.path / name).write_bytes(rubbish)
     again = reopened(filled)
     again.programs()
     again.moved_netns()
-    again.missed()
+    again.unreported()
     again.failures()
     again.config()
     assert again.starts()["loaded"] == 0
@@ -238,14 +238,14 @@ def test_rubbish_elsewhere(filled: Ledger, name: str, rubbish: bytes) -> None:
 
 def test_what_another_release_knows_besides_is_passed_over(filled: Ledger) -> None:
     """Within one boot a package may be made older again."""
-    filled.set_missed((OTHER,))
-    for name in ("moved_netns", "missed", "failures", "ends"):
+    filled.set_unreported((OTHER,))
+    for name in ("moved_netns", "unreported", "failures", "ends"):
         path = filled.path / name
         known = r'("(ifindex|found|record|reason)":)'
         path.write_text(re.sub(known, r'"news": 1, \1', path.read_text()))
     again = reopened(filled)
     assert again.records() == {5: RECORD, 6: OTHER}
-    assert (again.moved_netns(), again.missed()) == ((MOVED,), (OTHER,))
+    assert (again.moved_netns(), again.unreported()) == ((MOVED,), (OTHER,))
     assert again.failures() == {"a:b": Failure("EBUSY", 1234.5)}
 
 
@@ -258,9 +258,9 @@ def test_what_did_not_fit_on_the_disk_is_written_when_it_does(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", full)
         with pytest.raises(OSError, match="No space"):
-            filled.set_missed((OTHER,))
-    filled.set_missed((OTHER,))
-    assert reopened(filled).missed() == (OTHER,)
+            filled.set_unreported((OTHER,))
+    filled.set_unreported((OTHER,))
+    assert reopened(filled).unreported() == (OTHER,)
 
 
 # --------------------------------------------------------------------------- crashes

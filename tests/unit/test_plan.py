@@ -88,7 +88,7 @@ def leftovers(
         accident.strike(kernel)
     keeper = Keeper(kernel, past.book)
     keeper.reconciler.want(wanted)
-    keeper.departures.find()
+    keeper.netns_moves.find()
     return keeper
 
 

@@ -631,13 +631,13 @@ def test_a_link_stands_or_falls_alone() -> None:
     assert others.isdisjoint(step.ifindex for step in kernel.steps)
 
 
-# --------------------------------------------------------------------------- fights
+# --------------------------------------------------------------------------- flapping
 
 
-def fight(what: Callable[[Kernel, int], None]) -> Keeper:
-    """Somebody undoes what we do, again and again, until a truce is called."""
+def flap(what: Callable[[Kernel, int], None]) -> Keeper:
+    """Somebody undoes what we do, again and again, until the link is held off."""
     keeper = told(FIRST)
-    for number in range(retry.FIGHT_REPAIRS + 1):
+    for number in range(retry.FLAPPING_REPAIRS + 1):
         what(keeper.kernel, number)
         keeper.settle()
     assert keeper.events().count("drift.flapping") == 1
@@ -657,8 +657,8 @@ def over_the_program(kernel: Kernel, _number: int) -> None:
 
 
 @pytest.mark.parametrize("what", [over_the_mtu, over_clsact, over_the_program])
-def test_in_a_truce_frames_are_forwarded(what: Callable[[Kernel, int], None]) -> None:
-    keeper = fight(what)
+def test_in_a_hold_off_frames_are_forwarded(what: Callable[[Kernel, int], None]) -> None:
+    keeper = flap(what)
     for number in range(3):
         what(keeper.kernel, 20 + number)
         keeper.settle()
@@ -667,8 +667,8 @@ def test_in_a_truce_frames_are_forwarded(what: Callable[[Kernel, int], None]) ->
     assert "link.failed" not in keeper.events()
 
 
-def test_in_a_truce_settings_are_left_alone_and_afterwards_ours_again(clock: Clock) -> None:
-    keeper = fight(over_the_mtu)
+def test_in_a_hold_off_settings_are_left_alone_and_afterwards_ours_again(clock: Clock) -> None:
+    keeper = flap(over_the_mtu)
     over_the_mtu(keeper.kernel, 50)
     keeper.settle()
     assert keeper.kernel.get("v0").mtu == 1350
@@ -679,8 +679,8 @@ def test_in_a_truce_settings_are_left_alone_and_afterwards_ours_again(clock: Clo
     assert keeper.kernel.get("v0").mtu == 1350
 
 
-def test_in_a_truce_a_new_end_is_made_whole() -> None:
-    keeper = fight(over_the_mtu)
+def test_in_a_hold_off_a_new_end_is_made_whole() -> None:
+    keeper = flap(over_the_mtu)
     kernel = keeper.kernel
     kernel.delete("v1")
     kernel.add("v1", up=False)
@@ -724,7 +724,7 @@ def test_a_program_that_left_forwards_nothing_whatever_number_it_gets(dead: bool
     kernel = keeper.kernel
     number = kernel.index("v2")
     moved_on(keeper, "v0", number)
-    assert kernel.leads_from(number, 4) == "v3", "nobody has heard it yet"
+    assert kernel.leads_from(number, 4) == "v3", "it is not reported yet"
     if dead:
         kernel.news.clear()
         keeper = keeper.restart()
@@ -738,7 +738,7 @@ def test_a_program_that_left_forwards_nothing_whatever_number_it_gets(dead: bool
     assert kernel.wired("v1", "nic0")
 
 
-def test_a_burst_of_departures_renews_the_programs_once() -> None:
+def test_a_burst_of_moves_renews_the_programs_once() -> None:
     keeper = told(wiring("v0:v1", "v2:tap0", "v3:nic0"))
     kernel = keeper.kernel
     kernel.trouble = peace
@@ -784,7 +784,7 @@ def test_programs_that_cannot_be_renewed_are_told_and_tried_again(clock: Clock, 
     assert len(keeper.book.moved_netns()) == seen
 
 
-def _crashes_of_a_departure() -> int:
+def _crashes_of_a_move() -> int:
     """How many steps it takes."""
     keeper = told(wiring("v0:v1", "v2:v3"))
     keeper.kernel.trouble = peace
@@ -793,8 +793,8 @@ def _crashes_of_a_departure() -> int:
     return len(keeper.kernel.steps)
 
 
-@pytest.mark.parametrize("at", range(_crashes_of_a_departure()))
-def test_a_crash_at_any_step_of_a_departure_is_mended_by_the_next_start(at: int) -> None:
+@pytest.mark.parametrize("at", range(_crashes_of_a_move()))
+def test_a_crash_at_any_step_of_a_move_is_mended_by_the_next_start(at: int) -> None:
     keeper = told(wiring("v0:v1", "v2:v3"))
     kernel = keeper.kernel
     number = kernel.index("v2")
@@ -848,49 +848,49 @@ def test_an_end_is_known_when_it_is_back_under_another_name() -> None:
     assert back not in keeper.book.records()
 
 
-def test_a_farewell_that_comes_late_is_heard() -> None:
+def test_a_report_that_comes_late_is_taken() -> None:
     """The kernel says first that the end is down, takes it out, waits, and only then where to."""
     keeper = told(FIRST)
     kernel = keeper.kernel
     number = kernel.index("v0")
     kernel.send_away("v0", nsid=3)
-    farewell = kernel.news.pop()
+    report = kernel.news.pop()
     kernel.news.append(Event(number, "v0"))
     keeper.settle()
-    kernel.news.append(farewell)
+    kernel.news.append(report)
     keeper.settle()
     (gone,) = keeper.book.moved_netns()
     assert gone.record.ifindex == number
     assert gone.record.changes["mtu"].found == 1500
 
 
-def test_a_farewell_is_awaited_also_when_all_is_looked_at_meanwhile() -> None:
+def test_a_report_is_awaited_also_when_all_is_looked_at_meanwhile() -> None:
     keeper = told(FIRST)
     kernel = keeper.kernel
     number = kernel.index("v0")
     kernel.send_away("v0", nsid=3)
-    farewell = kernel.news.pop()
+    report = kernel.news.pop()
     kernel.news.append(Event(number, "v0"))
     keeper.settle()
     keeper.reconciler.run(None, "signal")
-    kernel.news.append(farewell)
+    kernel.news.append(report)
     keeper.settle()
     assert [gone.record.ifindex for gone in keeper.book.moved_netns()] == [number]
 
 
 @pytest.mark.parametrize("late", [True, False])
-def test_a_farewell_is_awaited_once(late: bool) -> None:
+def test_a_report_is_awaited_once(late: bool) -> None:
     """The number may be another device's by now."""
     keeper = told(FIRST)
     number = keeper.kernel.index("v0")
     keeper.kernel.delete("v0")
-    farewell = keeper.kernel.news[-1]
+    report = keeper.kernel.news[-1]
     if late:
         keeper.kernel.news[-1] = Event(number, "v0")
         keeper.settle()
-        keeper.kernel.news.append(farewell)
+        keeper.kernel.news.append(report)
     keeper.settle()
-    assert not keeper.departures.awaits(number)
+    assert not keeper.netns_moves.awaits(number)
 
 
 def back_again(*, same_number: bool) -> Keeper:
@@ -904,14 +904,14 @@ def back_again(*, same_number: bool) -> Keeper:
 
 
 @pytest.mark.parametrize("same_number", [True, False])
-def test_an_end_that_is_back_in_the_pass_that_missed_it_is_as_found_one_day(
+def test_an_end_that_is_back_in_the_pass_that_finds_it_missing_is_as_found_one_day(
     same_number: bool,
 ) -> None:
     keeper = told(FIRST)
     kernel = keeper.kernel
     found, number = lab().get("v0"), kernel.index("v0")
     there = kernel.send_away("v0")
-    farewell = kernel.news.pop()
+    report = kernel.news.pop()
 
     def returns(_number: int, step: Step) -> None:
         if step == Step("forget", number):
@@ -921,7 +921,7 @@ def test_an_end_that_is_back_in_the_pass_that_missed_it_is_as_found_one_day(
     kernel.trouble = returns
     kernel.news[:] = [Event(number, "v0")]
     keeper.settle()
-    kernel.news.insert(0, farewell)
+    kernel.news.insert(0, report)
     keeper.settle()
     assert keeper.state("v0:v1") == "connected"
     keeper.take(Wiring())
@@ -929,16 +929,16 @@ def test_an_end_that_is_back_in_the_pass_that_missed_it_is_as_found_one_day(
     assert (now.mtu, now.addr_gen_mode, now.xdp) == (found.mtu, found.addr_gen_mode, ())
 
 
-def test_an_end_that_is_back_before_its_farewell_is_heard_is_as_found_one_day() -> None:
+def test_an_end_that_is_back_before_its_move_is_reported_is_as_found_one_day() -> None:
     keeper = told(FIRST)
     kernel = keeper.kernel
     found, number = lab().get("v0"), kernel.index("v0")
     there = kernel.send_away("v0")
-    farewell = kernel.news.pop()
+    report = kernel.news.pop()
     kernel.news.append(Event(number, "v0"))
     keeper.settle()
     kernel.bring_back(there)
-    kernel.news.insert(0, farewell)
+    kernel.news.insert(0, report)
     keeper.settle()
     keeper.take(Wiring())
     now = kernel.get("v0")
@@ -982,8 +982,8 @@ def test_an_end_that_comes_back_is_put_back_as_found_one_day(same_number: bool) 
     assert (now.mtu, now.addr_gen_mode, now.xdp) == (found.mtu, found.addr_gen_mode, ())
 
 
-def missed() -> tuple[Keeper, int, int]:
-    """One that saw v0 vanish and has not heard where to; the numbers of v0 here and there."""
+def moved_and_unreported() -> tuple[Keeper, int, int]:
+    """One that saw v0 vanish and was not told where to; the numbers of v0 here and there."""
     keeper = told(FIRST)
     kernel = keeper.kernel
     number = kernel.index("v0")
@@ -994,10 +994,10 @@ def missed() -> tuple[Keeper, int, int]:
 
 
 @pytest.mark.parametrize("back", [None, "another number", "the same number"])
-def test_a_farewell_that_a_crash_did_not_hear_is_made_up_for_by_the_start(back: str | None) -> None:
-    """The end was missed already and its record forgotten; it may have come back since."""
+def test_a_report_that_a_crash_lost_is_made_up_for_by_the_start(back: str | None) -> None:
+    """The end was noted as missing and its record forgotten; it may have come back since."""
     found = lab().get("v0")
-    keeper, number, there = missed()
+    keeper, number, there = moved_and_unreported()
     kernel = keeper.kernel
     assert number not in keeper.book.records()
     if back:
@@ -1025,7 +1025,7 @@ def test_a_link_that_has_failed_for_days_is_still_tried_each_minute(clock: Clock
 
 
 def test_of_two_that_are_back_with_one_mac_one_is_taken_up() -> None:
-    keeper, _, there = missed()
+    keeper, _, there = moved_and_unreported()
     kernel = keeper.kernel
     back = kernel.devices[kernel.bring_back(there, nsid=3)]
     kernel.add("twin")
@@ -1035,17 +1035,17 @@ def test_of_two_that_are_back_with_one_mac_one_is_taken_up() -> None:
 
 
 @pytest.mark.parametrize("late", [True, False])
-@pytest.mark.parametrize("step", ["namespace_name", "set_moved_netns", "set_missed"])
-def test_a_crash_while_a_farewell_is_heard_does_not_forget_it(step: str, late: bool) -> None:
+@pytest.mark.parametrize("step", ["namespace_name", "set_moved_netns", "set_unreported"])
+def test_a_crash_while_a_report_is_taken_does_not_forget_it(step: str, late: bool) -> None:
     keeper = told(FIRST)
     kernel = keeper.kernel
     number = kernel.index("v0")
     kernel.send_away("v0", nsid=3)
     if late:
-        farewell = kernel.news.pop()
+        report = kernel.news.pop()
         kernel.news.append(Event(number, "v0"))
         keeper.settle()
-        kernel.news.append(farewell)
+        kernel.news.append(report)
     crashing = kernel if step == "namespace_name" else keeper.book
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(crashing, step, _crash)
@@ -1152,7 +1152,7 @@ def test_an_end_that_is_set_down_while_it_is_held_stays_down() -> None:
 
 @pytest.mark.parametrize("enabled", [True, False])
 @pytest.mark.parametrize("use", ["address", "master"])
-def test_an_end_that_is_held_is_let_go_when_the_host_uses_it(use: str, enabled: bool) -> None:
+def test_an_end_that_is_held_is_detached_when_the_host_uses_it(use: str, enabled: bool) -> None:
     """Nothing crosses it, so there is nothing to keep running; a lock-out there would be."""
     keeper = told(wiring(link("v0", "v9", enabled=enabled), "tap0:tap9"))
     kernel = keeper.kernel
@@ -1434,7 +1434,7 @@ def test_a_closing_daemon_names_what_it_could_not_do() -> None:
     assert "detach" in problem
 
 
-def test_named_ends_are_let_go_with_their_partners_alone() -> None:
+def test_named_ends_are_detached_with_their_partners_alone() -> None:
     keeper = told(FIRST)
     detaching = Keeper(keeper.kernel, keeper.book)
     assert detaching.reconciler.detach("command", ["v1"]) == []
@@ -1442,13 +1442,13 @@ def test_named_ends_are_let_go_with_their_partners_alone() -> None:
     assert keeper.kernel.wired("nic0", "tap0")
 
 
-def test_named_ends_are_let_go_alone_also_after_one_has_left() -> None:
+def test_named_ends_are_detached_alone_also_after_one_has_left() -> None:
     keeper = told(wiring("v0:v1", "v2:v3"))
     kernel = keeper.kernel
     kernel.send_away("v0", nsid=3)
     for each in kernel.news:
         if each.gone:
-            keeper.departures.note(each.ifindex, each.nsid, each.new_ifindex)
+            keeper.netns_moves.note(each.ifindex, each.nsid, each.new_ifindex)
     detaching = Keeper(kernel, keeper.book)
     assert detaching.reconciler.detach("command", ["v1"]) == []
     assert kernel.untouched("v1")

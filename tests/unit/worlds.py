@@ -15,7 +15,7 @@ from structlog.testing import LogCapture
 from xconnectd.model import Admin, Filter, Interface, Link, Mode, Observed, Wiring
 from xconnectd.reconcile.evaluate import Evaluation
 from xconnectd.reconcile.executor import Executor
-from xconnectd.reconcile.netns_moves import Departures
+from xconnectd.reconcile.netns_moves import NetnsMoves
 from xconnectd.reconcile.reconciler import Reconciler
 
 NAMES = tuple(f"e{number}" for number in range(8))
@@ -38,7 +38,7 @@ class Keeper:
         )
         self.reconciler = Reconciler(kernel, kernel, self.book, log)
         self.executor = Executor(kernel, kernel, self.book)
-        self.departures = Departures(kernel, kernel, self.book, log)
+        self.netns_moves = NetnsMoves(kernel, kernel, self.book, log)
 
     @property
     def log(self) -> list[Mapping[str, Any]]:

@@ -10,7 +10,7 @@ from xconnectd.model import Filter, Interface, Mode, Record, Setting
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One step on one interface. ``link`` is empty for an end that is let go."""
+    """One step on one interface. ``link`` is empty for an end that is detached."""
 
     link: str
     interface: Interface

@@ -28,7 +28,7 @@ def refusal(link: Link, mode: Mode, end: Interface, other: Interface, observed: 
 def refusal_to_hold(link: Link, mode: Mode, end: Interface, observed: Observed) -> str:
     """Why ``end`` must not be taken at all, whatever its partner does.
 
-    So an end that is held and not wired is let go again when the host comes to use it.
+    So an end that is held and not wired is detached again when the host comes to use it.
     """
     return _not_free(mode, end, observed) or _port(end) or _in_use(link, end, observed)
 

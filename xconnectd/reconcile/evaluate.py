@@ -54,7 +54,7 @@ class Evaluation(NamedTuple):
 class Role(NamedTuple):
     """What one interface is to be: an end of a link, whose other end is ``other`` if there is one.
 
-    ``held`` is why it is only held, silent and dropping; empty for an end that is wired.
+    ``held`` is why it is only held, dropping in both directions; empty for an end that is wired.
     """
 
     link: Link
@@ -119,7 +119,7 @@ def _role(evaluation: Evaluation, end: Interface, other: Interface | None) -> Ro
         return None
     why = evaluation.refusal or ("the link is disabled" if not link.enabled else evaluation.waiting)
     partner = None if number == end.ifindex else number
-    return Role(link, mode, partner, mode_selection.silence(end), why)
+    return Role(link, mode, partner, mode_selection.held_settings(end), why)
 
 
 def _evaluate_alone(link: Link, observed: Observed) -> Evaluation:

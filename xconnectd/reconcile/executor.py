@@ -99,8 +99,8 @@ class Executor:
         """Does what it can and returns what was done; what was refused is put in ``trouble``.
 
         The further steps of a link of which one is refused are left out. What is refused of a
-        link that is in ``trouble`` already is the holding of an end. An end that is let go
-        is let go as far as possible, and its record kept for another try. A driver that refuses
+        link that is in ``trouble`` already is the holding of an end. An end that is detached
+        is detached as far as possible, and its record kept for another try. A driver that refuses
         the mode we chose is no trouble: that is recorded, and the next plan has another mode.
         """
         done: list[Action] = []

@@ -131,8 +131,8 @@ def _far_mtu(far: Far, observed: Observed) -> int | None:
 def _own_mtu(ifindex: int, mtu: int | None, observed: Observed) -> int | None:
     """Without the headroom that a link gives it."""
     record = observed.records.get(ifindex)
-    raised = record.changes.get(Setting.MTU) if record else None
-    return raised.found if raised and raised.ours == mtu else mtu
+    change = record.changes.get(Setting.MTU) if record else None
+    return change.found if change and change.ours == mtu else mtu
 
 
 def _is_attached(interface: Interface, evaluation: Evaluation, observed: Observed) -> bool:

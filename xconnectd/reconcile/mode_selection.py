@@ -175,7 +175,7 @@ def headroom(end: Interface) -> int:
     return min(HEADROOM, end.max_mtu or HEADROOM)
 
 
-def silence(end: Interface) -> Mapping[str, int]:
+def held_settings(end: Interface) -> Mapping[str, int]:
     """What an end is set to from the moment it is held, wired or not."""
     if end.addr_gen_mode is None:
         return {Setting.CLSACT: 1}
@@ -184,7 +184,7 @@ def silence(end: Interface) -> Mapping[str, int]:
 
 def settings(end: Interface, mode: Mode) -> Mapping[str, int]:
     """What an end is set to while its link stands, admin state aside."""
-    wanted = {**silence(end)}
+    wanted = {**held_settings(end)}
     if mode is Mode.GENERIC and end.kind in ("veth", "tun"):
         wanted[Setting.MTU] = headroom(end)
     if end.kind in _FILTERING:

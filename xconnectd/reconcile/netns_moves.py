@@ -1,8 +1,8 @@
-"""Ends that leave this namespace with our program on them, and those that come back.
+"""Ends that are moved to another network namespace with our program on them, and come back.
 
 The kernel takes an XDP program along with its device, which may get any ifindex where it goes. So
 its frames would enter the wire of whoever has that number here, and all that stays is given a new
-program with maps of its own (``Reconciler.run``). What is to be done there is told.
+program with maps of its own (``Reconciler.run``). What is to be done there is logged.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Ledger(Protocol):
     def programs(self) -> frozenset[int]: ...
     def moved_netns(self) -> tuple[MovedEnd, ...]: ...
     def set_moved_netns(self, moved: tuple[MovedEnd, ...]) -> None: ...
-    def missed(self) -> tuple[Record, ...]: ...
-    def set_missed(self, missed: tuple[Record, ...]) -> None: ...
+    def unreported(self) -> tuple[Record, ...]: ...
+    def set_unreported(self, records: tuple[Record, ...]) -> None: ...
     def hold(self, record: Record) -> None: ...
 
 
@@ -61,55 +61,55 @@ _HERE: Final = -1
 _NOBODY: Final = Interface(0, "")
 
 
-class Departures:
+class NetnsMoves:
     def __init__(self, interfaces: Interfaces, maps: Maps, ledger: Ledger, log: Logger) -> None:
         self._interfaces = interfaces
         self._maps = maps
         self._ledger = ledger
         self._log = log
-        self._heard: set[int] = set()
+        self._reported: set[int] = set()
 
-    def miss(self, observed: Observed) -> None:
-        """Keeps the records of interfaces that are gone without a farewell so far.
+    def note_missing(self, observed: Observed) -> None:
+        """Keeps the records of interfaces that are gone and not yet reported.
 
-        To be told of every look before what it shows is acted on, and records are dropped.
+        To be called with every look before what it shows is acted on, and records are dropped.
 
         On its way to another namespace a device is taken out first, and only after the kernel
-        waited for its readers (synchronize_net) comes the message that says where it went. A crash
-        in between must not forget it.
+        waited for its readers (synchronize_net) comes the RTM_DELLINK that says where it went
+        (IFLA_NEW_NETNSID). A crash in between must not forget it.
         """
-        missed = self._missed()
+        unreported = self._unreported()
         for ifindex, record in observed.records.items():
-            if ifindex not in observed.interfaces and ifindex not in self._heard:
-                missed[ifindex] = record
-        self._set_missed(missed)
+            if ifindex not in observed.interfaces and ifindex not in self._reported:
+                unreported[ifindex] = record
+        self._set_unreported(unreported)
 
-    def _missed(self) -> dict[int, Record]:
-        return {record.ifindex: record for record in self._ledger.missed()}
+    def _unreported(self) -> dict[int, Record]:
+        return {record.ifindex: record for record in self._ledger.unreported()}
 
-    def _set_missed(self, missed: Mapping[int, Record]) -> None:
+    def _set_unreported(self, records: Mapping[int, Record]) -> None:
         with suppress(OSError):  # a full disk: then only a crash forgets it
-            self._ledger.set_missed(tuple(missed.values()))
+            self._ledger.set_unreported(tuple(records.values()))
 
     def settle(self) -> None:
-        """At the end of a pass: farewells heard before it are dealt with."""
-        self._heard.clear()
+        """At the end of a pass: what was reported before it is dealt with."""
+        self._reported.clear()
 
     def awaits(self, ifindex: int) -> bool:
-        """Whether a farewell of this interface would be news."""
-        return ifindex in self._missed() or ifindex in self._ledger.records()
+        """Whether an RTM_DELLINK of this interface would be news."""
+        return ifindex in self._unreported() or ifindex in self._ledger.records()
 
     def note(self, ifindex: int, nsid: int | None, new_ifindex: int | None) -> None:
         """An interface is gone from here: deleted, or to the namespace ``nsid``."""
         self._maps.unpoint(ifindex)
         self._maps.unsteer(ifindex)
-        self._heard.add(ifindex)
-        missed = self._missed()
-        known = missed.pop(ifindex, None)
+        self._reported.add(ifindex)
+        unreported = self._unreported()
+        known = unreported.pop(ifindex, None)
         record = self._ledger.records().get(ifindex, known)
         if record is not None and nsid is not None and new_ifindex is not None:
             self._follow(record, nsid, new_ifindex)
-        self._set_missed(missed)  # not before: a crash in between would forget it
+        self._set_unreported(unreported)  # not before: a crash in between would forget it
 
     def took_program(self) -> bool:
         """Whether an end has left that may run the very program that is current here."""
@@ -147,7 +147,7 @@ class Departures:
             self._ledger.set_moved_netns(tuple(moved))
 
     def _arrived(self, ifindex: int, nsid: int) -> Interface | None:
-        """The device where it went: the farewell is sent just before it is listed there."""
+        """The device where it went: RTM_DELLINK is sent just before it is listed there."""
         if device := self._interfaces.at(ifindex, nsid):
             return device
         self._interfaces.settle()
@@ -163,58 +163,59 @@ class Departures:
         )
 
     def find(self) -> None:
-        """Looks for those that left while nobody heard it, and those that are back since.
+        """Looks for ends that were moved while nobody listened, and those that are back since.
 
-        For a start, and when events were lost: no farewell is awaited any more. One that is not
+        For a start, and when events were lost: no report is awaited any more. One that is not
         found was deleted, or is with our program where no look from here reaches.
         """
         here = self._interfaces.all()
         records = self._ledger.records().values()
         held = {each.ifindex for each in records if each.is_of(here.get(each.ifindex, _NOBODY))}
-        missing = [*self._ledger.missed(), *(each for each in records if each.ifindex not in held)]
+        gone = [each for each in records if each.ifindex not in held]
+        missing = [*self._ledger.unreported(), *gone]
         strays = [each for each in here.values() if each.ifindex not in held]
         back = [found for found in self._recognised(missing, strays) if self._ours_on(found.device)]
         for found in back:
             self._add(MovedEnd(found.record, mode=""))
         found_here = {found.record.identity for found in back}
         self._find_elsewhere([each for each in missing if each.identity not in found_here])
-        self._set_missed({})
+        self._set_unreported({})
 
     def _find_elsewhere(self, missing: Collection[Record]) -> None:
         away = {found.record.identity: found for found in self._recognised_elsewhere(missing)}
         for record in missing:
-            self._heard.add(record.ifindex)
+            self._reported.add(record.ifindex)
             if found := away.get(record.identity):
                 self._follow(record, found.nsid, found.device.ifindex, guessed=True)
             else:
                 self._add(MovedEnd(record, mode="", program=self._maps.programs.xdp))
 
-    def give_up(self) -> None:
+    def forget_unfound(self) -> None:
         """Forgets those that were not found."""
         moved = self._ledger.moved_netns()
         self._set_moved_netns(gone for gone in moved if gone.nsid is not None)
 
-    def welcome_back(self, observed: Observed) -> bool:
+    def take_back(self, observed: Observed) -> bool:
         """Takes up the records of ends that are here again; True if there are any."""
-        return self._unmiss(observed) | self._call_back(observed)
+        return self._take_back_unreported(observed) | self._take_back_moved(observed)
 
-    def _unmiss(self, observed: Observed) -> bool:
-        """Those that are back before their farewell was heard."""
-        missed = self._missed()
-        if not missed:
+    def _take_back_unreported(self, observed: Observed) -> bool:
+        """Those that are back before it was reported that they went."""
+        unreported = self._unreported()
+        if not unreported:
             return False
         held = self._ledger.records()
         fresh = [each for each in observed.interfaces.values() if each.ifindex not in held]
         taken = {
             record.ifindex
-            for record, device, _ in self._recognised(missed.values(), fresh)
+            for record, device, _ in self._recognised(unreported.values(), fresh)
             if device.ifindex == record.ifindex or self._ours_on(device)
             if self._take_up(record, device)
         }
-        self._set_missed({index: missed[index] for index in missed.keys() - taken})
+        self._set_unreported({index: unreported[index] for index in unreported.keys() - taken})
         return bool(taken)
 
-    def _call_back(self, observed: Observed) -> bool:
+    def _take_back_moved(self, observed: Observed) -> bool:
         """Those that are no longer where they went are searched for here at once.
 
         The news of their return may be for a later pass. One that is not found has gone on to a
@@ -237,10 +238,10 @@ class Departures:
             if (name := gone.record.identity) in left
             or (name not in back and self._has_current(gone))
         )
-        self._go_on([record for record in lost if record.identity not in back])
+        self._follow_further([record for record in lost if record.identity not in back])
         return len(refused) < len(back)
 
-    def _go_on(self, lost: Collection[Record]) -> None:
+    def _follow_further(self, lost: Collection[Record]) -> None:
         for found in self._recognised_elsewhere(lost):
             if self._ours_on(found.device):
                 self._follow(found.record, found.nsid, found.device.ifindex)

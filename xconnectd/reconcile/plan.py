@@ -2,14 +2,14 @@
 
 Order within a group of links that exchange ends, so that no frame goes astray:
 
-1. prepare new ends (record what is found, silence the host, settings, counters),
+1. prepare new ends (record what is found, drop the host's egress, settings, counters),
 2. attach programs: a new end drops what comes until it is wired, one whose program changes goes
    on to where it leads now; close the host's stack behind them, and remove what routers taught
    the host there until then,
-3. cut the entries of ends that are let go or held, and wire: write the entries of all others,
+3. cut the entries of ends that are detached or held, and wire: write the entries of all others,
 4. take off the programs of an earlier mode, and only then put settings back,
 5. set up ends that were found down,
-6. let go: the host's stack open again, programs off, settings put back.
+6. detach: the host's stack open again, programs off, settings put back.
 
 All steps but the third wait for the kernel's lock of all interfaces (RTNL), which others may hold
 for seconds, so step 3 is what changes where frames go, in both directions within microseconds.
@@ -60,7 +60,7 @@ _REASONS: Final[Mapping[str, str]] = {
 _PUT_BACK = "put back as found"
 _IPV6_MTU: Final = 1280
 """Bytes; with less the kernel takes IPv6 off an interface, and address generation with it."""
-_LET_GO = "no link has this end"
+_NO_LINK = "no link has this end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def plan(wanted: Mapping[int, Role], observed: Observed) -> tuple[Action, ...]:
     """Everything that leads from ``observed`` to ``wanted`` (roles by ifindex); empty if nothing.
 
     Interfaces that are not in ``observed`` are not touched, so a narrow look gives a narrow
-    plan. An end that we hold and that has no role is let go.
+    plan. An end that we hold and that has no role is detached.
     """
     diff = _Diff(wanted, observed)
     return tuple(action for group in _groups(wanted, observed) for action in diff.of_group(group))
@@ -89,7 +89,7 @@ def plan(wanted: Mapping[int, Role], observed: Observed) -> tuple[Action, ...]:
 def _groups(wanted: Mapping[int, Role], observed: Observed) -> Iterator[list[int]]:
     """Ends that exchange partners in this plan, together.
 
-    Each group is brief, so an end that is cut is wired again or let go within milliseconds even
+    Each group is brief, so an end that is cut is wired again or detached within milliseconds even
     when a thousand links move.
     """
     neighbours: dict[int, set[int]] = {}
@@ -141,11 +141,11 @@ class _Diff(NamedTuple):
                 yield from step(interface, role)
         for ifindex in loose:
             yield from self._cut_loose(ifindex)
-        for step in (self._cut, self._wire, self._shed, self._put_back_unwanted, self._raise):
+        for step in (self._cut, self._wire, self._clean_up, self._put_back_unwanted, self._set_up):
             for interface, role in ends:
                 yield from step(interface, role)
         for ifindex in loose:
-            yield from self._let_go(ifindex)
+            yield from self._detach(ifindex)
 
     # ---- 1. prepare
 
@@ -167,7 +167,7 @@ class _Diff(NamedTuple):
         """The settings that are not as wanted, each with the value to put back one day."""
         record = self._record(interface)
         wanted = dict(role.settings)
-        if self._is_to_be_raised(interface, role):
+        if self._is_to_be_set_up(interface, role):
             wanted[Setting.UP] = 1
         changes = {}
         for setting, ours in wanted.items():
@@ -185,7 +185,7 @@ class _Diff(NamedTuple):
         record = self._record(interface)
         return not record.settled if record else not self._attached(interface)
 
-    def _is_to_be_raised(self, interface: Interface, role: Role) -> bool:
+    def _is_to_be_set_up(self, interface: Interface, role: Role) -> bool:
         """With its link: one that is only held stays as it is."""
         return not role.held and self._is_found_down(interface, role)
 
@@ -213,7 +213,7 @@ class _Diff(NamedTuple):
                 yield Cut(role.link.id, interface, role.held, mode)
 
     def _cut_loose(self, ifindex: int) -> Iterator[Action]:
-        yield from self._cuts("", self._known(ifindex), _LET_GO)
+        yield from self._cuts("", self._known(ifindex), _NO_LINK)
 
     def _cuts(self, link: str, interface: Interface, reason: str) -> Iterator[Action]:
         if interface.ifindex in self.observed.entries:
@@ -292,7 +292,7 @@ class _Diff(NamedTuple):
             words = "; ".join(use.words for use in found)
             yield Unlearn(role.link.id, interface, f"learnt from a router on the wire: {words}")
 
-    def _shed(self, interface: Interface, role: Role) -> Iterator[Action]:
+    def _clean_up(self, interface: Interface, role: Role) -> Iterator[Action]:
         """What an earlier mode left behind, once the new one works."""
         link, reason = role.link.id, f"mode is {role.mode} now"
         if role.mode is Mode.TC:
@@ -315,8 +315,8 @@ class _Diff(NamedTuple):
 
     # ---- 5. set up
 
-    def _raise(self, interface: Interface, role: Role) -> Iterator[Action]:
-        if self._is_to_be_raised(interface, role):
+    def _set_up(self, interface: Interface, role: Role) -> Iterator[Action]:
+        if self._is_to_be_set_up(interface, role):
             yield Set(role.link.id, interface, _REASONS[Setting.UP], Setting.UP, 1)
             record = self._record(interface)
             kept = {**(record.changes if record else {}), **self._changes(interface, role)}
@@ -325,26 +325,26 @@ class _Diff(NamedTuple):
             held = self._held(interface, role, changes)._replace(settled=True)
             yield Hold(role.link.id, interface, "from here on down is what somebody wants", held)
 
-    # ---- 6. let go
+    # ---- 6. detach
 
-    def _let_go(self, ifindex: int) -> Iterator[Action]:
+    def _detach(self, ifindex: int) -> Iterator[Action]:
         interface = self._known(ifindex)
         record = self._record(interface)
         if ifindex in (self.observed.guarded or ()):
-            yield Unguard("", interface, _LET_GO)
+            yield Unguard("", interface, _NO_LINK)
         if record or self.observed.runs_ours(interface):
-            yield from self._detach_xdp("", interface, _LET_GO)
-            yield from self._delete_filters("", interface, "ingress", _LET_GO)
+            yield from self._detach_xdp("", interface, _NO_LINK)
+            yield from self._delete_filters("", interface, "ingress", _NO_LINK)
             changes = record.changes if record else {}
             last = [name for name in (Setting.CLSACT, Setting.ADDR_GEN_MODE) if name in changes]
             first = [name for name in _up_first(changes) if name not in last]
             if record:
                 yield from self._put_back("", interface, record, first)
-            yield from self._delete_filters("", interface, "egress", _LET_GO)
+            yield from self._delete_filters("", interface, "egress", _NO_LINK)
             if record:
                 yield from self._put_back("", interface, record, last)
         if ifindex in self.observed.records or self.observed.is_held(interface):
-            yield Forget("", interface, _LET_GO)
+            yield Forget("", interface, _NO_LINK)
 
     def _put_back(
         self, link: str, interface: Interface, record: Record, names: Iterable[str]

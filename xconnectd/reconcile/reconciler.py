@@ -29,7 +29,7 @@ from xconnectd.reconcile.actions import Action
 from xconnectd.reconcile.evaluate import Evaluation, Refused
 from xconnectd.reconcile.executor import Executor, Trouble
 from xconnectd.reconcile.link_state import LinkStatus
-from xconnectd.reconcile.netns_moves import Departures
+from xconnectd.reconcile.netns_moves import NetnsMoves
 from xconnectd.reconcile.observer import Index
 from xconnectd.reconcile.pass_stats import Tally
 from xconnectd.reconcile.retry import BackOff
@@ -44,8 +44,8 @@ _PATIENCE = 100
 _EDITS = ("config", "try")
 """What misspells a name; an interface that is missing for another reason has gone."""
 
-_SLEEPERS = 16
-"""Ends that are down and that are looked at in one tick: half a millisecond."""
+_ADMIN_DOWN_A_TICK = 16
+"""Admin-down ends that are looked at in one tick: half a millisecond."""
 
 _RENEWAL_PAUSE = 10.0
 """Seconds until programs that could not be loaded are tried again: a compiler may be at work."""
@@ -130,7 +130,7 @@ class Reconciler:
         self._suspects = suspects
         self._observer = observer.Observer(interfaces, dataplane, ledger, describe)
         self._executor = Executor(interfaces, dataplane, ledger, alive)
-        self._departures = Departures(interfaces, dataplane, ledger, log)
+        self._netns_moves = NetnsMoves(interfaces, dataplane, ledger, log)
         self._backoff = BackOff()
         self._repeats = transitions.Repeats()
         self.tally = Tally()
@@ -139,7 +139,7 @@ class Reconciler:
         self._loose: set[str] = set()
         self._left: dict[int, int] = {}
         self._left_peers: dict[int, int] = {}
-        self._asleep: dict[int, tuple[Xdp, ...]] = {}
+        self._admin_down: dict[int, tuple[Xdp, ...]] = {}
         self._ends: dict[int, Link] = {}
         self._unwritable = ""
         self._renewal_due = 0.0
@@ -204,7 +204,7 @@ class Reconciler:
     def _look_and_recognize(self, scope: Scope | None, refused: Mapping[str, Refused]) -> Seen:
         """A look in which ends that are back have the records with which they left."""
         seen = self.look(scope, refused)
-        back = self._departures.welcome_back(seen.observed)
+        back = self._netns_moves.take_back(seen.observed)
         return self.look(scope, refused) if back else seen
 
     def _observe(self, scope: Scope | None) -> tuple[Observed, tuple[Link, ...]]:
@@ -218,7 +218,7 @@ class Reconciler:
 
     def run(self, scope: Scope | None, trigger: str) -> None:
         """Makes the links in ``scope`` (all if None) agree with the wiring, and logs changes."""
-        if self._departures.took_program():
+        if self._netns_moves.took_program():
             self._renew()
         self._pass(None if self._dataplane.older_forward() else scope, trigger)
 
@@ -232,15 +232,15 @@ class Reconciler:
         done: list[Action] = []
         trouble = Trouble()
         for _ in range(_ROUNDS):
-            self._departures.miss(seen.observed)
-            actions = self._not_fought_over(seen, trigger)
+            self._netns_moves.note_missing(seen.observed)
+            actions = self._not_held_off(seen, trigger)
             done += self._executor.apply(actions, trouble)
             if scope is None:  # nothing that stays runs an older program any more
                 self._dataplane.empty_older()
             if not actions:
                 break
             seen = self._look_and_recognize(scope, trouble.links)
-        self._departures.settle()
+        self._netns_moves.settle()
         evaluations = seen.evaluations
         if trigger in _EDITS and scope is not None and any(each.waiting for each in evaluations):
             evaluations = tuple(
@@ -253,7 +253,7 @@ class Reconciler:
         self._report(statuses, done, trigger, seconds)
 
     def detach(self, trigger: str, names: Iterable[str] | None = None) -> list[str]:
-        """Lets go of every end (or of the named ones and their partners), in a pass like any other.
+        """Detaches every end (or of the named ones and their partners), in a pass like any other.
 
         Returns what could not be put back. Links are wanted no longer, so their end is no event.
         """
@@ -261,19 +261,19 @@ class Reconciler:
         self._statuses.clear()
         self._pass(None if names is None else Scope(frozenset(names)), trigger)
         if names is None:
-            self._departures.find()
-            self._departures.give_up()  # where nothing is wired nothing can be reached
+            self._netns_moves.find()
+            self._netns_moves.forget_unfound()  # where nothing is wired nothing can be reached
         return list(self._backoff.stuck().values())
 
-    def _not_fought_over(self, seen: Seen, trigger: str) -> tuple[Action, ...]:
-        """In a truce settings are left to whoever keeps changing them; forwarding is not."""
+    def _not_held_off(self, seen: Seen, trigger: str) -> tuple[Action, ...]:
+        """In a hold-off settings are left to whoever keeps changing them; forwarding is not."""
         if trigger != "netlink":
             return seen.actions
         held = seen.observed.records
         return tuple(
             action
             for action in seen.actions
-            if not self._backoff.is_truce(action.link)
+            if not self._backoff.is_held_off(action.link)
             or action.interface.ifindex not in held
             or not actions.is_mere_setting(action)
         )
@@ -289,8 +289,8 @@ class Reconciler:
         names: set[str] = set()
         for event in events:
             own = (event.name, *event.altnames)
-            if event.gone and self._departures.awaits(event.ifindex):
-                self._departures.note(event.ifindex, event.nsid, event.new_ifindex)
+            if event.gone and self._netns_moves.awaits(event.ifindex):
+                self._netns_moves.note(event.ifindex, event.nsid, event.new_ifindex)
             if self._concerns(event.ifindex, own, event.mac):
                 concerned.add(event.ifindex)
                 names.update(own)
@@ -312,11 +312,11 @@ class Reconciler:
         return any(gone.record.mac == mac for gone in self._ledger.moved_netns())
 
     def resync(self, trigger: str) -> None:
-        """A pass over everything when events were not heard: at the start, or they were lost.
+        """A pass over everything when events were not received: at the start, or they were lost.
 
-        Ends that left meanwhile are searched for in the other namespaces.
+        Ends that were moved meanwhile are searched for in the other namespaces.
         """
-        self._departures.find()
+        self._netns_moves.find()
         self.run(None, trigger)
 
     def _renew(self) -> None:
@@ -349,14 +349,14 @@ class Reconciler:
         return bool(self._left_peers) and self._dataplane.peers() != self._left_peers
 
     def disturbed(self) -> Scope:
-        """Ends that are down and whose XDP program has changed, a few at each call.
+        """Admin-down ends whose XDP program has changed, a few at each call.
 
         The kernel tells nobody of a program on an interface that is down.
         """
         found = []
-        for ifindex in [*self._asleep][:_SLEEPERS]:
-            before = self._asleep.pop(ifindex)
-            self._asleep[ifindex] = before  # the others' turn is next
+        for ifindex in [*self._admin_down][:_ADMIN_DOWN_A_TICK]:
+            before = self._admin_down.pop(ifindex)
+            self._admin_down[ifindex] = before  # the others' turn is next
             now = self._interfaces.by_index(ifindex)
             if now is not None and now.xdp != before:
                 found.append(ifindex)
@@ -392,7 +392,7 @@ class Reconciler:
         for each in statuses:
             self._backoff.note(each, seen.observed, trouble.links.get(each.link.id))
         self._remember_stuck(scope, trouble)
-        self._departures.update(seen.observed)
+        self._netns_moves.update(seen.observed)
         self._write_failures()
         if scope is None and not seen.actions:  # nothing runs an older program any more
             self._dataplane.retire()
@@ -424,10 +424,10 @@ class Reconciler:
         covered = seen.observed.covered
         for ifindex in [*self._ends] if covered is None else covered & self._ends.keys():
             del self._ends[ifindex]
-            self._asleep.pop(ifindex, None)
+            self._admin_down.pop(ifindex, None)
         for each in seen.evaluations:
             self._ends |= {end.ifindex: each.link for end in each.ends}
-            self._asleep |= {end.ifindex: end.xdp for end in each.ends if not end.up}
+            self._admin_down |= {end.ifindex: end.xdp for end in each.ends if not end.up}
 
     def _report(
         self, statuses: Iterable[LinkStatus], done: list[Action], trigger: str, seconds: float
@@ -444,7 +444,7 @@ class Reconciler:
             self._tell(change._replace(fields={**change.fields, **more}), trigger)
             if change.event is Event.DRIFT_REPAIRED:
                 self.tally.repairs += 1
-                self._mind_fight(str(change.fields["link"]))
+                self._count_repair(str(change.fields["link"]))
         self._statuses |= {each.link.id: each for each in after}
         self._loose |= {each.link.id for each in after if each.is_loose}
         self._loose -= {each.link.id for each in (*gone, *after) if not each.is_loose}
@@ -470,7 +470,7 @@ class Reconciler:
         for each in changes:
             self._log.log(each.level, each.event, **each.fields)
 
-    def _mind_fight(self, link: str) -> None:
+    def _count_repair(self, link: str) -> None:
         wait = self._backoff.repaired(link)
         if wait is not None:
             self._log.warning(

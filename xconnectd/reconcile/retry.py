@@ -1,4 +1,8 @@
-"""When a link that failed is tried again, and when one that drifts is no longer fought over."""
+"""When a link that failed is tried again, and how long one that flaps is held off.
+
+A link flaps when somebody else keeps changing what is repaired. In a hold-off its settings are
+left alone; its programs and entries are not.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +22,9 @@ LONGEST_WAIT: Final = 60.0
 
 _MOST_DOUBLINGS: Final = 6
 
-FIGHT_REPAIRS: Final = 5
-FIGHT_WINDOW: Final = 10.0
-"""More repairs of one link than that many in that many seconds are a fight with somebody."""
+FLAPPING_REPAIRS: Final = 5
+FLAPPING_WINDOW: Final = 10.0
+"""More repairs of one link than that many in that many seconds: it flaps."""
 
 
 class _Failed(NamedTuple):
@@ -38,14 +42,14 @@ class _Failed(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Fight:
-    """When the link was repaired lately, and a truce ends (``time.monotonic``).
+class _Flapping:
+    """When the link was repaired lately, and its hold-off ends (``time.monotonic``; 0: none).
 
-    ``times`` is how many truces there were.
+    ``times`` is how many hold-offs there were.
     """
 
     repairs: deque[float] = field(default_factory=deque)
-    truce: float = 0.0
+    held_off_until: float = 0.0
     times: int = 0
 
 
@@ -54,7 +58,7 @@ class BackOff:
 
     def __init__(self) -> None:
         self._failed: dict[str, _Failed] = {}
-        self._fights: dict[str, _Fight] = {}
+        self._flapping: dict[str, _Flapping] = {}
         self._stuck: dict[str, _Failed] = {}
 
     # ------------------------------------------------------------------ ends that stay on
@@ -95,7 +99,7 @@ class BackOff:
         """These links are asked for anew, or no more."""
         for link in links:
             self._failed.pop(link, None)
-            self._fights.pop(link, None)
+            self._flapping.pop(link, None)
 
     def still_failed(self, links: Iterable[Link], observed: Observed) -> dict[str, Refused]:
         """Links that the kernel refused and that are not to be tried now.
@@ -119,17 +123,17 @@ class BackOff:
             trouble |= {name: held._replace(due=now) for name, held in trouble.items()}
 
     def next_due(self) -> float | None:
-        """When the next failed link is due, or the next truce over (``time.monotonic``)."""
+        """When the next failed link is due, or the next hold-off over (``time.monotonic``)."""
         times = [held.due for held in (*self._failed.values(), *self._stuck.values())]
-        times += [fight.truce for fight in self._fights.values() if fight.truce]
+        times += [each.held_off_until for each in self._flapping.values() if each.held_off_until]
         return min(times, default=None)
 
     def due(self) -> AbstractSet[str]:
-        """What is to be looked at again: failed links, links whose truce is over, stuck ends."""
+        """What is to be looked at again: failed links, links whose hold-off is over, stuck ends."""
         now = time.monotonic()
-        over = [link for link, fight in self._fights.items() if fight.truce and fight.truce <= now]
+        over = [link for link, each in self._flapping.items() if 0 < each.held_off_until <= now]
         for link in over:
-            self._fights[link].truce = 0.0
+            self._flapping[link].held_off_until = 0.0
         failed = (*self._failed.items(), *self._stuck.items())
         return {*over, *(name for name, held in failed if _is_due(held))}
 
@@ -144,26 +148,26 @@ class BackOff:
             for link, held in self._failed.items()
         }
 
-    # ------------------------------------------------------------------ fights
+    # ------------------------------------------------------------------ flapping
 
-    def is_truce(self, link: str) -> bool:
+    def is_held_off(self, link: str) -> bool:
         """Whether its settings are left alone for now, since somebody keeps changing them."""
-        fight = self._fights.get(link)
-        return fight is not None and time.monotonic() < fight.truce
+        flapping = self._flapping.get(link)
+        return flapping is not None and time.monotonic() < flapping.held_off_until
 
     def repaired(self, link: str) -> float | None:
         """Counts a repair; if it was one too many, the seconds that settings are left alone."""
         now = time.monotonic()
-        fight = self._fights.setdefault(link, _Fight())
-        fight.repairs.append(now)
-        while fight.repairs and fight.repairs[0] < now - FIGHT_WINDOW:
-            fight.repairs.popleft()
-        if len(fight.repairs) <= FIGHT_REPAIRS:
+        flapping = self._flapping.setdefault(link, _Flapping())
+        flapping.repairs.append(now)
+        while flapping.repairs and flapping.repairs[0] < now - FLAPPING_WINDOW:
+            flapping.repairs.popleft()
+        if len(flapping.repairs) <= FLAPPING_REPAIRS:
             return None
-        fight.repairs.clear()
-        fight.times += 1
-        wait = min(FIGHT_WINDOW * _doubled(fight.times), LONGEST_WAIT)
-        fight.truce = now + wait
+        flapping.repairs.clear()
+        flapping.times += 1
+        wait = min(FLAPPING_WINDOW * _doubled(flapping.times), LONGEST_WAIT)
+        flapping.held_off_until = now + wait
         return wait
 
 

@@ -66,7 +66,7 @@ class Ledger:
         """The interfaces in records that, as far as can be told, are of another boot."""
         self._programs = self._read_programs()
         self._moved_netns = tuple(self._read_moved_netns())
-        self._missed = tuple(self._read_missed())
+        self._unreported = tuple(self._read_unreported())
         self._failures = self._read_failures()
         self._unsaved: set[str] = set()
 
@@ -119,7 +119,7 @@ class Ledger:
             self._save("programs", sorted(self._programs))
 
     def starts(self) -> Mapping[str, int]:
-        """How often the programs were loaded and how often adopted, since all was let go."""
+        """How often the programs were loaded and how often adopted, since all was detached."""
         stored = self._read("starts")
         known = stored if isinstance(stored, dict) else {}
         counts = {name: count for name, count in known.items() if isinstance(count, int)}
@@ -139,21 +139,21 @@ class Ledger:
             stored = [{**each._asdict(), "record": _as_json(each.record)} for each in moved]
             self._save("moved_netns", stored)
 
-    def missed(self) -> tuple[Record, ...]:
+    def unreported(self) -> tuple[Record, ...]:
         """Interfaces that are gone, and the kernel has not said where to."""
-        return self._missed
+        return self._unreported
 
-    def set_missed(self, missed: tuple[Record, ...]) -> None:
-        if missed != self._missed or "missed" in self._unsaved:
-            self._missed = missed
-            self._save("missed", [_as_json(record) for record in missed])
+    def set_unreported(self, records: tuple[Record, ...]) -> None:
+        if records != self._unreported or "unreported" in self._unsaved:
+            self._unreported = records
+            self._save("unreported", [_as_json(record) for record in records])
 
     def is_needed(self) -> bool:
         """Whether something is recorded that nobody else knows: how an end was found.
 
         Also of one that has left: it may come back.
         """
-        return bool(self._records or self._moved_netns or self._missed)
+        return bool(self._records or self._moved_netns or self._unreported)
 
     def config(self) -> Path | None:
         """The file that the last daemon here was started with."""
@@ -172,7 +172,7 @@ class Ledger:
             self._failures = dict(failures)
 
     def remove(self) -> None:
-        """Leaves nothing behind; for a daemon that let go of every end."""
+        """Leaves nothing behind; for a daemon that detached every end."""
         self._ends.close()
         if self.path.is_dir():
             shutil.rmtree(self.path)
@@ -215,8 +215,8 @@ class Ledger:
     def _read_moved_netns(self) -> Iterator[MovedEnd]:
         return filter(None, map(_moved_end, self._read_list("moved_netns")))
 
-    def _read_missed(self) -> Iterator[Record]:
-        return filter(None, map(_record, self._read_list("missed")))
+    def _read_unreported(self) -> Iterator[Record]:
+        return filter(None, map(_record, self._read_list("unreported")))
 
     def _read_list(self, name: str) -> list[Any]:
         stored = self._read(name)
