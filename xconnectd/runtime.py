@@ -6,18 +6,54 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from xconnectd.control.lock import Instance, running_pid
 from xconnectd.dataplane.programs import Dataplane, Unpinned, describe
 from xconnectd.errors import DataplaneError, XconnectError, is_full
 from xconnectd.events import Event, Logger, logger
-from xconnectd.model import Counters, Programs
+from xconnectd.model import Counters, MovedEnd, Programs
+from xconnectd.netlink import monitor
 from xconnectd.netlink.interfaces import Links
 from xconnectd.paths import directory, pins
 from xconnectd.reconcile.reconciler import Reconciler
 from xconnectd.state import stale
 from xconnectd.state.store import Ledger, make_directory
+
+
+class DaemonLinks(Protocol):
+    def follow(self) -> None: ...
+    def heard(self, event: monitor.Event) -> None: ...
+
+
+class DaemonLedger(Protocol):
+    @property
+    def path(self) -> Path: ...
+    def set_config(self, path: Path) -> None: ...
+    def starts(self) -> Mapping[str, int]: ...
+    def moved_netns(self) -> tuple[MovedEnd, ...]: ...
+
+
+class Runtime(Protocol):
+    """What a daemon asks of an ``Engine``, which is documented there."""
+
+    @property
+    def reconciler(self) -> Reconciler: ...
+    @property
+    def links(self) -> DaemonLinks: ...
+    @property
+    def ledger(self) -> DaemonLedger: ...
+    @property
+    def instance(self) -> Instance | None: ...
+    @property
+    def alive(self) -> Callable[[], None]: ...
+    @property
+    def drop_stats_unavailable(self) -> str: ...
+    @property
+    def guard_unavailable(self) -> str: ...
+    def counters(self) -> Mapping[int, Counters]: ...
+    def keep_pinned(self) -> None: ...
+    def remove(self) -> None: ...
 
 
 class Engine:

@@ -13,7 +13,8 @@ from xconnectd.cli.exit_codes import Exit
 from xconnectd.cli.output import explain, print_message
 from xconnectd.config.source import Files
 from xconnectd.daemon import systemd
-from xconnectd.daemon.daemon import SIGNALS, Daemon, OnExit
+from xconnectd.daemon.daemon import Daemon, OnExit
+from xconnectd.daemon.signals import SIGNALS
 from xconnectd.daemon.systemd import Watchdog
 from xconnectd.errors import BusyError, ConfigError, DataplaneError, PrivilegeError
 from xconnectd.runtime import Engine
@@ -35,7 +36,8 @@ def run(options: argparse.Namespace) -> int:
         return Exit.NOT_STARTED
     with engine:
         try:
-            daemon = Daemon(options.config, engine, logger, tap, on_exit=OnExit(options.on_exit))
+            on_exit = OnExit(options.on_exit)
+            daemon = Daemon.of_process(options.config, engine, logger, tap, on_exit=on_exit)
         except OSError as error:
             if not engine.ledger.is_needed():  # a start that fails leaves nothing behind
                 engine.remove()

@@ -73,6 +73,10 @@ class Files:
         self._good: dict[Path, Wiring] = {}
         self._found: tuple[Link, ...] = ()
 
+    def close(self) -> None:
+        """Leaves behind whatever look is under way."""
+        self._disk.close()
+
     def keep(self, links: Iterable[Link]) -> None:
         """Wires found in the kernel at the start, to be told before a read of all files.
 

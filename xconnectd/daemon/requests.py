@@ -1,0 +1,126 @@
+"""What clients may ask of the daemon, and what it tells them of itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from xconnectd.control.protocol import Answer, Request
+from xconnectd.control.server import Client
+from xconnectd.daemon.clock import Clock
+from xconnectd.daemon.config_files import ConfigFiles
+from xconnectd.daemon.trial import Trial
+from xconnectd.errors import XconnectError
+from xconnectd.model import State
+from xconnectd.runtime import Runtime
+from xconnectd.status import document
+
+
+class Requests:
+    """Answers one request at a time, in the daemon's thread."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        files: ConfigFiles,
+        trial: Trial,
+        clock: Clock,
+        *,
+        reload: Callable[[], None],
+        metrics: Callable[[], dict[str, Any] | None],
+    ) -> None:
+        """``reload`` reads all files again; ``metrics`` says how these are served."""
+        self._runtime = runtime
+        self._reconciler = runtime.reconciler
+        self._files = files
+        self._trial = trial
+        self._clock = clock
+        self._reload = reload
+        self._metrics = metrics
+        self._started = clock.monotonic()
+        self._last_error = ""
+
+    def answer(self, client: Client, request: Request) -> Answer:
+        do = request.get("do")
+        if do == "ping":
+            return {"ok": True}
+        if do == "status":
+            return self._status()
+        if do == "events":
+            client.wants_events = True
+            return {"ok": True}
+        if not client.privileged:
+            return {"ok": False, "error": "this socket may only look"}
+        match do:
+            case "reload":
+                self._reload()
+                return self._outcome()
+            case "try":
+                answer = self._trial.start(client, request)
+                return self._outcome() | answer if answer["ok"] else answer
+            case "hold":
+                return self._trial.hold(client)
+            case "keep":
+                return self._trial.keep(client)
+        return {"ok": False, "error": f"no such request: {do}"}
+
+    def note(self, event: Mapping[str, Any]) -> None:
+        """Of what is logged, the last error or warning is told in ``status``."""
+        if event.get("level") in ("error", "warning"):
+            self._last_error = f"{event['event']}: {event.get('reason', '')}".rstrip(": ")
+
+    def _status(self) -> Answer:
+        try:
+            return self.facts()()
+        except (XconnectError, OSError) as error:  # a look that was refused: no reason to end
+            return {"ok": False, "error": str(error)}
+
+    def facts(self) -> Callable[[], Answer]:
+        """What this thread alone may look at; any thread can make a report of it, by a call.
+
+        Raises:
+            XconnectError, OSError: the kernel refused a look.
+        """
+        return partial(
+            document.document,
+            self._self_report(),
+            self._files.reading,
+            self._files.source.path,
+            statuses=tuple(self._reconciler.statuses.values()),
+            counters=self._runtime.counters(),
+            drop_stats_unavailable=self._runtime.drop_stats_unavailable,
+            guard_unavailable=self._runtime.guard_unavailable,
+            moved_netns=self._runtime.ledger.moved_netns(),
+        )
+
+    def _self_report(self) -> dict[str, Any]:
+        """What the daemon knows of itself, and no look at the kernel could tell."""
+        files = self._files
+        return {
+            "running": True,
+            "answers": True,
+            "pid": os.getpid(),
+            "uptime_s": round(self._clock.monotonic() - self._started, 1),
+            "last_reload": files.last_reload and round(files.last_reload, 3),
+            "last_load": files.last_load and round(files.last_load, 3),
+            "last_error": self._last_error,
+            **self._reconciler.tally.as_json(),
+            "starts": dict(self._runtime.ledger.starts()),
+            "metrics": self._metrics(),
+            "try": self._trial.as_json(),
+        }
+
+    def _outcome(self) -> Answer:
+        reading, statuses = self._files.reading, self._reconciler.statuses
+        return {
+            "ok": reading.state == "loaded",
+            "problems": [str(problem) for problem in reading.problems],
+            "summary": document.summary(statuses.values()),
+            "waiting": [
+                f"{link} waits: {each.told}"
+                for link, each in statuses.items()
+                if each.state is State.WAITING
+            ],
+        }
