@@ -14,16 +14,19 @@ from xconnectd.errors import DataplaneError, XconnectError, is_full
 from xconnectd.events import Event, Logger, logger
 from xconnectd.model import Counters, MovedEnd, Programs
 from xconnectd.netlink import monitor
-from xconnectd.netlink.interfaces import Links
+from xconnectd.netlink.changes import Changes
+from xconnectd.netlink.host_use import HostUse
+from xconnectd.netlink.interfaces import Interfaces
+from xconnectd.netlink.transport import Route
 from xconnectd.paths import directory, pins
 from xconnectd.reconcile.reconciler import Reconciler
 from xconnectd.state import stale
 from xconnectd.state.store import Ledger, make_directory
 
 
-class DaemonLinks(Protocol):
-    def follow(self) -> None: ...
-    def heard(self, event: monitor.Event) -> None: ...
+class DaemonHostUse(Protocol):
+    def track_stacked(self) -> None: ...
+    def update_stacked(self, event: monitor.Event) -> None: ...
 
 
 class DaemonLedger(Protocol):
@@ -40,7 +43,7 @@ class Runtime(Protocol):
     @property
     def reconciler(self) -> Reconciler: ...
     @property
-    def links(self) -> DaemonLinks: ...
+    def host_use(self) -> DaemonHostUse: ...
     @property
     def ledger(self) -> DaemonLedger: ...
     @property
@@ -62,7 +65,8 @@ class Engine:
     Attributes:
         reconciler: looks, plans and applies.
         ledger: what was found, on disk.
-        links: the interfaces; to be told of events by who listens to them.
+        interfaces: looks at single ones.
+        host_use: what they are used for; to be told of events by who receives them.
         instance: the hold on the namespace; None for one that only looks.
         alive: called again and again within what may take seconds, and to be called in between.
         unseen: why no maps of ours can be read from here; empty if they are.
@@ -80,7 +84,9 @@ class Engine:
         unseen: str = "",
     ) -> None:
         """``parts`` closes what is handed in; taken over as soon as nothing can fail any more."""
-        self.links = links = parts.enter_context(closing(Links(alive)))
+        route = parts.enter_context(closing(Route()))
+        self.interfaces = Interfaces(route, alive)
+        self.host_use = HostUse(route, self.interfaces, alive)
         self.alive = alive
         self._dataplane = dataplane
         self._log = log
@@ -88,10 +94,12 @@ class Engine:
         self.instance = instance
         self.ledger = ledger
         self.reconciler = Reconciler(
-            links,
+            self.interfaces,
+            self.host_use,
+            Changes(route, self.host_use),
             dataplane or parts.enter_context(closing(_NoDataplane())),
             ledger,
-            log,
+            log=log,
             describe=describe,
             suspects=suspects,
             alive=alive,
@@ -174,7 +182,7 @@ class Engine:
         """By ifindex, with what the interfaces themselves count."""
         if not self._dataplane:
             return {}
-        seen = self.links.statistics()
+        seen = self.interfaces.statistics()
         return {
             ifindex: each._replace(untransmitted=seen[ifindex].not_sent if ifindex in seen else 0)
             for ifindex, each in self._dataplane.all_counters().items()

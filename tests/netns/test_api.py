@@ -134,7 +134,7 @@ print(json.dumps(told))
 
 @pytest.mark.parametrize(
     "broken",
-    ["runtime.Reconciler.run", "runtime.Links.__init__", "state.store.Ledger.know_programs"],
+    ["runtime.Reconciler.run", "runtime.Interfaces.__init__", "state.store.Ledger.know_programs"],
 )
 def test_a_start_that_fails_holds_nothing(lab: Lab, broken: str) -> None:
     lab.veth("veth0"), lab.veth("veth1")

@@ -36,7 +36,7 @@ class Keeper:
             processors=[self._capture],
             wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         )
-        self.reconciler = Reconciler(kernel, kernel, self.book, log)
+        self.reconciler = Reconciler(kernel, kernel, kernel, kernel, self.book, log=log)
         self.executor = Executor(kernel, kernel, self.book)
         self.netns_moves = NetnsMoves(kernel, kernel, self.book, log)
 

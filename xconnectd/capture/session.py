@@ -92,7 +92,7 @@ def _chosen(order: Order, report: Mapping[str, Any]) -> tuple[str, list[Way]]:
 
 def _place(engine: Engine, name: str) -> Place | None:
     """Where frames come in by that name; natively only if through a program of ours."""
-    interface = engine.links.by_name(name)
+    interface = engine.interfaces.by_name(name)
     if interface is None:
         return None
     native = (xdp.program for xdp in interface.xdp if xdp.mode == Mode.NATIVE)

@@ -34,10 +34,12 @@ def run(options: argparse.Namespace) -> int:
 def _absent_here(source: Files) -> list[Problem]:
     """The ends that do not exist on this machine now."""
     from xconnectd import spelling
-    from xconnectd.netlink.interfaces import Links
+    from xconnectd.netlink.interfaces import Interfaces
+    from xconnectd.netlink.transport import Route
 
-    with closing(Links()) as links:
-        here = {name for each in links.all().values() for name in (each.name, *each.altnames)}
+    with closing(Route()) as route:
+        found = Interfaces(route).all().values()
+    here = {name for each in found for name in (each.name, *each.altnames)}
     pairs = [(path, link) for path, wiring in source.good.items() for link in wiring.links]
     named = {end.name for _, link in pairs for end in link.ends}
     near = spelling.meant(named - here, here - named)

@@ -9,14 +9,16 @@ from contextlib import closing
 from xconnectd.cli.exit_codes import Exit
 from xconnectd.errors import XconnectError
 from xconnectd.netlink import netns
-from xconnectd.netlink.interfaces import Links
+from xconnectd.netlink.interfaces import Interfaces
+from xconnectd.netlink.transport import Route
 from xconnectd.status import collector, graph
 
 
 def run(options: argparse.Namespace) -> int:
     report = collector.sampled(options.config)
-    with closing(Links()) as links:
-        names = {nsid: each.name for nsid, each in netns.known(links.nsid_of).items()}
+    with closing(Route()) as route:
+        known = netns.known(Interfaces(route).nsid_of)
+    names = {nsid: each.name for nsid, each in known.items()}
     form = "dot" if options.format == "svg" else options.format
     drawn = graph.draw(report, form, names)
     print(_rendered(drawn) if options.format == "svg" else drawn, end="")

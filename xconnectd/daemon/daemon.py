@@ -131,7 +131,7 @@ class Daemon:
         """
         wakeup = Wakeup()
         events = Events()
-        runtime.links.follow()
+        runtime.host_use.track_stacked()
         disk = Disk()
         try:
             runtime.ledger.set_config(path)
@@ -300,11 +300,11 @@ class Daemon:
             events = self._events.drain()
         except OverrunError:
             self._log.warning(Event.EVENTS_LOST, reason="too many at once; all is read again")
-            self._runtime.links.follow()
+            self._runtime.host_use.track_stacked()
             self._reconciler.resync("netlink")
             return
         for event in events:
-            self._runtime.links.heard(event)
+            self._runtime.host_use.update_stacked(event)
         self._reconciler.handle(events)
 
     # ------------------------------------------------------------------ systemd

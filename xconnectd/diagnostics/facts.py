@@ -23,7 +23,7 @@ from xconnectd.diagnostics.link_checks import FarSide, LinkFacts
 from xconnectd.errors import DataplaneError
 from xconnectd.model import Interface
 from xconnectd.netlink import netns
-from xconnectd.netlink.interfaces import Links
+from xconnectd.netlink.interfaces import Interfaces
 from xconnectd.netlink.netns import Namespace
 from xconnectd.paths import pins
 from xconnectd.reconcile.evaluate import Evaluation
@@ -165,7 +165,7 @@ class Examiner:
     """Looks at links beyond what a pass of the daemon does: at far ends, and into them."""
 
     def __init__(self, engine: Engine, seen: Seen, config: str, repair: str) -> None:
-        self._links: Links = engine.links
+        self._interfaces: Interfaces = engine.interfaces
         self._seen = seen
         self._config = config
         self._repair = repair
@@ -183,7 +183,7 @@ class Examiner:
 
     @cached_property
     def namespaces(self) -> Mapping[int, Namespace]:
-        return netns.known(self._links.nsid_of)
+        return netns.known(self._interfaces.nsid_of)
 
     def look(self, evaluation: Evaluation, *, enter: bool = False) -> LinkFacts:
         """``enter``: also what only a visit to the far ends' namespaces tells."""
@@ -203,7 +203,7 @@ class Examiner:
     def _far_side(self, end: Interface, *, enter: bool) -> FarSide | None:
         if end.far is None:
             return None
-        interface = self._links.at(end.far.ifindex, end.far.nsid)
+        interface = self._interfaces.at(end.far.ifindex, end.far.nsid)
         if interface is None:
             return None
         if end.far.nsid is None:

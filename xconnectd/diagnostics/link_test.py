@@ -33,7 +33,7 @@ from xconnectd.errors import PrivilegeError, XconnectError
 from xconnectd.formatting import printable
 from xconnectd.model import Counters, Interface, Statistics
 from xconnectd.netlink import netns
-from xconnectd.netlink.interfaces import Links
+from xconnectd.netlink.interfaces import Interfaces
 from xconnectd.netlink.netns import Namespace
 from xconnectd.runtime import Engine
 from xconnectd.status import collector, document
@@ -278,15 +278,15 @@ def _way_as_json(way: Way, delays: Sequence[float]) -> dict[str, Any]:
 
 
 class Tester:
-    """Tests links. ``counters`` are those of our programs, ``links`` those of the kernel."""
+    """Tests links. ``counters`` are those of our programs, ``interfaces`` tells the kernel's."""
 
     def __init__(
         self,
-        links: Links,
+        interfaces: Interfaces,
         counters: Callable[[], Mapping[int, Counters]],
         known: Mapping[int, Namespace],
     ) -> None:
-        self._links = links
+        self._interfaces = interfaces
         self._counters = counters
         self._known = known
 
@@ -364,7 +364,7 @@ class Tester:
         return [_difference(source, target, before, after) for source, target in facts.ways]
 
     def _count(self) -> _Counted:
-        return self._counters(), self._links.statistics()
+        return self._counters(), self._interfaces.statistics()
 
 
 _Counted = tuple[Mapping[int, Counters], Mapping[int, Statistics]]
@@ -455,7 +455,7 @@ def test(name: str, file: Path | None, rounds: int) -> tuple[Outcome, tuple[Find
             link = evaluation.link
             if name in document.spellings(link.id, link.a.name, link.b.name):
                 examiner = facts.Examiner(engine, seen, path, client.repair_here(path))
-                tester = Tester(engine.links, engine.counters, examiner.namespaces)
+                tester = Tester(engine.interfaces, engine.counters, examiner.namespaces)
                 return tester.test(examiner.look(evaluation, enter=True), rounds), problems
         links = [each.link for each in seen.evaluations]
         known = {each.id: document.spellings(each.id, each.a.name, each.b.name) for each in links}

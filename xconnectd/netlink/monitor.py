@@ -1,7 +1,7 @@
-"""The feed of changes that rtnetlink tells everybody: which interface, and what the message says.
+"""The multicast messages of rtnetlink: which interface each is about, and what it says of it.
 
-It owns the socket that listens, and keeps its work bounded: an interface that changes too often
-is muted for a moment, in the kernel. What a change means is for others to find out.
+It owns the socket that receives them, and keeps its work bounded: an interface that changes too
+often is muted for a moment, in the kernel. What a change means is for others to find out.
 """
 
 from __future__ import annotations
@@ -14,32 +14,29 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from typing import Final, NamedTuple
 
+from xconnectd.netlink import uapi
 from xconnectd.netlink.transport import (
-    GET,
+    INDEX,
     INDEX_OFFSET,
+    LINK_ATTRIBUTES,
     RECV_SIZE,
-    RTM_DELLINK,
-    RTM_DELROUTE,
-    RTM_GETLINK,
-    RTM_NEWLINK,
-    RTM_NEWROUTE,
-    SKIP_STATS,
-    SOL_NETLINK,
-    about,
+    ROUTE_ATTRIBUTES,
+    attributes_in,
+    get_link_request,
     ifindex_of,
     integer,
-    link_request,
     messages,
     text,
-    walk,
-    walk_all,
+    texts,
 )
 
-LINK: Final = 1
-_TC: Final = 4
-_IPV4_IFADDR: Final = 5
-_IPV6_IFADDR: Final = 9
-_ROUTES: Final = (7, 11)  # RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE
+_GROUPS: Final = (
+    uapi.RTNLGRP_LINK,
+    uapi.RTNLGRP_TC,
+    uapi.RTNLGRP_IPV4_IFADDR,
+    uapi.RTNLGRP_IPV6_IFADDR,
+)
+_ROUTE_GROUPS: Final = (uapi.RTNLGRP_IPV4_ROUTE, uapi.RTNLGRP_IPV6_ROUTE)
 
 _MOST_EVENTS: Final = 32
 _INTERVAL: Final = 0.5
@@ -51,9 +48,7 @@ To make an interface an end, or to take it back, makes some 15.
 _MOST_MUTED: Final = 1000
 """The kernel takes programs of 4,096 instructions (BPF_MAXINSNS), and two are for one interface."""
 
-_NETLINK_ADD_MEMBERSHIP: Final = 1
-_NETLINK_DROP_MEMBERSHIP: Final = 2
-_NLMSG_ERROR: Final = 2
+# asm/socket.h; Python's socket has none of them
 _SO_RCVBUFFORCE: Final = 33
 _SO_ATTACH_FILTER: Final = 26
 _SO_DETACH_FILTER: Final = 27
@@ -67,18 +62,9 @@ _DROP: Final = 0
 _TAKE: Final = 0xFFFFFFFF
 _TYPE_OFFSET: Final = 4
 
-_ASK: Final = link_request(RTM_GETLINK, GET, (("IFLA_EXT_MASK", SKIP_STATS),))
-
 _AF_BRIDGE: Final = 7
 """Of a bridge's news of its port: RTM_DELLINK means that it left the bridge, no device went.
 They come with IFLA_LINK, but without the kind and the namespace that tell what that is."""
-_IFLA_ADDRESS: Final = 1
-_IFLA_IFNAME: Final = 3
-_IFLA_NEW_NETNSID: Final = 45
-_IFLA_NEW_IFINDEX: Final = 49
-_IFLA_PROP_LIST: Final = 52
-_RTA_OIF: Final = 4
-_RTA_MULTIPATH: Final = 9
 _NEXT_HOP: Final = struct.Struct("=Hxxi")  # struct rtnexthop
 
 
@@ -116,7 +102,7 @@ class Events:
 
     def __init__(
         self,
-        groups: Collection[int] = (LINK, _TC, _IPV4_IFADDR, _IPV6_IFADDR),
+        groups: Collection[int] = _GROUPS,
         buffer_bytes: int = 8 << 20,
     ) -> None:
         self._socket = socket.socket(
@@ -128,16 +114,16 @@ class Events:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
         self._socket.bind((0, 0))
         for group in groups:
-            self._socket.setsockopt(SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+            self._socket.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_ADD_MEMBERSHIP, group)
         self._follows_routes = False
         self._made: dict[int, tuple[float, int]] = {}
         self._muted: dict[int, float] = {}
 
     def follow_routes(self, wanted: bool) -> None:
         if wanted != self._follows_routes:
-            option = _NETLINK_ADD_MEMBERSHIP if wanted else _NETLINK_DROP_MEMBERSHIP
-            for group in _ROUTES:
-                self._socket.setsockopt(SOL_NETLINK, option, group)
+            option = uapi.NETLINK_ADD_MEMBERSHIP if wanted else uapi.NETLINK_DROP_MEMBERSHIP
+            for group in _ROUTE_GROUPS:
+                self._socket.setsockopt(uapi.SOL_NETLINK, option, group)
             self._follows_routes = wanted
 
     def fileno(self) -> int:
@@ -174,9 +160,9 @@ class Events:
                 overrun = error  # what is left is read, so that who makes it is muted
                 continue
             for kind, _flags, _sequence, message in messages(data):
-                if kind == RTM_DELROUTE:
-                    events += map(Event, _ways_of(message))
-                elif kind != RTM_NEWROUTE and self._is_wanted(kind, message):
+                if kind == uapi.RTM_DELROUTE:
+                    events += map(Event, _route_interfaces(message))
+                elif kind != uapi.RTM_NEWROUTE and self._is_wanted(kind, message):
                     events.append(_event(kind, message))
         if overrun:
             raise OverrunError from overrun
@@ -184,10 +170,10 @@ class Events:
 
     def _is_wanted(self, kind: int, message: bytes) -> bool:
         """Counts it, before it is decoded."""
-        if kind == _NLMSG_ERROR or len(message) < INDEX_OFFSET + 4:
+        if kind == uapi.NLMSG_ERROR or len(message) < INDEX_OFFSET + 4:
             return False  # who was muted is gone by now; that was told
         ifindex = ifindex_of(message)
-        if kind == RTM_DELLINK:
+        if kind == uapi.RTM_DELLINK:
             self._made.pop(ifindex, None)
             if self._muted.pop(ifindex, None):
                 self._filter()
@@ -213,8 +199,10 @@ class Events:
         for ifindex in over:
             del self._muted[ifindex]
         self._filter()
+        request = bytearray(get_link_request())
         for ifindex in over:
-            self._socket.send(about(_ASK, ifindex))
+            INDEX.pack_into(request, INDEX_OFFSET, ifindex)
+            self._socket.send(request)
 
     def _filter(self) -> None:
         """Has the kernel drop what the muted make."""
@@ -230,7 +218,7 @@ class Events:
 def _instructions(muted: Iterable[int]) -> Iterable[bytes]:
     """Classic BPF: it reads in network order what netlink writes in that of the host."""
     yield _instruction(_LOAD_HALF, _TYPE_OFFSET)
-    yield _instruction(_JUMP_IF_EQUAL, socket.htons(RTM_DELLINK), skip=1)
+    yield _instruction(_JUMP_IF_EQUAL, socket.htons(uapi.RTM_DELLINK), skip=1)
     yield _instruction(_RETURN, _TAKE)
     yield _instruction(_LOAD_WORD, INDEX_OFFSET)
     for ifindex in muted:
@@ -244,12 +232,12 @@ def _instruction(code: int, operand: int, skip: int = 0) -> bytes:
     return struct.pack("=HBBI", code, 0, skip, operand)
 
 
-def _ways_of(route: bytes) -> Iterator[int]:
+def _route_interfaces(route: bytes) -> Iterator[int]:
     """The interfaces that a route led over."""
-    attributes = walk(route, 28)
-    if ifindex := integer(attributes.get(_RTA_OIF)):
+    found = dict(attributes_in(route, ROUTE_ATTRIBUTES))
+    if ifindex := integer(found.get(uapi.RTA_OIF)):
         yield ifindex
-    hops = attributes.get(_RTA_MULTIPATH, b"")
+    hops = found.get(uapi.RTA_MULTIPATH, b"")
     while len(hops) >= _NEXT_HOP.size:
         length, ifindex = _NEXT_HOP.unpack_from(hops)
         yield ifindex
@@ -258,18 +246,17 @@ def _ways_of(route: bytes) -> Iterator[int]:
 
 def _event(kind: int, message: bytes) -> Event:
     ifindex = ifindex_of(message)
-    if kind not in (RTM_NEWLINK, RTM_DELLINK):
+    if kind not in (uapi.RTM_NEWLINK, uapi.RTM_DELLINK):
         return Event(ifindex)
-    attributes = walk(message, 32)
-    properties = attributes.get(_IFLA_PROP_LIST, b"")
+    found = dict(attributes_in(message, LINK_ATTRIBUTES))
     of_a_port = message[16] == _AF_BRIDGE
     return Event(
         ifindex,
-        name=text(attributes.get(_IFLA_IFNAME, b"")),
-        gone=kind == RTM_DELLINK and not of_a_port,
-        nsid=integer(attributes.get(_IFLA_NEW_NETNSID)),
-        new_ifindex=integer(attributes.get(_IFLA_NEW_IFINDEX)),
-        altnames=tuple(text(value) for _, value in walk_all(properties)),
-        mac=attributes.get(_IFLA_ADDRESS, b"").hex(":"),
+        name=text(found.get(uapi.IFLA_IFNAME, b"")),
+        gone=kind == uapi.RTM_DELLINK and not of_a_port,
+        nsid=integer(found.get(uapi.IFLA_NEW_NETNSID)),
+        new_ifindex=integer(found.get(uapi.IFLA_NEW_IFINDEX)),
+        altnames=texts(found.get(uapi.IFLA_PROP_LIST, b"")),
+        mac=found.get(uapi.IFLA_ADDRESS, b"").hex(":"),
         message=b"" if of_a_port else message,
     )

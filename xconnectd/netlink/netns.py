@@ -1,6 +1,6 @@
 """The other network namespaces of this machine: which id belongs to which, and work inside one.
 
-For commands only. The daemon never enters another namespace; it knows them by their ids.
+Only commands enter one. The daemon knows them by their ids.
 Imports nothing from the package.
 """
 
@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 _T = TypeVar("_T")
 _CLONE_NEWNET: Final = 0x40000000
 NAMED: Final = Path("/run/netns")
+OWN: Final = Path("/proc/thread-self/ns/net")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,18 @@ def known(nsid_of: Callable[[int], int | None]) -> dict[int, Namespace]:
     return found
 
 
+def name_of(nsid: int, nsid_of: Callable[[int], int | None]) -> str:
+    """What ``ip netns`` calls the namespace with this id; empty where it has no such name."""
+    for namespace in _named():
+        with suppress(OSError), namespace.path.open() as file:
+            if nsid_of(file.fileno()) == nsid:
+                return namespace.name
+    return ""
+
+
 def own_name() -> str:
     """What ``ip netns`` calls this namespace; empty if it has no name there, as on a bare host."""
-    own = Path("/proc/thread-self/ns/net").stat()
+    own = OWN.stat()
     for namespace in _named():
         with suppress(OSError):
             if os.path.samestat(own, namespace.path.stat()):
@@ -91,14 +101,11 @@ def inside(namespace: Namespace | None, work: Callable[[], _T]) -> _T:
 
     def enter() -> _T:
         with namespace.path.open() as file:
-            if _libc().setns(file.fileno(), _CLONE_NEWNET):  # os.setns comes with Python 3.12
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.setns(file.fileno(), _CLONE_NEWNET):  # os.setns comes with Python 3.12
                 number = ctypes.get_errno()
                 raise OSError(number, os.strerror(number), str(namespace.path))
         return work()
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(enter).result()
-
-
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)

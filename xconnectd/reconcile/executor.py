@@ -19,8 +19,8 @@ _UNFIT: Final = frozenset(
 """What drivers say against native XDP on a device as it is set up: its MTU, its queues."""
 
 
-class Interfaces(Protocol):
-    """What is asked of ``links``."""
+class Changes(Protocol):
+    """What is asked of ``netlink.changes``."""
 
     def attach(self, interface: Interface, mode: Mode, fd: int, replacing: int | None) -> None: ...
     def detach(self, interface: Interface, mode: str, fd: int | None) -> None: ...
@@ -85,12 +85,12 @@ class Executor:
 
     def __init__(
         self,
-        interfaces: Interfaces,
+        changes: Changes,
         dataplane: Dataplane,
         ledger: Ledger,
         alive: Callable[[], None] = lambda: None,
     ) -> None:
-        self._interfaces = interfaces
+        self._changes = changes
         self._dataplane = dataplane
         self._ledger = ledger
         self._alive = alive
@@ -149,7 +149,7 @@ class Executor:
                 self._dataplane.uncount(end.ifindex)
                 self._ledger.forget(end.ifindex)
             case actions.Set(setting=setting, value=value):
-                self._interfaces.change(end, setting, value)
+                self._changes.change(end, setting, value)
             case actions.Point() | actions.Cut():
                 self._write_entry(action)
             case plan.Guard():
@@ -159,14 +159,14 @@ class Executor:
             case actions.Attach(mode=mode, replacing=old):
                 self._attach(end, mode, old)
             case actions.Detach(mode=mode, program=program):
-                self._interfaces.detach(end, mode, self._dataplane.fd_of(program))
+                self._changes.detach(end, mode, self._dataplane.fd_of(program))
             case actions.AddFilter(direction=direction, replacing=replacing):
                 fd = self._filter_fd(direction)
-                self._interfaces.add_filter(end, direction, fd, replacing=replacing)
+                self._changes.add_filter(end, direction, fd, replacing=replacing)
             case actions.DeleteFilter(direction=direction, filter=filter_):
-                self._interfaces.delete_filter(end, direction, filter_)
+                self._changes.delete_filter(end, direction, filter_)
             case actions.Unlearn():
-                self._interfaces.unlearn(end)
+                self._changes.unlearn(end)
             case _:
                 raise NotImplementedError(action)
 
@@ -196,8 +196,8 @@ class Executor:
         """Over an older program of ours without a gap, as long as it can still be named."""
         old_fd = self._dataplane.fd_of(old) if old else None
         if old and old_fd is None:
-            self._interfaces.detach(end, mode, None)
-        self._interfaces.attach(end, mode, self._dataplane.xdp_fd, old_fd)
+            self._changes.detach(end, mode, None)
+        self._changes.attach(end, mode, self._dataplane.xdp_fd, old_fd)
         if mode is Mode.NATIVE:
             self._dataplane.listen_to_drivers()
 

@@ -17,7 +17,7 @@ from xconnectd.model import Interface, MovedEnd, Observed, Programs, Record, Xdp
 
 
 class Interfaces(Protocol):
-    """What is asked of ``links``."""
+    """What is asked of ``netlink.interfaces``."""
 
     def all(self) -> dict[int, Interface]: ...
     def at(self, ifindex: int, nsid: int | None) -> Interface | None: ...

@@ -31,16 +31,21 @@ from xconnectd.reconcile.mode_selection import choose
 
 
 class Interfaces(Protocol):
-    """What is asked of ``links``."""
+    """What is asked of ``netlink.interfaces``."""
 
     def by_name(self, name: str) -> Interface | None: ...
     def by_index(self, ifindex: int) -> Interface | None: ...
     def all(self) -> dict[int, Interface]: ...
     def complete(self, interfaces: Iterable[Interface]) -> dict[int, Interface]: ...
-    def uses(self, interfaces: Iterable[Interface]) -> dict[int, tuple[Use, ...]]: ...
-    def addresses(self, interface: Interface) -> tuple[Use, ...]: ...
     def xdp_features(self, ifindex: int) -> XdpFeature | None: ...
     def at(self, ifindex: int, nsid: int | None) -> Interface | None: ...
+
+
+class HostUse(Protocol):
+    """What is asked of ``netlink.host_use``."""
+
+    def uses(self, interfaces: Iterable[Interface]) -> dict[int, tuple[Use, ...]]: ...
+    def addresses(self, interface: Interface) -> tuple[Use, ...]: ...
 
 
 class Maps(Protocol):
@@ -71,11 +76,13 @@ class Observer:
     def __init__(
         self,
         interfaces: Interfaces,
+        host_use: HostUse,
         maps: Maps,
         records: Records,
         describe: Callable[[int], str] = "id {}".format,
     ) -> None:
         self._interfaces = interfaces
+        self._host_use = host_use
         self._maps = maps
         self._records = records
         self._describe = describe
@@ -146,10 +153,10 @@ class Observer:
         """Adds what costs questions of its own, asked only where the answer matters."""
         complete = [observed.interfaces[end.ifindex] for end in ends]
         new = list(_new_ends(observed, links))
-        uses = self._interfaces.uses(new) if new else {}
+        uses = self._host_use.uses(new) if new else {}
         for end in complete:
             if end.ifindex not in uses:
-                uses[end.ifindex] = self._interfaces.addresses(end)
+                uses[end.ifindex] = self._host_use.addresses(end)
         observed = observed._replace(
             uses=uses,
             foreign=self._foreign(complete, observed.programs),

@@ -74,8 +74,8 @@ class LinkEvent(Protocol):
     def new_ifindex(self) -> int | None: ...
 
 
-class Interfaces(observer.Interfaces, executor.Interfaces, netns_moves.Interfaces, Protocol):
-    """What is asked of ``links``."""
+class Interfaces(observer.Interfaces, netns_moves.Interfaces, Protocol):
+    """What is asked of ``netlink.interfaces``."""
 
     def names(self) -> list[str]: ...
 
@@ -115,10 +115,12 @@ class Reconciler:
     def __init__(
         self,
         interfaces: Interfaces,
+        host_use: observer.HostUse,
+        changes: executor.Changes,
         dataplane: Dataplane,
         ledger: Ledger,
-        log: Logger,
         *,
+        log: Logger,
         describe: Callable[[int], str] = "id {}".format,
         suspects: Callable[[], str] = lambda: "unknown",
         alive: Callable[[], None] = lambda: None,
@@ -128,8 +130,8 @@ class Reconciler:
         self._ledger = ledger
         self._log = log
         self._suspects = suspects
-        self._observer = observer.Observer(interfaces, dataplane, ledger, describe)
-        self._executor = Executor(interfaces, dataplane, ledger, alive)
+        self._observer = observer.Observer(interfaces, host_use, dataplane, ledger, describe)
+        self._executor = Executor(changes, dataplane, ledger, alive)
         self._netns_moves = NetnsMoves(interfaces, dataplane, ledger, log)
         self._backoff = BackOff()
         self._repeats = transitions.Repeats()

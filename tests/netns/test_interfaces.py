@@ -1,4 +1,4 @@
-"""What ``links`` and ``drivers`` see of interfaces on the real kernel."""
+"""What ``interfaces``, ``host_use`` and ``ethtool`` see of interfaces on the real kernel."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from pyroute2 import IPRoute
 
 from xconnectd.model import Use
 from xconnectd.netlink import ethtool
-from xconnectd.netlink.interfaces import Links
+from xconnectd.netlink.host_use import HostUse
+from xconnectd.netlink.interfaces import Interfaces
+from xconnectd.netlink.transport import Route
 
 from .lab import Lab, inside, poll, run
 
@@ -23,19 +24,29 @@ NO_UTF8 = os.fsdecode(b"x\xff")
 
 
 @pytest.fixture
-def links(lab: Lab) -> Iterator[Links]:
-    with closing(inside(lab.host, Links)) as opened:
+def route(lab: Lab) -> Iterator[Route]:
+    with closing(inside(lab.host, Route)) as opened:
         yield opened
 
 
-def test_a_name_that_is_no_utf8_is_a_name(lab: Lab, links: Links) -> None:
+@pytest.fixture
+def interfaces(route: Route) -> Interfaces:
+    return Interfaces(route)
+
+
+@pytest.fixture
+def host_use(route: Route, interfaces: Interfaces) -> HostUse:
+    return HostUse(route, interfaces)
+
+
+def test_a_name_that_is_no_utf8_is_a_name(lab: Lab, interfaces: Interfaces) -> None:
     long = NO_UTF8 * 10
     lab.pair(NO_UTF8, "vb")
     lab.ip("link", "property", "add", "dev", NO_UTF8, "altname", long)
-    found = links.by_name(NO_UTF8)
+    found = interfaces.by_name(NO_UTF8)
     assert found is not None
     assert (found.name, found.altnames) == (NO_UTF8, (long,))
-    assert links.by_name(long) == found == links.by_index(found.ifindex)
+    assert interfaces.by_name(long) == found == interfaces.by_index(found.ifindex)
 
 
 def test_a_driver_is_asked_by_such_a_name(lab: Lab) -> None:
@@ -48,25 +59,24 @@ def test_a_driver_is_asked_by_such_a_name(lab: Lab) -> None:
         inside(lab.host, lambda: ethtool.change_feature(NO_UTF8, "rx-gro", on=False))
 
 
-def _own_id(links: Links) -> int | None:
-    with Path("/proc/thread-self/ns/net").open() as here:
-        return links.nsid_of(here.fileno())
-
-
-def test_our_own_namespace_is_not_elsewhere(lab: Lab, links: Links) -> None:
+def test_our_own_namespace_is_not_elsewhere(
+    lab: Lab, interfaces: Interfaces, host_use: HostUse
+) -> None:
     """It gets an id for itself as soon as somebody looks at what stands on it from elsewhere."""
     box = lab.namespace("box")
     lab.ip("link", "add", "va", "type", "ifb")
     lab.ip("link", "add", "link", "va", "name", "mv0", "type", "macvlan")
     lab.ip("link", "set", "mv0", "netns", box)
-    uses = inside(lab.host, lambda: links.uses(links.all().values()))
+    uses = inside(lab.host, lambda: host_use.uses(interfaces.all().values()))
     assert uses[lab.ifindex("va")] == (Use("mv0 of another namespace stands on it"),)
-    assert inside(lab.host, lambda: _own_id(links)) is not None
-    names = inside(lab.host, lambda: sorted(each.name for _, each in links.elsewhere()))
+    assert inside(lab.host, interfaces.own_nsid) is not None
+    names = inside(lab.host, lambda: sorted(each.name for _, each in interfaces.elsewhere()))
     assert names == ["lo", "mv0"]
 
 
-def test_what_stands_elsewhere_on_another_device_of_that_number(lab: Lab, links: Links) -> None:
+def test_what_stands_elsewhere_on_another_device_of_that_number(
+    lab: Lab, interfaces: Interfaces, host_use: HostUse
+) -> None:
     """As long as ours has no id for itself, nothing of another namespace stands on it."""
     lab.ip("link", "add", "va", "index", "77", "type", "ifb")
     away = lab.namespace("away")
@@ -74,11 +84,11 @@ def test_what_stands_elsewhere_on_another_device_of_that_number(lab: Lab, links:
     run("ip", "link", "add", "under", "index", "77", "type", "ifb", namespace=away)
     lower = ("link", "add", "link", "under", "name", "mv0", "type", "macvlan")
     run("ip", *lower, namespace=away)
-    found = links.by_name("va")
+    found = interfaces.by_name("va")
     assert found is not None
-    assert inside(lab.host, lambda: _own_id(links)) is None
-    assert inside(lab.host, lambda: links.uses([found])) == {77: ()}
-    assert "mv0" in inside(lab.host, lambda: [each.name for _, each in links.elsewhere()])
+    assert inside(lab.host, interfaces.own_nsid) is None
+    assert inside(lab.host, lambda: host_use.uses([found])) == {77: ()}
+    assert "mv0" in inside(lab.host, lambda: [each.name for _, each in interfaces.elsewhere()])
 
 
 MANY = 2000
@@ -119,14 +129,16 @@ class Churn:
                 time.sleep(0.002)
 
 
-def test_a_dump_ends_while_devices_come_and_go_without_end(lab: Lab, links: Links) -> None:
+def test_a_dump_ends_while_devices_come_and_go_without_end(
+    lab: Lab, interfaces: Interfaces
+) -> None:
     """Every dump is marked as interrupted then; the answer lacks nothing and has nothing stale."""
     lab.hush()
     churn = Churn(lab)
     with ThreadPoolExecutor(1) as thread:
         for _ in range(4):
             rounds = churn.rounds
-            asked = thread.submit(inside, lab.host, links.all)
+            asked = thread.submit(inside, lab.host, interfaces.all)
             try:
                 found = {each.name for each in asked.result(20).values()}
             finally:

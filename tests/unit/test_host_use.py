@@ -1,0 +1,55 @@
+"""What messages of addresses and routes say, byte by byte: the rest is tested on a real kernel."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import pytest
+from messages import attributes, route
+
+from xconnectd.netlink import host_use
+
+PERMANENT, TEMPORARY, MANAGETEMPADDR, TENTATIVE, NOPREFIXROUTE = 0x80, 0x01, 0x100, 0x40, 0x200
+FD77 = socket.inet_pton(socket.AF_INET6, "fd00:77::1")
+
+
+def address(flags: int, proto: int | None = None) -> bytes:
+    head = bytes(16) + struct.pack("=BBBBi", socket.AF_INET6, 64, flags & 0xFF, 0, 5)
+    told = {"_1": FD77, "_8": struct.pack("=I", flags)}
+    return head + attributes(**told, **({} if proto is None else {"_11": bytes([proto])}))
+
+
+@pytest.mark.parametrize(
+    ("flags", "proto", "learnt"),
+    [
+        (MANAGETEMPADDR, 2, True),
+        (MANAGETEMPADDR | TENTATIVE, None, True),
+        (TEMPORARY, None, True),
+        (NOPREFIXROUTE, 2, True),
+        (PERMANENT, None, False),
+        (PERMANENT | MANAGETEMPADDR, None, False),
+        (PERMANENT | NOPREFIXROUTE, 0, False),
+        (0, None, False),
+    ],
+    ids=["Linux 5.18", "before it", "privacy", "a daemon's", "by hand", "by hand for privacy",
+         "by hand, no route", "DHCPv6"],
+)  # fmt: skip
+def test_an_address_from_a_router_is_known_by_its_protocol_or_flags(
+    flags: int, proto: int | None, learnt: bool
+) -> None:
+    found = host_use._address(address(flags, proto))
+    assert found is not None
+    assert (str(found.address), found.learnt) == ("fd00:77::1/64", learnt)
+
+
+def test_a_prefix_is_a_routers_where_no_address_of_the_hosts_own_is_in_it() -> None:
+    learnt, own = (host_use._address(address(flags)) for flags in (MANAGETEMPADDR, PERMANENT))
+    assert learnt is not None
+    assert own is not None
+    assert host_use._is_learnt(route("fd00:77::/64"), [learnt])
+    assert not host_use._is_learnt(route("fd00:77::/64"), [learnt, own])
+    assert host_use._is_learnt(route("fd00:78::/64"), [own])
+    assert host_use._is_learnt(route("::/0", protocol=9), [own])
+    for other in (route("fe80::/64"), route("ff00::/8", kind=5), route("fd00::/8", protocol=4)):
+        assert not host_use._is_learnt(other, [])
