@@ -90,8 +90,9 @@ PURE = {
     *("reconcile.admission", "reconcile.evaluate", "reconcile.mode_selection", "reconcile.plan"),
     *("reconcile.actions", "reconcile.link_state", "reconcile.pass_stats"),
     *("status.drop_reasons", "status.text", "status.table", "status.graph"),
-    *("diagnostics.finding", "diagnostics.link_checks", "diagnostics.host_checks"),
-    *("diagnostics.test_frames", "diagnostics.test_result"),
+    *("diagnostics.facts", "diagnostics.finding", "diagnostics.config_checks"),
+    *("diagnostics.link_checks", "diagnostics.host_checks"),
+    *("diagnostics.test_frames", "diagnostics.test_result", "diagnostics.test_outcome"),
     "capture.pcapng",
 }
 OUTSIDE_WORLD = {
@@ -260,6 +261,8 @@ def test_the_command_line_alone_loads_nothing_of_a_feature(command: str) -> None
         [sys.executable, "-c", code, command], capture_output=True, text=True, check=True
     ).stdout.split()
     features = (
+        "config",
+        "control.client",
         "status.collector",
         "status.text",
         "status.table",

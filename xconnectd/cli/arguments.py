@@ -55,6 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = _Adder(commands)
     _add_daemon(add)
     _add_files(add)
+    _add_status(add)
     _add_looks(add)
     _add_examinations(add)
     _add_capture(add)
@@ -106,8 +107,7 @@ def _add_files(add: _Adder) -> None:
     add("reload", "makes the daemon read its files again, and waits", "reload")
 
 
-def _add_looks(add: _Adder) -> None:
-    """What there is, and what happens."""
+def _add_status(add: _Adder) -> None:
     status = add("status", "every link, as the kernel has it", "status --json")
     _words(status, "LINK", "its name here, a:b, or one of its ends; default: every link")
     _config(status, None)
@@ -134,6 +134,9 @@ def _add_looks(add: _Adder) -> None:
         help="exit 1 unless the daemon answers, its files are good and no link has failed",
     )
 
+
+def _add_looks(add: _Adder) -> None:
+    """What there is, and what happens."""
     graph = add("graph", "the wiring as a picture", "graph --format svg > wiring.svg")
     _config(graph, None)
     graph.add_argument("--format", choices=("mermaid", "dot", "svg"), default="mermaid")
@@ -210,7 +213,7 @@ def _add_capture(add: _Adder) -> None:
 def _add_others(add: _Adder) -> None:
     detach = add("detach", "removes what is ours while no daemon runs", "detach --all")
     detach.add_argument("--all", action="store_true", help="everything of ours")
-    _words(detach, "IFACE", "what to let go of")
+    _words(detach, "IFACE", "what to detach from")
 
     add("schema", "JSON Schema of the file, for editors", "schema > xconnect.schema.json")
     _json(add("version", "versions of the parts", "version"))

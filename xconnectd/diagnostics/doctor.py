@@ -13,7 +13,8 @@ from typing import Any
 
 from xconnectd.config.source import Files
 from xconnectd.control import client, protocol
-from xconnectd.diagnostics import facts, host_checks, link_checks
+from xconnectd.diagnostics import host_checks, link_checks
+from xconnectd.diagnostics.collector import LinkCollector, host_facts
 from xconnectd.diagnostics.finding import Finding, Level
 from xconnectd.errors import HiddenError, PrivilegeError
 from xconnectd.paths import DEFAULT_CONFIG
@@ -40,12 +41,12 @@ def examine(file: Path | None) -> Findings:
 
 def _from_inside(engine: Engine, file: Path | None) -> Findings:
     source, reading, seen = collector.look(engine, file)
-    host = facts.host(source, reading, len(engine.programs.ours))
-    examiner = facts.Examiner(engine, seen, host.config, client.repair_here(host.config))
+    host = host_facts(source, reading, len(engine.programs.ours))
+    links = LinkCollector(engine, seen, host.config, client.repair_here(host.config))
     moved = link_checks.of_moved_netns(seen.observed.moved_netns)
     return {
         "host": (*host_checks.of_host(host), *moved),
-        **{each.link.id: link_checks.of_link(examiner.look(each)) for each in seen.evaluations},
+        **{each.link.id: link_checks.of_link(links.collect(each)) for each in seen.evaluations},
     }
 
 
@@ -57,7 +58,7 @@ def _from_outside(file: Path | None) -> Findings:
         told = {"config": {"path": None}, "links": []}
     known = file or told["config"]["path"]
     named = Files(Path(known or DEFAULT_CONFIG))
-    host = facts.host(named, named.read(), None)
+    host = host_facts(named, named.read(), None)
     if host.pid is not None and not known:
         host = replace(host, config="the daemon's file", config_state="")
     return {

@@ -1,224 +1,126 @@
-"""What ``doctor`` and ``test`` look at: one reader of the host, one of links. Changes nothing."""
+"""What ``doctor`` and ``test`` know of a host, of a link and of its far ends. Pure."""
 
 from __future__ import annotations
 
-import errno
-import os
-import struct
-from collections.abc import Mapping
-from contextlib import suppress
-from functools import cached_property
-from pathlib import Path
-from typing import Final
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from shlex import quote
 
-from xconnectd import capabilities
-from xconnectd.config.source import Files, Reading
-from xconnectd.control import client, protocol
-from xconnectd.control.client import has_systemd
-from xconnectd.control.lock import running_pid
-from xconnectd.dataplane import compiler, libbpf
-from xconnectd.diagnostics import versions
-from xconnectd.diagnostics.host_checks import Host
-from xconnectd.diagnostics.link_checks import FarSide, LinkFacts
-from xconnectd.errors import DataplaneError
-from xconnectd.model import Interface
-from xconnectd.netlink import netns
-from xconnectd.netlink.interfaces import Interfaces
-from xconnectd.netlink.netns import Namespace
-from xconnectd.paths import pins
+from xconnectd.model import ELSEWHERE, Interface, Observed
+from xconnectd.reconcile import mode_selection
 from xconnectd.reconcile.evaluate import Evaluation
-from xconnectd.reconcile.reconciler import Seen
-from xconnectd.runtime import Engine, daemons_pins
-
-_LOOPBACK: Final = 1
-_RETURN_0: Final = struct.pack("=QQ", 0xB7, 0x95)
-"""r0 = 0; exit"""
+from xconnectd.remedies import repair
 
 
-def host(files: Files, reading: Reading, programs: int | None) -> Host:
-    """``programs`` is how many of ours are loaded, None where that may not be read."""
-    held = capabilities.effective()
-    pid = running_pid()
-    place = daemons_pins() or pins()
-    answers, guard_unavailable = (None, "") if pid is None else _told()
-    return Host(
-        release=os.uname().release,
-        capabilities=held,
-        systemd=has_systemd(),
-        pins=str(place),
-        on_bpffs=_is_on_bpffs(place),
-        writable=_is_writable(place),
-        bpf=_bpf_refusal() if held & {"CAP_BPF", "CAP_SYS_ADMIN"} else None,
-        programs=programs,
-        code=_code(),
-        libbpf=_libbpf(),
-        pyroute2=versions.of("pyroute2") or "",
-        btf=Path("/sys/kernel/btf/vmlinux").exists(),
-        xdp_features=_has_xdp_features(),
-        jit=_jit() if held & {"CAP_BPF", "CAP_SYS_ADMIN"} else None,
-        pid=pid,
-        answers=answers,
-        guard_unavailable=guard_unavailable,
-        stopped=client.is_stopped(pid),
-        daemon_capabilities=_capabilities_of(pid),
-        config=str(files.path),
-        config_state=reading.state if _may_be_read(files.path) else "",
-        problems=[str(problem) for problem in reading.problems],
-        links=len(reading.wiring.links),
-    )
+@dataclass(frozen=True, slots=True)
+class FarSide:
+    """The other end of a veth, as its own namespace shows it.
+
+    ``prefix`` makes a command run there; None where it is not known how, and the command is then
+    a comment: a name means another interface here. ``features`` are the
+    ethtool features that are on, None where nobody went there to look.
+    """
+
+    interface: Interface
+    prefix: str | None = ""
+    features: frozenset[str] | None = None
+
+    def set(self, what: str) -> str:
+        return self.command(set_link(self.interface, what))
+
+    def ready(self) -> str:
+        """What a far end of a native link needs."""
+        return self.command(mode_selection.FAR_READY.format(far=quote(self.interface.name)))
+
+    def command(self, text: str) -> str:
+        return ELSEWHERE.format(text) if self.prefix is None else f"{self.prefix}{text}"
 
 
-def _capabilities_of(pid: int | None) -> frozenset[str] | None:
-    """None of a process that does not run, or cannot be seen."""
-    with suppress(OSError):
-        return None if pid is None else capabilities.effective(str(pid))
-    return None
+@dataclass(frozen=True, slots=True)
+class LinkFacts:
+    """One link, and what was seen of it.
+
+    ``far`` is keyed by the ifindex of our end; so is ``passed``, frames that got past our hooks.
+    ``failure`` is what the daemon heard from the kernel; ``repair`` makes a daemon put right what
+    is ours, ``file`` is the one with the link, ``home`` what ``ip link set … netns`` calls this
+    namespace.
+    """
+
+    evaluation: Evaluation
+    observed: Observed
+    far: Mapping[int, FarSide] = field(default_factory=dict)
+    failure: str = ""
+    repair: str = "xconnectd reload"
+    file: str = ""
+    home: str = "1"
+    passed: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def ways(self) -> tuple[tuple[Interface, Interface], ...]:
+        """Both directions, from our end to our end; one for a loopback plug."""
+        a, b = self.evaluation.a, self.evaluation.b
+        if a is None or b is None:
+            return ()
+        return ((a, b),) if a.ifindex == b.ifindex else ((a, b), (b, a))
 
 
-def _existing(path: Path) -> Path:
-    """The path, or as much of it as there is (and may be seen)."""
-    for each in (path, *path.parents):
-        with suppress(PermissionError):
-            if each.exists():
-                return each
-    return Path("/")
+def set_link(interface: Interface, what: str) -> str:
+    return f"ip link set dev {quote(interface.name)} {what}"
 
 
-def _is_on_bpffs(path: Path) -> bool:
-    try:
-        return libbpf.is_bpffs(_existing(path))
-    except OSError:
-        return False
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """One look at the host. None and empty texts mean that it could not be seen from here.
+
+    ``bpf`` is why bpf(2) is refused, empty if it is not. ``programs`` is how many of ours are
+    loaded. ``code`` is where the BPF code comes from (empty: from nowhere), ``jit`` whether the
+    kernel compiles programs. ``capabilities`` are the caller's effective ones.
+    """
+
+    release: str
+    capabilities: frozenset[str]
+    systemd: bool
+    pins: str
+    on_bpffs: bool
+    writable: bool | None
+    bpf: str | None
+    programs: int | None
+    code: str
+    libbpf: str
+    pyroute2: str
+    btf: bool
+    xdp_features: bool
+    jit: bool | None
+    pid: int | None
+    answers: bool | None
+    guard_unavailable: str
+    stopped: bool
+    daemon_capabilities: frozenset[str] | None
+    config: str
+    config_state: str
+    problems: Sequence[str]
+    links: int
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        return version_numbers(self.release)[:2]
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """Capabilities of the daemon. Before 5.18 it needs pointer arithmetic for a length."""
+        also = set() if self.kernel >= (5, 18) else {"CAP_PERFMON"}
+        return frozenset({"CAP_BPF", "CAP_NET_ADMIN"} | also)
+
+    @property
+    def start(self) -> str:
+        """The command that starts a daemon."""
+        return repair(None, self.config, systemd=self.systemd)
+
+    @property
+    def repair(self) -> str:
+        return repair(self.pid, self.config, systemd=self.systemd)
 
 
-def _is_writable(path: Path) -> bool | None:
-    """None where only the rights of this process are in the way."""
-    there = _existing(path)
-    if os.statvfs(there).f_flag & os.ST_RDONLY:
-        return False
-    return True if os.access(there, os.W_OK) else None
-
-
-def _may_be_read(path: Path) -> bool:
-    """A file that is not there can be told from one that is another's."""
-    try:
-        path.stat()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return os.access(path, os.R_OK)
-
-
-def _bpf_refusal() -> str:
-    """Why bpf(2) is refused; a map that nobody pins is gone with its descriptor."""
-    try:
-        os.close(libbpf.create_map("xc_doctor", libbpf.MapFormat(libbpf.MAP_HASH, 4, 1)))
-    except OSError as error:
-        return f"{error.strerror} ({errno.errorcode.get(error.errno or 0, '')})"
-    return ""
-
-
-def _code() -> str:
-    try:
-        return compiler.found()
-    except DataplaneError:
-        return ""
-
-
-def _libbpf() -> str:
-    try:
-        return libbpf.version()
-    except OSError:
-        return ""
-
-
-def _has_xdp_features() -> bool:
-    from xconnectd.netlink import ethtool
-
-    return ethtool.xdp_features(_LOOPBACK) is not None
-
-
-def _jit() -> bool | None:
-    """By a program that does nothing: the sysctl is in the machine's own namespace alone."""
-    try:
-        fd = libbpf.load_program(libbpf.PROG_SOCKET_FILTER, "xc_doctor", "GPL", _RETURN_0)
-    except OSError:
-        return None
-    try:
-        return libbpf.program_info(fd).compiled
-    finally:
-        os.close(fd)
-
-
-def _told() -> tuple[bool | None, str]:
-    """Whether the daemon answers, None if this user may not ask; and why it has no guard."""
-    try:
-        with client.Connection(protocol.STATUS, client.PATIENCE) as daemon:
-            told = daemon.status()
-    except client.NoDaemonError as error:
-        return None if isinstance(error.__cause__, PermissionError) else False, ""
-    return True, told.get("guard_unavailable", "")
-
-
-class Examiner:
-    """Looks at links beyond what a pass of the daemon does: at far ends, and into them."""
-
-    def __init__(self, engine: Engine, seen: Seen, config: str, repair: str) -> None:
-        self._interfaces: Interfaces = engine.interfaces
-        self._seen = seen
-        self._config = config
-        self._repair = repair
-        self._failures = engine.ledger.failures()
-        self._passed = {
-            ifindex: counted.passed_to_host
-            for ifindex, counted in engine.counters().items()
-            if counted.passed_to_host
-        }
-
-    @cached_property
-    def _home(self) -> str:
-        """How ``ip`` moves an interface here: by name, else by the process of the shell."""
-        return netns.own_name() or "$$"
-
-    @cached_property
-    def namespaces(self) -> Mapping[int, Namespace]:
-        return netns.known(self._interfaces.nsid_of)
-
-    def look(self, evaluation: Evaluation, *, enter: bool = False) -> LinkFacts:
-        """``enter``: also what only a visit to the far ends' namespaces tells."""
-        failure = self._failures.get(evaluation.link.id)
-        far = {end.ifindex: self._far_side(end, enter=enter) for end in evaluation.ends}
-        return LinkFacts(
-            evaluation,
-            self._seen.observed,
-            {ifindex: side for ifindex, side in far.items() if side},
-            failure.reason if failure else "",
-            self._repair,
-            self._config,
-            self._home,
-            self._passed,
-        )
-
-    def _far_side(self, end: Interface, *, enter: bool) -> FarSide | None:
-        if end.far is None:
-            return None
-        interface = self._interfaces.at(end.far.ifindex, end.far.nsid)
-        if interface is None:
-            return None
-        if end.far.nsid is None:
-            return FarSide(interface, "", _features(None, interface.name) if enter else None)
-        place = self.namespaces.get(end.far.nsid)
-        if place is None:
-            return FarSide(interface, None)
-        features = _features(place, interface.name) if enter else None
-        return FarSide(interface, place.prefix, features)
-
-
-def _features(place: Namespace | None, name: str) -> frozenset[str] | None:
-    from xconnectd.netlink import ethtool
-
-    try:
-        return netns.inside(place, lambda: ethtool.features(name))
-    except OSError:
-        return None
+def version_numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from shlex import quote
 from typing import Final
 
-from xconnectd.diagnostics import link_checks
+from xconnectd.diagnostics import config_checks
+from xconnectd.diagnostics.facts import HostFacts, version_numbers
 from xconnectd.diagnostics.finding import Finding, Level
-from xconnectd.remedies import repair
 
 _BPFFS: Final = "/sys/fs/bpf"
 _MOUNT: Final = f"mount -t bpf bpf {_BPFFS}"
@@ -30,64 +28,7 @@ _MISSED: Final = (
 """What older kernels do without."""
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
-    """One look at the host. None and empty texts mean that it could not be seen from here.
-
-    ``bpf`` is why bpf(2) is refused, empty if it is not. ``programs`` is how many of ours are
-    loaded. ``code`` is where the BPF code comes from (empty: from nowhere), ``jit`` whether the
-    kernel compiles programs. ``capabilities`` are the caller's effective ones.
-    """
-
-    release: str
-    capabilities: frozenset[str]
-    systemd: bool
-    pins: str
-    on_bpffs: bool
-    writable: bool | None
-    bpf: str | None
-    programs: int | None
-    code: str
-    libbpf: str
-    pyroute2: str
-    btf: bool
-    xdp_features: bool
-    jit: bool | None
-    pid: int | None
-    answers: bool | None
-    guard_unavailable: str
-    stopped: bool
-    daemon_capabilities: frozenset[str] | None
-    config: str
-    config_state: str
-    problems: Sequence[str]
-    links: int
-
-    @property
-    def kernel(self) -> tuple[int, ...]:
-        return _numbers(self.release)[:2]
-
-    @property
-    def needed(self) -> frozenset[str]:
-        """Capabilities of the daemon. Before 5.18 it needs pointer arithmetic for a length."""
-        also = set() if self.kernel >= (5, 18) else {"CAP_PERFMON"}
-        return frozenset({"CAP_BPF", "CAP_NET_ADMIN"} | also)
-
-    @property
-    def start(self) -> str:
-        """The command that starts a daemon."""
-        return repair(None, self.config, systemd=self.systemd)
-
-    @property
-    def repair(self) -> str:
-        return repair(self.pid, self.config, systemd=self.systemd)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", version)))
-
-
-def of_host(host: Host) -> tuple[Finding, ...]:
+def of_host(host: HostFacts) -> tuple[Finding, ...]:
     checks = (
         *(_kernel, _capabilities, _guard, _bpf, _bpffs, _programs, _code, _libbpf, _pyroute2),
         *(_btf, _xdp_features, _jit, _daemon, _config),
@@ -110,7 +51,7 @@ def _fail(check: str, text: str, remedy: str) -> Finding:
 # --------------------------------------------------------------------------- the kernel
 
 
-def _kernel(host: Host) -> Iterator[Finding]:
+def _kernel(host: HostFacts) -> Iterator[Finding]:
     newer = "boot a newer kernel"
     if host.kernel < (5, 4):
         yield _fail("kernel", f"{host.release}: Linux 5.4 is the oldest that can work", newer)
@@ -123,7 +64,7 @@ def _kernel(host: Host) -> Iterator[Finding]:
                 yield _ok("kernel", f"before Linux {since[0]}.{since[1]} {text}")
 
 
-def _capabilities(host: Host) -> Iterator[Finding]:
+def _capabilities(host: HostFacts) -> Iterator[Finding]:
     lacking = _lacking(host.needed, host.capabilities)
     if lacking:
         text = f"this command lacks {lacking}: it cannot see everything"
@@ -140,7 +81,7 @@ def _capabilities(host: Host) -> Iterator[Finding]:
             yield _fail("capabilities", f"the daemon lacks {lacking}", remedy)
 
 
-def _guard(host: Host) -> Iterator[Finding]:
+def _guard(host: HostFacts) -> Iterator[Finding]:
     """An older kernel has none, which is told of the kernel."""
     if not host.guard_unavailable or host.kernel < _NETFILTER_PROGRAMS:
         return
@@ -159,7 +100,7 @@ def _lacking(needed: frozenset[str], held: frozenset[str]) -> str:
     return ", ".join(sorted(needed - held))
 
 
-def _bpf(host: Host) -> Iterator[Finding]:
+def _bpf(host: HostFacts) -> Iterator[Finding]:
     if host.bpf is None:
         yield _warn("bpf", "not tried whether bpf() is allowed", "sudo xconnectd doctor")
     elif host.bpf:
@@ -169,7 +110,7 @@ def _bpf(host: Host) -> Iterator[Finding]:
         yield _ok("bpf", "bpf() is allowed")
 
 
-def _bpffs(host: Host) -> Iterator[Finding]:
+def _bpffs(host: HostFacts) -> Iterator[Finding]:
     if not host.on_bpffs:
         text = f"{host.pins} is on no BPF filesystem"
         if "CAP_SYS_ADMIN" in host.capabilities and host.pins.startswith(_BPFFS):
@@ -185,7 +126,7 @@ def _bpffs(host: Host) -> Iterator[Finding]:
         yield _ok("bpffs", host.pins)
 
 
-def _programs(host: Host) -> Iterator[Finding]:
+def _programs(host: HostFacts) -> Iterator[Finding]:
     if host.programs is None:
         yield _warn("programs", "the pins cannot be read from here", "sudo xconnectd doctor")
     elif host.programs:
@@ -200,7 +141,7 @@ def _programs(host: Host) -> Iterator[Finding]:
 # --------------------------------------------------------------------------- what is installed
 
 
-def _code(host: Host) -> Iterator[Finding]:
+def _code(host: HostFacts) -> Iterator[Finding]:
     if host.code:
         yield _ok("code", f"the BPF code comes from {host.code}")
     else:
@@ -208,24 +149,24 @@ def _code(host: Host) -> Iterator[Finding]:
         yield _fail("code", text, "apt-get install python3-bpfcc")
 
 
-def _libbpf(host: Host) -> Iterator[Finding]:
+def _libbpf(host: HostFacts) -> Iterator[Finding]:
     if host.libbpf:
         yield _ok("libbpf", host.libbpf)
     else:
         yield _fail("libbpf", "libbpf cannot be used", "apt-get install libbpf1")
 
 
-def _pyroute2(host: Host) -> Iterator[Finding]:
+def _pyroute2(host: HostFacts) -> Iterator[Finding]:
     if not host.pyroute2:
         yield _fail("pyroute2", "not installed", "pip install 'pyroute2>=0.9.1'")
-    elif _numbers(host.pyroute2)[:3] < _PYROUTE2:
+    elif version_numbers(host.pyroute2)[:3] < _PYROUTE2:
         text = f"{host.pyroute2} packs XDP flags wrongly"
         yield _fail("pyroute2", text, "pip install 'pyroute2>=0.9.1'")
     else:
         yield _ok("pyroute2", host.pyroute2)
 
 
-def _btf(host: Host) -> Iterator[Finding]:
+def _btf(host: HostFacts) -> Iterator[Finding]:
     if host.btf:
         yield _ok("btf", "/sys/kernel/btf/vmlinux")
     else:
@@ -233,7 +174,7 @@ def _btf(host: Host) -> Iterator[Finding]:
         yield _warn("btf", text, "boot a kernel with CONFIG_DEBUG_INFO_BTF=y")
 
 
-def _xdp_features(host: Host) -> Iterator[Finding]:
+def _xdp_features(host: HostFacts) -> Iterator[Finding]:
     if host.xdp_features:
         yield _ok("xdp-features", "drivers tell what they can do")
     elif host.kernel < (6, 3):
@@ -244,7 +185,7 @@ def _xdp_features(host: Host) -> Iterator[Finding]:
         yield _warn("xdp-features", text, "xconnectd version")
 
 
-def _jit(host: Host) -> Iterator[Finding]:
+def _jit(host: HostFacts) -> Iterator[Finding]:
     if host.jit is None:
         yield _warn("jit", "not tried whether BPF programs are compiled", "sudo xconnectd doctor")
     elif host.jit:
@@ -258,7 +199,7 @@ def _jit(host: Host) -> Iterator[Finding]:
 # --------------------------------------------------------------------------- the daemon
 
 
-def _daemon(host: Host) -> Iterator[Finding]:
+def _daemon(host: HostFacts) -> Iterator[Finding]:
     if host.pid is None:
         text = "none runs in this namespace: wires stay as they are, nothing mends them"
         yield _warn("daemon", text, host.start)
@@ -279,7 +220,7 @@ def _process(pid: int) -> str:
     return f"pid {pid}" if pid else "a process that cannot be seen from here"
 
 
-def _config(host: Host) -> Iterator[Finding]:
+def _config(host: HostFacts) -> Iterator[Finding]:
     where = host.config
     if host.config_state == "loaded":
         yield _ok("config", f"{where} is good, {host.links} link{'s' * (host.links != 1)}")
@@ -291,4 +232,4 @@ def _config(host: Host) -> Iterator[Finding]:
         remedy = f"xconnectd check {quote(where)}  # once you have written it"
         yield _warn("config", f"{where} does not exist", remedy)
         return
-    yield from link_checks.of_problems(host.problems or (f"{where}: {host.config_state}",), where)
+    yield from config_checks.of_problems(host.problems or (f"{where}: {host.config_state}",), where)

@@ -7,13 +7,12 @@ them, the programs, the entries, the other end, the far ends.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from shlex import quote
 from typing import Any, Final
 
+from xconnectd.diagnostics.facts import LinkFacts, set_link
 from xconnectd.diagnostics.finding import Finding, Level, Stops
 from xconnectd.model import (
-    ELSEWHERE,
     Interface,
     Mode,
     MovedEnd,
@@ -23,7 +22,6 @@ from xconnectd.model import (
     Xdp,
 )
 from xconnectd.reconcile import admission, mode_selection
-from xconnectd.reconcile.evaluate import Evaluation
 from xconnectd.status import drop_reasons
 
 _SLACK: Final = 18
@@ -34,58 +32,6 @@ _UNFINISHED: Final = ("tx-checksum-ip-generic", "tx-checksum-ipv4", "tx-checksum
 _TAGS: Final = ("tx-vlan-hw-insert", "tx-vlan-stag-hw-insert")
 
 
-@dataclass(frozen=True, slots=True)
-class FarSide:
-    """The other end of a veth, as its own namespace shows it.
-
-    ``prefix`` makes a command run there; None where it is not known how, and the command is then
-    a comment: a name means another interface here. ``features`` are the
-    ethtool features that are on, None where nobody went there to look.
-    """
-
-    interface: Interface
-    prefix: str | None = ""
-    features: frozenset[str] | None = None
-
-    def set(self, what: str) -> str:
-        return self.command(_set(self.interface, what))
-
-    def ready(self) -> str:
-        """What a far end of a native link needs."""
-        return self.command(mode_selection.FAR_READY.format(far=quote(self.interface.name)))
-
-    def command(self, text: str) -> str:
-        return ELSEWHERE.format(text) if self.prefix is None else f"{self.prefix}{text}"
-
-
-@dataclass(frozen=True, slots=True)
-class LinkFacts:
-    """One link, and what was seen of it.
-
-    ``far`` is keyed by the ifindex of our end; so is ``passed``, frames that got past our hooks.
-    ``failure`` is what the daemon heard from the kernel; ``repair`` makes a daemon put right what
-    is ours, ``file`` is the one with the link, ``home`` what ``ip link set … netns`` calls this
-    namespace.
-    """
-
-    evaluation: Evaluation
-    observed: Observed
-    far: Mapping[int, FarSide] = field(default_factory=dict)
-    failure: str = ""
-    repair: str = "xconnectd reload"
-    file: str = ""
-    home: str = "1"
-    passed: Mapping[int, int] = field(default_factory=dict)
-
-    @property
-    def ways(self) -> tuple[tuple[Interface, Interface], ...]:
-        """Both directions, from our end to our end; one for a loopback plug."""
-        a, b = self.evaluation.a, self.evaluation.b
-        if a is None or b is None:
-            return ()
-        return ((a, b),) if a.ifindex == b.ifindex else ((a, b), (b, a))
-
-
 def of_link(facts: LinkFacts) -> tuple[Finding, ...]:
     """Everything that is worth saying of a link; one good word where there is nothing."""
     found = tuple(_walk(facts))
@@ -93,13 +39,6 @@ def of_link(facts: LinkFacts) -> tuple[Finding, ...]:
         return found
     mode = facts.evaluation.mode
     return (Finding(Level.OK, "link", f"both ends up, {mode} programs and entries in place"),)
-
-
-def of_absent_link(name: str, file: str, text: str) -> Finding:
-    """A link that was asked for and is in no file."""
-    a, _, b = name.partition(":")
-    remedy = f"below links: in {file}: {a}: {b or '…'}"
-    return Finding(Level.FAIL, "file", text, remedy, Stops.ALL)
 
 
 def of_report(link: Mapping[str, Any]) -> tuple[Finding, ...]:
@@ -117,14 +56,6 @@ def of_report(link: Mapping[str, Any]) -> tuple[Finding, ...]:
     passed = (_passed(name, frames, link["mode"]) for name, frames in ends.items() if frames)
     warnings = (Finding(Level.WARN, "warning", text) for text in link["warnings"])
     return (found, *passed, *warnings)
-
-
-def of_problems(problems: Iterable[str], file: str) -> Iterator[Finding]:
-    """What is wrong in a file, whose last good links are the ones looked at."""
-    for problem in problems:
-        yield Finding(
-            Level.FAIL, "config", problem, f"xconnectd check {quote(file)}  # once it is mended"
-        )
 
 
 def of_moved_netns(moved: Iterable[MovedEnd]) -> Iterator[Finding]:
@@ -167,10 +98,6 @@ def _walk(facts: LinkFacts) -> Iterator[Finding]:
 
 def _passed(name: str, frames: int, mode: str) -> Finding:
     return Finding(Level.FAIL, "passed to host", *drop_reasons.passed(name, frames, mode))
-
-
-def _set(interface: Interface, what: str) -> str:
-    return f"ip link set dev {quote(interface.name)} {what}"
 
 
 def _stop(check: str, text: str, remedy: str, *, level: Level = Level.FAIL) -> Finding:
@@ -239,7 +166,7 @@ def _refused_in_words(facts: LinkFacts) -> Finding:
 def _foreign(end: Interface, mode: Mode, observed: Observed) -> tuple[str, str] | None:
     """What is not ours on this end, and the command that takes it off."""
     if xdp := _foreign_xdp(end, observed):
-        return "foreign program", _set(end, _XDP_OFF[xdp.mode])
+        return "foreign program", set_link(end, _XDP_OFF[xdp.mode])
     if end.qdisc == "ingress":
         return "foreign filter", f"tc qdisc del dev {quote(end.name)} ingress"
     if found := admission.foreign_filter(mode, end, observed):
@@ -264,7 +191,7 @@ def _not_polling(end: Interface, facts: LinkFacts) -> Finding:
 def _admin(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
     if not end.up:
         text = f"{end.name} is administratively down"
-        yield _stop("down", text, _set(end, "up"))
+        yield _stop("down", text, set_link(end, "up"))
         return
     far = facts.far.get(end.ifindex)
     if far and not far.interface.up:
@@ -277,7 +204,7 @@ def _admin(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
 
 def _plug_in(end: Interface) -> str:
     if end.variant == "tap":
-        return f"{_set(end, 'carrier on')}  # or start what reads it"
+        return f"{set_link(end, 'carrier on')}  # or start what reads it"
     return "plug in the cable" if not end.kind else f"ip -d link show dev {quote(end.name)}"
 
 
@@ -371,7 +298,7 @@ def _headroom(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
             f"the MTU of {end.name} was set to {end.mtu}: frames longer than {end.mtu + _SLACK}"
             " bytes, and so whole GSO packets of TCP, stop there"
         )
-        remedy = _set(end, f"mtu {wanted}")
+        remedy = set_link(end, f"mtu {wanted}")
         yield Finding(Level.FAIL, "mtu", text, remedy, Stops.LONG)
 
 
@@ -388,7 +315,7 @@ def _longest(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Fin
         f" frames longer than {limit + _SLACK} bytes stop there"
     )
     mtu = f"mtu {longest}"
-    remedy = there.set(mtu) if there else _set(other, mtu)
+    remedy = there.set(mtu) if there else set_link(other, mtu)
     yield Finding(Level.WARN, "mtu", text, remedy, Stops.LONG)
 
 

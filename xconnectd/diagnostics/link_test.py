@@ -10,27 +10,25 @@ Where that cannot be done the counters are watched for a while instead.
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
-import socket
-import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 from xconnectd.control import client
 from xconnectd.dataplane.redirecting_sender import RedirectingSender
-from xconnectd.diagnostics import facts, link_checks, test_frames, test_result
+from xconnectd.diagnostics import config_checks, link_checks, test_frames, test_result
+from xconnectd.diagnostics.collector import LinkCollector
+from xconnectd.diagnostics.facts import LinkFacts
 from xconnectd.diagnostics.finding import Finding
-from xconnectd.diagnostics.link_checks import LinkFacts
+from xconnectd.diagnostics.packet_socket import PacketSocket, now
 from xconnectd.diagnostics.test_frames import Count, Series
+from xconnectd.diagnostics.test_outcome import WATCHED, Outcome
 from xconnectd.diagnostics.test_result import Way
 from xconnectd.errors import PrivilegeError, XconnectError
-from xconnectd.formatting import printable
 from xconnectd.model import Counters, Interface, Statistics
 from xconnectd.netlink import netns
 from xconnectd.netlink.interfaces import Interfaces
@@ -38,101 +36,24 @@ from xconnectd.netlink.netns import Namespace
 from xconnectd.runtime import Engine
 from xconnectd.status import collector, document
 
-LATENCY: Final = "from before send() at the one far end to the kernel's receive time at the other"
-
 _PACE: Final = 0.001
+"""Seconds between two frames."""
 _PATIENCE: Final = 0.5
+"""Seconds for the last of them to arrive."""
 _GRACE: Final = 0.05
 """Seconds for what arrives twice."""
-_WATCH: Final = 1.0
 
-_ETH_P_ALL: Final = 3
-_SOL_PACKET: Final = 263
-_PACKET_QDISC_BYPASS: Final = 20
-_PACKET_IGNORE_OUTGOING: Final = 23
-_SO_ATTACH_FILTER: Final = 26
-_SO_TIMESTAMPNS: Final = 35
-_ROOM: Final = 1 << 17
-_TIMESPEC: Final = struct.Struct("@ll")
-_FILTER: Final = (
-    (0x28, 0, 0, 12),  # ldh [12], the ethertype
-    (0x15, 0, 1, test_frames.ETHERTYPE),
-    (0x06, 0, 0, _ROOM),
-    (0x06, 0, 0, 0),
-)
-"""Classic BPF: other frames are not even copied to us."""
+_Counted = tuple[Mapping[int, Counters], Mapping[int, Statistics]]
 
 
 class UntestableError(XconnectError):
     """Frames cannot be sent through this link; says why."""
 
 
-class Port:
-    """A packet socket on an interface, in the network namespace that it is made in.
-
-    Raises:
-        OSError: it may not be made (CAP_NET_RAW there), or there is no such interface.
-    """
-
-    def __init__(self, interface: str) -> None:
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        try:
-            self._filter()
-            self._socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-            self._socket.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
-            self._socket.bind((interface, _ETH_P_ALL))
-        except BaseException:
-            self.close()
-            raise
-
-    def _filter(self) -> None:
-        code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in _FILTER))
-        program = struct.pack("@HP", len(_FILTER), ctypes.addressof(code))
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
-
-    def send(self, frame: bytes) -> None:
-        self._socket.send(frame)
-
-    def drain(self) -> Iterator[tuple[bytes, float]]:
-        """Every frame that has arrived, with its time in seconds since the epoch."""
-        with suppress(BlockingIOError):
-            while True:
-                try:
-                    yield self._receive()
-                except OSError as error:
-                    if error.errno != errno.ENETDOWN:  # told once, of an interface that is down
-                        raise
-
-    def _receive(self) -> tuple[bytes, float]:
-        space = socket.CMSG_SPACE(_TIMESPEC.size)
-        frame, ancillary, _, _ = self._socket.recvmsg(_ROOM, space, socket.MSG_DONTWAIT)
-        for _, kind, data in ancillary:
-            if kind == _SO_TIMESTAMPNS:
-                seconds, nanoseconds = _TIMESPEC.unpack(data)
-                return frame, seconds + nanoseconds / 1e9
-        return frame, _now()
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _now() -> float:
-    """On the clock of the kernel's receive times."""
-    return time.clock_gettime(time.CLOCK_REALTIME)
-
-
 class _FarEnd(NamedTuple):
     """``redirect`` sends a frame as a tc redirect does, None where that cannot be done."""
 
-    port: Port
+    socket: PacketSocket
     redirect: Callable[[bytes], None] | None
 
 
@@ -142,8 +63,8 @@ class _Lane:
 
     source: Interface
     target: Interface
-    sender: Port
-    receiver: Port
+    sender: PacketSocket
+    receiver: PacketSocket
     sizes: Sequence[int]
     count: Count
     redirected: Count
@@ -151,7 +72,7 @@ class _Lane:
     error: str = ""
 
     def send(self, size: int) -> None:
-        frame = self.count.next(size, _now())
+        frame = self.count.next(size, now())
         try:
             self.sender.send(frame)
         except OSError as error:
@@ -161,7 +82,7 @@ class _Lane:
         """What the kernel refuses has been sent and does not arrive."""
         if self.redirect:
             with suppress(OSError):
-                self.redirect(self.redirected.next(test_frames.SHORTEST, _now()))
+                self.redirect(self.redirected.next(test_frames.SHORTEST, now()))
 
     def receive(self) -> None:
         for frame, when in self.receiver.drain():
@@ -176,102 +97,6 @@ class _Lane:
         lengths, redirected = self.count.lengths(), self.redirected.lengths()
         marked = redirected[0] if redirected else None
         return replace(counted, lengths=lengths, error=self.error, redirected=marked)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a test found. ``untested`` says why no frames were sent, empty if they were."""
-
-    link: str
-    ways: tuple[Way, ...]
-    findings: tuple[Finding, ...]
-    untested: str = ""
-    delays: Mapping[str, Sequence[float]] = field(default_factory=dict)
-
-    @property
-    def cause(self) -> Finding | None:
-        return test_result.cause(self.findings, () if self.untested else self.ways)
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "link": self.link,
-            "ok": self.cause is None,
-            "cause": None if self.cause is None else self.cause.as_json(),
-            "live": not self.untested,
-            "untested": self.untested,
-            "latency": LATENCY,
-            "ways": [_way_as_json(way, self.delays.get(way.source, ())) for way in self.ways],
-            "findings": [each.as_json() for each in self.findings],
-        }
-
-    def lines(self) -> Iterator[str]:
-        """For people: the result first, then what was seen."""
-        cause = self.cause
-        if cause is None:
-            yield f"{self.link}: good" + (", as far as can be seen" if self.untested else "")
-        else:
-            yield f"{self.link}: {printable(cause.text)}"
-            yield f"    fix: {printable(cause.remedy)}"
-        how = f"no frames sent: {self.untested}" if self.untested else f"latency: {LATENCY}"
-        yield printable(how)
-        for way in self.ways:
-            yield from self._way_lines(way)
-        for finding in self.findings:
-            if finding != cause:
-                yield from finding.lines()
-
-    def _way_lines(self, way: Way) -> Iterator[str]:
-        name = f"{way.source} → {way.target}"
-        if self.untested:
-            yield (
-                f"{name}, in {_WATCH:g} s: {way.counted} frames handed on, {way.no_entry} without"
-                f" an entry, {way.not_sent} that {way.target} could not send"
-            )
-            return
-        spread = test_frames.spread(self.delays.get(way.source, ()))
-        took = "" if spread is None else ", µs min/median/max: " + "/".join(map(_micro, spread))
-        yield f"{name}: {way.whole} of {way.sent} frames{took}{_redirected_in_words(way)}"
-        for each in way.lengths:
-            if way.whole and not each.is_perfect:
-                yield (
-                    f"    {each.size} bytes: {each.arrived} of {each.sent}, {each.corrupted}"
-                    f" corrupted, {each.duplicated} twice, {each.reordered} out of order"
-                )
-
-
-def _micro(seconds: float) -> str:
-    return f"{seconds * 1e6:.0f}"
-
-
-def _redirected_in_words(way: Way) -> str:
-    if way.redirected is None:
-        return "; none that tc redirected could be sent"
-    return f"; {way.redirected.arrived} of {way.redirected.sent} that tc redirected"
-
-
-def _way_as_json(way: Way, delays: Sequence[float]) -> dict[str, Any]:
-    spread = test_frames.spread(delays)
-    names = ("min", "median", "max")
-    micro = None if spread is None else [round(delay * 1e6, 1) for delay in spread]
-    return {
-        "from": way.source,
-        "to": way.target,
-        "sent": way.sent,
-        "arrived": way.whole,
-        "corrupted": sum(each.corrupted for each in way.lengths),
-        "duplicated": sum(each.duplicated for each in way.lengths),
-        "reordered": sum(each.reordered for each in way.lengths),
-        "error": way.error,
-        "latency_us": None if micro is None else dict(zip(names, micro, strict=True)),
-        "counted": {
-            "received": way.reached,
-            "forwarded": way.counted,
-            "no_entry": way.no_entry,
-            "not_sent": way.not_sent,
-        },
-        "sizes": [asdict(each) for each in way.lengths],
-        "redirected": way.redirected and asdict(way.redirected),
-    }
 
 
 # --------------------------------------------------------------------------- a test
@@ -297,7 +122,7 @@ class Tester:
             with self._lanes(facts) as lanes:
                 counted = self._watch(facts, lambda: _exchange(lanes, rounds))
         except UntestableError as error:
-            ways = self._watch(facts, lambda: time.sleep(_WATCH)) if facts.ways else ()
+            ways = self._watch(facts, lambda: time.sleep(WATCHED)) if facts.ways else ()
             return Outcome(link, tuple(ways), findings, str(error))
         ways = [lane.result(way) for lane, way in zip(lanes, counted, strict=True)]
         findings = (*findings, *test_result.of_redirected(ways))
@@ -312,7 +137,7 @@ class Tester:
         with ExitStack() as stack:
             far = {
                 end.ifindex: _FarEnd(
-                    stack.enter_context(self._port(end, facts)), self._redirect(end, facts, stack)
+                    stack.enter_context(self._socket(end, facts)), self._redirect(end, facts, stack)
                 )
                 for end in facts.evaluation.ends
             }
@@ -339,7 +164,7 @@ class Tester:
             raise UntestableError(f"the namespace of the far end of {end.name} is not to be found")
         return place
 
-    def _port(self, end: Interface, facts: LinkFacts) -> Port:
+    def _socket(self, end: Interface, facts: LinkFacts) -> PacketSocket:
         """A socket on the far end of ``end``."""
         far = facts.far.get(end.ifindex)
         if end.far is None:
@@ -351,7 +176,7 @@ class Tester:
             raise UntestableError(f"{far.interface.name}, the far end of {end.name}, is wired, too")
         place = self._place(end)
         try:
-            return netns.inside(place, lambda: Port(far.interface.name))
+            return netns.inside(place, lambda: PacketSocket(far.interface.name))
         except OSError as error:
             why = error.strerror or str(error)
             raise UntestableError(f"no socket on the far end of {end.name}: {why}") from error
@@ -365,9 +190,6 @@ class Tester:
 
     def _count(self) -> _Counted:
         return self._counters(), self._interfaces.statistics()
-
-
-_Counted = tuple[Mapping[int, Counters], Mapping[int, Statistics]]
 
 
 def _difference(source: Interface, target: Interface, before: _Counted, after: _Counted) -> Way:
@@ -407,7 +229,7 @@ def _lane(
     sender, receiver = far[source.ifindex], far[target.ifindex]
     sizes = test_frames.sizes(here, there)
     return _Lane(
-        *(source, target, sender.port, receiver.port, sizes, plain),
+        *(source, target, sender.socket, receiver.socket, sizes, plain),
         redirected,
         sender.redirect,
     )
@@ -450,15 +272,15 @@ def test(name: str, file: Path | None, rounds: int) -> tuple[Outcome, tuple[Find
     with engine:
         files, reading, seen = collector.look(engine, file)
         path = str(files.path)
-        problems = tuple(link_checks.of_problems(map(str, reading.problems), path))
+        problems = tuple(config_checks.of_problems(map(str, reading.problems), path))
         for evaluation in seen.evaluations:
             link = evaluation.link
             if name in document.spellings(link.id, link.a.name, link.b.name):
-                examiner = facts.Examiner(engine, seen, path, client.repair_here(path))
-                tester = Tester(engine.interfaces, engine.counters, examiner.namespaces)
-                return tester.test(examiner.look(evaluation, enter=True), rounds), problems
+                collected = LinkCollector(engine, seen, path, client.repair_here(path))
+                tester = Tester(engine.interfaces, engine.counters, collected.namespaces)
+                return tester.test(collected.collect(evaluation, enter=True), rounds), problems
         links = [each.link for each in seen.evaluations]
         known = {each.id: document.spellings(each.id, each.a.name, each.b.name) for each in links}
         told = document.no_such_link(name, path, known)
-        absent = link_checks.of_absent_link(name, path, told)
+        absent = config_checks.of_absent_link(name, path, told)
         return Outcome(name, (), (absent,), "there is no such link"), problems

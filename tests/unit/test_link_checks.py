@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from kernel import link
 
-from xconnectd.diagnostics import link_checks, test_result
-from xconnectd.diagnostics.finding import Finding, Level, Stops
-from xconnectd.diagnostics.link_checks import FarSide, LinkFacts
-from xconnectd.diagnostics.test_result import Lengths, Way
+from xconnectd.diagnostics import config_checks, link_checks
+from xconnectd.diagnostics.facts import FarSide, LinkFacts
+from xconnectd.diagnostics.finding import Level, Stops
 from xconnectd.model import (
     Far,
     Filter,
@@ -388,99 +387,8 @@ def test_departed_ends_and_bad_files() -> None:
     quiet = GONE._replace(mode="")
     (found,) = link_checks.of_moved_netns((GONE, quiet))
     assert found.remedy == GONE.remedy
-    (bad,) = link_checks.of_problems(["x.yaml:1:1: no"], "my file.yaml")
+    (bad,) = config_checks.of_problems(["x.yaml:1:1: no"], "my file.yaml")
     assert bad.remedy.startswith("xconnectd check 'my file.yaml'")
-    absent = link_checks.of_absent_link("a:b", "x.yaml", "no link a:b")
+    absent = config_checks.of_absent_link("a:b", "x.yaml", "no link a:b")
     assert absent.text == "no link a:b"
     assert absent.remedy == "below links: in x.yaml: a: b"
-
-
-# --------------------------------------------------------------------------- the cause
-
-
-def finding(check: str, stops: Stops, level: Level = Level.FAIL) -> Finding:
-    return Finding(level, check, check, stops=stops)
-
-
-ALL, LONG, SOME, OFFLOADED, HARMLESS = (
-    finding("all", Stops.ALL),
-    finding("long", Stops.LONG, Level.WARN),
-    finding("some", Stops.SOME, Level.WARN),
-    finding("offloaded", Stops.OFFLOADED),
-    finding("harmless", Stops.NOTHING, Level.WARN),
-)
-GOOD = Way("a", "b", (Lengths(60, 2, 2), Lengths(1514, 2, 2)))
-CUT = Way("a", "b", (Lengths(60, 2, 2), Lengths(1514, 2, 0)), reached=4, counted=4, not_sent=2)
-DEAD = Way("a", "b", (Lengths(60, 2), Lengths(1514, 2)))
-HOLED = Way("a", "b", (Lengths(60, 2, 1), Lengths(1514, 2, 2)), reached=4, counted=4)
-
-
-@pytest.mark.parametrize(
-    ("findings", "ways", "check"),
-    [
-        ([HARMLESS, LONG, SOME], [GOOD], None),
-        ([HARMLESS, OFFLOADED], [GOOD], "offloaded"),
-        ([SOME, LONG], [CUT, GOOD], "long"),
-        ([SOME], [CUT], "some"),
-        ([LONG, SOME, ALL], [DEAD], "all"),
-        ([LONG, SOME], [GOOD, DEAD], "some"),
-        ([LONG], [DEAD], "far end"),
-        ([HARMLESS], [CUT], "target"),
-        ([LONG], [HOLED], "beyond"),
-        ([SOME, ALL], [], "all"),
-        ([SOME, LONG], [], None),
-        ([], [], None),
-    ],
-)
-def test_the_cause_explains_what_got_lost(
-    findings: list[Finding], ways: list[Way], check: str | None
-) -> None:
-    found = test_result.cause(findings, ways)
-    assert (found and found.check) == check
-
-
-@pytest.mark.parametrize(
-    ("counted", "check"),
-    [
-        ({"error": "Network is down"}, "sender"),
-        ({}, "far end"),
-        ({"reached": 4, "no_entry": 4}, "entry"),
-        ({"reached": 4}, "program"),
-        ({"reached": 4, "counted": 4, "not_sent": 4}, "target"),
-        ({"reached": 4, "counted": 4}, "beyond"),
-    ],
-)
-def test_counters_tell_where_frames_were_last_seen(counted: dict[str, Any], check: str) -> None:
-    found = test_result.where_they_stop(replace(DEAD, **counted))
-    assert found.check == check
-    assert "4 of 4 frames lost" in found.text
-
-
-def test_frames_that_are_not_lost_but_harmed() -> None:
-    harmed = replace(GOOD, lengths=(Lengths(60, 2, 2, duplicated=1),))
-    found = test_result.cause([], [harmed])
-    assert found
-    assert found.check == "damage"
-
-
-def test_lengths_are_named_where_they_decide() -> None:
-    assert "(all longer than 60 bytes)" in test_result.where_they_stop(CUT).text
-    assert "longer" not in test_result.where_they_stop(HOLED).text
-
-
-@pytest.mark.parametrize(
-    ("arrived", "reached", "level", "words"),
-    [
-        (2, 6, None, ""),
-        (0, 6, Level.FAIL, "2 of 2 frames that tc redirected do not cross"),
-        (0, 4, Level.WARN, "2 of 2 frames that tc redirected do not get from its far end to a"),
-    ],
-)
-def test_frames_that_tc_redirected_are_judged_by_themselves(
-    arrived: int, reached: int, level: Level | None, words: str
-) -> None:
-    """What the far end's own tc stops is no fault of the wire."""
-    way = replace(GOOD, reached=reached, redirected=Lengths(60, 2, arrived))
-    found = [(each.level, each.text) for each in test_result.of_redirected((way,))]
-    assert found == ([(level, f"a → b: {words}")] if level else [])
-    assert list(test_result.of_redirected((replace(DEAD, redirected=Lengths(60, 2)),))) == []

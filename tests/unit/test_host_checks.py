@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from xconnectd.diagnostics import host_checks
+from xconnectd.diagnostics.facts import HostFacts
 from xconnectd.diagnostics.finding import Finding, Level
-from xconnectd.diagnostics.host_checks import Host
 
 ROOT = frozenset({"CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_ADMIN", "CAP_BPF", "CAP_PERFMON"})
-GOOD = Host(
+GOOD = HostFacts(
     release="6.12.1-amd64",
     capabilities=ROOT,
     systemd=True,

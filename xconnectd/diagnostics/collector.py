@@ -1,0 +1,223 @@
+"""Collects the facts for ``doctor`` and ``test``, of the host and of links. Changes nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from xconnectd import capabilities
+from xconnectd.config.source import Files, Reading
+from xconnectd.control import client, protocol
+from xconnectd.control.client import has_systemd
+from xconnectd.control.lock import running_pid
+from xconnectd.dataplane import compiler, libbpf
+from xconnectd.diagnostics import versions
+from xconnectd.diagnostics.facts import FarSide, HostFacts, LinkFacts
+from xconnectd.errors import DataplaneError
+from xconnectd.model import Interface
+from xconnectd.netlink import netns
+from xconnectd.netlink.interfaces import Interfaces
+from xconnectd.netlink.netns import Namespace
+from xconnectd.paths import pins
+from xconnectd.reconcile.evaluate import Evaluation
+from xconnectd.reconcile.reconciler import Seen
+from xconnectd.runtime import Engine, daemons_pins
+
+_LOOPBACK: Final = 1
+_RETURN_0: Final = struct.pack("=QQ", 0xB7, 0x95)
+"""r0 = 0; exit"""
+
+
+def host_facts(files: Files, reading: Reading, programs: int | None) -> HostFacts:
+    """``programs`` is how many of ours are loaded, None where that may not be read."""
+    held = capabilities.effective()
+    pid = running_pid()
+    place = daemons_pins() or pins()
+    answers, guard_unavailable = (None, "") if pid is None else _told()
+    return HostFacts(
+        release=os.uname().release,
+        capabilities=held,
+        systemd=has_systemd(),
+        pins=str(place),
+        on_bpffs=_is_on_bpffs(place),
+        writable=_is_writable(place),
+        bpf=_bpf_refusal() if held & {"CAP_BPF", "CAP_SYS_ADMIN"} else None,
+        programs=programs,
+        code=_code(),
+        libbpf=_libbpf(),
+        pyroute2=versions.of("pyroute2") or "",
+        btf=Path("/sys/kernel/btf/vmlinux").exists(),
+        xdp_features=_has_xdp_features(),
+        jit=_jit() if held & {"CAP_BPF", "CAP_SYS_ADMIN"} else None,
+        pid=pid,
+        answers=answers,
+        guard_unavailable=guard_unavailable,
+        stopped=client.is_stopped(pid),
+        daemon_capabilities=_capabilities_of(pid),
+        config=str(files.path),
+        config_state=reading.state if _may_be_read(files.path) else "",
+        problems=[str(problem) for problem in reading.problems],
+        links=len(reading.wiring.links),
+    )
+
+
+def _capabilities_of(pid: int | None) -> frozenset[str] | None:
+    """None of a process that does not run, or cannot be seen."""
+    with suppress(OSError):
+        return None if pid is None else capabilities.effective(str(pid))
+    return None
+
+
+def _existing(path: Path) -> Path:
+    """The path, or as much of it as there is (and may be seen)."""
+    for each in (path, *path.parents):
+        with suppress(PermissionError):
+            if each.exists():
+                return each
+    return Path("/")
+
+
+def _is_on_bpffs(path: Path) -> bool:
+    try:
+        return libbpf.is_bpffs(_existing(path))
+    except OSError:
+        return False
+
+
+def _is_writable(path: Path) -> bool | None:
+    """None where only the rights of this process are in the way."""
+    there = _existing(path)
+    if os.statvfs(there).f_flag & os.ST_RDONLY:
+        return False
+    return True if os.access(there, os.W_OK) else None
+
+
+def _may_be_read(path: Path) -> bool:
+    """A file that is not there can be told from one that is another's."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return os.access(path, os.R_OK)
+
+
+def _bpf_refusal() -> str:
+    """Why bpf(2) is refused; a map that nobody pins is gone with its descriptor."""
+    try:
+        os.close(libbpf.create_map("xc_doctor", libbpf.MapFormat(libbpf.MAP_HASH, 4, 1)))
+    except OSError as error:
+        return f"{error.strerror} ({errno.errorcode.get(error.errno or 0, '')})"
+    return ""
+
+
+def _code() -> str:
+    try:
+        return compiler.found()
+    except DataplaneError:
+        return ""
+
+
+def _libbpf() -> str:
+    try:
+        return libbpf.version()
+    except OSError:
+        return ""
+
+
+def _has_xdp_features() -> bool:
+    from xconnectd.netlink import ethtool
+
+    return ethtool.xdp_features(_LOOPBACK) is not None
+
+
+def _jit() -> bool | None:
+    """By a program that does nothing: the sysctl is in the machine's own namespace alone."""
+    try:
+        fd = libbpf.load_program(libbpf.PROG_SOCKET_FILTER, "xc_doctor", "GPL", _RETURN_0)
+    except OSError:
+        return None
+    try:
+        return libbpf.program_info(fd).compiled
+    finally:
+        os.close(fd)
+
+
+def _told() -> tuple[bool | None, str]:
+    """Whether the daemon answers, None if this user may not ask; and why it has no guard."""
+    try:
+        with client.Connection(protocol.STATUS, client.PATIENCE) as daemon:
+            told = daemon.status()
+    except client.NoDaemonError as error:
+        return None if isinstance(error.__cause__, PermissionError) else False, ""
+    return True, told.get("guard_unavailable", "")
+
+
+class LinkCollector:
+    """Looks at links beyond what a pass of the daemon does: at far ends, and into them."""
+
+    def __init__(self, engine: Engine, seen: Seen, config: str, repair: str) -> None:
+        self._interfaces: Interfaces = engine.interfaces
+        self._seen = seen
+        self._config = config
+        self._repair = repair
+        self._failures = engine.ledger.failures()
+        self._passed = {
+            ifindex: counted.passed_to_host
+            for ifindex, counted in engine.counters().items()
+            if counted.passed_to_host
+        }
+
+    @cached_property
+    def _home(self) -> str:
+        """How ``ip`` moves an interface here: by name, else by the process of the shell."""
+        return netns.own_name() or "$$"
+
+    @cached_property
+    def namespaces(self) -> Mapping[int, Namespace]:
+        return netns.known(self._interfaces.nsid_of)
+
+    def collect(self, evaluation: Evaluation, *, enter: bool = False) -> LinkFacts:
+        """``enter``: also what only a visit to the far ends' namespaces tells."""
+        failure = self._failures.get(evaluation.link.id)
+        far = {end.ifindex: self._far_side(end, enter=enter) for end in evaluation.ends}
+        return LinkFacts(
+            evaluation,
+            self._seen.observed,
+            {ifindex: side for ifindex, side in far.items() if side},
+            failure.reason if failure else "",
+            self._repair,
+            self._config,
+            self._home,
+            self._passed,
+        )
+
+    def _far_side(self, end: Interface, *, enter: bool) -> FarSide | None:
+        if end.far is None:
+            return None
+        interface = self._interfaces.at(end.far.ifindex, end.far.nsid)
+        if interface is None:
+            return None
+        if end.far.nsid is None:
+            return FarSide(interface, "", _features(None, interface.name) if enter else None)
+        place = self.namespaces.get(end.far.nsid)
+        if place is None:
+            return FarSide(interface, None)
+        features = _features(place, interface.name) if enter else None
+        return FarSide(interface, place.prefix, features)
+
+
+def _features(place: Namespace | None, name: str) -> frozenset[str] | None:
+    from xconnectd.netlink import ethtool
+
+    try:
+        return netns.inside(place, lambda: ethtool.features(name))
+    except OSError:
+        return None
