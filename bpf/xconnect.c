@@ -118,12 +118,12 @@ int ingress_timeless(struct __sk_buff *skb)
 }
 
 /*
- * clsact egress of a connected end, direct action: silence. Frames that XDP redirected do not
+ * clsact egress of a connected end, direct action. Frames that XDP redirected do not
  * come by here; those that `ingress` redirected do, and still carry the ifindex they came in
  * by. A frame that this host made carries 0 there, one that it routes or bridges carries the
  * interface it came in by, and neither is peered with this end.
  */
-int silence(struct __sk_buff *skb)
+int egress_drop(struct __sk_buff *skb)
 {
 	u32 *target = find(MAP(PEERS), skb->ingress_ifindex);
 	struct counters *counters;
@@ -136,29 +136,29 @@ int silence(struct __sk_buff *skb)
 	return TC_ACT_SHOT;
 }
 
-/* What user space believes to be in ENTRIES, one after the other. */
-struct belief {
+/* What user space expects in ENTRIES, one after the other. */
+struct expected_entry {
 	u32 ingress;
 	u32 egress;
 };
 
-#define MAX_BELIEFS 256
+#define MAX_EXPECTED 256
 
 /*
- * Attached nowhere. User space runs it (BPF_PROG_RUN) on a made-up frame of beliefs and gets the
- * number of those that hold: one system call in place of MAX_BELIEFS, since a devmap has no
- * batch operations.
+ * Attached nowhere. User space runs it (BPF_PROG_RUN) on a frame made of expected entries and gets
+ * the number of those that are there: one system call in place of MAX_EXPECTED, since a devmap has
+ * no batch operations.
  */
 int audit(struct xdp_md *ctx)
 {
-	struct belief *belief = (void *)(long)ctx->data;
+	struct expected_entry *expected = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
-	int held = 0;
+	int there = 0;
 
-	for (int i = 0; i < MAX_BELIEFS && (void *)(belief + 1) <= end; i++, belief++) {
-		u32 *egress = find(MAP(ENTRIES), belief->ingress);
+	for (int i = 0; i < MAX_EXPECTED && (void *)(expected + 1) <= end; i++, expected++) {
+		u32 *egress = find(MAP(ENTRIES), expected->ingress);
 
-		held += egress && *egress == belief->egress;
+		there += egress && *egress == expected->egress;
 	}
-	return held;
+	return there;
 }

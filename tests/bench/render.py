@@ -22,7 +22,7 @@ _READING: Final = """\
 Every contender has its turn in every round, in shuffled order. A ratio is taken within a round; the
 median of all rounds is shown, with its quartiles in brackets. Ratios travel to other machines,
 absolute figures do not. `bare` is a redirect by a program of the same kind that does nothing else:
-no counters, no silence."""
+no counters, no egress drop."""
 
 
 # ---------------------------------------------------------------------- table

@@ -116,7 +116,7 @@ def test_code_references_maps_by_name_and_nothing_else(code: dict[str, Code]) ->
         "xdp_linear": {"entries", "counters"},
         "ingress": {"peers", "counters"},
         "ingress_timeless": {"peers", "counters"},
-        "silence": {"peers", "counters"},
+        "egress_drop": {"peers", "counters"},
         "audit": {"entries"},
     }
 
@@ -125,7 +125,7 @@ def test_a_compile_error_comes_through_whole(sources: Path, pins: Path) -> None:
     change(sources, "return action;", "return aktion;")
     with pytest.raises(DataplaneError, match="compile: ") as caught:
         Dataplane.open(pins)
-    assert "use of undeclared identifier 'verdikt'" in caught.value.log
+    assert "use of undeclared identifier 'aktion'" in caught.value.log
 
 
 def test_the_verifiers_log_comes_through_whole(sources: Path, pins: Path) -> None:
@@ -691,10 +691,10 @@ def test_an_entry_goes_with_its_target_and_the_sweep_sees_it(lab: Lab, wire: Wir
     assert wire.plane.entries() == {wire.b: wire.a}
 
 
-# ---------------------------------------------------------------------- silence
+# ---------------------------------------------------------------------- egress drop
 
 
-def silence(wire: Wire, wiring: str) -> None:
+def with_egress_drop(wire: Wire, wiring: str) -> None:
     WIRINGS[wiring](wire)
     if wiring == "xdp":
         wire.tc("egress", "va", "vb")
@@ -702,7 +702,7 @@ def silence(wire: Wire, wiring: str) -> None:
 
 @both
 def test_what_the_host_says_is_dropped_and_counted(wiring: str, lab: Lab, wire: Wire) -> None:
-    silence(wire, wiring)
+    with_egress_drop(wire, wiring)
     with wire.stations[0].port() as there, inside(lab.host, lambda: Port("va")) as here:
         for frame in FRAMES[:5]:
             with pytest.raises(OSError, match="No buffer space"):  # how Linux says "dropped"
@@ -716,7 +716,7 @@ def test_what_the_host_says_is_dropped_and_counted(wiring: str, lab: Lab, wire: 
 
 @both
 def test_what_the_host_routes_is_dropped(wiring: str, lab: Lab, wire: Wire) -> None:
-    silence(wire, wiring)
+    with_egress_drop(wire, wiring)
     third = lab.veth("vc", 3)
     lab.ip("address", "add", "198.51.100.254/24", "dev", "vc")
     lab.ip("address", "add", "203.0.113.254/24", "dev", "va")
@@ -731,7 +731,7 @@ def test_what_the_host_routes_is_dropped(wiring: str, lab: Lab, wire: Wire) -> N
 
 @both
 def test_what_the_host_bridges_is_dropped(wiring: str, lab: Lab, wire: Wire) -> None:
-    silence(wire, wiring)
+    with_egress_drop(wire, wiring)
     third = lab.veth("vc")
     lab.bridge("br0", "vc", "va")
     with third.port() as here, wire.stations[0].port() as there:

@@ -31,8 +31,8 @@ MAP_2 = instruction(0x18, 0x11, 2) + instruction(0)
 CONSTANT_2 = instruction(0x18, 0x01, 2) + instruction(0)
 OPEN_2 = instruction(0x18, 0xF1, 2) + instruction(0)
 NUMBERED = MOVE + MAP_2 + CONSTANT_2 + MAP_2
-SOURCE = Source("some", ("ingress", "silence"), ("entries", "peers"), ("one", "other"))
-CODE = {"ingress": Code.from_numbered(NUMBERED), "silence": Code(MOVE)}
+SOURCE = Source("some", ("ingress", "egress_drop"), ("entries", "peers"), ("one", "other"))
+CODE = {"ingress": Code.from_numbered(NUMBERED), "egress_drop": Code(MOVE)}
 
 
 @pytest.fixture

@@ -212,7 +212,7 @@ CASES: dict[str, Case] = {
     ),
     "not silent": (
         facts(a=A._replace(egress=())),
-        *(Level.WARN, "silence", Stops.NOTHING, "the host can talk into the wire", REPAIR),
+        *(Level.WARN, "egress_drop", Stops.NOTHING, "the host can talk into the wire", REPAIR),
     ),
     "an entry of a link that is off": (
         facts(one=link("a", "b", enabled=False), entries={5: 6}),

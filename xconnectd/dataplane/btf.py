@@ -3,7 +3,7 @@
 Tracing programs read kernel structures whose layout differs from kernel to kernel: ``Kernel``
 tells where a field lies. Owns the layout of BTF (linux/btf.h); reads it through libbpf.
 
-Imports ``libbpf`` only. A kernel without BTF, or without a type or field, is a LookupError.
+A kernel without BTF, or without a type or field, is a LookupError.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ the code and is gone. The code names its maps, and the constants that whoever lo
 holds nothing of this machine or kernel (it is the same on every little-endian one), and neither
 compiling nor reading it needs a privilege: an image may carry the child's output as
 ``bpf/xconnect.json`` and do without a compiler.
-
-Imports ``digest`` and ``errors`` only.
 """
 
 from __future__ import annotations
@@ -42,7 +40,7 @@ class Source(NamedTuple):
 
 DATA_PATH: Final = Source(
     "xconnect",
-    ("xdp_frags", "xdp_linear", "ingress", "ingress_timeless", "silence", "audit"),
+    ("xdp_frags", "xdp_linear", "ingress", "ingress_timeless", "egress_drop", "audit"),
     ("entries", "peers", "counters"),
 )
 CAPTURE: Final = Source(

@@ -1,11 +1,8 @@
 """Frames lost at the redirect, by reason: listeners at the kernel's XDP tracepoints.
 
 Their links are pinned beside the maps, so they count on while no daemon runs, whatever generation
-of programs loses a frame. They are no part of
-the wire: without them frames cross as ever, and ``unavailable`` says why nobody counts.
-
-Imports ``libbpf``, ``btf``, ``pins``, ``compiler``, ``digest``, ``leftovers``, ``model`` and
-``errors``.
+of programs loses a frame. They are no part of the wire: without them frames cross as ever, and
+``unavailable`` says why nobody counts.
 """
 
 from __future__ import annotations
@@ -55,7 +52,7 @@ class Drops:
         self._place = pins.listeners(sha256(repr(made_of).encode()).hexdigest()[:16])
         self._map: Map | None = None
         self._watched: Map | None = None
-        self._hears_drivers = False
+        self._listens_to_drivers = False
         self.unavailable = "no daemon has begun to count frames lost at the redirect"
         """Why nothing is counted; empty if it is."""
 
@@ -124,13 +121,13 @@ class Drops:
             return
         with suppress(OSError, DataplaneError):
             self._pin({_MAP: self._map.fd, _WATCHED: self._watched.fd})
-            if self._hears_drivers:
+            if self._listens_to_drivers:
                 self.listen_to_drivers()
 
     def listen_to_drivers(self) -> None:
         """Also counts what drivers refuse, in native mode; a kernel without BTF does not tell."""
         name, _ = _AT_DRIVERS
-        self._hears_drivers = True
+        self._listens_to_drivers = True
         if self._map is None or (self._place / name).exists():
             return
         with suppress(OSError, LookupError, DataplaneError):

@@ -3,10 +3,7 @@
 A program of netfilter's drops and counts packets that come in by an end all the same, and those
 that the host sends into one. It stands as long as the process does: a pinned link would keep the
 network namespace alive (bpf_nf_link_attach in net/netfilter/nf_bpf_link.c). Program and counts are
-pinned.
-It is no part of the wire: where it cannot be, ``unavailable`` says why.
-
-Imports ``libbpf``, ``btf``, ``pins``, ``compiler``, ``digest``, ``model`` and ``errors``.
+pinned. It is no part of the wire: where it cannot be, ``unavailable`` says why.
 """
 
 from __future__ import annotations

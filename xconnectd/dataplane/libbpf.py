@@ -2,7 +2,7 @@
 
 Owns ctypes and the kernel's structures. Knows nothing of cross-connects and imports nothing
 from the package. Every refusal of the kernel is an OSError here (LoadError with the verifier's
-log for programs); it is turned into an error of ours at the border of ``dataplane``.
+log for programs); it is turned into an error of ours in ``programs``.
 """
 
 from __future__ import annotations

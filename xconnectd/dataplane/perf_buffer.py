@@ -2,8 +2,6 @@
 
 Owns the layout of perf's ring buffers (linux/perf_event.h); libbpf makes and maps them. Knows
 nothing of what is in a record. What the kernel refuses is an OSError.
-
-Imports ``libbpf`` only.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ for complete; what it leaves is swept up by the next build. A map is complete on
 Generations are numbered: only the newest may be written to, however many there are. Before 0.2
 they had no number (so they are older than any that has), and ``entries-<format>`` lay beside them.
 
-Knows files only: what they hold is the business of ``dataplane``. Imports ``libbpf`` alone.
+Knows files only: what they hold is the business of ``programs``, ``drop_monitor`` and ``guard``.
 """
 
 from __future__ import annotations

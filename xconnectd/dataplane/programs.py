@@ -4,9 +4,7 @@ Owns what every map and program is for. The pins carry what made them: an unchan
 opened again in a few milliseconds without a compiler, a changed one gets new programs, which take
 over entries and counters, and forwarding goes on.
 
-Imports ``model``, ``errors``, ``capabilities``, ``libbpf``, ``pins``, ``generations``, ``drops``,
-``guard``, ``digest`` and ``compiler`` (whose child imports bcc; nothing here may), and never
-pyroute2: who attaches a program asks for its file descriptor.
+Never attaches a program to an interface: who does asks for its file descriptor.
 Every failure is a DataplaneError or a PrivilegeError; the OSError behind it is its __cause__.
 """
 
@@ -62,7 +60,7 @@ _RECIPES: Final[Recipes] = {
         Recipe("ingress", libbpf.PROG_SCHED_CLS),
         Recipe("ingress_timeless", libbpf.PROG_SCHED_CLS),
     ),
-    "egress": (Recipe("silence", libbpf.PROG_SCHED_CLS),),
+    "egress": (Recipe("egress_drop", libbpf.PROG_SCHED_CLS),),
     "audit": (Recipe("audit", libbpf.PROG_XDP, libbpf.ATTACH_XDP),),
 }
 
@@ -73,8 +71,8 @@ _OPEN: Final = "open"
 _OTHERS: Final = "what is pinned in {root} is another release's: use its own xconnectd"
 _LOOKS: Final = 3
 """Those who only look may look while a daemon retires what was the newest."""
-_BELIEFS: Final = 256
-"""How many pairs the audit program looks at in one run (MAX_BELIEFS in the source)."""
+_EXPECTED: Final = 256
+"""How many entries the audit program looks at in one run (MAX_EXPECTED in the source)."""
 _PAIR: Final = 8
 _SHORTEST_FRAME: Final = 16
 
@@ -479,11 +477,11 @@ def describe(program: int) -> str:
 def _audited(program: int, wanted: Mapping[int, int]) -> bool:
     """Whether every wanted entry is there; it says nothing of others."""
     pairs = array("I", chain.from_iterable(wanted.items())).tobytes()
-    size = _BELIEFS * _PAIR
+    size = _EXPECTED * _PAIR
     for start in range(0, len(pairs), size):
         frame = pairs[start : start + size]
-        held = libbpf.run_program(program, frame.ljust(_SHORTEST_FRAME, b"\0"))
-        if held != len(frame) // _PAIR:
+        there = libbpf.run_program(program, frame.ljust(_SHORTEST_FRAME, b"\0"))
+        if there != len(frame) // _PAIR:
             return False
     return True
 

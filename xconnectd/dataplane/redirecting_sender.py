@@ -2,8 +2,6 @@
 
 Nothing is attached and no interface is made or changed: a program that redirects is run on each
 frame by BPF_PROG_RUN, which the kernel does in the network namespace of the calling thread.
-
-Imports ``libbpf``, ``compiler`` and ``model``.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class LinkFacts:
     """One link, and what was seen of it.
 
     ``far`` is keyed by the ifindex of our end; so is ``passed``, frames that got past our hooks.
-    ``failure`` is what the daemon heard from the kernel; ``repair`` makes a daemon put right what
+    ``failure`` is what the kernel told the daemon; ``repair`` makes a daemon put right what
     is ours, ``file`` is the one with the link, ``home`` what ``ip link set … netns`` calls this
     namespace.
     """
@@ -58,7 +58,7 @@ class LinkFacts:
 
     @property
     def ways(self) -> tuple[tuple[Interface, Interface], ...]:
-        """Both directions, from our end to our end; one for a loopback plug."""
+        """Both directions, from our end to our end; one for a loopback."""
         a, b = self.evaluation.a, self.evaluation.b
         if a is None or b is None:
             return ()

@@ -72,7 +72,7 @@ def _walk(facts: LinkFacts) -> Iterator[Finding]:
         return
     if not evaluation.link.enabled:
         remedy = f"in {facts.file}: enabled: true"
-        yield _stop("disabled", "enabled: false, the plug is pulled", remedy, level=Level.WARN)
+        yield _stop("disabled", "enabled: false: nothing is forwarded", remedy, level=Level.WARN)
     if evaluation.waiting:
         if evaluation.link.enabled:
             yield _missing(facts)
@@ -125,7 +125,7 @@ def _not_held(facts: LinkFacts) -> Iterator[Finding]:
         yield Finding(Level.WARN, "not held", warning)
     for end in facts.evaluation.ends:
         if end.ifindex in facts.evaluation.holding and not facts.observed.runs_ours(end):
-            text = f"no program of ours on {end.name}: the host hears and answers there"
+            text = f"no program of ours on {end.name}: the host receives and answers there"
             yield Finding(Level.WARN, "not held", text, facts.repair)
 
 
@@ -216,7 +216,8 @@ def _ours(facts: LinkFacts) -> Iterator[Finding]:
     found = [
         finding
         for end, other in facts.ways
-        for finding in (*_program(end, facts), *_entry(end, other, facts), *_silence(end, facts))
+        for check in (_program(end, facts), _entry(end, other, facts), _egress_drop(end, facts))
+        for finding in check
     ]
     if found and facts.failure:
         yield _stop("refused", facts.failure, facts.repair)
@@ -271,10 +272,10 @@ def _entry(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Findi
             return
 
 
-def _silence(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
+def _egress_drop(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
     if not any(each.program in facts.observed.programs.ours for each in end.egress):
         text = f"{end.name} has lost our egress filter: the host can talk into the wire"
-        yield Finding(Level.WARN, "silence", text, facts.repair)
+        yield Finding(Level.WARN, "egress_drop", text, facts.repair)
 
 
 def _company(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
