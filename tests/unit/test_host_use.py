@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterable
 
 import pytest
 from messages import attributes, route
@@ -43,13 +44,17 @@ def test_an_address_from_a_router_is_known_by_its_protocol_or_flags(
     assert (str(found.address), found.learnt) == ("fd00:77::1/64", learnt)
 
 
+def is_learnt(message: bytes, own: Iterable[host_use._Address]) -> bool:
+    return host_use._is_learnt(host_use._route_entry(message), own)
+
+
 def test_a_prefix_is_a_routers_where_no_address_of_the_hosts_own_is_in_it() -> None:
     learnt, own = (host_use._address(address(flags)) for flags in (MANAGETEMPADDR, PERMANENT))
     assert learnt is not None
     assert own is not None
-    assert host_use._is_learnt(route("fd00:77::/64"), [learnt])
-    assert not host_use._is_learnt(route("fd00:77::/64"), [learnt, own])
-    assert host_use._is_learnt(route("fd00:78::/64"), [own])
-    assert host_use._is_learnt(route("::/0", protocol=9), [own])
+    assert is_learnt(route("fd00:77::/64"), [learnt])
+    assert not is_learnt(route("fd00:77::/64"), [learnt, own])
+    assert is_learnt(route("fd00:78::/64"), [own])
+    assert is_learnt(route("::/0", protocol=9), [own])
     for other in (route("fe80::/64"), route("ff00::/8", kind=5), route("fd00::/8", protocol=4)):
-        assert not host_use._is_learnt(other, [])
+        assert not is_learnt(other, [])

@@ -76,11 +76,19 @@ class HostUse:
         return {
             each.ifindex: (
                 *_of_addresses(own := self._addresses(each.ifindex), each),
-                *(self._routes(each, own) if each.up else ()),  # the kernel takes them down too
+                *(self._over(each, own) if each.up else ()),  # the kernel takes them down too
                 *stacked[each.ifindex],
             )
             for each in interfaces
         }
+
+    def _over(self, interface: Interface, own: Collection[_Address]) -> Iterator[Use]:
+        """The routes that lead over it."""
+        for each in self._routes(interface.ifindex, socket.AF_INET, socket.AF_INET6):
+            learnt = _is_learnt(each, own)
+            by_kernel = each.protocol == uapi.RTPROT_KERNEL
+            if learnt or (each.kind == uapi.RTN_UNICAST and not by_kernel):
+                yield Use(*_route_in_words(each, interface.name), learnt)
 
     @may_vanish
     def addresses(self, interface: Interface) -> tuple[Use, ...]:
@@ -97,27 +105,24 @@ class HostUse:
         Addresses, routes and neighbours are read again here.
         """
         own = self._addresses(interface.ifindex)
-        routes = self._route.ask(route_request(socket.AF_INET6, interface.ifindex))
+        routes = self._routes(interface.ifindex, socket.AF_INET6)
         neighbours = self._route.ask(neighbour_request(interface.ifindex))
-        return [
-            *(deletion(each.message, uapi.RTM_DELADDR) for each in own if each.learnt),
-            *(deletion(each, uapi.RTM_DELROUTE) for each in routes if _is_learnt(each, own)),
-            *(deletion(each, uapi.RTM_DELNEIGH) for each in neighbours if _is_resolved(each)),
-        ]
+        gone = [(each.message, uapi.RTM_DELADDR) for each in own if each.learnt]
+        gone += [(each.message, uapi.RTM_DELROUTE) for each in routes if _is_learnt(each, own)]
+        gone += [(each, uapi.RTM_DELNEIGH) for each in neighbours if _is_resolved(each)]
+        return [deletion(message, kind) for message, kind in gone]
 
     def _addresses(self, ifindex: int) -> list[_Address]:
         self._alive()
         found = map(_address, self._route.ask(address_request(), ifindex))
         return [each for each in found if each and not each.address.is_link_local]
 
-    def _routes(self, interface: Interface, own: Collection[_Address]) -> Iterator[Use]:
-        for family in (socket.AF_INET, socket.AF_INET6):
-            for message in self._route.ask(route_request(family, interface.ifindex)):
-                learnt = _is_learnt(message, own)
-                protocol, kind = message[21], message[23]
-                if learnt or (protocol != uapi.RTPROT_KERNEL and kind == uapi.RTN_UNICAST):
-                    words, command = _route_in_words(message, interface.name)
-                    yield Use(words, command, learnt)
+    def _routes(self, ifindex: int, *families: int) -> list[_RouteEntry]:
+        return [
+            _route_entry(message)
+            for family in families
+            for message in self._route.ask(route_request(family, ifindex))
+        ]
 
     # ---------------------------------------------------------------- stacked devices
 
@@ -206,12 +211,13 @@ def _address(message: bytes) -> _Address | None:
     packed = found.get(uapi.IFA_LOCAL) or found.get(uapi.IFA_ADDRESS)
     if not packed:
         return None
-    flags = integer(found.get(uapi.IFA_FLAGS)) or message[18]
+    prefix_length, old_flags = struct.unpack_from("=xBB", message, 16)
+    flags = integer(found.get(uapi.IFA_FLAGS)) or old_flags
     # Before 5.18 there is no IFA_PROTO, and only flags tell.
     learnt = integer(found.get(uapi.IFA_PROTO)) == uapi.IFAPROT_KERNEL_RA or (
         not flags & uapi.IFA_F_PERMANENT and bool(flags & _FROM_ROUTER)
     )
-    return _Address(ipaddress.ip_interface((packed, message[17])), learnt, message)
+    return _Address(ipaddress.ip_interface((packed, prefix_length)), learnt, message)
 
 
 def _is_resolved(neighbour: bytes) -> bool:
@@ -220,17 +226,34 @@ def _is_resolved(neighbour: bytes) -> bool:
     return not state & (uapi.NUD_NOARP | uapi.NUD_PERMANENT)
 
 
-def _is_learnt(route: bytes, own: Iterable[_Address]) -> bool:
+class _RouteEntry(NamedTuple):
+    """A route; ``destination`` is None for the default one."""
+
+    family: int
+    prefix_length: int
+    protocol: int
+    kind: int
+    destination: bytes | None
+    table: int | None
+    message: bytes
+
+
+def _route_entry(message: bytes) -> _RouteEntry:
+    family, prefix_length, protocol, kind = struct.unpack_from("=BB3xBxB", message, 16)
+    found = dict(attributes_in(message, ROUTE_ATTRIBUTES))
+    destination, table = found.get(uapi.RTA_DST), integer(found.get(uapi.RTA_TABLE))
+    return _RouteEntry(family, prefix_length, protocol, kind, destination, table, message)
+
+
+def _is_learnt(route: _RouteEntry, own: Iterable[_Address]) -> bool:
     """Whether a router announced it: the default, or the prefix of no address but learnt ones."""
-    protocol, kind = route[21], route[23]
-    if protocol == uapi.RTPROT_RA:
+    if route.protocol == uapi.RTPROT_RA:
         return True
-    if (protocol, kind) != (uapi.RTPROT_KERNEL, uapi.RTN_UNICAST):
+    if (route.protocol, route.kind) != (uapi.RTPROT_KERNEL, uapi.RTN_UNICAST):
         return False
-    destination = dict(attributes_in(route, ROUTE_ATTRIBUTES)).get(uapi.RTA_DST, b"")
-    if len(destination) != 16:
+    if route.family != socket.AF_INET6 or route.destination is None:
         return False
-    prefix = ipaddress.ip_network((destination, route[17]))
+    prefix = ipaddress.ip_network((route.destination, route.prefix_length))
     kept = (each.address.ip for each in own if not each.learnt)
     return (
         not prefix.is_link_local
@@ -239,16 +262,14 @@ def _is_learnt(route: bytes, own: Iterable[_Address]) -> bool:
     )
 
 
-def _route_in_words(message: bytes, interface: str) -> tuple[str, str]:
+def _route_in_words(route: _RouteEntry, interface: str) -> tuple[str, str]:
     """What it is, and the command that deletes it."""
-    found = dict(attributes_in(message, ROUTE_ATTRIBUTES))
-    destination, table = found.get(uapi.RTA_DST), integer(found.get(uapi.RTA_TABLE))
-    if destination is None:
+    if route.destination is None:
         where = "default"
-        words = "the default route leads over it" if not message[17] else "a route leads over it"
+        words = f"{'a' if route.prefix_length else 'the default'} route leads over it"
     else:
-        where = f"{ipaddress.ip_address(destination)}/{message[17]}"
+        where = f"{ipaddress.ip_address(route.destination)}/{route.prefix_length}"
         words = f"the route to {where} leads over it"
-    family = "-6 " if message[16] == socket.AF_INET6 else ""
-    of_table = "" if table in (None, uapi.RT_TABLE_MAIN) else f" table {table}"
+    family = "-6 " if route.family == socket.AF_INET6 else ""
+    of_table = "" if route.table in (None, uapi.RT_TABLE_MAIN) else f" table {route.table}"
     return words, f"ip {family}route del {where} dev {quote(interface)}{of_table}"
