@@ -127,7 +127,7 @@ def crash(at: int) -> Trouble:
 
 
 class Kernel:
-    """Interfaces, programs and maps, as ``links`` and ``dataplane`` show them.
+    """Interfaces, programs and maps, as ``netlink`` and ``dataplane`` show them.
 
     Attributes:
         devices: by ifindex, complete; the values of the model, replaced when they change.

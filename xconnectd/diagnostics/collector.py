@@ -21,7 +21,7 @@ from xconnectd.diagnostics import versions
 from xconnectd.diagnostics.facts import FarSide, HostFacts, LinkFacts
 from xconnectd.errors import DataplaneError
 from xconnectd.model import Interface
-from xconnectd.netlink import netns
+from xconnectd.netlink import netns, uapi
 from xconnectd.netlink.interfaces import Interfaces
 from xconnectd.netlink.netns import Namespace
 from xconnectd.paths import pins
@@ -29,7 +29,6 @@ from xconnectd.reconcile.evaluate import Evaluation
 from xconnectd.reconcile.reconciler import Seen
 from xconnectd.runtime import Engine, daemons_pins
 
-_LOOPBACK: Final = 1
 _RETURN_0: Final = struct.pack("=QQ", 0xB7, 0x95)
 """r0 = 0; exit"""
 
@@ -135,7 +134,7 @@ def _libbpf() -> str:
 def _has_xdp_features() -> bool:
     from xconnectd.netlink import ethtool
 
-    return ethtool.xdp_features(_LOOPBACK) is not None
+    return ethtool.xdp_features(uapi.LOOPBACK_IFINDEX) is not None
 
 
 def _jit() -> bool | None:

@@ -1,7 +1,7 @@
 """What only a driver can tell or change: its name, offload features, XDP features.
 
 Of the ends of links only taps and NICs are asked. It imports pyroute2's ethtool and generic
-netlink, a tenth of the daemon's start, so ``links`` imports it when it is first needed.
+netlink, a tenth of the daemon's start, so others import it when it is first needed.
 Every refusal is an OSError.
 """
 
@@ -28,6 +28,7 @@ with without_init("pyroute2"):
 
 _SIOCETHTOOL: Final = 0x8946
 _ETHTOOL_GDRVINFO: Final = 3
+_NETDEV_CMD_DEV_GET: Final = 1
 
 
 def driver(name: str) -> str:
@@ -57,6 +58,7 @@ def features(name: str) -> frozenset[str]:
 
 
 def change_feature(name: str, feature: str, *, on: bool) -> None:
+    """Switches an ethtool feature. OSError where the driver refuses."""
     with _ethtool(name) as ethtool:
         wanted = ethtool.get_features()
         wanted.set_value(feature, on)
@@ -77,16 +79,9 @@ def _ethtool(name: str) -> Iterator[IoctlEthtool]:
             raise OSError(errno.EILSEQ, "its name is no UTF-8") from error
 
 
-def xdp_features(ifindex: int) -> XdpFeature | None:
-    """What the driver says it can do; None before kernel 6.3, which has no netdev family."""
-    try:
-        with closing(_Netdev()) as netdev:
-            return netdev.features(ifindex)
-    except (NetlinkError, OSError):
-        return None
+class _netdev(genlmsg):  # type: ignore[misc]  # noqa: N801
+    """NETDEV_CMD_DEV_GET of the generic netlink family ``netdev`` (linux/netdev.h)."""
 
-
-class _DevMessage(genlmsg):  # type: ignore[misc]
     prefix = "NETDEV_A_DEV_"
     nla_map = (
         ("NETDEV_A_DEV_PAD_0", "none"),
@@ -97,22 +92,16 @@ class _DevMessage(genlmsg):  # type: ignore[misc]
     )
 
 
-class _Netdev:
-    """The generic netlink family ``netdev`` (linux/netdev.h, kernel 6.3)."""
-
-    def __init__(self) -> None:
-        self._socket = GenericNetlinkSocket()
-        self._socket.bind("netdev", _DevMessage)
-
-    def features(self, ifindex: int) -> XdpFeature:
-        message = _DevMessage()
-        message["cmd"] = 1  # NETDEV_CMD_DEV_GET
-        message["version"] = 1
-        message["attrs"] = [("NETDEV_A_DEV_IFINDEX", ifindex)]
-        answer = self._socket.nlm_request(
-            message, msg_type=self._socket.prid, msg_flags=NLM_F_REQUEST
-        )
-        return XdpFeature(next(iter(answer)).get_attr("NETDEV_A_DEV_XDP_FEATURES"))
-
-    def close(self) -> None:
-        self._socket.close()
+def xdp_features(ifindex: int) -> XdpFeature | None:
+    """What the driver says it can do; None before kernel 6.3, which has no netdev family."""
+    request = _netdev()
+    request["cmd"] = _NETDEV_CMD_DEV_GET
+    request["version"] = 1
+    request["attrs"] = [("NETDEV_A_DEV_IFINDEX", ifindex)]
+    try:
+        with closing(GenericNetlinkSocket()) as netlink:
+            netlink.bind("netdev", _netdev)
+            answer = netlink.nlm_request(request, msg_type=netlink.prid, msg_flags=NLM_F_REQUEST)
+            return XdpFeature(next(iter(answer)).get_attr("NETDEV_A_DEV_XDP_FEATURES"))
+    except (NetlinkError, OSError):
+        return None

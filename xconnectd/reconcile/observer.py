@@ -1,7 +1,7 @@
 """One look at the kernel: everything, or just what some names and interfaces have to do with.
 
-It reads through the two Protocols below, which ``links`` and ``dataplane`` fulfil, and gives
-the pure core an ``Observed`` and the links it is about.
+It reads through the Protocols below, which ``netlink``, ``dataplane`` and ``state`` fulfil, and
+gives the pure core an ``Observed`` and the links it is about.
 """
 
 from __future__ import annotations
