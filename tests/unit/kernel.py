@@ -29,6 +29,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from xconnectd.errors import DataplaneError, LinkError
@@ -375,6 +376,12 @@ class Kernel:
     def settle(self) -> None:
         return
 
+    def track_stacked(self) -> None:
+        return
+
+    def update_stacked(self, _event: Event) -> None:
+        return
+
     def namespace_name(self, nsid: int) -> str:
         return f"box{nsid}"
 
@@ -611,6 +618,8 @@ class Kernel:
 class Book:
     """The ledger without a disk; its writes are steps of the kernel, so that they can fail."""
 
+    path = Path("ledger")
+
     def __init__(self, kernel: Kernel) -> None:
         self._step = kernel.step
         self._records: dict[int, Record] = {}
@@ -650,6 +659,12 @@ class Book:
 
     def set_unreported(self, records: tuple[Record, ...]) -> None:
         self._unreported = records
+
+    def set_config(self, _path: Path) -> None:
+        return
+
+    def starts(self) -> Mapping[str, int]:
+        return {}
 
     def set_failures(self, failures: Mapping[str, Failure]) -> None:
         self.failures = dict(failures)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from driven import Keeper
 from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
 from kernel import XDP, Kernel, link, wiring
 from worlds import (
     NAMES,
     Accident,
-    Keeper,
     Port,
     accidents,
     assert_as_evaluated,

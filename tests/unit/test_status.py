@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from driven import Keeper
 from kernel import Kernel, link, wiring
-from worlds import Keeper
 
 from xconnectd.config.source import FileState, Reading
 from xconnectd.errors import Problem, XconnectError

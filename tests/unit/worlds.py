@@ -1,99 +1,18 @@
-"""Random kernels, wirings and accidents for the laws, and the daemon's habits without a daemon."""
+"""Random kernels, wirings and accidents for the laws."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import structlog
 from hypothesis import strategies as st
-from kernel import FOREIGN, TAP_OFFLOADS, Book, Kernel, link, wiring
-from structlog.testing import LogCapture
+from kernel import FOREIGN, TAP_OFFLOADS, Kernel, link, wiring
 
-from xconnectd.model import Admin, Filter, Interface, Link, Mode, Observed, Wiring
+from xconnectd.model import Admin, Filter, Interface, Link, Mode, Observed
 from xconnectd.reconcile.evaluate import Evaluation
-from xconnectd.reconcile.executor import Executor
-from xconnectd.reconcile.netns_moves import NetnsMoves
-from xconnectd.reconcile.reconciler import Reconciler
 
 NAMES = tuple(f"e{number}" for number in range(8))
-
-
-# --------------------------------------------------------------------------- the daemon's habits
-
-
-class Keeper:
-    """Hands the kernel's news to a reconciler as ``daemon.Daemon`` does, and keeps the log."""
-
-    def __init__(self, kernel: Kernel, book: Book | None = None) -> None:
-        self.kernel = kernel
-        self.book = book or Book(kernel)
-        self._capture = LogCapture()
-        log = structlog.wrap_logger(
-            None,
-            processors=[self._capture],
-            wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        )
-        self.reconciler = Reconciler(kernel, kernel, kernel, kernel, self.book, log=log)
-        self.executor = Executor(kernel, kernel, self.book)
-        self.netns_moves = NetnsMoves(kernel, kernel, self.book, log)
-
-    @property
-    def log(self) -> list[Mapping[str, Any]]:
-        return list(self._capture.entries)
-
-    def events(self) -> list[str]:
-        """The names of all events since the last call."""
-        names = [str(entry["event"]) for entry in self._capture.entries]
-        self._capture.entries.clear()
-        return names
-
-    def start(self, wanted: Wiring) -> Keeper:
-        self.reconciler.want(wanted)
-        self.reconciler.resync("start")
-        self.kernel.news.clear()
-        return self
-
-    def take(self, wanted: Wiring) -> None:
-        if scope := self.reconciler.want(wanted):
-            self.reconciler.run(scope, "config")
-
-    def settle(self) -> int:
-        """Reacts to news until there is none; returns how often it took."""
-        for times in range(12):
-            passes = self._passes
-            news, self.kernel.news = self.kernel.news, []
-            self.reconciler.handle(news)
-            if self._passes == passes:
-                return times
-        raise AssertionError("its own changes make it change ever more")
-
-    @property
-    def _passes(self) -> int:
-        count: int = self.reconciler.tally.as_json()["passes"]["count"]
-        return count
-
-    def tick(self) -> None:
-        if self.reconciler.has_drifted():
-            self.reconciler.run(None, "netlink")
-        elif scope := self.reconciler.disturbed():
-            self.reconciler.run(scope, "netlink")
-
-    def retry(self) -> None:
-        if due := self.reconciler.due():
-            self.reconciler.run(due, "retry")
-
-    def restart(self) -> Keeper:
-        """A new daemon on the same kernel and ledger, with the same file."""
-        return Keeper(self.kernel, self.book).start(self.reconciler.wiring)
-
-    def state(self, link_id: str) -> str:
-        return str(self.reconciler.statuses[link_id].state)
-
-    def states(self) -> dict[str, str]:
-        return {link_id: self.state(link_id) for link_id in self.reconciler.statuses}
 
 
 # --------------------------------------------------------------------------- random kernels

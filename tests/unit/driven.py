@@ -1,0 +1,319 @@
+"""The daemon on the fake kernel, one turn of its loop at a time; tests set what time it is."""
+
+from __future__ import annotations
+
+import logging
+import select
+import selectors
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from kernel import Book, Kernel
+from structlog.testing import LogCapture
+
+from xconnectd.config.source import FileState, Reading
+from xconnectd.daemon.config_files import Source
+from xconnectd.daemon.daemon import Daemon, OnExit
+from xconnectd.daemon.signals import Wakeup
+from xconnectd.events import Logger, Tap
+from xconnectd.model import Counters, Link, Wiring
+from xconnectd.netlink.monitor import Event, OverrunError
+from xconnectd.reconcile import reconciler, retry
+from xconnectd.reconcile.executor import Executor
+from xconnectd.reconcile.netns_moves import NetnsMoves
+from xconnectd.reconcile.reconciler import Reconciler
+
+
+class Clock:
+    """Stands in for the module ``time``."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now + 1_700_000_000
+
+    def forward(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """One for the daemon and its reconciler, for a fixture of the tests that turn it."""
+    clock = Clock()
+    for module in (reconciler, retry):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(Keeper, "clock", clock)
+    return clock
+
+
+class OneFile:
+    """A file that says ``wiring``, without a disk."""
+
+    path = Path("wires.yaml")
+
+    def __init__(self) -> None:
+        self.wiring = Wiring()
+
+    def read(self) -> Reading:
+        return Reading(self.wiring, (FileState(self.path, "loaded", self.wiring.hash),))
+
+    def read_first(self, _found: Callable[[], Iterable[Link]]) -> Reading:
+        return self.read()
+
+    def imagine(self, name: str, text: bytes, instead: str = "") -> tuple[Path, Reading]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        return
+
+
+class Watch:
+    """Tells of a change when a test says so."""
+
+    def __init__(self, changed: Callable[[float], None]) -> None:
+        self.changed = changed
+        self.problem = self.orphan = ""
+        self.checks = 0
+
+    def start(self) -> None:
+        return
+
+    stop = start
+
+    def check(self) -> None:
+        self.checks += 1
+
+
+class News:
+    """The feed of the kernel's news."""
+
+    due: float | None = None
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self.is_overrun = False
+
+    def fileno(self) -> int:
+        return -1
+
+    def is_ready(self) -> bool:
+        return bool(self._kernel.news) or self.is_overrun
+
+    def is_due(self) -> bool:
+        return False
+
+    def drain(self) -> list[Event]:
+        if self.is_overrun:
+            self.is_overrun = False
+            raise OverrunError
+        news, self._kernel.news = self._kernel.news, []
+        return news
+
+    def follow_routes(self, _wanted: bool) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
+class Flag(Wakeup):
+    """A wakeup without a pipe."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def is_ready(self) -> bool:
+        return self._is_set
+
+    def wake(self) -> None:
+        self._is_set = True
+
+    def clear(self) -> None:
+        self._is_set = False
+
+    def close(self) -> None:
+        return
+
+
+class Selector(selectors.BaseSelector):
+    """Waits in the time of tests, for as long as they say.
+
+    Attributes:
+        timeout: for how many seconds it was last to wait at most.
+        wait: for how many it does.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.wait = 0.0
+        self._keys: dict[Any, selectors.SelectorKey] = {}
+        self.timeout: float | None = None
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        self._keys[fileobj] = key = selectors.SelectorKey(fileobj, -1, events, data)
+        return key
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._keys.pop(fileobj)
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.timeout = timeout
+        self._clock.forward(self.wait)
+        return [(key, key.events) for key in self._keys.values() if _is_ready(key)]
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return self._keys
+
+
+def _is_ready(key: selectors.SelectorKey) -> bool:
+    """A socket is asked of the real kernel, all others say it themselves."""
+    if isinstance(key.fileobj, News | Flag):
+        return key.fileobj.is_ready()
+    wanted = [key.fileobj]
+    return any(select.select(wanted, wanted if key.events & selectors.EVENT_WRITE else [], [], 0))
+
+
+class Runtime:
+    """What ``runtime.Engine`` puts together, around the fake kernel."""
+
+    instance = None
+    drop_stats_unavailable = guard_unavailable = ""
+
+    def __init__(self, kernel: Kernel, book: Book, log: Logger) -> None:
+        self.host_use = kernel
+        self.ledger = book
+        self.reconciler = Reconciler(kernel, kernel, kernel, kernel, book, log=log)
+        self.is_removed = False
+
+    def alive(self) -> None:
+        return
+
+    keep_pinned = alive
+
+    def counters(self) -> Mapping[int, Counters]:
+        return {}
+
+    def remove(self) -> None:
+        self.is_removed = True
+
+
+class Keeper:
+    """A daemon that keeps the fake kernel in agreement with its file.
+
+    Attributes:
+        clock: its time; a test that turns it has one of its own by ``set_clock``.
+        executor, netns_moves: parts of a pass, for tests that go through one step by step.
+    """
+
+    clock = Clock()
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        book: Book | None = None,
+        *,
+        source: Source | None = None,
+        sockets: Path | None = None,
+        on_exit: OnExit = OnExit.DETACH,
+    ) -> None:
+        self.kernel = kernel
+        self.book = book or Book(kernel)
+        self._capture = LogCapture()
+        tap = Tap()
+        log = structlog.wrap_logger(
+            None,
+            processors=[structlog.processors.add_log_level, tap, self._capture],
+            wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        )
+        self.runtime = Runtime(kernel, self.book, log)
+        self.reconciler = self.runtime.reconciler
+        self.executor = Executor(kernel, kernel, self.book)
+        self.netns_moves = NetnsMoves(kernel, kernel, self.book, log)
+        self._file = OneFile()
+        self.news = News(kernel)
+        self.selector = Selector(self.clock)
+        self.daemon = Daemon(
+            self.runtime,
+            source or self._file,
+            self._watch_by,
+            self.news,
+            log,
+            tap=tap,
+            sockets=sockets,
+            on_exit=on_exit,
+            clock=self.clock,
+            selector=self.selector,
+            wakeup=Flag(),
+        )
+
+    def _watch_by(self, changed: Callable[[float], None]) -> Watch:
+        self.watch = Watch(changed)
+        return self.watch
+
+    @property
+    def log(self) -> list[Mapping[str, Any]]:
+        return list(self._capture.entries)
+
+    def events(self) -> list[str]:
+        """The names of all events since the last call."""
+        names = [str(entry["event"]) for entry in self._capture.entries]
+        self._capture.entries.clear()
+        return names
+
+    # ------------------------------------------------------------------ what happens to it
+
+    def start(self, wanted: Wiring | None = None) -> Keeper:
+        """The first pass; what it made of the kernel is no news any more."""
+        self._file.wiring = wanted or Wiring()
+        self.daemon.start()
+        self.kernel.news.clear()
+        return self
+
+    def step(self, seconds: float = 0.0) -> None:
+        """One turn of the loop, in which it waits for so long."""
+        self.selector.wait = seconds
+        self.daemon.step()
+
+    def take(self, wanted: Wiring) -> None:
+        """The file is changed."""
+        self._file.wiring = wanted
+        self.watch.changed(0.0)
+        self.step()
+
+    def settle(self) -> int:
+        """Reacts to news until there is none; returns how often it took."""
+        for times in range(12):
+            passes = self._passes
+            self.step()
+            if self._passes == passes:
+                return times
+        raise AssertionError("its own changes make it change ever more")
+
+    @property
+    def _passes(self) -> int:
+        count: int = self.reconciler.tally.as_json()["passes"]["count"]
+        return count
+
+    def tick(self) -> None:
+        self.step(1.0)
+
+    def retry(self) -> None:
+        self.step()
+
+    def restart(self) -> Keeper:
+        """A new daemon on the same kernel and ledger, with the same file."""
+        return Keeper(self.kernel, self.book).start(self.reconciler.wiring)
+
+    # ------------------------------------------------------------------ how its links are
+
+    def state(self, link_id: str) -> str:
+        return str(self.reconciler.statuses[link_id].state)
+
+    def states(self) -> dict[str, str]:
+        return {link_id: self.state(link_id) for link_id in self.reconciler.statuses}
