@@ -222,16 +222,20 @@ def test_the_page_shows_the_packages_as_they_are() -> None:
     }
 
 
-def test_check_needs_neither_bcc_nor_pyroute2_nor_watchdog(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["check", "schema"])
+def test_what_reads_no_kernel_needs_neither_bcc_nor_pyroute2_nor_watchdog(
+    command: str, tmp_path: Path
+) -> None:
     """It has to run on a laptop, in an editor, in a commit hook."""
     file = tmp_path / "xconnect.yaml"
     file.write_text("links: {a: b}\n")
     # None in sys.modules makes an import fail.
     program = (
         "import sys; sys.modules.update(dict.fromkeys(('bcc', 'pyroute2', 'watchdog')));"
-        "from xconnectd.cli.main import main; sys.exit(main(['check', sys.argv[1]]))"
+        "from xconnectd.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
-    done = subprocess.run((sys.executable, "-c", program, file), capture_output=True, text=True)
+    line = [command, file] if command == "check" else [command]
+    done = subprocess.run((sys.executable, "-c", program, *line), capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 

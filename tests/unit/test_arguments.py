@@ -79,12 +79,21 @@ def test_a_file_that_is_named_has_one_path() -> None:
     assert options.config == Path.cwd() / "lab.yaml"
 
 
-def test_every_command_is_a_module_with_a_run() -> None:
-    [commands] = (
+def commands() -> dict[str, argparse.ArgumentParser]:
+    [found] = (
         each
         for each in arguments.make_parser()._actions
         if isinstance(each, argparse._SubParsersAction)
     )
-    for name, parser in commands.choices.items():
+    return dict(found.choices)
+
+
+def test_every_command_is_a_module_with_a_run() -> None:
+    for name, parser in commands().items():
         module = import_module(f"xconnectd.cli.{parser.get_default('module')}")
         assert callable(module.run), name
+
+
+def test_every_command_has_an_example() -> None:
+    for name, parser in commands().items():
+        assert f"example: xconnectd {name}" in parser.format_help()

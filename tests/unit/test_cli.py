@@ -1,7 +1,9 @@
-"""What commands refuse, and how they print what is not theirs."""
+"""Commands that need no kernel: what they refuse, and how they print what is not theirs."""
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from xconnectd import events
 from xconnectd.cli.exit_codes import Exit
 from xconnectd.cli.main import main
+from xconnectd.config import json_schema
 
 
 @pytest.mark.parametrize(
@@ -52,3 +55,45 @@ def test_a_name_is_obeyed_by_no_terminal(
     assert "\x1b" not in told
     for name in ("x�[2J�.yaml", "y�[2J�.yaml", "nosuch�[2J"):
         assert name in told
+
+
+# --------------------------------------------------------------------------- exit codes, results
+
+
+@pytest.mark.parametrize("line", ["", "nosuch", "run --nosuch", "status --sort x"])
+def test_usage_errors_exit_2(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(line.split())
+    assert end.value.code == Exit.USAGE
+    assert capsys.readouterr().err.startswith("usage: xconnectd")
+
+
+@pytest.mark.parametrize("line", ["detach", "detach --all va"])
+def test_detach_wants_names_or_all(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == Exit.USAGE
+    assert capsys.readouterr().err == "xconnectd: name interfaces, or say --all\n"
+
+
+def test_check_says_yes_and_no(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example = Path(__file__).parents[2] / "config" / "xconnect.yaml"
+    assert main(["check", str(example)]) == Exit.DONE
+    assert f"{example}: good, " in capsys.readouterr().out
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("links:\n  va: vb\n  va: vc\n")
+    assert main(["check", str(bad)]) == Exit.BAD_CONFIG
+    assert f"{bad}:3:3: " in capsys.readouterr().out
+    assert main(["check", str(tmp_path / "nosuch.yaml")]) == Exit.BAD_CONFIG
+
+
+def test_schema_prints_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == Exit.DONE
+    assert json.loads(capsys.readouterr().out) == json_schema.document()
+
+
+def test_version_names_its_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version"]) == Exit.DONE
+    told = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines())
+    assert told.keys() == {"xconnectd", "kernel", "bcc", "pyroute2"}
+    assert told["kernel"] == os.uname().release
+    assert main(["version", "--json"]) == Exit.DONE
+    assert json.loads(capsys.readouterr().out).keys() == told.keys()
