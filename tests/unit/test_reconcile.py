@@ -567,6 +567,19 @@ def test_a_burst_of_news_is_as_good_as_one_by_one(
     assert_all_or_nothing(keeper)
 
 
+def test_what_forwards_nothing_gets_the_new_programs_too() -> None:
+    """A disabled link has no entry in an older map, which would call for a full pass."""
+    kernel = Kernel()
+    for name in ("e0", "e1"):
+        kernel.add(name)
+    off = (link("e0", "e0", enabled=False), link("e1", "e1", enabled=False))
+    keeper = Keeper(kernel).start(wiring(*off))
+    Accident("moved away", "e0").strike(kernel)
+    keeper.settle()
+    keeper.tick()
+    assert keeper.reconciler.look().actions == ()
+
+
 @LAWS
 @given(all_ports=ports, here=wirings, there=wirings)
 def test_a_changed_file_needs_no_full_look(

@@ -220,9 +220,8 @@ class Reconciler:
 
     def run(self, scope: Scope | None, trigger: str) -> None:
         """Makes the links in ``scope`` (all if None) agree with the wiring, and logs changes."""
-        if self._netns_moves.took_program():
-            self._renew()
-        self._pass(None if self._dataplane.older_forward() else scope, trigger)
+        renewed = self._netns_moves.took_program() and self._renew()
+        self._pass(None if renewed or self._dataplane.older_forward() else scope, trigger)
 
     def _pass(self, scope: Scope | None, trigger: str) -> None:
         started = time.monotonic()
@@ -321,14 +320,14 @@ class Reconciler:
         self._netns_moves.find()
         self.run(None, trigger)
 
-    def _renew(self) -> None:
+    def _renew(self) -> bool:
         """What left with a program of ours works on there, with the maps that it has.
 
         So all that stays gets a new program with maps of its own, in the pass that follows, and
-        the maps of the old one are emptied.
+        the maps of the old one are emptied. Returns False if it is not yet time, or failed.
         """
         if time.monotonic() < self._renewal_due:
-            return
+            return False
         try:
             self._dataplane.renew()
         except XconnectError as error:
@@ -338,9 +337,10 @@ class Reconciler:
                 reason=f"an end left with our XDP program, and what stays could get no new one:"
                 f" until that is taken off there, its frames may enter another wire: {error}",
             )
-            return
+            return False
         with suppress(OSError):  # a full disk: they are known as long as they are pinned
             self._ledger.know_programs(self._dataplane.programs.ours)
+        return True
 
     # ------------------------------------------------------------------ what is due
 
