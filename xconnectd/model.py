@@ -75,7 +75,7 @@ class Link:
 
     @property
     def ends(self) -> tuple[Endpoint, ...]:
-        """Both ends; one end for a loopback plug (``a: a``)."""
+        """Both ends; one end for a loopback (``a: a``)."""
         return (self.a,) if self.a == self.b else (self.a, self.b)
 
 

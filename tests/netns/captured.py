@@ -98,7 +98,7 @@ def _options(data: bytes) -> dict[int, bytes]:
 class Capture:
     """``xconnectd capture`` in the host of a lab; ready when its programs are attached.
 
-    To be loaded is not enough: a frame that comes in between is not heard.
+    To be loaded is not enough: a frame that comes in between is not received.
     """
 
     def __init__(self, beside: Daemon, *args: str, write: str = "", ready: bool = True) -> None:
@@ -114,14 +114,14 @@ class Capture:
         beside.lab.on_close(self.kill)
         self.output, self.errors = b"", b""
         if ready:
-            self.await_ears(1 if "--direction" in args and "both" not in args else 2)
+            self.await_taps(1 if "--direction" in args and "both" not in args else 2)
 
-    def await_ears(self, count: int) -> None:
-        """Wait until it listens to so many ends."""
-        poll(lambda: self._ears() == count, what=f"{count} ears")
+    def await_taps(self, count: int) -> None:
+        """Wait until it taps so many ends."""
+        poll(lambda: self._taps() == count, what=f"{count} taps")
 
-    def _ears(self) -> int:
-        """A program that listens is a link among its descriptors."""
+    def _taps(self) -> int:
+        """A program that is attached is a link among its descriptors."""
         found = 0
         with contextlib.suppress(OSError):  # one that is closed meanwhile
             for path in Path(f"/proc/{self.pid}/fdinfo").iterdir():

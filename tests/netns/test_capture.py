@@ -337,7 +337,7 @@ def test_several_at_once_see_the_same(wire: Wire) -> None:
     assert short.frames("va") == [frame[:20] for frame in frames]
 
 
-def test_another_namespace_with_the_same_index_is_not_heard(lab: Lab, daemon: Start) -> None:
+def test_another_namespace_with_the_same_index_is_not_captured(lab: Lab, daemon: Start) -> None:
     lab.veth("va", index=4000)
     lab.veth("vb", index=4001)
     inner = lab.namespace("other", quiet=True)
@@ -366,11 +366,11 @@ def test_an_end_that_is_made_anew_is_followed(lab: Lab, generic: Wire) -> None:
     mark = generic.daemon.mark()
     lab.delete("va")
     generic.daemon.wait_link("waiting", "va", "vb", since=mark)
-    capture.await_ears(1)
+    capture.await_taps(1)
     mark = generic.daemon.mark()
     generic.a = lab.veth("va", namespace=generic.a.namespace)
     generic.daemon.wait_link("connected", "va", "vb", since=mark)
-    capture.await_ears(2)
+    capture.await_taps(2)
     _send(generic, frames)
     kept = Counter(capture.stop().frames("va"))
     assert all(kept[frame] == 2 for frame in frames)

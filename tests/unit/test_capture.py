@@ -162,7 +162,7 @@ def test_a_processor_lost_between_two_clocks_does_not_move_the_frames(
 
 
 class Script:
-    """Ears that hear what a test says; the kernel's side is held by tests/netns/test_capture."""
+    """A tap that receives what a test says; on the kernel it is held by netns/test_capture."""
 
     def __init__(self, *batches: list[Frame]) -> None:
         self._batches = list(batches)
@@ -173,10 +173,10 @@ class Script:
     def fileno(self) -> int:
         return self.read_fd
 
-    def listen(self, end: int, ifindex: int, program: int | None = None) -> None:
+    def attach(self, end: int, ifindex: int, program: int | None = None) -> None:
         self.listening[end] = (ifindex, program)
 
-    def deafen(self, end: int) -> None:
+    def detach(self, end: int) -> None:
         self.listening.pop(end, None)
 
     def read(self) -> list[Frame]:

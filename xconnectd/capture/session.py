@@ -1,7 +1,7 @@
 """One ``capture``: from the name of a link to a good end at a signal.
 
-``capture`` hears frames, ``recording`` keeps them; here is found out where, and told what became
-of them.
+``tap`` receives frames, ``writer`` keeps them; here is found out where, and said what became of
+them.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def run(order: Order, say: Callable[[str], None]) -> None:
 
 
 def _chosen(order: Order, report: Mapping[str, Any]) -> tuple[str, list[Way]]:
-    """The link's id, and the directions that are asked for; a plug has one."""
+    """The link's id, and the directions that are asked for; a loopback has one."""
     for link in report["links"]:
         if order.link in document.names(link):
             a, b = link["a"]["name"], link["b"]["name"]

@@ -1,10 +1,8 @@
-"""Ears on a wire: programs beside the data path that copy every frame that comes in by an end.
+"""Taps of a wire: programs beside the data path that copy every frame that comes in by an end.
 
-Nothing of it is pinned: it works whether a daemon runs or not, costs nothing when nobody listens,
-and is gone with the process. Where a frame can be heard is told in ``bpf/capture.c``.
-
-Imports ``errors``, ``capabilities``, ``libbpf``, ``btf``, ``ring`` and ``compiler``. Every failure
-is a DataplaneError or a PrivilegeError.
+Nothing of it is pinned: it works whether a daemon runs or not, costs nothing when nobody captures,
+and is gone with the process. Where frames are received is described in ``bpf/capture.c``. Every
+failure is a DataplaneError or a PrivilegeError.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ _TRACEPOINT: Final = "netif_receive_skb"
 _TALLY_WORDS: Final = 2
 
 _RECORD: Final = struct.Struct("=IHHIQIH2sH")
-"""``ring.RECORD`` and ``struct record`` of the source up to the header."""
+"""``perf_buffer.RECORD`` and ``struct record`` of the source up to the header."""
 _TAG: Final = struct.Struct(">H")
 
 LONGEST: Final = perf_buffer.LONGEST - (_RECORD.size - perf_buffer.RECORD.size)
@@ -53,7 +51,7 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Frames that came in by an end while it was listened to, and those of them not kept."""
+    """Frames that came in by an end while a tap was attached to it, and those of them not kept."""
 
     received: int
     lost: int
@@ -69,12 +67,12 @@ class Capture:
     def __init__(self, *, snaplen: int, room: int) -> None:
         self.snaplen = min(snaplen, LONGEST)
         self._kept = max(self.snaplen, ETHERNET_HEADER)
-        self._ears: dict[int, ExitStack] = {}
+        self._taps: dict[int, ExitStack] = {}
         self._held: list[Frame] = []
         with ExitStack() as stack:
             self._code = _compiled()
             self._layout = _Layout.read()
-            with _border("loading what listens"):
+            with _border("loading the taps"):
                 maps = {name: libbpf.create_map(f"xc_{name}", form) for name, form in _maps()}
                 for fd in maps.values():
                     stack.callback(os.close, fd)
@@ -88,28 +86,28 @@ class Capture:
         """Readable when much is to be read; a few frames wait for who comes by."""
         return self._rings.fileno()
 
-    def listen(self, end: int, ifindex: int, program: int | None = None) -> None:
-        """From now on to this interface, and no longer to another that was that end.
+    def attach(self, end: int, ifindex: int, program: int | None = None) -> None:
+        """Taps this interface from now on, and no longer another that was that end.
 
         Where frames go by native XDP, ``program`` is a descriptor of the program they go through.
         """
-        self.deafen(end)
+        self.detach(end)
         constants = {
             "ifindex": ifindex,
             "namespace": own_inode(),
             "end": end,
         }
-        with ExitStack() as stack, _border("listening"):
+        with ExitStack() as stack, _border("attaching"):
             if program is None:
                 self._attach_to_tracepoint(stack, constants)
             else:
                 self._attach_to_program(stack, constants, program)
-            self._ears[end] = stack.pop_all()
+            self._taps[end] = stack.pop_all()
 
-    def deafen(self, end: int) -> None:
-        """Listens to that end no longer. What was heard can still be read."""
-        if ear := self._ears.pop(end, None):
-            ear.close()
+    def detach(self, end: int) -> None:
+        """Taps that end no longer. What was received can still be read."""
+        if tap := self._taps.pop(end, None):
+            tap.close()
 
     def read(self) -> list[Frame]:
         """Frames that came in before this call, in the order in which they came.
@@ -129,7 +127,7 @@ class Capture:
 
     def close(self) -> None:
         for end in range(ENDS):
-            self.deafen(end)
+            self.detach(end)
         self._stack.close()
 
     def __enter__(self) -> Self:
@@ -162,12 +160,12 @@ class Capture:
             _attach(stack, newer, libbpf.ATTACH_ENTRY, target)
         except OSError as error:
             if error.errno != errno.EINVAL:
-                raise _unheard(error) from error
+                raise _not_attached(error) from error
             _attach(stack, older, libbpf.ATTACH_ENTRY, target)
 
 
 _NO_DESCRIPTION: Final = (
-    "the XDP program in the kernel cannot be listened to: an older xconnectd loaded it, or the"
+    "the XDP program in the kernel cannot be captured: an older xconnectd loaded it, or the"
     " kernel knows no BTF; restart the daemon, or put the link into generic or tc mode"
 )
 
@@ -221,11 +219,11 @@ def frames(data: bytes, kept: int) -> Iterator[Frame]:
         at += size
 
 
-def in_order(heard: list[Frame], until: int) -> tuple[list[Frame], list[Frame]]:
+def in_order(received: list[Frame], until: int) -> tuple[list[Frame], list[Frame]]:
     """Those older than ``until``, and those that have to wait, both by their times."""
-    heard.sort()
-    ready = bisect.bisect(heard, (until,))
-    return heard[:ready], heard[ready:]
+    received.sort()
+    ready = bisect.bisect(received, (until,))
+    return received[:ready], received[ready:]
 
 
 # --------------------------------------------------------------------------- the kernel's layout
@@ -298,10 +296,10 @@ def _border(purpose: str) -> Iterator[None]:
         raise _judged(purpose, error) from error
 
 
-def _unheard(error: OSError) -> XconnectError:
+def _not_attached(error: OSError) -> XconnectError:
     """Kernels are built or locked down so that nothing attaches to a function (EPERM, ENOTSUPP)."""
     if capabilities.missing(*_CAPABILITIES):
-        return _judged("listening", error)
+        return _judged("attaching", error)
     reason = (
         "native mode cannot be captured here: this kernel lets no program be attached to the entry"
         f" of another ({_words(error)}); the generic and tc modes need no such thing"

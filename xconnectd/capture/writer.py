@@ -1,9 +1,7 @@
-"""A capture of one link from its start to its end: who is listened to, what is kept and told.
+"""A capture of one link from its start to its end: which ends are tapped, and what is written.
 
-Follows the ends by name: one that goes and comes back is listened to again. Writes to a file
-descriptor that it is handed, and says on its way what somebody should know.
-
-Imports ``capture``, ``monitor`` (for events), ``pcapng`` and ``errors``.
+Follows the ends by name: one that goes and comes back is tapped again. Writes to a file descriptor
+that it is handed, and says on its way what somebody should know.
 """
 
 from __future__ import annotations
@@ -48,14 +46,14 @@ class Account:
 
     kept: int = 0
     passed_by: int = 0
-    """That the filter let go."""
+    """Frames that the filter refused."""
     tally: Tally = field(default=Tally(0, 0))
 
 
 Accounts = dict[int, Account]
 Judge = Callable[[bytes, int], bool]
 Place = tuple[int, int | None]
-"""Where to listen for an end: its ifindex, and for native XDP a descriptor of our program."""
+"""Where to tap an end: its ifindex, and for native XDP a descriptor of our program."""
 
 
 class Form(Protocol):
@@ -124,7 +122,7 @@ class Recording:
                 if self._output in ready:
                     return False
                 if events.fileno() in ready or events.is_due():
-                    self._hear(events)
+                    self._receive(events)
                 self._take()
             self._end()
             return True
@@ -133,14 +131,14 @@ class Recording:
     def _end(self) -> None:
         """Nothing is counted any more when what is left is read, so that it adds up."""
         for way in self._ways:
-            self._capture.deafen(way.end)
+            self._capture.detach(way.end)
         self._take()
         self._count()
         self._write(self._form.counts(self.accounts, self._start, time.time_ns()))
 
     # ------------------------------------------------------------------ ends
 
-    def _hear(self, events: Events) -> None:
+    def _receive(self, events: Events) -> None:
         with contextlib.suppress(OverrunError):  # what was lost does not matter: we look
             events.drain()
         self._follow()
@@ -153,12 +151,12 @@ class Recording:
                 continue
             self._places[way.end] = place
             if place is None:
-                self._capture.deafen(way.end)
+                self._capture.detach(way.end)
                 self._say(f"{way.name} does not exist; waiting for it")
                 continue
-            self._capture.listen(way.end, *place)
+            self._capture.attach(way.end, *place)
             if known != ():
-                self._say(f"{way.name} is there again or has changed: listening to it")
+                self._say(f"{way.name} is there again or has changed: capturing it")
 
     # ------------------------------------------------------------------ frames
 

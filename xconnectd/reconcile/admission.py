@@ -142,7 +142,7 @@ def cycles(pairs: Sequence[tuple[str, int, int]], observed: Observed) -> Mapping
             names = " → ".join(_names(path, observed))
             closing[link] = f"it closes a cycle in which frames would circle for ever: {names}"
             del partner[a]
-            partner.pop(b, None)  # a plug's end is its own partner
+            partner.pop(b, None)  # the end of a loopback is its own partner
     return closing
 
 
@@ -150,7 +150,7 @@ def _way_round(start: int, partner: Mapping[int, int], observed: Observed) -> tu
     """Where a frame that leaves by ``start`` comes by until it leaves there again; empty if never.
 
     Out of an interface it comes in by its veth peer and leaves by that one's partner, which is
-    the peer itself if it is a loopback plug. An interface has one of each at most and every
+    the peer itself if it is a loopback. An interface has one of each at most and every
     step can be taken backwards, so a way that does not end leads round.
     """
     path = [start]

@@ -169,7 +169,7 @@ def _evaluate_ends(
 def _mode_to_hold(link: Link, end: Interface, observed: Observed) -> Mode:
     """The mode of our XDP program there: a partner that comes and goes changes nothing on it.
 
-    Without one it is what a loopback plug of this end would have, but for native XDP, which
+    Without one it is what a loopback of this end would have, but for native XDP, which
     resets many a NIC: that is for a partner to be worth it.
     """
     for xdp in end.xdp:

@@ -33,7 +33,7 @@ class Changes(Protocol):
 
 
 class Dataplane(Protocol):
-    """What is asked of ``dataplane``."""
+    """What is asked of ``dataplane.programs``."""
 
     @property
     def xdp_fd(self) -> int: ...
@@ -54,7 +54,7 @@ class Dataplane(Protocol):
 
 
 class Ledger(Protocol):
-    """What is asked of ``ledger``."""
+    """What is asked of ``state.store``."""
 
     def records(self) -> Mapping[int, Record]: ...
     def hold(self, record: Record) -> None: ...

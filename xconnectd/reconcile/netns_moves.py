@@ -27,7 +27,7 @@ class Interfaces(Protocol):
 
 
 class Maps(Protocol):
-    """What is asked of ``dataplane``."""
+    """What is asked of ``dataplane.programs``."""
 
     @property
     def programs(self) -> Programs: ...
@@ -36,7 +36,7 @@ class Maps(Protocol):
 
 
 class Ledger(Protocol):
-    """What is asked of ``ledger``."""
+    """What is asked of ``state.store``."""
 
     def records(self) -> Mapping[int, Record]: ...
     def programs(self) -> frozenset[int]: ...

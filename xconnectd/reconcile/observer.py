@@ -49,7 +49,7 @@ class HostUse(Protocol):
 
 
 class Maps(Protocol):
-    """What is asked of ``dataplane``."""
+    """What is asked of ``dataplane.programs``."""
 
     @property
     def programs(self) -> Programs: ...
@@ -62,7 +62,7 @@ class Maps(Protocol):
 
 
 class Records(Protocol):
-    """What is asked of ``ledger``."""
+    """What is asked of ``state.store``."""
 
     def records(self) -> Mapping[int, Record]: ...
     def named(self, name: str) -> Collection[int]: ...
@@ -315,7 +315,7 @@ def wiring_in_kernel(observed: Observed) -> Wiring:
     """The wires that stand in the kernel, as a file would ask for exactly them.
 
     For a start without a good file: what forwards goes on, what is disabled stays so, what is held
-    alone stays held (as a loopback plug that is disabled), and nothing else is made.
+    alone stays held (as a loopback that is disabled), and nothing else is made.
     """
     links: dict[frozenset[int], Link] = {}
     for mode, entries in ((None, observed.entries), (Mode.TC, observed.peers)):

@@ -81,7 +81,7 @@ class Interfaces(observer.Interfaces, netns_moves.Interfaces, Protocol):
 
 
 class Dataplane(observer.Maps, executor.Dataplane, Protocol):
-    """What is asked of ``dataplane``."""
+    """What is asked of ``dataplane.programs``."""
 
     def holds(self, wanted: Mapping[int, int]) -> bool: ...
     def renew(self) -> None: ...
@@ -91,7 +91,7 @@ class Dataplane(observer.Maps, executor.Dataplane, Protocol):
 
 
 class Ledger(observer.Records, executor.Ledger, netns_moves.Ledger, Protocol):
-    """What is asked of ``ledger``."""
+    """What is asked of ``state.store``."""
 
     def know_programs(self, ids: frozenset[int]) -> None: ...
     def set_failures(self, failures: Mapping[str, Failure]) -> None: ...

@@ -177,7 +177,7 @@ def _silent_daemon() -> Report:
 
 
 def _with_failure(engine: Engine, link: LinkStatus, *, has_daemon: bool) -> LinkStatus:
-    """The kernel's own words for a link that failed, which only the daemon heard.
+    """The kernel's own words for a link that failed, which only the daemon knows.
 
     Without a daemon nobody tries it again.
     """

@@ -30,7 +30,7 @@ _NOTHING: Final = "no links"
 
 
 @dataclass(frozen=True, slots=True)
-class _Plug:
+class _Node:
     """One end: an interface, and where the other end of that veth is, as far as is known."""
 
     name: str
@@ -40,15 +40,15 @@ class _Plug:
 
 @dataclass(frozen=True, slots=True)
 class _Edge:
-    """One link. ``b`` is None for a loopback plug."""
+    """One link. ``b`` is None for a loopback."""
 
     state: State
     label: str
-    a: _Plug
-    b: _Plug | None
+    a: _Node
+    b: _Node | None
 
     @property
-    def plugs(self) -> tuple[_Plug, ...]:
+    def nodes(self) -> tuple[_Node, ...]:
         return (self.a,) if self.b is None else (self.a, self.b)
 
 
@@ -60,13 +60,13 @@ def draw(report: Mapping[str, Any], form: str, namespaces: Mapping[int, str]) ->
 def _edge(link: Mapping[str, Any], namespaces: Mapping[int, str]) -> _Edge:
     a, b = link["a"], link["b"]
     state = State(link["state"])
-    plug = a["name"] == b["name"]
+    loopback = a["name"] == b["name"]
     if state is State.CONNECTED:
-        rates = _rates(("⟲", a)) if plug else _rates(("→", a), ("←", b))
+        rates = _rates(("⟲", a)) if loopback else _rates(("→", a), ("←", b))
         label = " · ".join((link["mode"], *rates))
     else:
         label = str(state)
-    return _Edge(state, label, _plug(a, namespaces), None if plug else _plug(b, namespaces))
+    return _Edge(state, label, _node(a, namespaces), None if loopback else _node(b, namespaces))
 
 
 def _rates(*ways: tuple[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -77,19 +77,19 @@ def _rates(*ways: tuple[str, Mapping[str, Any]]) -> Iterator[str]:
         yield from (f"{arrow} {bit_rate(bits)}" for arrow, bits in known)
 
 
-def _plug(end: Mapping[str, Any], namespaces: Mapping[int, str]) -> _Plug:
+def _node(end: Mapping[str, Any], namespaces: Mapping[int, str]) -> _Node:
     far, nsid = printable(end.get("far_name") or ""), end.get("far_nsid")
     if far and nsid is not None:
         far = f"{far} in {printable(namespaces.get(nsid, '') or f'namespace {nsid}')}"
-    return _Plug(printable(end["name"]), far, end["ifindex"] is None)
+    return _Node(printable(end["name"]), far, end["ifindex"] is None)
 
 
 def _numbered(edges: Sequence[_Edge]) -> Iterator[tuple[_Edge, list[str]]]:
     """Every link with an identifier for each of its ends."""
     number = 0
     for edge in edges:
-        yield edge, [f"n{number + place}" for place in range(len(edge.plugs))]
-        number += len(edge.plugs)
+        yield edge, [f"n{number + place}" for place in range(len(edge.nodes))]
+        number += len(edge.nodes)
 
 
 # --------------------------------------------------------------------------- Mermaid
@@ -101,11 +101,11 @@ def _mermaid(edges: Sequence[_Edge]) -> str:
     colours: dict[State, list[str]] = {}
     missing: list[str] = []
     for index, (edge, ids) in enumerate(_numbered(edges)):
-        lines += [_mermaid_node(*pair) for pair in zip(ids, edge.plugs, strict=True)]
+        lines += [_mermaid_node(*pair) for pair in zip(ids, edge.nodes, strict=True)]
         arrow = "<-->" if edge.b else "-->"
         lines.append(f'  {ids[0]} {arrow}|"{edge.label}"| {ids[-1]}')
         colours.setdefault(edge.state, []).append(str(index))
-        missing += [name for name, plug in zip(ids, edge.plugs, strict=True) if plug.missing]
+        missing += [name for name, node in zip(ids, edge.nodes, strict=True) if node.missing]
     for state, found in colours.items():
         dashes = ",stroke-dasharray:4" if state in _DASHED else ""
         lines.append(f"  linkStyle {','.join(found)} stroke:{COLOURS[state]}{dashes}")
@@ -117,8 +117,8 @@ def _mermaid(edges: Sequence[_Edge]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _mermaid_node(name: str, plug: _Plug) -> str:
-    lines = (_mermaid_text(line) for line in (plug.name, plug.far) if line)
+def _mermaid_node(name: str, node: _Node) -> str:
+    lines = (_mermaid_text(line) for line in (node.name, node.far) if line)
     return f'  {name}["{"<br/>".join(lines)}"]'
 
 
@@ -138,9 +138,9 @@ def _dot(edges: Sequence[_Edge]) -> str:
         '  edge [fontname="sans-serif", fontsize=10, penwidth=2]',
     ]
     for edge, ids in _numbered(edges):
-        for name, plug in zip(ids, edge.plugs, strict=True):
-            style = ', style="rounded,dashed"' if plug.missing else ""
-            lines.append(f"  {name} [label={_dot_text(plug.name, plug.far)}{style}]")
+        for name, node in zip(ids, edge.nodes, strict=True):
+            style = ', style="rounded,dashed"' if node.missing else ""
+            lines.append(f"  {name} [label={_dot_text(node.name, node.far)}{style}]")
         dashes = ", style=dashed" if edge.state in _DASHED else ""
         colour = f'color="{COLOURS[edge.state]}"'
         lines.append(f"  {ids[0]} -- {ids[-1]} [label={_dot_text(edge.label)}, {colour}{dashes}]")

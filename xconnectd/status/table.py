@@ -1,6 +1,6 @@
 """The live table of ``status --watch``: rows, order, filter, columns and what keys do. Pure.
 
-A report goes in, cells that fit a width come out. Owns no terminal; ``live`` does.
+A report goes in, cells that fit a width come out. Owns no terminal; ``tui`` does.
 """
 
 from __future__ import annotations
