@@ -1,4 +1,4 @@
-"""Commands that put things right, as they are told to people. Pure."""
+"""Commands that put things right, as people are shown them. Pure."""
 
 from __future__ import annotations
 

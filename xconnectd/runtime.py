@@ -66,7 +66,7 @@ class Engine:
         reconciler: looks, plans and applies.
         ledger: what was found, on disk.
         interfaces: looks at single ones.
-        host_use: what they are used for; to be told of events by who receives them.
+        host_use: what they are used for; to be given the events by who receives them.
         instance: the hold on the namespace; None for one that only looks.
         alive: called again and again within what may take seconds, and to be called in between.
         unseen: why no maps of ours can be read from here; empty if they are.
@@ -142,7 +142,7 @@ class Engine:
 
     @classmethod
     def take_what_is_there(cls, log: Logger | None = None) -> Self:
-        """As ``take``, but loads nothing: for letting go of what an earlier daemon left."""
+        """As ``take``, but loads nothing: for detaching what an earlier daemon left."""
         with ExitStack() as parts:
             there = [place for place in (pins(), directory()) if place.exists()]
             instance = parts.enter_context(closing(Instance(*there)))
@@ -226,7 +226,7 @@ class Engine:
         self._unpinned = outcome
 
     def remove(self) -> None:
-        """Takes the pins away, and the records unless they are needed; after every end was let go.
+        """Takes the pins away, and the records unless they are needed; once every end is detached.
 
         What has left works with maps of which nobody knows any more: they stay empty.
         """

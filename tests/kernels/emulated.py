@@ -36,7 +36,7 @@ LIMITS: Final = {
     ),
     "test_a_target_that_is_down": (
         KERNEL >= (5, 13),
-        "before Linux 5.13 losses at the redirect are not told",
+        "before Linux 5.13 losses at the redirect are not counted",
     ),
     "test_the_age_of_the_last_frame": (
         KERNEL >= (5, 18),

@@ -42,7 +42,7 @@ def test_a_link_that_waits_for_a_misspelt_end_says_so() -> None:
     (told,) = with_hints(evaluations, ["x5-eth1", "x6-eth1"])
     status = assess(told, Observed())
     reason = "x5-eht1 and x6-eht1 do not exist"
-    assert status.told == f"{reason}; did you mean x5-eth1 and x6-eth1?"
+    assert status.full_reason == f"{reason}; did you mean x5-eth1 and x6-eth1?"
     assert status.reason == reason, "a hint that comes and goes is no change of a link"
     (silent,) = with_hints(evaluations, ["lo"])
-    assert assess(silent, Observed()).told == reason
+    assert assess(silent, Observed()).full_reason == reason

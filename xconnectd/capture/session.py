@@ -45,7 +45,7 @@ class Order:
 
 
 def run(order: Order, say: Callable[[str], None]) -> None:
-    """Until a signal, the last frame wanted or the end of a reader; ``say`` is told the rest.
+    """Until a signal, the last frame wanted or the end of a reader; ``say`` gets the rest.
 
     The file is opened last: a request that cannot be met overwrites none.
 
@@ -71,7 +71,7 @@ def run(order: Order, say: Callable[[str], None]) -> None:
         with _stopped_by_signals(recording.stop):
             if recording.run():
                 for way in ways:
-                    say(_told(way, recording.accounts[way.end]))
+                    say(_summary(way, recording.accounts[way.end]))
 
 
 def _chosen(order: Order, report: Mapping[str, Any]) -> tuple[str, list[Way]]:
@@ -84,10 +84,10 @@ def _chosen(order: Order, report: Mapping[str, Any]) -> tuple[str, list[Way]]:
             return link["link"], wanted
     config = report["config"]
     known = {link["link"]: document.names(link) for link in report["links"]}
-    told = document.no_such_link(order.link, config["path"], known)
+    text = document.no_such_link(order.link, config["path"], known)
     if config["state"] != "loaded":
-        told = f"no link {order.link} in {config['path']}: it is {config['state']}"
-    raise XconnectError("\n".join((told, *config["problems"])))
+        text = f"no link {order.link} in {config['path']}: it is {config['state']}"
+    raise XconnectError("\n".join((text, *config["problems"])))
 
 
 def _place(engine: Engine, name: str) -> Place | None:
@@ -127,7 +127,7 @@ def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _told(way: Way, account: Account) -> str:
+def _summary(way: Way, account: Account) -> str:
     tally = account.tally
     advice = " (a larger --buffer or a smaller --snaplen loses fewer)" if tally.lost else ""
     return (

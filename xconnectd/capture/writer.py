@@ -71,7 +71,7 @@ class Recording:
     """``place`` tells where the end of a name is now; None while there is none of that name.
 
     ``judge`` is the filter, ``count`` the number of frames to keep (0: any), ``output`` a file
-    descriptor, ``say`` is told what happens on the way.
+    descriptor, ``say`` gets what happens on the way, in words.
     """
 
     def __init__(
@@ -310,7 +310,7 @@ class Lines:
         return f"{clock}.{rest // 1000:06} {self._ways[frame.end]} {frame.length} bytes {what}\n"
 
     def counts(self, accounts: Accounts, start: int, stop: int) -> bytes:
-        del accounts, start, stop  # told elsewhere, not between the lines
+        del accounts, start, stop  # said elsewhere, not between the lines
         return b""
 
 

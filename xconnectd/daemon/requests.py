@@ -119,7 +119,7 @@ class Requests:
             "problems": [str(problem) for problem in reading.problems],
             "summary": document.summary(statuses.values()),
             "waiting": [
-                f"{link} waits: {each.told}"
+                f"{link} waits: {each.full_reason}"
                 for link, each in statuses.items()
                 if each.state is State.WAITING
             ],

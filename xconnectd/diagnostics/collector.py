@@ -38,7 +38,7 @@ def host_facts(files: Files, reading: Reading, programs: int | None) -> HostFact
     held = capabilities.effective()
     pid = running_pid()
     place = daemons_pins() or pins()
-    answers, guard_unavailable = (None, "") if pid is None else _told()
+    answers, guard_unavailable = (None, "") if pid is None else _asked()
     return HostFacts(
         release=os.uname().release,
         capabilities=held,
@@ -149,14 +149,14 @@ def _jit() -> bool | None:
         os.close(fd)
 
 
-def _told() -> tuple[bool | None, str]:
+def _asked() -> tuple[bool | None, str]:
     """Whether the daemon answers, None if this user may not ask; and why it has no guard."""
     try:
         with client.Connection(protocol.STATUS, client.PATIENCE) as daemon:
-            told = daemon.status()
+            answer = daemon.status()
     except client.NoDaemonError as error:
         return None if isinstance(error.__cause__, PermissionError) else False, ""
-    return True, told.get("guard_unavailable", "")
+    return True, answer.get("guard_unavailable", "")
 
 
 class LinkCollector:

@@ -53,17 +53,17 @@ def _from_inside(engine: Engine, file: Path | None) -> Findings:
 def _from_outside(file: Path | None) -> Findings:
     try:
         with client.Connection(protocol.STATUS, client.PATIENCE) as daemon:
-            told = daemon.status()
+            answer = daemon.status()
     except client.NoDaemonError:
-        told = {"config": {"path": None}, "links": []}
-    known = file or told["config"]["path"]
+        answer = {"config": {"path": None}, "links": []}
+    known = file or answer["config"]["path"]
     named = Files(Path(known or DEFAULT_CONFIG))
     host = host_facts(named, named.read(), None)
     if host.pid is not None and not known:
         host = replace(host, config="the daemon's file", config_state="")
     return {
         "host": host_checks.of_host(host),
-        **{each["link"]: link_checks.of_report(each) for each in told["links"]},
+        **{each["link"]: link_checks.of_report(each) for each in answer["links"]},
     }
 
 

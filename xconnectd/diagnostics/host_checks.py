@@ -17,7 +17,7 @@ _PYROUTE2: Final = (0, 9, 1)
 _NETFILTER_PROGRAMS: Final = (6, 4)
 _MISSED: Final = (
     ((5, 12), "a namespace is known by its inode, which may come again as another's"),
-    ((5, 13), "losses at the redirect are not told, nor their reasons"),
+    ((5, 13), "losses at the redirect are not counted, nor their reasons"),
     ((5, 18), "there are no XDP fragments: native XDP takes an MTU of some 3,500 at most"),
     ((5, 18), "nothing tells when the last frame came, but in tc mode from 5.11 on"),
     (

@@ -281,6 +281,6 @@ def test(name: str, file: Path | None, rounds: int) -> tuple[Outcome, tuple[Find
                 return tester.test(collected.collect(evaluation, enter=True), rounds), problems
         links = [each.link for each in seen.evaluations]
         known = {each.id: document.spellings(each.id, each.a.name, each.b.name) for each in links}
-        told = document.no_such_link(name, path, known)
-        absent = config_checks.of_absent_link(name, path, told)
+        text = document.no_such_link(name, path, known)
+        absent = config_checks.of_absent_link(name, path, text)
         return Outcome(name, (), (absent,), "there is no such link"), problems

@@ -78,7 +78,7 @@ class Trouble:
 
 
 class Executor:
-    """Does actions one at a time; what the kernel or the disk refuses is told, not raised.
+    """Does actions one at a time; what the kernel or the disk refuses is noted, not raised.
 
     ``alive`` is called before each of them: some thousand links take seconds.
     """

@@ -28,7 +28,7 @@ class LinkStatus(NamedTuple):
     """What may be meant; no part of the reason, which stays the same when the hint is gone."""
 
     @property
-    def told(self) -> str:
+    def full_reason(self) -> str:
         """The reason, and the hint."""
         return f"{self.reason}; {self.hint}" if self.hint else self.reason
 

@@ -138,10 +138,10 @@ class Observer:
         return self._finish(observed, list(look.interfaces.values()), links), links
 
     def _guarded(self, ifindexes: Iterable[int]) -> frozenset[int] | None:
-        told = {ifindex: self._maps.guarded(ifindex) for ifindex in ifindexes}
-        if None in told.values():
+        guarded = {ifindex: self._maps.guarded(ifindex) for ifindex in ifindexes}
+        if None in guarded.values():
             return None
-        return frozenset(ifindex for ifindex, is_guarded in told.items() if is_guarded)
+        return frozenset(ifindex for ifindex, is_guarded in guarded.items() if is_guarded)
 
     def _programs(self) -> Programs:
         programs = self._maps.programs

@@ -12,7 +12,7 @@ BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2
 
 @dataclass(slots=True)
 class Tally:
-    """``repairs`` counts links put back after drift; passes are told by ``passed``."""
+    """``repairs`` counts links put back after drift; passes are counted by ``passed``."""
 
     repairs: int = 0
     _seconds: float = 0.0

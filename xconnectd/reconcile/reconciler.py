@@ -296,7 +296,7 @@ class Reconciler:
                 concerned.add(event.ifindex)
                 names.update(own)
         scope = Scope(frozenset(names - {""}), frozenset(concerned))
-        if scope and self._loose:  # an address is told before its routes are gone
+        if scope and self._loose:  # an address is reported before its routes are gone
             self._interfaces.settle()
         if scope:
             self.run(scope, "netlink")
@@ -400,7 +400,7 @@ class Reconciler:
             self._dataplane.retire()
 
     def _write_failures(self) -> None:
-        """A full disk is no reason to stop forwarding, and is told once, not at every pass."""
+        """A full disk is no reason to stop forwarding, and is logged once, not at every pass."""
         problem = ""
         try:
             self._ledger.set_failures(self._backoff.failures())

@@ -22,7 +22,7 @@ _STATELESS = (Event.LINK_WARNING, Event.DRIFT_REPAIRED)
 
 _AT_ONCE: Final = 20
 _ANOTHER_IN: Final = 6.0
-"""So many events of a link are told at once, and one more each so many seconds."""
+"""So many events of a link are logged at once, and one more each so many seconds."""
 
 _TOGETHER: Final = 10.0
 """Seconds for which those that are more are gathered."""
@@ -41,7 +41,7 @@ class Report(NamedTuple):
 
 @dataclass(slots=True)
 class _Series:
-    """``left`` may be told at once as of ``counted``; ``count`` others are told with ``last``."""
+    """``left`` may be logged at once as of ``counted``; ``count`` others with ``last``."""
 
     counted: float
     left: float = _AT_ONCE
@@ -57,7 +57,7 @@ class _Series:
 class Repeats:
     """Sums up what a link does again and again, as when a container sets its end up and down.
 
-    The last event of each kind is told in the end, so the state is known. ``now`` is a time in
+    The last event of each kind is logged in the end, so the state is known. ``now`` is a time in
     seconds.
     """
 
@@ -65,7 +65,7 @@ class Repeats:
         self._series: dict[tuple[str, str], _Series] = {}
 
     def note(self, change: Report, now: float) -> Iterator[Report]:
-        """What is to be told at once: the change itself, unless there were too many."""
+        """What is to be logged at once: the change itself, unless there were too many."""
         kind = str(change.event) if change.event in _STATELESS else "state"
         key = (str(change.fields["link"]), kind)
         series = self._series.setdefault(key, _Series(now))
@@ -80,7 +80,7 @@ class Repeats:
         series.count += 1
 
     def of(self, link: str, now: float) -> Iterator[Report]:
-        """What is to be told before somebody's own change of this link."""
+        """What is to be logged before somebody's own change of this link."""
         for key in [key for key in self._series if key[0] == link]:
             yield from _summed_up(self._series.pop(key), now)
 
@@ -222,5 +222,5 @@ def _fields(status: LinkStatus) -> dict[str, Any]:
         "a_ifindex": status.a.ifindex,
         "b_ifindex": status.b.ifindex,
         "mode": str(status.mode),
-        "reason": status.told or status.mode_reason,
+        "reason": status.full_reason or status.mode_reason,
     }

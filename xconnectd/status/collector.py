@@ -1,6 +1,6 @@
 """All that ``status`` tells: read from the kernel, with what only the daemon knows.
 
-Who may not read the kernel is told what the daemon tells, and so is who cannot see the pins from
+Who may not read the kernel is shown what the daemon tells, and so is who cannot see the pins from
 where he stands. What neither can tell is an error, never a guess. Changes nothing.
 """
 
@@ -61,9 +61,9 @@ class Looks:
     def __call__(self) -> Report:
         """Raises XconnectError if there is no link of a name."""
         found, now = document.only(report(self._file), self._links), time.monotonic()
-        told = document.with_rates(self._before, found, now - self._since)
+        rated = document.with_rates(self._before, found, now - self._since)
         self._before, self._since = found, now
-        return told
+        return rated
 
 
 def sampled(file: Path | None, links: Sequence[str] = ()) -> Report:
@@ -86,7 +86,7 @@ def look(engine: Engine, file: Path | None) -> tuple[Files, Reading, Seen]:
     Raises HiddenError: what the kernel has cannot be seen from here.
     """
     source, reading = _read(engine, file)
-    if _is_the_daemons(source, engine) and _is_trying(_told_by_daemon()):
+    if _is_the_daemons(source, engine) and _is_trying(_daemons_report()):
         reading = reading._replace(wiring=Wiring(engine.reconciler.found()))
     return source, reading, seen(engine, reading)
 
@@ -125,32 +125,32 @@ def _is_the_daemons(source: Files, engine: Engine) -> bool:
     return source.path.absolute() == engine.ledger.config()
 
 
-def _is_trying(told: Report | None) -> bool:
-    return told is not None and told["daemon"].get("try") is not None
+def _is_trying(answer: Report | None) -> bool:
+    return answer is not None and answer["daemon"].get("try") is not None
 
 
 def report_of(engine: Engine, file: Path | None) -> Report:
-    told = _told_by_daemon()
+    answer = _daemons_report()
     source, reading = _read(engine, file)
-    knows_best = reading.state != "loaded" or _is_trying(told)
-    if told and knows_best and _is_the_daemons(source, engine):
-        return told | {"differences": []}  # it alone knows the last good links, and what it tries
+    knows_best = reading.state != "loaded" or _is_trying(answer)
+    if answer and knows_best and _is_the_daemons(source, engine):
+        return answer | {"differences": []}  # it alone knows the last good links, and what it tries
     try:
         found = seen(engine, reading)
     except HiddenError as hidden:
-        if told and _is_the_daemons(source, engine):
-            return told | {"differences": [], "unseen": str(hidden)}
+        if answer and _is_the_daemons(source, engine):
+            return answer | {"differences": [], "unseen": str(hidden)}
         raise
     links = [link_state.assess(evaluation, found.observed) for evaluation in found.evaluations]
     drop_stats, guard = engine.drop_stats_unavailable, engine.guard_unavailable
-    if told:  # it knows why, and not only that nothing is there
-        drop_stats = drop_stats and (told["drop_stats_unavailable"] or drop_stats)
-        guard = guard and (told.get("guard_unavailable") or guard)
+    if answer:  # it knows why, and not only that nothing is there
+        drop_stats = drop_stats and (answer["drop_stats_unavailable"] or drop_stats)
+        guard = guard and (answer.get("guard_unavailable") or guard)
     report = document.document(
-        told["daemon"] if told else _silent_daemon(),
+        answer["daemon"] if answer else _silent_daemon(),
         reading,
         source.path,
-        statuses=[_with_failure(engine, each, has_daemon=told is not None) for each in links],
+        statuses=[_with_failure(engine, each, has_daemon=answer is not None) for each in links],
         counters=engine.counters(),
         drop_stats_unavailable=drop_stats,
         guard_unavailable=guard,
@@ -159,15 +159,15 @@ def report_of(engine: Engine, file: Path | None) -> Report:
     return report | {"differences": actions.as_json(found.actions)}
 
 
-def _told_by_daemon() -> Report | None:
+def _daemons_report() -> Report | None:
     """Its own report; None if none answers."""
     try:
         with client.Connection(protocol.STATUS, _PATIENCE) as daemon:
-            told = daemon.status()
+            answer = daemon.status()
     except client.NoDaemonError:
         return None
-    told["daemon"]["pid"] = running_pid() or told["daemon"]["pid"]  # as seen from here
-    return told
+    answer["daemon"]["pid"] = running_pid() or answer["daemon"]["pid"]  # as seen from here
+    return answer
 
 
 def _silent_daemon() -> Report:

@@ -24,10 +24,10 @@ from xconnectd.status import drop_reasons
 def headline(reading: Reading, statuses: Collection[LinkStatus]) -> str:
     """One line for the unit's status: a file that is refused or missing comes before all links."""
     wrong = [file for file in reading.files if file.state != "loaded"]
-    told = [_what_is_wrong(file) for file in wrong[:1]]
+    parts = [_what_is_wrong(file) for file in wrong[:1]]
     if len(wrong) > 1:
-        told.append(f"{counted(len(wrong) - 1, 'more file')} not taken")
-    return printable("; ".join([*told, summary(statuses)]))
+        parts.append(f"{counted(len(wrong) - 1, 'more file')} not taken")
+    return printable("; ".join([*parts, summary(statuses)]))
 
 
 def _what_is_wrong(file: FileState) -> str:
@@ -124,7 +124,7 @@ def as_json(status: LinkStatus, counters: Mapping[int, Counters]) -> dict[str, A
     return {
         "link": status.link.id,
         "state": str(status.state),
-        "reason": status.told,
+        "reason": status.full_reason,
         "retry_in_s": retry,
         "mode": str(status.mode),
         "mode_reason": status.mode_reason,
