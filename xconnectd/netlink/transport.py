@@ -180,14 +180,17 @@ def nsid_request(how: int, attributes: tuple[Any, ...] = ()) -> bytes:
 
 
 def attributes_in(data: bytes, start: int = 0) -> list[tuple[int, bytes]]:
-    """Number and value of each attribute of ``data`` from ``start``; numbers may be repeated."""
+    """Number and value of each attribute of ``data`` from ``start``; numbers may be repeated.
+
+    A loop on the path of every rewire.
+    """
     found = []
-    unpack, last = _ATTRIBUTE.unpack_from, len(data) - 4
+    unpack, mask, last = _ATTRIBUTE.unpack_from, uapi.NLA_TYPE_MASK, len(data) - 4
     while start <= last:
         length, number = unpack(data, start)
         if length < 4:
             break
-        found.append((number & uapi.NLA_TYPE_MASK, data[start + 4 : start + length]))
+        found.append((number & mask, data[start + 4 : start + length]))
         start += (length + 3) & ~3
     return found
 
