@@ -25,8 +25,12 @@ _LONGEST_FRAME: Final = 65_498
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Before Python 3.12.7, argparse does not know the words of a list that follow an option."""
+    """The options of one command, and in ``module`` which one.
+
+    Ends the process (SystemExit) on wrong usage, with 2, and behind ``--help``.
+    """
     parser = make_parser()
+    # Before Python 3.12.7, argparse does not know the words of a list that follow an option.
     options, rest = parser.parse_known_args(arguments)
     words = getattr(options, "words", None)
     if rest and (words is None or any(word.startswith("-") for word in rest)):

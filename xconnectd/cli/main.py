@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             print(end="", flush=True)
     except BrokenPipeError:  # `| head` is no failure; Python would complain again at its own end
-        _give_up(sys.stdout)
+        _discard(sys.stdout)
     except ConfigError as error:
         print_lines(*error.problems, file=sys.stderr)
         return Exit.BAD_CONFIG
@@ -46,11 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             sys.stderr.flush()
         except OSError:  # a log that cannot be written; Python would end with code 120 for it
-            _give_up(sys.stderr)
+            _discard(sys.stderr)
     return code
 
 
-def _give_up(stream: TextIO) -> None:
+def _discard(stream: TextIO) -> None:
+    """What is still buffered goes nowhere, so that Python's own flush at the end succeeds."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 

@@ -13,8 +13,11 @@ from xconnectd.formatting import printable
 
 
 def print_lines(*texts: object, file: TextIO | None = None) -> None:
-    """The one way out for what is not JSON: names of files and interfaces are other people's."""
-    before = "<3>" if file and systemd.is_journal(file) else ""  # an error
+    """Prints what is not JSON, without control characters: names of files may hold any.
+
+    To the journal, what goes to stderr is marked as an error (sd-daemon(3)).
+    """
+    before = "<3>" if file and systemd.is_journal(file) else ""
     for text in texts:
         for line in str(text).expandtabs().split("\n"):
             print(before + printable(line), file=file)
@@ -26,7 +29,7 @@ def print_message(text: str) -> None:
 
 
 def explain(error: Exception) -> str:
-    """With the way out for who forgot `sudo`."""
+    """The error's own words; to who is not root and would have to be, the command with sudo."""
     if os.geteuid() == 0 or not isinstance(error, PermissionError | PrivilegeError):
         return str(error)
     told = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)

@@ -23,14 +23,14 @@ def watch(options: argparse.Namespace) -> int:
     looks = Looks(options.config, options.words)
     view = table.View(table.Sort(options.sort or "name"), options.filter or "")
     if options.json or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
-        _print_on_and_on(looks, view, as_json=options.json)
+        _print_each_second(looks, view, as_json=options.json)
     from xconnectd.status import tui
 
     tui.show(looks, view, every=_INTERVAL)
     return Exit.DONE
 
 
-def _print_on_and_on(looks: Looks, view: View, *, as_json: bool) -> NoReturn:
+def _print_each_second(looks: Looks, view: View, *, as_json: bool) -> NoReturn:
     """Every link at each look, and above them the daemon and its file where these have changed."""
     told: list[str] = []
     while True:

@@ -361,6 +361,3 @@ def _offloads(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
         text = f"{name}, the far end of {end.name}, leaves to its driver: {', '.join(undone)}"
         remedy = far.ready()
         yield Finding(Level.FAIL, "offload", text, remedy, Stops.OFFLOADED)
-
-
-# --------------------------------------------------------------------------- frames that were sent
