@@ -1,4 +1,4 @@
-"""Which of Linux's capabilities a process has. Imports nothing from the package."""
+"""Which of Linux's capabilities a process has."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ class Engine:
             return cls(parts, dataplane, ledger, instance, log or logger(), unseen=unseen)
 
     def detach(self, trigger: str) -> list[str]:
-        """Lets go of every end; returns what could not be put back.
+        """Detaches every end; returns what could not be put back.
 
         Then nothing is left in the kernel or on the disk but the records of ends that have left
         for other namespaces: once they are back, they are put back.

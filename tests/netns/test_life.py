@@ -488,7 +488,9 @@ def _moved_on(lab: Lab, end: str, number: int) -> str:
 
 
 @pytest.mark.parametrize("dead", [False, True], ids=["alive", "dead"])
-def test_a_departed_program_forwards_nothing_whatever_number_it_gets(lab: Lab, dead: bool) -> None:
+def test_a_program_that_was_moved_forwards_nothing_whatever_number_it_gets(
+    lab: Lab, dead: bool
+) -> None:
     """The number of vc, say, so that its frames would arrive behind vd."""
     a, _, c, d = (lab.veth(name) for name in ("va", "vb", "vc", "vd"))
     running = Daemon(lab, PAIR | {"vc": "vd"}).start()
@@ -498,7 +500,7 @@ def test_a_departed_program_forwards_nothing_whatever_number_it_gets(lab: Lab, d
         running.kill()
     _moved_on(lab, "va", lab.ifindex("vc"))
     if dead:
-        assert not cut(a, d), "nobody has mended it yet"
+        assert not cut(a, d), "nobody has repaired it yet"
         running.start()
     running.wait_link("waiting", "va", "vb")
     poll(lambda: cut(a, d))
@@ -623,7 +625,7 @@ def test_detach_puts_back_what_a_dead_daemon_left(lab: Lab, lost: str) -> None:
     assert list(running.state.glob("*")) == []
 
 
-def test_a_departed_end_is_named_as_it_is_called_there(lab: Lab) -> None:
+def test_a_moved_end_is_named_as_it_is_called_there(lab: Lab) -> None:
     """The command that status gives works, also when the move or somebody since renamed it."""
     lab.veth("va"), lab.veth("vb")
     away = lab.namespace("away", quiet=True)

@@ -383,7 +383,7 @@ def test_frames_that_got_past_the_hooks_are_a_failure() -> None:
     assert found.remedy.endswith("mode: generic")
 
 
-def test_departed_ends_and_bad_files() -> None:
+def test_moved_ends_and_bad_files() -> None:
     quiet = GONE._replace(mode="")
     (found,) = link_checks.of_moved_netns((GONE, quiet))
     assert found.remedy == GONE.remedy

@@ -1,7 +1,7 @@
 """Filters in tcpdump's syntax, by the library that has it: libpcap, through ctypes.
 
 A filter judges whole frames in user space. Needs the distribution's libpcap (Debian: libpcap0.8,
-which tcpdump brings along), and nothing without a filter. Imports ``errors`` only.
+which tcpdump brings along), and nothing without a filter.
 """
 
 from __future__ import annotations

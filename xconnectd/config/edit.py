@@ -1,8 +1,8 @@
 """A file of which a few plain lines changed: its wiring from the wiring before, in no time.
 
 Reading YAML takes 8 µs a link, which among a thousand links is most of what a rewire takes. Only
-the everyday edit is recognized, ``a: b`` become ``a: c`` or ``d: e`` in its place; ``config``
-reads everything else, and whatever is declined here. Pure; imports ``model`` and ``digest`` alone.
+the everyday edit is recognized, ``a: b`` become ``a: c`` or ``d: e`` in its place; ``parser``
+reads everything else, and whatever is declined here. Pure.
 """
 
 from __future__ import annotations
@@ -82,6 +82,6 @@ def _rewired(link: Link, line: int, was: bytes, now: bytes) -> Link | None:
 def _are_apart(links: list[Link]) -> bool:
     """Whether no interface is in two of these links."""
     ends_a, ends_b = [*map(_NAME_A, links)], [*map(_NAME_B, links)]
-    plugs = sum(map(eq, ends_a, ends_b))
+    loopbacks = sum(map(eq, ends_a, ends_b))
     names = {*ends_a, *ends_b}
-    return bool(len(names) == 2 * len(links) - plugs)
+    return bool(len(names) == 2 * len(links) - loopbacks)

@@ -1,15 +1,15 @@
-"""The JSON Schema of the file, for editors; ``config`` is what really judges.
+"""The JSON Schema of the file, for editors; ``parser`` is what really judges.
 
 Owns titles and descriptions. What is allowed (keys, choices, names) comes from the tables of
-``config``, so that the two cannot drift apart. Imports ``config`` and ``model`` only.
+``parser``, so that the two cannot drift apart.
 
-A schema judges values, ``config`` judges text with places. So these cannot be expressed, and the
+A schema judges values, ``parser`` judges text with places. So these cannot be expressed, and the
 schema is the milder one unless said otherwise:
 
 - an interface in two links, ``a: b`` beside ``b: a`` with other options, a repeated key;
 - the limit of a name in bytes (the schema counts characters);
 - how a scalar is written: ``yes`` and ``True`` for ``true``, ``1.0`` for version 1, a tag;
-- an end called ``null`` or ``~``: a name to ``config``, a missing one to the schema, which
+- an end called ``null`` or ``~``: a name to ``parser``, a missing one to the schema, which
   thereby finds the unfinished line ``eth0:``.
 """
 
@@ -60,7 +60,7 @@ def document() -> _Schema:
 
 
 def _pick(keys: tuple[str, ...], known: _Schema) -> _Schema:
-    """The properties in the order of ``config``; a key that is not described is an error."""
+    """The properties in the order of ``parser``; a key that is not described is an error."""
     return {key: known[key] for key in keys}
 
 

@@ -1,8 +1,7 @@
 """The file: YAML text to ``Wiring``, or every problem in it with its line and column.
 
-Owns what a good file is: its keys, its names, its defaults; ``schema`` describes the same tables
-to editors. Never touches the disk. Must not import anything of the package but ``edit``, ``model``
-and ``errors``.
+Owns what a good file is: its keys, its names, its defaults; ``json_schema`` describes the same
+tables to editors. Never touches the disk.
 
 The file is read from YAML's events, not as Python values: a name is the text of its scalar
 (``no``, ``12`` and ``1e3`` are names), a repeated key is seen and everything knows its place.

@@ -1,4 +1,4 @@
-"""One file on disk: found with care, read without waiting for it, parsed by ``config``.
+"""One file on disk: found with care, read without waiting for it, parsed by ``parser``.
 
 A file may lie where others can write, and be read by root. So a symlink is followed only if it
 belongs to root, to who reads, or to the owner of what it leads to (as fs.protected_symlinks has

@@ -98,7 +98,7 @@ class ConfigWatch:
                 reader.join()
 
     def check(self) -> None:
-        """Once a second: mend the watch, and find a change that no event told of."""
+        """Once a second: repair the watch, and find a change without an event."""
         route = self._find_route()
         if route != self._route or not self._is_alive():
             self.stop()
@@ -180,8 +180,8 @@ class ConfigWatch:
         self._is_deaf = False
         try:
             for directory in directories:
-                ears = _Ears(self, directory)
-                reader.add_callback(os.fsencode(directory), _EVENTS, ears, _ONLY)
+                callback = _Callback(self, directory)
+                reader.add_callback(os.fsencode(directory), _EVENTS, callback, _ONLY)
         except OSError:
             reader.stop()
             raise
@@ -195,7 +195,7 @@ class ConfigWatch:
         return self._reader is not None and self._reader.is_alive() and not self._is_deaf
 
 
-class _Ears:
+class _Callback:
     """What watchdog's reader calls, from its thread, for one directory."""
 
     def __init__(self, watch: ConfigWatch, directory: str) -> None:

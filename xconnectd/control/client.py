@@ -40,7 +40,7 @@ class Connection:
         path = directory() / name
         self._pid = running_pid()
         if is_stopped(self._pid):
-            raise NoDaemonError(self._silence())
+            raise NoDaemonError(self._why_no_answer())
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout)
         try:
@@ -64,10 +64,10 @@ class Connection:
         while not select.select([self._socket], [], [], PATIENCE)[0]:
             before, spent = spent, _processor_time(self._pid)
             if spent == before or time.monotonic() > deadline:
-                raise NoDaemonError(self._silence())
+                raise NoDaemonError(self._why_no_answer())
         self.read()
 
-    def _silence(self) -> str:
+    def _why_no_answer(self) -> str:
         if is_stopped(self._pid):
             return f"the daemon, pid {self._pid}, is stopped: kill -CONT {self._pid}"
         return f"the daemon, pid {self._pid}, does not answer: xconnectd doctor"
@@ -109,7 +109,7 @@ class Connection:
         try:
             line = self._file.readline()
         except OSError as error:
-            raise NoDaemonError(self._silence()) from error
+            raise NoDaemonError(self._why_no_answer()) from error
         if not line:
             raise NoDaemonError("the daemon has gone")
         answer: Answer = json.loads(line)

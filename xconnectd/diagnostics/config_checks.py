@@ -19,5 +19,5 @@ def of_problems(problems: Iterable[str], file: str) -> Iterator[Finding]:
     """What is wrong in a file, whose last good links are the ones looked at."""
     for problem in problems:
         yield Finding(
-            Level.FAIL, "config", problem, f"xconnectd check {quote(file)}  # once it is mended"
+            Level.FAIL, "config", problem, f"xconnectd check {quote(file)}  # once it is fixed"
         )

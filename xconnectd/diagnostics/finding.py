@@ -30,7 +30,7 @@ class Stops(StrEnum):
 class Finding:
     """One thing looked at. ``check`` is a stable word for it.
 
-    ``remedy`` is the command that mends, with advice behind ``#``; prose where there is none.
+    ``remedy`` is the command that fixes it, with advice behind ``#``; prose where there is none.
     """
 
     level: Level

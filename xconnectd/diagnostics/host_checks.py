@@ -201,7 +201,7 @@ def _jit(host: HostFacts) -> Iterator[Finding]:
 
 def _daemon(host: HostFacts) -> Iterator[Finding]:
     if host.pid is None:
-        text = "none runs in this namespace: wires stay as they are, nothing mends them"
+        text = "none runs in this namespace: wires stay as they are, nothing repairs them"
         yield _warn("daemon", text, host.start)
     elif host.stopped:
         yield _fail("daemon", f"pid {host.pid} is stopped", f"kill -CONT {host.pid}")

@@ -1,4 +1,4 @@
-"""What is wrong with a link and the command that mends it: facts in, findings out. Pure.
+"""What is wrong with a link and the command that fixes it: facts in, findings out. Pure.
 
 The walk along a link goes the way of a frame: the file, the interfaces, what the host has against
 them, the programs, the entries, the other end, the far ends.
