@@ -1,4 +1,4 @@
-"""A fake kernel, ledger and daemon. It proves only what it was taught.
+"""A fake kernel and ledger. It proves only what it was taught.
 
 Each rule below is measured on a real kernel by a test in ``tests/netns``; a rule that is missing
 here is a bug that the unit tests cannot see. It was taught:

@@ -72,7 +72,6 @@ class Daemon:
 
     Attributes:
         signals: what it was told by signals.
-        requests: answers its clients.
     """
 
     def __init__(
@@ -109,7 +108,7 @@ class Daemon:
         self._files = ConfigFiles(source, watch, runtime, log, clock=clock, wake=self._wakeup.wake)
         self._trial = Trial(runtime, self._files, log, clock)
         self._exporter = Exporter(self._look, self._wakeup.wake, log)
-        self.requests = Requests(
+        self._requests = Requests(
             runtime,
             self._files,
             self._trial,
@@ -158,7 +157,7 @@ class Daemon:
         serve = partial(
             server.Server,
             selector=self._selector,
-            answer=self.requests.answer,
+            answer=self._requests.answer,
             gone=self._trial.client_gone,
         )
         try:
@@ -171,10 +170,10 @@ class Daemon:
 
     def _look(self) -> Facts:
         """For metrics."""
-        return self.requests.facts()
+        return self._requests.facts()
 
     def _publish(self, event: Mapping[str, Any]) -> None:
-        self.requests.note(event)
+        self._requests.note(event)
         self._server.publish(event)
 
     # ------------------------------------------------------------------ life
