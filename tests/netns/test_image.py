@@ -441,13 +441,13 @@ def test_health_is_whether_somebody_has_to_act(rack: Rack) -> None:
     assert "/etc/xconnectd/lab.yaml:1:" in text
     rack.wait_crossing("a1", "b1")
 
-    rack.lab.foreign_xdp("c1")
     rack.lab.pair("d1", "d2")
+    rack.lab.foreign_xdp("d1")
     rack.write({"a1": "b1", "c1": "d1"})
     container.wait_event("link.failed")
     code, text = container.health()
     assert code == 1
-    assert "c1" in text
+    assert "d1" in text
     rack.write({"a1": "b1"})
     poll(lambda: container.health()[0] == 0, what="health again", interval=0.2)
 
