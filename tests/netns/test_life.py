@@ -518,6 +518,23 @@ def _come_back(lab: Lab, end: str, away: str) -> None:
     lab.ip("link", "set", end, "up")
 
 
+def test_ends_that_come_back_one_after_the_other_are_as_found_after_the_stop(lab: Lab) -> None:
+    """Each is back while the daemon is at work on those before it."""
+    ends = [f"v{number}" for number in range(12)]
+    for end in ends:
+        lab.veth(end)
+    away = lab.namespace("away", quiet=True)
+    running = Daemon(lab, dict(zip(ends[::2], ends[1::2], strict=True))).start()
+    states = lambda: {link["state"] for link in running.ask("status")["links"]}  # noqa: E731
+    for _ in range(2):
+        lab.batch(f"link set {end} netns {away}" for end in ends)
+        back = "".join(f"link set {end} netns {lab.host}\n" for end in ends)
+        run("ip", "-batch", "-", namespace=away, text=back)
+        poll(lambda: states() == {"connected"})
+    running.stop()
+    assert {lab.link(end)["mtu"] for end in ends} == {1500}
+
+
 def test_ends_with_one_mac_that_leave_are_each_as_found_when_they_are_back(lab: Lab) -> None:
     """As VLANs of one NIC have it."""
     found = {"va": 1400, "vc": 1450}

@@ -21,7 +21,7 @@ from xconnectd.daemon.signals import Wakeup
 from xconnectd.events import Logger, Tap
 from xconnectd.model import Counters, Link, Wiring
 from xconnectd.netlink.monitor import Event, OverrunError
-from xconnectd.reconcile import reconciler, retry
+from xconnectd.reconcile import netns_moves, reconciler, retry
 from xconnectd.reconcile.executor import Executor
 from xconnectd.reconcile.netns_moves import NetnsMoves
 from xconnectd.reconcile.reconciler import Reconciler
@@ -46,7 +46,7 @@ class Clock:
 def set_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """One for the daemon and its reconciler, for a fixture of the tests that turn it."""
     clock = Clock()
-    for module in (reconciler, retry):
+    for module in (netns_moves, reconciler, retry):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(Keeper, "clock", clock)
     return clock

@@ -16,7 +16,8 @@ here is a bug that the unit tests cannot see. It was taught:
 - An MTU above the maximum is EINVAL. Whatever is done to a device that is gone is ENODEV.
 - A link message tells neither tc, offloads nor the far end's MTU: only ``complete`` does.
 - A device that leaves the namespace takes its XDP program, MTU and altnames along, loses clsact
-  and goes down; it comes back with a new number.
+  and goes down; it comes back with a new number. On its way it is listed nowhere, and the news
+  comes when it has arrived. Only one is on its way at a time (RTNL).
 - Both ends of a veth go together; that one is down or up is told of the other, too (its carrier).
 - A router's advertisement gives the host addresses and routes where it reaches its stack.
 - Frames that are marked as redirected pass generic XDP unseen and go on to clsact.
@@ -135,6 +136,7 @@ class Kernel:
         trouble: asked before every step whether it is to fail.
         steps: what was changed or tried since ``trouble`` was last set.
         news: what rtnetlink would have told.
+        meanwhile: called before each answer to a look: what others do between two of them.
     """
 
     def __init__(self) -> None:
@@ -152,6 +154,8 @@ class Kernel:
         self.news: list[Event] = []
         self.steps: list[Step] = []
         self.dumps = 0
+        self.meanwhile: Callable[[], None] = lambda: None
+        self._arrival: Callable[[], None] = lambda: None
         self._trouble = peace
         self._numbers = iter(range(5, 100_000))
 
@@ -210,24 +214,46 @@ class Kernel:
         if peer := self._peer(device):
             self.delete(peer.name)
 
-    def send_away(self, name: str, nsid: int = 0) -> int:
+    def send_away(self, name: str, nsid: int = 0, *, arrives: bool = True) -> int:
         """Moves a device to another namespace; returns its number there."""
+        self.arrive()
         device = self._remove(self.index(name))
         there = next(self._numbers)
-        moved = device._replace(ifindex=there, up=False, qdisc="", ingress=(), egress=())
-        self.elsewhere_.setdefault(nsid, {})[there] = moved
-        self._meet(device, Far(there, nsid, device.name, device.mtu, False))
-        left = Event(device.ifindex, device.name, True, nsid, there, device.altnames)
-        self.news.append(left)
+
+        def arrival() -> None:
+            moved = device._replace(ifindex=there, up=False, qdisc="", ingress=(), egress=())
+            self.elsewhere_.setdefault(nsid, {})[there] = moved
+            self._meet(device, Far(there, nsid, device.name, device.mtu, False))
+            left = Event(device.ifindex, device.name, True, nsid, there, device.altnames)
+            self.news.append(left)
+
+        self._move(arrival, arrives)
         return there
 
-    def bring_back(self, number: int, nsid: int = 0, ifindex: int | None = None) -> int:
+    def bring_back(
+        self, number: int, nsid: int = 0, ifindex: int | None = None, *, arrives: bool = True
+    ) -> int:
+        self.arrive()
         here = next(self._numbers) if ifindex is None else ifindex
         device = self.elsewhere_[nsid].pop(number)._replace(ifindex=here)
-        self.devices[here] = device
-        self._meet(device, Far(here, None, device.name))
-        self._tell(here)
+
+        def arrival() -> None:
+            self.devices[here] = device
+            self._meet(device, Far(here, None, device.name))
+            self._tell(here)
+
+        self._move(arrival, arrives)
         return here
+
+    def _move(self, arrival: Callable[[], None], arrives: bool) -> None:
+        self._arrival = arrival
+        if arrives:
+            self.arrive()
+
+    def arrive(self) -> None:
+        """Ends the move that is under way, if there is one."""
+        arrival, self._arrival = self._arrival, lambda: None
+        arrival()
 
     def advertise(self, name: str) -> None:
         """A router on the wire speaks: the host believes it, unless a program of ours drops it."""
@@ -338,10 +364,12 @@ class Kernel:
     # ------------------------------------------------------------------ Interfaces: looking
 
     def by_name(self, name: str) -> Interface | None:
+        self.meanwhile()
         found = [each for each in self.devices.values() if name in _names(each)]
         return self._message(found[0]) if found else None
 
     def by_index(self, ifindex: int) -> Interface | None:
+        self.meanwhile()
         device = self.devices.get(ifindex)
         return self._message(device) if device else None
 
@@ -350,6 +378,7 @@ class Kernel:
 
     def all(self) -> dict[int, Interface]:
         self.dumps += 1
+        self.meanwhile()
         return {index: self._message(device) for index, device in self.devices.items()}
 
     def complete(self, interfaces: Iterable[Interface]) -> dict[int, Interface]:
@@ -371,10 +400,11 @@ class Kernel:
     def at(self, ifindex: int, nsid: int | None) -> Interface | None:
         if nsid is None:
             return self.by_index(ifindex)
+        self.meanwhile()
         return self.elsewhere_.get(nsid, {}).get(ifindex)
 
     def settle(self) -> None:
-        return
+        self.arrive()
 
     def track_stacked(self) -> None:
         return
@@ -386,8 +416,9 @@ class Kernel:
         return f"box{nsid}"
 
     def elsewhere(self) -> Iterator[tuple[int, Interface]]:
+        self.meanwhile()
         for nsid, devices in self.elsewhere_.items():
-            yield from ((nsid, each) for each in devices.values())
+            yield from [(nsid, each) for each in devices.values()]
 
     # ------------------------------------------------------------------ Interfaces: changing
 

@@ -1050,7 +1050,7 @@ def test_a_crash_while_a_report_is_taken_does_not_forget_it(step: str, late: boo
     assert (gone.record.ifindex, gone.nsid) == (number, 3)
 
 
-def test_an_end_that_goes_on_to_a_third_namespace_is_followed() -> None:
+def test_an_end_that_goes_on_to_a_third_namespace_is_followed(clock: Clock) -> None:
     keeper = told(FIRST)
     kernel = keeper.kernel
     there = kernel.send_away("v0", nsid=3)
@@ -1060,6 +1060,9 @@ def test_an_end_that_goes_on_to_a_third_namespace_is_followed() -> None:
     (gone,) = keeper.book.moved_netns()
     assert (gone.nsid, gone.new_ifindex) == (4, 99)
     del kernel.elsewhere_[4][99]
+    keeper.reconciler.run(None, "signal")
+    assert keeper.book.moved_netns() == (gone,), "it may be on its way"
+    clock.forward(6)
     keeper.reconciler.run(None, "signal")
     assert keeper.book.moved_netns() == ()
 
@@ -1082,6 +1085,78 @@ def test_a_full_disk_does_not_forget_an_end_that_comes_and_goes() -> None:
     keeper.reconciler.run(None, "signal")
     assert keeper.state("v0:v1") == "connected"
     assert keeper.book.moved_netns() == ()
+
+
+class Traveller:
+    """A device that is moved to another namespace and back, in steps between the daemon's looks."""
+
+    def __init__(self, kernel: Kernel, name: str) -> None:
+        self._kernel = kernel
+        self._name = name
+        self._number = kernel.index(name)
+        self._there: int | None = None
+
+    def go(self) -> None:
+        """Sets out for where it is not; on its way it is listed nowhere."""
+        kernel, there = self._kernel, self._there
+        kernel.arrive()
+        if there is None:
+            self._there = kernel.send_away(self._name, arrives=False)
+        else:
+            kernel.bring_back(there, ifindex=self._number, arrives=False)
+            self._there = None
+
+    def come_home(self) -> None:
+        if self._there is not None:
+            self.go()
+        self._kernel.arrive()
+
+
+@LAWS
+@given(
+    moves=st.lists(
+        st.tuples(st.integers(0, 12), st.sampled_from(("v0", "v2", None))), min_size=2, max_size=12
+    ),
+    stops=st.booleans(),
+)
+def test_ends_that_come_and_go_between_any_two_looks_are_as_found_one_day(
+    moves: list[tuple[int, str | None]], *, stops: bool
+) -> None:
+    """After so many looks that device sets out; None: the one that is on its way arrives.
+
+    The daemon may be told to stop meanwhile, and is started again.
+    """
+    wanted = wiring("v0:v1", "v2:v3")
+    keeper = told(wanted)
+    kernel, found = keeper.kernel, lab()
+    travellers = {name: Traveller(kernel, name) for name in ("v0", "v2")}
+    plan = iter([(-1, None), *moves])
+    looks, due = 0, next(plan)
+
+    def meanwhile() -> None:
+        nonlocal looks, due
+        looks -= 1
+        while looks < 0 and due:
+            traveller = travellers.get(due[1] or "")
+            traveller.go() if traveller else kernel.arrive()
+            due = next(plan, None)
+            looks = due[0] if due else 0
+
+    kernel.meanwhile = meanwhile
+    if stops:
+        keeper.reconciler.detach("signal")
+        keeper = Keeper(kernel, keeper.book).start(wanted)
+    while due:
+        kernel.news.append(Event(kernel.index("v1"), "v1"))
+        keeper.settle()
+    for traveller in travellers.values():
+        traveller.come_home()
+        keeper.settle()
+    assert set(keeper.states().values()) == {"connected"}
+    keeper.take(Wiring())
+    for name in ("v0", "v1", "v2", "v3"):
+        now, then = kernel.get(name), found.get(name)
+        assert (now.mtu, now.addr_gen_mode, now.xdp) == (then.mtu, then.addr_gen_mode, ()), name
 
 
 def _crash(*_: object) -> NoReturn:

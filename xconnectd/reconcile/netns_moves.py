@@ -7,6 +7,7 @@ program with maps of its own (``Reconciler.run``). What is to be done there is l
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -60,6 +61,9 @@ _HERE: Final = -1
 
 _NOBODY: Final = Interface(0, "")
 
+_PATIENCE: Final = 5.0
+"""Seconds until an end that is found nowhere was deleted: on its way it is listed nowhere."""
+
 
 class NetnsMoves:
     def __init__(self, interfaces: Interfaces, maps: Maps, ledger: Ledger, log: Logger) -> None:
@@ -68,6 +72,7 @@ class NetnsMoves:
         self._ledger = ledger
         self._log = log
         self._reported: set[int] = set()
+        self._missed: dict[tuple[int, str, str], float] = {}
 
     def note_missing(self, observed: Observed) -> None:
         """Keeps the records of interfaces that are gone and not yet reported.
@@ -103,12 +108,14 @@ class NetnsMoves:
         """An interface is gone from here: deleted, or to the namespace ``nsid``."""
         self._maps.unpoint(ifindex)
         self._maps.unsteer(ifindex)
-        self._reported.add(ifindex)
         unreported = self._unreported()
         known = unreported.pop(ifindex, None)
         record = self._ledger.records().get(ifindex, known)
         if record is not None and nsid is not None and new_ifindex is not None:
+            if known is None:  # it may be back before anybody saw that it went
+                self._take_up(record, ifindex, record.name)
             self._follow(record, nsid, new_ifindex)
+        self._reported.add(ifindex)
         self._set_unreported(unreported)  # not before: a crash in between would forget it
 
     def took_program(self) -> bool:
@@ -134,6 +141,7 @@ class NetnsMoves:
 
     def _add(self, gone: MovedEnd) -> None:
         """In place of what is known of the same device, and of one that was where it is now."""
+        self._missed.pop(gone.record.identity, None)
         others = (
             each
             for each in self._ledger.moved_netns()
@@ -162,17 +170,21 @@ class NetnsMoves:
             f" take it off: {gone.remedy}",
         )
 
-    def find(self) -> None:
+    def find(self) -> bool:
         """Looks for ends that were moved while nobody listened, and those that are back since.
 
-        For a start, and when events were lost: no report is awaited any more. One that is not
-        found was deleted, or is with our program where no look from here reaches.
+        For a start and an end, and when events were lost: no report is awaited any more. One that
+        is not found was deleted, or is with our program where no look from here reaches. True if
+        some are back: a pass takes them up.
         """
+        self._interfaces.settle()  # one that is on its way is listed nowhere
         here = self._interfaces.all()
         records = self._ledger.records().values()
         held = {each.ifindex for each in records if each.is_of(here.get(each.ifindex, _NOBODY))}
         gone = [each for each in records if each.ifindex not in held]
-        missing = [*self._ledger.unreported(), *gone]
+        moved = [each.record for each in self._ledger.moved_netns()]
+        missed = [each for each in moved if each.identity in self._missed]
+        missing = [*self._ledger.unreported(), *gone, *missed]
         strays = [each for each in here.values() if each.ifindex not in held]
         back = [found for found in self._recognised(missing, strays) if self._ours_on(found.device)]
         for found in back:
@@ -180,6 +192,7 @@ class NetnsMoves:
         found_here = {found.record.identity for found in back}
         self._find_elsewhere([each for each in missing if each.identity not in found_here])
         self._set_unreported({})
+        return bool(back)
 
     def _find_elsewhere(self, missing: Collection[Record]) -> None:
         away = {found.record.identity: found for found in self._recognised_elsewhere(missing)}
@@ -197,49 +210,80 @@ class NetnsMoves:
 
     def take_back(self, observed: Observed) -> bool:
         """Takes up the records of ends that are here again; True if there are any."""
-        return self._take_back_unreported(observed) | self._take_back_moved(observed)
+        return self._take_back_seen(observed) | self._take_back_moved(observed)
 
-    def _take_back_unreported(self, observed: Observed) -> bool:
-        """Those that are back before it was reported that they went."""
-        unreported = self._unreported()
-        if not unreported:
+    def _take_back_seen(self, observed: Observed) -> bool:
+        """Those that this look shows, which is what will be acted on.
+
+        Some are back before it was reported that they went, some have left again since.
+        """
+        moved, unreported = self._ledger.moved_netns(), self._unreported()
+        absent = [*unreported.values(), *(gone.record for gone in moved)]
+        if not (absent or self._reported):
             return False
+        away = {gone.record.identity for gone in observed.moved_netns}
         held = self._ledger.records()
         fresh = [each for each in observed.interfaces.values() if each.ifindex not in held]
+        absent.sort(key=lambda record: record.identity in away)
         taken = {
-            record.ifindex
-            for record, device, _ in self._recognised(unreported.values(), fresh)
-            if device.ifindex == record.ifindex or self._ours_on(device)
-            if self._take_up(record, device)
+            record.identity
+            for record, device, _ in self._recognised(absent, fresh)
+            if self._ours_on(device)
+            or (device.ifindex == record.ifindex and record.identity not in away)
+            if self._take_up(record, device.ifindex, device.name)
         }
-        self._set_unreported({index: unreported[index] for index in unreported.keys() - taken})
+        here = [
+            each
+            for each in observed.records.values()
+            if each.is_of(observed.interfaces.get(each.ifindex, _NOBODY))
+        ]
+        self._reported -= {each.ifindex for each in here}  # their next departure is news
+        back = taken | {each.identity for each in here}
+        self._set_moved_netns(gone for gone in moved if gone.record.identity not in back)
+        if taken:
+            left = {i: each for i, each in unreported.items() if each.identity not in taken}
+            self._set_unreported(left)
         return bool(taken)
 
     def _take_back_moved(self, observed: Observed) -> bool:
         """Those that are no longer where they went are searched for here at once.
 
-        The news of their return may be for a later pass. One that is not found has gone on to a
-        third namespace, or was deleted; if it may run our current program it is not forgotten
-        before that is replaced here.
+        The news of their return may be for a later pass. One that is not found is on its way, when
+        it is listed nowhere, has gone on to a third namespace, or was deleted.
         """
         moved = self._ledger.moved_netns()
         away = {gone.record.identity for gone in observed.moved_netns}
+        for identity in away:
+            self._missed.pop(identity, None)
         lost = [gone.record for gone in moved if gone.record.identity not in away]
         if not lost:
             return False
         held = self._ledger.records()
         fresh = [each for each in self._interfaces.all().values() if each.ifindex not in held]
         back = {each.record.identity: each for each in self._recognised(lost, fresh)}
-        refused = {name for name, each in back.items() if not self._take_up(*each[:2])}
+        refused = {
+            identity
+            for identity, (record, device, _) in back.items()
+            if not self._take_up(record, device.ifindex, device.name)
+        }
         left = away | refused
         self._set_moved_netns(
             gone
             for gone in moved
-            if (name := gone.record.identity) in left
-            or (name not in back and self._has_current(gone))
+            if (identity := gone.record.identity) in left
+            or (identity not in back and self._may_return(gone))
         )
         self._follow_further([record for record in lost if record.identity not in back])
         return len(refused) < len(back)
+
+    def _may_return(self, gone: MovedEnd) -> bool:
+        """Whether one that is not found is waited for; nothing else tells how it was found.
+
+        Also if it may run our current program, until that is replaced here.
+        """
+        now = time.monotonic()
+        missed_since = self._missed.setdefault(gone.record.identity, now)
+        return now - missed_since < _PATIENCE or self._has_current(gone)
 
     def _follow_further(self, lost: Collection[Record]) -> None:
         for found in self._recognised_elsewhere(lost):
@@ -287,14 +331,16 @@ class NetnsMoves:
         ours = self._maps.programs.ours | self._ledger.programs()
         return next((xdp for xdp in device.xdp if xdp.program in ours), None)
 
-    def _take_up(self, record: Record, here: Interface) -> bool:
+    def _take_up(self, record: Record, ifindex: int, name: str) -> bool:
         """False if the disk is full: it will be tried again."""
+        self._missed.pop(record.identity, None)
         # The kernel set it down on its way, nobody else did.
-        record = record._replace(ifindex=here.ifindex, name=here.name, settled=False)
+        record = record._replace(ifindex=ifindex, name=name, settled=False)
         try:
             self._ledger.hold(record)
         except OSError:
             return False
+        self._reported.discard(ifindex)  # should it leave again, that is not told yet
         return True
 
     def update(self, observed: Observed) -> None:

@@ -204,10 +204,15 @@ class Reconciler:
         return [name for name in names if name not in self._index]
 
     def _look_and_recognize(self, scope: Scope | None, refused: Mapping[str, Refused]) -> Seen:
-        """A look in which ends that are back have the records with which they left."""
+        """A look in which ends that are back have the records with which they left.
+
+        Each look anew may show another that has come back since the one before: its record is
+        taken up too, else the MTU and all else of ours would be recorded as found.
+        """
         seen = self.look(scope, refused)
-        back = self._netns_moves.take_back(seen.observed)
-        return self.look(scope, refused) if back else seen
+        while self._netns_moves.take_back(seen.observed):
+            seen = self.look(scope, refused)
+        return seen
 
     def _observe(self, scope: Scope | None) -> tuple[Observed, tuple[Link, ...]]:
         """Looks again if an interface vanished between one question about it and the next."""
@@ -262,7 +267,8 @@ class Reconciler:
         self._statuses.clear()
         self._pass(None if names is None else Scope(frozenset(names)), trigger)
         if names is None:
-            self._netns_moves.find()
+            while self._netns_moves.find():
+                self._pass(None, trigger)
             self._netns_moves.forget_unfound()  # where nothing is wired nothing can be reached
         return list(self._backoff.stuck().values())
 
