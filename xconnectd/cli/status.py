@@ -44,7 +44,7 @@ def _contradiction(options: argparse.Namespace) -> str:
     ):
         return "--health asks the daemon alone: no link and no other option goes with it"
     if options.check and options.watch:
-        return "--check gives a verdict and --watch never ends: one of the two"
+        return "--check answers by its exit code and --watch never ends: one of the two"
     if table and (options.json or not options.watch):
         return "--sort and --filter are for the table of --watch"
     return ""

@@ -83,7 +83,7 @@ class ConfigWatch:
         self._route: tuple[Step, ...] = ()
         self._names: frozenset[str] = frozenset()
         self._reader: InotifyFD | None = None
-        self._is_deaf = False
+        self._directory_gone = False
         self.problem = ""
         """Why inotify cannot be used, and the way out; ``check`` finds each change, but later."""
 
@@ -143,13 +143,13 @@ class ConfigWatch:
         routes = (self._ask(signature.route, path, nowhere) for path in self._files())
         return tuple(dict.fromkeys(chain.from_iterable(routes)))
 
-    def heard(self, path: str, *, whole: bool) -> None:
+    def event_at(self, path: str, *, whole: bool) -> None:
         """Something happened to ``path``; ``whole`` if that may well be the end of a save."""
         if self._matters(path):
             now = self._signature()
             self._tell(now, SETTLED if now and whole else UNSETTLED)
 
-    def missed(self) -> None:
+    def overflowed(self) -> None:
         """Something happened to one of the directories, or to anything in them."""
         self._tell(self._signature(), UNSETTLED)
 
@@ -177,7 +177,7 @@ class ConfigWatch:
     def _read(self, directories: set[str]) -> InotifyFD:
         reader = InotifyFD()
         reader.start()  # one that never ran would keep its descriptors
-        self._is_deaf = False
+        self._directory_gone = False
         try:
             for directory in directories:
                 callback = _Callback(self, directory)
@@ -187,12 +187,12 @@ class ConfigWatch:
             raise
         return reader
 
-    def went_deaf(self) -> None:
+    def directory_gone(self) -> None:
         """One of the directories is gone; another one of its name has to be listened to anew."""
-        self._is_deaf = True
+        self._directory_gone = True
 
     def _is_alive(self) -> bool:
-        return self._reader is not None and self._reader.is_alive() and not self._is_deaf
+        return self._reader is not None and self._reader.is_alive() and not self._directory_gone
 
 
 class _Callback:
@@ -204,13 +204,13 @@ class _Callback:
 
     def on_event(self, event: InotifyEvent) -> None:
         path = os.path.join(self._directory, os.fsdecode(event.name))
-        self._watch.heard(path, whole=event.is_close_write or event.is_moved_to)
+        self._watch.event_at(path, whole=event.is_close_write or event.is_moved_to)
 
     def on_watch_deleted(self, _descriptor: WatchDescriptor) -> None:
-        self._watch.went_deaf()
+        self._watch.directory_gone()
 
     def on_queue_overflow(self) -> None:
-        self._watch.missed()
+        self._watch.overflowed()
 
 
 def _in_words(error: OSError) -> str:

@@ -136,7 +136,7 @@ class Server:
         answer: Callable[[Client, Request], Answer],
         gone: Callable[[Client], None],
     ) -> None:
-        """``answer`` replies to a request, ``gone`` hears of an end; what they raise is not caught.
+        """``answer`` replies to a request, ``gone`` is called when one ends; both may raise.
 
         Raises:
             OSError: the sockets cannot be made in ``directory``.

@@ -192,7 +192,7 @@ def _doings(daemon: Report) -> Iterator[Metric]:
     )
     starts = CounterMetricFamily(
         "xconnectd_starts",
-        "Starts since all was last let go, by what became of the programs in the kernel.",
+        "Starts since all was last detached, by what became of the programs in the kernel.",
         None,
         ("programs",),
     )
