@@ -12,16 +12,14 @@ from typing import Final
 
 DEFAULT_CONFIG: Final = Path("/etc/xconnect.yaml")
 
+_STATE: Final = Path("/run/xconnectd")
+_PINS: Final = Path("/sys/fs/bpf/xconnectd")
+_SO_NETNS_COOKIE: Final = 71
+
 
 def own_inode() -> int:
     """Of the namespace that this thread is in, as its sockets are."""
     return Path("/proc/thread-self/ns/net").stat().st_ino
-
-
-_SO_NETNS_COOKIE: Final = 71
-
-
-_DEFAULT: Final = Path("/run/xconnectd")
 
 
 def namespace_cookie() -> str:
@@ -39,15 +37,12 @@ def namespace_cookie() -> str:
 
 
 def state_directory() -> Path:
-    return Path(os.environ.get("XCONNECTD_STATE_DIR", _DEFAULT))
+    return Path(os.environ.get("XCONNECTD_STATE_DIR", _STATE))
 
 
 def directory() -> Path:
     """Where the ledger and the control sockets of this namespace are."""
     return state_directory() / namespace_cookie()
-
-
-_PINS: Final = Path("/sys/fs/bpf/xconnectd")
 
 
 def pins() -> Path:
