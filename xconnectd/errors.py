@@ -70,6 +70,13 @@ class DataplaneError(XconnectError):
         super().__init__(f"{stage}: {reason}" + (f"\n{log}" if log else ""))
 
 
+class ProgramGoneError(XconnectError):
+    """A BPF program has been freed: it runs nowhere and nothing holds it."""
+
+    def __init__(self, program: int) -> None:
+        super().__init__(f"program {program} is gone")
+
+
 class PrivilegeError(XconnectError):
     """A capability is missing."""
 

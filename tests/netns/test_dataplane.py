@@ -20,7 +20,7 @@ import pytest
 from xconnectd.dataplane import compiler, libbpf, programs
 from xconnectd.dataplane.compiler import Code
 from xconnectd.dataplane.programs import UNKNOWN, Dataplane, describe
-from xconnectd.errors import DataplaneError
+from xconnectd.errors import DataplaneError, ProgramGoneError
 from xconnectd.model import Counters
 
 from .frames import odd_frames
@@ -238,6 +238,15 @@ def test_a_new_generation_has_its_own_entries_and_the_old_one_gets_none(
     assert libbpf.Map(old.own["entries"]).items() == {}
     plane.retire()
     assert len(list(pins.glob("programs-*"))) == 1
+
+
+def test_a_program_that_is_freed_cannot_be_named(plane: Dataplane) -> None:
+    """What cannot be named is detached whatever it is, so this is told apart from a lost pin."""
+    before = plane.programs.xdp
+    plane.renew()
+    plane.retire()
+    with pytest.raises(ProgramGoneError):
+        plane.fd_of(before)
 
 
 @pytest.mark.parametrize("whole", range(7))

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xconnectd.errors import DataplaneError, LinkError
+from xconnectd.errors import DataplaneError, LinkError, ProgramGoneError
 from xconnectd.model import (
     FILTER_HANDLE,
     FILTER_PRIORITY,
@@ -512,7 +512,12 @@ class Kernel:
         return
 
     def fd_of(self, program: int) -> int | None:
-        return program + _FD if program in self.opened else None
+        """One that is not pinned and runs nowhere is freed."""
+        if program in self.opened:
+            return program + _FD
+        if all(xdp.program != program for device in self.devices.values() for xdp in device.xdp):
+            raise ProgramGoneError(program)
+        return None
 
     def point(self, key: int, target: int) -> None:
         self.step("point", key)

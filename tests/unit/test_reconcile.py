@@ -1544,6 +1544,25 @@ def test_an_older_program_that_cannot_be_named_is_taken_off_first() -> None:
     assert [xdp.program for xdp in keeper.kernel.get("v0").xdp] == [XDP]
 
 
+@pytest.mark.parametrize("after", [Wiring(), FIRST], ids=["detached", "attached anew"])
+def test_a_foreign_program_that_comes_between_look_and_action_stays(after: Wiring) -> None:
+    """Over the last user of an older program of ours: that is freed and can be named no more."""
+    keeper = told(FIRST)
+    kernel = keeper.kernel
+    kernel.load_older("v0")
+    kernel.opened.discard(OLDER)
+    kernel.alter("v0", mtu=1500)  # something to be done before it is attached anew
+
+    def force(_number: int, _step: Step) -> None:
+        if any(xdp.program == OLDER for xdp in kernel.get("v0").xdp):
+            kernel.alter("v0", xdp=(Xdp("generic", FOREIGN),))
+
+    kernel.trouble = force
+    keeper.reconciler.want(after)
+    keeper.reconciler.run(None, "config")
+    assert [xdp.program for xdp in kernel.get("v0").xdp] == [FOREIGN]
+
+
 def test_scopes_add_up() -> None:
     both = Scope(frozenset(("a",))) | Scope(ifindexes=frozenset((5,)))
     assert both == Scope(frozenset(("a",)), frozenset((5,)))

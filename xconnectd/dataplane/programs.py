@@ -30,7 +30,7 @@ from xconnectd.dataplane.guard import Guard, Stopped
 from xconnectd.dataplane.libbpf import Map, MapFormat
 from xconnectd.dataplane.pins import NoBpffsError, Pins
 from xconnectd.digest import sha256
-from xconnectd.errors import DataplaneError, PrivilegeError, XconnectError
+from xconnectd.errors import DataplaneError, PrivilegeError, ProgramGoneError, XconnectError
 from xconnectd.model import PROGRAM_NAME, Counters, Lost, Programs
 
 MAX_ENDS: Final = 65_536
@@ -208,7 +208,8 @@ class Dataplane:
         """The descriptor of one of our programs, also of an older generation, by kernel id.
 
         An XDP program is replaced without a gap only by naming the old one's descriptor. One
-        whose pin is lost can still be had where that is permitted (CAP_SYS_ADMIN).
+        whose pin is lost can still be had where that is permitted (CAP_SYS_ADMIN), else it is
+        None. Raises ProgramGoneError for one that runs nowhere any more.
         """
         for generation in self._generations():
             for role, known in generation.ids.items():
@@ -449,10 +450,16 @@ class Unpinned:
         self._fds: dict[int, int] = {}
 
     def fd_of(self, program: int) -> int | None:
-        """None if it is gone, or without CAP_SYS_ADMIN."""
+        """None without CAP_SYS_ADMIN.
+
+        Raises:
+            ProgramGoneError: whatever ran it runs another one now, or none.
+        """
         if program not in self._fds:
             try:
                 self._fds[program] = libbpf.program_by_id(program)
+            except FileNotFoundError as error:
+                raise ProgramGoneError(program) from error
             except OSError:
                 return None
         return self._fds[program]

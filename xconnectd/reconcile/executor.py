@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from xconnectd.errors import LinkError, XconnectError
+from xconnectd.errors import LinkError, ProgramGoneError, XconnectError
 from xconnectd.model import Filter, Interface, Mode, Record, Refusal
 from xconnectd.reconcile import actions, plan
 from xconnectd.reconcile.actions import Action
@@ -159,7 +160,7 @@ class Executor:
             case actions.Attach(mode=mode, replacing=old):
                 self._attach(end, mode, old)
             case actions.Detach(mode=mode, program=program):
-                self._changes.detach(end, mode, self._dataplane.fd_of(program))
+                self._detach(end, mode, program)
             case actions.AddFilter(direction=direction, replacing=replacing):
                 fd = self._filter_fd(direction)
                 self._changes.add_filter(end, direction, fd, replacing=replacing)
@@ -192,11 +193,19 @@ class Executor:
             case actions.Cut():
                 plane.unpoint(key)
 
+    def _detach(self, end: Interface, mode: str, program: int) -> None:
+        """Takes off that very program. If it is gone, somebody has put another in its place."""
+        with suppress(ProgramGoneError):
+            self._changes.detach(end, mode, self._dataplane.fd_of(program))
+
     def _attach(self, end: Interface, mode: Mode, old: int) -> None:
         """Over an older program of ours without a gap, as long as it can still be named."""
-        old_fd = self._dataplane.fd_of(old) if old else None
-        if old and old_fd is None:
-            self._changes.detach(end, mode, None)
+        old_fd = None
+        if old:
+            with suppress(ProgramGoneError):
+                old_fd = self._dataplane.fd_of(old)
+                if old_fd is None:
+                    self._changes.detach(end, mode, None)
         self._changes.attach(end, mode, self._dataplane.xdp_fd, old_fd)
         if mode is Mode.NATIVE:
             self._dataplane.listen_to_drivers()
