@@ -440,13 +440,6 @@ class End(NamedTuple):
     far_nsid: int | None = None
 
 
-class Failure(NamedTuple):
-    """Why a link failed and when it is tried again (seconds since the epoch)."""
-
-    reason: str
-    retry: float
-
-
 @dataclass(frozen=True, slots=True)
 class Scope:
     """What a narrow look starts from: names as in the file, and ifindexes as in events."""

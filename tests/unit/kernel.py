@@ -38,7 +38,6 @@ from xconnectd.model import (
     FILTER_HANDLE,
     FILTER_PRIORITY,
     Endpoint,
-    Failure,
     Far,
     Filter,
     Interface,
@@ -662,7 +661,6 @@ class Book:
         self._programs: frozenset[int] = frozenset()
         self._moved_netns: tuple[MovedEnd, ...] = ()
         self._unreported: tuple[Record, ...] = ()
-        self.failures: Mapping[str, Failure] = {}
 
     def records(self) -> Mapping[int, Record]:
         return self._records
@@ -701,9 +699,6 @@ class Book:
 
     def starts(self) -> Mapping[str, int]:
         return {}
-
-    def set_failures(self, failures: Mapping[str, Failure]) -> None:
-        self.failures = dict(failures)
 
 
 # --------------------------------------------------------------------------- wirings

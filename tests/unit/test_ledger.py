@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 
 from xconnectd import paths
-from xconnectd.model import Change, Failure, MovedEnd, Record, Setting
+from xconnectd.model import Change, MovedEnd, Record, Setting
 from xconnectd.state import journal as journal_module
 from xconnectd.state import stale
 from xconnectd.state import store as module
@@ -43,7 +43,6 @@ def fill(ledger: Ledger) -> Ledger:
     ledger.hold(OTHER)
     ledger.know_programs(frozenset((101, 102)))
     ledger.set_moved_netns((MOVED,))
-    ledger.set_failures({"a:b": Failure("EBUSY", 1234.5)})
     ledger.set_config(Path("/etc/xconnect.yaml"))
     return ledger
 
@@ -60,13 +59,12 @@ def test_everything_is_there_after_a_restart(filled: Ledger) -> None:
     assert again.records() == {5: RECORD, 6: OTHER}
     assert again.programs() == {101, 102}
     assert again.moved_netns() == (MOVED,)
-    assert again.failures() == {"a:b": Failure("EBUSY", 1234.5)}
     assert again.config() == Path("/etc/xconnect.yaml")
 
 
 def test_a_fresh_one_is_empty_and_leaves_no_trace(ledger: Ledger) -> None:
     assert (ledger.records(), ledger.programs(), ledger.moved_netns()) == ({}, frozenset(), ())
-    assert (ledger.failures(), ledger.config()) == ({}, None)
+    assert ledger.config() is None
     assert not ledger.path.exists()
 
 
@@ -106,7 +104,6 @@ def test_what_is_known_already_is_not_written_again(
     monkeypatch.setattr(filled, "_save", lambda name, _data: written.append(name))
     filled.know_programs(frozenset((101,)))
     filled.set_moved_netns((MOVED,))
-    filled.set_failures({"a:b": Failure("EBUSY", 1234.5)})
     assert written == []
 
 
@@ -148,7 +145,6 @@ def rebooted(filled: Ledger, monkeypatch: pytest.MonkeyPatch) -> Ledger:
 def test_after_a_reboot_all_is_void(rebooted: Ledger) -> None:
     assert (rebooted.records(), rebooted.programs()) == ({}, frozenset())
     assert rebooted.moved_netns() == ()
-    assert rebooted.failures() == {}
 
 
 def test_a_boot_id_may_be_another_and_the_kernel_the_same(rebooted: Ledger) -> None:
@@ -223,7 +219,7 @@ def test_rubbish_in_place_of_a_record(filled: Ledger, rubbish: bytes) -> None:
     ids=repr,
 )
 @pytest.mark.parametrize(
-    "name", ["programs", "moved_netns", "unreported", "failures", "starts", "config", "boot"]
+    "name", ["programs", "moved_netns", "unreported", "starts", "config", "boot"]
 )
 def test_rubbish_elsewhere(filled: Ledger, name: str, rubbish: bytes) -> None:
     (filled.path / name).write_bytes(rubbish)
@@ -231,7 +227,6 @@ def test_rubbish_elsewhere(filled: Ledger, name: str, rubbish: bytes) -> None:
     again.programs()
     again.moved_netns()
     again.unreported()
-    again.failures()
     again.config()
     assert again.starts()["loaded"] == 0
 
@@ -239,14 +234,13 @@ def test_rubbish_elsewhere(filled: Ledger, name: str, rubbish: bytes) -> None:
 def test_what_another_release_knows_besides_is_passed_over(filled: Ledger) -> None:
     """Within one boot a package may be made older again."""
     filled.set_unreported((OTHER,))
-    for name in ("moved_netns", "unreported", "failures", "ends"):
+    for name in ("moved_netns", "unreported", "ends"):
         path = filled.path / name
-        known = r'("(ifindex|found|record|reason)":)'
+        known = r'("(ifindex|found|record)":)'
         path.write_text(re.sub(known, r'"news": 1, \1', path.read_text()))
     again = reopened(filled)
     assert again.records() == {5: RECORD, 6: OTHER}
     assert (again.moved_netns(), again.unreported()) == ((MOVED,), (OTHER,))
-    assert again.failures() == {"a:b": Failure("EBUSY", 1234.5)}
 
 
 def test_what_did_not_fit_on_the_disk_is_written_when_it_does(

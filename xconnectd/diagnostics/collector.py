@@ -26,8 +26,8 @@ from xconnectd.netlink.interfaces import Interfaces
 from xconnectd.netlink.netns import Namespace
 from xconnectd.paths import pins
 from xconnectd.reconcile.evaluate import Evaluation
-from xconnectd.reconcile.reconciler import Seen
 from xconnectd.runtime import Engine, daemons_pins
+from xconnectd.status.collector import Look
 
 _RETURN_0: Final = struct.pack("=QQ", 0xB7, 0x95)
 """r0 = 0; exit"""
@@ -162,12 +162,11 @@ def _asked() -> tuple[bool | None, str]:
 class LinkCollector:
     """Looks at links beyond what a pass of the daemon does: at far ends, and into them."""
 
-    def __init__(self, engine: Engine, seen: Seen, config: str, repair: str) -> None:
+    def __init__(self, engine: Engine, look: Look) -> None:
         self._interfaces: Interfaces = engine.interfaces
-        self._seen = seen
-        self._config = config
-        self._repair = repair
-        self._failures = engine.ledger.failures()
+        self._look = look
+        self._file = str(look.files.path)
+        self._repair = client.repair_here(self._file)
         self._passed = {
             ifindex: counted.passed_to_host
             for ifindex, counted in engine.counters().items()
@@ -185,15 +184,14 @@ class LinkCollector:
 
     def collect(self, evaluation: Evaluation, *, enter: bool = False) -> LinkFacts:
         """``enter``: also what only a visit to the far ends' namespaces tells."""
-        failure = self._failures.get(evaluation.link.id)
         far = {end.ifindex: self._far_side(end, enter=enter) for end in evaluation.ends}
         return LinkFacts(
             evaluation,
-            self._seen.observed,
+            self._look.seen.observed,
             {ifindex: side for ifindex, side in far.items() if side},
-            failure.reason if failure else "",
+            self._look.failures.get(evaluation.link.id, ""),
             self._repair,
-            self._config,
+            self._file,
             self._home,
             self._passed,
         )

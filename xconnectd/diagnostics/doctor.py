@@ -40,9 +40,10 @@ def examine(file: Path | None) -> Findings:
 
 
 def _from_inside(engine: Engine, file: Path | None) -> Findings:
-    source, reading, seen = collector.look(engine, file)
-    host = host_facts(source, reading, len(engine.programs.ours))
-    links = LinkCollector(engine, seen, host.config, client.repair_here(host.config))
+    look = collector.look(engine, file)
+    host = host_facts(look.files, look.reading, len(engine.programs.ours))
+    links = LinkCollector(engine, look)
+    seen = look.seen
     moved = link_checks.of_moved_netns(seen.observed.moved_netns)
     return {
         "host": (*host_checks.of_host(host), *moved),

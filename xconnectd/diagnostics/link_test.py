@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from xconnectd.control import client
 from xconnectd.dataplane.redirecting_sender import RedirectingSender
 from xconnectd.diagnostics import config_checks, link_checks, test_frames, test_result
 from xconnectd.diagnostics.collector import LinkCollector
@@ -270,16 +269,16 @@ def test(name: str, file: Path | None, rounds: int) -> tuple[Outcome, tuple[Find
     except (PrivilegeError, PermissionError) as error:
         raise UntestableError("only root can look at a link: sudo xconnectd test") from error
     with engine:
-        files, reading, seen = collector.look(engine, file)
-        path = str(files.path)
-        problems = tuple(config_checks.of_problems(map(str, reading.problems), path))
-        for evaluation in seen.evaluations:
+        look = collector.look(engine, file)
+        path = str(look.files.path)
+        problems = tuple(config_checks.of_problems(map(str, look.reading.problems), path))
+        for evaluation in look.seen.evaluations:
             link = evaluation.link
             if name in document.spellings(link.id, link.a.name, link.b.name):
-                collected = LinkCollector(engine, seen, path, client.repair_here(path))
+                collected = LinkCollector(engine, look)
                 tester = Tester(engine.interfaces, engine.counters, collected.namespaces)
                 return tester.test(collected.collect(evaluation, enter=True), rounds), problems
-        links = [each.link for each in seen.evaluations]
+        links = [each.link for each in look.seen.evaluations]
         known = {each.id: document.spellings(each.id, each.a.name, each.b.name) for each in links}
         text = document.no_such_link(name, path, known)
         absent = config_checks.of_absent_link(name, path, text)

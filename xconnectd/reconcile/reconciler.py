@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from xconnectd.errors import InterfaceGoneError, XconnectError
 from xconnectd.events import Event, Logger
-from xconnectd.model import Failure, Link, Observed, Scope, State, Wiring, Xdp
+from xconnectd.model import Link, Observed, Scope, State, Wiring, Xdp
 from xconnectd.reconcile import (
     actions,
     evaluate,
@@ -94,7 +94,6 @@ class Ledger(observer.Records, executor.Ledger, netns_moves.Ledger, Protocol):
     """What is asked of ``state.store``."""
 
     def know_programs(self, ids: frozenset[int]) -> None: ...
-    def set_failures(self, failures: Mapping[str, Failure]) -> None: ...
 
 
 class Seen(NamedTuple):
@@ -143,7 +142,6 @@ class Reconciler:
         self._left_peers: dict[int, int] = {}
         self._admin_down: dict[int, tuple[Xdp, ...]] = {}
         self._ends: dict[int, Link] = {}
-        self._unwritable = ""
         self._renewal_due = 0.0
 
     # ------------------------------------------------------------------ what is wanted
@@ -401,20 +399,8 @@ class Reconciler:
             self._backoff.note(each, seen.observed, trouble.links.get(each.link.id))
         self._remember_stuck(scope, trouble)
         self._netns_moves.update(seen.observed)
-        self._write_failures()
         if scope is None and not seen.actions:  # nothing runs an older program any more
             self._dataplane.retire()
-
-    def _write_failures(self) -> None:
-        """A full disk is no reason to stop forwarding, and is logged once, not at every pass."""
-        problem = ""
-        try:
-            self._ledger.set_failures(self._backoff.failures())
-        except OSError as error:
-            problem = str(error)
-            if problem != self._unwritable:
-                self._log.error(Event.STATE_UNWRITABLE, reason=problem)
-        self._unwritable = problem
 
     def _remember_stuck(self, scope: Scope | None, trouble: Trouble) -> None:
         for name, reason in trouble.stuck.items():

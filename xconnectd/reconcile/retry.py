@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from xconnectd.model import Failure, Interface, Link, Observed, State
+from xconnectd.model import Interface, Link, Observed, State
 from xconnectd.reconcile.evaluate import Refused
 from xconnectd.reconcile.link_state import LinkStatus
 
@@ -141,12 +141,6 @@ class BackOff:
         """When a failed link is due, in seconds since the epoch."""
         held = self._failed.get(link)
         return _wall_clock(held.due) if held else None
-
-    def failures(self) -> dict[str, Failure]:
-        return {
-            link: Failure(held.reason, round(_wall_clock(held.due)))
-            for link, held in self._failed.items()
-        }
 
     # ------------------------------------------------------------------ flapping
 

@@ -1,8 +1,8 @@
 """What must outlive the daemon and cannot be read from the kernel: how things were found.
 
 A journal of the interfaces we hold, so that a change of one link writes one line; besides, the
-ids of our programs (lost pins must not make them foreign), the devices that left with one
-of them, and why links failed. All of it is void after a reboot, which the boot id shows: the
+ids of our programs (lost pins must not make them foreign), and the devices that left with one
+of them. All of it is void after a reboot, which the boot id shows: the
 directory may survive one inside a container.
 """
 
@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from xconnectd.model import Change, Failure, MovedEnd, Record, Refusal
+from xconnectd.model import Change, MovedEnd, Record, Refusal
 from xconnectd.paths import directory, namespace_cookie, own_inode, state_directory
 from xconnectd.state.journal import Journal, put
 from xconnectd.state.stale import BOOT, boot_id, is_of_this_boot
@@ -67,7 +67,6 @@ class Ledger:
         self._programs = self._read_programs()
         self._moved_netns = tuple(self._read_moved_netns())
         self._unreported = tuple(self._read_unreported())
-        self._failures = self._read_failures()
         self._unsaved: set[str] = set()
 
     # ---- records
@@ -108,7 +107,7 @@ class Ledger:
             self._ends.rewrite({"hold": _as_json(record)} for record in self._records.values())
         self._ends.append(entry)
 
-    # ---- programs, devices in another netns, failures
+    # ---- programs, devices in another netns
 
     def programs(self) -> frozenset[int]:
         return self._programs
@@ -163,14 +162,6 @@ class Ledger:
     def set_config(self, path: Path) -> None:
         self._save("config", str(path.absolute()))
 
-    def failures(self) -> Mapping[str, Failure]:
-        return self._failures
-
-    def set_failures(self, failures: Mapping[str, Failure]) -> None:
-        if failures != self._failures:
-            self._save("failures", {link: each._asdict() for link, each in failures.items()})
-            self._failures = dict(failures)
-
     def remove(self) -> None:
         """Leaves nothing behind; for a daemon that detached every end."""
         self._ends.close()
@@ -222,11 +213,6 @@ class Ledger:
         stored = self._read(name)
         return stored if isinstance(stored, list) else []
 
-    def _read_failures(self) -> dict[str, Failure]:
-        stored = self._read("failures")
-        known = stored if isinstance(stored, dict) else {}
-        return {link: found for link, data in known.items() if (found := _failure(data))}
-
     def _save(self, name: str, data: Any) -> None:
         self._unsaved.add(name)
         if not self._current:
@@ -271,7 +257,7 @@ def _as_json(record: Record) -> dict[str, Any]:
     }
 
 
-_T = TypeVar("_T", Change, Refusal, Record, MovedEnd, Failure)
+_T = TypeVar("_T", Change, Refusal, Record, MovedEnd)
 
 _OTHERS: Final = (KeyError, TypeError, AttributeError)
 """What reading something raises that another release wrote, or nobody of us."""
@@ -291,13 +277,6 @@ def _moved_end(data: Any) -> MovedEnd | None:
     try:
         record = _record(data["record"])
         return record and _made(MovedEnd, {**data, "record": record})
-    except _OTHERS:
-        return None
-
-
-def _failure(data: Any) -> Failure | None:
-    try:
-        return _made(Failure, data)
     except _OTHERS:
         return None
 

@@ -7,9 +7,9 @@ where he stands. What neither can tell is an error, never a guess. Changes nothi
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from xconnectd.config.source import Files, Reading
 from xconnectd.control import client, protocol
@@ -78,17 +78,28 @@ def file_of(engine: Engine) -> Path:
     return engine.ledger.config() or DEFAULT_CONFIG
 
 
-def look(engine: Engine, file: Path | None) -> tuple[Files, Reading, Seen]:
-    """The files and the kernel; its links are those in the kernel if no file is good.
+class Look(NamedTuple):
+    """The files, the kernel beside them, and why links failed, by their ids: the daemon's words."""
+
+    files: Files
+    reading: Reading
+    seen: Seen
+    failures: Mapping[str, str]
+
+
+def look(engine: Engine, file: Path | None) -> Look:
+    """The links are those in the kernel if no file is good.
 
     So they are while the daemon tries another wiring than that of its files.
 
     Raises HiddenError: what the kernel has cannot be seen from here.
     """
     source, reading = _read(engine, file)
-    if _is_the_daemons(source, engine) and _is_trying(_daemons_report()):
+    answer = _daemons_report()
+    if _is_the_daemons(source, engine) and _is_trying(answer):
         reading = reading._replace(wiring=Wiring(engine.reconciler.found()))
-    return source, reading, seen(engine, reading)
+    failures = {link: each["reason"] for link, each in _failed(answer).items()}
+    return Look(source, reading, seen(engine, reading), failures)
 
 
 def seen(engine: Engine, reading: Reading) -> Seen:
@@ -142,6 +153,7 @@ def report_of(engine: Engine, file: Path | None) -> Report:
             return answer | {"differences": [], "unseen": str(hidden)}
         raise
     links = [link_state.assess(evaluation, found.observed) for evaluation in found.evaluations]
+    failed = _failed(answer)
     drop_stats, guard = engine.drop_stats_unavailable, engine.guard_unavailable
     if answer:  # it knows why, and not only that nothing is there
         drop_stats = drop_stats and (answer["drop_stats_unavailable"] or drop_stats)
@@ -150,7 +162,7 @@ def report_of(engine: Engine, file: Path | None) -> Report:
         answer["daemon"] if answer else _silent_daemon(),
         reading,
         source.path,
-        statuses=[_with_failure(engine, each, has_daemon=answer is not None) for each in links],
+        statuses=[_as_told(each, failed.get(each.link.id)) for each in links],
         counters=engine.counters(),
         drop_stats_unavailable=drop_stats,
         guard_unavailable=guard,
@@ -176,13 +188,16 @@ def _silent_daemon() -> Report:
     return {"running": pid is not None, "answers": False, "pid": pid}
 
 
-def _with_failure(engine: Engine, link: LinkStatus, *, has_daemon: bool) -> LinkStatus:
-    """The kernel's own words for a link that failed, which only the daemon knows.
+def _failed(answer: Report | None) -> dict[str, Report]:
+    """The links by their ids that have failed, as the daemon says; none without one."""
+    links = answer["links"] if answer else ()
+    return {each["link"]: each for each in links if each["state"] == State.FAILED}
 
-    Without a daemon nobody tries it again.
-    """
-    failure = engine.ledger.failures().get(link.link.id)
-    if link.state is not State.FAILED or failure is None:
+
+def _as_told(link: LinkStatus, told: Report | None) -> LinkStatus:
+    """A link that failed with what only the daemon knows: the kernel's words, and the next try."""
+    if link.state is not State.FAILED or told is None:
         return link
-    reason = failure.reason if link.reason.startswith("not in the kernel") else link.reason
-    return link_state.failed(link, reason, failure.retry if has_daemon else None)
+    reason = told["reason"] if link.reason.startswith("not in the kernel") else link.reason
+    wait = told["retry_in_s"]
+    return link_state.failed(link, reason, None if wait is None else time.time() + wait)
