@@ -33,41 +33,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from builders import EGRESS, FOREIGN, INGRESS, NATIVE, NIC_OFFLOADS, TAP_OFFLOADS, XDP
+
 from xconnectd.errors import DataplaneError, LinkError, ProgramGoneError
 from xconnectd.model import (
     FILTER_HANDLE,
     FILTER_PRIORITY,
-    Endpoint,
     Far,
     Filter,
     Interface,
-    Link,
     Mode,
     MovedEnd,
     Programs,
     Record,
     Setting,
     Use,
-    Wiring,
     Xdp,
     XdpFeature,
 )
 from xconnectd.netlink.monitor import Event
 
-XDP, INGRESS, EGRESS = 101, 102, 103
 OLDER = 91
-FOREIGN = 7000
 OURS = frozenset((XDP, INGRESS, EGRESS, OLDER))
-NATIVE = XdpFeature.BASIC | XdpFeature.REDIRECT | XdpFeature.NDO_XMIT
-TAP_OFFLOADS = frozenset(
-    (
-        "tx-checksum-ip-generic",
-        "tx-tcp-segmentation",
-        "tx-tcp6-segmentation",
-        "tx-udp-segmentation",
-    )
-)
-NIC_OFFLOADS = frozenset(("rx-vlan-hw-parse", "rx-vlan-filter", "rx-lro", "rx-gro-hw"))
 
 _FD = 1000  # program n is open as descriptor n + _FD
 _STACK = "the host's stack"
@@ -699,19 +686,6 @@ class Book:
 
     def starts(self) -> Mapping[str, int]:
         return {}
-
-
-# --------------------------------------------------------------------------- wirings
-
-
-def link(a: str, b: str, **options: Any) -> Link:
-    return Link(Endpoint(a), Endpoint(b), **options)
-
-
-def wiring(*links: Link | str) -> Wiring:
-    """Links, or texts like ``a:b`` for plain ones."""
-    whole = tuple(link(*one.split(":")) if isinstance(one, str) else one for one in links)
-    return Wiring(whole, hash=str(hash(whole)))
 
 
 def _names(device: Interface) -> tuple[str, ...]:

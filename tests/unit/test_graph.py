@@ -6,6 +6,9 @@ import re
 from typing import Any
 
 import pytest
+from builders import end_report as end
+from builders import link_report as link
+from builders import report
 
 from xconnectd.model import State
 from xconnectd.status import graph
@@ -13,17 +16,8 @@ from xconnectd.status import graph
 ODD = ('a"b', "a<b>&amp;", "a\\nb", "a#35;b", "`a`", "a|b", "end", "a\x01b", "a\udcffb", "é—x")
 
 
-def end(name: str, **facts: Any) -> dict[str, Any]:
-    base = {"name": name, "ifindex": 5, "bits_per_s": 0, "far_name": None, "far_nsid": None}
-    return {**base, **facts}
-
-
-def link(a: dict[str, Any], b: dict[str, Any], state: str = "connected") -> dict[str, Any]:
-    return {"link": "opaque", "state": state, "mode": "generic", "a": a, "b": b}
-
-
 def draw(form: str, *links: dict[str, Any], **namespaces: int) -> str:
-    return graph.draw({"links": links}, form, {nsid: name for name, nsid in namespaces.items()})
+    return graph.draw(report(*links), form, {nsid: name for name, nsid in namespaces.items()})
 
 
 @pytest.mark.parametrize("form", graph.FORMATS)
@@ -105,5 +99,6 @@ def test_a_missing_end_is_dashed(form: str) -> None:
 
 
 def test_a_report_of_an_older_daemon_has_no_far_names() -> None:
-    old = {"name": "a", "ifindex": 5, "bits_per_s": None}
-    assert "flowchart" in draw("mermaid", link(old, {**old, "name": "b"}))
+    old = end("a")
+    del old["far_name"], old["far_nsid"]
+    assert "flowchart" in draw("mermaid", link(old, "b"))

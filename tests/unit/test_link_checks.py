@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from kernel import link
+from builders import NATIVE, SILENT, link, look_at_pair, veth, wired
 
 from xconnectd.diagnostics import config_checks, link_checks
 from xconnectd.diagnostics.facts import FarSide, LinkFacts
@@ -19,8 +19,6 @@ from xconnectd.model import (
     Link,
     Mode,
     MovedEnd,
-    Observed,
-    Programs,
     Record,
     Use,
     Xdp,
@@ -29,33 +27,13 @@ from xconnectd.model import (
 from xconnectd.reconcile import evaluate
 
 REPAIR = "systemctl start xconnectd"
-SILENT = Filter("bpf", 1, 1, 103, "xconnectd")
-TAKING = Filter("bpf", 1, 1, 102, "xconnectd")
-A = Interface(
-    5,
-    "a",
-    kind="veth",
-    up=True,
-    carrier=True,
-    mtu=65535,
-    max_mtu=65535,
-    xdp=(Xdp("generic", 101),),
-    far=Far(2, 0, "eth0"),
-    qdisc="clsact",
-    ingress=(TAKING,),
-    egress=(SILENT,),
-)
-B = A._replace(ifindex=6, name="b", far=Far(2, 1, "eth0"))
-ETH0 = Interface(2, "eth0", kind="veth", up=True, carrier=True)
+A = wired(5, "a", mtu=65535)
+B = wired(6, "b", mtu=65535, far=Far(2, 1, "eth0"))
+ETH0 = veth(2, "eth0")
 FAR_A = FarSide(ETH0, "nsenter --net=/run/netns/a ")
 FAR_B = FarSide(ETH0, "nsenter --net=/run/netns/b ")
 TAP = B._replace(kind="tun", variant="tap", far=None)
 NIC = B._replace(kind="", mtu=1500, far=None)
-NATIVE: dict[str, Any] = {
-    "xdp": (Xdp("native", 101),),
-    "mtu": 1500,
-    "xdp_features": XdpFeature.BASIC | XdpFeature.REDIRECT | XdpFeature.NDO_XMIT,
-}
 
 
 def facts(
@@ -68,14 +46,7 @@ def facts(
     failure: str = "",
     **seen: Any,
 ) -> LinkFacts:
-    base: dict[str, Any] = {
-        "interfaces": {5: a, 6: b},
-        "names": {"a": 5, "b": 6},
-        "entries": {5: 6, 6: 5},
-        "peers": seen.get("entries", {5: 6, 6: 5}),
-        "programs": Programs(101, 102, 103),
-    }
-    observed = Observed(**{**base, **seen})
+    observed = look_at_pair(a, b, **seen)
     (judged,) = evaluate.evaluate([one or link("a", "b")], observed)
     far = {5: far_a} if far_b is None else {5: far_a, 6: far_b}
     return LinkFacts(judged, observed, far, failure, REPAIR, "/etc/x.yaml")
@@ -86,8 +57,9 @@ def far(side: FarSide, **changes: Any) -> FarSide:
 
 
 def native(**changes: Any) -> LinkFacts:
-    a, b = A._replace(**NATIVE), B._replace(**NATIVE)
-    return facts(a, b._replace(**changes), link("a", "b", mode=Mode.NATIVE))
+    a = wired(5, "a", "native", xdp_features=NATIVE)
+    b = wired(6, "b", "native", **{"xdp_features": NATIVE, **changes})
+    return facts(a, b, link("a", "b", mode=Mode.NATIVE))
 
 
 def test_a_good_link_has_one_good_word() -> None:
@@ -96,10 +68,7 @@ def test_a_good_link_has_one_good_word() -> None:
 
 
 TC = link("a", "b", mode=Mode.TC)
-TC_ENDS = {
-    "a": A._replace(xdp=(), ingress=(TAKING,), mtu=1500),
-    "b": B._replace(xdp=(), ingress=(TAKING,), mtu=1500),
-}
+TC_ENDS = {"a": wired(5, "a", "tc"), "b": wired(6, "b", "tc", far=Far(2, 1, "eth0"))}
 GONE = MovedEnd(Record(6, "b", "02:00"), "generic", 3, 9, "blue", "b")
 
 IN_USE = {
@@ -326,7 +295,7 @@ def test_every_fault_has_its_name(case: Case) -> None:
 
 def test_odd_names_are_quoted_in_commands() -> None:
     name = "a;reboot $(x)'"
-    seen = facts(b=B._replace(up=False, name=name))
+    seen = facts(b=B._replace(up=False, name=name), names={"a": 5, "b": 6})
     found = next(each for each in link_checks.of_link(seen) if each.check == "down")
     assert shlex.split(found.remedy) == ["ip", "link", "set", "dev", name, "up"]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import status
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
@@ -16,8 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from xconnectd.config.source import FileState, Reading
 from xconnectd.daemon.metrics_server import MetricsServer
-from xconnectd.model import Counters, Endpoint, Link, Mode, State, Wiring
-from xconnectd.reconcile.link_state import LinkStatus
+from xconnectd.model import Counters, State, Wiring
 from xconnectd.reconcile.pass_stats import BOUNDS, Tally
 from xconnectd.status import document
 from xconnectd.status.document import End
@@ -25,17 +25,11 @@ from xconnectd.status.document import End
 Labels = dict[str, str]
 
 
-def link(a: str, b: str, state: State = State.CONNECTED) -> LinkStatus:
-    ends = (End(name, index, up=True, carrier=name != "vd") for name, index in ENDS[a, b])
-    one = Link(Endpoint(a), Endpoint(b))
-    return LinkStatus(one, state, "", Mode.GENERIC, "", (), *ends)
-
-
-ENDS = {
-    ("va", "vb"): (("va", 1), ("vb", 2)),
-    ("vc", "vd"): (("vc", None), ("vd", 4)),
-    ("lo", "lo"): (("lo", 5), ("lo", 5)),
-}
+LINKS = (
+    status(a="va", b="vb", numbers=(1, 2)),
+    status(State.WAITING, "vc", "vd", numbers=(None, 4))._replace(b=End("vd", 4, up=True)),
+    status(a="lo", b="lo", numbers=(5, 5)),
+)
 COUNTERS = {1: Counters(10, 640, 1, 2), 2: Counters(20, 3000), 5: Counters(7, 70, 3)}
 
 
@@ -49,7 +43,7 @@ def report(*, state: str = "loaded", **daemon: Any) -> dict[str, Any]:
         own | daemon,
         Reading(Wiring(hash="abc"), (FileState(path, state),)),
         path,
-        statuses=[link("va", "vb"), link("vc", "vd", State.WAITING), link("lo", "lo")],
+        statuses=LINKS,
         counters=COUNTERS,
         moved_netns=(),
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kernel import NATIVE, NIC_OFFLOADS, TAP_OFFLOADS, link
+from builders import NATIVE, NIC_OFFLOADS, TAP_OFFLOADS, link
 
 from xconnectd.model import Far, Interface, Mode, Setting, XdpFeature
 from xconnectd.reconcile import mode_selection

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from builders import PROGRAMS, link, look, veth, wired, wiring
 from driven import Keeper
 from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
-from kernel import XDP, Kernel, link, wiring
+from kernel import Kernel
 from worlds import (
     NAMES,
     Accident,
@@ -27,12 +28,8 @@ from worlds import (
 from xconnectd.model import (
     Change,
     Endpoint,
-    Filter,
-    Interface,
     Link,
     Mode,
-    Observed,
-    Programs,
     Record,
     Setting,
     Wiring,
@@ -360,18 +357,12 @@ def test_what_somebody_sets_meanwhile_is_the_new_found(mtu: int) -> None:
 
 # --------------------------------------------------------------------------- single decisions
 
-A, B = Interface(5, "a", kind="veth", up=True), Interface(6, "b", kind="veth", up=True)
-PROGRAMS = Programs(xdp=XDP, ingress=102, egress=103)
-AB = Link(Endpoint("a"), Endpoint("b"))
+A, B = veth(5, "a"), veth(6, "b")
+AB = link("a", "b")
 
 
 def role(other: int, mode: Mode = Mode.GENERIC) -> Role:
     return Role(AB, mode, other, {Setting.CLSACT: 1})
-
-
-def observed(**facts: object) -> Observed:
-    base: dict[str, object] = {"interfaces": {5: A, 6: B}, "programs": PROGRAMS}
-    return Observed(**{**base, **facts})  # type: ignore[arg-type]
 
 
 def names(actions: tuple[Action, ...]) -> list[str]:
@@ -379,7 +370,7 @@ def names(actions: tuple[Action, ...]) -> list[str]:
 
 
 def test_a_fresh_link_in_full() -> None:
-    assert names(plan.plan({5: role(6), 6: role(5)}, observed())) == [
+    assert names(plan.plan({5: role(6), 6: role(5)}, look(A, B))) == [
         "hold a", "set clsact 1 a", "add filter egress a",
         "hold b", "set clsact 1 b", "add filter egress b",
         "attach generic a", "add filter ingress a", "attach generic b", "add filter ingress b",
@@ -388,58 +379,42 @@ def test_a_fresh_link_in_full() -> None:
 
 
 def test_the_hosts_stack_is_closed_behind_the_programs_and_opened_before_they_go() -> None:
-    there = plan.plan({5: role(6), 6: role(5)}, observed(guarded=frozenset()))
+    there = plan.plan({5: role(6), 6: role(5)}, look(A, B, guarded=frozenset()))
     assert names(there)[-10:-4] == [
         *("attach generic a", "add filter ingress a", "guard a"),
         *("attach generic b", "add filter ingress b", "guard b"),
     ]
-    back = plan.plan({}, observed(guarded=frozenset((5,)), records={5: Record(5, "a", "")}))
+    back = plan.plan({}, look(A, B, guarded=frozenset((5,)), records={5: Record(5, "a", "")}))
     assert names(back) == ["unguard a", "forget a"]
 
 
 def test_an_unknown_interface_is_not_touched() -> None:
-    assert plan.plan({}, observed()) == ()
+    assert plan.plan({}, look(A, B)) == ()
 
 
 def test_moving_a_wire_between_attached_ends_is_writing_entries_alone() -> None:
-    ends = {
-        index: Interface(
-            index,
-            name,
-            kind="veth",
-            mac=name,
-            qdisc="clsact",
-            xdp=(Xdp("generic", XDP),),
-            ingress=(Filter("bpf", 1, 1, 102),),
-            egress=(Filter("bpf", 1, 1, 103),),
-        )
-        for index, name in ((5, "a"), (6, "b"), (7, "c"), (8, "d"))
-    }
-    records = {n: Record(n, end.name, end.mac, kind=end.kind) for n, end in ends.items()}
+    ends = [wired(number, name) for number, name in enumerate("abcd", 5)]
+    records = {end.ifindex: Record(end.ifindex, end.name, "", kind=end.kind) for end in ends}
     entries = {5: 6, 6: 5, 7: 8, 8: 7}
-    now = observed(interfaces=ends, records=records, entries=entries, peers=entries)
+    now = look(*ends, records=records, entries=entries, peers=entries)
     swapped = {5: role(7), 7: role(5), 6: role(8), 8: role(6)}
     actions = plan.plan(swapped, now)
-    assert {(action.interface.ifindex, action.target) for action in actions} == {  # type: ignore[attr-defined]
-        (5, 7),
-        (7, 5),
-        (6, 8),
-        (8, 6),
-    }
-    assert {type(action) for action in actions} == {Point}
+    assert all(isinstance(action, Point) for action in actions)
+    entries = {(action.interface.ifindex, action.target) for action in actions}
+    assert entries == {(5, 7), (7, 5), (6, 8), (8, 6)}
 
 
 def test_a_dead_key_is_cut_and_its_record_dropped() -> None:
     gone = {9: Record(9, "old", "02:00:00:00:00:09", {Setting.MTU: Change(1500, 65535)})}
-    actions = plan.plan({}, observed(entries={9: 5}, records=gone))
+    actions = plan.plan({}, look(A, B, entries={9: 5}, records=gone))
     assert [type(action) for action in actions] == [Cut, Forget]
     assert actions[0].interface.name == "old"
 
 
 def test_an_older_program_is_replaced_by_name() -> None:
-    end = Interface(5, "a", kind="veth", up=True, xdp=(Xdp("generic", 91),))
-    programs = Programs(XDP, 102, 103, frozenset((91,)))
-    actions = plan.plan({5: role(5)}, observed(interfaces={5: end}, programs=programs))
+    end = veth(5, "a", xdp=(Xdp("generic", 91),))
+    programs = PROGRAMS._replace(known=frozenset((91,)))
+    actions = plan.plan({5: role(5)}, look(end, programs=programs))
     (attach,) = (action for action in actions if isinstance(action, Attach))
     assert attach.replacing == 91
     assert not any(isinstance(action, Detach) for action in actions)

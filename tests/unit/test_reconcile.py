@@ -9,23 +9,11 @@ from dataclasses import replace
 from typing import NoReturn
 
 import pytest
+from builders import FOREIGN, XDP, link, wiring
 from driven import Clock, Keeper, set_clock
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
-from kernel import (
-    FOREIGN,
-    OLDER,
-    XDP,
-    Crash,
-    Kernel,
-    Step,
-    crash,
-    link,
-    peace,
-    refuse,
-    refuse_verb,
-    wiring,
-)
+from kernel import OLDER, Crash, Kernel, Step, crash, peace, refuse, refuse_verb
 from worlds import (
     ACCIDENTS,
     Accident,

@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 import pytest
-from kernel import link
+from builders import link, look
 
 from xconnectd.model import (
     Far,
@@ -23,7 +23,6 @@ from xconnectd.model import (
 )
 from xconnectd.reconcile import admission, evaluate
 
-OURS = Programs(101, 102, 103)
 MAC = "02:00:00:00:00:05"
 AB = link("a", "b")
 
@@ -34,10 +33,6 @@ def end(**facts: Any) -> Interface:
 
 def refusal(one: Interface, *, wanted: Link = AB, mode: Mode = Mode.GENERIC, **facts: Any) -> str:
     return admission.refusal(wanted, mode, one, OTHER, look(one, **facts))
-
-
-def look(one: Interface, **facts: Any) -> Observed:
-    return Observed(**{"interfaces": {5: one}, "names": {"a": 5}, "programs": OURS, **facts})
 
 
 HELD = {5: Record(5, "a", MAC)}
@@ -270,33 +265,28 @@ def test_a_refused_link_opens_the_way_for_the_next() -> None:
 # --------------------------------------------------------------------------- one interface twice
 
 
-def seen(*interfaces: Interface) -> Observed:
-    names = {name: each.ifindex for each in interfaces for name in (each.name, *each.altnames)}
-    return Observed({each.ifindex: each for each in interfaces}, names, programs=OURS)
-
-
 ETH0 = Interface(5, "eth0", ("uplink",), kind="veth", max_mtu=65535)
 ETH1 = Interface(6, "eth1", kind="veth", max_mtu=65535)
 ETH2 = Interface(7, "eth2", kind="veth", max_mtu=65535)
 
 
 def test_two_names_of_one_interface_are_no_pair() -> None:
-    (one,) = evaluate.evaluate([link("eth0", "uplink")], seen(ETH0))
+    (one,) = evaluate.evaluate([link("eth0", "uplink")], look(ETH0))
     assert one.refusal == "eth0 and uplink are one interface, eth0"
 
 
 def test_of_two_links_that_share_an_interface_the_later_fails_and_names_the_other() -> None:
     pairs = [link("eth0", "eth1"), link("uplink", "eth2")]
-    first, second = evaluate.evaluate(pairs, seen(ETH0, ETH1, ETH2))
+    first, second = evaluate.evaluate(pairs, look(ETH0, ETH1, ETH2))
     assert first.stands
     assert second.refusal == "eth0 is an end of link eth0:eth1 already"
-    first, second = evaluate.evaluate(pairs[::-1], seen(ETH0, ETH1, ETH2))
+    first, second = evaluate.evaluate(pairs[::-1], look(ETH0, ETH1, ETH2))
     assert first.stands
     assert "eth2:uplink" in second.refusal
 
 
 def test_an_altname_is_as_good_as_the_name() -> None:
-    (one,) = evaluate.evaluate([link("uplink", "eth1")], seen(ETH0, ETH1))
+    (one,) = evaluate.evaluate([link("uplink", "eth1")], look(ETH0, ETH1))
     assert one.stands
     assert one.ends == (ETH0, ETH1)
 
@@ -310,14 +300,14 @@ def test_an_altname_is_as_good_as_the_name() -> None:
     ],
 )
 def test_what_is_missing_is_waited_for(pair: tuple[str, str], words: str) -> None:
-    (one,) = evaluate.evaluate([link(*pair)], seen(ETH0))
+    (one,) = evaluate.evaluate([link(*pair)], look(ETH0))
     assert (one.waiting, one.refusal, one.stands) == (words, "", False)
 
 
 @pytest.mark.parametrize("variant", ["private", "vepa", "bridge"])
 def test_a_macvlan_that_sees_its_own_frames_only_is_warned_about(variant: str) -> None:
     macvlan = Interface(8, "mv", kind="macvlan", variant=variant, max_mtu=1500)
-    (one,) = evaluate.evaluate([link("mv", "eth1")], seen(macvlan, ETH1))
+    (one,) = evaluate.evaluate([link("mv", "eth1")], look(macvlan, ETH1))
     assert one.stands
     assert any("passthru" in warning and variant in warning for warning in one.warnings)
 
@@ -325,7 +315,7 @@ def test_a_macvlan_that_sees_its_own_frames_only_is_warned_about(variant: str) -
 def test_what_the_kernel_refused_in_this_pass_does_not_stand() -> None:
     """Its ends are held, but for one that the kernel would not even let us hold."""
     refused = {"eth0:eth1": evaluate.Refused("EBUSY", frozenset((6,)))}
-    (one,) = evaluate.evaluate([link("eth0", "eth1")], seen(ETH0, ETH1), refused)
+    (one,) = evaluate.evaluate([link("eth0", "eth1")], look(ETH0, ETH1), refused)
     assert one.refusal == "EBUSY"
     assert {index: role.held for index, role in evaluate.roles([one]).items()} == {5: "EBUSY"}
 
@@ -341,7 +331,7 @@ def test_what_a_router_taught_the_host_is_its_use_of_a_nic_alone(kind: str, is_u
 
 
 def test_a_disabled_link_has_roles_that_lead_nowhere() -> None:
-    judged = evaluate.evaluate([link("eth0", "eth1", enabled=False)], seen(ETH0, ETH1))
+    judged = evaluate.evaluate([link("eth0", "eth1", enabled=False)], look(ETH0, ETH1))
     assert {index: role.target for index, role in evaluate.roles(judged).items()} == {
         5: None,
         6: None,
@@ -349,5 +339,5 @@ def test_a_disabled_link_has_roles_that_lead_nowhere() -> None:
 
 
 def test_a_plug_leads_back_to_itself() -> None:
-    judged = evaluate.evaluate([link("eth0", "eth0")], seen(ETH0))
+    judged = evaluate.evaluate([link("eth0", "eth0")], look(ETH0))
     assert {index: role.target for index, role in evaluate.roles(judged).items()} == {5: 5}

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import link, look_at_pair, wired, wiring
 from driven import Keeper
-from kernel import Kernel, link, wiring
+from kernel import Kernel
 
 from xconnectd.config.source import FileState, Reading
 from xconnectd.errors import Problem, XconnectError
@@ -18,13 +19,10 @@ from xconnectd.model import (
     Counters,
     End,
     Far,
-    Filter,
     Interface,
     Link,
     Lost,
     Mode,
-    Observed,
-    Programs,
     Record,
     Setting,
     State,
@@ -35,29 +33,11 @@ from xconnectd.reconcile import evaluate, link_state
 from xconnectd.reconcile.link_state import LinkStatus
 from xconnectd.status import document, drop_reasons
 
-GENERIC = (Xdp("generic", 101),)
-A = Interface(
-    *(5, "a"),
-    kind="veth",
-    up=True,
-    carrier=True,
-    max_mtu=65535,
-    xdp=GENERIC,
-    far=Far(2, 0, "eth0"),
-    ingress=(Filter("bpf", 1, 1, 102, "xconnectd"),),
-)
-B = A._replace(ifindex=6, name="b")
+A, B = wired(5, "a"), wired(6, "b")
 
 
 def assess(a: Interface = A, b: Interface = B, one: Link | None = None, **facts: Any) -> LinkStatus:
-    facts.setdefault("peers", facts.get("entries", {5: 6, 6: 5}))
-    base: dict[str, Any] = {
-        "interfaces": {5: a, 6: b},
-        "names": {"a": 5, "b": 6},
-        "entries": {5: 6, 6: 5},
-        "programs": Programs(101, 102, 103),
-    }
-    observed = Observed(**{**base, **facts})
+    observed = look_at_pair(a, b, **facts)
     (judged,) = evaluate.evaluate([one or link("a", "b")], observed)
     return link_state.assess(judged, observed)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from builders import end_report, report
+from builders import link_report as link
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,30 +14,21 @@ from xconnectd.status import table
 from xconnectd.status.table import Row, Sort, View
 
 
-def end(
-    name: str, frames: float | None = 0.0, bits: float | None = 0.0, **more: Any
-) -> dict[str, Any]:
-    dropped = {"no_entry": 0, "host_egress": 0}
-    return {"name": name, "frames_per_s": frames, "bits_per_s": bits, "dropped": dropped, **more}
-
-
-def link(a: Any, b: Any, state: str = "connected", reason: str = "", **more: Any) -> dict[str, Any]:
-    ends = {key: end(it) if isinstance(it, str) else it for key, it in (("a", a), ("b", b))}
-    facts = {"mode": "generic", "warnings": [], "description": "", "labels": {}, **more}
-    return {**ends, **facts, "state": state, "reason": reason}
+def end(name: str, frames: float = 0.0, bits: float = 0.0, **facts: Any) -> dict[str, Any]:
+    return end_report(name, frames_per_s=frames, bits_per_s=bits, **facts)
 
 
 def rows(*links: dict[str, Any]) -> list[Row]:
-    return table.rows({"links": links})
+    return table.rows(report(*links))
 
 
 FLEET = rows(
     link("veth10", "tap0", description="spine1"),
     link("veth2", end("tap1", 5.0, 4000.0)),
-    link("veth1", "veth0", "down", "veth0 is administratively down"),
+    link("veth1", "veth0", "down", reason="veth0 is administratively down"),
     link(end("lo", 9.0, 9e6, dropped={"no_entry": 7, "other": 1}), "x", labels={"lab": "Down"}),
-    link("a", "nosuch", "waiting", "nosuch does not exist"),
-    link("bad", "b", "failed", "a runs an XDP program that is not ours"),
+    link("a", "nosuch", "waiting", reason="nosuch does not exist"),
+    link("bad", "b", "failed", reason="a runs an XDP program that is not ours"),
 )
 
 
@@ -83,7 +76,7 @@ def test_a_row_sums_losses_and_takes_the_latest_frame() -> None:
 
 
 def test_nothing_that_a_terminal_would_obey() -> None:
-    [row] = rows(link("a", "b", "failed", "\x1b[2J program \x07"))
+    [row] = rows(link("a", "b", "failed", reason="\x1b[2J program \x07"))
     assert row.reason == "�[2J program �"
 
 
@@ -115,7 +108,8 @@ def test_columns_fill_the_width_exactly(a: str, b: str, width: int, age: float |
 
 def test_eighty_columns_show_it_all() -> None:
     some = rows(
-        link(end("spine1-eth12", 1e6, 9e9, last_frame_age_s=0.1), "leaf2-eth3"), *[link("a", "b")]
+        link(end("spine1-eth12", 1e6, 9e9, last_frame_age_s=0.1), "leaf2-eth3"),
+        *[link("a", "b")],
     )
     assert cells(some, 80)[0] == {
         "LINK": "spin…eth12 — leaf2-eth3",
@@ -136,7 +130,7 @@ def test_a_narrow_terminal_gets_what_matters() -> None:
 
 
 def test_lines_for_a_pipe() -> None:
-    [row] = rows(link(end("a", 1500.0, 12e6), "b", "down", "b has no carrier"))
+    [row] = rows(link(end("a", 1500.0, 12e6), "b", "down", reason="b has no carrier"))
     assert table.plain(row) == (
         "a — b down generic → 1.50k frames/s 12.0 Mbit/s ← 0 frames/s 0 bit/s dropped 0"
         " (b has no carrier)"

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from builders import FOREIGN, TAP_OFFLOADS, link, wiring
 from hypothesis import strategies as st
-from kernel import FOREIGN, TAP_OFFLOADS, Kernel, link, wiring
+from kernel import Kernel
 
 from xconnectd.model import Admin, Filter, Interface, Link, Mode, Observed
 from xconnectd.reconcile.evaluate import Evaluation

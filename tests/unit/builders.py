@@ -1,0 +1,142 @@
+"""What many tests begin with: links, interfaces, a look at them, and what ``status`` says of them.
+
+Everything here is as it is in a good case; a test names what it wants otherwise.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from xconnectd.config.source import FileState, Reading
+from xconnectd.model import (
+    End,
+    Endpoint,
+    Far,
+    Filter,
+    Interface,
+    Link,
+    Mode,
+    Observed,
+    Programs,
+    State,
+    Wiring,
+    Xdp,
+    XdpFeature,
+)
+from xconnectd.reconcile.link_state import LinkStatus
+from xconnectd.status import document
+
+XDP, INGRESS, EGRESS = 101, 102, 103
+FOREIGN = 7000
+"""Program ids: ours, and one that is not."""
+
+PROGRAMS = Programs(XDP, INGRESS, EGRESS)
+TAKING = Filter("bpf", 1, 1, INGRESS, "xconnectd")
+SILENT = Filter("bpf", 1, 1, EGRESS, "xconnectd")
+
+NATIVE = XdpFeature.BASIC | XdpFeature.REDIRECT | XdpFeature.NDO_XMIT
+TAP_OFFLOADS = frozenset(
+    (
+        "tx-checksum-ip-generic",
+        "tx-tcp-segmentation",
+        "tx-tcp6-segmentation",
+        "tx-udp-segmentation",
+    )
+)
+NIC_OFFLOADS = frozenset(("rx-vlan-hw-parse", "rx-vlan-filter", "rx-lro", "rx-gro-hw"))
+
+# --------------------------------------------------------------------------- what a file asks for
+
+
+def link(a: str, b: str, **options: Any) -> Link:
+    return Link(Endpoint(a), Endpoint(b), **options)
+
+
+def wiring(*links: Link | str) -> Wiring:
+    """Links, or texts like ``a:b`` for plain ones."""
+    whole = tuple(link(*one.split(":")) if isinstance(one, str) else one for one in links)
+    return Wiring(whole, hash=str(hash(whole)))
+
+
+# --------------------------------------------------------------------------- what the kernel holds
+
+
+def veth(ifindex: int, name: str, **facts: Any) -> Interface:
+    """One end of a veth that nothing was done to; its far end is in another namespace."""
+    good = {"kind": "veth", "max_mtu": 65535, "far": Far(2, 0, "eth0"), "up": True, "carrier": True}
+    return Interface(ifindex, name, **{**good, **facts})
+
+
+def wired(ifindex: int, name: str, mode: str = "generic", **facts: Any) -> Interface:
+    """The same with all that an end of a link has on it."""
+    ours = {"qdisc": "clsact", "ingress": (TAKING,), "egress": (SILENT,)}
+    xdp = () if mode == "tc" else (Xdp(mode, XDP),)
+    return veth(ifindex, name, **{**ours, "xdp": xdp, **facts})
+
+
+def look(*interfaces: Interface, **facts: Any) -> Observed:
+    """One look that shows these interfaces, with empty maps."""
+    names = {name: each.ifindex for each in interfaces for name in (each.name, *each.altnames)}
+    shown = {"interfaces": {each.ifindex: each for each in interfaces}, "names": names}
+    return Observed(**{**shown, "programs": PROGRAMS, **facts})
+
+
+def look_at_pair(a: Interface, b: Interface, **facts: Any) -> Observed:
+    """One look at two ends that lead to each other."""
+    entries = facts.setdefault("entries", {a.ifindex: b.ifindex, b.ifindex: a.ifindex})
+    return look(a, b, **{"peers": entries, **facts})
+
+
+def status(
+    state: State = State.CONNECTED,
+    a: str = "a",
+    b: str = "b",
+    *,
+    numbers: tuple[int | None, int | None] = (5, 6),
+    **facts: Any,
+) -> LinkStatus:
+    """How a link stands; ``numbers`` are the ifindexes of its ends."""
+    mode = facts.get("mode", Mode.GENERIC)
+    good = {"reason": "", "mode": mode, "mode_reason": f"because {mode}", "warnings": ()}
+    ends = {"a": _end(a, numbers[0]), "b": _end(b, numbers[1])}
+    return LinkStatus(link(a, b), state, **{**good, **ends, **facts})
+
+
+def _end(name: str, ifindex: int | None) -> End:
+    there = ifindex is not None
+    return End(name, ifindex, attached=there, up=there, carrier=there)
+
+
+# --------------------------------------------------------------------------- what status says
+
+
+def end_report(name: str, **facts: Any) -> dict[str, Any]:
+    """One end in ``status --json``; ``dropped`` has the reasons that count."""
+    whole: dict[str, Any] = document.as_json(status(a=name), {})["a"]
+    dropped = whole["dropped"] | facts.pop("dropped", {})
+    return {**whole, "frames_per_s": 0.0, "bits_per_s": 0.0, "dropped": dropped, **facts}
+
+
+def link_report(
+    a: str | dict[str, Any], b: str | dict[str, Any], state: str = "connected", **facts: Any
+) -> dict[str, Any]:
+    """One link there, between two ends: names, or reports of their own."""
+    ends = [end_report(each) if isinstance(each, str) else each for each in (a, b)]
+    whole = document.as_json(status(State(state), *(end["name"] for end in ends)), {})
+    return {**whole, "a": ends[0], "b": ends[1], **facts}
+
+
+def report(*links: dict[str, Any], **facts: Any) -> dict[str, Any]:
+    """The whole document of a daemon that runs and has read its file."""
+    daemon = {"running": True, "answers": True, "pid": 7}
+    file = Path("x.yaml")
+    whole = document.document(
+        daemon,
+        Reading(Wiring(), (FileState(file, "loaded"),)),
+        file,
+        statuses=(),
+        counters={},
+        moved_netns=(),
+    )
+    return {**whole, "links": list(links), **facts}
