@@ -1,4 +1,4 @@
-# The image of the daemon. How to run it, and with which capabilities: README.md, Container.
+# The image of the daemon. How to run it, and with which capabilities: docs/containers.md.
 #
 #   docker build -t xconnectd .                                         without a compiler
 #   docker build -t xconnectd:with-compiler --target with-compiler .    with bcc and LLVM

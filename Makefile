@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages setup demo format lock check test test-long test-production test-kernels chaos bench trace-rewire build \
+.PHONY: help packages setup demo format lock check test test-long test-production test-kernels chaos bench screens trace-rewire build \
 	install uninstall clean
 
 # A login shell of Debian has no sbin in its PATH; ip, tc, ethtool and bpftool live there.
@@ -186,6 +186,10 @@ chaos: setup ## random harm for SECONDS=60, again with SEED=…, and 20,000 relo
 bench: setup ## speed, latency, start and memory beside others', into docs/bench.* (root)
 	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make bench'; exit 1; }
 	@$(OWN); $(BIN)/python -m tests.bench --output docs
+
+screens: setup ## the recording in docs, from the demo itself (root)
+	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make screens'; exit 1; }
+	@$(OWN); $(BIN)/python -m tests.screens
 
 trace-rewire: setup ## the path of one rewire: calls, moves between modules, netlink requests (root)
 	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make trace-rewire'; exit 1; }

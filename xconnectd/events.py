@@ -18,7 +18,7 @@ with late("asyncio"), without("rich"):
 
 
 class Event(StrEnum):
-    """One event per change; the names are an interface (see the README)."""
+    """One event per change; the names are an interface (docs/commands.md)."""
 
     CONFIG_LOADED = "config.loaded"
     CONFIG_REJECTED = "config.rejected"

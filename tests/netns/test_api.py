@@ -1,4 +1,4 @@
-"""The Python API, by the example in the README, on real veths."""
+"""The Python API, by the example in docs/python.md, on real veths."""
 
 from __future__ import annotations
 
@@ -40,11 +40,13 @@ def _python(lab: Lab, program: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_the_readmes_example(lab: Lab) -> None:
+def test_the_documented_example(lab: Lab) -> None:
     for name in ("veth0", "veth1", "veth2"):
         lab.veth(name)
     before = _settled(lab)
-    program = "import json\n" + _example("README.md") + "    print(json.dumps(wires.states()))\n"
+    program = (
+        "import json\n" + _example("docs/python.md") + "    print(json.dumps(wires.states()))\n"
+    )
     assert _python(lab, program) == {"veth0:veth2": "connected"}
     assert_as_found(lab, before)
 

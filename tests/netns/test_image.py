@@ -36,7 +36,7 @@ KILLED: Final = 9.0
 WITH_COMPILER: Final = "localhost/xconnectd:with-compiler"
 MB: Final = 1_000_000
 
-# The whole privilege of the daemon, as README.md and config/examples give it.
+# The whole privilege of the daemon, as docs/containers.md and config/examples give it.
 CAPABILITIES: Final = {"NET_ADMIN": 12, "BPF": 39}
 CONFINED: Final = (
     *("--read-only", "--read-only-tmpfs=false", "--tmpfs", "/run"),

@@ -109,9 +109,9 @@ def test_the_image_is_made_of_what_is_pinned() -> None:
             assert requirement.specifier.contains(pinned[requirement.name]), requirement
 
 
-def test_the_readme_gives_the_same_privileges_and_paths() -> None:
-    readme = (REPO / "README.md").read_text()
-    command = next(x for x in re.findall(r"docker run(?:.*\\\n)*.*", readme) if "--read-only" in x)
+def test_docs_give_the_same_privileges_and_paths() -> None:
+    page = (REPO / "docs" / "containers.md").read_text()
+    command = next(x for x in re.findall(r"docker run(?:.*\\\n)*.*", page) if "--read-only" in x)
     assert re.findall(r"--cap-add[ =](\S+)", command) == CAPABILITIES
     assert "--cap-drop all" in command
     assert f":{CONFIG}" in command

@@ -1,4 +1,4 @@
-"""A host is held against the README's table; every lack has its remedy."""
+"""A host is held against docs/kernels.md's table; every lack has its remedy."""
 
 from __future__ import annotations
 

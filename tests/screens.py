@@ -1,0 +1,117 @@
+"""Pictures of the program at work, for the documentation: ``make screens``.
+
+Everything is recorded from the real thing, in a terminal of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pty
+import time
+from collections.abc import Iterator, Sequence
+from io import StringIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+from rich.text import Text
+
+REPO: Final = Path(__file__).parents[1]
+WIDTH: Final = 100
+"""Columns."""
+HEIGHT: Final = 28
+"""Lines of the recording that are seen at a time."""
+PAUSE: Final = 1.5
+"""Seconds that a recording stands still at most, and at its end thrice as long."""
+_LINE: Final = 24.4
+"""Height of a line in the units of rich's SVG (``Console.export_svg``)."""
+_FORMAT: Final = f"""\
+<svg viewBox="0 0 {{width}} {(HEIGHT + 2) * _LINE:.0f}" xmlns="http://www.w3.org/2000/svg">
+<style>
+.{{unique_id}}-matrix {{{{font: {{char_height}}px monospace}}}}
+{{styles}}
+/* play */
+</style>
+<defs>
+<clipPath id="window"><rect width="{{terminal_width}}" height="{HEIGHT * _LINE}"/></clipPath>
+{{lines}}
+</defs>
+<rect width="100%" height="100%" rx="8" fill="{MONOKAI.background_color.hex}"/>
+<g transform="translate(9, {_LINE})" clip-path="url(#window)"><g class="play">
+{{backgrounds}}
+<g class="{{unique_id}}-matrix">{{matrix}}</g>
+</g></g>
+</svg>
+"""
+
+
+class Line(NamedTuple):
+    """A line of a terminal, with its colours, and when it was complete (seconds)."""
+
+    text: str
+    at: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.screens", description=__doc__)
+    parser.add_argument("--output", type=Path, default=REPO / "docs", metavar="DIRECTORY")
+    output: Path = parser.parse_args().output
+    lines = list(record([str(REPO / "tests" / "demo")]))
+    (output / "demo.svg").write_text(film(lines, "sudo make demo"))
+
+
+def record(command: Sequence[str]) -> Iterator[Line]:
+    """The lines that a command writes to a terminal.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.update(TERM="xterm-256color", COLUMNS=str(WIDTH))
+        os.execvp(command[0], [*command])
+    started, rest = time.monotonic(), b""
+    while chunk := _read(terminal):
+        *whole, rest = (rest + chunk).split(b"\n")
+        at = time.monotonic() - started
+        yield from (Line(each.decode().rstrip("\r"), at) for each in whole)
+    os.close(terminal)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code:
+        raise RuntimeError(f"{' '.join(command)}: exit code {code}")
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # EIO: nobody has the other end open any more (pty(7))
+        return b""
+
+
+def film(lines: Sequence[Line], title: str) -> str:
+    """An SVG that plays what was recorded, again and again: it scrolls as a terminal does."""
+    console = Console(record=True, width=WIDTH, file=StringIO(), force_terminal=True)
+    for line in lines:
+        console.print(Text.from_ansi(line.text), no_wrap=True, crop=True)
+    picture = console.export_svg(title=title, theme=MONOKAI, code_format=_FORMAT, unique_id="demo")
+    return picture.replace("/* play */", _play([line.at for line in lines]))
+
+
+def _play(times: Sequence[float]) -> str:
+    """When how many lines are there, as steps of a CSS animation."""
+    steps, at = [], 0.0
+    for number, (now, after) in enumerate(pairwise((*times, times[-1] + 9 * PAUSE)), start=1):
+        steps.append((at, number))
+        at += min(after - now, PAUSE if number < len(times) else 3 * PAUSE)
+    frames = " ".join(
+        f"{start / at:.2%} {{transform: translateY({(HEIGHT - shown) * _LINE:.1f}px)}}"
+        for start, shown in steps
+    )
+    return f".play {{animation: play {at:.0f}s step-end infinite}}\n@keyframes play {{{frames}}}"
+
+
+if __name__ == "__main__":
+    main()
