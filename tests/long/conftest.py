@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from netns.conftest import _kernel, daemon, lab, ready_made_code
+from netns.conftest import _kernel, daemon, lab, ready_made_code, resident, shared
 
-__all__ = ["_kernel", "daemon", "lab", "ready_made_code"]
+__all__ = ["_kernel", "daemon", "lab", "ready_made_code", "resident", "shared"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,7 +16,7 @@ import pytest
 from xconnectd.dataplane import compiler
 
 from .lab import Lab, sweep
-from .service import Daemon
+from .service import Daemon, Resident
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -74,10 +74,23 @@ def ready_made_code(_kernel: None, tmp_path_factory: pytest.TempPathFactory) -> 
         yield
 
 
+@pytest.fixture(scope="module")
+def resident() -> Iterator[Resident]:
+    one = Resident()
+    yield one
+    one.close()
+
+
 @pytest.fixture
-def lab() -> Iterator[Lab]:
-    with Lab() as new:
-        yield new
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A new one; for a test that takes ``shared``, that of its module, with nothing in it."""
+    if "shared" not in request.fixturenames:
+        with Lab() as new:
+            yield new
+        return
+    resident: Resident = request.getfixturevalue("resident")
+    yield resident.lab
+    resident.reset()
 
 
 @pytest.fixture
@@ -88,3 +101,13 @@ def daemon(lab: Lab) -> Callable[..., Daemon]:
         return Daemon(lab, wiring, *args, **options).start()  # type: ignore[arg-type]
 
     return start
+
+
+@pytest.fixture
+def shared(lab: Lab, resident: Resident) -> Callable[[str | dict[str, str]], Daemon]:
+    """Gives the module's daemon another file: a start for those whom a reload does as well.
+
+    The test may stop, kill and start it, and leave lab and daemon in any state.
+    """
+    assert lab is resident.lab
+    return resident.start

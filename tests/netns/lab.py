@@ -168,11 +168,11 @@ class Lab:
         self.directory.mkdir()
         self._closers = contextlib.ExitStack()
         self._closers.callback(shutil.rmtree, self.directory, ignore_errors=True)
-        self._namespaces: list[str] = []
         self.host = self.namespace("host")
         self.cookie = cookie(self.host)
         (self.directory / "cookie").write_text(str(self.cookie))
         self._closers.callback(_remove_pins, self.cookie)
+        self._lasting, self._closers = self._closers, contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         return self
@@ -182,10 +182,27 @@ class Lab:
 
     def close(self) -> None:
         """Leave nothing behind, whatever has failed before. The daemons go first."""
-        self._closers.close()
+        with self._lasting:
+            self._closers.close()
 
     def on_close(self, function: Callable[..., object], *args: object) -> None:
         self._closers.callback(function, *args)
+
+    def keep_until_close(self, function: Callable[..., object], *args: object) -> None:
+        """Like ``on_close``, but for what no ``empty`` takes away."""
+        self._lasting.callback(function, *args)
+
+    def empty(self, *kept: Path) -> None:
+        """Take away what was made since the lab was, but for these files in its directory."""
+        # In one go, as each delete by itself waits for the kernel; some are going by themselves.
+        moving = (f"link set dev {name} group {_GROUP}" for name in self.interfaces())
+        run("ip", "-force", "-batch", "-", namespace=self.host, text="\n".join(moving), check=False)
+        self.ip("link", "delete", "group", _GROUP, check=False)
+        self._closers.close()
+        poll(lambda: not self.interfaces(), 10, "no interface but lo")
+        self.ip("address", "flush", "dev", "lo", "scope", "global")
+        for path in set(self.directory.iterdir()) - {self.directory / "cookie", *kept}:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     @property
     def pins(self) -> Path:
@@ -199,7 +216,6 @@ class Lab:
         name = f"{self.name}-{role}"
         run("ip", "netns", "add", name)
         self._closers.callback(_remove_namespace, name)
-        self._namespaces.append(name)
         run("ip", "link", "set", "lo", "up", namespace=name)
         if quiet:
             setting = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
@@ -220,6 +236,7 @@ class Lab:
         """Have the host's interfaces that are made from now on speak no IPv6."""
         setting = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
         inside(self.host, lambda: setting.write_text("1"))
+        self.on_close(inside, self.host, lambda: setting.write_text("0"))
 
     def batch(self, lines: Iterable[str]) -> None:
         """Many ``ip`` commands in the host, in one process."""
@@ -366,6 +383,15 @@ class Lab:
             "features": {name: self.features(name) for name in names},
         }
 
+    def interfaces(self) -> list[str]:
+        """The names of all but ``lo``."""
+        shown = json.loads(self.ip("-j", "link"))
+        return [each["ifname"] for each in shown if each["ifname"] != "lo"]
+
+    def bones(self) -> str:
+        """What there is without any interface but ``lo``: the same in every lab that is empty."""
+        return self.run("sh", "-c", _BONES).stdout
+
     def features(self, name: str) -> dict[str, str]:
         lines = self.run("ethtool", "-k", name, check=False).stdout.splitlines()[1:]
         return {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
@@ -404,6 +430,14 @@ class Lab:
     def retag(self, station: Station, vlan: int) -> None:
         run("tc", "qdisc", "delete", "dev", "eth0", "clsact", namespace=station.namespace)
         self.tag(station, vlan)
+
+
+_GROUP: Final = "77"
+_BONES: Final = r"""
+ip -o link; ip -o address; ip rule; ip -6 rule; ip route show table all
+ip -6 route show table all; ip neighbour; tc qdisc
+sysctl -ar '^net.ipv[46].(ip_forward|conf.(all|default))'
+"""
 
 
 def _steady(link: dict[str, Any]) -> dict[str, Any]:

@@ -12,12 +12,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from .lab import NETNS, PATIENCE, REPO, cookie, poll
-
-if TYPE_CHECKING:
-    from .lab import Lab
+from .lab import NETNS, PATIENCE, REPO, Lab, cookie, poll
 
 Event = dict[str, Any]
 Wiring = str | Mapping[str, str]
@@ -44,6 +41,7 @@ class Daemon:
         namespace: str = "",
         name: str = "etc",
         through: Sequence[str] = (),
+        lasting: bool = False,
     ) -> None:
         self.lab = lab
         self.namespace = namespace or lab.host
@@ -53,6 +51,8 @@ class Daemon:
         self._args = args
         self._through = through
         self._log = lab.directory / f"{name}.log"
+        self._log_start = 0
+        self._ended_by = lab.keep_until_close if lasting else lab.on_close
         self._process: subprocess.Popen[bytes] | None = None
         if wiring is not None:
             self.write(wiring)
@@ -82,7 +82,7 @@ class Daemon:
                 stdout=log,
                 stdin=subprocess.DEVNULL,
             )
-        self.lab.on_close(self.kill)
+        self._ended_by(self.kill)
         return self
 
     def start(self, timeout: float = PATIENCE) -> Self:
@@ -129,7 +129,15 @@ class Daemon:
     # ------------------------------------------------------------------ the log
 
     def text(self) -> str:
-        return self._log.read_text(errors="replace") if self._log.exists() else ""
+        if not self._log.exists():
+            return ""
+        with self._log.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode(errors="replace")
+
+    def forget_log(self) -> None:
+        """Have ``text`` and ``events`` begin here: what was before is of another test."""
+        self._log_start = self._log.stat().st_size
 
     def mark(self) -> int:
         """A place in the log; pass it on as ``since``."""
@@ -211,8 +219,9 @@ class Daemon:
         return told
 
     def link(self, a: str, b: str) -> dict[str, Any]:
-        """What status says of the link between two ends."""
-        links: list[dict[str, Any]] = self.status()["links"]
+        """What the daemon says of the link between two ends; the command, if it has ended."""
+        ended = self._process is None or self._process.poll() is not None
+        links: list[dict[str, Any]] = (self.status() if ended else self.ask("status"))["links"]
         for link in links:
             if {link["a"]["name"], link["b"]["name"]} == {a, b}:
                 return link
@@ -269,6 +278,65 @@ class Daemon:
     def _surroundings(self) -> dict[str, Any]:
         extra = {"XCONNECTD_STATE_DIR": str(self.state), "PYTHONPATH": str(REPO)}
         return {"cwd": REPO, "env": {**os.environ, **extra}}
+
+
+class Resident:
+    """One lab and one daemon for many tests. Each finds both as the first one did.
+
+    Where that cannot be had, the next test gets new ones.
+    """
+
+    def __init__(self) -> None:
+        self._lab: Lab | None = None
+        self._daemon: Daemon | None = None
+        self._bones = ""
+
+    @property
+    def lab(self) -> Lab:
+        if self._lab is None:
+            self._lab = Lab()
+            self._bones = self._lab.bones()
+        return self._lab
+
+    def start(self, wiring: Wiring) -> Daemon:
+        """A daemon that has made its pass for this file; its log has nothing of earlier tests."""
+        if self._daemon is None:
+            self._daemon = Daemon(self.lab, wiring, lasting=True).start()
+            return self._daemon
+        self._daemon.forget_log()
+        self._daemon.write(wiring)
+        self._daemon.ask("reload", "control")
+        return self._daemon
+
+    def reset(self) -> None:
+        """After each test, also one that failed. A traceback in the log is an AssertionError."""
+        text = self._daemon.text() if self._daemon else ""
+        try:
+            is_as_new = self._empty()
+        except Exception:  # noqa: BLE001  whatever it is, both are given up
+            is_as_new = False
+        if not is_as_new:
+            self.close()
+        assert "Traceback" not in text, text
+
+    def _empty(self) -> bool:
+        """Returns whether nothing is left but the lab, and the daemon if it runs."""
+        daemon = self._daemon
+        if daemon is None or daemon.returncode is not None:
+            self._daemon = None
+            self.lab.empty()
+            return not self.lab.pins.exists() and self.lab.bones() == self._bones
+        daemon.signal(signal.SIGCONT)
+        daemon.write({})
+        assert daemon.ask("reload", "control", timeout=10)["ok"]
+        self.lab.empty(daemon.config.parent, daemon.state, daemon._log)
+        told = daemon.ask("status", timeout=10)
+        return not told["links"] + told["moved_netns"] and self.lab.bones() == self._bones
+
+    def close(self) -> None:
+        if self._lab:
+            self._lab.close()
+        self._lab = self._daemon = None
 
 
 def _event(line: str) -> Event:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from . import lab as lab_module
 from .frames import odd_frames
 from .lab import Lab, Station, poll, run
+from .service import Resident
 from .test_invariants import _settled
 from .traffic import ALIVE, Stream, Wire, compare, datagrams, exchange, passes, transfer
 
@@ -204,6 +206,37 @@ def test_nothing_is_left_even_after_a_failure() -> None:
 def _ended(pid: str) -> bool:
     stat = Path("/proc", pid, "stat")
     return not stat.exists() or ") Z " in stat.read_text()
+
+
+@pytest.mark.parametrize("how", ["runs", "stopped", "hangs"])
+def test_whatever_a_test_leaves_the_next_finds_an_empty_lab_and_a_daemon(how: str) -> None:
+    resident = Resident()
+    try:
+        bones = resident.lab.bones()
+        for end in ("va", "vb"):
+            resident.lab.veth(end)
+        daemon = resident.start({"va": "vb"})
+        resident.lab.bridge("br0")
+        resident.lab.ip("address", "add", "203.0.113.1/32", "dev", "lo")
+        resident.lab.ip("link", "set", "vb", "netns", resident.lab.namespace("away"))
+        match how:
+            case "stopped":
+                daemon.stop()
+            case "hangs":
+                daemon.signal(signal.SIGSTOP)
+        resident.reset()
+        assert resident.lab.bones() == bones
+        assert resident.lab.snapshot()["links"].keys() == {"lo"}
+        a, b = resident.lab.veth("va"), resident.lab.veth("vb")
+        daemon = resident.start({"va": "vb"})
+        assert daemon.link("va", "vb")["state"] == "connected"
+        assert not daemon.events("interface.moved_netns")
+        with a.port() as here, b.port() as there:
+            assert exchange(here, there, FRAMES).exact
+        daemon.write("links: [\n")
+        daemon.wait_event("config.rejected")
+    finally:
+        resident.close()
 
 
 def test_the_sweeper_takes_what_dead_sessions_left_and_nothing_else(lab: Lab) -> None:

@@ -167,7 +167,7 @@ def test_what_local_programs_tell_everybody_is_dropped_and_counted(
     """The kernel receives a copy of it by the interface that it leaves by, as if from the wire."""
     stations = {end: lab.veth(end) for end in ("va", "vb", "vc", "loud")}
     lab.ip("address", "add", f"{HOST}/32", "dev", "lo")
-    lab.ip("address", "add", "fd00::1/128", "dev", "lo")
+    lab.ip("address", "add", "fd00::1/128", "dev", "lo", "nodad")
     with contextlib.ExitStack() as stack:
         here, there, waiting, loud = (
             stack.enter_context(each.port()) for each in stations.values()
