@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import select
 import selectors
+import socket
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ import structlog
 from kernel import Book, Kernel
 from structlog.testing import LogCapture
 
-from xconnectd.config.source import FileState, Reading
+from xconnectd import paths
+from xconnectd.config.source import Files, FileState, Reading
 from xconnectd.daemon.config_files import Source
 from xconnectd.daemon.daemon import Daemon, OnExit
 from xconnectd.daemon.signals import Wakeup
@@ -317,3 +320,106 @@ class Keeper:
 
     def states(self) -> dict[str, str]:
         return {link_id: self.state(link_id) for link_id in self.reconciler.statuses}
+
+
+# --------------------------------------------------------------------------- with files and clients
+
+FIRST, DRAFT, OTHER = (f"links: {{v0: {name}}}\n" for name in ("v1", "v2", "v3"))
+BAD = "links: [\n"
+
+
+class Site:
+    """A daemon with a file of its own, or with a directory of ``files`` by their names.
+
+    It serves its clients in the state directory that is set, where commands look for it.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        text: str | None = FIRST,
+        files: Mapping[str, str] | None = None,
+        on_exit: OnExit = OnExit.DETACH,
+    ) -> None:
+        self.kernel = Kernel()
+        for number in range(6):
+            self.kernel.add(f"v{number}")
+        self.kernel.news.clear()
+        self.file = directory / ("wires.yaml" if files is None else "wires.d")
+        if files is not None:
+            self.file.mkdir()
+        elif text is not None:
+            self.file.write_text(text)
+        for name, each in (files or {}).items():
+            (self.file / name).write_text(each)
+        self.sockets = paths.directory()
+        self.sockets.mkdir(parents=True, exist_ok=True)
+        self._on_exit = on_exit
+        self.keeper = self._keeper(Book(self.kernel))
+
+    def _keeper(self, book: Book) -> Keeper:
+        return Keeper(
+            self.kernel,
+            book,
+            source=Files(self.file),
+            sockets=self.sockets,
+            on_exit=self._on_exit,
+        ).start()
+
+    def restart(self) -> None:
+        """As after a crash: nothing was put back, and the clients are gone."""
+        self.keeper.daemon._server.close()
+        self.keeper = self._keeper(self.keeper.book)
+
+    def save(self, text: str, name: str = "") -> None:
+        """The file, or that one of the directory; it is read when this returns."""
+        (self.file / name).write_text(text)
+        self.changed()
+
+    def remove(self, name: str = "") -> None:
+        (self.file / name).unlink()
+        self.changed()
+
+    def changed(self) -> None:
+        self.keeper.watch.changed(0.0)
+        self.keeper.step()
+
+    def partner(self, name: str = "v0") -> str | None:
+        return self.kernel.leads(name)
+
+    def files(self) -> dict[str, str]:
+        """The state of each, by its name."""
+        reading = self.keeper.daemon._files.reading
+        return {file.path.name: file.state for file in reading.files}
+
+    def connect(self, name: str = "control.sock") -> Peer:
+        return Peer(self, self.sockets / name)
+
+
+class Peer:
+    """A client of the daemon."""
+
+    def __init__(self, site: Site, path: Path) -> None:
+        self._site = site
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(5)
+        self._socket.connect(str(path))
+        site.keeper.step()  # accepts
+
+    def send(self, do: object, **more: Any) -> None:
+        self._socket.sendall(json.dumps({"do": do, **more}).encode() + b"\n")
+
+    def ask(self, do: object, **more: Any) -> dict[str, Any]:
+        self.send(do, **more)
+        self._site.keeper.step()
+        answer: dict[str, Any] = json.loads(self._socket.recv(1 << 16))
+        return answer
+
+    def start_trial(
+        self, text: str = DRAFT, seconds: float = 30, name: str = "draft.yaml", **more: Any
+    ) -> dict[str, Any]:
+        return self.ask("try", path=name, text=text, timeout=seconds, **more)
+
+    def close(self) -> None:
+        self._socket.close()

@@ -5,82 +5,24 @@ Files, sockets and clients are real; the kernel's interfaces, inotify and the ti
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from driven import Clock, Keeper, Watch, set_clock
-from kernel import Kernel, peace, refuse_verb
+from driven import BAD, DRAFT, FIRST, OTHER, Clock, Peer, Site, Watch, set_clock
+from kernel import peace, refuse_verb
 
-from xconnectd.config.source import Files
 from xconnectd.daemon.daemon import OnExit
-
-FIRST = "links: {v0: v1}\n"
-DRAFT = "links: {v0: v2}\n"
-OTHER = "links: {v0: v3}\n"
-BAD = "links: [\n"
 
 
 @pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
+    monkeypatch.setenv("XCONNECTD_STATE_DIR", str(tmp_path))
     return set_clock(monkeypatch)
-
-
-class Site:
-    """A daemon with a file of its own; ``ask`` is how its clients talk to it."""
-
-    def __init__(self, directory: Path, on_exit: OnExit = OnExit.DETACH) -> None:
-        kernel = Kernel()
-        for name in ("v0", "v1", "v2", "v3"):
-            kernel.add(name)
-        kernel.news.clear()
-        self.kernel = kernel
-        self.file = directory / "wires.yaml"
-        self.file.write_text(FIRST)
-        self._sockets = directory
-        source = Files(self.file)
-        self.keeper = Keeper(kernel, source=source, sockets=directory, on_exit=on_exit).start()
-
-    def save(self, text: str) -> None:
-        """Tells of it, too; the daemon reads it in its next turn."""
-        self.file.write_text(text)
-        self.keeper.watch.changed(0.0)
-
-    def connect(self, name: str = "control.sock") -> Peer:
-        return Peer(self, self._sockets / name)
-
-    def partner(self) -> str | None:
-        """Of v0."""
-        return self.kernel.leads("v0")
-
-
-class Peer:
-    """A client."""
-
-    def __init__(self, site: Site, path: Path) -> None:
-        self._site = site
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(5)
-        self._socket.connect(str(path))
-        site.keeper.step()  # accepts
-
-    def ask(self, do: str, **more: Any) -> dict[str, Any]:
-        self._socket.sendall(json.dumps({"do": do, **more}).encode() + b"\n")
-        self._site.keeper.step()
-        answer: dict[str, Any] = json.loads(self._socket.recv(1 << 16))
-        return answer
-
-    def start_trial(self, text: str = DRAFT, seconds: float = 30) -> dict[str, Any]:
-        return self.ask("try", path="draft.yaml", text=text, timeout=seconds)
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 @pytest.fixture
@@ -131,11 +73,22 @@ def test_a_trial_does_not_end_with_another_client(site: Site, client: Peer) -> N
     assert site.partner() == "v2"
 
 
+def test_who_tries_and_listens_and_hangs_up(site: Site, client: Peer) -> None:
+    """It is found to have gone by an event of its own try, in the middle of the pass."""
+    assert client.ask("events")["ok"]
+    client.send("try", path="x.yaml", text=DRAFT, timeout=60)
+    client.close()
+    site.keeper.step()
+    assert site.partner() == "v1"
+    assert "try.reverted" in site.keeper.events()
+    with closing(site.connect()) as other:
+        assert other.start_trial()["ok"], "the next one is not refused"
+
+
 def test_a_file_that_changes_meanwhile_is_read_at_the_end(site: Site, client: Peer) -> None:
     client.start_trial(seconds=30)
     for _ in range(3):
         site.save(OTHER)
-        site.keeper.step(1)
         assert site.partner() == "v2"
     assert site.keeper.events().count("config.deferred") == 1
     assert client.ask("status")["daemon"]["try"]["edited"]
@@ -148,7 +101,6 @@ def test_what_is_kept_stays(site: Site, client: Peer) -> None:
     client.start_trial(seconds=30)
     assert client.ask("hold")["ok"]
     site.save(DRAFT)
-    site.keeper.step()
     assert client.ask("keep") == {"ok": True, "error": ""}
     events = site.keeper.events()
     assert "try.kept" in events
@@ -207,7 +159,9 @@ def test_a_reload_ends_a_trial(site: Site, client: Peer, how: str) -> None:
     else:
         assert client.ask("reload")["ok"]
     assert site.partner() == "v1"
-    assert "try.reverted" in site.keeper.events()
+    reverted = next(each for each in site.keeper.log if each["event"] == "try.reverted")
+    assert reverted["reason"] == "the files are read again"
+    site.keeper.events()
     client.close()
     site.keeper.step(60)
     assert "try.reverted" not in site.keeper.events()
@@ -228,7 +182,6 @@ def test_a_sighup_reads_the_files_and_tries_all_that_failed(site: Site) -> None:
     kernel, keeper = site.kernel, site.keeper
     kernel.trouble = refuse_verb("attach", kernel.index("v2"))
     site.save(DRAFT)
-    keeper.step()
     assert keeper.state("v0:v2") == "failed"
     kernel.trouble = peace
     keeper.events()
@@ -259,12 +212,12 @@ def test_the_first_signal_stops_and_the_second_exits(
 
 @pytest.mark.parametrize("on_exit", OnExit)
 def test_what_becomes_of_the_wires_at_the_end(tmp_path: Path, on_exit: OnExit) -> None:
-    site = Site(tmp_path, on_exit)
+    site = Site(tmp_path, on_exit=on_exit)
     assert site.keeper.daemon.stop()
     is_detached = on_exit is OnExit.DETACH
     assert site.kernel.untouched("v0") is is_detached
     assert site.keeper.runtime.is_removed is is_detached
-    assert not (tmp_path / "control.sock").exists()
+    assert not (site.sockets / "control.sock").exists()
     assert site.keeper.events()[-1] == "daemon.stopped"
 
 
@@ -329,7 +282,7 @@ def test_a_change_is_read_when_its_file_has_settled(site: Site) -> None:
     assert site.partner() == "v2", "an earlier change is not put off by a later one"
 
 
-# --------------------------------------------------------------------------- files
+# --------------------------------------------------------------------------- a file
 
 
 def test_a_file_that_is_refused_is_told_once(site: Site) -> None:
@@ -339,7 +292,6 @@ def test_a_file_that_is_refused_is_told_once(site: Site) -> None:
     told = []
     for text in (BAD, BAD, "links: 5\n"):
         site.save(text)
-        keeper.step()
         told.append(keeper.events())
     assert told == [["config.rejected"], [], ["config.rejected"]]
     keeper.daemon.signals.receive(signal.SIGHUP)
@@ -347,7 +299,6 @@ def test_a_file_that_is_refused_is_told_once(site: Site) -> None:
     assert "config.rejected" in keeper.events()
     assert site.partner() == "v1"
     site.save(FIRST)
-    keeper.step()
     assert keeper.events() == ["config.loaded"], "the very links that stand"
 
 
@@ -376,21 +327,205 @@ def test_a_change_during_the_start_is_not_missed(
     site.keeper.daemon.stop()
 
 
-def test_a_start_without_a_good_file_keeps_the_wires_that_stand(site: Site) -> None:
+@pytest.mark.parametrize("text", [None, "", BAD], ids=["missing", "empty", "bad"])
+def test_a_start_without_a_good_file_keeps_the_wires_that_stand(
+    site: Site, text: str | None
+) -> None:
     before = site.kernel.snapshot()
-    site.file.write_text(BAD)
-    blind = Keeper(site.kernel, site.keeper.book, source=Files(site.file)).start()
+    site.file.write_text(text) if text is not None else site.file.unlink()
+    site.restart()
     assert site.kernel.snapshot() == before
-    assert "config.rejected" in blind.events()
-    site.file.write_text(DRAFT)
-    blind.watch.changed(0.0)
-    blind.step()
+    assert site.files() == {"wires.yaml": "missing" if text is None else "rejected"}
+    assert "config.rejected" in site.keeper.events()
+    site.save(DRAFT)
     assert site.partner() == "v2"
 
 
-def test_the_last_error_is_in_the_status(site: Site, client: Peer) -> None:
+def test_a_try_that_a_crash_ends_leaves_what_the_file_says(site: Site, client: Peer) -> None:
+    client.start_trial()
+    site.restart()
+    assert site.partner() == "v1"
+    assert "try.reverted" not in site.keeper.events(), "the next one knows of none"
+
+
+def test_a_file_that_is_gone_disconnects_nothing_and_one_without_links_all(site: Site) -> None:
+    site.remove()
+    assert (site.partner(), site.files()) == ("v1", {"wires.yaml": "missing"})
+    site.save("links: {}\n")
+    assert site.kernel.untouched("v0")
+    assert site.kernel.untouched("v1")
+
+
+def test_a_pair_turned_round_is_no_change(site: Site) -> None:
+    site.keeper.events()
+    site.kernel.trouble = peace
+    site.save("links: {v1: v0}\n")
+    assert site.keeper.events() == ["config.loaded"]
+    assert site.kernel.steps == []
+
+
+def test_what_the_daemon_alone_knows_is_in_its_status(
+    site: Site, client: Peer, clock: Clock
+) -> None:
+    first = client.ask("status")["daemon"]
+    assert (first["pid"], first["last_error"]) == (os.getpid(), "")
+    assert first["last_reload"] == first["last_load"] == clock.time()
+    site.keeper.step(5)
     site.save(BAD)
-    site.keeper.step()
     report = client.ask("status")
-    assert report["daemon"]["last_error"] == "config.rejected: its last good links stay"
-    assert report["config"]["state"] == "rejected"
+    second = report["daemon"]
+    assert second["last_error"] == "config.rejected: its last good links stay"
+    assert second["uptime_s"] == first["uptime_s"] + 5
+    assert second["last_reload"] == first["last_reload"], "nothing new is wanted"
+    assert (report["config"]["state"], len(report["config"]["problems"])) == ("rejected", 1)
+    site.save(DRAFT)
+    third = client.ask("status")["daemon"]
+    assert third["last_reload"] == third["last_load"] == clock.time()
+
+
+# --------------------------------------------------------------------------- a directory of files
+
+
+TWO = "links: {v2: v3}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path, files={"one.yaml": FIRST, "two.yaml": TWO})
+    yield site
+    site.keeper.daemon.stop()
+
+
+@pytest.fixture
+def guest(folder: Site) -> Iterator[Peer]:
+    with closing(folder.connect()) as client:
+        yield client
+
+
+def test_every_file_of_a_directory_counts(folder: Site) -> None:
+    for name in ("notes.txt", "one.yaml~", ".hidden.yaml", "three.yml", "four.yaml.bak"):
+        folder.save("links: {v4: v5}\n", name)
+    assert (folder.partner("v0"), folder.partner("v2")) == ("v1", "v3")
+    assert folder.kernel.untouched("v4")
+    assert folder.files() == {"one.yaml": "loaded", "two.yaml": "loaded"}
+    folder.save("defaults: {mode: tc}\nlinks: {v4: v5}\n", "three.yaml")
+    assert folder.partner("v4") == "v5"
+    assert (folder.kernel.get("v4").xdp, bool(folder.kernel.get("v2").xdp)) == ((), True), "its own"
+
+
+def test_an_interface_in_two_files_stays_with_the_one_that_had_it(folder: Site) -> None:
+    folder.keeper.events()
+    folder.save("links:\n  v1: v4\n", "a-first-by-name.yaml")
+    for _ in range(2):
+        (told,) = (each for each in folder.keeper.log if each["event"] == "config.rejected")
+        assert "a-first-by-name.yaml:2:3" in str(told["problems"])
+        assert "one.yaml:1:9" in str(told["problems"])
+        assert folder.files().pop("a-first-by-name.yaml") == "rejected"
+        assert folder.partner("v1") == "v0"
+        folder.restart()
+    folder.save("links: {}\n", "one.yaml")
+    assert folder.partner("v1") == "v4"
+    assert set(folder.files().values()) == {"loaded"}
+
+
+@pytest.mark.parametrize("order", [("one", "two"), ("two", "one")], ids="-".join)
+def test_an_end_goes_from_one_file_to_another_in_two_saves(
+    folder: Site, order: tuple[str, str]
+) -> None:
+    saved = {"one": "links: {}\n", "two": "links: {v0: v4, v2: v3}\n"}
+    for name in order:
+        folder.save(saved[name], f"{name}.yaml")
+    assert (folder.partner("v0"), folder.partner("v2")) == ("v4", "v3")
+    assert set(folder.files().values()) == {"loaded"}
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["runs", "starts"])
+def test_a_refused_file_keeps_its_own_links(folder: Site, guest: Peer, restarted: bool) -> None:
+    """Also those that a start finds in the kernel; the other file's change is taken."""
+    if not restarted:
+        folder.save(BAD, "one.yaml")
+        folder.save("links: {v2: v4}\n", "two.yaml")
+        assert guest.ask("reload")["ok"] is False
+    else:
+        (folder.file / "one.yaml").write_text(BAD)
+        (folder.file / "two.yaml").write_text("links: {v2: v4}\n")
+        folder.restart()
+    assert (folder.partner("v0"), folder.partner("v2")) == ("v1", "v4")
+    assert folder.files() == {"one.yaml": "rejected", "two.yaml": "loaded"}
+    folder.remove("one.yaml")
+    assert folder.kernel.untouched("v0"), "removed, it takes its links along"
+    assert folder.partner("v2") == "v4"
+
+
+def test_with_the_last_file_all_links_go(folder: Site) -> None:
+    for name, left in (("two.yaml", "v1"), ("one.yaml", None)):
+        folder.remove(name)
+        assert folder.kernel.untouched("v2")
+        assert folder.kernel.untouched("v0") is (left is None)
+
+
+def test_a_directory_that_is_gone_for_a_moment_disconnects_nothing(folder: Site) -> None:
+    aside = folder.file.rename(folder.file.with_name("aside"))
+    folder.changed()
+    assert (folder.partner("v0"), folder.files()) == ("v1", {"wires.d": "missing"})
+    aside.rename(folder.file)
+    folder.save("links: {v4: v5}\n", "three.yaml")
+    assert [folder.partner(f"v{n}") for n in (0, 2, 4)] == ["v1", "v3", "v5"]
+
+
+def test_a_directory_that_is_swapped(folder: Site) -> None:
+    folder.file.rename(folder.file.with_name("old.d"))
+    folder.file.mkdir()
+    (folder.file / "one.yaml").write_text(FIRST)
+    folder.save("links: {v4: v5}\n", "three.yaml")
+    assert (folder.partner("v0"), folder.partner("v4")) == ("v1", "v5")
+    assert folder.kernel.untouched("v2")
+
+
+def test_one_file_of_a_directory_is_tried(folder: Site, guest: Peer) -> None:
+    answer = guest.start_trial("links: {v2: v4}\n", name="two.yaml")
+    assert answer["place"] == str(folder.file / "two.yaml")
+    assert (folder.partner("v0"), folder.partner("v2")) == ("v1", "v4")
+    folder.keeper.step(60)
+    assert folder.partner("v2") == "v3"
+    clash = guest.start_trial("links: {v0: v5}\n", name="clash.yaml")
+    assert "one.yaml:1:9" in str(clash["refused"])
+    assert "if the draft replaces that file: --as its name" in str(clash["refused"])
+    taken = guest.start_trial("links: {v0: v5}\n", name="draft", **{"as": "one.yaml"})
+    assert taken["place"] == str(folder.file / "one.yaml")
+    assert folder.partner("v0") == "v5"
+
+
+def test_a_try_is_not_refused_for_what_ails_another_file(folder: Site, guest: Peer) -> None:
+    folder.save(BAD, "one.yaml")
+    assert guest.start_trial(BAD, name="two.yaml")["refused"]
+    assert guest.start_trial("links: {v2: v4}\n", name="two.yaml")["ok"]
+    assert (folder.partner("v0"), folder.partner("v2")) == ("v1", "v4")
+
+
+@pytest.mark.parametrize("name", ["two.yml", ".two.yaml", "draft"])
+def test_a_try_whose_name_would_not_count_is_refused(folder: Site, guest: Peer, name: str) -> None:
+    answer = guest.start_trial("links: {v4: v5}\n", name=name)
+    assert "name it *.yaml, without a leading dot, or say --as NAME.yaml" in str(answer["refused"])
+    assert folder.kernel.untouched("v4")
+
+
+# --------------------------------------------------------------------------- odd requests
+
+
+@pytest.mark.parametrize(
+    ("do", "more"),
+    [
+        *((do, {}) for do in (None, {"a": []}, "fly", "keep", "hold", "try")),
+        ("try", {"path": "\0", "text": BAD, "timeout": 1}),
+        ("try", {"path": "x.yaml", "text": "\ud800", "timeout": 1}),
+    ],
+)
+def test_an_odd_request_is_refused_and_harms_nobody(
+    site: Site, client: Peer, do: object, more: dict[str, Any]
+) -> None:
+    answer = client.ask(do, **more)
+    assert not answer["ok"]
+    assert answer.get("error") or answer["refused"]
+    assert client.ask("status")["daemon"]["running"]
+    assert site.partner() == "v1"
