@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from xconnectd import events
+from xconnectd.cli import graph
 from xconnectd.cli.exit_codes import Exit
 from xconnectd.cli.main import main
 from xconnectd.config import json_schema
+from xconnectd.errors import XconnectError
 
 
 @pytest.mark.parametrize(
@@ -97,3 +101,20 @@ def test_version_names_its_parts(capsys: pytest.CaptureFixture[str]) -> None:
     assert told["kernel"] == os.uname().release
     assert main(["version", "--json"]) == Exit.DONE
     assert json.loads(capsys.readouterr().out).keys() == told.keys()
+
+
+@pytest.mark.parametrize(("line", "code"), [("schema", 0), ("--help", 0), ("status --sort x", 2)])
+def test_a_process_whose_output_nobody_reads_ends_quietly(line: str, code: int) -> None:
+    """Python would complain at its own end, and exit with 120."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "xconnectd", *line.split()]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, "BrokenPipe" in done.stderr) == (code, False)
+
+
+def test_a_graph_that_cannot_be_drawn_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(XconnectError, match="install the package graphviz"):
+        graph._rendered("graph {}")

@@ -8,7 +8,7 @@ import resource
 import selectors
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 from xconnectd.control import client, protocol, server
 from xconnectd.control.protocol import Answer, Draft, Request
 from xconnectd.control.server import Client, Server
+from xconnectd.control.unix_sockets import Peer
 from xconnectd.errors import XconnectError
 
 QUESTION = b'{"do": "status"}\n'
@@ -66,6 +67,13 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made.server.close()
 
 
+def is_closed(client: socket.socket) -> bool:
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+
+
 def received(client: socket.socket) -> bytes:
     data = b""
     with suppress(BlockingIOError):
@@ -89,14 +97,19 @@ def test_many_questions_at_once_are_answered_one_at_a_time(bench: Bench) -> None
 
 
 def test_who_does_not_read_is_answered_no_more(bench: Bench) -> None:
-    bench.answer = lambda *_: {"text": "x" * 100_000}
+    """And who reads slowly gets every answer whole, though no socket's buffer holds it."""
+    whole = json.dumps({"text": "x" * 300_000}).encode() + b"\n"
+    bench.answer = lambda *_: json.loads(whole)
     with bench.connect() as silent:
-        silent.sendall(QUESTION * 1000)
+        silent.sendall(QUESTION * 30)
         bench.settle()
-        assert bench.asked < 20
-        while received(silent):
+        assert bench.asked < 10
+        answers = b""
+        while more := received(silent):
+            answers += more
             bench.settle()
-        assert (bench.asked, bench.gone) == (1000, 0)
+        assert (bench.asked, bench.gone) == (30, 0)
+        assert answers == whole * 30
 
 
 def test_who_does_not_read_events_is_dropped(bench: Bench) -> None:
@@ -126,21 +139,17 @@ def test_a_question_in_pieces_and_the_end_behind_it(bench: Bench) -> None:
         assert bench.gone == 1
 
 
+@pytest.mark.parametrize("name", [protocol.STATUS, protocol.CONTROL])
 @pytest.mark.parametrize(
     "nonsense",
     [
-        b"hello\n",
-        b"\n",
-        b"\xff\n",
-        b"[]\n",
-        b"17\n",
-        b"null\n",
-        b"9" * 900 + b"\n",
-        b"[" * 900 + b"\n",
+        *(b"hello\n", b"\n", b"\xff\n", b"[]\n", b"17\n", b"null\n"),
+        bytes(range(256)).replace(b"\n", b"") + b"\n",
+        *(piece * 900 + b"\n" for piece in (b"9", b"[", b"{")),
     ],
 )
-def test_who_talks_nonsense_is_told(bench: Bench, nonsense: bytes) -> None:
-    with bench.connect() as client:
+def test_who_talks_nonsense_is_told(bench: Bench, nonsense: bytes, name: str) -> None:
+    with bench.connect(name) as client:
         client.sendall(nonsense + QUESTION)
         bench.settle()
         told, answer = map(json.loads, received(client).splitlines())
@@ -149,11 +158,46 @@ def test_who_talks_nonsense_is_told(bench: Bench, nonsense: bytes) -> None:
         assert (bench.asked, bench.gone) == (1, 0)
 
 
-def test_a_line_without_an_end_is_dropped(bench: Bench) -> None:
-    with bench.connect() as client:
-        client.sendall(b"x" * 2000)
+@pytest.mark.parametrize("piece", [b"9", b"[", b'{"a":'])
+def test_who_may_do_may_send_much_nonsense(bench: Bench, piece: bytes) -> None:
+    with bench.connect(protocol.CONTROL) as client:
+        client.setblocking(True)
+        client.sendall(piece * 20_000 + b"\n")
         bench.settle()
-        assert (bench.asked, bench.gone) == (0, 1)
+        assert b"not understood" in client.recv(1000)
+
+
+def test_a_line_without_an_end_is_dropped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_LONGEST_REQUEST", 100_000)
+    for name, longest in ((protocol.STATUS, 1 << 10), (protocol.CONTROL, 100_000)):
+        with bench.connect(name) as client:
+            client.sendall(b"x" * longest)
+            bench.settle()
+            assert bench.gone == (name == protocol.CONTROL), "not yet"
+            client.sendall(b"x")
+            bench.settle()
+    assert (bench.asked, bench.gone) == (0, 2)
+
+
+def test_the_sockets_are_open_to_root_and_to_the_group(bench: Bench) -> None:
+    modes = [
+        (bench.directory / name).stat().st_mode & 0o7777
+        for name in (protocol.CONTROL, protocol.STATUS)
+    ]
+    assert modes == [0o600, 0o660]
+
+
+def test_who_may_look_keeps_nobody_else_from_looking(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One user has a quota, and all of them together leave places for root."""
+    users = [*[7] * 17, *[8] * 16, *[9] * 16, 10, 0]
+    uids = iter(users)
+    monkeypatch.setattr(server.unix_sockets, "peer", lambda _: Peer(1, next(uids)))
+    with ExitStack() as crowd:
+        there = [crowd.enter_context(bench.connect()) for _ in users]
+        refused = [user for user, client in zip(users, there, strict=True) if is_closed(client)]
+    assert refused == [7, 10]
 
 
 def test_who_only_sits_there_goes_after_a_while(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,41 @@ def test_a_secret_is_at_no_moment_open_to_others(
     assert modes == [0o600]
     assert file.stat().st_mode & 0o777 == mode
     assert file.read_text() == "links: {a: b}"
+
+
+def test_a_file_behind_a_symlink_is_kept_there(tmp_path: Path) -> None:
+    """The symlink was the user's way to arrange the files."""
+    real, link = tmp_path / "real.yaml", tmp_path / "xconnect.yaml"
+    real.write_text("links: {}")
+    link.symlink_to(real)
+    try_client._replace(link, b"links: {a: b}")
+    assert (link.readlink(), real.read_text()) == (real, "links: {a: b}")
+
+
+def test_a_file_that_is_kept_is_whole_at_every_moment(tmp_path: Path) -> None:
+    file = tmp_path / "xconnect.yaml"
+    file.write_text("links: {}")
+    padded = "links: {a: b}\n" + "# padding\n" * 100_000
+    seen = set()
+    with ThreadPoolExecutor(1) as beside:
+        writing = beside.submit(try_client._replace, file, padded.encode())
+        while not writing.done():
+            seen.add(file.read_text())
+    writing.result()
+    assert seen <= {"links: {}", padded}, "half a file was there"
+    assert file.read_text() == padded
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_that_cannot_be_written_stays_and_leaves_no_scratch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    file = tmp_path / "xconnect.yaml"
+    file.write_text("links: {}")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        try_client._replace(file, b"links: {a: b}")
+    assert (file.read_text(), list(tmp_path.iterdir())) == ("links: {}", [file])
