@@ -210,7 +210,9 @@ class Kernel:
             moved = device._replace(ifindex=there, up=False, qdisc="", ingress=(), egress=())
             self.elsewhere_.setdefault(nsid, {})[there] = moved
             self._meet(device, Far(there, nsid, device.name, device.mtu, False))
-            left = Event(device.ifindex, device.name, True, nsid, there, device.altnames)
+            left = Event(
+                *(device.ifindex, device.name, True, nsid, there, device.altnames), mac=device.mac
+            )
             self.news.append(left)
 
         self._move(arrival, arrives)

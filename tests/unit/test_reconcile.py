@@ -925,6 +925,29 @@ def test_an_end_that_is_back_before_its_move_is_reported_is_as_found_one_day() -
     assert (now.mtu, now.addr_gen_mode, now.xdp) == (found.mtu, found.addr_gen_mode, ())
 
 
+@pytest.mark.parametrize("name", ["v0", "stranger"])
+def test_an_end_whose_number_is_taken_before_any_look_is_as_found_one_day(name: str) -> None:
+    """By another device, which is an end too or none; both are told of when it is all over."""
+    keeper = told(FIRST)
+    kernel = keeper.kernel
+    found, number = lab().get("v0"), kernel.index("v0")
+    there = kernel.send_away("v0", nsid=3)
+    kernel.add(name, ifindex=number)
+    late = [*kernel.news]
+    kernel.news.clear()
+    keeper.reconciler.run(None, "signal")
+    kernel.news += late
+    keeper.settle()
+    (gone,) = keeper.book.moved_netns()
+    assert (gone.record.name, gone.record.mac, gone.nsid) == ("v0", found.mac, 3)
+    kernel.delete(name)
+    kernel.bring_back(there, nsid=3)
+    keeper.settle()
+    keeper.take(Wiring())
+    now = kernel.get("v0")
+    assert (now.mtu, now.addr_gen_mode, now.xdp) == (found.mtu, found.addr_gen_mode, ())
+
+
 def test_an_end_that_comes_back_is_known_though_a_pass_comes_before_its_news() -> None:
     keeper = told(FIRST)
     kernel = keeper.kernel
@@ -1507,7 +1530,7 @@ def test_named_ends_are_detached_alone_also_after_one_has_left() -> None:
     kernel.send_away("v0", nsid=3)
     for each in kernel.news:
         if each.gone:
-            keeper.netns_moves.note(each.ifindex, each.nsid, each.new_ifindex)
+            keeper.netns_moves.note(each.ifindex, each.mac, each.nsid, each.new_ifindex)
     detaching = Keeper(kernel, keeper.book)
     assert detaching.reconciler.detach("command", ["v1"]) == []
     assert kernel.untouched("v1")

@@ -81,20 +81,22 @@ class NetnsMoves:
 
         On its way to another namespace a device is taken out first, and only after the kernel
         waited for its readers (synchronize_net) comes the RTM_DELLINK that says where it went
-        (IFLA_NEW_NETNSID). A crash in between must not forget it.
+        (IFLA_NEW_NETNSID). A crash in between must not forget it. Another device may have its
+        number by then.
         """
         unreported = self._unreported()
         for ifindex, record in observed.records.items():
-            if ifindex not in observed.interfaces and ifindex not in self._reported:
-                unreported[ifindex] = record
-        self._set_unreported(unreported)
+            device = observed.interfaces.get(ifindex, _NOBODY)
+            if not observed.is_held(device) and ifindex not in self._reported:
+                unreported[record.identity] = record
+        self._set_unreported(unreported.values())
 
-    def _unreported(self) -> dict[int, Record]:
-        return {record.ifindex: record for record in self._ledger.unreported()}
+    def _unreported(self) -> dict[tuple[int, str, str], Record]:
+        return {record.identity: record for record in self._ledger.unreported()}
 
-    def _set_unreported(self, records: Mapping[int, Record]) -> None:
+    def _set_unreported(self, records: Iterable[Record]) -> None:
         with suppress(OSError):  # a full disk: then only a crash forgets it
-            self._ledger.set_unreported(tuple(records.values()))
+            self._ledger.set_unreported(tuple(records))
 
     def settle(self) -> None:
         """At the end of a pass: what was reported before it is dealt with."""
@@ -102,21 +104,26 @@ class NetnsMoves:
 
     def awaits(self, ifindex: int) -> bool:
         """Whether an RTM_DELLINK of this interface would be news."""
-        return ifindex in self._unreported() or ifindex in self._ledger.records()
+        return bool(self._recorded(ifindex))
 
-    def note(self, ifindex: int, nsid: int | None, new_ifindex: int | None) -> None:
+    def _recorded(self, ifindex: int) -> list[Record]:
+        """Of whoever had this number: the one that is held, and those that are missing."""
+        known = (self._ledger.records().get(ifindex), *self._ledger.unreported())
+        return [record for record in known if record and record.ifindex == ifindex]
+
+    def note(self, ifindex: int, mac: str, nsid: int | None, new_ifindex: int | None) -> None:
         """An interface is gone from here: deleted, or to the namespace ``nsid``."""
         self._maps.unpoint(ifindex)
         self._maps.unsteer(ifindex)
+        record = min(self._recorded(ifindex), key=lambda each: each.mac != mac, default=None)
         unreported = self._unreported()
-        known = unreported.pop(ifindex, None)
-        record = self._ledger.records().get(ifindex, known)
+        known = unreported.pop(record.identity, None) if record else None
         if record is not None and nsid is not None and new_ifindex is not None:
             if known is None:  # it may be back before anybody saw that it went
                 self._take_up(record, ifindex, record.name)
             self._follow(record, nsid, new_ifindex)
         self._reported.add(ifindex)
-        self._set_unreported(unreported)  # not before: a crash in between would forget it
+        self._set_unreported(unreported.values())  # not before: a crash would forget it
 
     def took_program(self) -> bool:
         """Whether an end has left that may run the very program that is current here."""
@@ -191,7 +198,7 @@ class NetnsMoves:
             self._add(MovedEnd(found.record, mode=""))
         found_here = {found.record.identity for found in back}
         self._find_elsewhere([each for each in missing if each.identity not in found_here])
-        self._set_unreported({})
+        self._set_unreported(())
         return bool(back)
 
     def _find_elsewhere(self, missing: Collection[Record]) -> None:
@@ -241,7 +248,7 @@ class NetnsMoves:
         back = taken | {each.identity for each in here}
         self._set_moved_netns(gone for gone in moved if gone.record.identity not in back)
         if taken:
-            left = {i: each for i, each in unreported.items() if each.identity not in taken}
+            left = (each for each in unreported.values() if each.identity not in taken)
             self._set_unreported(left)
         return bool(taken)
 

@@ -295,7 +295,7 @@ class Reconciler:
         for event in events:
             own = (event.name, *event.altnames)
             if event.gone and self._netns_moves.awaits(event.ifindex):
-                self._netns_moves.note(event.ifindex, event.nsid, event.new_ifindex)
+                self._netns_moves.note(event.ifindex, event.mac, event.nsid, event.new_ifindex)
             if self._concerns(event.ifindex, own, event.mac):
                 concerned.add(event.ifindex)
                 names.update(own)
