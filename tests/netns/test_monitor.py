@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
@@ -11,9 +11,11 @@ import pytest
 from xconnectd.netlink.monitor import Event, Events
 
 from .lab import Lab, inside, poll
+from .service import Daemon
 from .traffic import OFFLOADS, Tap
 
 FLIPS = 2000
+Start = Callable[..., Daemon]
 
 
 @pytest.fixture
@@ -67,3 +69,33 @@ def test_that_the_muted_are_gone_is_told(lab: Lab, events: Events) -> None:
     assert events.due is None
     lab.ip("link", "add", "tap0", "index", str(number), "type", "ifb")
     assert _of(number, events.drain()), "a new device with this number is another one"
+
+
+def test_a_pass_looks_at_its_own_changes_itself(lab: Lab, daemon: Start) -> None:
+    """Their news is received before the last look, so it makes no other pass.
+
+    That a carrier has come may be told a second late, and makes one.
+    """
+    for name in ("va", "vb", "vc"):
+        lab.veth(name)
+    keeper = daemon({"va": "vb"})
+    assert min(_passes_of_a_rewire(keeper, target) for target in ("vc", "vb", "vc")) == 1
+    since = keeper.mark()
+    lab.ip("link", "set", "vc", "mtu", "1400")
+    keeper.wait_event("drift.repaired", since=since)
+    lab.ip("link", "del", "va")
+    keeper.wait_link("waiting", "va", "vc", since=since)
+
+
+def _passes_of_a_rewire(keeper: Daemon, target: str) -> int:
+    keeper.idle()
+    before, since = _passes(keeper), keeper.mark()
+    keeper.write({"va": target})
+    keeper.wait_link("rewired", "va", target, since=since)
+    keeper.idle()
+    return _passes(keeper) - before
+
+
+def _passes(keeper: Daemon) -> int:
+    count: int = keeper.status()["daemon"]["passes"]["count"]
+    return count

@@ -26,7 +26,7 @@ from worlds import (
 )
 
 from xconnectd.errors import DataplaneError
-from xconnectd.model import Filter, Link, Mode, Scope, Wiring, Xdp
+from xconnectd.model import Filter, Link, Mode, MovedEnd, Scope, Wiring, Xdp
 from xconnectd.netlink.monitor import Event
 from xconnectd.reconcile import link_state, retry
 
@@ -611,6 +611,97 @@ def test_a_link_stands_or_falls_alone() -> None:
     assert others.isdisjoint(step.ifindex for step in kernel.steps)
 
 
+def during(kernel: Kernel, happens: Callable[[], object]) -> None:
+    """It happens at the first step of the next pass that takes any."""
+
+    def trouble(number: int, _step: Step) -> None:
+        if number == 0:
+            happens()
+
+    kernel.trouble = trouble
+
+
+def passes(keeper: Keeper) -> int:
+    count: int = keeper.reconciler.tally.as_json()["passes"]["count"]
+    return count
+
+
+def test_what_a_pass_itself_changed_needs_no_other_pass() -> None:
+    keeper = told(FIRST)
+    before = passes(keeper)
+    keeper.take(SECOND)
+    assert keeper.settle() == 0
+    assert passes(keeper) == before + 1
+
+
+def test_what_happens_to_another_link_during_a_pass_is_another_pass() -> None:
+    keeper = told(wiring("v0:v1", "nic0:tap0"))
+    before = passes(keeper)
+    keeper.events()
+    during(keeper.kernel, lambda: keeper.kernel.alter("nic0", promiscuous=False))
+    keeper.take(wiring("v0:v2", "nic0:tap0"))
+    assert keeper.kernel.get("nic0").promiscuous
+    assert passes(keeper) == before + 2
+    assert [(each["event"], each["link"]) for each in keeper.log if "link" in each] == [
+        ("link.rewired", "v0:v2"),
+        ("drift.repaired", "nic0:tap0"),
+    ]
+
+
+def test_what_happens_after_the_last_look_is_another_pass() -> None:
+    keeper = told(wiring("v0:v1"))
+    update = keeper.book.set_moved_netns
+
+    def at_the_end(moved: tuple[MovedEnd, ...]) -> None:
+        update(moved)
+        keeper.book.set_moved_netns = update  # type: ignore[method-assign]
+        keeper.kernel.alter("v0", mtu=1300)
+
+    keeper.book.set_moved_netns = at_the_end  # type: ignore[method-assign]
+    keeper.take(wiring("v0:v2"))
+    assert keeper.kernel.get("v0").mtu == 1300
+    assert keeper.settle() == 1
+    assert_nothing_is_missed(keeper)
+
+
+def test_a_link_that_loses_its_altname_during_the_pass_of_another_is_looked_at() -> None:
+    kernel = lab()
+    kernel.alter("v2", altnames=("alt",))
+    keeper = Keeper(kernel).start(wiring("v0:v1", "alt:v3"))
+    during(kernel, lambda: kernel.alter("v2", altnames=()))
+    keeper.take(wiring("v0:v0", "alt:v3"))
+    keeper.settle()
+    assert keeper.states() == {"v0:v0": "connected", "alt:v3": "waiting"}
+    assert_nothing_is_missed(keeper)
+
+
+def test_an_end_that_leaves_during_a_pass_is_cut_off_in_it() -> None:
+    keeper = told(wiring("v0:v1", "v2:v3"))
+    kernel = keeper.kernel
+    number = kernel.index("v2")
+    during(kernel, lambda: moved_on(keeper, "v2", number))
+    keeper.take(wiring("v0:nic0", "v2:v3"))
+    assert kernel.leads_from(number, 4) is None
+    assert "interface.moved_netns" in keeper.events()
+    keeper.settle()
+    assert_nothing_is_missed(keeper)
+
+
+def test_all_is_read_again_when_news_were_lost_during_a_pass() -> None:
+    keeper = told(FIRST)
+    kernel = keeper.kernel
+
+    def overrun() -> None:
+        kernel.alter("tap0", up=False)
+        kernel.news.clear()
+        keeper.news.is_overrun = True
+
+    during(kernel, overrun)
+    keeper.take(wiring("v0:v2", "nic0:tap0"))
+    assert "events.lost" in keeper.events()
+    assert keeper.state("nic0:tap0") == "down"
+
+
 # --------------------------------------------------------------------------- flapping
 
 
@@ -1161,6 +1252,8 @@ def test_ends_that_come_and_go_between_any_two_looks_are_as_found_one_day(
     for traveller in travellers.values():
         traveller.come_home()
         keeper.settle()
+    keeper.clock.forward(retry.LONGEST_WAIT)  # one was away for just one step on it
+    keeper.settle()
     assert set(keeper.states().values()) == {"connected"}
     keeper.take(Wiring())
     for name in ("v0", "v1", "v2", "v3"):

@@ -96,7 +96,9 @@ class Daemon:
         """
         self._runtime = runtime
         self._reconciler = runtime.reconciler
+        self._reconciler.receive = self._receive
         self._events = events
+        self._lost_events = False
         self._log = log
         self._on_exit = on_exit
         self._clock = clock
@@ -242,6 +244,8 @@ class Daemon:
 
     def _timeout(self) -> float:
         """Seconds until the next thing that is due."""
+        if self._is_behind:
+            return 0.0
         files = self._files.due if self._trial.deadline is None else self._trial.deadline
         due = (self._tick.due, files, self._reconciler.next_retry(), self._events.due)
         return max(0.0, min(each for each in due if each is not None) - self._clock.monotonic())
@@ -250,7 +254,7 @@ class Daemon:
         if self.signals.stopping:
             return
         self._trial.check()
-        if self._events.is_due():
+        if self._is_behind or self._events.is_due():
             self._on_events()
         if due := self._reconciler.due():
             self._reconciler.run(due, "retry")
@@ -294,17 +298,29 @@ class Daemon:
 
     # ------------------------------------------------------------------ the kernel
 
-    def _on_events(self) -> None:
+    def _receive(self) -> list[monitor.Event]:
+        """What the kernel has told and nobody has read; a pass asks before it looks again."""
         try:
             events = self._events.drain()
         except OverrunError:
+            self._lost_events = True
+            return []
+        for event in events:
+            self._runtime.host_use.update_stacked(event)
+        return events
+
+    def _on_events(self) -> None:
+        self._reconciler.handle(self._receive())
+        if self._lost_events:
+            self._lost_events = False
             self._log.warning(Event.EVENTS_LOST, reason="too many at once; all is read again")
             self._runtime.host_use.track_stacked()
             self._reconciler.resync("netlink")
-            return
-        for event in events:
-            self._runtime.host_use.update_stacked(event)
-        self._reconciler.handle(events)
+
+    @property
+    def _is_behind(self) -> bool:
+        """Whether a pass has received events that it did not look after."""
+        return self._lost_events or self._reconciler.has_unseen
 
     # ------------------------------------------------------------------ systemd
 

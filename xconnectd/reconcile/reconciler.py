@@ -109,6 +109,8 @@ class Reconciler:
 
     Attributes:
         tally: its passes and repairs so far.
+        receive: yields the kernel's events that are queued; a daemon sets it, and whoever only
+            looks hears none.
     """
 
     def __init__(
@@ -135,6 +137,7 @@ class Reconciler:
         self._backoff = BackOff()
         self._repeats = transitions.Repeats()
         self.tally = Tally()
+        self.receive: Callable[[], Iterable[LinkEvent]] = tuple
         self._index = Index(Wiring())
         self._statuses: dict[str, LinkStatus] = {}
         self._loose: set[str] = set()
@@ -142,6 +145,7 @@ class Reconciler:
         self._left_peers: dict[int, int] = {}
         self._admin_down: dict[int, tuple[Xdp, ...]] = {}
         self._ends: dict[int, Link] = {}
+        self._unseen: set[int] = set()
         self._renewal_due = 0.0
 
     # ------------------------------------------------------------------ what is wanted
@@ -223,8 +227,10 @@ class Reconciler:
 
     def run(self, scope: Scope | None, trigger: str) -> None:
         """Makes the links in ``scope`` (all if None) agree with the wiring, and logs changes."""
-        renewed = self._netns_moves.took_program() and self._renew()
+        renewed = self._renew()
         self._pass(None if renewed or self._dataplane.older_forward() else scope, trigger)
+        while self._renew():  # one has left meanwhile
+            self._pass(None, trigger)
 
     def _pass(self, scope: Scope | None, trigger: str) -> None:
         started = time.monotonic()
@@ -243,6 +249,7 @@ class Reconciler:
                 self._dataplane.empty_older()
             if not actions:
                 break
+            self._note(self.receive())  # of our own changes above all: the next look covers it
             seen = self._look_and_recognize(scope, trouble.links)
         self._netns_moves.settle()
         evaluations = seen.evaluations
@@ -285,36 +292,41 @@ class Reconciler:
 
     # ------------------------------------------------------------------ what the kernel tells
 
+    @property
+    def has_unseen(self) -> bool:
+        """Whether events were received in a pass that did not look at what they concern."""
+        return bool(self._unseen)
+
     def handle(self, events: Iterable[LinkEvent]) -> None:
-        """Runs a pass over the links that these events concern, if any.
+        """Runs a pass over the links that these events concern, and those that are unseen."""
+        self._note(events)
+        if self._unseen:
+            self.run(Scope(ifindexes=frozenset(self._unseen)), "netlink")
+
+    def _note(self, events: Iterable[LinkEvent]) -> None:
+        """Which interfaces are to be looked at.
 
         An end that is gone may be in another namespace; the event says where to, and only that one.
         """
-        concerned: set[int] = set()
-        names: set[str] = set()
         for event in events:
-            own = (event.name, *event.altnames)
             if event.gone and self._netns_moves.awaits(event.ifindex):
                 self._netns_moves.note(event.ifindex, event.mac, event.nsid, event.new_ifindex)
-            if self._concerns(event.ifindex, own, event.mac):
-                concerned.add(event.ifindex)
-                names.update(own)
-        scope = Scope(frozenset(names - {""}), frozenset(concerned))
-        if scope and self._loose:  # an address is reported before its routes are gone
+            if self._is_concerned(event):
+                self._unseen.add(event.ifindex)
+        if self._unseen and self._loose:  # an address is reported before its routes are gone
             self._interfaces.settle()
-        if scope:
-            self.run(scope, "netlink")
 
-    def _concerns(self, ifindex: int, names: Iterable[str], mac: str) -> bool:
-        """Whether an event on this interface can matter to any link.
+    def _is_concerned(self, event: LinkEvent) -> bool:
+        """Whether what an event says of an interface can matter to any link.
 
         An end that left may come back under any name; a tc or address message has no ``mac``.
         """
-        if ifindex in self._ledger.records() or ifindex in self._ends:
-            return True
-        if any(name in self._index for name in names):
-            return True
-        return any(gone.record.mac == mac for gone in self._ledger.moved_netns())
+        return (
+            event.ifindex in self._ends
+            or event.ifindex in self._ledger.records()
+            or any(name in self._index for name in (event.name, *event.altnames))
+            or any(gone.record.mac == event.mac for gone in self._ledger.moved_netns())
+        )
 
     def resync(self, trigger: str) -> None:
         """A pass over everything when events were not received: at the start, or they were lost.
@@ -328,9 +340,10 @@ class Reconciler:
         """What left with a program of ours works on there, with the maps that it has.
 
         So all that stays gets a new program with maps of its own, in the pass that follows, and
-        the maps of the old one are emptied. Returns False if it is not yet time, or failed.
+        the maps of the old one are emptied. Returns False if none left, or a new program cannot be
+        had now.
         """
-        if time.monotonic() < self._renewal_due:
+        if not self._netns_moves.took_program() or time.monotonic() < self._renewal_due:
             return False
         try:
             self._dataplane.renew()
@@ -393,6 +406,7 @@ class Reconciler:
         statuses: Iterable[LinkStatus],
         trouble: Trouble,
     ) -> None:
+        self._unseen = {each for each in self._unseen if not self._is_seen(each, seen)}
         self._remember_entries(seen.observed)
         self._remember_ends(seen)
         for each in statuses:
@@ -407,6 +421,15 @@ class Reconciler:
             if self._backoff.is_stuck(name, reason):
                 self._log.warning(Event.DETACH_FAILED, interface=name, reason=reason)
         self._backoff.came_off(None if scope is None else scope.names, trouble.stuck)
+
+    def _is_seen(self, ifindex: int, seen: Seen) -> bool:
+        """Whether a look showed this interface, and the link that it was an end of before."""
+        covered, link = seen.observed.covered, self._ends.get(ifindex)
+        if covered is None:
+            return True
+        looked_at = {each.link.id for each in seen.evaluations}
+        is_judged = not link or link.id in looked_at or link.id not in self._index.ids
+        return ifindex in covered and is_judged
 
     def _remember_entries(self, observed: Observed) -> None:
         for left, now in ((self._left, observed.entries), (self._left_peers, observed.peers)):
