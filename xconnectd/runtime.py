@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
@@ -84,9 +84,9 @@ class Engine:
         unseen: str = "",
     ) -> None:
         """``parts`` closes what is handed in; taken over as soon as nothing can fail any more."""
-        route = parts.enter_context(closing(Route()))
-        self.interfaces = Interfaces(route, alive)
-        self.host_use = HostUse(route, self.interfaces, alive)
+        route = parts.enter_context(closing(Route(alive)))
+        self.interfaces = Interfaces(route)
+        self.host_use = HostUse(route, self.interfaces)
         self.alive = alive
         self._dataplane = dataplane
         self._log = log
@@ -322,24 +322,19 @@ class _NoDataplane:
     def close(self) -> None:
         self._unpinned.close()
 
-    def entry(self, _key: int) -> None:
-        return None
+    def look_up(
+        self, _ends: Collection[int] | None = None
+    ) -> tuple[dict[int, int], dict[int, int], None]:
+        return {}, {}, None
 
-    peer = guarded = entry
-
-    def entries(self) -> dict[int, int]:
+    def peers(self) -> dict[int, int]:
         return {}
-
-    peers = entries
 
     def holds(self, wanted: Mapping[int, int]) -> bool:
         return not wanted
 
     def _refuse(self, *_: int) -> None:
         raise DataplaneError("open", "nothing is loaded")
-
-    def all_guarded(self) -> None:
-        return None
 
     point = steer = count = guard = listen_to_drivers = renew = _refuse
 

@@ -24,7 +24,7 @@ from tests.netns.service import Daemon
 _PACKAGE: Final = str(Path(xconnectd.__file__).parent) + os.sep
 _QUIET: Final = 1.0
 """Seconds without a further wake after which a rewire is over; the daemon's tick is as long."""
-_LOOKS: Final = frozenset(("narrow", "everything"))
+_LOOKS: Final = frozenset(("narrow", "again", "everything"))
 """Functions that begin a look at the kernel."""
 
 

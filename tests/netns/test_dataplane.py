@@ -157,7 +157,7 @@ def test_a_reader_opens_what_is_there(plane: Dataplane, pins: Path) -> None:
     plane.point(7, 1)
     with closing(Dataplane.open(pins, build=False)) as reader:
         assert reader.programs == plane.programs
-        assert (reader.entry(7), reader.entry(8)) == (1, None)
+        assert reader.look_up([7, 8])[0] == {7: 1}
 
 
 def test_a_reader_makes_nothing(pins: Path) -> None:
@@ -444,7 +444,7 @@ def test_no_entry_is_no_error(plane: Dataplane) -> None:
     plane.unpoint(7)
     plane.unsteer(7)
     plane.uncount(7)
-    assert (plane.entry(7), plane.peer(7)) == (None, None)
+    assert plane.look_up([7])[:2] == ({}, {})
     assert plane.counters(7) == Counters()
 
 

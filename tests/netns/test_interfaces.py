@@ -43,10 +43,10 @@ def test_a_name_that_is_no_utf8_is_a_name(lab: Lab, interfaces: Interfaces) -> N
     long = NO_UTF8 * 10
     lab.pair(NO_UTF8, "vb")
     lab.ip("link", "property", "add", "dev", NO_UTF8, "altname", long)
-    found = interfaces.by_name(NO_UTF8)
-    assert found is not None
+    (found,) = interfaces.find(NO_UTF8)
     assert (found.name, found.altnames) == (NO_UTF8, (long,))
-    assert interfaces.by_name(long) == found == interfaces.by_index(found.ifindex)
+    assert interfaces.find(long, found.ifindex) == [found, found]
+    assert interfaces.find("vc", long * 5, 999) == []
 
 
 def test_a_driver_is_asked_by_such_a_name(lab: Lab) -> None:
@@ -84,8 +84,7 @@ def test_what_stands_elsewhere_on_another_device_of_that_number(
     run("ip", "link", "add", "under", "index", "77", "type", "ifb", namespace=away)
     lower = ("link", "add", "link", "under", "name", "mv0", "type", "macvlan")
     run("ip", *lower, namespace=away)
-    found = interfaces.by_name("va")
-    assert found is not None
+    (found,) = interfaces.find("va")
     assert inside(lab.host, interfaces.own_nsid) is None
     assert inside(lab.host, lambda: host_use.uses([found])) == {77: ()}
     assert "mv0" in inside(lab.host, lambda: [each.name for _, each in interfaces.elsewhere()])

@@ -351,15 +351,14 @@ class Kernel:
 
     # ------------------------------------------------------------------ Interfaces: looking
 
-    def by_name(self, name: str) -> Interface | None:
+    def find(self, *wanted: str | int) -> list[Interface]:
         self.meanwhile()
-        found = [each for each in self.devices.values() if name in _names(each)]
-        return self._message(found[0]) if found else None
-
-    def by_index(self, ifindex: int) -> Interface | None:
-        self.meanwhile()
-        device = self.devices.get(ifindex)
-        return self._message(device) if device else None
+        return [
+            self._message(device)
+            for each in wanted
+            for device in self.devices.values()
+            if each == device.ifindex or each in _names(device)
+        ]
 
     def names(self) -> list[str]:
         return [device.name for device in self.devices.values()]
@@ -374,20 +373,21 @@ class Kernel:
             each.ifindex: self._now(self.devices.get(each.ifindex, each)) for each in interfaces
         }
 
-    def uses(self, interfaces: Iterable[Interface]) -> dict[int, tuple[Use, ...]]:
-        return {each.ifindex: self.addresses(each) for each in interfaces}
+    def uses(
+        self, interfaces: Iterable[Interface], addressed: Iterable[Interface] = ()
+    ) -> dict[int, tuple[Use, ...]]:
+        return {each.ifindex: self._uses(each.ifindex) for each in (*interfaces, *addressed)}
 
-    def addresses(self, interface: Interface) -> tuple[Use, ...]:
-        number = interface.ifindex
-        own = (Use(words) for words in self.addressed.get(number, ()))
-        return (*own, *(Use(words, learnt=True) for words in self.taught.get(number, ())))
+    def _uses(self, ifindex: int) -> tuple[Use, ...]:
+        own = (Use(words) for words in self.addressed.get(ifindex, ()))
+        return (*own, *(Use(words, learnt=True) for words in self.taught.get(ifindex, ())))
 
     def xdp_features(self, ifindex: int) -> XdpFeature | None:
         return self.devices[ifindex].xdp_features
 
     def at(self, ifindex: int, nsid: int | None) -> Interface | None:
         if nsid is None:
-            return self.by_index(ifindex)
+            return next(iter(self.find(ifindex)), None)
         self.meanwhile()
         return self.elsewhere_.get(nsid, {}).get(ifindex)
 
@@ -526,14 +526,14 @@ class Kernel:
         self.step("unsteer", key)
         self.peer_map.pop(key, None)
 
-    def entry(self, key: int) -> int | None:
-        return self.devmap.get(key)
+    def look_up(
+        self, ends: Collection[int] | None = None
+    ) -> tuple[dict[int, int], dict[int, int], frozenset[int] | None]:
+        def of(entries: Mapping[int, int]) -> dict[int, int]:
+            return {k: v for k, v in entries.items() if ends is None or k in ends}
 
-    def peer(self, key: int) -> int | None:
-        return self.peer_map.get(key)
-
-    def entries(self) -> dict[int, int]:
-        return dict(self.devmap)
+        guarded = self.guarded_ if ends is None else self.guarded_.intersection(ends)
+        return of(self.devmap), of(self.peer_map), frozenset(guarded)
 
     def peers(self) -> dict[int, int]:
         return dict(self.peer_map)
@@ -545,12 +545,6 @@ class Kernel:
     def uncount(self, key: int) -> None:
         self.step("uncount", key)
         self.counted.discard(key)
-
-    def guarded(self, key: int) -> bool | None:
-        return key in self.guarded_
-
-    def all_guarded(self) -> frozenset[int] | None:
-        return frozenset(self.guarded_)
 
     def guard(self, key: int) -> None:
         self.step("guard", key)

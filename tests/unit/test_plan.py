@@ -290,7 +290,7 @@ def test_nothing_that_may_wait_is_done_while_a_link_forwards_one_way(
 
 
 def _leads(keeper: Keeper, end: Endpoint, other: Endpoint) -> bool:
-    there = [each for each in (end, other) if keeper.kernel.by_name(each.name)]
+    there = [each for each in (end, other) if keeper.kernel.has(each.name)]
     return len(there) == 2 and keeper.kernel.leads(end.name) == keeper.kernel.get(other.name).name
 
 

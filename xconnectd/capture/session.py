@@ -92,9 +92,10 @@ def _chosen(order: Order, report: Mapping[str, Any]) -> tuple[str, list[Way]]:
 
 def _place(engine: Engine, name: str) -> Place | None:
     """Where frames come in by that name; natively only if through a program of ours."""
-    interface = engine.interfaces.by_name(name)
-    if interface is None:
+    found = engine.interfaces.find(name)
+    if not found:
         return None
+    (interface,) = found
     native = (xdp.program for xdp in interface.xdp if xdp.mode == Mode.NATIVE)
     return interface.ifindex, next(filter(None, map(engine.program, native)), None)
 

@@ -12,7 +12,7 @@ import ctypes
 import errno
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import Final, NamedTuple
 
@@ -119,12 +119,11 @@ class Guard:
         if self._map is not None and not self.is_pinned:
             self._pins.put_guard(self._place, {_MAP: self._map.fd, _PROGRAM: self._program})
 
-    @property
-    def stands(self) -> bool:
-        return self._map is not None
-
-    def guards(self, ifindex: int) -> bool:
-        return self._map is not None and self._map.get(ifindex) is not None
+    def guarded(self, ifindexes: Iterable[int] | None = None) -> frozenset[int] | None:
+        """The ends (of these) that are guarded; None where none can be."""
+        if self._map is None:
+            return None
+        return frozenset(self._map.keys() if ifindexes is None else self._map.among(ifindexes))
 
     def stopped(self) -> Mapping[int, Stopped]:
         """By ifindex of every end that is guarded."""

@@ -11,7 +11,7 @@ import ctypes as ct
 import errno
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -214,6 +214,7 @@ def function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
     return cast("Callable[..., Any]", found)
 
 
+@cache
 def _function(name: str) -> Callable[..., int]:
     function: Callable[..., int] = getattr(_library(), name)
     return function
@@ -293,31 +294,33 @@ class Map:
         ct.memset(self._value, 0, ct.sizeof(self._value))
         if self._update(self.fd, self._key_ref, self._value_ref, _NOEXIST) == 0:
             return True
-        if isinstance(error := _error("create"), FileExistsError):
+        if ct.get_errno() == errno.EEXIST:
             return False
-        raise error
+        raise _error("create")
 
-    def get(self, key: int) -> int | None:
-        """The first word, None without the key."""
-        self._key.value = key
-        if self._lookup(self.fd, self._key_ref, self._value_ref) == 0:
-            return int(self._value[0])
-        if isinstance(error := _error("lookup"), FileNotFoundError):
-            return None
-        raise error
+    def among(self, keys: Iterable[int]) -> dict[int, int]:
+        """Those of ``keys`` that are there, each with the first word of its value."""
+        found = {}
+        for key in keys:
+            self._key.value = key
+            if self._lookup(self.fd, self._key_ref, self._value_ref) == 0:
+                found[key] = int(self._value[0])
+            elif ct.get_errno() != errno.ENOENT:
+                raise _error("lookup")
+        return found
 
     def words(self, key: int) -> list[int]:
         """All words, an empty list without the key."""
-        return [] if self.get(key) is None else list(self._value)
+        return list(self._value) if self.among([key]) else []
 
     def delete(self, key: int) -> bool:
         """False when there was nothing to delete."""
         self._key.value = key
         if self._delete(self.fd, self._key_ref) == 0:
             return True
-        if isinstance(error := _error("delete"), FileNotFoundError):
+        if ct.get_errno() == errno.ENOENT:
             return False
-        raise error
+        raise _error("delete")
 
     def keys(self) -> list[int]:
         """Every key once, in no order.
@@ -338,8 +341,7 @@ class Map:
 
     def items(self) -> dict[int, int]:
         """Every key with the first word of its value."""
-        pairs = ((key, self.get(key)) for key in self.keys())
-        return {key: value for key, value in pairs if value is not None}
+        return self.among(self.keys())
 
     def batches(self) -> Iterator[tuple[list[int], list[int]]]:
         """Keys and all words of their values, many at a time.

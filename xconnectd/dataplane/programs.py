@@ -15,7 +15,7 @@ import errno
 import os
 import re
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from itertools import chain
@@ -238,10 +238,6 @@ class Dataplane:
         except OSError as error:
             raise _refused("unpoint", key, 0, error) from error
 
-    def entry(self, key: int) -> int | None:
-        with _stage("entries", "reading the map"):
-            return self._entries.get(key)
-
     def entries(self) -> dict[int, int]:
         """All of them: 3 µs each, since a devmap has no batch operations. See ``holds``."""
         with _stage("entries", "walking the map"):
@@ -277,13 +273,26 @@ class Dataplane:
         except OSError as error:
             raise _refused("unsteer", key, 0, error) from error
 
-    def peer(self, key: int) -> int | None:
-        with _stage("peers", "reading the map"):
-            return self._peers.get(key)
-
     def peers(self) -> dict[int, int]:
         with _stage("peers", "walking the map"):
             return self._peers.all_items()
+
+    # ------------------------------------------------------------------ what is in all of them
+
+    def look_up(
+        self, ends: Collection[int] | None = None
+    ) -> tuple[dict[int, int], dict[int, int], frozenset[int] | None]:
+        """The entries and the peers of these ends (None: all), and those that are guarded.
+
+        Guarded is what is kept from the host's stack as it comes in; None where that cannot be.
+        """
+        if ends is None:
+            with _stage("guard", "walking what is guarded"):
+                return self.entries(), self.peers(), self._guard.guarded()
+        try:
+            return self._entries.among(ends), self._peers.among(ends), self._guard.guarded(ends)
+        except OSError as error:
+            raise _judged("entries", "reading the maps", error) from error
 
     # ------------------------------------------------------------------ counters
 
@@ -292,13 +301,17 @@ class Dataplane:
 
         Without them its frames are forwarded or dropped all the same, and counted for UNKNOWN.
         """
-        with _stage("counters", "creating counters"):
+        try:
             self._counters.create(key)
+        except OSError as error:
+            raise _judged("counters", "creating counters", error) from error
 
     def uncount(self, key: int) -> None:
-        with _stage("counters", "deleting counters"):
+        try:
             self._counters.delete(key)
             self._drops.forget(key)
+        except OSError as error:
+            raise _judged("counters", "deleting counters", error) from error
 
     def counters(self, key: int) -> Counters:
         """Zeros where there are none."""
@@ -364,24 +377,19 @@ class Dataplane:
 
     # ------------------------------------------------------------------ the host's stack
 
-    def guarded(self, key: int) -> bool | None:
-        """Whether what comes in by ``key`` is kept from the host; None where that cannot be."""
-        with _stage("guard", "reading what is guarded"):
-            return self._guard.guards(key) if self._guard.stands else None
-
-    def all_guarded(self) -> frozenset[int] | None:
-        with _stage("guard", "walking what is guarded"):
-            return frozenset(self._guard.stopped()) if self._guard.stands else None
-
     def guard(self, key: int) -> None:
         """From now on, counting from zero; one that is guarded already counts on."""
-        with _stage("guard", "guarding the host"):
+        try:
             self._guard.add(key)
+        except OSError as error:
+            raise _judged("guard", "guarding the host", error) from error
 
     def unguard(self, key: int) -> None:
         """What comes in by ``key`` is the host's again."""
-        with _stage("guard", "guarding the host no more"):
+        try:
             self._guard.remove(key)
+        except OSError as error:
+            raise _judged("guard", "guarding the host no more", error) from error
 
     # ------------------------------------------------------------------ life cycle
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from xconnectd.errors import LinkError
@@ -29,7 +28,6 @@ from xconnectd.netlink.transport import (
     CREATE,
     DO,
     REPLACE,
-    NetlinkError,
     Route,
     link_request,
     tc_request,
@@ -40,6 +38,8 @@ _XDP_FLAGS: Final = {
     Mode.NATIVE: uapi.XDP_FLAGS_DRV_MODE,
 }
 _ETH_P_ALL: Final = socket.htons(3)
+
+_set = partial(link_request, uapi.RTM_SETLINK, DO)
 
 _GONE_ALREADY: Final = (errno.EADDRNOTAVAIL, errno.ESRCH, errno.ENOENT)
 """Of an address, a route, a neighbour."""
@@ -75,30 +75,24 @@ class Changes:
         nest: tuple[Any, ...] = (("IFLA_XDP_FD", fd), ("IFLA_XDP_FLAGS", flags))
         if expected is not None:
             nest += (("IFLA_XDP_EXPECTED_FD", expected),)
-        self._set(interface, action, ("IFLA_XDP", nest))
+        self._do(interface, action, _set((("IFLA_XDP", nest),)))
 
     def change(self, interface: Interface, setting: str, value: int) -> None:
         """Gives a setting (a ``Setting`` or ``feature:NAME``) a value."""
         action = f"set {setting} {value}"
         match setting:
             case Setting.MTU:
-                self._set(interface, action, ("IFLA_MTU", value))
+                self._do(interface, action, _set((("IFLA_MTU", value),)))
             case Setting.ADDR_GEN_MODE:
                 mode = (("AF_INET6", (("IFLA_INET6_ADDR_GEN_MODE", value),)),)
-                self._set(interface, action, ("IFLA_AF_SPEC", mode))
+                self._do(interface, action, _set((("IFLA_AF_SPEC", mode),)))
             case Setting.UP | Setting.PROMISCUOUS:
                 flag = uapi.IFF_UP if setting == Setting.UP else uapi.IFF_PROMISC
-                self._set(interface, action, flags=flag if value else 0, change=flag)
+                self._do(interface, action, _set(flags=flag if value else 0, change=flag))
             case Setting.CLSACT:
                 self._clsact(interface, value)
             case _:
                 self._feature(interface, setting.partition(":")[2], on=bool(value))
-
-    def _set(
-        self, interface: Interface, action: str, *attributes: tuple[str, Any], **fields: int
-    ) -> None:
-        request = link_request(uapi.RTM_SETLINK, DO, attributes, **fields)
-        self._do(interface, action, request)
 
     def _clsact(self, interface: Interface, present: int) -> None:
         request = tc_request(
@@ -113,8 +107,10 @@ class Changes:
     def _feature(self, interface: Interface, name: str, *, on: bool) -> None:
         from xconnectd.netlink import ethtool
 
-        with _link_error(interface.name, f"set {name} {'on' if on else 'off'}"):
+        try:
             ethtool.change_feature(interface.name, name, on=on)
+        except OSError as error:
+            raise _refusal(interface, f"set {name} {'on' if on else 'off'}", error) from error
 
     def add_filter(self, interface: Interface, direction: str, fd: int, *, replacing: bool) -> None:
         """Adds our program to clsact; over one that stands in our place only if ``replacing``."""
@@ -146,24 +142,18 @@ class Changes:
 
     def unlearn(self, interface: Interface) -> None:
         """Deletes what router advertisements made, and what they told of who is on the wire."""
-        requests = self._host_use.learnt(interface)
-        with _link_error(interface.name, "remove what a router announced"):
-            for request in requests:
-                try:
-                    self._route.ask(request)
-                except NetlinkError as error:
-                    if error.errno not in _GONE_ALREADY:
-                        raise
+        try:
+            deletions = [(each, None) for each in self._host_use.learnt(interface)]
+            self._route.ask_each(deletions, unless=_GONE_ALREADY)
+        except OSError as error:
+            raise _refusal(interface, "remove what a router announced", error) from error
 
     def _do(self, interface: Interface, action: str, request: bytes) -> None:
-        with _link_error(interface.name, action):
-            self._route.ask(request, interface.ifindex)
+        try:
+            self._route.exchange(request, interface.ifindex)
+        except OSError as error:
+            raise _refusal(interface, action, error) from error
 
 
-@contextmanager
-def _link_error(interface: str, action: str) -> Iterator[None]:
-    """Every OSError inside leaves as a LinkError."""
-    try:
-        yield
-    except OSError as error:
-        raise LinkError(interface, action, error.errno or 0, error.strerror or "") from error
+def _refusal(interface: Interface, action: str, error: OSError) -> LinkError:
+    return LinkError(interface.name, action, error.errno or 0, error.strerror or "")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
 from shlex import quote
 from typing import Final, NamedTuple
 
@@ -27,15 +29,21 @@ from xconnectd.netlink.transport import (
     deletion,
     ifindex_of,
     integer,
-    may_vanish,
     neighbour_request,
     route_request,
     text,
+    within,
 )
 
 _FROM_ROUTER: Final = uapi.IFA_F_TEMPORARY | uapi.IFA_F_MANAGETEMPADDR
 """What privacy extensions make of a router's prefix, and what they make it of. Whoever adds an
 address by hand has it permanent."""
+
+_GET_ADDRESSES: Final = address_request()
+_FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
+
+_KIND: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_KIND)
+_DATA: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_DATA)
 
 _KINDS_OF_WIRES: Final = ("veth", "tun")
 """What others' devices hardly ever stand on, and what is wired in a hurry."""
@@ -49,80 +57,72 @@ class _Stacked(NamedTuple):
 
 
 class HostUse:
-    """What this host uses interfaces for, asked over ``route``.
+    """What this host uses interfaces for, asked over ``route``."""
 
-    ``alive`` is called for every interface that is looked at.
-    """
-
-    def __init__(
-        self, route: Route, interfaces: Interfaces, alive: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, route: Route, interfaces: Interfaces) -> None:
         self._route = route
         self._interfaces = interfaces
-        self._alive = alive
         self._stacked: dict[int, _Stacked] | None = None
 
-    @may_vanish
-    def uses(self, interfaces: Iterable[Interface]) -> dict[int, tuple[Use, ...]]:
+    def uses(
+        self, interfaces: Iterable[Interface], addressed: Iterable[Interface] = ()
+    ) -> dict[int, tuple[Use, ...]]:
         """By ifindex what the host uses each for, in words: addresses, routes, devices on top.
+
+        Link-local addresses are no use. Of those in ``addressed`` only addresses are told.
 
         Raises:
             InterfaceGoneError: one of them vanished meanwhile.
         """
-        interfaces = list(interfaces)
-        stacked = self._stacked_on([interface.ifindex for interface in interfaces])
-        if any(interface.kind not in _KINDS_OF_WIRES for interface in interfaces):
-            self._add_stacked_elsewhere(stacked)
-        return {
-            each.ifindex: (
-                *_of_addresses(own := self._addresses(each.ifindex), each),
-                *(self._over(each, own) if each.up else ()),  # the kernel takes them down too
-                *stacked[each.ifindex],
-            )
-            for each in interfaces
-        }
-
-    def _over(self, interface: Interface, own: Collection[_Address]) -> Iterator[Use]:
-        """The routes that lead over it."""
-        for each in self._routes(interface.ifindex, socket.AF_INET, socket.AF_INET6):
-            learnt = _is_learnt(each, own)
-            by_kernel = each.protocol == uapi.RTPROT_KERNEL
-            if learnt or (each.kind == uapi.RTN_UNICAST and not by_kernel):
-                yield Use(*_route_in_words(each, interface.name), learnt)
-
-    @may_vanish
-    def addresses(self, interface: Interface) -> tuple[Use, ...]:
-        """Its addresses but for link-local ones.
-
-        Raises:
-            InterfaceGoneError: it vanished.
-        """
-        return _of_addresses(self._addresses(interface.ifindex), interface)
+        whole = {each.ifindex: each for each in interfaces}
+        every = whole | {each.ifindex: each for each in addressed}
+        addresses = self._addresses(every)
+        found: dict[int, tuple[Use, ...]] = dict.fromkeys(every, ())
+        for ifindex, own in addresses.items():
+            found[ifindex] += _of_addresses(own, every[ifindex])
+        # The kernel takes the routes over an interface down with it.
+        routes = self._routes([ifindex for ifindex, each in whole.items() if each.up])
+        for ifindex, over in routes.items():
+            found[ifindex] += _of_routes(over, addresses.get(ifindex, ()), whole[ifindex])
+        for ifindex, on_top in self._stacked_on(whole).items():
+            found[ifindex] += on_top
+        return found
 
     def learnt(self, interface: Interface) -> list[bytes]:
         """Requests that delete what router advertisements made on it, and resolved neighbours.
 
         Addresses, routes and neighbours are read again here.
         """
-        own = self._addresses(interface.ifindex)
-        routes = self._routes(interface.ifindex, socket.AF_INET6)
-        neighbours = self._route.ask(neighbour_request(interface.ifindex))
+        ifindex = interface.ifindex
+        own = self._addresses([ifindex]).get(ifindex, [])
+        routes = self._routes([ifindex], [socket.AF_INET6])[ifindex]
+        neighbours = self._route.ask(neighbour_request(ifindex))
         gone = [(each.message, uapi.RTM_DELADDR) for each in own if each.learnt]
         gone += [(each.message, uapi.RTM_DELROUTE) for each in routes if _is_learnt(each, own)]
         gone += [(each, uapi.RTM_DELNEIGH) for each in neighbours if _is_resolved(each)]
         return [deletion(message, kind) for message, kind in gone]
 
-    def _addresses(self, ifindex: int) -> list[_Address]:
-        self._alive()
-        found = map(_address, self._route.ask(address_request(), ifindex))
-        return [each for each in found if each and not each.address.is_link_local]
+    def _addresses(self, ifindexes: Iterable[int]) -> dict[int, list[_Address]]:
+        """By ifindex those of each that has any but link-local ones."""
+        answers = self._route.ask_each([(_GET_ADDRESSES, ifindex) for ifindex in ifindexes])
+        found: dict[int, list[_Address]] = {}
+        for message in chain.from_iterable(answers):
+            address = _address(message)
+            if address and not address.address.is_link_local:
+                found.setdefault(ifindex_of(message), []).append(address)
+        return found
 
-    def _routes(self, ifindex: int, *families: int) -> list[_RouteEntry]:
-        return [
-            _route_entry(message)
-            for family in families
-            for message in self._route.ask(route_request(family, ifindex))
-        ]
+    def _routes(
+        self, ifindexes: Collection[int], families: Collection[int] = _FAMILIES
+    ) -> dict[int, list[_RouteEntry]]:
+        """By ifindex the routes that lead over each."""
+        found: dict[int, list[_RouteEntry]] = {}
+        for family in families:
+            questions = [(route_request(family, ifindex), None) for ifindex in ifindexes]
+            answers = self._route.ask_each(questions)
+            for ifindex, answer in zip(ifindexes, answers, strict=True):
+                found.setdefault(ifindex, []).extend(map(_route_entry, answer))
+        return found
 
     # ---------------------------------------------------------------- stacked devices
 
@@ -149,16 +149,23 @@ class HostUse:
             if (stacked := _stacked(message)).lowers
         }
 
-    def _stacked_on(self, indexes: Collection[int]) -> dict[int, list[Use]]:
+    def _stacked_on(self, interfaces: Mapping[int, Interface]) -> dict[int, tuple[Use, ...]]:
         """The devices that stand on these: VLANs, macvlans, tunnels and their like."""
-        found: dict[int, list[Use]] = {ifindex: [] for ifindex in indexes}
+        if not interfaces:
+            return {}
+        found: defaultdict[int, tuple[Use, ...]] = defaultdict(tuple)
         known = self._all_stacked() if self._stacked is None else self._stacked
         for name, lowers in known.values():
-            for ifindex in lowers & found.keys():
-                found[ifindex].append(Use(f"{name} stands on it", f"ip link del dev {quote(name)}"))
+            for ifindex in lowers & interfaces.keys():
+                use = Use(f"{name} stands on it", f"ip link del dev {quote(name)}")
+                found[ifindex] += (use,)
+        if any(each.kind not in _KINDS_OF_WIRES for each in interfaces.values()):
+            for name, lowers in self._stacked_elsewhere():
+                for ifindex in lowers & interfaces.keys():
+                    found[ifindex] += (Use(f"{name} of another namespace stands on it"),)
         return found
 
-    def _add_stacked_elsewhere(self, found: Mapping[int, list[Use]]) -> None:
+    def _stacked_elsewhere(self) -> list[_Stacked]:
         """Devices of other namespaces, as a macvlan that was handed to a container.
 
         A dump for each namespace; the lower device itself tells nothing of them. The dumps come
@@ -166,26 +173,20 @@ class HostUse:
         """
         away = [message for _, message in self._interfaces.messages_elsewhere()]
         own = self._interfaces.own_nsid()
-        if own is None:
-            return
-        for name, lowers in (_stacked(message, own) for message in away):
-            for ifindex in lowers & found.keys():
-                found[ifindex].append(Use(f"{name} of another namespace stands on it"))
+        return [] if own is None else [_stacked(message, own) for message in away]
 
 
 def _stacked(message: bytes, nsid: int | None = None) -> _Stacked:
     """What the device of a link message stands on in the namespace ``nsid``, or in its own."""
-    found = dict(attributes_in(message, LINK_ATTRIBUTES))
-    info = dict(attributes_in(found.get(uapi.IFLA_LINKINFO, b"")))
-    kind = text(info.get(uapi.IFLA_INFO_KIND, b""))
-    lowers = set()
+    found = attributes_in(message, LINK_ATTRIBUTES, (uapi.IFLA_LINKINFO,))
+    kind, there = found.get(_KIND), found.get(uapi.IFLA_LINK_NETNSID)
+    lowers = {0}
     # A veth's IFLA_LINK is its far end.
-    if kind != "veth" and integer(found.get(uapi.IFLA_LINK_NETNSID)) == nsid:
-        lowers.add(integer(found.get(uapi.IFLA_LINK)) or 0)
+    if kind != b"veth\0" and (None if there is None else integer(there)) == nsid:
+        lowers.add(integer(found.get(uapi.IFLA_LINK, b"")))
     if nsid is None:
-        if kind == "vxlan":
-            data = dict(attributes_in(info.get(uapi.IFLA_INFO_DATA, b"")))
-            lowers.add(integer(data.get(uapi.IFLA_VXLAN_LINK)) or 0)
+        if kind == b"vxlan\0":
+            lowers.add(integer(attributes_in(found.get(_DATA, b"")).get(uapi.IFLA_VXLAN_LINK, b"")))
         lowers.discard(ifindex_of(message))
     return _Stacked(text(found[uapi.IFLA_IFNAME]), frozenset(lowers - {0}))
 
@@ -206,15 +207,29 @@ def _of_addresses(addresses: Iterable[_Address], interface: Interface) -> tuple[
     return tuple([Use(f"it carries {each.address}", flush, each.learnt) for each in addresses])
 
 
+def _of_routes(
+    routes: Iterable[_RouteEntry], own: Collection[_Address], interface: Interface
+) -> tuple[Use, ...]:
+    """Those that were learnt, and those that somebody entered."""
+    return tuple(
+        [
+            Use(*_route_in_words(each, interface.name), learnt)
+            for each in routes
+            if (learnt := _is_learnt(each, own))
+            or (each.kind == uapi.RTN_UNICAST and each.protocol != uapi.RTPROT_KERNEL)
+        ]
+    )
+
+
 def _address(message: bytes) -> _Address | None:
-    found = dict(attributes_in(message, ADDRESS_ATTRIBUTES))
+    found = attributes_in(message, ADDRESS_ATTRIBUTES)
     packed = found.get(uapi.IFA_LOCAL) or found.get(uapi.IFA_ADDRESS)
     if not packed:
         return None
     prefix_length, old_flags = struct.unpack_from("=xBB", message, 16)
-    flags = integer(found.get(uapi.IFA_FLAGS)) or old_flags
+    flags = integer(found.get(uapi.IFA_FLAGS, b"")) or old_flags
     # Before 5.18 there is no IFA_PROTO, and only flags tell.
-    learnt = integer(found.get(uapi.IFA_PROTO)) == uapi.IFAPROT_KERNEL_RA or (
+    learnt = integer(found.get(uapi.IFA_PROTO, b"")) == uapi.IFAPROT_KERNEL_RA or (
         not flags & uapi.IFA_F_PERMANENT and bool(flags & _FROM_ROUTER)
     )
     return _Address(ipaddress.ip_interface((packed, prefix_length)), learnt, message)
@@ -234,14 +249,15 @@ class _RouteEntry(NamedTuple):
     protocol: int
     kind: int
     destination: bytes | None
-    table: int | None
+    table: int
     message: bytes
 
 
 def _route_entry(message: bytes) -> _RouteEntry:
     family, prefix_length, protocol, kind = struct.unpack_from("=BB3xBxB", message, 16)
-    found = dict(attributes_in(message, ROUTE_ATTRIBUTES))
-    destination, table = found.get(uapi.RTA_DST), integer(found.get(uapi.RTA_TABLE))
+    found = attributes_in(message, ROUTE_ATTRIBUTES)
+    destination = found.get(uapi.RTA_DST)
+    table = integer(found.get(uapi.RTA_TABLE, b""))
     return _RouteEntry(family, prefix_length, protocol, kind, destination, table, message)
 
 
@@ -271,5 +287,5 @@ def _route_in_words(route: _RouteEntry, interface: str) -> tuple[str, str]:
         where = f"{ipaddress.ip_address(route.destination)}/{route.prefix_length}"
         words = f"the route to {where} leads over it"
     family = "-6 " if route.family == socket.AF_INET6 else ""
-    of_table = "" if route.table in (None, uapi.RT_TABLE_MAIN) else f" table {route.table}"
+    of_table = "" if route.table in (0, uapi.RT_TABLE_MAIN) else f" table {route.table}"
     return words, f"ip {family}route del {where} dev {quote(interface)}{of_table}"

@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
+from itertools import chain
 from typing import Final
 
 from xconnectd.model import (
@@ -37,34 +38,41 @@ from xconnectd.netlink.transport import (
     TC_ATTRIBUTES,
     TRIES,
     NetlinkError,
+    Question,
     Route,
     attributes_in,
     get_link_request,
     ifindex_of,
     integer,
     link_request,
-    may_vanish,
     nsid_request,
     raw,
     stats_request,
     tc_request,
     text,
     texts,
+    within,
 )
 
-_XDP_MODES: Final = {
-    uapi.IFLA_XDP_DRV_PROG_ID: "native",
-    uapi.IFLA_XDP_SKB_PROG_ID: "generic",
-    uapi.IFLA_XDP_HW_PROG_ID: "hw",
+_VARIANTS: Final = {
+    "tun": (uapi.IFLA_TUN_TYPE, {1: "tun", 2: "tap"}),
+    "macvlan": (
+        uapi.IFLA_MACVLAN_MODE,
+        {1: "private", 2: "vepa", 4: "bridge", 8: "passthru", 16: "source"},
+    ),
 }
-_TUN_TYPES: Final = {1: "tun", 2: "tap"}
-_MACVLAN_MODES: Final = {1: "private", 2: "vepa", 4: "bridge", 8: "passthru", 16: "source"}
+"""By kind the attribute that refines it, and its values."""
 
 _STATISTICS: Final = struct.Struct("=2Q32x2Q")
 """Of struct rtnl_link_stats64: packets received and sent, then dropped of either."""
 
+_NO_NSID: Final = struct.pack("=I", uapi.NETNSA_NSID_NOT_ASSIGNED)
+
 _FEW: Final = 16
 """Up to so many interfaces are asked about singly, more in one dump of everything."""
+
+_ABSENT: Final = (errno.ENODEV, errno.EINVAL, errno.ENOENT)
+"""What the kernel says where nothing has the name or number that is asked for."""
 
 _KINDS_TO_ASK: Final = ("", "tun")
 """NICs and taps: what their drivers can do decides the mode."""
@@ -79,34 +87,32 @@ _GET_FILTERS: Final = {
 }
 _SET_NOTHING: Final = link_request(uapi.RTM_SETLINK, DO)
 
+_KIND: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_KIND)
+_DATA: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_DATA)
+_SLAVE_KIND: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_SLAVE_KIND)
+_INET6: Final = within(uapi.IFLA_AF_SPEC, socket.AF_INET6)
+_ADDR_GEN_MODE: Final = within(uapi.IFLA_AF_SPEC, socket.AF_INET6, uapi.IFLA_INET6_ADDR_GEN_MODE)
+_LINK_NESTS: Final = frozenset((uapi.IFLA_LINKINFO, uapi.IFLA_AF_SPEC, _INET6, uapi.IFLA_XDP))
+_XDP_MODES: Final = {
+    within(uapi.IFLA_XDP, uapi.IFLA_XDP_DRV_PROG_ID): "native",
+    within(uapi.IFLA_XDP, uapi.IFLA_XDP_SKB_PROG_ID): "generic",
+    within(uapi.IFLA_XDP, uapi.IFLA_XDP_HW_PROG_ID): "hw",
+}
+_BPF_ID: Final = within(uapi.TCA_OPTIONS, uapi.TCA_BPF_ID)
+_BPF_NAME: Final = within(uapi.TCA_OPTIONS, uapi.TCA_BPF_NAME)
+_TC_HEADER: Final = struct.Struct("=24xI4xI")  # the handle and the info of struct tcmsg
+
 
 class Interfaces:
-    """The interfaces of the network namespace that ``route`` was opened in.
+    """The interfaces of the network namespace that ``route`` was opened in."""
 
-    ``alive`` is called for every interface that is looked at: some thousands take seconds.
-    """
-
-    def __init__(self, route: Route, alive: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, route: Route) -> None:
         self._route = route
-        self._alive = alive
 
-    def by_name(self, name: str) -> Interface | None:
-        """The interface with this name or altname; None where there is none."""
-        value = raw(name)
-        attribute = "IFLA_IFNAME" if len(value) < 16 else "IFLA_ALT_IFNAME"
-        return self._read(get_link_request((attribute, value)), None)
-
-    def by_index(self, ifindex: int) -> Interface | None:
-        return self._read(_GET_LINK, ifindex)
-
-    def _read(self, request: bytes, ifindex: int | None) -> Interface | None:
-        try:
-            (message,) = self._route.ask(request, ifindex)
-        except NetlinkError as error:
-            if error.errno in (errno.ENODEV, errno.EINVAL, errno.ENOENT):
-                return None
-            raise
-        return _interface(message)
+    def find(self, *wanted: str | int) -> list[Interface]:
+        """Those of these names, altnames and ifindexes that are there, as in ``all``."""
+        answers = self._route.ask_each(map(_link_question, wanted), unless=_ABSENT)
+        return [_interface(message) for answer in answers for message in answer]
 
     def names(self) -> list[str]:
         """Of every interface, without altnames; quicker than ``all``."""
@@ -159,86 +165,80 @@ class Interfaces:
 
     # ---------------------------------------------------------------- what a link message lacks
 
-    @may_vanish
     def complete(self, interfaces: Iterable[Interface]) -> dict[int, Interface]:
         """By ifindex, with what a link message does not tell: far end, tc, offloads.
+
+        A far end that has a name already is not asked for again.
 
         Raises:
             InterfaceGoneError: one of them vanished meanwhile.
         """
-        interfaces = list(interfaces)
-        egress = {each.ifindex: self._filters(each.ifindex, "egress") for each in interfaces}
+        found = {each.ifindex: each for each in interfaces}
+        egress = self._filters("egress", found)
         qdiscs = self._qdiscs_of(egress)
+        ingress = self._filters("ingress", [ifindex for ifindex in found if qdiscs[ifindex]])
+        far = self._far_ends([each for each in found.values() if each.far and not each.far.name])
+        for ifindex, each in found.items():
+            whole = each._replace(
+                far=far.get(ifindex, each.far),
+                qdisc=qdiscs[ifindex],
+                ingress=ingress.get(ifindex, ()),
+                egress=egress[ifindex],
+            )
+            found[ifindex] = _with_driver(whole) if each.kind in _KINDS_TO_ASK else whole
+        return found
+
+    def _far_ends(self, veths: Collection[Interface]) -> dict[int, Far]:
+        """By ifindex the far ends that may be looked at, with their names, MTUs and states."""
+        fars = [each.far for each in veths if each.far]
+        answers = self._route.ask_each(
+            [_question_at(far.ifindex, far.nsid) for far in fars], unless=errno.errorcode
+        )
         return {
-            each.ifindex: self._complete(each, qdiscs[each.ifindex], egress[each.ifindex])
-            for each in interfaces
+            veth.ifindex: _far_as_there(far, message)
+            for veth, far, answer in zip(veths, fars, answers, strict=True)
+            for message in answer
         }
 
-    def _complete(self, interface: Interface, qdisc: str, egress: tuple[Filter, ...]) -> Interface:
-        self._alive()
-        found = interface._replace(
-            far=interface.far and self._far(interface.far),
-            qdisc=qdisc,
-            ingress=self._filters(interface.ifindex, "ingress") if qdisc else (),
-            egress=egress,
-        )
-        return _with_driver(found) if interface.kind in _KINDS_TO_ASK else found
-
-    def _far(self, far: Far) -> Far:
-        """The far end of a veth, with its name, MTU and state where it may be looked at."""
-        message = self._ask_at(far.ifindex, far.nsid)
-        if message is None:
-            return far
-        found = dict(attributes_in(message, LINK_ATTRIBUTES))
-        (flags,) = struct.unpack_from("=I", message, 24)
-        return Far(
-            far.ifindex,
-            far.nsid,
-            text(found[uapi.IFLA_IFNAME]),
-            integer(found[uapi.IFLA_MTU]),
-            bool(flags & uapi.IFF_UP),
-        )
-
-    def _filters(self, ifindex: int, direction: str) -> tuple[Filter, ...]:
-        answer = self._route.ask(_GET_FILTERS[direction], ifindex)
-        return tuple([found for message in answer if (found := _filter(message)).handle])
+    def _filters(self, direction: str, ifindexes: Collection[int]) -> dict[int, tuple[Filter, ...]]:
+        """By ifindex; a message without a handle is of the priority, not of a filter."""
+        request = _GET_FILTERS[direction]
+        answers = self._route.ask_each([(request, ifindex) for ifindex in ifindexes])
+        found: dict[int, tuple[Filter, ...]] = dict.fromkeys(ifindexes, ())
+        for ifindex, answer in zip(ifindexes, answers, strict=True):
+            for message in answer:
+                handle, info = _TC_HEADER.unpack_from(message)
+                if handle:
+                    found[ifindex] += (_filter(handle, info >> 16, message),)
+        return found
 
     def _qdiscs_of(self, egress: Mapping[int, tuple[Filter, ...]]) -> dict[int, str]:
-        """By ifindex the qdisc of these filters: where one of them is ours, it is not asked for."""
+        """By ifindex the qdisc at ``ffff:`` (clsact or ingress), empty where there is none.
+
+        It must be known: an egress filter added below ``ingress`` would land on ingress. Where an
+        egress filter is ours it is not asked for. The kernel answers through a notification to
+        everybody, and to us only if we want the echo; where there is nothing it says ENOENT or,
+        of late, just acknowledges. A dump tells nobody.
+        """
+        found = dict.fromkeys(egress, "clsact")
         unsure = [
             ifindex
             for ifindex, filters in egress.items()
             if PROGRAM_NAME not in [each.name for each in filters]
         ]
+        if not unsure:
+            return found
+        found |= dict.fromkeys(unsure, "")
         if len(unsure) > _FEW:
-            found = dict.fromkeys(unsure, "") | self._qdiscs()
+            answers = [self._route.ask(_GET_QDISCS)]
         else:
-            found = {ifindex: self._qdisc(ifindex) for ifindex in unsure}
-        return dict.fromkeys(egress, "clsact") | found
-
-    def _qdisc(self, ifindex: int) -> str:
-        """The qdisc at ``ffff:`` (clsact or ingress), empty where there is none.
-
-        It must be known: an egress filter added below ``ingress`` would land on ingress. The
-        kernel answers through a notification to everybody, and to us only if we want the echo;
-        where there is nothing it says ENOENT or, of late, just acknowledges.
-        """
-        try:
-            answer = self._route.ask(_GET_CLSACT, ifindex)
-        except NetlinkError as error:
-            if error.errno == errno.ENOENT:
-                return ""
-            raise
-        return _qdisc_kind(answer[0]) if answer else ""
-
-    def _qdiscs(self) -> dict[int, str]:
-        """The same of all interfaces in one dump, which tells nobody."""
-        handle = struct.pack("=I", CLSACT_HANDLE)
-        return {
-            ifindex_of(message): _qdisc_kind(message)
-            for message in self._route.ask(_GET_QDISCS)
-            if message[24:28] == handle
-        }
+            questions = [(_GET_CLSACT, ifindex) for ifindex in unsure]
+            answers = self._route.ask_each(questions, unless=(errno.ENOENT,))
+        for message in chain.from_iterable(answers):
+            if _TC_HEADER.unpack_from(message)[0] == CLSACT_HANDLE:
+                kind = attributes_in(message, TC_ATTRIBUTES)[uapi.TCA_KIND]
+                found[ifindex_of(message)] = text(kind)
+        return found
 
     def xdp_features(self, ifindex: int) -> XdpFeature | None:
         """What the driver says it can do; None before kernel 6.3, which has no netdev family."""
@@ -249,18 +249,12 @@ class Interfaces:
     # ---------------------------------------------------------------- other namespaces
 
     def at(self, ifindex: int, nsid: int | None) -> Interface | None:
-        """The interface of another namespace, looked at from here (never entered)."""
-        message = self._ask_at(ifindex, nsid)
-        return None if message is None else _interface(message)
+        """The interface of another namespace, looked at from here (never entered).
 
-    def _ask_at(self, ifindex: int, nsid: int | None) -> bytes | None:
-        """Its link message; None if it or its namespace is gone, or may not be looked at."""
-        request = _GET_LINK if nsid is None else get_link_request(("IFLA_IF_NETNSID", nsid))
-        try:
-            (message,) = self._route.ask(request, ifindex)
-        except NetlinkError:
-            return None
-        return message
+        None if it or its namespace is gone, or may not be looked at.
+        """
+        (answer,) = self._route.ask_each([_question_at(ifindex, nsid)], unless=errno.errorcode)
+        return _interface(answer[0]) if answer else None
 
     def elsewhere(self) -> Iterator[tuple[int, Interface]]:
         """The interfaces of every other namespace that has an id here, each with that id.
@@ -298,61 +292,64 @@ class Interfaces:
 # --------------------------------------------------------------------------- reading messages
 
 
+def _link_question(wanted: str | int) -> Question:
+    if isinstance(wanted, int):
+        return _GET_LINK, wanted
+    name = raw(wanted)
+    attribute = "IFLA_IFNAME" if len(name) < 16 else "IFLA_ALT_IFNAME"
+    return get_link_request((attribute, name)), None
+
+
+def _question_at(ifindex: int, nsid: int | None) -> Question:
+    """For an interface of another namespace; None is this one."""
+    return _GET_LINK if nsid is None else get_link_request(("IFLA_IF_NETNSID", nsid)), ifindex
+
+
 def _interface(message: bytes) -> Interface:
     _family, hardware, ifindex, flags = struct.unpack_from("=BxHiI", message, 16)
-    found = dict(attributes_in(message, LINK_ATTRIBUTES))
-    info = dict(attributes_in(found.get(uapi.IFLA_LINKINFO, b"")))
-    kind = text(info.get(uapi.IFLA_INFO_KIND, b""))
+    found = attributes_in(message, LINK_ATTRIBUTES, _LINK_NESTS)
+    value = found.get
+    kind = text(value(_KIND, b""))
     return Interface(
         ifindex=ifindex,
         name=text(found[uapi.IFLA_IFNAME]),
-        altnames=texts(found.get(uapi.IFLA_PROP_LIST, b"")),
+        altnames=texts(found[uapi.IFLA_PROP_LIST]) if uapi.IFLA_PROP_LIST in found else (),
         kind=kind,
-        variant=_variant(kind, info.get(uapi.IFLA_INFO_DATA, b"")),
+        variant=_variant(kind, value(_DATA, b"")) if kind in _VARIANTS else "",
         ethernet=hardware == uapi.ARPHRD_ETHER,
-        mac=found.get(uapi.IFLA_ADDRESS, b"").hex(":"),
+        mac=value(uapi.IFLA_ADDRESS, b"").hex(":"),
         up=bool(flags & uapi.IFF_UP),
-        carrier=integer(found.get(uapi.IFLA_CARRIER)) == 1,
+        carrier=integer(value(uapi.IFLA_CARRIER, b"")) == 1,
         promiscuous=bool(flags & uapi.IFF_PROMISC),
-        mtu=integer(found.get(uapi.IFLA_MTU)) or 0,
-        max_mtu=integer(found.get(uapi.IFLA_MAX_MTU)) or 0,
-        addr_gen_mode=_addr_gen_mode(found.get(uapi.IFLA_AF_SPEC, b"")),
-        master=integer(found.get(uapi.IFLA_MASTER)) or 0,
-        master_kind=text(info.get(uapi.IFLA_INFO_SLAVE_KIND, b"")),
-        far=_far_end(found) if kind == "veth" else None,
-        xdp=_xdp_programs(found.get(uapi.IFLA_XDP, b"")),
+        mtu=integer(value(uapi.IFLA_MTU, b"")),
+        max_mtu=integer(value(uapi.IFLA_MAX_MTU, b"")),
+        addr_gen_mode=integer(found[_ADDR_GEN_MODE]) if _ADDR_GEN_MODE in found else None,
+        master=integer(value(uapi.IFLA_MASTER, b"")),
+        master_kind=text(value(_SLAVE_KIND, b"")),
+        far=_far(found) if kind == "veth" and uapi.IFLA_LINK in found else None,
+        xdp=tuple(
+            [Xdp(_XDP_MODES[key], integer(found[key])) for key in _XDP_MODES.keys() & found.keys()]
+        ),
     )
 
 
 def _variant(kind: str, data: bytes) -> str:
-    match kind:
-        case "tun":
-            number, names = uapi.IFLA_TUN_TYPE, _TUN_TYPES
-        case "macvlan":
-            number, names = uapi.IFLA_MACVLAN_MODE, _MACVLAN_MODES
-        case _:
-            return ""
-    return names.get(integer(dict(attributes_in(data)).get(number)) or 0, "")
+    number, names = _VARIANTS[kind]
+    return names.get(integer(attributes_in(data).get(number, b"")), "")
 
 
-def _addr_gen_mode(af_spec: bytes) -> int | None:
-    inet6 = dict(attributes_in(af_spec)).get(socket.AF_INET6, b"")
-    return integer(dict(attributes_in(inet6)).get(uapi.IFLA_INET6_ADDR_GEN_MODE))
+def _far(veth: Mapping[int, bytes]) -> Far:
+    nsid = veth.get(uapi.IFLA_LINK_NETNSID)
+    return Far(integer(veth[uapi.IFLA_LINK]), None if nsid is None else integer(nsid))
 
 
-def _far_end(veth: Mapping[int, bytes]) -> Far | None:
-    ifindex = integer(veth.get(uapi.IFLA_LINK))
-    return None if ifindex is None else Far(ifindex, integer(veth.get(uapi.IFLA_LINK_NETNSID)))
-
-
-def _xdp_programs(nest: bytes) -> tuple[Xdp, ...]:
-    ids = dict(attributes_in(nest))
-    return tuple(
-        [
-            Xdp(mode, integer(ids[number]) or 0)
-            for number, mode in _XDP_MODES.items()
-            if number in ids
-        ]
+def _far_as_there(far: Far, message: bytes) -> Far:
+    (flags,) = struct.unpack_from("=I", message, 24)
+    found = attributes_in(message, LINK_ATTRIBUTES)
+    return far._replace(
+        name=text(found[uapi.IFLA_IFNAME]),
+        mtu=integer(found[uapi.IFLA_MTU]),
+        up=bool(flags & uapi.IFF_UP),
     )
 
 
@@ -367,26 +364,20 @@ def _with_driver(interface: Interface) -> Interface:
     )
 
 
-def _filter(message: bytes) -> Filter:
-    handle, _parent, info = struct.unpack_from("=III", message, 24)
-    found = dict(attributes_in(message, TC_ATTRIBUTES))
-    options = dict(attributes_in(found.get(uapi.TCA_OPTIONS, b"")))
+def _filter(handle: int, priority: int, message: bytes) -> Filter:
+    found = attributes_in(message, TC_ATTRIBUTES, (uapi.TCA_OPTIONS,))
     return Filter(
         kind=text(found.get(uapi.TCA_KIND, b"")),
-        priority=info >> 16,
+        priority=priority,
         handle=handle,
-        program=integer(options.get(uapi.TCA_BPF_ID)) or 0,
-        name=text(options.get(uapi.TCA_BPF_NAME, b"")),
+        program=integer(found.get(_BPF_ID, b"")),
+        name=text(found.get(_BPF_NAME, b"")),
     )
-
-
-def _qdisc_kind(message: bytes) -> str:
-    return text(dict(attributes_in(message, TC_ATTRIBUTES))[uapi.TCA_KIND])
 
 
 def _statistics(message: bytes) -> Statistics:
     """Zeros of an interface that went meanwhile."""
-    found = dict(attributes_in(message, STATS_ATTRIBUTES))
+    found = attributes_in(message, STATS_ATTRIBUTES)
     counted = found.get(uapi.IFLA_STATS_LINK_64, b"")
     if len(counted) < _STATISTICS.size:
         return Statistics()
@@ -395,5 +386,6 @@ def _statistics(message: bytes) -> Statistics:
 
 
 def _nsid(message: bytes) -> int | None:
-    nsid = integer(dict(attributes_in(message, NSID_ATTRIBUTES)).get(uapi.NETNSA_NSID))
+    found = attributes_in(message, NSID_ATTRIBUTES)
+    nsid = integer(found.get(uapi.NETNSA_NSID, _NO_NSID))
     return None if nsid == uapi.NETNSA_NSID_NOT_ASSIGNED else nsid

@@ -11,11 +11,13 @@ import errno
 import socket
 import struct
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
 
 from xconnectd.netlink import uapi
 from xconnectd.netlink.transport import (
+    HEADER,
     INDEX,
     INDEX_OFFSET,
     LINK_ATTRIBUTES,
@@ -23,9 +25,7 @@ from xconnectd.netlink.transport import (
     ROUTE_ATTRIBUTES,
     attributes_in,
     get_link_request,
-    ifindex_of,
     integer,
-    messages,
     text,
     texts,
 )
@@ -65,6 +65,7 @@ _TYPE_OFFSET: Final = 4
 _AF_BRIDGE: Final = 7
 """Of a bridge's news of its port: RTM_DELLINK means that it left the bridge, no device went.
 They come with IFLA_LINK, but without the kind and the namespace that tell what that is."""
+_OF_LINKS: Final = (uapi.RTM_NEWLINK, uapi.RTM_DELLINK)
 _NEXT_HOP: Final = struct.Struct("=Hxxi")  # struct rtnexthop
 
 
@@ -141,17 +142,18 @@ class Events:
         return self.due is not None and self.due <= time.monotonic()
 
     def drain(self) -> list[Event]:
-        """Everything that is waiting to be read, oldest first.
+        """What is waiting to be read; of each interface only the last, until it is gone.
 
         Raises:
             OverrunError: events were lost since the last call.
         """
         self._unmute()
-        events: list[Event] = []
+        waiting: dict[tuple[int, int], bytes] = {}
+        times_gone: Counter[int] = Counter()
         overrun: OSError | None = None
         while True:
             try:
-                data = self._socket.recv(RECV_SIZE)
+                data, start = self._socket.recv(RECV_SIZE), 0
             except BlockingIOError:
                 break
             except OSError as error:
@@ -159,27 +161,35 @@ class Events:
                     raise
                 overrun = error  # what is left is read, so that who makes it is muted
                 continue
-            for kind, _flags, _sequence, message in messages(data):
-                if kind == uapi.RTM_DELROUTE:
-                    events += map(Event, _route_interfaces(message))
-                elif kind != uapi.RTM_NEWROUTE and self._is_wanted(kind, message):
-                    events.append(_event(kind, message))
+            while start < len(data):
+                length, kind, *_ = HEADER.unpack_from(data, start)
+                message = data[start : start + length]
+                start += (length + 3) & ~3
+                for ifindex in self._wanted(kind, message):
+                    key = (ifindex, times_gone[ifindex])
+                    if kind in _OF_LINKS and message[HEADER.size] != _AF_BRIDGE:
+                        waiting[key] = message
+                        times_gone[ifindex] += kind == uapi.RTM_DELLINK
+                    else:
+                        waiting.setdefault(key, message)
         if overrun:
             raise OverrunError from overrun
-        return events
+        return [_event(ifindex, message) for (ifindex, _), message in waiting.items()]
 
-    def _is_wanted(self, kind: int, message: bytes) -> bool:
-        """Counts it, before it is decoded."""
-        if kind == uapi.NLMSG_ERROR or len(message) < INDEX_OFFSET + 4:
-            return False  # who was muted is gone by now; that was told
-        ifindex = ifindex_of(message)
+    def _wanted(self, kind: int, message: bytes) -> Collection[int]:
+        """The interfaces that a message is about, counted, but for one that is muted."""
+        if kind == uapi.RTM_DELROUTE:
+            return _route_interfaces(message)
+        if kind in (uapi.RTM_NEWROUTE, uapi.NLMSG_ERROR) or len(message) < INDEX_OFFSET + 4:
+            return ()  # an error: who was muted is gone by now; that was told
+        (ifindex,) = INDEX.unpack_from(message, INDEX_OFFSET)
         if kind == uapi.RTM_DELLINK:
             self._made.pop(ifindex, None)
             if self._muted.pop(ifindex, None):
                 self._filter()
-            return True
+            return (ifindex,)
         if ifindex in self._muted:
-            return False  # it came before the filter
+            return ()  # it came before the filter
         now = time.monotonic()
         since, made = self._made.get(ifindex, (now, 0))
         if now - since >= _INTERVAL:
@@ -188,7 +198,7 @@ class Events:
         if made >= _MOST_EVENTS and len(self._muted) < _MOST_MUTED:
             self._muted[ifindex] = since + _INTERVAL
             self._filter()
-        return True
+        return (ifindex,)
 
     def _unmute(self) -> None:
         """Asks for those whose time is over as they are now."""
@@ -232,31 +242,32 @@ def _instruction(code: int, operand: int, skip: int = 0) -> bytes:
     return struct.pack("=HBBI", code, 0, skip, operand)
 
 
-def _route_interfaces(route: bytes) -> Iterator[int]:
+def _route_interfaces(route: bytes) -> list[int]:
     """The interfaces that a route led over."""
-    found = dict(attributes_in(route, ROUTE_ATTRIBUTES))
-    if ifindex := integer(found.get(uapi.RTA_OIF)):
-        yield ifindex
+    found = attributes_in(route, ROUTE_ATTRIBUTES)
+    led_over = [integer(found[uapi.RTA_OIF])] if uapi.RTA_OIF in found else []
     hops = found.get(uapi.RTA_MULTIPATH, b"")
     while len(hops) >= _NEXT_HOP.size:
         length, ifindex = _NEXT_HOP.unpack_from(hops)
-        yield ifindex
+        led_over.append(ifindex)
         hops = hops[max(length, _NEXT_HOP.size) :]
+    return led_over
 
 
-def _event(kind: int, message: bytes) -> Event:
-    ifindex = ifindex_of(message)
-    if kind not in (uapi.RTM_NEWLINK, uapi.RTM_DELLINK):
+def _event(ifindex: int, message: bytes) -> Event:
+    _length, kind, *_ = HEADER.unpack_from(message)
+    if kind not in _OF_LINKS:
         return Event(ifindex)
-    found = dict(attributes_in(message, LINK_ATTRIBUTES))
-    of_a_port = message[16] == _AF_BRIDGE
+    found = attributes_in(message, LINK_ATTRIBUTES)
+    of_a_port = message[HEADER.size] == _AF_BRIDGE
+    nsid, new_ifindex = found.get(uapi.IFLA_NEW_NETNSID), found.get(uapi.IFLA_NEW_IFINDEX)
     return Event(
         ifindex,
         name=text(found.get(uapi.IFLA_IFNAME, b"")),
         gone=kind == uapi.RTM_DELLINK and not of_a_port,
-        nsid=integer(found.get(uapi.IFLA_NEW_NETNSID)),
-        new_ifindex=integer(found.get(uapi.IFLA_NEW_IFINDEX)),
-        altnames=texts(found.get(uapi.IFLA_PROP_LIST, b"")),
+        nsid=None if nsid is None else integer(nsid),
+        new_ifindex=None if new_ifindex is None else integer(new_ifindex),
+        altnames=texts(found[uapi.IFLA_PROP_LIST]) if uapi.IFLA_PROP_LIST in found else (),
         mac=found.get(uapi.IFLA_ADDRESS, b"").hex(":"),
         message=b"" if of_a_port else message,
     )

@@ -10,11 +10,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, 
 from dataclasses import replace
 from itertools import count
 from operator import attrgetter
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from xconnectd.model import (
     Endpoint,
-    Far,
     Interface,
     Link,
     Mode,
@@ -29,12 +28,13 @@ from xconnectd.model import (
 )
 from xconnectd.reconcile.mode_selection import choose
 
+_T = TypeVar("_T")
+
 
 class Interfaces(Protocol):
     """What is asked of ``netlink.interfaces``."""
 
-    def by_name(self, name: str) -> Interface | None: ...
-    def by_index(self, ifindex: int) -> Interface | None: ...
+    def find(self, *wanted: str | int) -> list[Interface]: ...
     def all(self) -> dict[int, Interface]: ...
     def complete(self, interfaces: Iterable[Interface]) -> dict[int, Interface]: ...
     def xdp_features(self, ifindex: int) -> XdpFeature | None: ...
@@ -44,8 +44,9 @@ class Interfaces(Protocol):
 class HostUse(Protocol):
     """What is asked of ``netlink.host_use``."""
 
-    def uses(self, interfaces: Iterable[Interface]) -> dict[int, tuple[Use, ...]]: ...
-    def addresses(self, interface: Interface) -> tuple[Use, ...]: ...
+    def uses(
+        self, interfaces: Iterable[Interface], addressed: Iterable[Interface] = ()
+    ) -> dict[int, tuple[Use, ...]]: ...
 
 
 class Maps(Protocol):
@@ -53,12 +54,10 @@ class Maps(Protocol):
 
     @property
     def programs(self) -> Programs: ...
-    def entry(self, key: int) -> int | None: ...
-    def peer(self, key: int) -> int | None: ...
-    def entries(self) -> dict[int, int]: ...
+    def look_up(
+        self, ends: Collection[int] | None = None
+    ) -> tuple[dict[int, int], dict[int, int], frozenset[int] | None]: ...
     def peers(self) -> dict[int, int]: ...
-    def guarded(self, key: int) -> bool | None: ...
-    def all_guarded(self) -> frozenset[int] | None: ...
 
 
 class Records(Protocol):
@@ -89,80 +88,112 @@ class Observer:
 
     def everything(self, wiring: Wiring) -> tuple[Observed, tuple[Link, ...]]:
         """All links of the wiring and all interfaces that are ours. One dump."""
-        entries, peers = self._maps.entries(), self._maps.peers()
+        entries, peers, guarded = self._maps.look_up()
         interfaces = self._interfaces.all()
         names = {
             name: each.ifindex
             for each in interfaces.values()
             for name in (each.name, *each.altnames)
         }
+        programs = self._programs()
         observed = Observed(
             interfaces=interfaces,
             names=names,
             entries=entries,
             peers=peers,
-            programs=self._programs(),
+            programs=programs,
             records=dict(self._records.records()),
-            guarded=self._maps.all_guarded(),
+            moved_netns=self._moved_netns(programs),
+            guarded=guarded,
         )
         wanted = {names.get(end.name) for link in wiring.links for end in link.ends}
         ours = [
             each
             for each in interfaces.values()
             if each.ifindex in wanted
-            or each.ifindex in observed.entries
-            or each.ifindex in observed.peers
+            or each.ifindex in entries
+            or each.ifindex in peers
             or each.ifindex in observed.records
             or observed.runs_ours(each)
         ]
-        interfaces |= self._interfaces.complete(ours)
-        return self._finish(observed, ours, wiring.links), wiring.links
+        return self._complete(observed, ours, wiring.links), wiring.links
 
     def narrow(self, wiring: Index, scope: Scope) -> tuple[Observed, tuple[Link, ...]]:
         """Only what ``scope`` has to do with: its links whole, their old and new partners."""
-        records = self._records.records()
         look = _Look(wiring, self._interfaces, self._maps, self._records)
         look.follow(scope)
-        covered = frozenset(index for index in look.seen if isinstance(index, int))
+        covered = frozenset([each for each in look.seen if isinstance(each, int)])
+        records, programs = self._records.records(), self._programs()
         observed = Observed(
-            interfaces=look.interfaces | self._interfaces.complete(look.interfaces.values()),
+            interfaces=look.interfaces,
             names=look.names,
             entries=look.entries,
             peers=look.peers,
-            programs=self._programs(),
+            programs=programs,
             records={index: records[index] for index in covered & records.keys()},
-            guarded=self._guarded(covered),
+            moved_netns=self._moved_netns(programs),
+            guarded=look.guarded,
             covered=covered,
         )
         links = tuple(wiring.in_order(look.links.values()))
-        return self._finish(observed, list(look.interfaces.values()), links), links
+        return self._complete(observed, look.interfaces.values(), links), links
 
-    def _guarded(self, ifindexes: Iterable[int]) -> frozenset[int] | None:
-        guarded = {ifindex: self._maps.guarded(ifindex) for ifindex in ifindexes}
-        if None in guarded.values():
-            return None
-        return frozenset(ifindex for ifindex, is_guarded in guarded.items() if is_guarded)
+    def again(self, before: Observed, links: Iterable[Link], wrote: Iterable[int]) -> Observed:
+        """As ``before``, with what a pass wrote to (ifindexes) read anew, but for veths' far ends.
+
+        All else is as it was: what somebody else did to it since is not seen here. It is an event,
+        and whoever calls this must run another pass for every event on an interface that is not
+        in ``wrote``.
+        """
+        was = before.interfaces
+        anew = set(wrote)
+        # Of a veth that is set up or down, the other end loses or gets its carrier.
+        anew |= {
+            far.ifindex
+            for ifindex in anew & was.keys()
+            if (far := was[ifindex].far) and far.nsid is None and far.ifindex in was
+        }
+        found = {each.ifindex: each for each in self._interfaces.find(*anew)}
+        for ifindex, now in found.items():
+            known = was[ifindex].far if ifindex in was else None
+            if known and now.far and known[:2] == now.far[:2]:
+                found[ifindex] = now._replace(far=known)
+        names = {
+            name: each.ifindex for each in found.values() for name in (each.name, *each.altnames)
+        }
+        entries, peers, guarded = self._maps.look_up(anew)
+        records = self._records.records()
+        observed = before._replace(
+            interfaces=_without(anew, was) | found,
+            names={name: i for name, i in before.names.items() if i not in anew} | names,
+            entries=_without(anew, before.entries) | entries,
+            peers=_without(anew, before.peers) | peers,
+            records=_without(anew, before.records) | {i: records[i] for i in anew & records.keys()},
+            guarded=None if guarded is None else (before.guarded or guarded) - anew | guarded,
+        )
+        return self._complete(observed, found.values(), links)
 
     def _programs(self) -> Programs:
         programs = self._maps.programs
         return programs._replace(known=programs.known | self._records.programs())
 
-    def _finish(
-        self, observed: Observed, ends: Collection[Interface], links: Iterable[Link]
+    def _complete(
+        self, observed: Observed, ends: Iterable[Interface], links: Iterable[Link]
     ) -> Observed:
-        """Adds what costs questions of its own, asked only where the answer matters."""
-        complete = [observed.interfaces[end.ifindex] for end in ends]
-        new = list(_new_ends(observed, links))
-        uses = self._host_use.uses(new) if new else {}
-        for end in complete:
-            if end.ifindex not in uses:
-                uses[end.ifindex] = self._host_use.addresses(end)
-        observed = observed._replace(
-            uses=uses,
-            foreign=self._foreign(complete, observed.programs),
-            moved_netns=self._moved_netns(observed.programs),
+        """Adds what costs questions of its own, asked of these ends only."""
+        complete = self._interfaces.complete(ends)
+        observed = observed._replace(interfaces={**observed.interfaces, **complete})
+        new = [end for end in _new_ends(observed, links) if end.ifindex in complete]
+        uses = self._host_use.uses(new, complete.values())
+        for end in _ends_in_native_mode(observed, links):
+            if end.ifindex in complete:
+                features = self._interfaces.xdp_features(end.ifindex)
+                complete[end.ifindex] = end._replace(xdp_features=features)
+        return observed._replace(
+            interfaces={**observed.interfaces, **complete},
+            uses={**observed.uses, **uses},
+            foreign={**observed.foreign, **self._foreign(complete.values(), observed.programs)},
         )
-        return self._with_xdp_features(observed, links)
 
     def _foreign(self, ends: Iterable[Interface], programs: Programs) -> dict[int, str]:
         ids = {xdp.program for end in ends for xdp in end.xdp} - programs.ours
@@ -178,17 +209,6 @@ class Observer:
                 found.append(gone._replace(name=device.name, mode=modes[0] if modes else ""))
         return tuple(found)
 
-    def _with_xdp_features(self, observed: Observed, links: Iterable[Link]) -> Observed:
-        """A veth is asked only where native mode is asked for: it costs as much as a rewire."""
-        asked = {
-            end.ifindex: end._replace(xdp_features=self._interfaces.xdp_features(end.ifindex))
-            for link in links
-            if link.mode is Mode.NATIVE
-            for end in map(observed.find, link.ends)
-            if end is not None and end.kind
-        }
-        return observed._replace(interfaces={**observed.interfaces, **asked})
-
 
 _ID: Final = attrgetter("id")
 _NAME_A: Final = attrgetter("a.name")
@@ -202,6 +222,16 @@ def _new_ends(observed: Observed, links: Iterable[Link]) -> Iterator[Interface]:
         for end, other in ((a, b), (b, a)):
             if end and not (other and observed.keeps(link, end, other)):
                 yield end
+
+
+def _ends_in_native_mode(observed: Observed, links: Iterable[Link]) -> list[Interface]:
+    """A veth's XDP features are asked for only here: that costs as much as a rewire."""
+    asked = [end for link in links if link.mode is Mode.NATIVE for end in link.ends]
+    return [end for end in map(observed.find, asked) if end is not None and end.kind]
+
+
+def _without(ifindexes: Collection[int], values: Mapping[int, _T]) -> dict[int, _T]:
+    return {ifindex: each for ifindex, each in values.items() if ifindex not in ifindexes}
 
 
 class Index:
@@ -249,66 +279,56 @@ class _Look:
         self._maps = maps
         self._known = records
         self._records = records.records()
-        self._pending: list[str | int] = []
         self.interfaces: dict[int, Interface] = {}
         self.names: dict[str, int] = {}
         self.entries: dict[int, int] = {}
         self.peers: dict[int, int] = {}
+        self.guarded: frozenset[int] | None = frozenset()
         self.links: dict[str, Link] = {}
         self.seen: set[str | int] = set()
 
     def follow(self, scope: Scope) -> None:
-        self._pending = [*scope.names, *scope.ifindexes]
-        while self._pending:
-            item = self._pending.pop()
-            if item not in self.seen:
-                self.seen.add(item)
-                self._name(item) if isinstance(item, str) else self._index(item)
+        step: list[str | int] = [*scope.names, *scope.ifindexes]
+        while step:
+            self.seen.update(step)
+            further = self._from_interfaces(step)
+            further += self._from_names([each for each in step if isinstance(each, str)])
+            further += self._from_entries([each for each in step if isinstance(each, int)])
+            step = [each for each in dict.fromkeys(further) if each not in self.seen]
 
-    def _name(self, name: str) -> None:
-        if link := self._wiring.link_of(name):
-            self._link(link)
-        if name in self.names:
-            return
-        interface = self._source.by_name(name)
-        found = interface.ifindex if interface else None
-        if interface:
-            self._interface(interface)
-        if found is None or found not in self._records:
-            self._pending += self._known.named(name)
+    def _from_interfaces(self, step: Iterable[str | int]) -> list[str | int]:
+        further: list[str | int] = []
+        fars = []
+        wanted = [each for each in step if each not in self.names and each not in self.interfaces]
+        for interface in self._source.find(*wanted) if wanted else ():
+            names, far = (interface.name, *interface.altnames), interface.far
+            self.interfaces[interface.ifindex] = interface
+            self.names |= dict.fromkeys(names, interface.ifindex)
+            further += [interface.ifindex, *(each for each in names if each in self._wiring)]
+            if far and far.nsid is None:
+                fars.append(far.ifindex)
+        further += [far for far in fars if far in self._records]
+        for peer in self._source.find(*fars) if fars else ():
+            further += [each for each in (peer.name, *peer.altnames) if each in self._wiring]
+        return further
 
-    def _index(self, ifindex: int) -> None:
-        for own, entries in (
-            (self._maps.entry(ifindex), self.entries),
-            (self._maps.peer(ifindex), self.peers),
-        ):
-            if own is not None:
-                entries[ifindex] = own
-                self._pending.append(own)
-        if record := self._records.get(ifindex):
-            self._pending.append(record.name)  # it may have another name by now
-        if ifindex not in self.interfaces and (interface := self._source.by_index(ifindex)):
-            self._interface(interface)
+    def _from_names(self, names: Iterable[str]) -> list[str | int]:
+        further: list[str | int] = []
+        for name in names:
+            if link := self._wiring.link_of(name):
+                self.links[link.id] = link
+                further += [end.name for end in link.ends]
+            if self.names.get(name) not in self._records:
+                further += self._known.named(name)
+        return further
 
-    def _interface(self, interface: Interface) -> None:
-        self.interfaces[interface.ifindex] = interface
-        self._pending.append(interface.ifindex)
-        for name in (interface.name, *interface.altnames):
-            self.names[name] = interface.ifindex
-            if name in self._wiring:
-                self._pending.append(name)
-        if interface.far and interface.far.nsid is None:
-            self._far(interface.far)
-
-    def _far(self, far: Far) -> None:
-        if far.ifindex in self._records:
-            self._pending.append(far.ifindex)
-        elif peer := self._source.by_index(far.ifindex):
-            self._pending += [n for n in (peer.name, *peer.altnames) if n in self._wiring]
-
-    def _link(self, link: Link) -> None:
-        self.links[link.id] = link
-        self._pending += [end.name for end in link.ends]
+    def _from_entries(self, ifindexes: Collection[int]) -> list[str | int]:
+        entries, peers, guarded = self._maps.look_up(ifindexes)
+        self.entries |= entries
+        self.peers |= peers
+        self.guarded = None if guarded is None else (self.guarded or guarded) | guarded
+        known = (self._records[each].name for each in ifindexes if each in self._records)
+        return [*entries.values(), *peers.values(), *known]  # it may have another name by now
 
 
 def wiring_in_kernel(observed: Observed) -> Wiring:

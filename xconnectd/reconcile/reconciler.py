@@ -376,8 +376,7 @@ class Reconciler:
         for ifindex in [*self._admin_down][:_ADMIN_DOWN_A_TICK]:
             before = self._admin_down.pop(ifindex)
             self._admin_down[ifindex] = before  # the others' turn is next
-            now = self._interfaces.by_index(ifindex)
-            if now is not None and now.xdp != before:
+            if any(now.xdp != before for now in self._interfaces.find(ifindex)):
                 found.append(ifindex)
         return Scope(ifindexes=frozenset(found))
 
