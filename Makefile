@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages setup demo format lock check test test-long test-kernels chaos bench screens trace-rewire build \
+.PHONY: help packages setup demo format lock check test test-long test-production test-kernels chaos bench screens trace-rewire build wheel deb \
 	install uninstall clean
 
 # A login shell of Debian has no sbin in its PATH; ip, tc, ethtool and bpftool live there.
@@ -14,8 +14,6 @@ export HYPOTHESIS_STORAGE_DIRECTORY := .cache/hypothesis
 # python3-bpfcc is built for the distribution's own interpreter, so no other will do.
 PYTHON := /usr/bin/python3
 BIN := .venv/bin
-# More workers than that disturb each other's timing.
-PARALLEL := $(BIN)/pytest -q --numprocesses=auto --maxprocesses=4
 PACKAGES := python3 python3-venv python3-bpfcc \
 	iproute2 ethtool bpftool iputils-ping iperf3 tcpdump util-linux procps \
 	shellcheck systemd ca-certificates
@@ -91,22 +89,27 @@ check: setup ## format, lint, types and unit tests; no root needed
 	shellcheck .ci/run tests/demo tests/kernels/run tests/kernels/guest; \
 	shellcheck --shell=bash docs/xconnectd.bash; \
 	! command -v clang-format >/dev/null || clang-format --dry-run --Werror bpf/*.c; \
-	$(PARALLEL) tests/unit
+	$(BIN)/pytest -q tests/unit
 
-# Routers for a lab: three libraries and logrotate come along. The seed repeats the random harm.
-test: PACKAGES += frr graphviz
-test: check ## everything that takes minutes, on the real kernel (root)
+# With machinery of their own: a booted systemd, a built image.
+PRODUCTION := $(foreach name,systemd image,tests/netns/test_$(name).py)
+
+# Routers for a lab: three libraries and logrotate come along.
+test test-long: PACKAGES += frr
+test: PACKAGES += graphviz
+test: check ## everything but those, on the real kernel (root)
 	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make test'; exit 1; }
-	@$(OWN); \
-	export XCONNECTD_CHAOS_SECONDS=20 XCONNECTD_CHAOS_SEED="$${SEED:-$$RANDOM}"; \
-	echo "random harm for $$XCONNECTD_CHAOS_SECONDS s, seed $$XCONNECTD_CHAOS_SEED"; \
-	$(PARALLEL) --dist=loadgroup tests/netns
+	@$(OWN); $(BIN)/pytest -q tests/netns $(PRODUCTION:%=--ignore=%)
 
-# What a release runs, one after the other: they measure time, or have machinery of their own.
-test-long: PACKAGES += debootstrap systemd-container buildah podman runc
-test-long: PACKAGES += busybox-static $(if $(shell command -v dockerd),,docker.io docker-compose)
-test-long: test-kernels chaos ## what a release runs: other kernels, systemd, an image, Docker, scale, bench (root)
+test-production test-long: PACKAGES += debootstrap systemd-container buildah podman runc
+test-long: PACKAGES += dpkg-dev debhelper dh-python fakeroot lintian pipx busybox-static $(if $(shell command -v dockerd),,docker.io docker-compose)
+test-long: setup ## what takes long: tests/long, a real systemd, a real image (root)
+	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make test-long'; exit 1; }
 	@$(OWN); $(BIN)/pytest -q tests/long
+	@$(OWN); $(BIN)/pytest -q $(PRODUCTION)
+
+test-production: setup ## a real systemd and a real image (root)
+	@$(OWN); $(BIN)/pytest -q $(PRODUCTION)
 
 # ------------------------------------------------------------------------------ installation
 
@@ -174,6 +177,27 @@ uninstall: ## stops the service and removes what install put there (root)
 	rm -f $(foreach file,$(PREFIX)/bin/xconnectd $(UNIT) $(MAN) $(COMPLETION) $(SYSUSERS),'$(DESTDIR)$(file)'); \
 	[[ -n '$(DESTDIR)' || ! -d /run/systemd/system ]] || systemctl daemon-reload
 
+wheel: setup ## a wheel with the compiled BPF programs, in dist; no root needed
+	@$(OWN); $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
+# debhelper works on a copy, so nothing of Debian's lies in the checkout. Not reproducible bit by bit:
+# the libraries are PyPI's newest that pyproject.toml allows.
+DEB := build/deb/xconnectd
+REVISION ?= 1
+deb: PACKAGES := python3 python3-venv python3-bpfcc dpkg-dev debhelper dh-python fakeroot lintian
+deb: build ## a Debian package, in build/deb; no root needed
+	@$(OWN); \
+	rm -rf build/deb; \
+	mkdir -p $(DEB); \
+	cp -R .ci/debian $(DEB)/debian; \
+	version=$$(PYTHONPATH=. $(PYTHON) -c 'import xconnectd; print(xconnectd.__version__)'); \
+	printf 'xconnectd (%s-$(REVISION)) unstable; urgency=medium\n\n  * Built from a checkout.\n\n -- %s  %s\n' \
+	  "$$version" "$$(sed -n 's/^Maintainer: //p' .ci/debian/control)" "$$(date -R)" >$(DEB)/debian/changelog; \
+	cd $(DEB); \
+	CHECKOUT='$(CURDIR)' DEB_BUILD_OPTIONS=noautodbgsym dpkg-buildpackage --build=binary --no-sign >../build.log 2>&1 || { tail -30 ../build.log; exit 1; }; \
+	lintian --fail-on error ../*.changes; \
+	ls ../*.deb
+
 chaos: setup ## random harm for SECONDS=60, again with SEED=…, and 20,000 reloads (root)
 	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make chaos'; exit 1; }
 	@$(OWN); XCONNECTD_CHAOS_SECONDS=$(SECONDS) XCONNECTD_CHAOS_SEED=$(SEED) \
@@ -192,7 +216,7 @@ trace-rewire: setup ## the path of one rewire: calls, moves between modules, net
 	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make trace-rewire'; exit 1; }
 	@$(OWN); $(BIN)/python -m tests.bench.trace
 
-test-kernels test-long: PACKAGES += debootstrap qemu-system-x86 busybox-static cpio e2fsprogs kmod xz-utils
+test-kernels: PACKAGES += debootstrap qemu-system-x86 busybox-static cpio e2fsprogs kmod xz-utils
 test-kernels: setup ## the core of the tests under Debian's kernels 5.10 to the newest, in qemu (root)
 	@$(OWN); tests/kernels/run
 

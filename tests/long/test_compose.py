@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from netns import test_image
 from netns.lab import NETNS, REPO, Lab, inside, poll, run
-
-from . import test_image
-from .test_image import image
+from netns.test_image import image
 
 __all__ = ["image"]
 

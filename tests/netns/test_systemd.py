@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from netns.lab import NETNS, PATIENCE, REPO, Lab, Station, inside, poll, run
-from netns.service import document
-from netns.test_invariants import _settled, assert_as_found
-from netns.traffic import Stream
+
+from .lab import NETNS, PATIENCE, REPO, Lab, Station, inside, poll, run
+from .service import document
+from .test_invariants import _settled, assert_as_found
+from .traffic import Stream
 
 SUITE: Final = "bookworm"
 PACKAGES: Final = ("systemd", "systemd-sysv", "dbus", "python3", "python3-bpfcc", "iproute2")
@@ -72,9 +73,12 @@ class Machine:
         self._work = lab.directory / "machine"
         upper = self._work / "upper"
         upper.mkdir(parents=True)
-        run("make", "-C", str(REPO), "install", f"DESTDIR={upper}")
+        self._install(upper)
         self._boot(debian())
         self.root = Path("/proc", str(self._init), "root")
+
+    def _install(self, root: Path) -> None:
+        run("make", "-C", str(REPO), "install", f"DESTDIR={root}")
 
     def _boot(self, tree: Path) -> None:
         """All mounts are the machine's own: they go with its last process."""

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from netns.lab import NETNS, REPO
+from .lab import NETNS, REPO
 
 Table = dict[str, list[str]]
 
