@@ -280,6 +280,27 @@ class Daemon:
         return {"cwd": REPO, "env": {**os.environ, **extra}}
 
 
+class Folder(Daemon):
+    """A daemon that was given a directory."""
+
+    def __init__(self, lab: Lab, files: Mapping[str, Wiring]) -> None:
+        super().__init__(lab, None, name="etc.d")
+        self.config = self.config.parent
+        for name, wiring in files.items():
+            self.put(name, wiring)
+
+    def put(self, name: str, wiring: Wiring, *, in_place: bool = False) -> Path:
+        path = self.config / name
+        fresh = path if in_place else self.config / ".fresh"
+        fresh.write_text(document(wiring))
+        fresh.rename(path)
+        return path
+
+    def states(self) -> dict[str, str]:
+        """Of the files, by their names."""
+        return {Path(x["path"]).name: x["state"] for x in self.status()["config"]["files"]}
+
+
 class Resident:
     """One lab and one daemon for many tests. Each finds both as the first one did.
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .lab import Lab, poll
-from .service import Daemon, document
+from .service import Daemon, Folder, document
+from .terminal import Attempt
 from .test_config_changes import FIRST, SECOND, wired
-from .test_control import Attempt, Folder
 
 Start = Callable[..., Daemon]
 LAB = 64_001
@@ -102,14 +102,14 @@ def test_a_try_is_not_written_through_a_link_of_somebody_else(lab: Lab, daemon: 
     secret.write_text("the_secret: 1\n")
     secret.chmod(0o600)
     os.chown(running.config.parent, LAB, LAB)
-    attempt = Attempt(running, SECOND).asks()
+    attempt = Attempt(running, SECOND)
     assert wired(a, c)
     running.config.unlink()
     running.config.symlink_to(secret)
     os.chown(running.config, LAB, LAB, follow_symlinks=False)
     assert attempt.answer("y\n") != 0
     assert secret.read_text() == "the_secret: 1\n"
-    assert "the symlink" in attempt.text()
+    assert "the symlink" in attempt.read()
     running.wait_event("config.rejected")
     assert "the_secret" not in running.text()
     assert "the_secret" not in running.cli("check", str(running.config)).stdout
@@ -128,8 +128,8 @@ def test_a_misspelt_interface_is_told_from_one_that_is_away(lab: Lab, daemon: St
     place = f"{draft}:2:3: x5-eht1 does not exist here now (did you mean x5-eth1?)"
     assert (here.returncode, here.stdout.splitlines()[1:]) == (1, [place])
     assert running.cli("check", "--here", str(running.config)).returncode == 0
-    attempt = Attempt(running, {"va": "x5-eht1"}).asks()
-    assert meant in attempt.text()
+    attempt = Attempt(running, {"va": "x5-eht1"})
+    assert meant in attempt.read()
     assert attempt.answer("n\n") == 1
     since = running.mark()
     running.write({"va": "x5-eht1"})

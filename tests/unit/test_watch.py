@@ -125,6 +125,20 @@ def away_and_anew(path: Path) -> None:
     path.write_text("links: {a: b}\n")
 
 
+def away_and_back(path: Path) -> None:
+    aside = path.rename(path.with_name("aside"))
+    aside.write_text("links: {a: b}\n")
+    aside.rename(path)
+
+
+def by_hard_link(path: Path) -> None:
+    new = path.with_name("fresh")
+    new.write_text("links: {a: b}\n")
+    path.unlink()
+    path.hardlink_to(new)
+    new.unlink()
+
+
 SAVES = [
     in_place,
     in_place_without_truncating,
