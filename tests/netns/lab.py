@@ -288,6 +288,10 @@ class Lab:
         self._bring_up(station)
         return station
 
+    def veths(self, *ends: str) -> list[Station]:
+        """A container without addresses for each."""
+        return [self.veth(end) for end in ends]
+
     def pair(self, end: str, other: str, up: bool = True) -> None:
         """A veth with both ends in the host."""
         self.ip("link", "add", "name", end, "type", "veth", "peer", "name", other)
@@ -382,6 +386,29 @@ class Lab:
             "filters": {name: self._filters(name) for name in names},
             "features": {name: self.features(name) for name in names},
         }
+
+    def settled(self) -> dict[str, Any]:
+        """The host once the kernel has finished with carriers and link-local addresses."""
+
+        def complete() -> bool:
+            shown = [x for x in json.loads(self.ip("-j", "-d", "address", "show")) if x]
+            if any("LOWER_UP" in x["flags"] and "DOWN" in x["operstate"] for x in shown):
+                return False
+            up = [x for x in shown if x["operstate"] == "UP"]
+            ready = [x for x in up if x.get("inet6_addr_gen_mode") == "eui64"]
+            tentative = [a for x in ready for a in x["addr_info"] if a.get("tentative")]
+            return not tentative and all(x["addr_info"] for x in ready)
+
+        poll(complete, what="link-local addresses")
+        return self.snapshot()
+
+    def assert_as_found(self, before: dict[str, Any]) -> None:
+        """Compare with an earlier snapshot, part by part: a failure shows what differs."""
+        with contextlib.suppress(AssertionError):
+            poll(lambda: self.snapshot() == before, 10, interval=0.1)
+        now = self.snapshot()
+        for part, found in before.items():
+            assert now[part] == found, part
 
     def interfaces(self) -> list[str]:
         """The names of all but ``lo``."""

@@ -119,6 +119,18 @@ def passes(sender: Wire, receiver: Wire, timeout: float = 0.1) -> bool:
     return any(probe in receiver.drain() for _ in looks(timeout))
 
 
+def wired(a: Station, b: Station) -> bool:
+    """Whether frames cross both ways between two stations now."""
+    with a.port() as here, b.port() as there:
+        return passes(here, there) and passes(there, here)
+
+
+def cut(a: Station, b: Station) -> bool:
+    """Whether frames cross neither way."""
+    with a.port() as here, b.port() as there:
+        return not passes(here, there, 0.05) and not passes(there, here, 0.05)
+
+
 # ---------------------------------------------------------------------- ports
 
 
