@@ -1,4 +1,4 @@
 """One pass: observe, evaluate, plan, apply.
 
-Imports modules of the root only, and reaches the kernel by Protocols that it declares.
+Imports modules of the root only, and reaches the kernel by the Protocols in ``ports``.
 """

@@ -9,43 +9,13 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable
 from contextlib import suppress
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from xconnectd.events import Event, Logger
-from xconnectd.model import Interface, MovedEnd, Observed, Programs, Record, Xdp
-
-
-class Interfaces(Protocol):
-    """What is asked of ``netlink.interfaces``."""
-
-    def all(self) -> dict[int, Interface]: ...
-    def at(self, ifindex: int, nsid: int | None) -> Interface | None: ...
-    def elsewhere(self) -> Iterator[tuple[int, Interface]]: ...
-    def namespace_name(self, nsid: int) -> str: ...
-    def settle(self) -> None: ...
-
-
-class Maps(Protocol):
-    """What is asked of ``dataplane.programs``."""
-
-    @property
-    def programs(self) -> Programs: ...
-    def unpoint(self, key: int) -> None: ...
-    def unsteer(self, key: int) -> None: ...
-
-
-class Ledger(Protocol):
-    """What is asked of ``state.store``."""
-
-    def records(self) -> Mapping[int, Record]: ...
-    def programs(self) -> frozenset[int]: ...
-    def moved_netns(self) -> tuple[MovedEnd, ...]: ...
-    def set_moved_netns(self, moved: tuple[MovedEnd, ...]) -> None: ...
-    def unreported(self) -> tuple[Record, ...]: ...
-    def set_unreported(self, records: tuple[Record, ...]) -> None: ...
-    def hold(self, record: Record) -> None: ...
+from xconnectd.model import Interface, MovedEnd, Observed, Record, Xdp
+from xconnectd.reconcile.ports import Dataplane, Interfaces, Ledger
 
 
 class _Found(NamedTuple):
@@ -66,7 +36,9 @@ _PATIENCE: Final = 5.0
 
 
 class NetnsMoves:
-    def __init__(self, interfaces: Interfaces, maps: Maps, ledger: Ledger, log: Logger) -> None:
+    def __init__(
+        self, interfaces: Interfaces, maps: Dataplane, ledger: Ledger, log: Logger
+    ) -> None:
         self._interfaces = interfaces
         self._maps = maps
         self._ledger = ledger

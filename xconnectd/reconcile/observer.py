@@ -1,7 +1,6 @@
 """One look at the kernel: everything, or just what some names and interfaces have to do with.
 
-It reads through the Protocols below, which ``netlink``, ``dataplane`` and ``state`` fulfil, and
-gives the pure core an ``Observed`` and the links it is about.
+It gives the pure core an ``Observed`` and the links it is about.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, 
 from dataclasses import replace
 from itertools import count
 from operator import attrgetter
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from xconnectd.model import (
     Endpoint,
@@ -20,53 +19,13 @@ from xconnectd.model import (
     MovedEnd,
     Observed,
     Programs,
-    Record,
     Scope,
-    Use,
     Wiring,
-    XdpFeature,
 )
 from xconnectd.reconcile.mode_selection import choose
+from xconnectd.reconcile.ports import Dataplane, HostUse, Interfaces, Ledger
 
 _T = TypeVar("_T")
-
-
-class Interfaces(Protocol):
-    """What is asked of ``netlink.interfaces``."""
-
-    def find(self, *wanted: str | int) -> list[Interface]: ...
-    def all(self) -> dict[int, Interface]: ...
-    def complete(self, interfaces: Iterable[Interface]) -> dict[int, Interface]: ...
-    def xdp_features(self, ifindex: int) -> XdpFeature | None: ...
-    def at(self, ifindex: int, nsid: int | None) -> Interface | None: ...
-
-
-class HostUse(Protocol):
-    """What is asked of ``netlink.host_use``."""
-
-    def uses(
-        self, interfaces: Iterable[Interface], addressed: Iterable[Interface] = ()
-    ) -> dict[int, tuple[Use, ...]]: ...
-
-
-class Maps(Protocol):
-    """What is asked of ``dataplane.programs``."""
-
-    @property
-    def programs(self) -> Programs: ...
-    def look_up(
-        self, ends: Collection[int] | None = None
-    ) -> tuple[dict[int, int], dict[int, int], frozenset[int] | None]: ...
-    def peers(self) -> dict[int, int]: ...
-
-
-class Records(Protocol):
-    """What is asked of ``state.store``."""
-
-    def records(self) -> Mapping[int, Record]: ...
-    def named(self, name: str) -> Collection[int]: ...
-    def programs(self) -> frozenset[int]: ...
-    def moved_netns(self) -> tuple[MovedEnd, ...]: ...
 
 
 class Observer:
@@ -76,8 +35,8 @@ class Observer:
         self,
         interfaces: Interfaces,
         host_use: HostUse,
-        maps: Maps,
-        records: Records,
+        maps: Dataplane,
+        records: Ledger,
         describe: Callable[[int], str] = "id {}".format,
     ) -> None:
         self._interfaces = interfaces
@@ -271,8 +230,8 @@ class _Look:
         self,
         wiring: Index,
         interfaces: Interfaces,
-        maps: Maps,
-        records: Records,
+        maps: Dataplane,
+        records: Ledger,
     ) -> None:
         self._wiring = wiring
         self._source = interfaces

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, KeysView, Mapping
 from contextlib import suppress
 from itertools import zip_longest
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from xconnectd.errors import InterfaceGoneError, XconnectError
 from xconnectd.events import Event, Logger
@@ -18,9 +18,7 @@ from xconnectd.model import Link, Observed, Scope, State, Wiring, Xdp
 from xconnectd.reconcile import (
     actions,
     evaluate,
-    executor,
     link_state,
-    netns_moves,
     observer,
     plan,
     transitions,
@@ -32,6 +30,7 @@ from xconnectd.reconcile.link_state import LinkStatus
 from xconnectd.reconcile.netns_moves import NetnsMoves
 from xconnectd.reconcile.observer import Index
 from xconnectd.reconcile.pass_stats import Tally
+from xconnectd.reconcile.ports import Changes, Dataplane, HostUse, Interfaces, Ledger, LinkEvent
 from xconnectd.reconcile.retry import BackOff
 from xconnectd.reconcile.transitions import Report
 
@@ -55,47 +54,6 @@ _ROUNDS = 6
 hold, and room for what changed meanwhile."""
 
 
-class LinkEvent(Protocol):
-    """What a message of rtnetlink says of one interface: ``netlink.monitor.Event``."""
-
-    @property
-    def ifindex(self) -> int: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def altnames(self) -> tuple[str, ...]: ...
-    @property
-    def mac(self) -> str: ...
-    @property
-    def gone(self) -> bool: ...
-    @property
-    def nsid(self) -> int | None: ...
-    @property
-    def new_ifindex(self) -> int | None: ...
-
-
-class Interfaces(observer.Interfaces, netns_moves.Interfaces, Protocol):
-    """What is asked of ``netlink.interfaces``."""
-
-    def names(self) -> list[str]: ...
-
-
-class Dataplane(observer.Maps, executor.Dataplane, Protocol):
-    """What is asked of ``dataplane.programs``."""
-
-    def holds(self, wanted: Mapping[int, int]) -> bool: ...
-    def renew(self) -> None: ...
-    def older_forward(self) -> bool: ...
-    def empty_older(self) -> None: ...
-    def retire(self) -> None: ...
-
-
-class Ledger(observer.Records, executor.Ledger, netns_moves.Ledger, Protocol):
-    """What is asked of ``state.store``."""
-
-    def know_programs(self, ids: frozenset[int]) -> None: ...
-
-
 class Seen(NamedTuple):
     """The outcome of looking: what was seen, the evaluations of its links, what is to be done."""
 
@@ -116,8 +74,8 @@ class Reconciler:
     def __init__(
         self,
         interfaces: Interfaces,
-        host_use: observer.HostUse,
-        changes: executor.Changes,
+        host_use: HostUse,
+        changes: Changes,
         dataplane: Dataplane,
         ledger: Ledger,
         *,
