@@ -7,7 +7,8 @@ changed), and nothing that the kernel could tell.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, KeysView, Mapping
+from collections.abc import Callable, Iterable, KeysView, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from itertools import zip_longest
 from typing import NamedTuple
@@ -151,8 +152,12 @@ class Reconciler:
 
         ``refused`` are links that failed in this very pass and are to be undone.
         """
-        observed, links = self._observe(scope)
-        failed = self._backoff.still_failed(links, observed) | dict(refused or {})
+        return self._judge(*self._observe(scope), refused or {})
+
+    def _judge(
+        self, observed: Observed, links: Sequence[Link], refused: Mapping[str, Refused]
+    ) -> Seen:
+        failed = {**self._backoff.still_failed(links, observed), **refused}
         evaluations = evaluate.evaluate(links, observed, failed)
         if observed.covered is None:
             evaluations = evaluate.with_hints(evaluations, self._free(observed.names))
@@ -172,7 +177,23 @@ class Reconciler:
         seen = self.look(scope, refused)
         while self._netns_moves.take_back(seen.observed):
             seen = self.look(scope, refused)
+        self._unseen = {each for each in self._unseen if not self._is_seen(each, seen)}
         return seen
+
+    def _look_again(
+        self, seen: Seen, scope: Scope | None, trouble: Trouble, wrote: AbstractSet[int]
+    ) -> Seen:
+        """Reads only what was written to, as long as nothing was told of anything else."""
+        self._note(self.receive())
+        before = seen.observed
+        if before.covered is not None and self._unseen <= wrote:
+            links = [each.link for each in seen.evaluations]
+            with suppress(InterfaceGoneError):
+                now = self._observer.again(before, links, wrote)
+                if now.names == before.names and not self._netns_moves.take_back(now):
+                    self._unseen.clear()
+                    return self._judge(now, links, trouble.links)
+        return self._look_and_recognize(scope, trouble.links)
 
     def _observe(self, scope: Scope | None) -> tuple[Observed, tuple[Link, ...]]:
         """Looks again if an interface vanished between one question about it and the next."""
@@ -207,8 +228,8 @@ class Reconciler:
                 self._dataplane.empty_older()
             if not actions:
                 break
-            self._note(self.receive())  # of our own changes above all: the next look covers it
-            seen = self._look_and_recognize(scope, trouble.links)
+            wrote = {each.interface.ifindex for each in actions}
+            seen = self._look_again(seen, scope, trouble, wrote)
         self._netns_moves.settle()
         evaluations = seen.evaluations
         if trigger in _EDITS and scope is not None and any(each.waiting for each in evaluations):
@@ -363,7 +384,6 @@ class Reconciler:
         statuses: Iterable[LinkStatus],
         trouble: Trouble,
     ) -> None:
-        self._unseen = {each for each in self._unseen if not self._is_seen(each, seen)}
         self._remember_entries(seen.observed)
         self._remember_ends(seen)
         for each in statuses:
