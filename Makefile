@@ -102,7 +102,7 @@ test: check ## everything but those, on the real kernel (root)
 	@$(OWN); $(BIN)/pytest -q tests/netns $(PRODUCTION:%=--ignore=%)
 
 test-production test-long: PACKAGES += debootstrap systemd-container buildah podman runc
-test-long: PACKAGES += dpkg-dev debhelper dh-python fakeroot lintian pipx busybox-static $(if $(shell command -v dockerd),,docker.io docker-compose)
+test-long: PACKAGES += dpkg-dev debhelper dh-python fakeroot lintian pipx nodejs npm busybox-static $(if $(shell command -v dockerd),,docker.io docker-compose)
 test-long: setup ## what takes long: tests/long, a real systemd, a real image (root)
 	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make test-long'; exit 1; }
 	@$(OWN); $(BIN)/pytest -q tests/long
@@ -117,6 +117,7 @@ PREFIX ?= /usr
 DESTDIR ?=
 LIBRARY := $(PREFIX)/lib/xconnectd
 MAN := $(PREFIX)/share/man/man8/xconnectd.8.gz
+SCHEMA := $(PREFIX)/share/xconnectd/schema.json
 COMPLETION := $(PREFIX)/share/bash-completion/completions/xconnectd
 UNIT := $(PREFIX)/lib/systemd/system/xconnectd.service
 SYSUSERS := $(PREFIX)/lib/sysusers.d/xconnectd.conf
@@ -160,6 +161,8 @@ install: build ## into DESTDIR and PREFIX (/usr); starts nothing (root)
 	  | install -D -m 644 /dev/stdin '$(DESTDIR)$(UNIT)'; \
 	gzip -9n <docs/xconnectd.8 | install -D -m 644 /dev/stdin '$(DESTDIR)$(MAN)'; \
 	install -D -m 644 systemd/xconnectd.sysusers '$(DESTDIR)$(SYSUSERS)'; \
+	install -d '$(DESTDIR)$(PREFIX)/share/xconnectd'; \
+	PYTHONPATH=build/lib $(PYTHON) -P -B -m xconnectd schema >'$(DESTDIR)$(SCHEMA)'; \
 	install -D -m 644 docs/xconnectd.bash '$(DESTDIR)$(COMPLETION)'; \
 	install -m 644 README.md CHANGELOG.md '$(DESTDIR)$(DOC)'; \
 	install -m 644 LICENSE '$(DESTDIR)$(DOC)/copyright'; \
@@ -173,7 +176,7 @@ install: build ## into DESTDIR and PREFIX (/usr); starts nothing (root)
 uninstall: ## stops the service and removes what install put there (root)
 	@[[ -n '$(DESTDIR)' || ! -d /run/systemd/system ]] || \
 	  systemctl disable --quiet --now xconnectd.service 2>/dev/null || true; \
-	rm -rf '$(DESTDIR)$(LIBRARY)' '$(DESTDIR)$(DOC)'; \
+	rm -rf '$(DESTDIR)$(LIBRARY)' '$(DESTDIR)$(DOC)' '$(DESTDIR)$(dir $(SCHEMA))'; \
 	rm -f $(foreach file,$(PREFIX)/bin/xconnectd $(UNIT) $(MAN) $(COMPLETION) $(SYSUSERS),'$(DESTDIR)$(file)'); \
 	[[ -n '$(DESTDIR)' || ! -d /run/systemd/system ]] || systemctl daemon-reload
 

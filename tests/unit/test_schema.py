@@ -12,13 +12,13 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
+from jsonschema import Draft7Validator
 
 from xconnectd.config import json_schema, parser
 from xconnectd.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "xconnect.yaml"
-VALIDATOR = Draft202012Validator(json_schema.document())
+VALIDATOR = Draft7Validator(json_schema.document())
 
 Document = Any
 
@@ -47,7 +47,7 @@ def config_takes(document: Document) -> bool:
 
 
 def test_it_is_a_schema() -> None:
-    Draft202012Validator.check_schema(json_schema.document())
+    Draft7Validator.check_schema(json_schema.document())
     json.dumps(json_schema.document())
 
 
@@ -65,8 +65,8 @@ def test_every_key_is_described() -> None:
     assert tuple(described["properties"]) == parser.TOP_KEYS
     assert tuple(described["properties"]["defaults"]["properties"]) == parser.DEFAULT_KEYS
     assert tuple(described["properties"]["metrics"]["properties"]) == parser.METRICS_KEYS
-    assert tuple(described["$defs"]["link"]["then"]["properties"]) == parser.LINK_KEYS
-    for option in described["$defs"]["link"]["then"]["properties"].values():
+    assert tuple(described["definitions"]["link"]["then"]["properties"]) == parser.LINK_KEYS
+    for option in described["definitions"]["link"]["then"]["properties"].values():
         assert option["description"]
 
 
@@ -82,6 +82,19 @@ def test_patterns_hold_nothing_that_is_pythons_own() -> None:
     """Editors run them as JavaScript: no \\A, \\Z, named groups, inline flags."""
     for pattern in patterns(json_schema.document()):
         assert not re.search(r"\\[AZz]|\(\?[P<a-z]", pattern)
+
+
+def texts(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if isinstance(value, str):
+                yield from [value] * (key in ("title", "description"))
+            yield from texts(value)
+
+
+def test_no_description_has_what_markdown_takes_for_its_own() -> None:
+    for text in texts(json_schema.document()):
+        assert not re.search(r"[\\`*_{}\[\]#+!]", text), text
 
 
 # --------------------------------------------------------------------------- agreement

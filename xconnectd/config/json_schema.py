@@ -1,5 +1,9 @@
 """The JSON Schema of the file, for editors; ``parser`` is what really judges.
 
+Draft-07, which SchemaStore and editors want, and no keyword but the draft's own: ajv in strict mode
+refuses others. No description has a character that is Markdown's, since the YAML language server
+would show it escaped.
+
 Owns titles and descriptions. What is allowed (keys, choices, names) comes from the tables of
 ``parser``, so that the two cannot drift apart.
 
@@ -22,21 +26,18 @@ from xconnectd.model import Admin, Mode
 
 _Schema = dict[str, Any]
 
-DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-
-# A plain 12, 1e3, true or 2001-01-01 is the text of a name or a description, whatever YAML makes of
-# it; for a date JSON has no type at all, so it is told what a word is not.
-_NO_WORDS: Final = ["object", "array"]
+DIALECT: Final = "http://json-schema.org/draft-07/schema#"
+PLACE: Final = "https://json.schemastore.org/xconnectd.json"
 
 _MODES: Final = {
-    Mode.AUTO: "the fastest that carries every frame unharmed; the default",
+    Mode.AUTO: "the fastest that carries every frame unharmed",
     Mode.GENERIC: "XDP on packet buffers, any interface",
     Mode.NATIVE: "XDP in the driver, for NICs that can",
     Mode.TC: "tc redirect: repairs checksums and cuts packets for any target",
 }
 _ADMINS: Final = {
-    Admin.MANAGE: "an end found down is set up with its link, and put back; the default",
-    Admin.KEEP: "never touched",
+    Admin.MANAGE: "is set up with its link, and put back",
+    Admin.KEEP: "is never touched",
 }
 
 
@@ -44,6 +45,7 @@ def document() -> _Schema:
     """A new copy of the schema, ready for ``json.dumps``."""
     return {
         "$schema": DIALECT,
+        "$id": PLACE,
         "title": "xconnectd",
         "description": "Pairs of interfaces between which every frame crosses.",
         "type": "object",
@@ -55,7 +57,7 @@ def document() -> _Schema:
             }
         },
         "additionalProperties": False,
-        "$defs": {"end": _end(), "link": _link(), "text": _text()},
+        "definitions": {"end": _end(), "link": _link(), "text": _text()},
     }
 
 
@@ -81,10 +83,10 @@ def _top_level() -> _Schema:
             "additionalProperties": False,
         },
         "links": {
-            "description": "One line per pair, both directions. `{}` disconnects everything.",
+            "description": "One line per pair, both directions. With none, nothing is connected.",
             "type": "object",
-            "propertyNames": {"$ref": "#/$defs/end"},
-            "additionalProperties": {"$ref": "#/$defs/link"},
+            "propertyNames": {"$ref": "#/definitions/end"},
+            "additionalProperties": {"$ref": "#/definitions/link"},
             "examples": [{"eth0": "tap0", "veth2": {"to": "veth3", "mode": "auto"}}],
         },
     }
@@ -93,7 +95,7 @@ def _top_level() -> _Schema:
 def _metrics() -> _Schema:
     return {
         "listen": {
-            "description": "An IP address (or localhost) and a port, or `unix:` and a path.",
+            "description": "An IP address (or localhost) and a port, or unix: and a path.",
             "type": "string",
             "pattern": parser.LISTEN_PATTERN,
             "examples": ["127.0.0.1:9109", "[::1]:9109", "unix:/run/xconnectd/metrics.sock"],
@@ -103,14 +105,15 @@ def _metrics() -> _Schema:
 
 def _link() -> _Schema:
     return {
-        "title": "The other end, or a mapping with `to` and options",
+        "title": "The other end, or a mapping with to: and options",
         "if": {"type": "object"},
         "then": {
+            "type": "object",
             "required": ["to"],
             "properties": _pick(parser.LINK_KEYS, _options()),
             "additionalProperties": False,
         },
-        "else": {"$ref": "#/$defs/end"},
+        "else": {"$ref": "#/definitions/end"},
     }
 
 
@@ -118,37 +121,50 @@ def _end() -> _Schema:
     return {
         "title": "Interface",
         "description": "Its name or one of its altnames; it need not exist yet.",
-        "not": {"type": [*_NO_WORDS, "null"]},
-        "minLength": 1,
-        "maxLength": parser.NAME_BYTES,
-        "pattern": parser.NAME_PATTERN,
+        **_word(
+            "null",
+            minLength=1,
+            maxLength=parser.NAME_BYTES,
+            pattern=parser.NAME_PATTERN,
+        ),
     }
 
 
 def _text() -> _Schema:
+    return _word(maxLength=parser.TEXT_LENGTH, pattern=parser.TEXT_PATTERN)
+
+
+def _word(*no: str, **of_text: Any) -> _Schema:
+    """A plain 12, 1e3, true or 2001-01-01 is the text that stands there, whatever YAML makes of it.
+
+    For a date JSON has no type at all, so it is told what a word is not.
+    """
     return {
-        "not": {"type": _NO_WORDS},
-        "maxLength": parser.TEXT_LENGTH,
-        "pattern": parser.TEXT_PATTERN,
+        "not": {"anyOf": [{"type": each} for each in ("object", "array", *no)]},
+        "if": {"type": "string"},
+        "then": {"type": "string", **of_text},
     }
 
 
 def _options() -> _Schema:
     return {
-        "to": {"$ref": "#/$defs/end", "description": "The other end."},
-        "mode": _choice("How the frames are carried.", "mode", _MODES),
-        "enabled": _flag("false: the plug is pulled, the line stays.", default=True),
-        "admin": _choice("What becomes of an end that is down.", "admin", _ADMINS),
+        "to": _described("The other end.", "end"),
+        "mode": _choice("How the frames are carried", "mode", _MODES),
+        "enabled": _flag("false: the link is cut, the line stays.", default=True),
+        "admin": _choice("An end that is found down", "admin", _ADMINS),
         "allow_addressed": _flag(
             "true: also ends that the host itself uses (an address, a route). It can lock you out.",
             default=False,
         ),
-        "description": {"$ref": "#/$defs/text", "description": "For people; one line."},
+        "description": _described("For people; one line.", "text"),
         "labels": {
-            "description": "For scripts: `{lab: demo}`.",
+            "description": "For scripts; shown by status.",
+            "examples": [{"lab": "demo"}],
             "type": "object",
-            "propertyNames": {"$ref": "#/$defs/text", "minLength": 1},
-            "additionalProperties": {"$ref": "#/$defs/text"},
+            "propertyNames": {
+                "allOf": [{"$ref": "#/definitions/text"}, {"type": "string", "minLength": 1}]
+            },
+            "additionalProperties": {"$ref": "#/definitions/text"},
         },
         "carrier": {
             "description": "Each end keeps its own; other values are kept for later.",
@@ -161,11 +177,16 @@ def _flag(description: str, *, default: bool) -> _Schema:
     return {"description": description, "type": "boolean", "default": default}
 
 
+def _described(description: str, name: str) -> _Schema:
+    """A definition with a description of its own; beside ``$ref`` the draft ignores it."""
+    return {"description": description, "allOf": [{"$ref": f"#/definitions/{name}"}]}
+
+
 def _choice(description: str, key: str, words: dict[Any, str]) -> _Schema:
     choices = list(parser.CHOICES[key])
+    meanings = "; ".join(f"{choice.value}: {words[choice]}" for choice in choices)
     return {
-        "description": description,
+        "description": f"{description}. {meanings}.",
         "enum": [choice.value for choice in choices],
-        "markdownEnumDescriptions": [words[choice] for choice in choices],
         "default": choices[0].value,
     }
