@@ -1,11 +1,11 @@
-"""Kills and signals at very many moments: what ``make test`` tries a few times."""
+"""Kills and signals at very many moments, and reloads: what ``make test`` does a few times."""
 
 from __future__ import annotations
 
 import time
 
 import pytest
-from netns import test_life
+from netns import test_hostile, test_life
 from netns.lab import Lab
 from netns.service import Daemon
 
@@ -31,3 +31,10 @@ def test_a_stop_during_the_start_leaves_nothing(
     moments = [(after(ms), number) for ms in range(40 * first, 640, 160) for number in signals]
     monkeypatch.setattr(test_life, "MOMENTS", moments)
     test_life.test_a_stop_during_the_start_leaves_nothing(lab)
+
+
+def test_thousands_of_reloads_leave_no_trace(
+    lab: Lab, daemon: test_hostile.Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(test_hostile, "RELOADS", max(5000, test_hostile.RELOADS))
+    test_hostile.test_many_reloads_leave_no_trace(lab, daemon)

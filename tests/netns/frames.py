@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import struct
 from typing import Final
 
@@ -144,3 +145,56 @@ def _rest() -> dict[str, bytes]:
         "length that is a lie": ether(0x05DC, noise(46)),
         "vendor experimental": ether(0x88B7, noise(200)),
     }
+
+
+# ---------------------------------------------------------------------- what a host would answer
+
+ROUTER: Final = socket.inet_pton(socket.AF_INET6, "fe80::aa01")
+PREFIX: Final = bytes.fromhex("fd00007700000000") + bytes(8)
+
+
+def _checksum(data: bytes) -> bytes:
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return struct.pack("!H", ~total & 0xFFFF)
+
+
+def _icmpv6(body: bytes, group: bytes) -> bytes:
+    """From a router's link-local address to a multicast one."""
+    body += b"\x01\x01" + SENDER
+    pseudo = ROUTER + group + struct.pack("!II", len(body), 58)
+    body = body[:2] + _checksum(pseudo + body) + body[4:]
+    head = struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + ROUTER + group
+    return ether(0x86DD, head + body, b"\x33\x33" + group[-4:])
+
+
+def arp_request(target: str) -> bytes:
+    head = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1)
+    hosts = SENDER + socket.inet_aton("203.0.113.9") + bytes(6) + socket.inet_aton(target)
+    return ether(0x0806, (head + hosts).ljust(46, b"\0"), BROADCAST)
+
+
+def neighbour_solicitation(target: bytes) -> bytes:
+    group = bytes.fromhex("ff02" + "0" * 18 + "01ff") + target[-3:]
+    return _icmpv6(b"\x87\0\0\0\0\0\0\0" + target, group)
+
+
+def router_advertisement(lifetime: int = 1800, prefix: int = 2_592_000) -> bytes:
+    """As radvd and FRR send it: a default router and a prefix, on link and for addresses."""
+    body = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, lifetime, 0, 0)
+    body += struct.pack("!BBBBIII", 3, 4, 64, 0xC0, prefix, prefix // 2, 0) + PREFIX
+    return _icmpv6(body, bytes.fromhex("ff02" + "0" * 26 + "01"))
+
+
+def datagram(target: str, mac: bytes, port: int = 4711) -> bytes:
+    """UDP without a checksum, as IPv4 allows it."""
+    body = struct.pack("!HHHH", port, port, 8 + 22, 0) + noise(22)
+    hosts = socket.inet_aton("198.51.100.9") + socket.inet_aton(target)
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0, 64, 17, 0) + hosts
+    return ether(0x0800, head[:10] + _checksum(head) + head[12:] + body, mac)
+
+
+def answers(frames: list[bytes]) -> list[bytes]:
+    """ARP replies and neighbour advertisements."""
+    return [x for x in frames if x[20:22] == b"\0\x02" or (len(x) > 54 and x[54] == 136)]

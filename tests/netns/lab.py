@@ -370,10 +370,9 @@ class Lab:
 
     def snapshot(self) -> dict[str, Any]:
         """Everything of the host that a daemon could have changed, in a form to compare."""
-        links = json.loads(self.ip("-d", "-j", "link", "show"))
-        names = [link["ifname"] for link in links]
+        links = self.links()
         return {
-            "links": {link["ifname"]: _steady(link) for link in links},
+            "links": links,
             "addresses": {
                 link["ifname"]: sorted(
                     f"{address['local']}/{address['prefixlen']}"
@@ -383,9 +382,16 @@ class Lab:
                 if link
             },
             "qdiscs": self.tc("qdisc", "show"),
-            "filters": {name: self._filters(name) for name in names},
-            "features": {name: self.features(name) for name in names},
+            "filters": {name: self._filters(name) for name in links},
+            "features": {name: self.features(name) for name in links},
         }
+
+    def links(self) -> dict[str, dict[str, Any]]:
+        """What ``ip -d link`` says of every interface, without what changes by itself."""
+        shown: list[dict[str, Any]] = json.loads(self.ip("-d", "-j", "link", "show"))
+        for link in shown:
+            link.pop("stats", None), link.pop("stats64", None)
+        return {link["ifname"]: link for link in shown}
 
     def settled(self) -> dict[str, Any]:
         """The host once the kernel has finished with carriers and link-local addresses."""
@@ -465,11 +471,6 @@ ip -o link; ip -o address; ip rule; ip -6 rule; ip route show table all
 ip -6 route show table all; ip neighbour; tc qdisc
 sysctl -ar '^net.ipv[46].(ip_forward|conf.(all|default))'
 """
-
-
-def _steady(link: dict[str, Any]) -> dict[str, Any]:
-    """What ``ip`` says of a link, without what changes by itself."""
-    return {key: value for key, value in link.items() if key not in ("stats", "stats64")}
 
 
 # ---------------------------------------------------------------------- BPF, by hand

@@ -7,37 +7,19 @@ believe is no use.
 from __future__ import annotations
 
 import json
-import socket
-import struct
 import time
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any
 
 import pytest
 
-from .frames import SENDER, ether
+from .frames import answers, arp_request, neighbour_solicitation, router_advertisement
 from .lab import Lab, holds, poll
 from .service import Daemon
-from .test_silence import HOST, _answers, _checksum, arp_request, link_local, neighbour_solicitation
+from .test_silence import HOST, link_local
 from .traffic import Port, exchange
 
 Start = Callable[..., Daemon]
-
-PREFIX = bytes.fromhex("fd00007700000000") + bytes(8)
-ROUTER = socket.inet_pton(socket.AF_INET6, "fe80::aa01")
-ALL_NODES = bytes.fromhex("ff02" + "0" * 26 + "01")
-
-
-def advertisement(lifetime: int = 1800, prefix: int = 2_592_000) -> bytes:
-    """As radvd and FRR send it: a default router and a prefix, on link and for addresses."""
-    body = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, lifetime, 0, 0)
-    body += struct.pack("!BBBBIII", 3, 4, 64, 0xC0, prefix, prefix // 2, 0) + PREFIX
-    body += b"\x01\x01" + SENDER
-    pseudo = ROUTER + ALL_NODES + struct.pack("!II", len(body), 58)
-    body = body[:2] + _checksum(pseudo + body) + body[4:]
-    head = struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + ROUTER + ALL_NODES
-    return ether(0x86DD, head + body, b"\x33\x33\0\0\0\x01")
 
 
 def believed(lab: Lab, end: str) -> list[str]:
@@ -52,88 +34,80 @@ def believed(lab: Lab, end: str) -> list[str]:
 
 def teach(lab: Lab, port: Port, end: str, **lifetimes: int) -> None:
     def has_learnt() -> bool:
-        port.send(advertisement(**lifetimes))
+        port.send(router_advertisement(**lifetimes))
         return len(believed(lab, end)) >= 4  # an address, its prefix, the default route, its router
 
     poll(has_learnt, what="the host believes a router", interval=0.1)
 
 
-def end_of(running: Daemon, a: str, b: str, name: str) -> dict[str, Any]:
-    link = running.link(a, b)
-    return next(end for end in (link["a"], link["b"]) if end["name"] == name)
-
-
 def assert_silent(lab: Lab, here: Port, questions: list[bytes]) -> None:
+    """And deaf: it believes no router. Also when a program of the host speaks."""
     here.drain()
-    for question in questions:
-        here.send(question)
+    for frame in [*questions, router_advertisement()]:
+        here.send(frame)
     lab.run("ping", "-6", "-c1", "-W0.2", "-I", "va", "ff02::1", check=False)
-    holds(lambda: not here.drain(), 0.5)
+    holds(lambda: not here.drain() and not believed(lab, "va"), 0.4)
 
 
 @pytest.mark.parametrize("why", ["waiting", "disabled", "failed"])
-def test_the_end_that_is_there_is_silent_and_drops(lab: Lab, daemon: Start, why: str) -> None:
+def test_the_end_that_is_there_is_silent_and_drops(lab: Lab, shared: Start, why: str) -> None:
     """The link waits, is disabled with one end missing, or failed for the partner's sake."""
     a = lab.veth("va")
     lab.ip("address", "add", f"{HOST}/32", "dev", "lo")
-    questions = [arp_request(), neighbour_solicitation(link_local(lab, "va"))]
+    questions = [arp_request(HOST), neighbour_solicitation(link_local(lab, "va"))]
     if why == "failed":
         lab.veth("vb")
         lab.bridge("br0", "vb")
     with a.port() as here:
         for question in questions:
             here.send(question)
-            assert poll(lambda: _answers(here)), "the host should answer while nothing is held"
-        running = daemon(f"links: {{va: {{to: vb, enabled: {str(why != 'disabled').lower()}}}}}\n")
-        running.wait_state("va", "vb", why)
-        assert end_of(running, "va", "vb", "va")["attached"]
-        assert not end_of(running, "va", "vb", "vb")["attached"]
-        before = running.link("va", "vb")["drops"]
+            assert poll(lambda: answers(here.drain())), "the host should answer while nothing is"
+        running = shared(f"links: {{va: {{to: vb, enabled: {json.dumps(why != 'disabled')}}}}}\n")
+        link = running.wait_state("va", "vb", why)
+        assert (link["a"]["attached"], link["b"]["attached"]) == (True, False)
         assert_silent(lab, here, questions)
-        poll(lambda: running.link("va", "vb")["drops"] != before, what="the drops are counted")
-        here.send(advertisement())
-        holds(lambda: not believed(lab, "va"), 0.3)
+        poll(lambda: running.link("va", "vb")["drops"] != link["drops"], what="drops are counted")
         if why == "disabled":
             assert running.cli("doctor").returncode == 0, "a plug that is pulled is no fault"
-        if why == "waiting":
+        for _ in range(2 if why == "waiting" else 0):  # a container that restarts
             since = running.mark()
             b = lab.veth("vb")
             running.wait_link("connected", "va", "vb", since=since)
             with b.port() as there:
                 assert exchange(here, there, questions).exact
             lab.delete("vb")
+            here.send(router_advertisement())
             running.wait_link("waiting", "va", "vb", since=since)
             assert_silent(lab, here, questions)
+            lab.run("ip", "netns", "delete", b.namespace)
+        assert running.events("interface.ra_removed") == []
         running.write("links: {}\n")
         running.wait_event("link.disconnected")
         here.send(questions[0])
-        assert poll(lambda: _answers(here), what="an answer of the host, as found")
+        assert poll(lambda: answers(here.drain()), what="an answer of the host, as found")
 
 
-def test_a_held_end_stays_so_over_a_crash_a_bad_file_and_a_rename(lab: Lab, daemon: Start) -> None:
+def test_a_held_end_stays_so_over_a_crash_a_bad_file_and_a_rename(lab: Lab, shared: Start) -> None:
     lab.veth("va")
     found = lab.snapshot()
-    running = daemon("links: {va: vb, vc: vd}\n")
-    held = lab.snapshot()
-    program = lab.xdp("va")
+    wiring = {"va": "vb", "vc": "vd"}
+    running = shared(wiring)
+    held, program = lab.snapshot(), lab.xdp("va")
     assert program
-    running.kill()
-    running.start()
-    assert lab.snapshot() == held
     running.kill()
     running.write("links: [\n")
     running.start()
+    assert lab.snapshot() == held
     lab.veth("vb")
     holds(lambda: lab.xdp("va") == program and not lab.xdp("vb"), 0.3)
     lab.delete("vb")
-    running.write("links: {va: vb, vc: vd}\n")
-    running.wait_state("va", "vb", "waiting")
+    running.kill()
+    running.write(wiring)
+    running.start()
     assert lab.snapshot() == held
-    lab.ip("link", "set", "va", "down")
-    lab.ip("link", "set", "va", "name", "vx")
+    lab.batch(["link set va down", "link set va name vx"])
     poll(lambda: not lab.xdp("vx"), what="an end without a link is detached")
-    lab.ip("link", "set", "vx", "name", "va")
-    lab.ip("link", "set", "va", "up")
+    lab.batch(["link set vx name va", "link set va up"])
     poll(lambda: lab.xdp("va"), what="it is held again")
     running.stop()
     # The address that the kernel took when the end was set down comes with the next "up".
@@ -141,10 +115,10 @@ def test_a_held_end_stays_so_over_a_crash_a_bad_file_and_a_rename(lab: Lab, daem
 
 
 def test_an_end_found_down_is_set_up_with_its_link_and_a_host_that_uses_one_gets_it_back(
-    lab: Lab, daemon: Start
+    lab: Lab, shared: Start
 ) -> None:
     lab.veth("va", up=False), lab.veth("vc")
-    running = daemon("links: {va: vb, vc: vd}\n")
+    running = shared({"va": "vb", "vc": "vd"})
     poll(lambda: lab.xdp("va") and lab.xdp("vc"))
     assert "UP" not in lab.link("va")["flags"]
     lab.ip("address", "add", "203.0.113.7/24", "dev", "vc")
@@ -157,20 +131,17 @@ def test_an_end_found_down_is_set_up_with_its_link_and_a_host_that_uses_one_gets
     assert "UP" in lab.link("va")["flags"]
 
 
-@pytest.mark.parametrize("own_default", [True, False], ids=["own default", "no default"])
-@pytest.mark.parametrize("kind", ["veth", "tap"])
+@pytest.mark.parametrize(("kind", "own_default"), [("veth", True), ("tap", False)])
 def test_what_a_router_made_the_host_believe_is_removed(
     lab: Lab, daemon: Start, kind: str, own_default: bool
 ) -> None:
     """It spoke before the daemon came, and between a stop and a start; accept_ra is as it is."""
     station = lab.veth("va")
-    lab.veth("vb")
-    own = []
+    lab.veths("vb", "up0")
     if own_default:
-        lab.veth("up0")
         lab.ip("-6", "address", "add", "2001:db8::2/64", "dev", "up0", "nodad")
         lab.ip("-6", "route", "add", "default", "via", "2001:db8::1", "dev", "up0")
-        own = believed(lab, "up0")
+    own = believed(lab, "up0")
     end = "va" if kind == "veth" else "tap0"
     with closing(station.port() if kind == "veth" else lab.tap("tap0")) as router:
         teach(lab, router, end)
@@ -179,51 +150,31 @@ def test_what_a_router_made_the_host_believe_is_removed(
         assert (told["interface"], told["link"]) == (end, running.link(end, "vb")["link"])
         assert "fd00:77::" in told["reason"]
         assert "the default route leads over it" in told["reason"]
-        since = 0
-        for _ in range(2):
-            running.wait_link("connected", end, "vb", since=since)
+        for again in (True, False):
+            running.wait_state(end, "vb", "connected")
             assert believed(lab, end) == []
-            router.send(advertisement())
+            router.send(router_advertisement())
             holds(lambda: not believed(lab, end), 0.2)
-            assert (believed(lab, "up0") if own_default else []) == own
-            running.stop()
-            teach(lab, router, end, lifetime=0xFFFF, prefix=0xFFFFFFFF)
-            since = running.mark()
-            running.start()
+            assert believed(lab, "up0") == own
+            if again:
+                running.stop()
+                teach(lab, router, end, lifetime=0xFFFF, prefix=0xFFFFFFFF)
+                running.start()
 
 
-def test_nothing_is_learnt_while_a_container_restarts(lab: Lab, daemon: Start) -> None:
-    """The router's neighbour goes and comes; the router speaks all the time."""
-    router, neighbour = lab.veth("va"), lab.veth("vb")
-    running = daemon({"va": "vb"})
-    running.wait_state("va", "vb", "connected")
-    with router.port() as port:
-        for _ in range(3):
-            since = running.mark()
-            lab.delete("vb")
-            port.send(advertisement())
-            running.wait_link("waiting", "va", "vb", since=since)
-            port.send(advertisement())
-            holds(lambda: not believed(lab, "va"), 0.2)
-            lab.veth("vb", namespace=neighbour.namespace)
-            running.wait_link("connected", "va", "vb", since=since)
-            assert believed(lab, "va") == []
-    assert running.events("interface.ra_removed") == []
-
-
-def test_doctor_prints_what_frees_an_end_and_it_is_tried_at_once(lab: Lab, daemon: Start) -> None:
+def test_doctor_prints_what_frees_an_end_and_it_is_tried_at_once(lab: Lab, shared: Start) -> None:
     """Two links with an end that the host uses: by addresses of both families, and by a route."""
-    lab.veth("va"), lab.veth("vb"), lab.veth("vc"), lab.veth("vd")
+    lab.veths("va", "vb", "vc", "vd")
     lab.ip("address", "add", "203.0.113.7/24", "dev", "va")
     lab.ip("address", "add", "2001:db8:7::7/64", "dev", "va", "nodad")
     lab.ip("route", "add", "198.51.100.0/24", "via", "203.0.113.9", "dev", "va")
     lab.ip("-6", "route", "add", "2001:db8:9::/64", "dev", "vc")
-    running = daemon({"va": "vb", "vc": "vd"})
+    running = shared({"va": "vb", "vc": "vd"})
     findings = json.loads(running.cli("doctor", "--json").stdout)["findings"]
     remedies = [each["remedy"] for each in findings if each["check"] == "in use"]
+    time.sleep(1.5)  # its own tries are seconds apart by then
     for remedy, (a, b) in zip(remedies, (("va", "vb"), ("vc", "vd")), strict=True):
         assert f"dev {a}" in remedy
-        time.sleep(1)  # its own tries are seconds apart by then
         lab.run("sh", "-c", remedy, check=False)
         started = time.monotonic()
         running.wait_link("connected", a, b)

@@ -12,9 +12,11 @@ from pathlib import Path
 from .lab import Lab, poll
 from .service import Daemon, Folder, document
 from .terminal import Attempt
-from .test_config_changes import FIRST, SECOND, wired
+from .traffic import wired
 
 Start = Callable[..., Daemon]
+FIRST = {"va": "vb"}
+SECOND = {"va": "vc"}
 LAB = 64_001
 MNT_DETACH = 2
 

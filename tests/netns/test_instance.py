@@ -12,8 +12,7 @@ import pytest
 
 from .lab import NETNS, Lab, Station, poll, run
 from .service import Daemon
-from .test_config_changes import wired
-from .traffic import Stream
+from .traffic import Stream, wired
 
 Start = Callable[..., Daemon]
 PAIR = {"va": "vb"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -18,119 +17,93 @@ Start = Callable[..., Daemon]
 SENT = 5
 
 
-@dataclass
-class Broken:
-    """A wire whose daemon was killed, so that nobody mends what a test breaks."""
-
-    lab: Lab
-    daemon: Daemon
-    stations: tuple[Station, Station]
-
-    def plane(self, do: Callable[[Dataplane], None]) -> None:
-        def act() -> None:
-            plane = Dataplane.open(self.lab.pins, build=False)
-            do(plane)
-            plane.close()
-
-        inside(self.lab.host, act)
-
-    def send(self, size: int = 100) -> None:
-        with self.stations[0].port() as port:
-            for _ in range(SENT):
-                port.send(ether(0x88B5, noise(size)))
-
-    def lost(self, reason: str) -> dict[str, Any]:
-        """What ``status`` says once all that was sent is accounted for."""
-        link: dict[str, Any] = {}
-
-        def look() -> bool:
-            link.update(self.daemon.link("va", "vb"))
-            return bool(link["a"]["dropped"][reason] == SENT)
-
-        poll(look, what=f"{SENT} frames lost: {reason}")
-        (told,) = link["drops"]
-        assert told["text"]
-        found = {name: told[name] for name in ("from", "to", "reason", "frames")}
-        assert found == {"from": "va", "to": "vb", "reason": reason, "frames": SENT}
-        return dict(told)
+def _send(station: Station, size: int = 100) -> None:
+    with station.port() as port:
+        for _ in range(SENT):
+            port.send(ether(0x88B5, noise(size)))
 
 
-@pytest.fixture
-def wire(lab: Lab, daemon: Start) -> Broken:
-    stations = lab.veth("va"), lab.veth("vb")
-    started = daemon("links:\n  va: vb\n")
-    started.wait_state("va", "vb", "connected")
-    started.kill()
-    return Broken(lab, started, stations)
+def _lost(running: Daemon, reason: str) -> dict[str, Any]:
+    """What ``status`` says once all that was sent is accounted for."""
+    link: dict[str, Any] = {}
+
+    def look() -> bool:
+        link.update(running.link("va", "vb"))
+        return bool(link["a"]["dropped"][reason] == SENT)
+
+    poll(look, what=f"{SENT} frames lost: {reason}")
+    (told,) = link["drops"]
+    found = {name: told[name] for name in ("from", "to", "reason", "frames")}
+    assert found == {"from": "va", "to": "vb", "reason": reason, "frames": SENT}
+    return dict(told)
 
 
-@pytest.fixture
-def native(lab: Lab, daemon: Start) -> Broken:
-    """Its far ends are prepared, as ``mode: native`` asks."""
-    stations = lab.veth("va"), lab.veth("vb")
-    for station in stations:
+def _point(lab: Lab, to: str) -> None:
+    """Has va's frames lead elsewhere than the file says, or nowhere."""
+
+    def act() -> None:
+        plane = Dataplane.open(lab.pins, build=False)
+        here = lab.ifindex("va")
+        plane.point(here, lab.ifindex(to)) if to else plane.unpoint(here)
+        plane.close()
+
+    inside(lab.host, act)
+
+
+_DOWN = "ip -n {b} link set eth0 down"
+_LONGER = "ip -n {a} link set eth0 mtu 4000"
+_TOO_LONG = "longer than the far end of vb takes (MTU 1500)"
+WAYS = [
+    # reason, mode, size of the frames, what breaks the wire, what is in the text, the way out
+    ("egress_down", "auto", 100, "ip link set vb down", "", "ip link set dev vb up"),
+    # the headroom is gone
+    (
+        *("mtu_exceeded", "auto", 3000, f"ip link set vb mtu 1500; {_LONGER}"),
+        *("MTU 1500", "ip link set dev vb mtu 4000"),
+    ),
+    ("peer_drop", "auto", 3000, _LONGER, _TOO_LONG, "the same MTU"),
+    ("peer_drop", "auto", 100, _DOWN, "the far end of vb is down", ""),
+    ("no_entry", "auto", 100, "", "led nowhere", ""),
+    ("xmit_unsupported", "native", 100, "ip link add none up type bridge", "", "mode: tc"),
+    ("driver_drop", "native", 100, _DOWN, "the far end of vb is down", ""),
+]
+
+
+@pytest.mark.parametrize(
+    ("reason", "mode", "size", "break_it", "text", "remedy"),
+    WAYS,
+    ids=[" ".join(map(str, way[:3])) for way in WAYS],
+)
+def test_a_loss_has_a_name_a_number_and_a_way_out(
+    *,
+    lab: Lab,
+    shared: Start,
+    reason: str,
+    mode: str,
+    size: int,
+    break_it: str,
+    text: str,
+    remedy: str,
+) -> None:
+    """The daemon is killed first, so that nobody repairs what is broken."""
+    a, b = lab.veths("va", "vb")
+    for station in (a, b) if mode == "native" else ():
         station.ready_for_native()
-    started = daemon("links:\n  va: {to: vb, mode: native}\n")
-    started.wait_state("va", "vb", "connected")
-    started.kill()
-    return Broken(lab, started, stations)
-
-
-def test_a_target_that_is_down(wire: Broken) -> None:
-    wire.lab.ip("link", "set", "dev", "vb", "down")
-    wire.send()
-    assert wire.lost("egress_down")["remedy"] == "ip link set dev vb up"
-
-
-def test_a_frame_longer_than_the_target_takes(wire: Broken) -> None:
-    wire.lab.ip("link", "set", "dev", "vb", "mtu", "1500")  # the headroom is gone
-    wire.stations[0].ip("link", "set", "dev", "eth0", "mtu", "4000")
-    wire.send(3000)
-    told = wire.lost("mtu_exceeded")
-    assert "MTU 1500" in told["text"]
-    assert told["remedy"] == "ip link set dev vb mtu 4000"
-
-
-def test_a_frame_longer_than_the_far_end_takes(wire: Broken) -> None:
-    wire.stations[0].ip("link", "set", "dev", "eth0", "mtu", "4000")
-    wire.send(3000)
-    told = wire.lost("peer_drop")
-    assert "longer than the far end of vb takes (MTU 1500)" in told["text"]
-    assert "the same MTU" in told["remedy"]
-
-
-def test_a_far_end_that_is_down(wire: Broken) -> None:
-    wire.stations[1].ip("link", "set", "dev", "eth0", "down")
-    wire.send()
-    assert "the far end of vb is down" in wire.lost("peer_drop")["text"]
-
-
-def test_an_entry_that_is_gone(wire: Broken) -> None:
-    wire.plane(lambda plane: plane.unpoint(wire.lab.ifindex("va")))
-    wire.send()
-    assert "led nowhere" in wire.lost("no_entry")["text"]
-
-
-def test_a_driver_that_transmits_no_redirected_frames(native: Broken) -> None:
-    lab = native.lab
-    lab.ip("link", "add", "name", "none", "up", "type", "bridge")
-    native.plane(lambda plane: plane.point(lab.ifindex("va"), lab.ifindex("none")))
-    native.send()
-    assert native.lost("xmit_unsupported")["remedy"] == "mode: tc"
-
-
-def test_a_far_end_that_is_down_in_native_mode(native: Broken) -> None:
-    native.stations[1].ip("link", "set", "dev", "eth0", "down")
-    native.send()
-    assert "the far end of vb is down" in native.lost("driver_drop")["text"]
-
-
-def test_what_is_lost_while_no_daemon_runs_is_told_by_the_next(wire: Broken) -> None:
-    wire.lab.ip("link", "set", "dev", "vb", "down")
-    wire.send()
-    wire.daemon.start()
-    wire.lost("egress_down")
-    assert wire.daemon.status()["drop_stats_unavailable"] == ""
+    running = shared(f"links:\n  va: {{to: vb, mode: {mode}}}\n")
+    running.wait_state("va", "vb", "connected")
+    running.kill()
+    lab.run("sh", "-ec", break_it.format(a=a.namespace, b=b.namespace))
+    if reason in ("no_entry", "xmit_unsupported"):
+        _point(lab, "none" if reason == "xmit_unsupported" else "")
+    _send(a, size)
+    told = _lost(running, reason)
+    assert told["text"]
+    assert text in told["text"]
+    assert remedy in (told["remedy"] or "")
+    if reason == "egress_down":
+        running.start()
+        assert _lost(running, reason)["remedy"] == remedy, "by the next daemon too"
+        assert running.status()["drop_stats_unavailable"] == ""
 
 
 def test_a_stop_leaves_no_listener_behind(daemon: Start) -> None:
@@ -145,17 +118,19 @@ def test_a_stop_leaves_no_listener_behind(daemon: Start) -> None:
     poll(lambda: not made & listeners(), what="the kernel has let go of them")
 
 
-def test_the_age_of_the_last_frame(wire: Broken) -> None:
-    assert wire.daemon.link("va", "vb")["a"]["last_frame_age_s"] is None
-    wire.send()
-    link = wire.daemon.link("va", "vb")
+def test_the_age_of_the_last_frame(lab: Lab, shared: Start) -> None:
+    a, _ = lab.veths("va", "vb")
+    running = shared("links:\n  va: vb\n")
+    assert running.link("va", "vb")["a"]["last_frame_age_s"] is None
+    _send(a)
+    link = running.link("va", "vb")
     assert 0 <= link["a"]["last_frame_age_s"] < 60
     assert link["b"]["last_frame_age_s"] is None
-    poll(lambda: wire.daemon.link("va", "vb")["a"]["last_frame_age_s"] > 0.5)
+    poll(lambda: running.link("va", "vb")["a"]["last_frame_age_s"] > 0.5)
 
 
 def test_without_the_privilege_frames_cross_and_it_is_said(lab: Lab, daemon: Start) -> None:
-    stations = lab.veth("va"), lab.veth("vb")
+    a, _ = lab.veths("va", "vb")
     held = "-all,+bpf,+net_admin,+dac_override"
     drop = ("setpriv", f"--bounding-set={held}", f"--inh-caps={held}")
     started = daemon(
@@ -166,5 +141,5 @@ def test_without_the_privilege_frames_cross_and_it_is_said(lab: Lab, daemon: Sta
     assert "CAP_PERFMON" in started.status()["guard_unavailable"]
     assert "host's stack needs CAP_PERFMON" in started.cli("status").stdout
     assert "give the daemon CAP_PERFMON" in started.cli("doctor").stdout
-    Broken(lab, started, stations).send()
+    _send(a)
     poll(lambda: started.link("va", "vb")["a"]["frames"] == SENT)

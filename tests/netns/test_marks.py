@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 from collections.abc import Callable
 
 import pytest
 
-from .frames import SENDER, ether, noise, odd_frames
+from .frames import datagram, odd_frames, router_advertisement
 from .lab import PROG_TC, Lab, Station, code, inside, poll, run
 from .service import Daemon
 from .traffic import Port, Pump, Tap, collect, exchange, transfer
@@ -99,31 +98,6 @@ def _tc(station: Station, *args: str) -> None:
 # --------------------------------------------------------------------------- what a host hears
 
 
-def datagram(target: str, mac: bytes) -> bytes:
-    """UDP to port 4711, without a checksum, as IPv4 allows it."""
-    body = struct.pack("!HHHH", 4711, 4711, 8 + 22, 0) + noise(22)
-    hosts = socket.inet_aton("198.51.100.9") + socket.inet_aton(target)
-    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0, 64, 17, 0) + hosts
-    total = sum(struct.unpack("!10H", head))
-    total = (total & 0xFFFF) + (total >> 16)
-    head = head[:10] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + head[12:]
-    return ether(0x0800, head + body, mac)
-
-
-def router_advertisement() -> bytes:
-    """ICMPv6 134 to all nodes: a router for half an hour."""
-    source = socket.inet_pton(socket.AF_INET6, "fe80::aa01")
-    group = socket.inet_pton(socket.AF_INET6, "ff02::1")
-    body = b"\x86\0\0\0\x40\0" + struct.pack("!HII", 1800, 0, 0) + b"\x01\x01" + SENDER
-    words = source + group + struct.pack("!II", len(body), 58) + body
-    total = sum(struct.unpack(f"!{len(words) // 2}H", words))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    body = body[:2] + struct.pack("!H", ~total & 0xFFFF) + body[4:]
-    head = struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + source + group
-    return ether(0x86DD, head + body, b"\x33\x33\0\0\0\x01")
-
-
 class Host:
     """What a host gets to hear of a wire: it has a service, routes what is not for it, and
     believes routers. ``loud`` is an interface of its own, where it hears all of that."""
@@ -182,13 +156,13 @@ def _passed(running: Daemon) -> list[int]:
 
 
 @MODES
-def test_frames_that_mirred_redirected_cross(lab: Lab, daemon: Start, mode: str) -> None:
+def test_frames_that_mirred_redirected_cross(lab: Lab, shared: Start, mode: str) -> None:
     """A guest on a tap in its container, as every vrnetlab node is: both ways, byte for byte."""
     host = Host(lab)
     a, b = _stations(lab, mode)
     host.prove()
     here, there = guest_behind(lab, a), guest_behind(lab, b)
-    running = daemon(_wiring(mode))
+    running = shared(_wiring(mode))
     running.wait_link("connected", "va", "vb")
     whole = [frame for frame in odd_frames().values() if len(frame) >= 60]  # u32 wants some
     frames = [*host.questions("va"), *whole]
@@ -204,12 +178,12 @@ def test_frames_that_mirred_redirected_cross(lab: Lab, daemon: Start, mode: str)
 
 
 @pytest.mark.parametrize("mode", ["auto", "native"])
-def test_frames_of_an_ifb_cross(lab: Lab, daemon: Start, mode: str) -> None:
+def test_frames_of_an_ifb_cross(lab: Lab, shared: Start, mode: str) -> None:
     """They are received by ethertype: their mark skips the sockets that take everything, too."""
     host = Host(lab)
     a, b = _stations(lab, mode)
     here = send_through_ifb(lab, a)
-    running = daemon(_wiring(mode))
+    running = shared(_wiring(mode))
     running.wait_link("connected", "va", "vb")
     datagrams, advertisements = host.questions("va")[:2], host.questions("va")[2:]
     with b.port(0x0800) as v4, b.port(0x86DD) as v6:
@@ -220,13 +194,13 @@ def test_frames_of_an_ifb_cross(lab: Lab, daemon: Start, mode: str) -> None:
 
 @pytest.mark.parametrize(("mode", "twice"), [("tc", False), ("auto", True), ("tc", True)])
 def test_what_skips_every_hook_stops_before_the_hosts_stack(
-    lab: Lab, daemon: Start, mode: str, twice: bool
+    lab: Lab, shared: Start, mode: str, twice: bool
 ) -> None:
     """In tc mode an ifb's frames, in generic mode what a program redirects behind an ifb."""
     host = Host(lab)
     a, b = _stations(lab, mode)
     here = send_through_ifb(lab, a, twice=twice)
-    running = daemon(_wiring(mode))
+    running = shared(_wiring(mode))
     running.wait_link("connected", "va", "vb")
     assert _passed(running) == [0, 0]
     frames = host.questions("va")
@@ -239,13 +213,13 @@ def test_what_skips_every_hook_stops_before_the_hosts_stack(
         assert "3 frames that came in by va skipped every hook" in running.cli(command).stdout
 
 
-def test_tcp_of_a_guest_behind_mirred_is_as_fast_as_tc(lab: Lab, daemon: Start) -> None:
+def test_tcp_of_a_guest_behind_mirred_is_as_fast_as_tc(lab: Lab, shared: Start) -> None:
     """With every offload, through tap, mirred and veth, as a vrnetlab node does it."""
     guest, peer = _guest_with_an_address(lab, lab.veth("va"), 1), lab.veth("vb", 2)
     lab.mirred("va", "vb")
     yardstick = _best(guest, peer), _best(peer, guest)
     lab.unwire("va", "vb")
-    daemon({"va": "vb"}).wait_link("connected", "va", "vb")
+    shared({"va": "vb"}).wait_link("connected", "va", "vb")
     ours = _best(guest, peer), _best(peer, guest)
     ratios = [one / other for one, other in zip(ours, yardstick, strict=True)]
     print(f"from and to the guest: {ours} Gbit/s, {ratios} of tc mirred")
