@@ -94,9 +94,15 @@ class Watch:
 
 
 class News:
-    """The feed of the kernel's news."""
+    """The feed of the kernel's news.
+
+    Attributes:
+        due: when there is more of it, though nothing can be read.
+        follows_routes: whether it is told of routes.
+    """
 
     due: float | None = None
+    follows_routes = False
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -118,8 +124,8 @@ class News:
         news, self._kernel.news = self._kernel.news, []
         return news
 
-    def follow_routes(self, _wanted: bool) -> None:
-        return
+    def follow_routes(self, wanted: bool) -> None:
+        self.follows_routes = wanted
 
     def close(self) -> None:
         return
@@ -193,11 +199,13 @@ class Runtime:
         self.ledger = book
         self.reconciler = Reconciler(kernel, kernel, kernel, kernel, book, log=log)
         self.is_removed = False
+        self.times_pinned = 0
 
     def alive(self) -> None:
         return
 
-    keep_pinned = alive
+    def keep_pinned(self) -> None:
+        self.times_pinned += 1
 
     def counters(self) -> Mapping[int, Counters]:
         return {}

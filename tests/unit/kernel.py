@@ -140,6 +140,7 @@ class Kernel:
         self.news: list[Event] = []
         self.steps: list[Step] = []
         self.dumps = 0
+        self.listens = False
         self.meanwhile: Callable[[], None] = lambda: None
         self._arrival: Callable[[], None] = lambda: None
         self._trouble = peace
@@ -497,7 +498,7 @@ class Kernel:
         return Programs(self.xdp, INGRESS, EGRESS, frozenset((OLDER, *self.older_maps)))
 
     def listen_to_drivers(self) -> None:
-        return
+        self.listens = True
 
     def fd_of(self, program: int) -> int | None:
         """One that is not pinned and runs nowhere is freed."""

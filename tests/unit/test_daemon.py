@@ -17,6 +17,7 @@ from driven import BAD, DRAFT, FIRST, OTHER, Clock, Peer, Site, Watch, set_clock
 from kernel import peace, refuse_verb
 
 from xconnectd.daemon.daemon import OnExit
+from xconnectd.netlink.monitor import Event
 
 
 @pytest.fixture(autouse=True)
@@ -240,6 +241,33 @@ def test_an_entry_that_is_lost_is_put_back_at_the_next_tick(site: Site) -> None:
     site.keeper.step(0.1)
     assert site.partner() == "v1"
     assert "drift.repaired" in site.keeper.events()
+
+
+def test_pins_are_looked_after_at_each_tick(site: Site) -> None:
+    for times in (1, 2):
+        site.keeper.tick()
+        assert site.keeper.runtime.times_pinned == times
+
+
+def test_the_loop_wakes_for_who_was_muted(site: Site, clock: Clock) -> None:
+    site.keeper.news.due = clock.now + 0.2
+    site.keeper.step()
+    assert site.keeper.selector.timeout == pytest.approx(0.2)
+
+
+def test_routes_are_followed_while_an_end_cannot_be_held(site: Site) -> None:
+    """One that leads over it may be what keeps it; without such an end a router's are many."""
+    kernel, news = site.kernel, site.keeper.news
+    kernel.addressed[kernel.index("v2")] = ("the route to 198.51.100.0/24 leads over it",)
+    site.save("links: {v0: v2}\n")
+    site.keeper.step()
+    assert news.follows_routes
+    kernel.addressed.clear()
+    kernel.news.append(Event(kernel.index("v2")))
+    site.keeper.step()
+    site.keeper.step()
+    assert site.partner() == "v2"
+    assert not news.follows_routes
 
 
 def test_a_link_that_failed_is_tried_again_when_it_is_due(site: Site) -> None:

@@ -420,6 +420,18 @@ def test_an_older_program_is_replaced_by_name() -> None:
     assert not any(isinstance(action, Detach) for action in actions)
 
 
+def test_where_an_older_program_leads_by_entries_of_its_own_is_carried_on() -> None:
+    """An entry comes before the program that reads it, else frames are lost in between."""
+    kernel = Kernel()
+    kernel.add("a")
+    kernel.add("b")
+    keeper = Keeper(kernel).start(wiring("a:b"))
+    kernel.load_older("a")
+    kernel.lose_entry("a")
+    done = [type(each) for each in keeper.reconciler.look().actions if each.interface.name == "a"]
+    assert done.index(Point) < done.index(Attach)
+
+
 def test_every_action_has_its_reason() -> None:
     kernel = Kernel()
     kernel.add("a", up=False)

@@ -800,6 +800,7 @@ def test_a_program_that_left_forwards_nothing_whatever_number_it_gets(dead: bool
         kernel.news.clear()
         keeper = keeper.restart()
     keeper.settle()
+    assert "drift.repaired" not in keeper.events(), "v2 and v3 have a new program"
     assert kernel.leads_from(number, 4) is None
     assert kernel.wired("v2", "v3")
     keeper.take(wiring("v2:v3", "v1:nic0"))
@@ -807,6 +808,84 @@ def test_a_program_that_left_forwards_nothing_whatever_number_it_gets(dead: bool
     assert kernel.leads_from(number, 4) is None
     assert kernel.wired("v2", "v3")
     assert kernel.wired("v1", "nic0")
+
+
+@pytest.mark.parametrize("mode", [Mode.GENERIC, Mode.TC])
+def test_the_number_of_an_end_that_left_leads_nowhere_before_anything_else_is_done(
+    mode: Mode,
+) -> None:
+    keeper = told(wiring(link("v0", "v1", mode=mode)))
+    kernel = keeper.kernel
+    number = kernel.index("v0")
+    kernel.send_away("v0", nsid=3)
+    done = []
+
+    def look(_number: int, step: Step) -> None:
+        if step not in (Step("unpoint", number), Step("unsteer", number)):
+            done.append(step)
+            for entries in (kernel.devmap, *kernel.older_maps.values(), kernel.peer_map):
+                assert number not in entries, step
+
+    kernel.trouble = look
+    keeper.settle()
+    assert done
+
+
+def test_an_end_that_is_back_and_leaves_again_within_a_pass_is_as_found_one_day() -> None:
+    keeper = told(FIRST)
+    kernel = keeper.kernel
+    found, number = lab().get("v0"), kernel.index("v0")
+    kernel.bring_back(kernel.send_away("v0"), ifindex=number)
+    late = []
+
+    def leave(_number: int, step: Step) -> None:
+        if step == Step("set up", number):
+            late.append(kernel.send_away("v0", nsid=3))
+            late.append(kernel.news.pop())
+
+    kernel.trouble = leave
+    keeper.settle()
+    there, report = late
+    kernel.news.append(report)
+    keeper.settle()
+    kernel.bring_back(there, nsid=3)
+    keeper.settle()
+    keeper.take(Wiring())
+    now = kernel.get("v0")
+    assert (now.mtu, now.addr_gen_mode, now.xdp) == (found.mtu, found.addr_gen_mode, ())
+
+
+def test_what_left_forwards_nothing_though_an_end_cannot_be_put_back() -> None:
+    keeper = told(wiring("v0:v1", "v2:v3", "nic0:tap0"))
+    kernel = keeper.kernel
+    kernel.trouble = refuse_verb("set promiscuous", kernel.index("nic0"))
+    keeper.take(wiring("v0:v1", "v2:v3"))
+    kernel.send_away("v0", nsid=3)
+    keeper.settle()
+    assert kernel.older_maps
+    assert not kernel.older_forward()
+
+
+def test_an_end_without_a_link_that_could_not_be_put_back_and_is_deleted_is_forgotten() -> None:
+    keeper = told(FIRST)
+    kernel = keeper.kernel
+    number = kernel.index("nic0")
+    kernel.trouble = refuse_verb("set promiscuous", number)
+    keeper.take(wiring("v0:v1"))
+    assert number in keeper.book.records()
+    kernel.delete("nic0")
+    keeper.settle()
+    assert number not in keeper.book.records()
+
+
+def test_older_programs_that_forward_are_replaced_by_whatever_pass_comes_next() -> None:
+    keeper = told(wiring("v0:v1", "v2:v3"))
+    kernel = keeper.kernel
+    kernel.renew()  # and no more: the pass that was to follow was cut short
+    keeper.take(wiring("v0:v1", "v2:nic0"))
+    assert not kernel.older_forward()
+    assert {xdp.program for xdp in kernel.get("v0").xdp} == {kernel.xdp}
+    assert kernel.wired("v0", "v1")
 
 
 def test_a_burst_of_moves_renews_the_programs_once() -> None:
@@ -1636,6 +1715,24 @@ def test_a_look_changes_nothing() -> None:
     keeper.reconciler.want(SECOND)
     assert keeper.reconciler.look().actions
     assert keeper.kernel.steps == []
+
+
+def test_a_clsact_with_somebody_elses_filter_stays() -> None:
+    keeper = told(FIRST)
+    kernel = keeper.kernel
+    somebody = Filter("bpf", 49152, 1, FOREIGN, "somebody")
+    kernel.alter("v0", egress=(*kernel.get("v0").egress, somebody))
+    keeper.take(Wiring())
+    now = kernel.get("v0")
+    assert (now.qdisc, now.ingress, now.egress) == ("clsact", (), (somebody,))
+
+
+def test_drivers_are_listened_to_from_the_first_native_link_on() -> None:
+    keeper = told(FIRST)
+    keeper.kernel.add("nic1", "nic")
+    assert not keeper.kernel.listens
+    keeper.take(wiring("v0:v1", "nic0:nic1"))
+    assert keeper.kernel.listens
 
 
 def test_an_older_program_that_cannot_be_named_is_taken_off_first() -> None:
