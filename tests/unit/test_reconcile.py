@@ -1291,12 +1291,28 @@ class Traveller:
         self._kernel.arrive()
 
 
+def test_a_report_that_comes_in_a_pass_over_others_is_awaited_no_more() -> None:
+    keeper = told(wiring("v0:v1", "v2:v3"))
+    kernel, moves = keeper.kernel, keeper.netns_moves
+    others = keeper.reconciler.look(Scope(frozenset(("v0",)))).observed
+    kernel.send_away("v2")
+    report = kernel.news.pop()
+    moves.note(report.ifindex, report.mac, report.nsid, report.new_ifindex)
+    moves.settle(others)
+    moves.note_missing(keeper.reconciler.look().observed)
+    assert keeper.book.unreported() == ()
+    assert [gone.record.name for gone in keeper.book.moved_netns()] == ["v2"]
+
+
 @LAWS
 @given(
     moves=st.lists(
         st.tuples(st.integers(0, 12), st.sampled_from(("v0", "v2", None))), min_size=2, max_size=12
     ),
     stops=st.booleans(),
+)
+@example(
+    moves=[(0, "v2"), (0, "v0"), (4, "v2"), (5, "v0"), (0, "v0"), (7, "v2"), (0, "v2")], stops=False
 )
 def test_ends_that_come_and_go_between_any_two_looks_are_as_found_one_day(
     moves: list[tuple[int, str | None]], *, stops: bool

@@ -70,9 +70,13 @@ class NetnsMoves:
         with suppress(OSError):  # a full disk: then only a crash forgets it
             self._ledger.set_unreported(tuple(records))
 
-    def settle(self) -> None:
-        """At the end of a pass: what was reported before it is dealt with."""
-        self._reported.clear()
+    def settle(self, observed: Observed) -> None:
+        """At the end of a pass: what was reported before its last look is dealt with there.
+
+        But for what that did not cover: a report may come in the middle of a pass over others.
+        """
+        covered = observed.covered
+        self._reported = set() if covered is None else self._reported - covered
 
     def awaits(self, ifindex: int) -> bool:
         """Whether an RTM_DELLINK of this interface would be news."""
@@ -89,9 +93,10 @@ class NetnsMoves:
         self._maps.unsteer(ifindex)
         record = min(self._recorded(ifindex), key=lambda each: each.mac != mac, default=None)
         unreported = self._unreported()
-        known = unreported.pop(record.identity, None) if record else None
+        if record is not None:
+            unreported.pop(record.identity, None)
         if record is not None and nsid is not None and new_ifindex is not None:
-            if known is None:  # it may be back before anybody saw that it went
+            if record is self._ledger.records().get(ifindex):  # it may be back by now
                 self._take_up(record, ifindex, record.name)
             self._follow(record, nsid, new_ifindex)
         self._reported.add(ifindex)

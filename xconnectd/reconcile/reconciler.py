@@ -230,7 +230,7 @@ class Reconciler:
                 break
             wrote = {each.interface.ifindex for each in actions}
             seen = self._look_again(seen, scope, trouble, wrote)
-        self._netns_moves.settle()
+        self._netns_moves.settle(seen.observed)
         evaluations = seen.evaluations
         if trigger in _EDITS and scope is not None and any(each.waiting for each in evaluations):
             evaluations = tuple(
