@@ -642,18 +642,23 @@ def test_a_kernel_without_frags_gets_the_linear_program(
 def test_a_miss_is_dropped_and_counted_and_nobody_answers(
     wiring: str, counted: bool, lab: Lab, wire: Wire
 ) -> None:
-    WIRINGS[wiring](wire)
-    wire.plane.unpoint(wire.a)
-    wire.plane.unsteer(wire.a)
-    if not counted:
-        wire.plane.uncount(wire.a)
     lab.ip("address", "add", "198.51.100.9/24", "dev", "va")
     station = wire.stations[0]
     station.ip("address", "add", "198.51.100.1/24", "dev", "eth0")
+    request = bytes.fromhex(
+        "ffffffffffff02000000aa010806 0001080006040001 02000000aa01c6336401 000000000000c6336409"
+    ) + bytes(18)
     with station.port() as here, wire.stations[1].port() as there:
-        request = bytes.fromhex("0806000108000604000102000000aac6336401000000000000c6336409")
+        here.send(request)
+        poll(here.drain, what="the answer of a host without our programs")
+        WIRINGS[wiring](wire)
+        wire.plane.unpoint(wire.a)
+        wire.plane.unsteer(wire.a)
+        if not counted:
+            wire.plane.uncount(wire.a)
+        there.drain()
         for _ in range(5):
-            here.send(b"\xff" * 6 + bytes.fromhex("02000000aa01") + request + bytes(18))
+            here.send(request)
         key = wire.a if counted else UNKNOWN
         poll(lambda: wire.plane.counters(key).no_entry >= 5)
         assert counted_at(wire, key) == Counters(no_entry=5)
