@@ -15,6 +15,13 @@ def attributes(**values: bytes) -> bytes:
     return found
 
 
+def link(kind: int, ifindex: int, name: str, *, family: int = 0, **more: bytes) -> bytes:
+    """A link message of that kind (RTM_NEWLINK, RTM_DELLINK)."""
+    body = struct.pack("=BxHiII", family, 1, ifindex, 0, 0)
+    body += attributes(_3=name.encode() + b"\0", **more)
+    return struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body
+
+
 def route(destination: str, protocol: int = 2, kind: int = 1) -> bytes:
     net, _, length = destination.partition("/")
     packed = socket.inet_pton(socket.AF_INET6, net)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
-from messages import attributes, route
+from messages import attributes, link, route
 
-from xconnectd.netlink import host_use
+from xconnectd.model import Interface
+from xconnectd.netlink import host_use, uapi
+from xconnectd.netlink.monitor import Event
 
 PERMANENT, TEMPORARY, MANAGETEMPADDR, TENTATIVE, NOPREFIXROUTE = 0x80, 0x01, 0x100, 0x40, 0x200
 FD77 = socket.inet_pton(socket.AF_INET6, "fd00:77::1")
@@ -58,3 +61,48 @@ def test_a_prefix_is_a_routers_where_no_address_of_the_hosts_own_is_in_it() -> N
     assert is_learnt(route("::/0", protocol=9), [own])
     for other in (route("fe80::/64"), route("ff00::/8", kind=5), route("fd00::/8", protocol=4)):
         assert not is_learnt(other, [])
+
+
+class Answers:
+    """In place of the kernel: these link messages, and to all else the same ones."""
+
+    def __init__(self, *links: bytes, others: Iterable[bytes] = ()) -> None:
+        self._links = links
+        self._others = list(others)
+
+    def messages(self) -> tuple[bytes, ...]:
+        return self._links
+
+    def ask(self, *_: object) -> list[bytes]:
+        return self._others
+
+    def ask_each(self, questions: Iterable[object]) -> list[list[bytes]]:
+        return [self._others for _ in questions]
+
+
+def test_a_device_that_is_gone_stands_on_nothing() -> None:
+    vlan = {"_5": struct.pack("=i", 5), "_18": attributes(_1=b"vlan\0")}
+    answers: Any = Answers(link(uapi.RTM_NEWLINK, 9, "va.7", **vlan))
+    use, end = host_use.HostUse(answers, answers), Interface(5, "va", kind="veth", up=False)
+    use.track_stacked()
+    assert [each.words for each in use.uses([end])[5]] == ["va.7 stands on it"]
+    gone = link(uapi.RTM_DELLINK, 9, "va.7", **vlan)
+    use.update_stacked(Event(9, "va.7", gone=True, message=gone))
+    assert use.uses([end])[5] == ()
+
+
+def test_link_local_addresses_are_no_use_by_the_host() -> None:
+    here = address(PERMANENT)
+    fe80 = here.replace(FD77, socket.inet_pton(socket.AF_INET6, "fe80::1"))
+    answers: Any = Answers(others=[fe80, here])
+    use = host_use.HostUse(answers, answers)
+    ((found,),) = use.uses((), [Interface(5, "va")]).values()
+    assert found.words == "it carries fd00:77::1/64"
+
+
+@pytest.mark.parametrize(
+    ("state", "goes"), [(0x02, True), (0x04, True), (0x40, False), (0x80, False)]
+)
+def test_a_neighbour_that_somebody_entered_stays(state: int, goes: bool) -> None:
+    """NUD_REACHABLE, NUD_STALE; NUD_NOARP, NUD_PERMANENT."""
+    assert host_use._is_resolved(bytes(24) + struct.pack("=H", state)) is goes
