@@ -21,7 +21,7 @@ from xconnectd.dataplane import compiler, libbpf, programs
 from xconnectd.dataplane.compiler import Code
 from xconnectd.dataplane.programs import UNKNOWN, Dataplane, describe
 from xconnectd.errors import DataplaneError, ProgramGoneError
-from xconnectd.model import Counters
+from xconnectd.model import Counters, Lost
 
 from .frames import odd_frames
 from .lab import REPO, Lab, Station, in_public, inside, poll, run
@@ -712,6 +712,24 @@ def with_egress_drop(wire: Wire, wiring: str) -> None:
     WIRINGS[wiring](wire)
     if wiring == "xdp":
         wire.tc("egress", "va", "vb")
+
+
+def test_what_is_lost_is_counted_for_our_maps_alone_and_goes_with_the_counters(
+    lab: Lab, wire: Wire
+) -> None:
+    wire.wire_xdp()
+    lab.ip("link", "set", "vb", "down")
+    frame = b"\xff" * 6 + bytes.fromhex("02000000aa01") + b"\x88\xb6" + bytes(46)
+    with wire.stations[0].port() as here:
+        here.send(frame)
+        poll(lambda: wire.plane.all_counters()[wire.a].lost == Lost(egress_down=1))
+        wire.plane._drops.watch(frozenset())  # as if it was somebody else's
+        here.send(frame)
+        poll(lambda: wire.plane.counters(wire.a).frames == 2)
+    assert wire.plane.all_counters()[wire.a].lost == Lost(egress_down=1)
+    wire.plane.uncount(wire.a)
+    wire.plane.count(wire.a)  # for another device with that number
+    assert wire.plane.all_counters()[wire.a].lost == Lost()
 
 
 @both
