@@ -5,11 +5,10 @@ Everything here is as it is in a good case; a test names what it wants otherwise
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from xconnectd.config.source import FileState, Reading
 from xconnectd.model import (
+    Counters,
     End,
     Endpoint,
     Far,
@@ -25,7 +24,8 @@ from xconnectd.model import (
     XdpFeature,
 )
 from xconnectd.reconcile.link_state import LinkStatus
-from xconnectd.status import document
+from xconnectd.status import document, drop_reasons
+from xconnectd.status.document import StatusDocument
 
 XDP, INGRESS, EGRESS = 101, 102, 103
 FOREIGN = 7000
@@ -111,32 +111,29 @@ def _end(name: str, ifindex: int | None) -> End:
 # --------------------------------------------------------------------------- what status says
 
 
-def end_report(name: str, **facts: Any) -> dict[str, Any]:
-    """One end in ``status --json``; ``dropped`` has the reasons that count."""
-    whole: dict[str, Any] = document.as_json(status(a=name), {})["a"]
-    dropped = whole["dropped"] | facts.pop("dropped", {})
-    return {**whole, "frames_per_s": 0.0, "bits_per_s": 0.0, "dropped": dropped, **facts}
+NOT_LOST = drop_reasons.counted(Counters(), Counters())
+
+
+def end_report(name: str, **facts: Any) -> document.End:
+    """One end in a status document; ``dropped`` has the reasons that count."""
+    dropped = NOT_LOST | facts.pop("dropped", {})
+    there = {"ifindex": 5, "attached": True, "up": True, "carrier": True}
+    rates = {"frames_per_s": 0.0, "bits_per_s": 0}
+    return document.End(name, **{**there, **rates, "dropped": dropped, **facts})
 
 
 def link_report(
-    a: str | dict[str, Any], b: str | dict[str, Any], state: str = "connected", **facts: Any
-) -> dict[str, Any]:
+    a: str | document.End, b: str | document.End, state: str = "connected", **facts: Any
+) -> document.Link:
     """One link there, between two ends: names, or reports of their own."""
     ends = [end_report(each) if isinstance(each, str) else each for each in (a, b)]
-    whole = document.as_json(status(State(state), *(end["name"] for end in ends)), {})
-    return {**whole, "a": ends[0], "b": ends[1], **facts}
+    of_ends = {"a": ends[0], "b": ends[1], "mode": "generic", "mode_reason": "because generic"}
+    return document.Link(":".join(each.name for each in ends), State(state), **{**of_ends, **facts})
 
 
-def report(*links: dict[str, Any], **facts: Any) -> dict[str, Any]:
+def report(*links: document.Link, **facts: Any) -> StatusDocument:
     """The whole document of a daemon that runs and has read its file."""
-    daemon = {"running": True, "answers": True, "pid": 7}
-    file = Path("x.yaml")
-    whole = document.document(
-        daemon,
-        Reading(Wiring(), (FileState(file, "loaded"),)),
-        file,
-        statuses=(),
-        counters={},
-        moved_netns=(),
-    )
-    return {**whole, "links": list(links), **facts}
+    daemon = document.Daemon(running=True, answers=True, pid=7)
+    file = document.File("x.yaml", "loaded")
+    config = document.Config(file.path, file.state, files=(file,))
+    return StatusDocument(daemon, config, links, **facts)

@@ -308,8 +308,7 @@ class Keeper:
 
     @property
     def _passes(self) -> int:
-        count: int = self.reconciler.tally.as_json()["passes"]["count"]
-        return count
+        return self.reconciler.tally.count
 
     def tick(self) -> None:
         self.step(1.0)

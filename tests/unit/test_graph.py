@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pytest
 from builders import end_report as end
@@ -12,11 +11,12 @@ from builders import report
 
 from xconnectd.model import State
 from xconnectd.status import graph
+from xconnectd.status.document import Link
 
 ODD = ('a"b', "a<b>&amp;", "a\\nb", "a#35;b", "`a`", "a|b", "end", "a\x01b", "a\udcffb", "é—x")
 
 
-def draw(form: str, *links: dict[str, Any], **namespaces: int) -> str:
+def draw(form: str, *links: Link, **namespaces: int) -> str:
     return graph.draw(report(*links), form, {nsid: name for name, nsid in namespaces.items()})
 
 
@@ -96,9 +96,3 @@ def test_a_missing_end_is_dashed(form: str) -> None:
     text = draw(form, link(end("a"), end("gone", ifindex=None), "waiting"))
     assert "gone" in text
     assert "dash" in text
-
-
-def test_a_report_of_an_older_daemon_has_no_far_names() -> None:
-    old = end("a")
-    del old["far_name"], old["far_nsid"]
-    assert "flowchart" in draw("mermaid", link(old, "b"))

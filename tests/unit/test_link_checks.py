@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from builders import NATIVE, SILENT, link, link_report, look_at_pair, veth, wired
+from builders import NATIVE, SILENT, end_report, link, link_report, look_at_pair, veth, wired
 
 from xconnectd.diagnostics import config_checks, link_checks
 from xconnectd.diagnostics.facts import FarSide, LinkFacts
@@ -200,8 +200,8 @@ def test_a_loopback_is_walked_once() -> None:
 
 
 def test_what_the_daemon_says_to_those_who_may_not_look() -> None:
-    told = link_report("a", "b", "failed", reason="no", warnings=["x"], mode="tc")
-    told["a"] |= {"passed_to_host": 3}
+    marked = end_report("a", passed_to_host=3)
+    told = link_report(marked, "b", "failed", reason="no", warnings=("x",), mode="tc")
     failed, passed, warning = link_checks.of_report(told)
     assert (failed.level, failed.check, failed.text) == (FAIL, "failed", "failed: no")
     assert (passed.level, passed.check) == (FAIL, "passed to host")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
 from builders import status
@@ -17,10 +16,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from xconnectd.config.source import FileState, Reading
 from xconnectd.daemon.metrics_server import MetricsServer
-from xconnectd.model import Counters, State, Wiring
+from xconnectd.model import Counters, End, State, Wiring
 from xconnectd.reconcile.pass_stats import BOUNDS, Tally
-from xconnectd.status import document
-from xconnectd.status.document import End
+from xconnectd.status import builder, document
+from xconnectd.status.document import StatusDocument
 
 Labels = dict[str, str]
 
@@ -33,14 +32,18 @@ LINKS = (
 COUNTERS = {1: Counters(10, 640, 1, 2), 2: Counters(20, 3000), 5: Counters(7, 70, 3)}
 
 
-def report(*, state: str = "loaded", **daemon: Any) -> dict[str, Any]:
+def report(*, state: str = "loaded", last_load: float | None = 1234.5) -> StatusDocument:
     tally = Tally(repairs=4)
     for seconds in (0.0005, 0.001, 0.004, 9.0):
         tally.passed(seconds)
-    own = {"last_load": 1234.5, "starts": {"loaded": 1, "adopted": 2}, **tally.as_json()}
     path = Path('/etc/"x"\\.yaml')
-    return document.document(
-        own | daemon,
+    return builder.build(
+        document.Daemon(
+            last_load=last_load,
+            repairs=tally.repairs,
+            passes=document.Passes(tally.count, tally.seconds, tally.at_most()),
+            starts={"loaded": 1, "adopted": 2},
+        ),
         Reading(Wiring(hash="abc"), (FileState(path, state),)),
         path,
         statuses=LINKS,
@@ -52,7 +55,7 @@ def report(*, state: str = "loaded", **daemon: Any) -> dict[str, Any]:
 def ask(
     path: str = "/metrics",
     method: str = "GET",
-    told: dict[str, Any] | None = None,
+    told: StatusDocument | None = None,
     **headers: str,
 ) -> tuple[str, Labels, bytes]:
     """Status line, headers and body of one answer, over a real socket."""
@@ -65,7 +68,7 @@ def raw(path: str = "/metrics", method: str = "GET", **headers: str) -> bytes:
 
 
 def served(
-    told: dict[str, Any], request: bytes, troubles: list[str] | None = None
+    told: StatusDocument, request: bytes, troubles: list[str] | None = None
 ) -> tuple[str, Labels, bytes]:
     heard: list[str] = [] if troubles is None else troubles
     listener = socket.create_server(("127.0.0.1", 0))
@@ -125,7 +128,8 @@ def test_drops_by_reason(found: dict[str, Metric]) -> None:
 
 def test_a_reason_that_is_new_is_told_as_it_is() -> None:
     new = report()
-    new["links"][0]["a"]["dropped"]["mtu_exceeded"] = 9
+    link = new.links[0]._replace(a=new.links[0].a._replace(dropped={"mtu_exceeded": 9}))
+    new = new._replace(links=(link,))
     assert b'{interface="va",link="va:vb",reason="mtu_exceeded"} 9.0' in ask(told=new)[2]
 
 
@@ -223,6 +227,7 @@ def test_an_odd_accept_header_is_a_bad_request(accept: str) -> None:
 
 def test_an_answer_that_fails_is_told(capfd: pytest.CaptureFixture[str]) -> None:
     troubles: list[str] = []
-    assert served({}, raw(), troubles)[0].split()[1] == "500"
-    assert troubles == ["KeyError"]
+    broken = report()._replace(links=(None,))  # type: ignore[arg-type]
+    assert served(broken, raw(), troubles)[0].split()[1] == "500"
+    assert troubles == ["AttributeError"]
     assert capfd.readouterr().err == ""

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from builders import end_report, link_report, report
 
-from xconnectd.status import text
+from xconnectd.status import document, text
+from xconnectd.status.document import StatusDocument
 
 HOSTILE = "x\x1b[2J\udcff"
 
 
-def hostile() -> dict[str, Any]:
+def hostile() -> StatusDocument:
     """Every text in it that may hold a name is hostile."""
-    lost = {"from": "a", "to": "b", "frames": 1, "text": HOSTILE, "remedy": HOSTILE}
+    lost = document.Drop("a", "b", "other", 1, HOSTILE, HOSTILE)
     texts = dict.fromkeys(("reason", "mode_reason", "description"), HOSTILE)
-    link = link_report(HOSTILE, "b", "failed", **texts, drops=[lost], warnings=[HOSTILE])
-    moved = [{"interface": HOSTILE, "remedy": HOSTILE}]
-    return report(link | {"retry_in_s": 9.0}, guard_unavailable=HOSTILE, moved_netns=moved)
+    link = link_report(HOSTILE, "b", "failed", **texts, drops=(lost,), warnings=(HOSTILE,))
+    moved = (document.Moved(HOSTILE, 5, HOSTILE),)
+    return report(link._replace(retry_in_s=9.0), guard_unavailable=HOSTILE, moved_netns=moved)
 
 
 def test_nothing_that_a_terminal_would_obey_or_that_is_no_text() -> None:

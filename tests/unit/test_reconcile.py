@@ -622,8 +622,7 @@ def during(kernel: Kernel, happens: Callable[[], object]) -> None:
 
 
 def passes(keeper: Keeper) -> int:
-    count: int = keeper.reconciler.tally.as_json()["passes"]["count"]
-    return count
+    return keeper.reconciler.tally.count
 
 
 def test_what_a_pass_itself_changed_needs_no_other_pass() -> None:

@@ -31,7 +31,8 @@ from xconnectd.model import (
 )
 from xconnectd.reconcile import evaluate, link_state
 from xconnectd.reconcile.link_state import LinkStatus
-from xconnectd.status import document, drop_reasons
+from xconnectd.status import builder, document, drop_reasons, summary
+from xconnectd.status.document import StatusDocument
 
 A, B = wired(5, "a"), wired(6, "b")
 
@@ -40,6 +41,10 @@ def assess(a: Interface = A, b: Interface = B, one: Link | None = None, **facts:
     observed = look_at_pair(a, b, **facts)
     (judged,) = evaluate.evaluate([one or link("a", "b")], observed)
     return link_state.assess(judged, observed)
+
+
+def failed(retry: float | None = None) -> LinkStatus:
+    return assess()._replace(state=State.FAILED, reason="EBUSY", retry=retry)
 
 
 FAR_DOWN = Far(2, 0, "eth0", 1500, False)
@@ -154,20 +159,35 @@ def test_a_missing_end_has_only_its_name() -> None:
     assert end == End("b")
 
 
-def test_what_only_the_daemon_knows() -> None:
-    found = link_state.failed(assess(), "EBUSY", 1234.0)
-    assert (found.state, found.reason, found.retry) == (State.FAILED, "EBUSY", 1234.0)
-
-
 # --------------------------------------------------------------------------- JSON
 
 PROMISED = {"link", "state", "reason", "mode", "mode_reason", "warnings", "description", "labels"}
 PROMISED_OF_ENDS = {"name", "ifindex", "attached", "up", "carrier", "mtu", "far_mtu"}
 
 
+NO_FRAMES = Counters()
+
+
+def built(*statuses: LinkStatus, a: Counters = NO_FRAMES) -> StatusDocument:
+    """Of links, and of what was counted at ``A``."""
+    return builder.build(
+        document.Daemon(),
+        Reading(Wiring(), ()),
+        Path("x.yaml"),
+        statuses=statuses,
+        counters={A.ifindex: a},
+        moved_netns=(),
+    )
+
+
+def as_json(status: LinkStatus, a: Counters = NO_FRAMES) -> dict[str, Any]:
+    (found,) = built(status, a=a).as_json()["links"]
+    return dict(found)
+
+
 def test_the_promised_keys() -> None:
     one = link("a", "b", description="leaf to spine", labels=(("lab", "demo"),))
-    data = document.as_json(assess(one=one), {5: Counters(3, 180, 1, 2)})
+    data = as_json(assess(one=one), Counters(3, 180, 1, 2))
     assert data.keys() >= PROMISED | {"a", "b"}
     assert data["a"].keys() >= PROMISED_OF_ENDS
     assert (data["link"], data["state"], data["mode"]) == ("a:b", "connected", "generic")
@@ -179,7 +199,7 @@ def test_the_promised_keys() -> None:
 
 
 def test_a_missing_end_in_json() -> None:
-    data = document.as_json(assess(names={"a": 5}), {})
+    data = as_json(assess(names={"a": 5}))
     assert data["b"]["ifindex"] is None
     assert data["b"]["attached"] is False
     assert data["reason"] == "b does not exist"
@@ -190,9 +210,8 @@ def test_the_time_to_the_next_try(
     seconds: float, left: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "time", lambda: 1000.0)
-    failed = link_state.failed(assess(), "EBUSY", 1000.0 + seconds)
-    assert document.as_json(failed, {})["retry_in_s"] == left
-    assert document.as_json(assess(), {})["retry_in_s"] is None
+    assert as_json(failed(1000.0 + seconds))["retry_in_s"] == left
+    assert as_json(assess())["retry_in_s"] is None
 
 
 def test_status_is_right_without_a_daemon() -> None:
@@ -212,18 +231,19 @@ def test_status_is_right_without_a_daemon() -> None:
 
 def test_the_summary_counts_and_gives_a_lone_reason() -> None:
     waiting = assess(names={"a": 5})
-    assert document.summary([]) == "0 links"
-    assert document.summary([assess()]) == "1 link: 1 connected"
-    words = document.summary([assess(), assess(), waiting])
+    assert summary.summary([]) == "0 links"
+    assert summary.summary([assess()]) == "1 link: 1 connected"
+    words = summary.summary([assess(), assess(), waiting])
     assert words == "3 links: 2 connected, 1 waiting for b"
-    assert document.summary([waiting, waiting]) == "2 links: 2 waiting"
-    failed = link_state.failed(assess(), "EBUSY", None)
-    assert document.summary([assess(), waiting, failed]).startswith("3 links: 1 failed (EBUSY), 1 ")
+    assert summary.summary([waiting, waiting]) == "2 links: 2 waiting"
+    assert summary.summary([assess(), waiting, failed()]).startswith(
+        "3 links: 1 failed (EBUSY), 1 "
+    )
 
 
 def test_the_headline_begins_with_what_is_wrong() -> None:
     def headline(*files: FileState) -> str:
-        return document.headline(Reading(Wiring(), files), [assess()])
+        return summary.headline(Reading(Wiring(), files), [assess()])
 
     path = Path("/etc/x\n.yaml")
     problems = tuple(Problem("x", n, 1, "no") for n in range(1, 4))
@@ -238,44 +258,118 @@ def test_the_headline_begins_with_what_is_wrong() -> None:
 
 
 def test_rates_are_what_came_since() -> None:
-    def report(frames: int) -> dict[str, Any]:
-        end = {"frames": frames, "bytes": 100 * frames}
-        return {"links": [{"link": "a:b", "a": end, "b": {"frames": 0, "bytes": 0}}]}
+    def report(frames: int) -> StatusDocument:
+        return built(assess(), a=Counters(frames, 100 * frames))
 
-    (link,) = document.with_rates(report(10), report(30), 2.0)["links"]
-    assert (link["a"]["frames_per_s"], link["a"]["bits_per_s"]) == (10.0, 8000)
-    assert link["b"]["frames_per_s"] == 0.0
-    (link,) = document.with_rates(report(30), report(10), 2.0)["links"]
-    assert link["a"]["frames_per_s"] == 0.0
-    (link,) = document.with_rates({"links": []}, report(10), 2.0)["links"]
-    assert "frames_per_s" not in link["a"]
+    (link,) = report(30).since(report(10), 2.0).links
+    assert (link.a.frames_per_s, link.a.bits_per_s) == (10.0, 8000)
+    assert link.b.frames_per_s == 0.0
+    (link,) = report(10).since(report(30), 2.0).links
+    assert link.a.frames_per_s == 0.0
+    (link,) = report(10).since(built(), 2.0).links
+    assert link.a.frames_per_s is None
+
+
+# --------------------------------------------------------------------------- other releases
+
+RUNNING = document.Daemon(
+    *(True, True, 7, 1.5, None, 2.5, "", 3),
+    document.Passes(2, 0.5, {"0.1": 2}),
+    {"loaded": 1},
+    document.Metrics("[::1]:9142"),
+    document.Trial("abc", 9.5, edited=True),
+)
+
+
+def whole() -> StatusDocument:
+    """With something in every part."""
+    one = link("a", "b", labels=(("lab", "demo"),), description="leaf")
+    told = built(assess(one=one), failed(), a=Counters(3, 180, 1, 2, lost=Lost(1, 1, 1, 1)))
+    file = document.File("x.yaml", "rejected", "abc", ("x.yaml:1:1: no",))
+    return told._replace(
+        daemon=RUNNING,
+        config=told.config._replace(problems=file.problems, files=(file,)),
+        moved_netns=(document.Moved("gone", 9, "ip link"),),
+        differences=(document.Difference("attach generic", "a:b", "a", "lost"),),
+    )
+
+
+IDLE = RUNNING._replace(metrics=None, trial=None)
+
+
+@pytest.mark.parametrize(
+    "told", [whole(), whole()._replace(daemon=IDLE), built(assess()), StatusDocument()]
+)
+def test_a_document_is_read_as_it_was_written(told: StatusDocument) -> None:
+    written = json.dumps(told.as_json())
+    read = StatusDocument.from_json(json.loads(written))
+    assert read == told
+    assert json.dumps(read.as_json()) == written
+
+
+def test_what_nobody_has_told_has_no_key() -> None:
+    assert "differences" in whole().as_json()
+    assert "differences" not in built().as_json()
+    assert built().as_json()["daemon"] == {"running": False, "answers": False, "pid": None}
+
+
+def test_keys_that_no_field_can_be_called() -> None:
+    told = whole().as_json()
+    assert told["daemon"]["try"] == {"hash": "abc", "ends_in_s": 9.5, "edited": True}
+    assert told["daemon"]["passes"] == {"count": 2, "sum_s": 0.5, "le_s": {"0.1": 2}}
+    assert {"from", "to", "reason", "frames"} <= told["links"][0]["drops"][0].keys()
+
+
+def with_news(told: Any) -> Any:
+    """Every object of a document with a key more, as a later release may write it."""
+    if isinstance(told, list):
+        return [with_news(each) for each in told]
+    if not isinstance(told, dict):
+        return told
+    return {key: with_news(each) for key, each in told.items()} | {"news": 1}
+
+
+def test_what_another_release_tells_is_read_as_far_as_it_is_known() -> None:
+    told = whole().as_json()
+    del told["drop_stats_unavailable"], told["unseen"], told["daemon"]["try"]
+    for each in told["links"]:
+        del each["drops"], each["a"]["passed_to_host"], each["a"]["dropped"]
+    read = StatusDocument.from_json(with_news(told))
+    first = read.links[0]
+    assert (read.unseen, read.daemon.trial, first.drops) == ("", None, ())
+    assert (first.a.dropped, first.a.passed_to_host, first.a.frames) == ({}, None, 3)
+    assert (first.state, read.daemon.passes.total) == (State.CONNECTED, 2)
+    json.dumps(read.as_json())
 
 
 # --------------------------------------------------------------------------- links by name
 
 
-def named(*links: tuple[str, str]) -> dict[str, Any]:
-    """As much of a report as names are looked up in."""
-    found = [{"link": f"{a}:{b}", "a": {"name": a}, "b": {"name": b}} for a, b in links]
-    differences = [{"link": each["link"]} for each in found]
-    return {"links": found, "differences": differences, "config": {"path": "x.yaml"}}
+def named(*links: tuple[str, str]) -> StatusDocument:
+    """As much of a document as names are looked up in."""
+    found = tuple(
+        document.Link(f"{a}:{b}", State.CONNECTED, a=document.End(a), b=document.End(b))
+        for a, b in links
+    )
+    steps = tuple(document.Difference("point", each.link, each.a.name) for each in found)
+    return StatusDocument(config=document.Config("x.yaml"), links=found, differences=steps)
 
 
 @pytest.mark.parametrize("name", ["va:vb", "vb:va", "va", "vb"])
 def test_a_report_of_some_links_alone(name: str) -> None:
-    told = document.only(named(("va", "vb"), ("vc", "vd")), [name])
-    assert [each["link"] for each in told["links"]] == ["va:vb"]
-    assert told["differences"] == [{"link": "va:vb"}]
+    told = named(("va", "vb"), ("vc", "vd")).only([name])
+    assert [each.link for each in told.links] == ["va:vb"]
+    assert [each.link for each in told.differences or ()] == ["va:vb"]
 
 
 def test_a_name_that_no_link_has_is_told_in_a_line_however_many_links_there_are() -> None:
     many = named(*((f"leaf{n}", f"spine{n}") for n in range(2000)))
     with pytest.raises(XconnectError) as refused:
-        document.only(many, ["leaf7", "leav77"])
+        many.only(["leaf7", "leav77"])
     told = str(refused.value)
     assert told.startswith("no link leav77 in x.yaml, which has 2000 links; did you mean leaf77:")
     assert len(told) < 200
-    assert document.only(many, []) is many
+    assert many.only([]) is many
 
 
 # --------------------------------------------------------------------------- losses
@@ -285,6 +379,6 @@ def test_the_command_that_stops_a_loss_is_quoted() -> None:
     ends = End("va", 5), End("x;id", 6)
     counters = {5: Counters(lost=Lost(1, 1, 1, 1))}
     told = drop_reasons.explained(*ends, counters, enabled=True)
-    commands = [each["remedy"] for each in told if each["remedy"].startswith("ip ")]
+    commands = [each.remedy for each in told if each.remedy.startswith("ip ")]
     assert len(commands) == 3
     assert all("'x;id'" in command for command in commands)

@@ -10,15 +10,15 @@ from builders import link_report as link
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xconnectd.status import table
+from xconnectd.status import document, table
 from xconnectd.status.table import Row, Sort, View
 
 
-def end(name: str, frames: float = 0.0, bits: float = 0.0, **facts: Any) -> dict[str, Any]:
+def end(name: str, frames: float = 0.0, bits: float = 0.0, **facts: Any) -> document.End:
     return end_report(name, frames_per_s=frames, bits_per_s=bits, **facts)
 
 
-def rows(*links: dict[str, Any]) -> list[Row]:
+def rows(*links: document.Link) -> list[Row]:
     return table.rows(report(*links))
 
 
@@ -67,7 +67,7 @@ def test_a_row_sums_losses_and_takes_the_latest_frame() -> None:
     """What the host says into a wire is dropped on purpose: nothing is lost."""
     a = end("a", dropped={"no_entry": 2, "mtu_exceeded": 3}, last_frame_age_s=7.5)
     b = end("b", dropped={"host_egress": 1}, last_frame_age_s=0.5)
-    [row] = rows(link(a, b, warnings=["unequal MTU"]))
+    [row] = rows(link(a, b, warnings=("unequal MTU",)))
     assert (row.drops, row.age, row.why) == (5, 0.5, "unequal MTU")
     [plug] = rows(link(a, a))
     assert plug.drops == 5, "one interface is counted once"

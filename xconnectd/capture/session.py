@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from xconnectd.capture.pcap_filter import Filter
 from xconnectd.capture.tap import Capture
@@ -21,7 +21,8 @@ from xconnectd.errors import XconnectError
 from xconnectd.formatting import counted
 from xconnectd.model import Mode
 from xconnectd.runtime import Engine
-from xconnectd.status import collector, document
+from xconnectd.status import collector
+from xconnectd.status.document import StatusDocument, no_such_link
 
 STDOUT: Final = "-"
 
@@ -74,20 +75,19 @@ def run(order: Order, say: Callable[[str], None]) -> None:
                     say(_summary(way, recording.accounts[way.end]))
 
 
-def _chosen(order: Order, report: Mapping[str, Any]) -> tuple[str, list[Way]]:
+def _chosen(order: Order, report: StatusDocument) -> tuple[str, list[Way]]:
     """The link's id, and the directions that are asked for; a loopback has one."""
-    for link in report["links"]:
-        if order.link in document.names(link):
-            a, b = link["a"]["name"], link["b"]["name"]
-            ways = [Way(0, a, b)] if a == b else [Way(0, a, b), Way(1, b, a)]
+    for link in report.links:
+        if order.link in link.names:
+            ends = enumerate(link.ways)
+            ways = [Way(number, here.name, there.name) for number, (here, there) in ends]
             wanted = {"a": ways[:1], "b": ways[-1:], "both": ways}[order.direction]
-            return link["link"], wanted
-    config = report["config"]
-    known = {link["link"]: document.names(link) for link in report["links"]}
-    text = document.no_such_link(order.link, config["path"], known)
-    if config["state"] != "loaded":
-        text = f"no link {order.link} in {config['path']}: it is {config['state']}"
-    raise XconnectError("\n".join((text, *config["problems"])))
+            return link.link, wanted
+    config = report.config
+    text = no_such_link(order.link, config.path, {each.link: each.names for each in report.links})
+    if config.state != "loaded":
+        text = f"no link {order.link} in {config.path}: it is {config.state}"
+    raise XconnectError("\n".join((text, *config.problems)))
 
 
 def _place(engine: Engine, name: str) -> Place | None:

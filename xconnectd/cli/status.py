@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
 
 from xconnectd.cli.exit_codes import Exit
 from xconnectd.cli.output import print_lines, print_message
 from xconnectd.control import client, protocol
 from xconnectd.formatting import counted
+from xconnectd.model import State
+from xconnectd.status.document import StatusDocument
 
 
 def run(options: argparse.Namespace) -> int:
@@ -29,10 +30,10 @@ def run(options: argparse.Namespace) -> int:
 
     report = collector.sampled(options.config, options.words)
     if options.json:
-        print(json.dumps(report))
+        print(json.dumps(report.as_json()))
     else:
         print_lines(*text.lines(report))
-    healthy = all(each["state"] == "connected" for each in report["links"] if each["enabled"])
+    healthy = all(each.state is State.CONNECTED for each in report.links if each.enabled)
     return Exit.FAILED if options.check and not (healthy and _usable(report)) else Exit.DONE
 
 
@@ -56,13 +57,13 @@ def _health() -> int:
     Asks the daemon alone: one that hangs, and so watches over nothing, does not answer.
     """
     with client.Connection(protocol.STATUS, client.PATIENCE) as daemon:
-        report = daemon.status()
-    failed = [each for each in report["links"] if each["state"] == "failed"]
-    faults = [*report["config"]["problems"], *(f"{x['link']}: {x['reason']}" for x in failed)]
-    print_lines(*(faults or (f"healthy, {counted(len(report['links']), 'link')}",)))
+        report = StatusDocument.from_json(daemon.status())
+    failed = [each for each in report.links if each.state is State.FAILED]
+    faults = [*report.config.problems, *(f"{each.link}: {each.reason}" for each in failed)]
+    print_lines(*(faults or (f"healthy, {counted(len(report.links), 'link')}",)))
     return Exit.FAILED if faults else Exit.DONE
 
 
-def _usable(report: dict[str, Any]) -> bool:
+def _usable(report: StatusDocument) -> bool:
     """Without a good file and without a wire there is nothing that could be healthy."""
-    return bool(report["links"]) or report["config"]["state"] == "loaded"
+    return bool(report.links) or report.config.state == "loaded"

@@ -37,7 +37,7 @@ def _print_each_second(looks: Looks, view: View, *, as_json: bool) -> NoReturn:
         time.sleep(_INTERVAL)
         report = looks()
         if as_json:
-            lines = [json.dumps(report)]
+            lines = [json.dumps(report.as_json())]
         else:
             before, told = told, list(takewhile(bool, text.lines(report)))
             rows = view.arrange(table.rows(report))

@@ -33,7 +33,7 @@ from xconnectd.model import State
 from xconnectd.netlink import monitor
 from xconnectd.netlink.monitor import Events, OverrunError
 from xconnectd.runtime import Runtime
-from xconnectd.status import document
+from xconnectd.status.summary import headline
 
 _SWITCH: Final = 0.0005
 """Seconds that watchdog's threads may keep the interpreter while a save waits to be acted on."""
@@ -116,7 +116,7 @@ class Daemon:
             self._trial,
             clock,
             reload=self._read_again,
-            metrics=self._exporter.as_json,
+            metrics=self._exporter.told,
         )
         self._server = self._serve_clients(sockets)
         tap.publish = self._publish
@@ -325,7 +325,7 @@ class Daemon:
     # ------------------------------------------------------------------ systemd
 
     def _tell_manager(self, **more: int) -> None:
-        text = document.headline(self._files.reading, self._reconciler.statuses.values())
+        text = headline(self._files.reading, self._reconciler.statuses.values())
         if text != self._status_line or more:
             self._status_line = text
             systemd.notify(STATUS=text, **more)

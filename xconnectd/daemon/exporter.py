@@ -10,24 +10,25 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from xconnectd.control import unix_sockets
 from xconnectd.errors import XconnectError
 from xconnectd.events import Event, Logger
 from xconnectd.model import Listen
+from xconnectd.status.document import Metrics, StatusDocument
 
 if TYPE_CHECKING:
     from xconnectd.daemon.metrics_server import MetricsServer
 
 _T = TypeVar("_T")
 
-Facts = Callable[[], Mapping[str, Any]]
+Facts = Callable[[], StatusDocument]
 """What the daemon found, ready to be made a report by any thread."""
 
 _LOOK: Final = 10.0
@@ -83,11 +84,9 @@ class Exporter:
             for each in asked:
                 each.set_result(facts)
 
-    def as_json(self) -> dict[str, Any] | None:
+    def told(self) -> Metrics | None:
         """For ``status``; None when nothing is to be served."""
-        if self._wanted is None:
-            return None
-        return {"listen": str(self._wanted), "problem": self._problem}
+        return Metrics(str(self._wanted), self._problem) if self._wanted else None
 
     def close(self) -> None:
         """Serves nowhere any more. Those who wait for an answer get none."""
@@ -129,7 +128,7 @@ class Exporter:
 
     # ------------------------------------------------------------------ called by any thread
 
-    def _ask(self) -> Mapping[str, Any]:
+    def _ask(self) -> StatusDocument:
         """Raises what the look raised; TimeoutError if the loop has no time."""
         question: Future[Facts] = Future()
         self._asked.put(question)

@@ -1,14 +1,14 @@
-"""The report of ``status`` in the words of Prometheus, and as the answer to a request for it.
+"""The document of ``status`` in the words of Prometheus, and as the answer to a request for it.
 
 Sole importer of prometheus_client. It opens no socket and reads nothing of the kernel: all that
-it tells stands in the report. To be imported by a daemon that serves metrics and by nobody else:
+it tells stands in the document. To be imported by a daemon that serves metrics and by nobody else:
 it takes 30 ms and 2.5 MB, most of it for Python's own HTTP.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from prometheus_client import (
     CollectorRegistry,
@@ -27,16 +27,14 @@ from prometheus_client.exposition import choose_encoder
 
 from xconnectd import __version__
 from xconnectd.model import State
+from xconnectd.status.document import Config, Daemon, Link, StatusDocument
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
-Report = Mapping[str, Any]
-"""What ``status --json`` prints."""
 
-
-def application(look: Callable[[], Report]) -> WSGIApplication:
-    """What answers requests over HTTP, in any thread, each from a report of its own.
+def application(look: Callable[[], StatusDocument]) -> WSGIApplication:
+    """What answers requests over HTTP, in any thread, each from a document of its own.
 
     What ``look`` raises goes through to the caller.
     """
@@ -49,7 +47,7 @@ def application(look: Callable[[], Report]) -> WSGIApplication:
 
 
 class _Families:
-    def __init__(self, look: Callable[[], Report]) -> None:
+    def __init__(self, look: Callable[[], StatusDocument]) -> None:
         self._look = look
 
     def collect(self) -> Iterable[Metric]:
@@ -69,46 +67,46 @@ def is_understood(accept: str) -> bool:
 # --------------------------------------------------------------------------- what is told
 
 
-def families(report: Report) -> Iterator[Metric]:
+def families(told: StatusDocument) -> Iterator[Metric]:
     """Every metric of ours with its samples."""
-    links = report["links"]
+    links = told.links
     yield _states(links)
     yield from _traffic(links)
     yield _drops(links)
     yield from _passed(links)
     yield from _interfaces(links)
-    yield from _config(report["config"], report["daemon"])
-    yield from _doings(report["daemon"])
+    yield from _config(told.config, told.daemon)
+    yield from _doings(told.daemon)
     yield InfoMetricFamily("xconnectd_build", "The program.", {"version": __version__})
 
 
-def _states(links: Iterable[Report]) -> Metric:
+def _states(links: Iterable[Link]) -> Metric:
     labels = ("link", "a", "b", "mode", "state")
     family = GaugeMetricFamily(
         "xconnectd_link_state", "1 for the state a link is in.", None, labels
     )
     for link in links:
-        names = (link["link"], link["a"]["name"], link["b"]["name"], link["mode"])
+        names = (link.link, link.a.name, link.b.name, link.mode)
         for state in State:
-            family.add_metric((*names, state.value), float(link["state"] == state))
+            family.add_metric((*names, state.value), float(link.state is state))
     return family
 
 
-def _traffic(links: Iterable[Report]) -> Iterator[Metric]:
+def _traffic(links: Iterable[Link]) -> Iterator[Metric]:
     labels = ("link", "ingress", "egress")
     frames = CounterMetricFamily("xconnectd_frames", "Frames that crossed.", None, labels)
     size = CounterMetricFamily("xconnectd_bytes", "Bytes of the frames that crossed.", None, labels)
     for link in links:
-        for here, there in _ways(link):
-            way = (link["link"], here["name"], there["name"])
-            frames.add_metric(way, here["frames"])
-            size.add_metric(way, here["bytes"])
+        for here, there in link.ways:
+            way = (link.link, here.name, there.name)
+            frames.add_metric(way, here.frames)
+            size.add_metric(way, here.bytes)
     yield frames
     yield size
 
 
-def _drops(links: Iterable[Report]) -> Metric:
-    """Whatever reasons the report has; no sample is made up for one that it does not know."""
+def _drops(links: Iterable[Link]) -> Metric:
+    """Whatever reasons the document has; no sample is made up for one that it does not know."""
     family = CounterMetricFamily(
         "xconnectd_dropped_frames",
         "Frames dropped, by the interface they came in by (host_egress: were to go out of).",
@@ -116,13 +114,13 @@ def _drops(links: Iterable[Report]) -> Metric:
         ("link", "interface", "reason"),
     )
     for link in links:
-        for here, _ in _ways(link):
-            for reason, count in here["dropped"].items():
-                family.add_metric((link["link"], here["name"], reason), count)
+        for end in link.ends:
+            for reason, count in end.dropped.items():
+                family.add_metric((link.link, end.name, reason), count)
     return family
 
 
-def _passed(links: Iterable[Report]) -> Iterator[Metric]:
+def _passed(links: Iterable[Link]) -> Iterator[Metric]:
     """Nothing where nobody can tell."""
     family = CounterMetricFamily(
         "xconnectd_passed_to_host_frames",
@@ -131,64 +129,55 @@ def _passed(links: Iterable[Report]) -> Iterator[Metric]:
         ("link", "interface"),
     )
     for link in links:
-        for here, _ in _ways(link):
-            if here["passed_to_host"] is not None:
-                family.add_metric((link["link"], here["name"]), here["passed_to_host"])
+        for end in link.ends:
+            if end.passed_to_host is not None:
+                family.add_metric((link.link, end.name), end.passed_to_host)
     if family.samples:
         yield family
 
 
-def _interfaces(links: Iterable[Report]) -> Iterator[Metric]:
+def _interfaces(links: Iterable[Link]) -> Iterator[Metric]:
     labels = ("link", "interface")
     up = GaugeMetricFamily("xconnectd_interface_up", "1 if set up by its admin.", None, labels)
     carrier = GaugeMetricFamily("xconnectd_interface_carrier", "1 with a carrier.", None, labels)
     for link in links:
-        for here, _ in _ways(link):
-            if here["ifindex"] is not None:
-                up.add_metric((link["link"], here["name"]), here["up"])
-                carrier.add_metric((link["link"], here["name"]), here["carrier"])
+        for end in link.ends:
+            if end.ifindex is not None:
+                up.add_metric((link.link, end.name), end.up)
+                carrier.add_metric((link.link, end.name), end.carrier)
     yield up
     yield carrier
 
 
-def _ways(link: Report) -> Iterator[tuple[Report, Report]]:
-    """Each end with the other one; a loopback plug (``a: a``) has one way only."""
-    a, b = link["a"], link["b"]
-    yield a, b
-    if a["name"] != b["name"]:
-        yield b, a
-
-
-def _config(config: Report, daemon: Report) -> Iterator[Metric]:
+def _config(config: Config, daemon: Daemon) -> Iterator[Metric]:
     yield InfoMetricFamily(
         "xconnectd_config",
         "The file (or directory), the hash of what is wanted, and whether it was taken.",
-        {key: config[key] for key in ("hash", "path", "state")},
+        {"hash": config.hash, "path": config.path, "state": config.state},
     )
     yield GaugeMetricFamily(
         "xconnectd_config_last_load_success",
         "1 if the files are loaded as they are now, 0 if one is refused or missing.",
-        float(config["state"] == "loaded"),
+        float(config.state == "loaded"),
     )
-    if daemon["last_load"] is not None:
+    if daemon.last_load is not None:
         yield GaugeMetricFamily(
             "xconnectd_config_last_load_timestamp_seconds",
             "When the files were last taken.",
-            daemon["last_load"],
+            daemon.last_load,
         )
 
 
-def _doings(daemon: Report) -> Iterator[Metric]:
+def _doings(daemon: Daemon) -> Iterator[Metric]:
     passes = HistogramMetricFamily(
         "xconnectd_reconcile_duration_seconds",
         "Passes over links by the time they took.",
     )
-    told = daemon["passes"]
-    buckets = [*told["le_s"].items(), ("+Inf", told["count"])]
-    passes.add_metric((), buckets, told["sum_s"])
+    told = daemon.passes
+    passes.add_metric((), [*told.le_s.items(), ("+Inf", told.total)], told.sum_s)
     yield passes
     yield CounterMetricFamily(
-        "xconnectd_drift_repairs", "Links put back after somebody changed them.", daemon["repairs"]
+        "xconnectd_drift_repairs", "Links put back after somebody changed them.", daemon.repairs
     )
     starts = CounterMetricFamily(
         "xconnectd_starts",
@@ -196,6 +185,6 @@ def _doings(daemon: Report) -> Iterator[Metric]:
         None,
         ("programs",),
     )
-    for programs, count in daemon["starts"].items():
+    for programs, count in daemon.starts.items():
         starts.add_metric((programs,), count)
     yield starts

@@ -20,6 +20,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from xconnectd.daemon import metrics
 from xconnectd.errors import XconnectError
+from xconnectd.status.document import StatusDocument
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -46,7 +47,7 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
     timeout = _REST
 
     def __init__(
-        self, listener: socket.socket, look: Callable[[], metrics.Report], tell: Tell
+        self, listener: socket.socket, look: Callable[[], StatusDocument], tell: Tell
     ) -> None:
         super().__init__(("", 0), _Exchange, bind_and_activate=False)
         self.socket.close()  # one that was not asked for

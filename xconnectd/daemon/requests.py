@@ -15,7 +15,9 @@ from xconnectd.daemon.trial import Trial
 from xconnectd.errors import XconnectError
 from xconnectd.model import State
 from xconnectd.runtime import Runtime
-from xconnectd.status import document
+from xconnectd.status import builder
+from xconnectd.status.document import Daemon, Metrics, Passes, StatusDocument
+from xconnectd.status.summary import summary
 
 
 class Requests:
@@ -29,7 +31,7 @@ class Requests:
         clock: Clock,
         *,
         reload: Callable[[], None],
-        metrics: Callable[[], dict[str, Any] | None],
+        metrics: Callable[[], Metrics | None],
     ) -> None:
         """``reload`` reads all files again; ``metrics`` says how these are served."""
         self._runtime = runtime
@@ -73,18 +75,18 @@ class Requests:
 
     def _status(self) -> Answer:
         try:
-            return self.facts()()
+            return self.facts()().as_json()
         except (XconnectError, OSError) as error:  # a look that was refused: no reason to end
             return {"ok": False, "error": str(error)}
 
-    def facts(self) -> Callable[[], Answer]:
+    def facts(self) -> Callable[[], StatusDocument]:
         """What this thread alone may look at; any thread can make a report of it, by a call.
 
         Raises:
             XconnectError, OSError: the kernel refused a look.
         """
         return partial(
-            document.document,
+            builder.build,
             self._self_report(),
             self._files.reading,
             self._files.source.path,
@@ -95,29 +97,30 @@ class Requests:
             moved_netns=self._runtime.ledger.moved_netns(),
         )
 
-    def _self_report(self) -> dict[str, Any]:
+    def _self_report(self) -> Daemon:
         """What the daemon knows of itself, and no look at the kernel could tell."""
-        files = self._files
-        return {
-            "running": True,
-            "answers": True,
-            "pid": os.getpid(),
-            "uptime_s": round(self._clock.monotonic() - self._started, 1),
-            "last_reload": files.last_reload and round(files.last_reload, 3),
-            "last_load": files.last_load and round(files.last_load, 3),
-            "last_error": self._last_error,
-            **self._reconciler.tally.as_json(),
-            "starts": dict(self._runtime.ledger.starts()),
-            "metrics": self._metrics(),
-            "try": self._trial.as_json(),
-        }
+        files, tally = self._files, self._reconciler.tally
+        return Daemon(
+            running=True,
+            answers=True,
+            pid=os.getpid(),
+            uptime_s=round(self._clock.monotonic() - self._started, 1),
+            last_reload=files.last_reload and round(files.last_reload, 3),
+            last_load=files.last_load and round(files.last_load, 3),
+            last_error=self._last_error,
+            repairs=tally.repairs,
+            passes=Passes(tally.count, round(tally.seconds, 6), tally.at_most()),
+            starts=self._runtime.ledger.starts(),
+            metrics=self._metrics(),
+            trial=self._trial.told(),
+        )
 
     def _outcome(self) -> Answer:
         reading, statuses = self._files.reading, self._reconciler.statuses
         return {
             "ok": reading.state == "loaded",
             "problems": [str(problem) for problem in reading.problems],
-            "summary": document.summary(statuses.values()),
+            "summary": summary(statuses.values()),
             "waiting": [
                 f"{link} waits: {each.full_reason}"
                 for link, each in statuses.items()

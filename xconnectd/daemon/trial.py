@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from xconnectd.control.protocol import Answer, Draft, Request
 from xconnectd.control.server import Client
@@ -11,6 +11,7 @@ from xconnectd.daemon.config_files import ConfigFiles
 from xconnectd.events import Event, Logger
 from xconnectd.model import Wiring
 from xconnectd.runtime import Runtime
+from xconnectd.status import document
 
 _TIME_TO_WRITE: Final = 10.0
 """Seconds that a client has to put the file in place."""
@@ -45,16 +46,12 @@ class Trial:
         """When what is tried is reverted (``monotonic``); None while nothing is."""
         return self._tried.deadline if self._tried else None
 
-    def as_json(self) -> dict[str, Any] | None:
+    def told(self) -> document.Trial | None:
         """For ``status``; None while nothing is tried."""
         if self._tried is None:
             return None
         left = max(0.0, self._tried.deadline - self._clock.monotonic())
-        return {
-            "hash": self._tried.wiring.hash,
-            "ends_in_s": round(left, 1),
-            "edited": self._tried.edited,
-        }
+        return document.Trial(self._tried.wiring.hash, round(left, 1), self._tried.edited)
 
     # ------------------------------------------------------------------ asked by its client
 

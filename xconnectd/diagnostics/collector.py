@@ -28,6 +28,7 @@ from xconnectd.paths import pins
 from xconnectd.reconcile.evaluate import Evaluation
 from xconnectd.runtime import Engine, daemons_pins
 from xconnectd.status.collector import Look
+from xconnectd.status.document import StatusDocument
 
 _RETURN_0: Final = struct.pack("=QQ", 0xB7, 0x95)
 """r0 = 0; exit"""
@@ -153,10 +154,10 @@ def _asked() -> tuple[bool | None, str]:
     """Whether the daemon answers, None if this user may not ask; and why it has no guard."""
     try:
         with client.Connection(protocol.STATUS, client.PATIENCE) as daemon:
-            answer = daemon.status()
+            told = StatusDocument.from_json(daemon.status())
     except client.NoDaemonError as error:
         return None if isinstance(error.__cause__, PermissionError) else False, ""
-    return True, answer.get("guard_unavailable", "")
+    return True, told.guard_unavailable
 
 
 class LinkCollector:

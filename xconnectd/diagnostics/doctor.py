@@ -20,6 +20,7 @@ from xconnectd.errors import HiddenError, PrivilegeError
 from xconnectd.paths import DEFAULT_CONFIG
 from xconnectd.runtime import Engine
 from xconnectd.status import collector
+from xconnectd.status.document import StatusDocument
 
 Findings = Mapping[str, tuple[Finding, ...]]
 """Those of the ``host``, and those of every link by its id."""
@@ -54,17 +55,17 @@ def _from_inside(engine: Engine, file: Path | None) -> Findings:
 def _from_outside(file: Path | None) -> Findings:
     try:
         with client.Connection(protocol.STATUS, client.PATIENCE) as daemon:
-            answer = daemon.status()
+            told = StatusDocument.from_json(daemon.status())
     except client.NoDaemonError:
-        answer = {"config": {"path": None}, "links": []}
-    known = file or answer["config"]["path"]
+        told = StatusDocument()
+    known = file or told.config.path
     named = Files(Path(known or DEFAULT_CONFIG))
     host = host_facts(named, named.read(), None)
     if host.pid is not None and not known:
         host = replace(host, config="the daemon's file", config_state="")
     return {
         "host": host_checks.of_host(host),
-        **{each["link"]: link_checks.of_report(each) for each in answer["links"]},
+        **{each.link: link_checks.of_report(each) for each in told.links},
     }
 
 

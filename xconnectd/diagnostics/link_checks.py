@@ -6,9 +6,9 @@ them, the programs, the entries, the other end, the far ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from shlex import quote
-from typing import Any, Final
+from typing import Final
 
 from xconnectd.diagnostics.facts import LinkFacts, set_link
 from xconnectd.diagnostics.finding import Finding, Level, Stops
@@ -22,7 +22,7 @@ from xconnectd.model import (
     Xdp,
 )
 from xconnectd.reconcile import admission, mode_selection
-from xconnectd.status import drop_reasons
+from xconnectd.status import document, drop_reasons
 
 _SLACK: Final = 18
 """How much longer than an MTU a frame may be: its Ethernet header and one VLAN tag."""
@@ -41,20 +41,19 @@ def of_link(facts: LinkFacts) -> tuple[Finding, ...]:
     return (Finding(Level.OK, "link", f"both ends up, {mode} programs and entries in place"),)
 
 
-def of_report(link: Mapping[str, Any]) -> tuple[Finding, ...]:
+def of_report(link: document.Link) -> tuple[Finding, ...]:
     """A link as the daemon tells of it, for who may not look himself."""
-    state, again = State(link["state"]), "sudo xconnectd doctor"
-    seen = f"{state}: {link['reason']}" if link["reason"] else f"{state}, says the daemon"
-    match state:
+    again = "sudo xconnectd doctor"
+    seen = f"{link.state}: {link.reason}" if link.reason else f"{link.state}, says the daemon"
+    match link.state:
         case State.CONNECTED:
             found = Finding(Level.OK, "link", seen)
         case State.DISABLED:
             found = Finding(Level.WARN, "disabled", seen, again, Stops.ALL)
         case _:
-            found = Finding(Level.FAIL, str(state), seen, again, Stops.ALL)
-    ends = {end["name"]: end.get("passed_to_host") for end in (link["a"], link["b"])}
-    passed = (_passed(name, frames, link["mode"]) for name, frames in ends.items() if frames)
-    warnings = (Finding(Level.WARN, "warning", text) for text in link["warnings"])
+            found = Finding(Level.FAIL, str(link.state), seen, again, Stops.ALL)
+    passed = (_passed(x.name, x.passed_to_host, link.mode) for x in link.ends if x.passed_to_host)
+    warnings = (Finding(Level.WARN, "warning", text) for text in link.warnings)
     return (found, *passed, *warnings)
 
 

@@ -57,11 +57,6 @@ def assess(evaluation: Evaluation, observed: Observed) -> LinkStatus:
     )
 
 
-def failed(status: LinkStatus, reason: str, retry: float | None) -> LinkStatus:
-    """The same link with the reason that only the daemon knew."""
-    return status._replace(state=State.FAILED, reason=reason, retry=retry)
-
-
 def _state(evaluation: Evaluation, ends: tuple[End, End], observed: Observed) -> tuple[State, str]:
     if evaluation.refusal:
         return State.FAILED, evaluation.refusal

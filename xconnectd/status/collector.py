@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from xconnectd.config.source import Files, Reading
 from xconnectd.control import client, protocol
@@ -21,20 +21,18 @@ from xconnectd.model import State, Wiring
 from xconnectd.netlink import netns
 from xconnectd.paths import DEFAULT_CONFIG
 from xconnectd.reconcile import actions, link_state
-from xconnectd.reconcile.link_state import LinkStatus
 from xconnectd.reconcile.reconciler import Seen
 from xconnectd.runtime import Engine
-from xconnectd.status import document
+from xconnectd.status import builder
+from xconnectd.status.document import Daemon, Difference, Link, StatusDocument
 
 _PATIENCE: Final = 2.0
 """Seconds for a daemon that may be asked but need not be."""
 _SAMPLE: Final = 0.1
 """Seconds over which a rate is taken."""
 
-Report = dict[str, Any]
 
-
-def report(file: Path | None) -> Report:
+def report(file: Path | None) -> StatusDocument:
     """What ``status --json`` prints, without rates; ``file`` is the daemon's if it is None.
 
     Raises:
@@ -45,7 +43,7 @@ def report(file: Path | None) -> Report:
         engine = Engine.watch()
     except (PrivilegeError, PermissionError):
         with client.Connection(protocol.STATUS) as daemon:
-            return daemon.status()
+            return StatusDocument.from_json(daemon.status())
     with engine:
         return report_of(engine, file)
 
@@ -58,15 +56,15 @@ class Looks:
         self._links = links
         self._before, self._since = report(file), time.monotonic()
 
-    def __call__(self) -> Report:
+    def __call__(self) -> StatusDocument:
         """Raises XconnectError if there is no link of a name."""
-        found, now = document.only(report(self._file), self._links), time.monotonic()
-        rated = document.with_rates(self._before, found, now - self._since)
+        found, now = report(self._file).only(self._links), time.monotonic()
+        rated = found.since(self._before, now - self._since)
         self._before, self._since = found, now
         return rated
 
 
-def sampled(file: Path | None, links: Sequence[str] = ()) -> Report:
+def sampled(file: Path | None, links: Sequence[str] = ()) -> StatusDocument:
     """A report with rates, from two looks."""
     looks = Looks(file, links)
     time.sleep(_SAMPLE)
@@ -95,10 +93,10 @@ def look(engine: Engine, file: Path | None) -> Look:
     Raises HiddenError: what the kernel has cannot be seen from here.
     """
     source, reading = _read(engine, file)
-    answer = _daemons_report()
-    if _is_the_daemons(source, engine) and _is_trying(answer):
+    told = _daemons_report()
+    if _is_the_daemons(source, engine) and _is_trying(told):
         reading = reading._replace(wiring=Wiring(engine.reconciler.found()))
-    failures = {link: each["reason"] for link, each in _failed(answer).items()}
+    failures = {link: each.reason for link, each in _failed(told).items()}
     return Look(source, reading, seen(engine, reading), failures)
 
 
@@ -136,68 +134,69 @@ def _is_the_daemons(source: Files, engine: Engine) -> bool:
     return source.path.absolute() == engine.ledger.config()
 
 
-def _is_trying(answer: Report | None) -> bool:
-    return answer is not None and answer["daemon"].get("try") is not None
+def _is_trying(told: StatusDocument | None) -> bool:
+    return told is not None and told.daemon.trial is not None
 
 
-def report_of(engine: Engine, file: Path | None) -> Report:
-    answer = _daemons_report()
+def report_of(engine: Engine, file: Path | None) -> StatusDocument:
+    told = _daemons_report()
     source, reading = _read(engine, file)
-    knows_best = reading.state != "loaded" or _is_trying(answer)
-    if answer and knows_best and _is_the_daemons(source, engine):
-        return answer | {"differences": []}  # it alone knows the last good links, and what it tries
+    knows_best = reading.state != "loaded" or _is_trying(told)
+    if told and knows_best and _is_the_daemons(source, engine):
+        return told._replace(differences=())  # it knows the last good links, and what it tries
     try:
         found = seen(engine, reading)
     except HiddenError as hidden:
-        if answer and _is_the_daemons(source, engine):
-            return answer | {"differences": [], "unseen": str(hidden)}
+        if told and _is_the_daemons(source, engine):
+            return told._replace(differences=(), unseen=str(hidden))
         raise
-    links = [link_state.assess(evaluation, found.observed) for evaluation in found.evaluations]
-    failed = _failed(answer)
     drop_stats, guard = engine.drop_stats_unavailable, engine.guard_unavailable
-    if answer:  # it knows why, and not only that nothing is there
-        drop_stats = drop_stats and (answer["drop_stats_unavailable"] or drop_stats)
-        guard = guard and (answer.get("guard_unavailable") or guard)
-    report = document.document(
-        answer["daemon"] if answer else _silent_daemon(),
+    if told:  # it knows why, and not only that nothing is there
+        drop_stats = drop_stats and (told.drop_stats_unavailable or drop_stats)
+        guard = guard and (told.guard_unavailable or guard)
+    built = builder.build(
+        told.daemon if told else _silent_daemon(),
         reading,
         source.path,
-        statuses=[_as_told(each, failed.get(each.link.id)) for each in links],
+        statuses=[link_state.assess(each, found.observed) for each in found.evaluations],
         counters=engine.counters(),
         drop_stats_unavailable=drop_stats,
         guard_unavailable=guard,
         moved_netns=found.observed.moved_netns,
     )
-    return report | {"differences": actions.as_json(found.actions)}
+    failed = _failed(told)
+    return built._replace(
+        links=tuple(_as_told(each, failed.get(each.link)) for each in built.links),
+        differences=tuple(Difference(**each) for each in actions.as_json(found.actions)),
+    )
 
 
-def _daemons_report() -> Report | None:
+def _daemons_report() -> StatusDocument | None:
     """Its own report; None if none answers."""
     try:
         with client.Connection(protocol.STATUS, _PATIENCE) as daemon:
-            answer = daemon.status()
+            told = StatusDocument.from_json(daemon.status())
     except client.NoDaemonError:
         return None
-    answer["daemon"]["pid"] = running_pid() or answer["daemon"]["pid"]  # as seen from here
-    return answer
+    pid = running_pid() or told.daemon.pid  # as seen from here
+    return told._replace(daemon=told.daemon._replace(pid=pid))
 
 
-def _silent_daemon() -> Report:
+def _silent_daemon() -> Daemon:
     """Of one that does not answer: at least whether there is one."""
     pid = running_pid()
-    return {"running": pid is not None, "answers": False, "pid": pid}
+    return Daemon(running=pid is not None, pid=pid)
 
 
-def _failed(answer: Report | None) -> dict[str, Report]:
+def _failed(told: StatusDocument | None) -> dict[str, Link]:
     """The links by their ids that have failed, as the daemon says; none without one."""
-    links = answer["links"] if answer else ()
-    return {each["link"]: each for each in links if each["state"] == State.FAILED}
+    links = told.links if told else ()
+    return {each.link: each for each in links if each.state is State.FAILED}
 
 
-def _as_told(link: LinkStatus, told: Report | None) -> LinkStatus:
+def _as_told(link: Link, told: Link | None) -> Link:
     """A link that failed with what only the daemon knows: the kernel's words, and the next try."""
     if link.state is not State.FAILED or told is None:
         return link
-    reason = told["reason"] if link.reason.startswith("not in the kernel") else link.reason
-    wait = told["retry_in_s"]
-    return link_state.failed(link, reason, None if wait is None else time.time() + wait)
+    reason = told.reason if link.reason.startswith("not in the kernel") else link.reason
+    return link._replace(reason=reason, retry_in_s=told.retry_in_s)

@@ -1,198 +1,268 @@
-"""The state of every link in words and as JSON, from its evaluation and one look. Pure."""
+"""What ``status --json`` tells, typed. Pure.
+
+A field is called what its key is, but for the few of ``_KEYS``. A document of another release is
+read as far as it is known here: a key that is new is left out, one that is missing has a default.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple, Self
 
-from xconnectd.config.source import FileState, Reading
 from xconnectd.errors import XconnectError
-from xconnectd.formatting import counted, printable
-from xconnectd.model import (
-    Counters,
-    End,
-    MovedEnd,
-    State,
-)
-from xconnectd.reconcile.link_state import LinkStatus
-from xconnectd.status import drop_reasons
+from xconnectd.formatting import counted
+from xconnectd.model import State
+
+Json = dict[str, Any]
+
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+# --------------------------------------------------------------------------- the daemon
 
 
-def headline(reading: Reading, statuses: Collection[LinkStatus]) -> str:
-    """One line for the unit's status: a file that is refused or missing comes before all links."""
-    wrong = [file for file in reading.files if file.state != "loaded"]
-    parts = [_what_is_wrong(file) for file in wrong[:1]]
-    if len(wrong) > 1:
-        parts.append(f"{counted(len(wrong) - 1, 'more file')} not taken")
-    return printable("; ".join([*parts, summary(statuses)]))
+class Passes(NamedTuple):
+    """How many passes there were, how long all took; ``le_s``: how many took so many seconds."""
+
+    total: int = 0
+    sum_s: float = 0.0
+    le_s: Mapping[str, int] = _NOTHING
 
 
-def _what_is_wrong(file: FileState) -> str:
-    if not file.problems:
-        return f"{file.path} is {file.state}"
-    first, *more = file.problems
-    return f"{file.state}: {first}" + (f" and {counted(len(more), 'more problem')}" if more else "")
+class Metrics(NamedTuple):
+    """Where metrics are served, and why they are not yet."""
+
+    listen: str
+    problem: str = ""
 
 
-def summary(statuses: Collection[LinkStatus]) -> str:
-    """One line: ``3 links: 2 connected, 1 waiting for tap3``. What failed comes first."""
-    by_state: dict[State, list[LinkStatus]] = {}
-    for each in statuses:
-        by_state.setdefault(each.state, []).append(each)
-    parts = []
-    for state in sorted(State, key=State.FAILED.__ne__):
-        if found := by_state.get(state):
-            why = _why_in_short(found[0]) if len(found) == 1 else ""
-            parts.append(f"{len(found)} {state}{why}")
-    count = counted(len(statuses), "link")
-    return f"{count}: {', '.join(parts)}" if parts else count
+class Trial(NamedTuple):
+    """The wiring that is tried; ``edited``: a file was changed meanwhile."""
+
+    hash: str
+    ends_in_s: float = 0.0
+    edited: bool = False
 
 
-def _why_in_short(status: LinkStatus) -> str:
-    if status.state is State.WAITING:
-        missing = (end.name for end in (status.a, status.b) if end.ifindex is None)
-        return f" for {' and '.join(dict.fromkeys(missing))}"
-    return f" ({status.reason})" if status.reason else ""
+class Daemon(NamedTuple):
+    """Whether there is one; the fields from ``uptime_s`` on are told by one that answers.
 
-
-# --------------------------------------------------------------------------- JSON
-
-
-def document(
-    daemon: Mapping[str, Any],
-    reading: Reading,
-    path: Path,
-    *,
-    statuses: Iterable[LinkStatus],
-    counters: Mapping[int, Counters],
-    moved_netns: Iterable[MovedEnd],
-    drop_stats_unavailable: str = "",
-    guard_unavailable: str = "",
-) -> dict[str, Any]:
-    """The whole of ``status --json``.
-
-    ``drop_stats_unavailable`` is why losses at the redirect are not counted, ``guard_unavailable``
-    why what gets past every hook is not kept from the host; ``unseen`` is for who cannot see the
-    kernel's part, and why.
+    ``last_reload`` and ``last_load`` are seconds since the epoch; ``starts`` is counted by what
+    became of the programs in the kernel.
     """
-    return {
-        "daemon": dict(daemon),
-        "config": {
-            "path": str(path),
-            "state": reading.state,
-            "hash": reading.wiring.hash,
-            "problems": [str(problem) for problem in reading.problems],
-            "files": [file.as_json() for file in reading.files],
-        },
-        "links": [as_json(each, counters) for each in statuses],
-        "moved_netns": [
-            {"interface": gone.record.name, "ifindex": gone.record.ifindex, "remedy": gone.remedy}
-            for gone in moved_netns
-            if gone.runs_ours
-        ],
-        "drop_stats_unavailable": drop_stats_unavailable,
-        "guard_unavailable": guard_unavailable,
-        "unseen": "",
-    }
+
+    running: bool = False
+    answers: bool = False
+    pid: int | None = None
+    uptime_s: float = 0.0
+    last_reload: float | None = None
+    last_load: float | None = None
+    last_error: str = ""
+    repairs: int = 0
+    passes: Passes = Passes()
+    starts: Mapping[str, int] = _NOTHING
+    metrics: Metrics | None = None
+    trial: Trial | None = None
 
 
-def with_rates(before: dict[str, Any], now: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """A later document, with what came in by every end since an earlier one, per second."""
-    known = {link["link"]: link for link in before["links"]}
-    links = [
-        {**link, **{end: _with_rate(known[link["link"]][end], link[end], seconds) for end in "ab"}}
-        if link["link"] in known
-        else link
-        for link in now["links"]
-    ]
-    return now | {"links": links}
+class File(NamedTuple):
+    """One file: ``loaded``, ``rejected`` (its last good links stay) or ``missing``."""
+
+    path: str
+    state: str
+    hash: str = ""
+    problems: tuple[str, ...] = ()
 
 
-def _with_rate(before: dict[str, Any], now: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Counters begin anew with an end; a rate below nothing would be no rate."""
-    frames = max(0, now["frames"] - before["frames"]) / seconds
-    bits = max(0, now["bytes"] - before["bytes"]) * 8 / seconds
-    return now | {"frames_per_s": round(frames, 1), "bits_per_s": round(bits)}
+class Config(NamedTuple):
+    """All files together, and the hash of what they ask for."""
+
+    path: str = ""
+    state: str = ""
+    hash: str = ""
+    problems: tuple[str, ...] = ()
+    files: tuple[File, ...] = ()
 
 
-def as_json(status: LinkStatus, counters: Mapping[int, Counters]) -> dict[str, Any]:
-    """The stable keys of ``status --json``; more may come, none goes."""
-    retry = None if status.retry is None else round(max(0.0, status.retry - time.time()), 1)
-    return {
-        "link": status.link.id,
-        "state": str(status.state),
-        "reason": status.full_reason,
-        "retry_in_s": retry,
-        "mode": str(status.mode),
-        "mode_reason": status.mode_reason,
-        "warnings": list(status.warnings),
-        "description": status.link.description,
-        "labels": dict(status.link.labels),
-        "enabled": status.link.enabled,
-        "a": _end_as_json(status.a, status.b, counters),
-        "b": _end_as_json(status.b, status.a, counters),
-        "drops": drop_reasons.explained(status.a, status.b, counters, enabled=status.link.enabled),
-    }
+# --------------------------------------------------------------------------- links
 
 
-def _end_as_json(end: End, other: End, counters: Mapping[int, Counters]) -> dict[str, Any]:
-    counted, there = drop_reasons.of(end, counters), drop_reasons.of(other, counters)
-    return {
-        "name": end.name,
-        "ifindex": end.ifindex,
-        "attached": end.attached,
-        "up": end.up,
-        "carrier": end.carrier,
-        "mtu": end.mtu,
-        "far_mtu": end.far_mtu,
-        "far_name": end.far_name or None,
-        "far_nsid": end.far_nsid,
-        "frames": counted.frames,
-        "bytes": counted.bytes,
-        "frames_per_s": None,
-        "bits_per_s": None,
-        "last_frame_age_s": _age(counted.last),
-        "dropped": drop_reasons.counted(counted, there),
-        "passed_to_host": counted.passed_to_host,
-    }
+class End(NamedTuple):
+    """One end of a link, and what is counted of the frames that came in by it.
+
+    MTUs are bytes, without the headroom that a link gives its ends. Rates are None in a look
+    alone, ``passed_to_host`` where nobody can tell.
+    """
+
+    name: str
+    ifindex: int | None = None
+    attached: bool = False
+    up: bool = False
+    carrier: bool = False
+    mtu: int | None = None
+    far_mtu: int | None = None
+    far_name: str | None = None
+    far_nsid: int | None = None
+    frames: int = 0
+    bytes: int = 0
+    frames_per_s: float | None = None
+    bits_per_s: int | None = None
+    last_frame_age_s: float | None = None
+    dropped: Mapping[str, int] = _NOTHING
+    passed_to_host: int | None = None
+
+    def since(self, before: Self, seconds: float) -> Self:
+        """With rates. Counters begin anew with an end; a rate below nothing would be no rate."""
+        frames = max(0, self.frames - before.frames) / seconds
+        bits = max(0, self.bytes - before.bytes) * 8 / seconds
+        return self._replace(frames_per_s=round(frames, 1), bits_per_s=round(bits))
 
 
-def _age(last: int) -> float | None:
-    return round(max(0, time.monotonic_ns() - last) / 1e9, 3) if last else None
+class Drop(NamedTuple):
+    """Frames that a link lost on one of its ways for one reason, in words, and the way out."""
+
+    source: str
+    target: str
+    reason: str
+    frames: int
+    text: str
+    remedy: str = ""
 
 
-# --------------------------------------------------------------------------- names
+class Link(NamedTuple):
+    """A link. ``link`` is its id, ``retry_in_s`` None where nobody will try it again."""
 
+    link: str
+    state: State
+    reason: str = ""
+    retry_in_s: float | None = None
+    mode: str = ""
+    mode_reason: str = ""
+    warnings: tuple[str, ...] = ()
+    description: str = ""
+    labels: Mapping[str, str] = _NOTHING
+    enabled: bool = True
+    a: End = End("")
+    b: End = End("")
+    drops: tuple[Drop, ...] = ()
 
-def names(link: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a user may call a link of the document."""
-    return spellings(link["link"], link["a"]["name"], link["b"]["name"])
+    @property
+    def ends(self) -> tuple[End, ...]:
+        """Both ends; one end for a loopback (``a: a``)."""
+        return (self.a,) if self.a.name == self.b.name else (self.a, self.b)
+
+    @property
+    def ways(self) -> tuple[tuple[End, End], ...]:
+        """Both directions, each from the end where frames come in; one for a loopback."""
+        return ((self.a, self.b), (self.b, self.a))[: len(self.ends)]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a user may call it."""
+        return spellings(self.link, self.a.name, self.b.name)
+
+    def since(self, before: Self | None, seconds: float) -> Self:
+        """With rates, if it was there ``seconds`` ago."""
+        if before is None:
+            return self
+        a, b = self.a.since(before.a, seconds), self.b.since(before.b, seconds)
+        return self._replace(a=a, b=b)
 
 
 def spellings(link: str, a: str, b: str) -> tuple[str, ...]:
-    """Its id, both its ends in either order, either end."""
+    """What a user may call a link: its id, both its ends in either order, either end."""
     return link, f"{a}:{b}", f"{b}:{a}", a, b
 
 
-def only(report: dict[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
-    """The report of the links that are called so; of all if no name is given.
+# --------------------------------------------------------------------------- the document
 
-    Raises XconnectError: no link is called by one of them.
+
+class Moved(NamedTuple):
+    """An interface that left for another namespace with our program on it."""
+
+    interface: str
+    ifindex: int
+    remedy: str = ""
+
+
+class Difference(NamedTuple):
+    """A step that would make the kernel agree with the file."""
+
+    action: str
+    link: str
+    interface: str
+    reason: str = ""
+
+
+class StatusDocument(NamedTuple):
+    """All of ``status --json``.
+
+    ``drop_stats_unavailable`` is why losses at the redirect are not counted, ``guard_unavailable``
+    why what gets past every hook is not kept from the host; ``unseen`` is for who cannot see the
+    kernel's part, and why. ``differences`` are None where nobody looked for them.
     """
-    if not wanted:
-        return report
-    known = {each["link"]: names(each) for each in report["links"]}
-    called = set(chain.from_iterable(known.values()))
-    if unknown := [name for name in wanted if name not in called]:
-        path = report["config"]["path"]
-        raise XconnectError("\n".join(no_such_link(name, path, known) for name in unknown))
-    links = [each for each in report["links"] if not set(wanted).isdisjoint(names(each))]
-    kept = {each["link"] for each in links}
-    differences = [each for each in report.get("differences", ()) if each["link"] in kept]
-    return report | {"links": links, "differences": differences}
+
+    daemon: Daemon = Daemon()
+    config: Config = Config()
+    links: tuple[Link, ...] = ()
+    moved_netns: tuple[Moved, ...] = ()
+    drop_stats_unavailable: str = ""
+    guard_unavailable: str = ""
+    unseen: str = ""
+    differences: tuple[Difference, ...] | None = None
+
+    def as_json(self) -> Json:
+        """The stable keys; more may come, none goes. Of a silent daemon there are but three."""
+        told: Json = _plain(self)
+        if self.differences is None:
+            del told["differences"]
+        if not self.daemon.answers:
+            told["daemon"] = {key: told["daemon"][key] for key in ("running", "answers", "pid")}
+        return told
+
+    @classmethod
+    def from_json(cls, data: Json) -> Self:
+        """Raises KeyError, TypeError, ValueError: it is no such document."""
+        told: Self = _made(cls, data)
+        return told
+
+    # ------------------------------------------------------------------ of its links
+
+    def since(self, before: Self, seconds: float) -> Self:
+        """With what came in by every end since a document of ``seconds`` ago, per second."""
+        known = {each.link: each for each in before.links}
+        links = (each.since(known.get(each.link), seconds) for each in self.links)
+        return self._replace(links=tuple(links))
+
+    def only(self, wanted: Sequence[str]) -> Self:
+        """That of the links that are called so; of all if no name is given.
+
+        Raises XconnectError: no link is called by one of them.
+        """
+        if not wanted:
+            return self
+        known = {each.link: each.names for each in self.links}
+        called = set(chain.from_iterable(known.values()))
+        if unknown := [name for name in wanted if name not in called]:
+            path = self.config.path
+            raise XconnectError("\n".join(no_such_link(name, path, known) for name in unknown))
+        links = tuple(each for each in self.links if not set(wanted).isdisjoint(each.names))
+        kept = {each.link for each in links}
+        found = tuple(each for each in self.differences or () if each.link in kept)
+        return self._replace(links=links, differences=found)
+
+    def not_connected(self, wanted: Sequence[str]) -> dict[str, str]:
+        """The enabled links (or the named ones) that are not connected, each with the reason."""
+        known = set(chain.from_iterable(each.names for each in self.links))
+        missing = {name: "no such link in the file" for name in wanted if name not in known}
+        for each in self.links:
+            asked = each.enabled if not wanted else not set(wanted).isdisjoint(each.names)
+            if asked and each.state is not State.CONNECTED:
+                missing[each.link] = f"{each.state}: {each.reason}"
+        config = self.config
+        if config.state != "loaded" and (missing or not wanted):
+            missing.setdefault(config.path, "\n".join((config.state, *config.problems)))
+        return missing
 
 
 def no_such_link(name: str, file: str, links: Mapping[str, Sequence[str]]) -> str:
@@ -208,18 +278,49 @@ def no_such_link(name: str, file: str, links: Mapping[str, Sequence[str]]) -> st
     return f"no link {name} in {file}, which has {counted(len(links), 'link')}{meant}"
 
 
-def not_connected(report: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, str]:
-    """The enabled links (or the named ones) that are not connected, each with the reason."""
-    links = report["links"]
-    missing = {}
-    for name in wanted:
-        if not any(name in names(each) for each in links):
-            missing[name] = "no such link in the file"
-    for each in links:
-        asked = (not wanted and each["enabled"]) or any(name in names(each) for name in wanted)
-        if asked and each["state"] != "connected":
-            missing[each["link"]] = f"{each['state']}: {each['reason']}"
-    config = report["config"]
-    if config["state"] != "loaded" and (missing or not wanted):
-        missing.setdefault(config["path"], "\n".join((config["state"], *config["problems"])))
-    return missing
+# --------------------------------------------------------------------------- JSON
+
+_KEYS: Final = {"source": "from", "target": "to", "total": "count", "trial": "try"}
+"""What a field is called outside where Python has another use for the word."""
+
+_FIELDS: Final = {key: name for name, key in _KEYS.items()}
+
+_PARTS: Final[Mapping[Any, Mapping[str, Any]]] = {
+    StatusDocument: {
+        "daemon": Daemon,
+        "config": Config,
+        "links": Link,
+        "moved_netns": Moved,
+        "differences": Difference,
+    },
+    Daemon: {"passes": Passes, "metrics": Metrics, "trial": Trial},
+    Config: {"problems": str, "files": File},
+    File: {"problems": str},
+    Link: {"state": State, "warnings": str, "a": End, "b": End, "drops": Drop},
+}
+"""The fields that JSON has no form of, and what they, or each of them, are."""
+
+
+def _plain(value: Any) -> Any:
+    """A value as ``json`` takes it."""
+    if not isinstance(value, tuple):
+        return value
+    if not hasattr(value, "_asdict"):
+        return [_plain(each) for each in value]
+    told = value._asdict()
+    for name in _PARTS.get(type(value), ()):
+        told[name] = _plain(told[name])
+    return {_KEYS.get(name, name): each for name, each in told.items()}
+
+
+def _made(kind: Any, data: Any) -> Any:
+    """The other way round."""
+    if isinstance(data, list):
+        return tuple(_made(kind, each) for each in data)
+    if not isinstance(data, dict):
+        return data if data is None else kind(data)
+    told = {_FIELDS.get(key, key): each for key, each in data.items()}
+    for name, part in _PARTS.get(kind, {}).items():
+        if name in told:
+            told[name] = _made(part, told[name])
+    return kind(**{name: told[name] for name in kind._fields if name in told})

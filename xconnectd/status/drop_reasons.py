@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from shlex import quote
-from typing import Any, Final
+from typing import Final
 
 from xconnectd.formatting import counted as counted_in_words
 from xconnectd.model import Counters, End, Mode
+from xconnectd.status.document import Drop
 
 MEANT: Final = frozenset({"host_egress"})
 """Reasons for which frames are dropped on purpose: nothing is lost."""
@@ -31,24 +32,16 @@ def lost(dropped: Mapping[str, int]) -> int:
 
 def explained(
     a: End, b: End, counters: Mapping[int, Counters], *, enabled: bool
-) -> list[dict[str, Any]]:
-    """What a link lost, worst first, as ``status --json`` tells it."""
+) -> tuple[Drop, ...]:
+    """What a link lost, worst first."""
     ways = ((a, b),) if a == b else ((a, b), (b, a))
     found = [
-        {
-            "from": here.name,
-            "to": there.name,
-            "reason": reason,
-            "frames": frames,
-            "text": text,
-            "remedy": remedy,
-        }
+        Drop(here.name, there.name, reason, frames, *words)
         for here, there in ways
         for reason, frames in counted(of(here, counters), of(there, counters)).items()
         if frames and (words := _in_words(here, there, enabled=enabled).get(reason))
-        for text, remedy in [words]
     ]
-    return sorted(found, key=lambda each: -int(each["frames"]))
+    return tuple(sorted(found, key=lambda each: -each.frames))
 
 
 def passed(name: str, frames: int, mode: str) -> tuple[str, str]:

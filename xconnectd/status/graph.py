@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from xml.sax.saxutils import escape
 
 from xconnectd.formatting import bit_rate, printable
 from xconnectd.model import State
+from xconnectd.status.document import End, Link, StatusDocument
 
 COLOURS: Final = {
     State.CONNECTED: "#1a7f37",
@@ -52,36 +53,36 @@ class _Edge:
         return (self.a,) if self.b is None else (self.a, self.b)
 
 
-def draw(report: Mapping[str, Any], form: str, namespaces: Mapping[int, str]) -> str:
+def draw(told: StatusDocument, form: str, namespaces: Mapping[int, str]) -> str:
     """The picture in one of ``FORMATS``; ``namespaces`` names those that have an id here."""
-    return FORMATS[form]([_edge(link, namespaces) for link in report["links"]])
+    return FORMATS[form]([_edge(link, namespaces) for link in told.links])
 
 
-def _edge(link: Mapping[str, Any], namespaces: Mapping[int, str]) -> _Edge:
-    a, b = link["a"], link["b"]
-    state = State(link["state"])
-    loopback = a["name"] == b["name"]
-    if state is State.CONNECTED:
+def _edge(link: Link, namespaces: Mapping[int, str]) -> _Edge:
+    a, b = link.a, link.b
+    loopback = len(link.ends) == 1
+    if link.state is State.CONNECTED:
         rates = _rates(("⟲", a)) if loopback else _rates(("→", a), ("←", b))
-        label = " · ".join((link["mode"], *rates))
+        label = " · ".join((link.mode, *rates))
     else:
-        label = str(state)
-    return _Edge(state, label, _node(a, namespaces), None if loopback else _node(b, namespaces))
+        label = str(link.state)
+    far = None if loopback else _node(b, namespaces)
+    return _Edge(link.state, label, _node(a, namespaces), far)
 
 
-def _rates(*ways: tuple[str, Mapping[str, Any]]) -> Iterator[str]:
-    known = [(arrow, end["bits_per_s"]) for arrow, end in ways if end["bits_per_s"] is not None]
+def _rates(*ways: tuple[str, End]) -> Iterator[str]:
+    known = [(arrow, end.bits_per_s) for arrow, end in ways if end.bits_per_s is not None]
     if known and not any(bits for _, bits in known):
         yield "idle"
     else:
         yield from (f"{arrow} {bit_rate(bits)}" for arrow, bits in known)
 
 
-def _node(end: Mapping[str, Any], namespaces: Mapping[int, str]) -> _Node:
-    far, nsid = printable(end.get("far_name") or ""), end.get("far_nsid")
+def _node(end: End, namespaces: Mapping[int, str]) -> _Node:
+    far, nsid = printable(end.far_name or ""), end.far_nsid
     if far and nsid is not None:
         far = f"{far} in {printable(namespaces.get(nsid, '') or f'namespace {nsid}')}"
-    return _Node(printable(end["name"]), far, end["ifindex"] is None)
+    return _Node(printable(end.name), far, end.ifindex is None)
 
 
 def _numbered(edges: Sequence[_Edge]) -> Iterator[tuple[_Edge, list[str]]]:

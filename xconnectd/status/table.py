@@ -14,10 +14,7 @@ from typing import Any, Final, NamedTuple
 from xconnectd.formatting import bit_rate, counted, duration, number, printable
 from xconnectd.model import State
 from xconnectd.status import drop_reasons
-
-Report = Mapping[str, Any]
-"""What ``status --json`` prints, with rates."""
-
+from xconnectd.status.document import Link, StatusDocument
 
 _DASH: Final = " — "
 
@@ -64,26 +61,25 @@ class Row:
         return self.reason or self.mode
 
 
-def rows(report: Report) -> list[Row]:
-    return [_row(link) for link in report["links"]]
+def rows(told: StatusDocument) -> list[Row]:
+    return [_row(link) for link in told.links]
 
 
-def _row(link: Report) -> Row:
-    a, b = link["a"], link["b"]
-    ends = (a,) if a["name"] == b["name"] else (a, b)
-    ages = [age for end in ends if (age := end.get("last_frame_age_s")) is not None]
-    text = (link["state"], link["mode"], link["reason"], link["description"], a["name"], b["name"])
-    labels = (word for label in link["labels"].items() for word in label)
+def _row(link: Link) -> Row:
+    a, b = link.a, link.b
+    ages = [age for end in link.ends if (age := end.last_frame_age_s) is not None]
+    text = (link.state, link.mode, link.reason, link.description, a.name, b.name)
+    labels = (word for label in link.labels.items() for word in label)
     return Row(
-        a=printable(a["name"]),
-        b=printable(b["name"]),
-        state=State(link["state"]),
-        mode=link["mode"],
-        forth=Way(a["frames_per_s"], a["bits_per_s"]),
-        back=Way(b["frames_per_s"], b["bits_per_s"]),
-        drops=sum(drop_reasons.lost(end["dropped"]) for end in ends),
+        a=printable(a.name),
+        b=printable(b.name),
+        state=link.state,
+        mode=link.mode,
+        forth=Way(a.frames_per_s, a.bits_per_s),
+        back=Way(b.frames_per_s, b.bits_per_s),
+        drops=sum(drop_reasons.lost(end.dropped) for end in link.ends),
         age=min(ages, default=None),
-        reason=printable("; ".join(filter(None, (link["reason"], *link["warnings"])))),
+        reason=printable("; ".join(filter(None, (link.reason, *link.warnings)))),
         words=" ".join((*text, *labels)).lower(),
     )
 

@@ -2,96 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from xconnectd.formatting import bit_rate, counted, duration, number, printable
 from xconnectd.status import drop_reasons
+from xconnectd.status.document import Config, Daemon, End, Link, StatusDocument
 
-Report = Mapping[str, Any]
 
-
-def lines(report: Report) -> Iterator[str]:
+def lines(told: StatusDocument) -> Iterator[str]:
     """The daemon and its file, then every link, then what else is to be known."""
-    return map(printable, _lines(report))
+    return map(printable, _lines(told))
 
 
-def _lines(report: Report) -> Iterator[str]:
-    yield from _daemon(report["daemon"], report["config"])
+def _lines(told: StatusDocument) -> Iterator[str]:
+    yield from _daemon(told.daemon, told.config)
     yield ""
-    for each in report["links"]:
+    for each in told.links:
         yield from _link(each)
-    if report.get("unseen"):  # an older daemon tells of no such thing
-        yield f"note: as the daemon tells it; {report['unseen']}"
-    if report["drop_stats_unavailable"]:
-        yield f"note: {report['drop_stats_unavailable']}"
-    if report.get("guard_unavailable"):  # an older daemon has none
-        yield f"note: {report['guard_unavailable']}"
-    for gone in report["moved_netns"]:
-        yield f"left with our program: {gone['interface']}; {gone['remedy']}"
-    if differences := report.get("differences"):
+    if told.unseen:
+        yield f"note: as the daemon tells it; {told.unseen}"
+    for note in filter(None, (told.drop_stats_unavailable, told.guard_unavailable)):
+        yield f"note: {note}"
+    for gone in told.moved_netns:
+        yield f"left with our program: {gone.interface}; {gone.remedy}"
+    if told.differences:
         yield ""
-        count = counted(len(differences), "difference")
+        count = counted(len(told.differences), "difference")
         yield f"{count} between file and kernel (see xconnectd plan)"
 
 
-def _daemon(daemon: Report, file: Report) -> Iterator[str]:
+def _daemon(daemon: Daemon, file: Config) -> Iterator[str]:
     yield f"daemon: {_in_words(daemon)}"
-    yield f"file:   {file['path']}: {file['state']} {file['hash']}".rstrip()
-    for problem in file["problems"]:
+    yield f"file:   {file.path}: {file.state} {file.hash}".rstrip()
+    for problem in file.problems:
         yield f"        {problem}"
-    if trial := daemon.get("try"):
-        yield f"try:    {trial['hash']} is tried, and taken back unless it is confirmed"
-        if trial.get("edited"):
+    if daemon.trial:
+        yield f"try:    {daemon.trial.hash} is tried, and taken back unless it is confirmed"
+        if daemon.trial.edited:
             yield "        a file was changed meanwhile; it is read when the try ends"
-    if metrics := daemon.get("metrics"):
-        problem = f": not yet: {metrics['problem']}" if metrics["problem"] else ""
-        yield f"metrics: {metrics['listen']}{problem}"
+    if metrics := daemon.metrics:
+        problem = f": not yet: {metrics.problem}" if metrics.problem else ""
+        yield f"metrics: {metrics.listen}{problem}"
 
 
-def _in_words(daemon: Report) -> str:
-    if not daemon["running"]:
+def _in_words(daemon: Daemon) -> str:
+    if not daemon.running:
         return "not running"
-    if not daemon["answers"]:
-        return f"pid {daemon['pid']} does not answer (see xconnectd doctor)"
-    return f"running, pid {daemon['pid']}"
+    if not daemon.answers:
+        return f"pid {daemon.pid} does not answer (see xconnectd doctor)"
+    return f"running, pid {daemon.pid}"
 
 
-def _link(link: Report) -> Iterator[str]:
-    a, b = link["a"], link["b"]
-    yield f"{a['name']} — {b['name']}  {link['state']}  {link['mode']}"
-    if link["description"]:
-        yield f"    {link['description']}"
-    if link["reason"]:
-        yield f"    {link['reason']}"
-    if link["retry_in_s"] is not None:
-        yield f"    tried again in {duration(link['retry_in_s'])}"
-    if link["mode_reason"]:
-        yield f"    {link['mode']}: {link['mode_reason']}"
-    yield f"    {_way(a, b)}"
-    if a["name"] != b["name"]:
-        yield f"    {_way(b, a)}"
-    for lost in link["drops"]:
-        way_out = f" ({lost['remedy']})" if lost["remedy"] else ""
-        frames = counted(lost["frames"], "frame")
-        yield f"    lost {lost['from']} → {lost['to']}: {frames}, {lost['text']}{way_out}"
-    for end in (a,) if a["name"] == b["name"] else (a, b):
-        if frames := end.get("passed_to_host"):
-            text, remedy = drop_reasons.passed(end["name"], frames, link["mode"])
+def _link(link: Link) -> Iterator[str]:
+    yield f"{link.a.name} — {link.b.name}  {link.state}  {link.mode}"
+    if link.description:
+        yield f"    {link.description}"
+    if link.reason:
+        yield f"    {link.reason}"
+    if link.retry_in_s is not None:
+        yield f"    tried again in {duration(link.retry_in_s)}"
+    if link.mode_reason:
+        yield f"    {link.mode}: {link.mode_reason}"
+    for here, there in link.ways:
+        yield f"    {_way(here, there)}"
+    for lost in link.drops:
+        way_out = f" ({lost.remedy})" if lost.remedy else ""
+        frames = counted(lost.frames, "frame")
+        yield f"    lost {lost.source} → {lost.target}: {frames}, {lost.text}{way_out}"
+    for end in link.ends:
+        if end.passed_to_host:
+            text, remedy = drop_reasons.passed(end.name, end.passed_to_host, link.mode)
             yield f"    error: {text} ({remedy})"
-    for warning in link["warnings"]:
+    for warning in link.warnings:
         yield f"    warning: {warning}"
 
 
-def _way(end: Report, other: Report) -> str:
+def _way(here: End, there: End) -> str:
     return (
-        f"{end['name']} → {other['name']}: {counted(end['frames'], 'frame')},"
-        f" {end['bytes']} bytes, {_rate(end)};"
-        f" kept from the wire: {end['dropped']['host_egress']} of this host"
+        f"{here.name} → {there.name}: {counted(here.frames, 'frame')},"
+        f" {here.bytes} bytes, {_rate(here)};"
+        f" kept from the wire: {here.dropped.get('host_egress', 0)} of this host"
     )
 
 
-def _rate(end: Report) -> str:
-    if end["frames_per_s"] is None:
+def _rate(end: End) -> str:
+    if end.frames_per_s is None:
         return "no rate yet"
-    return f"{number(end['frames_per_s'])} frames/s, {bit_rate(end['bits_per_s'])}"
+    return f"{number(end.frames_per_s)} frames/s, {bit_rate(end.bits_per_s)}"

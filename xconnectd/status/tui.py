@@ -26,7 +26,8 @@ from rich.text import Text
 from xconnectd.errors import XconnectError
 from xconnectd.model import State
 from xconnectd.status import table
-from xconnectd.status.table import Report, Row, View
+from xconnectd.status.document import StatusDocument
+from xconnectd.status.table import Row, View
 
 _COLOURS: Final = {
     State.CONNECTED: "green",
@@ -44,7 +45,7 @@ class _Ended(Exception):  # noqa: N818 - it never leaves this module
     """A signal asks for the end."""
 
 
-def show(look: Callable[[], Report], view: View, every: float) -> None:
+def show(look: Callable[[], StatusDocument], view: View, every: float) -> None:
     """Shows what ``look`` tells, anew every ``every`` seconds, until the user has had enough.
 
     However that comes about, the terminal is as it was before. After a SIGTERM it dies of that.
@@ -66,7 +67,7 @@ class _Watch:
 
     def __init__(
         self,
-        look: Callable[[], Report],
+        look: Callable[[], StatusDocument],
         view: View,
         *,
         live: Live,

@@ -1,0 +1,95 @@
+"""The status document of a look: link states and counters in, document out. Pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from xconnectd.config.source import Reading
+from xconnectd.model import Counters, End, MovedEnd
+from xconnectd.reconcile.link_state import LinkStatus
+from xconnectd.status import document, drop_reasons
+from xconnectd.status.document import StatusDocument
+
+
+def build(
+    daemon: document.Daemon,
+    reading: Reading,
+    path: Path,
+    *,
+    statuses: Iterable[LinkStatus],
+    counters: Mapping[int, Counters],
+    moved_netns: Iterable[MovedEnd],
+    drop_stats_unavailable: str = "",
+    guard_unavailable: str = "",
+) -> StatusDocument:
+    """``path`` is what the files were asked for by, ``counters`` are keyed by ifindex."""
+    return StatusDocument(
+        daemon,
+        _config(reading, path),
+        tuple(_link(each, counters) for each in statuses),
+        tuple(
+            document.Moved(gone.record.name, gone.record.ifindex, gone.remedy)
+            for gone in moved_netns
+            if gone.runs_ours
+        ),
+        drop_stats_unavailable,
+        guard_unavailable,
+    )
+
+
+def _config(reading: Reading, path: Path) -> document.Config:
+    return document.Config(
+        str(path),
+        reading.state,
+        reading.wiring.hash,
+        tuple(map(str, reading.problems)),
+        tuple(
+            document.File(str(each.path), each.state, each.hash, tuple(map(str, each.problems)))
+            for each in reading.files
+        ),
+    )
+
+
+def _link(status: LinkStatus, counters: Mapping[int, Counters]) -> document.Link:
+    link, a, b = status.link, status.a, status.b
+    return document.Link(
+        link.id,
+        status.state,
+        status.full_reason,
+        None if status.retry is None else round(max(0.0, status.retry - time.time()), 1),
+        str(status.mode),
+        status.mode_reason,
+        status.warnings,
+        link.description,
+        dict(link.labels),
+        link.enabled,
+        _end(a, b, counters),
+        _end(b, a, counters),
+        drop_reasons.explained(a, b, counters, enabled=link.enabled),
+    )
+
+
+def _end(end: End, other: End, counters: Mapping[int, Counters]) -> document.End:
+    counted, there = drop_reasons.of(end, counters), drop_reasons.of(other, counters)
+    return document.End(
+        end.name,
+        end.ifindex,
+        end.attached,
+        end.up,
+        end.carrier,
+        end.mtu,
+        end.far_mtu,
+        end.far_name or None,
+        end.far_nsid,
+        counted.frames,
+        counted.bytes,
+        last_frame_age_s=_age(counted.last),
+        dropped=drop_reasons.counted(counted, there),
+        passed_to_host=counted.passed_to_host,
+    )
+
+
+def _age(last: int) -> float | None:
+    return round(max(0, time.monotonic_ns() - last) / 1e9, 3) if last else None
