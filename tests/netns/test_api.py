@@ -134,32 +134,31 @@ print(json.dumps(told))
     assert_as_found(lab, before)
 
 
-@pytest.mark.parametrize(
-    "broken",
-    ["runtime.Reconciler.run", "runtime.Interfaces.__init__", "state.store.Ledger.know_programs"],
-)
-def test_a_start_that_fails_holds_nothing(lab: Lab, broken: str) -> None:
+def test_a_start_that_fails_holds_nothing(lab: Lab) -> None:
     lab.veth("veth0"), lab.veth("veth1")
-    program = f"""
+    program = """
 import json, os
 from unittest.mock import patch
 from xconnectd.api import Xconnect
 def held():
-    return sorted(os.readlink(f"/proc/self/fd/{{fd}}") for fd in os.listdir("/proc/self/fd")[:-1])
-with Xconnect({{"veth0": "veth1"}}):
+    return sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")[:-1])
+with Xconnect({"veth0": "veth1"}):
     pass
-before = held()
-with patch("xconnectd.{broken}", side_effect=OSError("broken")):
-    try:
-        Xconnect({{"veth0": "veth1"}})
-    except OSError as error:
-        told = {{"error": str(error), "leaked": [x for x in held() if x not in before]}}
-with Xconnect({{"veth0": "veth1"}}) as wires:
+before, told = held(), {}
+for broken in ("runtime.Reconciler.run", "runtime.Interfaces.__init__",
+               "state.store.Ledger.know_programs"):
+    with patch("xconnectd." + broken, side_effect=OSError("broken")):
+        try:
+            Xconnect({"veth0": "veth1"})
+        except OSError as error:
+            told[broken] = [str(error), *(x for x in held() if x not in before)]
+with Xconnect({"veth0": "veth1"}) as wires:
     told |= wires.states()
 print(json.dumps(told))
 """
     told = _python(lab, program)
-    assert told == {"error": "broken", "leaked": [], "veth0:veth1": "connected"}
+    assert told.pop("veth0:veth1") == "connected"
+    assert list(told.values()) == [["broken"]] * 3, told
 
 
 def test_a_count_that_cannot_be_written_is_no_reason_not_to_start(lab: Lab) -> None:

@@ -586,6 +586,7 @@ def test_what_the_host_says_routes_and_bridges_is_dropped_and_counted(wire: Wire
         assert collect(there, 1, timeout=0.2) == []
         assert wire.counted(wire.a) == Counters(host_egress=5)
         third = lab.veth("vc", 3)
+        wire.plane.steer(lab.ifindex("vc"), wire.b)  # peered, but not with this end
         lab.ip("address", "add", "198.51.100.254/24", "dev", "vc")
         lab.ip("address", "add", "203.0.113.254/24", "dev", "va")
         lab.ip("neighbour", "add", "203.0.113.1", "lladdr", "02:00:00:00:00:01", "dev", "va")
