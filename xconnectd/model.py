@@ -182,17 +182,22 @@ class Interface(NamedTuple):
     egress: tuple[Filter, ...] = ()
 
 
-class Programs(NamedTuple):
-    """Ids of the programs that are ours: the current three, and every one we ever attached."""
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """Ids of our programs: the current three (0 for none), and ``known``, ever attached ones.
+
+    ``ours`` has them all.
+    """
 
     xdp: int = 0
     ingress: int = 0
     egress: int = 0
     known: frozenset[int] = frozenset()
+    ours: frozenset[int] = field(init=False)
 
-    @property
-    def ours(self) -> frozenset[int]:
-        return self.known | ({self.xdp, self.ingress, self.egress} - {0})
+    def __post_init__(self) -> None:
+        current = {self.xdp, self.ingress, self.egress} - {0}
+        object.__setattr__(self, "ours", self.known | current)
 
 
 class Setting(StrEnum):
@@ -371,10 +376,30 @@ class Observed(NamedTuple):
     guarded: frozenset[int] | None = None
     covered: frozenset[int] | None = None
 
+    def our_xdp(self, interface: Interface) -> list[Xdp]:
+        """The XDP programs on it that are ours; there are two at a change of mode alone."""
+        return [each for each in interface.xdp if each.program in self.programs.ours]
+
+    def our_filters(self, interface: Interface, direction: str) -> list[Filter]:
+        """The tc filters of this ``direction`` (``ingress``, ``egress``) that are ours."""
+        filters = interface.ingress if direction == "ingress" else interface.egress
+        return [each for each in filters if each.program in self.programs.ours]
+
+    def runs_ours(self, interface: Interface) -> bool:
+        programs = {each.program for each in interface.xdp}
+        programs |= {each.program for each in (*interface.ingress, *interface.egress)}
+        return not self.programs.ours.isdisjoint(programs)
+
+    def record_of(self, interface: Interface) -> Record | None:
+        """Its record, unless that is of an earlier device with the same ifindex."""
+        record = self.records.get(interface.ifindex)
+        if record and (record.mac == interface.mac or self.runs_ours(interface)):
+            return record
+        return None
+
     def is_held(self, interface: Interface) -> bool:
         """Whether we made this interface an end: recorded as ours, or running our programs."""
-        record = self.records.get(interface.ifindex)
-        return bool(record and record.is_of(interface)) or self.runs_ours(interface)
+        return self.record_of(interface) is not None or self.runs_ours(interface)
 
     def keeps(self, link: Link, end: Interface, other: Interface) -> bool:
         """Whether ``end`` is held for this very link.
@@ -391,16 +416,11 @@ class Observed(NamedTuple):
 
     def refusal_of(self, interface: Interface) -> str:
         """Why its driver refused native XDP, as long as it has the MTU that it had then."""
-        record = self.records.get(interface.ifindex)
-        refusal = record.refusal if record and record.is_of(interface) else None
+        record = self.record_of(interface)
+        refusal = record.refusal if record else None
         if refusal is None or refusal.mtu != interface.mtu:
             return ""
         return f"{refusal.words}, at MTU {refusal.mtu}"
-
-    def runs_ours(self, interface: Interface) -> bool:
-        programs = {xdp.program for xdp in interface.xdp}
-        programs |= {filter_.program for filter_ in (*interface.ingress, *interface.egress)}
-        return not self.programs.ours.isdisjoint(programs)
 
     def find(self, end: Endpoint) -> Interface | None:
         index = self.names.get(end.name)

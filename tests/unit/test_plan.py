@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from builders import PROGRAMS, link, look, veth, wired, wiring
@@ -362,7 +363,7 @@ AB = link("a", "b")
 
 
 def role(other: int, mode: Mode = Mode.GENERIC) -> Role:
-    return Role(AB, mode, other, {Setting.CLSACT: 1})
+    return Role(AB, mode, other, other, {Setting.CLSACT: 1})
 
 
 def names(actions: tuple[Action, ...]) -> list[str]:
@@ -413,7 +414,7 @@ def test_a_dead_key_is_cut_and_its_record_dropped() -> None:
 
 def test_an_older_program_is_replaced_by_name() -> None:
     end = veth(5, "a", xdp=(Xdp("generic", 91),))
-    programs = PROGRAMS._replace(known=frozenset((91,)))
+    programs = replace(PROGRAMS, known=frozenset((91,)))
     actions = plan.plan({5: role(5)}, look(end, programs=programs))
     (attach,) = (action for action in actions if isinstance(action, Attach))
     assert attach.replacing == 91

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ CILIUM = end(xdp=(Xdp("native", 77),))
 FILTERED = end(qdisc="clsact", ingress=(Filter("bpf", 49152, 1, 77, "cil_from"),))
 IN_OUR_PLACE = end(qdisc="clsact", egress=(Filter("u32", 1, 7, 0),))
 BESIDE = end(qdisc="clsact", egress=(Filter("bpf", 1, 2, 77),))
-OLD_OURS = PROGRAMS._replace(known=frozenset((66,)))
+OLD_OURS = replace(PROGRAMS, known=frozenset((66,)))
 
 # The end, what else is seen, the link, its mode: why not; empty where it may be connected.
 CASES: list[tuple[Interface, dict[str, Any], Link, Mode, str]] = [

@@ -21,7 +21,7 @@ from xconnectd.model import (
 def refusal(link: Link, mode: Mode, end: Interface, other: Interface, observed: Observed) -> str:
     """Why ``end`` must not be connected to ``other`` by this link; empty when it may."""
     if observed.keeps(link, end, other):
-        return _not_free(mode, end, observed)
+        return _foreign(mode, end, observed)
     return refusal_to_hold(link, mode, end, observed)
 
 
@@ -30,30 +30,30 @@ def refusal_to_hold(link: Link, mode: Mode, end: Interface, observed: Observed) 
 
     So an end that is held and not wired is detached again when the host comes to use it.
     """
-    return _not_free(mode, end, observed) or _port(end) or _in_use(link, end, observed)
-
-
-def _not_free(mode: Mode, end: Interface, observed: Observed) -> str:
-    return _foreign_program(end, observed) or _foreign_tc(mode, end, observed)
-
-
-def warnings(link: Link, end: Interface, observed: Observed) -> tuple[str, ...]:
-    """What has come upon a connected end that would have refused a new one."""
-    if not observed.is_held(end):
-        return ()
+    if words := _foreign(mode, end, observed) or _port(end):
+        return words
     found = () if link.allow_addressed else uses(end, observed)
-    return (*(f"{end.name}: {use.words}" for use in found), *filter(None, (_port(end),)))
+    if not found:
+        return ""
+    words = "; ".join(use.words for use in found)
+    return f"the host uses {end.name}: {words} (allow_addressed: true overrides this)"
 
 
-def _foreign_program(end: Interface, observed: Observed) -> str:
+def warnings(link: Link, end: Interface, observed: Observed) -> list[str]:
+    """What has come upon a connected end that would have refused a new one."""
+    found = () if link.allow_addressed else uses(end, observed)
+    words = [f"{end.name}: {use.words}" for use in found]
+    if end.master:
+        words.append(_port(end))
+    return words if words and observed.is_held(end) else []
+
+
+def _foreign(mode: Mode, end: Interface, observed: Observed) -> str:
+    """What somebody else has put where our programs must stand."""
     for xdp in end.xdp:
-        if xdp.program not in observed.programs.ours:
+        if xdp not in observed.our_xdp(end):
             who = observed.foreign.get(xdp.program, f"id {xdp.program}")
             return f"{end.name} runs an XDP program that is not ours: {who}"
-    return ""
-
-
-def _foreign_tc(mode: Mode, end: Interface, observed: Observed) -> str:
     if end.qdisc == "ingress":
         return (
             f"{end.name} has an ingress qdisc where clsact must stand;"
@@ -68,16 +68,13 @@ def _foreign_tc(mode: Mode, end: Interface, observed: Observed) -> str:
 
 def foreign_filter(mode: Mode, end: Interface, observed: Observed) -> tuple[str, Filter] | None:
     """Somebody else's filter that leaves no room for ours, and its direction."""
-    return next(
-        (
-            (direction, filter_)
-            for direction, filters in (("ingress", end.ingress), ("egress", end.egress))
-            for filter_ in filters
-            if filter_.program not in observed.programs.ours
-            if (mode is Mode.TC and direction == "ingress") or _is_in_our_place(filter_)
-        ),
-        None,
-    )
+    for direction, filters in (("ingress", end.ingress), ("egress", end.egress)):
+        for filter_ in filters:
+            if filter_ not in observed.our_filters(end, direction) and (
+                (mode is Mode.TC and direction == "ingress") or _is_in_our_place(filter_)
+            ):
+                return direction, filter_
+    return None
 
 
 def _is_in_our_place(filter_: Filter) -> bool:
@@ -101,14 +98,6 @@ def command_to_release(port: Interface) -> str:
     return f"ip link set dev {name} nomaster"
 
 
-def _in_use(link: Link, end: Interface, observed: Observed) -> str:
-    found = uses(end, observed)
-    if not found or link.allow_addressed:
-        return ""
-    words = "; ".join(use.words for use in found)
-    return f"the host uses {end.name}: {words} (allow_addressed: true overrides this)"
-
-
 _ENDS_OF_WIRES: Final = ("veth", "tun")
 """Whoever is a router behind one of these is so for the lab. Behind a NIC it is the host's own."""
 
@@ -116,13 +105,13 @@ _ENDS_OF_WIRES: Final = ("veth", "tun")
 def uses(end: Interface, observed: Observed) -> tuple[Use, ...]:
     """What the host itself uses an end for."""
     found = observed.uses.get(end.ifindex, ())
-    return tuple(use for use in found if not use.learnt or end.kind not in _ENDS_OF_WIRES)
+    return tuple([use for use in found if not use.learnt or end.kind not in _ENDS_OF_WIRES])
 
 
 def learnt(end: Interface, observed: Observed) -> tuple[Use, ...]:
     """What a router on the wire made the host believe, and what is no use by the host."""
     found = observed.uses.get(end.ifindex, ())
-    return tuple(use for use in found if use.learnt and end.kind in _ENDS_OF_WIRES)
+    return tuple([use for use in found if use.learnt and end.kind in _ENDS_OF_WIRES])
 
 
 # --------------------------------------------------------------------------- cycles

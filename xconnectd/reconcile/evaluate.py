@@ -47,26 +47,25 @@ class Evaluation(NamedTuple):
     @property
     def ends(self) -> tuple[Interface, ...]:
         """The interfaces that are there, each once."""
-        found = {end.ifindex: end for end in (self.a, self.b) if end is not None}
-        return tuple(found.values())
+        if self.a and self.b and self.a.ifindex != self.b.ifindex:
+            return self.a, self.b
+        end = self.a or self.b
+        return (end,) if end else ()
 
 
 class Role(NamedTuple):
     """What one interface is to be: an end of a link, whose other end is ``other`` if there is one.
 
-    ``held`` is why it is only held, dropping in both directions; empty for an end that is wired.
+    Its frames are redirected to ``target``. ``held`` is why it is only held, dropping in both
+    directions: then there is no target. It is empty for an end that is wired.
     """
 
     link: Link
     mode: Mode
     other: int | None
+    target: int | None
     settings: Mapping[str, int] = MappingProxyType({})
     held: str = ""
-
-    @property
-    def target(self) -> int | None:
-        """Where its frames are redirected to; None for an end that is held."""
-        return None if self.held else self.other
 
 
 def evaluate(
@@ -79,7 +78,9 @@ def evaluate(
     evaluations = [_evaluate_alone(link, observed) for link in links]
     evaluations = _refuse(evaluations, _taken_twice(evaluations))
     evaluations = _refuse(evaluations, admission.cycles(_pairs(evaluations), observed))
-    return [_as_the_kernel_says(evaluation, failed or {}) for evaluation in evaluations]
+    if not failed:
+        return evaluations
+    return [_as_the_kernel_says(evaluation, failed) for evaluation in evaluations]
 
 
 def with_hints(evaluations: Sequence[Evaluation], free: Iterable[str]) -> list[Evaluation]:
@@ -113,51 +114,54 @@ def roles(evaluations: Iterable[Evaluation]) -> dict[int, Role]:
 def _role(evaluation: Evaluation, end: Interface, other: Interface | None) -> Role | None:
     link, number = evaluation.link, other.ifindex if other else None
     if evaluation.stands and link.enabled:
-        return Role(link, evaluation.mode, number, mode_selection.settings(end, evaluation.mode))
+        settings = mode_selection.settings(end, evaluation.mode)
+        return Role(link, evaluation.mode, number, number, settings)
     mode = evaluation.mode if evaluation.stands else evaluation.holding.get(end.ifindex)
     if mode is None:
         return None
     why = evaluation.refusal or ("the link is disabled" if not link.enabled else evaluation.waiting)
     partner = None if number == end.ifindex else number
-    return Role(link, mode, partner, mode_selection.held_settings(end), why)
+    return Role(link, mode, partner, None, mode_selection.held_settings(end), why)
 
 
 def _evaluate_alone(link: Link, observed: Observed) -> Evaluation:
     a, b = observed.find(link.a), observed.find(link.b)
     found = Evaluation(link, a, b)
-    holding, barred = _evaluate_ends(found, observed)
-    found = found._replace(holding=holding)
+    ends = found.ends
+    holding, barred = _evaluate_ends(link, ends, observed)
     if a is None or b is None:
         missing = _missing(found)
         waiting = f"{' and '.join(missing)} {'does' if len(missing) == 1 else 'do'} not exist"
-        return found._replace(waiting=waiting, warnings=barred)
-    if a.ifindex == b.ifindex and link.a != link.b:
-        return found._replace(refusal=f"{link.a} and {link.b} are one interface, {a.name}")
-    refused = next(filter(None, map(observed.refusal_of, found.ends)), "")
+        return found._replace(holding=holding, waiting=waiting, warnings=barred)
+    if len(ends) == 1 and link.a != link.b:
+        reason = f"{link.a} and {link.b} are one interface, {a.name}"
+        return found._replace(holding=holding, refusal=reason)
+    refused = next(filter(None, map(observed.refusal_of, ends)), "")
     choice = mode_selection.choose(link, a, b, refused)
     refusals = {
         end.ifindex: words
         for end, other in ((a, b), (b, a))
+        if holding.get(end.ifindex) is not choice.mode  # else that is answered already
         if (words := admission.refusal(link, choice.mode, end, other, observed))
     }
     return found._replace(
         mode=choice.mode,
         mode_reason=choice.reason,
         refusal=choice.refusal or next(iter(refusals.values()), ""),
-        warnings=(*choice.warnings, *_warnings(found, observed)),
+        warnings=(*choice.warnings, *_warnings(link, ends, observed)),
         holding={end: mode for end, mode in holding.items() if end not in refusals},
     )
 
 
 def _evaluate_ends(
-    evaluation: Evaluation, observed: Observed
+    link: Link, ends: Iterable[Interface], observed: Observed
 ) -> tuple[dict[int, Mode], tuple[str, ...]]:
     """The ends that may be held whatever becomes of the link, and words on those that may not."""
     holding, barred = {}, []
-    for end in evaluation.ends:
-        mode = _mode_to_hold(evaluation.link, end, observed)
+    for end in ends:
+        mode = _mode_to_hold(link, end, observed)
         words = mode_selection.impossible(end) or admission.refusal_to_hold(
-            evaluation.link, mode, end, observed
+            link, mode, end, observed
         )
         if words:
             barred.append(f"not held meanwhile: {words}")
@@ -172,26 +176,27 @@ def _mode_to_hold(link: Link, end: Interface, observed: Observed) -> Mode:
     Without one it is what a loopback of this end would have, but for native XDP, which
     resets many a NIC: that is for a partner to be worth it.
     """
-    for xdp in end.xdp:
-        if xdp.program in observed.programs.ours:
-            return Mode(xdp.mode)
+    for xdp in observed.our_xdp(end):
+        return Mode(xdp.mode)
     alone = mode_selection.choose(link, end, end).mode
     return Mode.GENERIC if alone is Mode.GENERIC else Mode.TC
 
 
-def _warnings(evaluation: Evaluation, observed: Observed) -> Iterable[str]:
-    for end in evaluation.ends:
-        yield from admission.warnings(evaluation.link, end, observed)
+def _warnings(link: Link, ends: Iterable[Interface], observed: Observed) -> list[str]:
+    words = []
+    for end in ends:
+        words += admission.warnings(link, end, observed)
         if end.variant in ("private", "vepa", "bridge"):
-            yield (
+            words.append(
                 f"{end.name}: a macvlan in {end.variant} mode receives only its own MAC and"
                 " broadcast; mode passthru receives everything"
             )
         if end.kind == "bridge":
-            yield (
+            words.append(
                 f"{end.name}: a bridge hands up only its own MAC, broadcast and multicast; name"
                 " one end of a veth here, and make the other a port of the bridge"
             )
+    return words
 
 
 def _taken_twice(evaluations: Iterable[Evaluation]) -> dict[str, str]:
@@ -215,6 +220,8 @@ def _pairs(evaluations: Iterable[Evaluation]) -> list[tuple[str, int, int]]:
 
 
 def _refuse(evaluations: list[Evaluation], reasons: Mapping[str, str]) -> list[Evaluation]:
+    if not reasons:
+        return evaluations
     return [
         each._replace(refusal=reasons[each.link.id])
         if each.link.id in reasons and each.stands

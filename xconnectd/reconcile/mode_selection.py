@@ -39,7 +39,10 @@ _STRIPPING: Final = (
 )
 _STRIPPING_IN_TC: Final = ("rx-vlan-filter", "rx-vlan-stag-filter", "rx-lro")
 
-_FILTERING: Final = ("", "vlan", "bond", "team", "macsec", "dsa")
+_NIC: Final = ""
+"""The kind of what has none."""
+
+_FILTERING: Final = (_NIC, "vlan", "bond", "team", "macsec", "dsa")
 """Kinds that take in frames for other addresses only while promiscuous: NICs, and what stands on
 one and hands the flag down to it (``ndo_change_rx_flags``)."""
 
@@ -87,7 +90,7 @@ def impossible(end: Interface) -> str:
 
 
 def _automatic(ends: tuple[Interface, ...], refused: str) -> Choice:
-    if all(_is_nic(end) for end in ends):
+    if {end.kind for end in ends} == {_NIC}:
         lacks = next(filter(None, map(_lacks_for_native, ends)), refused)
         if not lacks:
             return Choice(Mode.NATIVE, "NICs that take redirected frames at both ends")
@@ -189,14 +192,10 @@ def settings(end: Interface, mode: Mode) -> Mapping[str, int]:
         wanted[Setting.MTU] = headroom(end)
     if end.kind in _FILTERING:
         wanted[Setting.PROMISCUOUS] = 1
-    if _is_nic(end):
+    if end.kind == _NIC:
         stripping = _STRIPPING if mode is Mode.NATIVE else _STRIPPING_IN_TC
         wanted |= {FEATURE_PREFIX + name: 0 for name in stripping}
     return wanted
-
-
-def _is_nic(end: Interface) -> bool:
-    return not end.kind
 
 
 def _kind(end: Interface) -> str:

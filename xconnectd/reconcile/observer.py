@@ -134,7 +134,7 @@ class Observer:
 
     def _programs(self) -> Programs:
         programs = self._maps.programs
-        return programs._replace(known=programs.known | self._records.programs())
+        return replace(programs, known=programs.known | self._records.programs())
 
     def _complete(
         self, observed: Observed, ends: Iterable[Interface], links: Iterable[Link]

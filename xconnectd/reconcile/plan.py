@@ -19,7 +19,7 @@ end that is held has a program and no entry: the steps 1 to 3 are all it gets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -27,9 +27,11 @@ from xconnectd.model import (
     FEATURE_PREFIX,
     Admin,
     Change,
+    Filter,
     Interface,
     Mode,
     Observed,
+    Programs,
     Record,
     Setting,
     Xdp,
@@ -79,37 +81,39 @@ def plan(wanted: Mapping[int, Role], observed: Observed) -> tuple[Action, ...]:
     Interfaces that are not in ``observed`` are not touched, so a narrow look gives a narrow
     plan. An end that we hold and that has no role is detached.
     """
-    diff = _Diff(wanted, observed)
-    return tuple(action for group in _groups(wanted, observed) for action in diff.of_group(group))
+    diff = _Diff(observed)
+    for group in _groups(wanted, observed):
+        diff.add(group, wanted)
+    return tuple(diff.actions)
 
 
 # --------------------------------------------------------------------------- groups
 
 
-def _groups(wanted: Mapping[int, Role], observed: Observed) -> Iterator[list[int]]:
+def _groups(wanted: Mapping[int, Role], observed: Observed) -> list[list[int]]:
     """Ends that exchange partners in this plan, together.
 
     Each group is brief, so an end that is cut is wired again or detached within milliseconds even
     when a thousand links move.
     """
-    neighbours: dict[int, set[int]] = {}
+    neighbours: dict[int, set[int]] = {ifindex: set() for ifindex in wanted}
     pairs = [(ifindex, role.target) for ifindex, role in wanted.items()]
     for a, b in (*pairs, *observed.entries.items(), *observed.peers.items()):
-        neighbours.setdefault(a, set())
         if b is not None:
-            neighbours[a].add(b)
+            neighbours.setdefault(a, set()).add(b)
             neighbours.setdefault(b, set()).add(a)
     for ifindex in (*observed.records, *(observed.guarded or ())):
         neighbours.setdefault(ifindex, set())
     for ifindex, interface in observed.interfaces.items():
-        if observed.is_held(interface):
-            neighbours.setdefault(ifindex, set())
+        if ifindex not in neighbours and observed.runs_ours(interface):
+            neighbours[ifindex] = set()
+    groups: list[list[int]] = []
     seen: set[int] = set()
     for start in neighbours:
         if start not in seen:
-            group = _reachable(start, neighbours)
-            seen.update(group)
-            yield group
+            groups.append(_reachable(start, neighbours))
+            seen.update(groups[-1])
+    return groups
 
 
 def _reachable(start: int, neighbours: Mapping[int, set[int]]) -> list[int]:
@@ -125,230 +129,280 @@ def _reachable(start: int, neighbours: Mapping[int, set[int]]) -> list[int]:
 # --------------------------------------------------------------------------- one interface
 
 
-class _Diff(NamedTuple):
-    wanted: Mapping[int, Role]
-    observed: Observed
+class _End(NamedTuple):
+    """An interface with a role, and all that the steps ask of it.
 
-    def of_group(self, group: list[int]) -> Iterator[Action]:
-        ends = [
-            (self.observed.interfaces[ifindex], role)
-            for ifindex in group
-            if (role := self.wanted.get(ifindex)) and ifindex in self.observed.interfaces
-        ]
-        loose = [ifindex for ifindex in group if ifindex not in self.wanted]
-        for step in (self._prepare, self._go_on, self._attach, self._unlearn):
-            for interface, role in ends:
-                yield from step(interface, role)
-        for ifindex in loose:
-            yield from self._cut_loose(ifindex)
-        for step in (self._cut, self._wire, self._clean_up, self._put_back_unwanted, self._set_up):
-            for interface, role in ends:
-                yield from step(interface, role)
-        for ifindex in loose:
-            yield from self._detach(ifindex)
+    ``xdp``, ``ingress`` and ``egress`` are the programs on it that are ours. ``entries`` are those
+    of each map that its programs read, now or from step 2 on, and ``leads_to`` is where its frames
+    go now. ``changes`` are the settings that are not as wanted, each with the value to put back one
+    day. ``is_down``: it is found down, and no operator has set it down since; ``sets_up``: so it is
+    set up.
+    """
 
-    # ---- 1. prepare
+    interface: Interface
+    role: Role
+    record: Record | None
+    xdp: list[Xdp]
+    ingress: list[Filter]
+    egress: list[Filter]
+    entries: list[tuple[Mode, int | None]]
+    leads_to: int | None
+    changes: Mapping[str, Change]
+    is_down: bool
+    sets_up: bool
 
-    def _prepare(self, interface: Interface, role: Role) -> Iterator[Action]:
-        changes = self._changes(interface, role)
-        record = self._record(interface)
-        kept = record.changes if record else {}
-        held = self._held(interface, role, {**kept, **changes})
-        if held != record:
-            yield Hold(role.link.id, interface, "what is found is recorded first", held)
-        for setting, change in changes.items():
-            if setting != Setting.UP:
-                yield Set(role.link.id, interface, _reason(setting), setting, change.ours)
-        yield from self._add_filter(
-            interface, role, "egress", self.observed.programs.egress, _REASONS[Setting.CLSACT]
-        )
-
-    def _changes(self, interface: Interface, role: Role) -> dict[str, Change]:
-        """The settings that are not as wanted, each with the value to put back one day."""
-        record = self._record(interface)
-        wanted = dict(role.settings)
-        if self._is_to_be_set_up(interface, role):
-            wanted[Setting.UP] = 1
-        changes = {}
-        for setting, ours in wanted.items():
-            now = value_of(interface, setting)
-            if now != ours:
-                known = record.changes.get(setting) if record else None
-                found = known.found if known and now in (known.ours, known.found) else now
-                changes[setting] = Change(found, ours)
-        return changes
-
-    def _is_found_down(self, interface: Interface, role: Role) -> bool:
-        """An operator's ``ip link set down`` on an end that is settled is not ours to undo."""
-        if role.link.admin is not Admin.MANAGE or interface.up:
-            return False
-        record = self._record(interface)
-        return not record.settled if record else not self._attached(interface)
-
-    def _is_to_be_set_up(self, interface: Interface, role: Role) -> bool:
-        """With its link: one that is only held stays as it is."""
-        return not role.held and self._is_found_down(interface, role)
-
-    def _held(self, interface: Interface, role: Role, changes: Mapping[str, Change]) -> Record:
-        settled = not self._is_found_down(interface, role)
-        record = self._record(interface)
+    def held(self, changes: Mapping[str, Change]) -> Record:
+        """Its record with these changes."""
+        interface, role = self.interface, self.role
         return Record(
             interface.ifindex,
             interface.name,
             interface.mac,
             changes,
-            settled,
-            record.refusal if record else None,
+            not self.is_down,
+            self.record.refusal if self.record else None,
             role.other if role.held else None,
             role.link.allow_addressed,
             interface.kind,
         )
 
-    # ---- 3. entries
 
-    def _cut(self, interface: Interface, role: Role) -> Iterator[Action]:
-        leads_to = self._leads_to(interface, role)
-        for mode, entry in self._entries_of(interface, role):
-            if role.target is None and (entry, leads_to) != (None, None):
-                yield Cut(role.link.id, interface, role.held, mode)
+def _end(interface: Interface, role: Role, observed: Observed) -> _End:
+    record = observed.record_of(interface)
+    xdp = observed.our_xdp(interface)
+    ingress = observed.our_filters(interface, "ingress")
+    entry = observed.entries.get(interface.ifindex)
+    peer = observed.peers.get(interface.ifindex)
+    entries = [(Mode.TC, peer)]
+    if role.mode is not Mode.TC:
+        entries.insert(0, (role.mode, entry))
+    elif entry is not None or xdp:
+        entries.insert(0, (Mode.GENERIC, entry))
+    leads_to = peer if entry is None else entry
+    if leads_to not in observed.interfaces:  # an older program's own entries can only be guessed
+        leads_to = role.target if _runs_older(xdp, ingress, observed.programs) else None
+    is_down = role.link.admin is Admin.MANAGE and not interface.up
+    is_down = is_down and (not record.settled if record else not (xdp or ingress))
+    sets_up = is_down and not role.held  # one that is only held stays as it is
+    return _End(
+        interface,
+        role,
+        record,
+        xdp,
+        ingress,
+        observed.our_filters(interface, "egress"),
+        entries,
+        leads_to,
+        _changes(interface, record, {**role.settings, Setting.UP: 1} if sets_up else role.settings),
+        is_down,
+        sets_up,
+    )
 
-    def _cut_loose(self, ifindex: int) -> Iterator[Action]:
-        yield from self._cuts("", self._known(ifindex), _NO_LINK)
 
-    def _cuts(self, link: str, interface: Interface, reason: str) -> Iterator[Action]:
-        if interface.ifindex in self.observed.entries:
-            yield Cut(link, interface, reason, Mode.GENERIC)
-        if interface.ifindex in self.observed.peers:
-            yield Cut(link, interface, reason, Mode.TC)
+def _runs_older(xdp: list[Xdp], ingress: list[Filter], programs: Programs) -> bool:
+    """Whether an older program forwards there, by entries of its own."""
+    there = {each.program for each in xdp} | {each.program for each in ingress}
+    return not there <= {programs.xdp, programs.ingress}
 
-    def _wire(self, interface: Interface, role: Role) -> Iterator[Action]:
-        """Also in the map of XDP, where tc follows: its program stands until step 4."""
-        leads_to = self._leads_to(interface, role)
-        for mode, entry in self._entries_of(interface, role):
-            now = leads_to if entry is None else entry
-            if role.target is not None and now != role.target:
-                reason = "wired" if now is None else f"wired to ifindex {now} until now"
-                yield Point(role.link.id, interface, reason, mode, role.target)
 
-    def _entries_of(self, interface: Interface, role: Role) -> list[tuple[Mode, int | None]]:
-        """Of each map that its programs read, now or from step 2 on."""
-        entry = self.observed.entries.get(interface.ifindex)
-        entries = [(Mode.TC, self.observed.peers.get(interface.ifindex))]
-        if role.mode is not Mode.TC:
-            entries.insert(0, (role.mode, entry))
-        elif entry is not None or self._ours(interface):
-            entries.insert(0, (Mode.GENERIC, entry))
-        return entries
+def _changes(
+    interface: Interface, record: Record | None, wanted: Mapping[str, int]
+) -> dict[str, Change]:
+    changes = {}
+    for setting, ours in wanted.items():
+        now = value_of(interface, setting)
+        if now != ours:
+            known = record.changes.get(setting) if record else None
+            found = known.found if known and now in (known.ours, known.found) else now
+            changes[setting] = Change(found, ours)
+    return changes
 
-    def _leads_to(self, interface: Interface, role: Role) -> int | None:
-        """Where its frames go now; by an older program's own entries that can only be guessed."""
-        known = (entry for _, entry in self._entries_of(interface, role) if entry is not None)
-        entry = self.observed.entries.get(interface.ifindex, next(known, None))
-        if entry in self.observed.interfaces:
-            return entry
-        return role.target if self._runs_older(interface) else None
+
+# --------------------------------------------------------------------------- the steps
+
+
+class _Diff:
+    """Gathers the actions, group by group."""
+
+    def __init__(self, observed: Observed) -> None:
+        self._observed = observed
+        self.actions: list[Action] = []
+        self._do = self.actions.append
+
+    def add(self, group: Iterable[int], wanted: Mapping[int, Role]) -> None:
+        observed = self._observed
+        ends = [
+            _end(observed.interfaces[ifindex], wanted[ifindex], observed)
+            for ifindex in group
+            if ifindex in wanted and ifindex in observed.interfaces
+        ]
+        loose = [self._known(ifindex) for ifindex in group if ifindex not in wanted]
+        for step in (self._prepare, self._go_on, self._attach, self._unlearn):
+            for end in ends:
+                step(end)
+        for interface in loose:
+            self._cut_loose(interface)
+        for step in (self._cut, self._wire, self._clean_up, self._put_back_unwanted, self._set_up):
+            for end in ends:
+                step(end)
+        for interface in loose:
+            self._detach(interface)
+
+    def _known(self, ifindex: int) -> Interface:
+        """The interface, or what is left of one that is gone."""
+        if interface := self._observed.interfaces.get(ifindex):
+            return interface
+        record = self._observed.records.get(ifindex)
+        return Interface(ifindex, record.name if record else f"ifindex {ifindex}")
+
+    # ---- 1. prepare
+
+    def _prepare(self, end: _End) -> None:
+        link, interface, programs = end.role.link.id, end.interface, self._observed.programs
+        kept = end.record.changes if end.record else {}
+        held = end.held({**kept, **end.changes})
+        if held != end.record:
+            self._do(Hold(link, interface, "what is found is recorded first", held))
+        for setting, change in end.changes.items():
+            if setting != Setting.UP:
+                self._do(Set(link, interface, _reason(setting), setting, change.ours))
+        self._add_filter(end, "egress", end.egress, programs.egress, _REASONS[Setting.CLSACT])
+
+    def _add_filter(
+        self, end: _End, direction: str, there: list[Filter], program: int, reason: str
+    ) -> None:
+        if not program or all(each.program != program for each in there):
+            self._do(AddFilter(end.role.link.id, end.interface, reason, direction, bool(there)))
 
     # ---- 2. programs
 
-    def _go_on(self, interface: Interface, role: Role) -> Iterator[Action]:
+    def _go_on(self, end: _End) -> None:
         """A program that is put on beside or over another finds an entry."""
-        leads_to = self._leads_to(interface, role)
-        for mode, entry in self._entries_of(interface, role):
-            if leads_to is not None and entry is None:
-                yield Point(role.link.id, interface, "it leads there", mode, leads_to)
-
-    def _runs_older(self, interface: Interface) -> bool:
-        """Whether an older program forwards there, by entries of its own."""
-        programs = self.observed.programs
-        there = {xdp.program for xdp in interface.xdp}
-        there |= {filter_.program for filter_ in interface.ingress}
-        return bool(there & programs.ours - {programs.xdp, programs.ingress})
-
-    def _attach(self, interface: Interface, role: Role) -> Iterator[Action]:
-        in_tc = role.mode is Mode.TC
-        taken = f"frames are dropped here: {role.held}" if role.held else "frames are taken here"
-        reason = taken if in_tc else "frames that XDP does not see are taken here"
-        if not in_tc:
-            yield from self._attach_xdp(interface, role, taken)
-        ingress = self.observed.programs.ingress
-        yield from self._add_filter(interface, role, "ingress", ingress, reason)
-        guarded = self.observed.guarded
-        if guarded is not None and interface.ifindex not in guarded:
-            yield Guard(role.link.id, interface, "what gets past the programs is not for the host")
-
-    def _attach_xdp(self, interface: Interface, role: Role, taken: str) -> Iterator[Action]:
-        other = [xdp for xdp in self._ours(interface) if xdp.mode != role.mode]
-        for xdp in other:  # generic and native exclude each other
-            yield Detach(role.link.id, interface, "mode changes", Mode(xdp.mode), xdp.program)
-        now = next((xdp.program for xdp in self._ours(interface) if xdp not in other), 0)
-        if not now or now != self.observed.programs.xdp:
-            reason = "a newer program replaces it" if now else taken
-            ours = role.mode is Mode.NATIVE and role.link.mode is Mode.AUTO
-            yield Attach(role.link.id, interface, reason, role.mode, now, ours)
-
-    def _unlearn(self, interface: Interface, role: Role) -> Iterator[Action]:
-        """Once no more can come in."""
-        if found := admission.learnt(interface, self.observed):
-            words = "; ".join(use.words for use in found)
-            yield Unlearn(role.link.id, interface, f"learnt from a router on the wire: {words}")
-
-    def _clean_up(self, interface: Interface, role: Role) -> Iterator[Action]:
-        """What an earlier mode left behind, once the new one works."""
-        link, reason = role.link.id, f"mode is {role.mode} now"
-        if role.mode is Mode.TC:
-            yield from self._detach_xdp(link, interface, reason)
-            if interface.ifindex in self.observed.entries or self._ours(interface):
-                yield Cut(link, interface, reason, Mode.GENERIC)
-
-    def _put_back_unwanted(self, interface: Interface, role: Role) -> Iterator[Action]:
-        """What an end was given as a wire it keeps while it is held: its partner may be back."""
-        record = self._record(interface)
-        if record is None or role.held:
+        if end.leads_to is None:
             return
-        unwanted = record.changes.keys() - role.settings.keys() - {Setting.UP}
+        for mode, entry in end.entries:
+            if entry is None:
+                reason = "it leads there"
+                self._do(Point(end.role.link.id, end.interface, reason, mode, end.leads_to))
+
+    def _attach(self, end: _End) -> None:
+        interface, role, observed = end.interface, end.role, self._observed
+        reason = f"frames are dropped here: {role.held}" if role.held else "frames are taken here"
+        if role.mode is not Mode.TC:
+            self._attach_xdp(end, reason)
+            reason = "frames that XDP does not see are taken here"
+        self._add_filter(end, "ingress", end.ingress, observed.programs.ingress, reason)
+        if observed.guarded is not None and interface.ifindex not in observed.guarded:
+            reason = "what gets past the programs is not for the host"
+            self._do(Guard(role.link.id, interface, reason))
+
+    def _attach_xdp(self, end: _End, reason: str) -> None:
+        interface, role = end.interface, end.role
+        now = 0
+        for xdp in end.xdp:
+            if xdp.mode == role.mode:
+                now = xdp.program
+            else:  # generic and native exclude each other
+                self._do(
+                    Detach(role.link.id, interface, "mode changes", Mode(xdp.mode), xdp.program)
+                )
+        if not now or now != self._observed.programs.xdp:
+            reason = "a newer program replaces it" if now else reason
+            ours = role.mode is Mode.NATIVE and role.link.mode is Mode.AUTO
+            self._do(Attach(role.link.id, interface, reason, role.mode, now, ours))
+
+    def _unlearn(self, end: _End) -> None:
+        """Once no more can come in."""
+        if found := admission.learnt(end.interface, self._observed):
+            words = "; ".join(use.words for use in found)
+            reason = f"learnt from a router on the wire: {words}"
+            self._do(Unlearn(end.role.link.id, end.interface, reason))
+
+    # ---- 3. entries
+
+    def _cut_loose(self, interface: Interface) -> None:
+        if interface.ifindex in self._observed.entries:
+            self._do(Cut("", interface, _NO_LINK, Mode.GENERIC))
+        if interface.ifindex in self._observed.peers:
+            self._do(Cut("", interface, _NO_LINK, Mode.TC))
+
+    def _cut(self, end: _End) -> None:
+        if end.role.target is not None:
+            return
+        for mode, entry in end.entries:
+            if (entry, end.leads_to) != (None, None):
+                self._do(Cut(end.role.link.id, end.interface, end.role.held, mode))
+
+    def _wire(self, end: _End) -> None:
+        """Also in the map of XDP, where tc follows: its program stands until step 4."""
+        if end.role.target is None:
+            return
+        for mode, entry in end.entries:
+            now = end.leads_to if entry is None else entry
+            if now != end.role.target:
+                reason = "wired" if now is None else f"wired to ifindex {now} until now"
+                self._do(Point(end.role.link.id, end.interface, reason, mode, end.role.target))
+
+    # ---- 4. what an earlier mode left behind
+
+    def _clean_up(self, end: _End) -> None:
+        if end.role.mode is not Mode.TC:
+            return
+        link, reason = end.role.link.id, f"mode is {end.role.mode} now"
+        self._detach_xdp(link, end.interface, reason)
+        if end.interface.ifindex in self._observed.entries or end.xdp:
+            self._do(Cut(link, end.interface, reason, Mode.GENERIC))
+
+    def _put_back_unwanted(self, end: _End) -> None:
+        """What an end was given as a wire it keeps while it is held: its partner may be back."""
+        record = end.record
+        if record is None or end.role.held:
+            return
+        unwanted = record.changes.keys() - end.role.settings.keys() - {Setting.UP}
         if unwanted:
-            yield from self._put_back(role.link.id, interface, record, sorted(unwanted))
-            kept = {**record.changes, **self._changes(interface, role)}
+            self._put_back(end.role.link.id, end.interface, record, sorted(unwanted))
+            kept = {**record.changes, **end.changes}
             left = {name: change for name, change in kept.items() if name not in unwanted}
-            held = self._held(interface, role, left)
-            yield Hold(role.link.id, interface, "less is changed than before", held)
+            reason = "less is changed than before"
+            self._do(Hold(end.role.link.id, end.interface, reason, end.held(left)))
 
     # ---- 5. set up
 
-    def _set_up(self, interface: Interface, role: Role) -> Iterator[Action]:
-        if self._is_to_be_set_up(interface, role):
-            yield Set(role.link.id, interface, _REASONS[Setting.UP], Setting.UP, 1)
-            record = self._record(interface)
-            kept = {**(record.changes if record else {}), **self._changes(interface, role)}
-            wanted = {*role.settings, Setting.UP}
-            changes = {name: change for name, change in kept.items() if name in wanted}
-            held = self._held(interface, role, changes)._replace(settled=True)
-            yield Hold(role.link.id, interface, "from here on down is what somebody wants", held)
+    def _set_up(self, end: _End) -> None:
+        if not end.sets_up:
+            return
+        link, interface = end.role.link.id, end.interface
+        self._do(Set(link, interface, _REASONS[Setting.UP], Setting.UP, 1))
+        kept = {**(end.record.changes if end.record else {}), **end.changes}
+        wanted = {*end.role.settings, Setting.UP}
+        held = end.held({name: change for name, change in kept.items() if name in wanted})
+        reason = "from here on down is what somebody wants"
+        self._do(Hold(link, interface, reason, held._replace(settled=True)))
 
     # ---- 6. detach
 
-    def _detach(self, ifindex: int) -> Iterator[Action]:
-        interface = self._known(ifindex)
-        record = self._record(interface)
-        if ifindex in (self.observed.guarded or ()):
-            yield Unguard("", interface, _NO_LINK)
-        if record or self.observed.runs_ours(interface):
-            yield from self._detach_xdp("", interface, _NO_LINK)
-            yield from self._delete_filters("", interface, "ingress", _NO_LINK)
+    def _detach(self, interface: Interface) -> None:
+        observed = self._observed
+        record, runs_ours = observed.record_of(interface), observed.runs_ours(interface)
+        if interface.ifindex in (observed.guarded or ()):
+            self._do(Unguard("", interface, _NO_LINK))
+        if record or runs_ours:
+            self._detach_xdp("", interface, _NO_LINK)
+            self._delete_filters(interface, "ingress")
             changes = record.changes if record else {}
             last = [name for name in (Setting.CLSACT, Setting.ADDR_GEN_MODE) if name in changes]
             first = [name for name in _up_first(changes) if name not in last]
             if record:
-                yield from self._put_back("", interface, record, first)
-            yield from self._delete_filters("", interface, "egress", _NO_LINK)
+                self._put_back("", interface, record, first)
+            self._delete_filters(interface, "egress")
             if record:
-                yield from self._put_back("", interface, record, last)
-        if ifindex in self.observed.records or self.observed.is_held(interface):
-            yield Forget("", interface, _NO_LINK)
+                self._put_back("", interface, record, last)
+        if runs_ours or interface.ifindex in observed.records:
+            self._do(Forget("", interface, _NO_LINK))
 
     def _put_back(
         self, link: str, interface: Interface, record: Record, names: Iterable[str]
-    ) -> Iterator[Action]:
+    ) -> None:
         """Only where a setting still has our value: what came meanwhile is somebody else's."""
         for name in names:
             change = record.changes[name]
@@ -358,72 +412,37 @@ class _Diff(NamedTuple):
                 continue
             if name == Setting.ADDR_GEN_MODE and _loses_ipv6(interface, record):
                 continue
-            yield Set(link, interface, _PUT_BACK, name, change.found)
+            self._do(Set(link, interface, _PUT_BACK, name, change.found))
 
-    def _detach_xdp(self, link: str, interface: Interface, reason: str) -> Iterator[Action]:
-        for xdp in self._ours(interface):
-            yield Detach(link, interface, reason, Mode(xdp.mode), xdp.program)
+    def _detach_xdp(self, link: str, interface: Interface, reason: str) -> None:
+        for xdp in self._observed.our_xdp(interface):
+            self._do(Detach(link, interface, reason, Mode(xdp.mode), xdp.program))
 
-    def _delete_filters(
-        self, link: str, interface: Interface, direction: str, reason: str
-    ) -> Iterator[Action]:
-        filters = interface.ingress if direction == "ingress" else interface.egress
-        for filter_ in filters:
-            if filter_.program in self.observed.programs.ours:
-                yield DeleteFilter(link, interface, reason, direction, filter_)
-
-    # ---- what is there
-
-    def _known(self, ifindex: int) -> Interface:
-        """The interface, or what is left of one that is gone."""
-        if interface := self.observed.interfaces.get(ifindex):
-            return interface
-        record = self.observed.records.get(ifindex)
-        return Interface(ifindex, record.name if record else f"ifindex {ifindex}")
-
-    def _record(self, interface: Interface) -> Record | None:
-        """Its record, unless that is of an earlier device with the same ifindex."""
-        record = self.observed.records.get(interface.ifindex)
-        if record and (record.is_of(interface) or self.observed.runs_ours(interface)):
-            return record
-        return None
-
-    def _ours(self, interface: Interface) -> list[Xdp]:
-        return [xdp for xdp in interface.xdp if xdp.program in self.observed.programs.ours]
-
-    def _attached(self, interface: Interface) -> bool:
-        programs = [filter_.program for filter_ in interface.ingress]
-        return bool(self._ours(interface) or self.observed.programs.ours & set(programs))
-
-    def _add_filter(
-        self, interface: Interface, role: Role, direction: str, program: int, reason: str
-    ) -> Iterator[Action]:
-        filters = interface.ingress if direction == "ingress" else interface.egress
-        there = {filter_.program for filter_ in filters}
-        if not program or program not in there:
-            older = not self.observed.programs.ours.isdisjoint(there)
-            yield AddFilter(role.link.id, interface, reason, direction, older)
+    def _delete_filters(self, interface: Interface, direction: str) -> None:
+        for filter_ in self._observed.our_filters(interface, direction):
+            self._do(DeleteFilter("", interface, _NO_LINK, direction, filter_))
 
     def _shares_clsact(self, interface: Interface) -> bool:
-        return any(
-            filter_.program not in self.observed.programs.ours
-            for filter_ in (*interface.ingress, *interface.egress)
+        """Whether filters of others stand there."""
+        ours = sum(
+            len(self._observed.our_filters(interface, each)) for each in ("ingress", "egress")
         )
-
-
-_VALUES: Final[Mapping[str, Callable[[Interface], int]]] = {
-    Setting.MTU: lambda interface: interface.mtu,
-    Setting.UP: lambda interface: int(interface.up),
-    Setting.PROMISCUOUS: lambda interface: int(interface.promiscuous),
-    Setting.ADDR_GEN_MODE: lambda interface: interface.addr_gen_mode or 0,
-    Setting.CLSACT: lambda interface: int(interface.qdisc == "clsact"),
-}
+        return len(interface.ingress) + len(interface.egress) > ours
 
 
 def value_of(interface: Interface, setting: str) -> int:
     """A setting's value as observed, booleans as 0 and 1."""
-    if look := _VALUES.get(setting):
-        return look(interface)
+    match setting:
+        case Setting.MTU:
+            return interface.mtu
+        case Setting.UP:
+            return int(interface.up)
+        case Setting.PROMISCUOUS:
+            return int(interface.promiscuous)
+        case Setting.ADDR_GEN_MODE:
+            return interface.addr_gen_mode or 0
+        case Setting.CLSACT:
+            return int(interface.qdisc == "clsact")
     return int(setting.removeprefix(FEATURE_PREFIX) in interface.features)
 
 
