@@ -462,13 +462,13 @@ class End(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a narrow look starts from: names as in the file, and ifindexes as in events."""
+    """What a narrow look starts from: links, also such as are wanted no longer, and ifindexes."""
 
-    names: frozenset[str] = frozenset()
+    links: frozenset[Link] = frozenset()
     ifindexes: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
-        return len(self.names) + len(self.ifindexes)
+        return len(self.links) + len(self.ifindexes)
 
     def __or__(self, other: Scope) -> Scope:
-        return Scope(self.names | other.names, self.ifindexes | other.ifindexes)
+        return Scope(self.links | other.links, self.ifindexes | other.ifindexes)

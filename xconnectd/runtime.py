@@ -102,7 +102,6 @@ class Engine:
             log=log,
             describe=describe,
             suspects=suspects,
-            alive=alive,
         )
         self.unseen = "" if dataplane else unseen
         self._parts = parts.pop_all()

@@ -1293,7 +1293,7 @@ class Traveller:
 def test_a_report_that_comes_in_a_pass_over_others_is_awaited_no_more() -> None:
     keeper = told(wiring("v0:v1", "v2:v3"))
     kernel, moves = keeper.kernel, keeper.netns_moves
-    others = keeper.reconciler.look(Scope(frozenset(("v0",)))).observed
+    others = keeper.reconciler.look(Scope(frozenset((link("v0", "v1"),)))).observed
     kernel.send_away("v2")
     report = kernel.news.pop()
     moves.note(report.ifindex, report.mac, report.nsid, report.new_ifindex)
@@ -1778,6 +1778,6 @@ def test_a_foreign_program_that_comes_between_look_and_action_stays(after: Wirin
 
 
 def test_scopes_add_up() -> None:
-    both = Scope(frozenset(("a",))) | Scope(ifindexes=frozenset((5,)))
-    assert both == Scope(frozenset(("a",)), frozenset((5,)))
+    links = frozenset((link("a", "b"),))
+    assert Scope(links) | Scope(ifindexes=frozenset((5,))) == Scope(links, frozenset((5,)))
     assert not Scope()

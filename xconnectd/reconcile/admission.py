@@ -104,14 +104,17 @@ _ENDS_OF_WIRES: Final = ("veth", "tun")
 
 def uses(end: Interface, observed: Observed) -> tuple[Use, ...]:
     """What the host itself uses an end for."""
-    found = observed.uses.get(end.ifindex, ())
-    return tuple([use for use in found if not use.learnt or end.kind not in _ENDS_OF_WIRES])
+    found = observed.uses.get(end.ifindex)
+    if not found:
+        return ()
+    return tuple(use for use in found if not use.learnt or end.kind not in _ENDS_OF_WIRES)
 
 
 def learnt(end: Interface, observed: Observed) -> tuple[Use, ...]:
     """What a router on the wire made the host believe, and what is no use by the host."""
-    found = observed.uses.get(end.ifindex, ())
-    return tuple([use for use in found if use.learnt and end.kind in _ENDS_OF_WIRES])
+    if end.kind not in _ENDS_OF_WIRES:
+        return ()
+    return tuple([use for use in observed.uses.get(end.ifindex, ()) if use.learnt])
 
 
 # --------------------------------------------------------------------------- cycles

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -25,11 +25,12 @@ _UNFIT: Final = frozenset(
 class Trouble:
     """What the kernel or the disk refused, with the reason.
 
-    ``links`` by id; ``stuck`` by name are ends without a link that could not be put back.
+    ``links`` by id; ``stuck`` by ifindex are ends without a link that could not be put back, each
+    with its name and the reason.
     """
 
     links: dict[str, Refused] = field(default_factory=dict)
-    stuck: dict[str, str] = field(default_factory=dict)
+    stuck: dict[int, tuple[str, str]] = field(default_factory=dict)
 
     def refuse(self, action: Action, words: str) -> None:
         first = self.links.get(action.link)
@@ -38,22 +39,12 @@ class Trouble:
 
 
 class Executor:
-    """Does actions one at a time; what the kernel or the disk refuses is noted, not raised.
+    """Does actions one at a time; what the kernel or the disk refuses is noted, not raised."""
 
-    ``alive`` is called before each of them: some thousand links take seconds.
-    """
-
-    def __init__(
-        self,
-        changes: Changes,
-        dataplane: Dataplane,
-        ledger: Ledger,
-        alive: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, changes: Changes, dataplane: Dataplane, ledger: Ledger) -> None:
         self._changes = changes
         self._dataplane = dataplane
         self._ledger = ledger
-        self._alive = alive
 
     def apply(self, steps: Iterable[Action], trouble: Trouble) -> list[Action]:
         """Does what it can and returns what was done; what was refused is put in ``trouble``.
@@ -67,61 +58,54 @@ class Executor:
         over: set[str] = set()
         trouble.stuck.clear()
         for action in steps:
-            self._alive()
-            name = action.interface.name
-            left_out = isinstance(action, actions.Forget) and name in trouble.stuck
+            end = action.interface
+            left_out = isinstance(action, actions.Forget) and end.ifindex in trouble.stuck
             if left_out or action.link in over:
                 continue
             try:
-                if self._do_unless_unfit(action):
-                    done.append(action)
-                else:
-                    over.add(action.link)
+                self._do(action)
+                done.append(action)
             except (XconnectError, OSError) as error:
-                if action.link:
-                    over.add(action.link)
+                if not action.link:
+                    trouble.stuck.setdefault(end.ifindex, (end.name, str(error)))
+                    continue
+                over.add(action.link)
+                if not self._has_another_mode(action, error):
                     trouble.refuse(action, str(error))
-                else:
-                    trouble.stuck.setdefault(name, str(error))
         return done
 
-    def _do_unless_unfit(self, action: Action) -> bool:
-        """Does it; False if a driver refuses native XDP that was our choice, which is recorded."""
+    def _has_another_mode(self, action: Action, error: Exception) -> bool:
+        """Whether a driver refuses native XDP that was our choice, which is recorded."""
+        ours = isinstance(action, actions.Attach) and action.is_our_choice
+        if not (ours and isinstance(error, LinkError) and error.errno in _UNFIT):
+            return False
+        end = action.interface
+        record = self._ledger.records()[end.ifindex]
         try:
-            self._do(action)
-        except LinkError as error:
-            has_another = isinstance(action, actions.Attach) and action.is_our_choice
-            if not has_another or error.errno not in _UNFIT:
-                raise
-            end = action.interface
-            refusal = Refusal(str(error), end.mtu)
-            record = self._ledger.records()[end.ifindex]
-            self._ledger.hold(record._replace(refusal=refusal))
+            self._ledger.hold(record._replace(refusal=Refusal(str(error), end.mtu)))
+        except OSError:
             return False
         return True
 
     def _do(self, action: Action) -> None:
-        end = action.interface
+        end, plane = action.interface, self._dataplane
         match action:
             case actions.Hold(record=record):
                 self._hold(record)
             case actions.Forget():
-                self._dataplane.uncount(end.ifindex)
+                plane.uncount(end.ifindex)
                 self._ledger.forget(end.ifindex)
             case actions.Set(setting=setting, value=value):
                 self._changes.change(end, setting, value)
-            case actions.Point() | actions.Cut():
+            case actions.Point() | actions.Cut() | plan.Guard() | plan.Unguard():
                 self._write_entry(action)
-            case plan.Guard():
-                self._dataplane.guard(end.ifindex)
-            case plan.Unguard():
-                self._dataplane.unguard(end.ifindex)
             case actions.Attach(mode=mode, replacing=old):
                 self._attach(end, mode, old)
             case actions.Detach(mode=mode, program=program):
-                self._detach(end, mode, program)
+                with suppress(ProgramGoneError):  # somebody has put another in its place
+                    self._changes.detach(end, mode, plane.fd_of(program))
             case actions.AddFilter(direction=direction, replacing=replacing):
-                fd = self._filter_fd(direction)
+                fd = plane.ingress_fd if direction == "ingress" else plane.egress_fd
                 self._changes.add_filter(end, direction, fd, replacing=replacing)
             case actions.DeleteFilter(direction=direction, filter=filter_):
                 self._changes.delete_filter(end, direction, filter_)
@@ -140,7 +124,7 @@ class Executor:
                 self._dataplane.uncount(record.ifindex)
             raise
 
-    def _write_entry(self, action: actions.Point | actions.Cut) -> None:
+    def _write_entry(self, action: Action) -> None:
         key, plane = action.interface.ifindex, self._dataplane
         match action:
             case actions.Point(mode=Mode.TC, target=target):
@@ -151,11 +135,10 @@ class Executor:
                 plane.unsteer(key)
             case actions.Cut():
                 plane.unpoint(key)
-
-    def _detach(self, end: Interface, mode: str, program: int) -> None:
-        """Takes off that very program. If it is gone, somebody has put another in its place."""
-        with suppress(ProgramGoneError):
-            self._changes.detach(end, mode, self._dataplane.fd_of(program))
+            case plan.Guard():
+                plane.guard(key)
+            case plan.Unguard():
+                plane.unguard(key)
 
     def _attach(self, end: Interface, mode: Mode, old: int) -> None:
         """Over an older program of ours without a gap, as long as it can still be named."""
@@ -168,7 +151,3 @@ class Executor:
         self._changes.attach(end, mode, self._dataplane.xdp_fd, old_fd)
         if mode is Mode.NATIVE:
             self._dataplane.listen_to_drivers()
-
-    def _filter_fd(self, direction: str) -> int:
-        plane = self._dataplane
-        return plane.ingress_fd if direction == "ingress" else plane.egress_fd

@@ -35,7 +35,7 @@ class LinkStatus(NamedTuple):
     @property
     def is_loose(self) -> bool:
         """Whether an end is there that runs nothing of ours."""
-        return any(end.ifindex is not None and not end.attached for end in (self.a, self.b))
+        return False in [end.attached for end in (self.a, self.b) if end.ifindex is not None]
 
 
 def assess(evaluation: Evaluation, observed: Observed) -> LinkStatus:
@@ -132,9 +132,8 @@ def _own_mtu(ifindex: int, mtu: int | None, observed: Observed) -> int | None:
 
 def _is_attached(interface: Interface, evaluation: Evaluation, observed: Observed) -> bool:
     """An end that is only held may have another mode than its link will have."""
-    ours = observed.programs.ours
-    xdp = {xdp.mode for xdp in interface.xdp if xdp.program in ours}
-    filtered = any(filter_.program in ours for filter_ in interface.ingress)
+    xdp = {xdp.mode for xdp in observed.our_xdp(interface)}
+    filtered = bool(observed.our_filters(interface, "ingress"))
     if not evaluation.stands:
         return bool(xdp) or filtered
     return filtered and (evaluation.mode is Mode.TC or str(evaluation.mode) in xdp)

@@ -56,12 +56,14 @@ class NetnsMoves:
         (IFLA_NEW_NETNSID). A crash in between must not forget it. Another device may have its
         number by then.
         """
-        unreported = self._unreported()
-        for ifindex, record in observed.records.items():
-            device = observed.interfaces.get(ifindex, _NOBODY)
-            if not observed.is_held(device) and ifindex not in self._reported:
-                unreported[record.identity] = record
-        self._set_unreported(unreported.values())
+        missing = {
+            record.identity: record
+            for ifindex, record in observed.records.items()
+            if not observed.is_held(observed.interfaces.get(ifindex, _NOBODY))
+            if ifindex not in self._reported
+        }
+        if missing or self._ledger.unreported():
+            self._set_unreported((self._unreported() | missing).values())
 
     def _unreported(self) -> dict[tuple[int, str, str], Record]:
         return {record.identity: record for record in self._ledger.unreported()}
@@ -194,6 +196,8 @@ class NetnsMoves:
 
     def take_back(self, observed: Observed) -> bool:
         """Takes up the records of ends that are here again; True if there are any."""
+        if not (self._reported or self._ledger.moved_netns() or self._ledger.unreported()):
+            return False
         return self._take_back_seen(observed) | self._take_back_moved(observed)
 
     def _take_back_seen(self, observed: Observed) -> bool:
@@ -203,8 +207,6 @@ class NetnsMoves:
         """
         moved, unreported = self._ledger.moved_netns(), self._unreported()
         absent = [*unreported.values(), *(gone.record for gone in moved)]
-        if not (absent or self._reported):
-            return False
         away = {gone.record.identity for gone in observed.moved_netns}
         held = self._ledger.records()
         fresh = [each for each in observed.interfaces.values() if each.ifindex not in held]

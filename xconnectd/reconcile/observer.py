@@ -247,7 +247,8 @@ class _Look:
         self.seen: set[str | int] = set()
 
     def follow(self, scope: Scope) -> None:
-        step: list[str | int] = [*scope.names, *scope.ifindexes]
+        step: list[str | int] = [end.name for link in scope.links for end in link.ends]
+        step += scope.ifindexes
         while step:
             self.seen.update(step)
             further = self._from_interfaces(step)
@@ -304,8 +305,7 @@ def wiring_in_kernel(observed: Observed) -> Wiring:
                 links.setdefault(frozenset((key, target)), _as_found(a, b, mode, observed))
     wired = frozenset().union(*links)
     for a, b in _idle_pairs(observed, wired):
-        in_tc = observed.programs.ours.isdisjoint(each.program for each in a.xdp)
-        link = _as_found(a, b, Mode.TC if in_tc else None, observed)
+        link = _as_found(a, b, None if observed.our_xdp(a) else Mode.TC, observed)
         links.setdefault(frozenset((a.ifindex, b.ifindex)), replace(link, enabled=False))
     return Wiring(tuple(links.values()))
 

@@ -271,7 +271,7 @@ class _Diff:
     def _add_filter(
         self, end: _End, direction: str, there: list[Filter], program: int, reason: str
     ) -> None:
-        if not program or all(each.program != program for each in there):
+        if not program or program not in [each.program for each in there]:
             self._do(AddFilter(end.role.link.id, end.interface, reason, direction, bool(there)))
 
     # ---- 2. programs

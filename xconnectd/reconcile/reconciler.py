@@ -35,8 +35,8 @@ from xconnectd.reconcile.ports import Changes, Dataplane, HostUse, Interfaces, L
 from xconnectd.reconcile.retry import BackOff
 from xconnectd.reconcile.transitions import Report
 
-_MANY = 200
-"""Names and ifindexes from which on one dump of everything is the quicker look."""
+_MANY = 100
+"""Links and ifindexes from which on one dump of everything is the quicker look."""
 
 _PATIENCE = 100
 """Looks in a row that may be spoilt by an interface that vanishes meanwhile."""
@@ -83,7 +83,6 @@ class Reconciler:
         log: Logger,
         describe: Callable[[int], str] = "id {}".format,
         suspects: Callable[[], str] = lambda: "unknown",
-        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._interfaces = interfaces
         self._dataplane = dataplane
@@ -91,7 +90,7 @@ class Reconciler:
         self._log = log
         self._suspects = suspects
         self._observer = observer.Observer(interfaces, host_use, dataplane, ledger, describe)
-        self._executor = Executor(changes, dataplane, ledger, alive)
+        self._executor = Executor(changes, dataplane, ledger)
         self._netns_moves = NetnsMoves(interfaces, dataplane, ledger, log)
         self._backoff = BackOff()
         self._repeats = transitions.Repeats()
@@ -131,7 +130,7 @@ class Reconciler:
                 for link in wiring.links
                 if (was := self._statuses.get(link.id)) and was.state is State.FAILED
             ]
-        return _scope_of(changed)
+        return Scope(frozenset(changed))
 
     def found(self) -> tuple[Link, ...]:
         """The wires that stand in the kernel."""
@@ -214,10 +213,11 @@ class Reconciler:
     def _pass(self, scope: Scope | None, trigger: str) -> None:
         started = time.monotonic()
         if scope is not None:  # an altname that led to a link may be gone
-            scope |= _scope_of(self._ends[each] for each in scope.ifindexes & self._ends.keys())
+            ends = scope.ifindexes & self._ends.keys()
+            scope |= Scope(frozenset([self._ends[each] for each in ends]))
         seen = self._look_and_recognize(scope, {})
         if scope is not None:  # what leads to a link now may be gone after the first step
-            scope |= _scope_of(each.link for each in seen.evaluations)
+            scope |= Scope(frozenset([each.link for each in seen.evaluations]))
         done: list[Action] = []
         trouble = Trouble()
         for _ in range(_ROUNDS):
@@ -249,12 +249,18 @@ class Reconciler:
         """
         self._index = Index(Wiring())
         self._statuses.clear()
-        self._pass(None if names is None else Scope(frozenset(names)), trigger)
+        self._pass(None if names is None else self._named(names), trigger)
         if names is None:
             while self._netns_moves.find():
                 self._pass(None, trigger)
             self._netns_moves.forget_unfound()  # where nothing is wired nothing can be reached
-        return list(self._backoff.stuck().values())
+        return self._backoff.stuck()
+
+    def _named(self, names: Iterable[str]) -> Scope:
+        """The interfaces that have these names, or had one when they were recorded."""
+        found = [each.ifindex for each in self._interfaces.find(*names)]
+        recorded = [ifindex for name in names for ifindex in self._ledger.named(name)]
+        return Scope(ifindexes=frozenset((*found, *recorded)))
 
     def _not_held_off(self, seen: Seen, trigger: str) -> tuple[Action, ...]:
         """In a hold-off settings are left to whoever keeps changing them; forwarding is not."""
@@ -369,11 +375,9 @@ class Reconciler:
 
     def due(self) -> Scope:
         """The failed links whose time has come."""
-        due = self._backoff.due()
-        if not due:
-            return Scope()
-        stuck = Scope(frozenset(self._backoff.stuck().keys() & due))
-        return stuck | _scope_of(link for link in self.wiring.links if link.id in due)
+        due, stuck = self._backoff.due()
+        links = [link for link in self.wiring.links if link.id in due] if due else ()
+        return Scope(frozenset(links), frozenset(stuck))
 
     # ------------------------------------------------------------------ what came of it
 
@@ -388,16 +392,16 @@ class Reconciler:
         self._remember_ends(seen)
         for each in statuses:
             self._backoff.note(each, seen.observed, trouble.links.get(each.link.id))
-        self._remember_stuck(scope, trouble)
+        self._remember_stuck(seen.observed, trouble)
         self._netns_moves.update(seen.observed)
         if scope is None and not seen.actions:  # nothing runs an older program any more
             self._dataplane.retire()
 
-    def _remember_stuck(self, scope: Scope | None, trouble: Trouble) -> None:
-        for name, reason in trouble.stuck.items():
-            if self._backoff.is_stuck(name, reason):
+    def _remember_stuck(self, observed: Observed, trouble: Trouble) -> None:
+        for ifindex, (name, reason) in trouble.stuck.items():
+            if self._backoff.is_stuck(ifindex, reason):
                 self._log.warning(Event.DETACH_FAILED, interface=name, reason=reason)
-        self._backoff.came_off(None if scope is None else scope.names, trouble.stuck)
+        self._backoff.came_off(observed.covered, trouble.stuck)
 
     def _is_seen(self, ifindex: int, seen: Seen) -> bool:
         """Whether a look showed this interface, and the link that it was an end of before."""
@@ -440,9 +444,8 @@ class Reconciler:
                 self.tally.repairs += 1
                 self._count_repair(str(change.fields["link"]))
         self._statuses |= {each.link.id: each for each in after}
+        self._loose -= {each.link.id for each in (*gone, *after)}
         self._loose |= {each.link.id for each in after if each.is_loose}
-        self._loose -= {each.link.id for each in (*gone, *after) if not each.is_loose}
-        self._loose &= wanted
         for each in gone:
             del self._statuses[each.link.id]
         self._log.debug(Event.PASS_DONE, actions=len(done), **more)
@@ -489,7 +492,3 @@ def _changed(before: Iterable[Link], after: Iterable[Link]) -> tuple[list[Link],
 
 def _same_order(before: KeysView[str], after: KeysView[str]) -> bool:
     return [*filter(after.__contains__, before)] == [*filter(before.__contains__, after)]
-
-
-def _scope_of(links: Iterable[Link]) -> Scope:
-    return Scope(frozenset(end.name for link in links for end in link.ends))

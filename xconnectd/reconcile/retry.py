@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -59,26 +59,26 @@ class BackOff:
     def __init__(self) -> None:
         self._failed: dict[str, _Failed] = {}
         self._flapping: dict[str, _Flapping] = {}
-        self._stuck: dict[str, _Failed] = {}
+        self._stuck: dict[int, _Failed] = {}
 
     # ------------------------------------------------------------------ ends that stay on
 
-    def is_stuck(self, name: str, reason: str) -> bool:
+    def is_stuck(self, ifindex: int, reason: str) -> bool:
         """Notes an end without a link that could not be put back; True if that is news."""
-        held = self._stuck.get(name)
+        held = self._stuck.get(ifindex)
         times = held.times + 1 if held else 1
-        self._stuck[name] = _Failed(times, _in(times), reason, Refused(reason))
+        self._stuck[ifindex] = _Failed(times, _in(times), reason, Refused(reason))
         return held is None or held.reason != reason
 
-    def came_off(self, names: Collection[str] | None, still: Collection[str]) -> None:
+    def came_off(self, looked_at: Collection[int] | None, still: Collection[int]) -> None:
         """Of these ends (all if None) only those in ``still`` are stuck now."""
-        for name in [*self._stuck]:
-            if name not in still and (names is None or name in names):
-                del self._stuck[name]
+        for ifindex in [*self._stuck]:
+            if ifindex not in still and (looked_at is None or ifindex in looked_at):
+                del self._stuck[ifindex]
 
-    def stuck(self) -> Mapping[str, str]:
-        """Ends without a link that could not be put back, by name with the reason."""
-        return {name: held.reason for name, held in self._stuck.items()}
+    def stuck(self) -> list[str]:
+        """Why ends without a link could not be put back."""
+        return [held.reason for held in self._stuck.values()]
 
     # ------------------------------------------------------------------ failures
 
@@ -119,8 +119,8 @@ class BackOff:
     def hurry(self) -> None:
         """All that failed is due now: somebody asks for it."""
         now = time.monotonic()
-        for trouble in (self._failed, self._stuck):
-            trouble |= {name: held._replace(due=now) for name, held in trouble.items()}
+        self._failed = {link: held._replace(due=now) for link, held in self._failed.items()}
+        self._stuck = {end: held._replace(due=now) for end, held in self._stuck.items()}
 
     def next_due(self) -> float | None:
         """When the next failed link is due, or the next hold-off over (``time.monotonic``)."""
@@ -128,14 +128,14 @@ class BackOff:
         times += [each.held_off_until for each in self._flapping.values() if each.held_off_until]
         return min(times, default=None)
 
-    def due(self) -> AbstractSet[str]:
-        """What is to be looked at again: failed links, links whose hold-off is over, stuck ends."""
+    def due(self) -> tuple[AbstractSet[str], AbstractSet[int]]:
+        """What is to be looked at again: links that failed or were held off, and stuck ends."""
         now = time.monotonic()
-        over = [link for link, each in self._flapping.items() if 0 < each.held_off_until <= now]
+        over = {link for link, each in self._flapping.items() if 0 < each.held_off_until <= now}
         for link in over:
             self._flapping[link].held_off_until = 0.0
-        failed = (*self._failed.items(), *self._stuck.items())
-        return {*over, *(name for name, held in failed if _is_due(held))}
+        failed = {link for link, held in self._failed.items() if held.due <= now}
+        return over | failed, {end for end, held in self._stuck.items() if held.due <= now}
 
     def retry_of(self, link: str) -> float | None:
         """When a failed link is due, in seconds since the epoch."""

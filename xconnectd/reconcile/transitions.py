@@ -118,9 +118,11 @@ def changes(
     gone = list(gone)
     actions: dict[str, list[Action]] = {}
     for action in done:
+        # A record is no repair, nor is a newer program of ours in an older one's place.
+        is_upkeep = isinstance(action, Hold) or (isinstance(action, Attach) and action.replacing)
         if isinstance(action, Unlearn):
             yield Report(Event.RA_REMOVED, _of_router(action))
-        elif not _is_upkeep(action):
+        elif not is_upkeep:
             actions.setdefault(action.link, []).append(action)
     moved: set[str] = set()
     for now in after:
@@ -133,11 +135,6 @@ def changes(
         if old.link.id not in moved:
             reason = "no longer in the file"
             yield Report(Event.LINK_DISCONNECTED, _fields(old) | {"reason": reason})
-
-
-def _is_upkeep(action: Action) -> bool:
-    """A record is no repair, nor is a newer program of ours in an older one's place."""
-    return isinstance(action, Hold) or (isinstance(action, Attach) and bool(action.replacing))
 
 
 def _donor(now: LinkStatus, gone: Iterable[LinkStatus]) -> LinkStatus | None:
