@@ -176,7 +176,7 @@ def _foreign(end: Interface, mode: Mode, observed: Observed) -> tuple[str, str] 
 
 
 def _foreign_xdp(end: Interface, observed: Observed) -> Xdp | None:
-    return next((xdp for xdp in end.xdp if xdp.program not in observed.programs.ours), None)
+    return next((xdp for xdp in end.xdp if xdp not in observed.our_xdp(end)), None)
 
 
 def _not_polling(end: Interface, facts: LinkFacts) -> Finding:
@@ -225,15 +225,15 @@ def _ours(facts: LinkFacts) -> Iterator[Finding]:
 
 def _program(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
     """Somebody else's in its place is a refusal already."""
-    ours, mode = facts.observed.programs.ours, facts.evaluation.mode
-    if not any(each.program in ours for each in end.ingress):
+    mode = facts.evaluation.mode
+    if not facts.observed.our_filters(end, "ingress"):
         what = "our ingress filter" if end.qdisc else "clsact, and with it our ingress filter"
         carried, stops = _carried_by_tc(facts)
         text = f"{end.name} has lost {what}: {carried} are lost"
         yield Finding(Level.FAIL, "filter", text, facts.repair, stops)
     if mode is Mode.TC:
         return
-    found = {xdp.mode for xdp in end.xdp if xdp.program in ours}
+    found = {xdp.mode for xdp in facts.observed.our_xdp(end)}
     if not found:
         yield _stop("program", f"no XDP program of ours on {end.name}", facts.repair)
     elif str(mode) not in found:
@@ -272,16 +272,16 @@ def _entry(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Findi
 
 
 def _egress_drop(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
-    if not any(each.program in facts.observed.programs.ours for each in end.egress):
+    if not facts.observed.our_filters(end, "egress"):
         text = f"{end.name} has lost our egress filter: the host can talk into the wire"
         yield Finding(Level.WARN, "egress_drop", text, facts.repair)
 
 
 def _company(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
     """A tc redirect leaves by the target's clsact, where others may stand behind our filter."""
-    ours = facts.observed.programs.ours
+    ours = facts.observed.our_filters(end, "egress")
     for each in end.egress if facts.evaluation.mode is Mode.TC else ():
-        if each.program not in ours:
+        if each not in ours:
             text = f"{end.name} has a tc egress filter that is not ours ({each.kind} {each.name}"
             text = f"{text.rstrip()}, pref {each.priority}), which may drop what leaves there"
             remedy = f"tc filter del dev {quote(end.name)} egress pref {each.priority}"
