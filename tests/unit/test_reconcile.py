@@ -674,6 +674,22 @@ def test_a_link_that_loses_its_altname_during_the_pass_of_another_is_looked_at()
     assert_nothing_is_missed(keeper)
 
 
+def test_a_link_that_lost_its_altname_before_the_pass_of_another_is_looked_at() -> None:
+    """The news comes in the pass that wires the end to that other one."""
+    kernel = lab()
+    kernel.alter("v2", altnames=("alt",))
+    keeper = Keeper(kernel).start(wiring("v0:v1", "alt:alt"))
+
+    def at_the_first_look() -> None:
+        kernel.meanwhile = lambda: None
+        kernel.alter("v2", altnames=())
+
+    kernel.meanwhile = at_the_first_look
+    keeper.take(wiring("v0:v2", "alt:alt"))
+    assert keeper.states() == {"v0:v2": "connected", "alt:alt": "waiting"}
+    assert_nothing_is_missed(keeper)
+
+
 def test_an_end_that_leaves_during_a_pass_is_cut_off_in_it() -> None:
     keeper = told(wiring("v0:v1", "v2:v3"))
     kernel = keeper.kernel
@@ -1312,6 +1328,10 @@ def test_a_report_that_comes_in_a_pass_over_others_is_awaited_no_more() -> None:
 )
 @example(
     moves=[(0, "v2"), (0, "v0"), (4, "v2"), (5, "v0"), (0, "v0"), (7, "v2"), (0, "v2")], stops=False
+)
+@example(
+    moves=[(0, "v2"), (0, "v0"), (1, "v0"), (5, "v2"), (1, "v0"), (4, "v2"), (0, "v2")],
+    stops=False,
 )
 def test_ends_that_come_and_go_between_any_two_looks_are_as_found_one_day(
     moves: list[tuple[int, str | None]], *, stops: bool

@@ -103,7 +103,7 @@ class Reconciler:
         self._left_peers: dict[int, int] = {}
         self._admin_down: dict[int, tuple[Xdp, ...]] = {}
         self._ends: dict[int, Link] = {}
-        self._unseen: set[int] = set()
+        self._unseen = Scope()
         self._renewal_due = 0.0
 
     # ------------------------------------------------------------------ what is wanted
@@ -122,9 +122,8 @@ class Reconciler:
         before, self._index = self._index, Index(wiring)
         changed, moved = _changed(before.wiring.links, wiring.links)
         self._backoff.forget(link.id for link in changed)
-        if moved and not _same_order(
-            before.ids, self._index.ids
-        ):  # of two that clash the later fails
+        if moved and not _same_order(before.ids, self._index.ids):
+            # Of two that clash the later fails.
             changed += [
                 link
                 for link in wiring.links
@@ -176,7 +175,7 @@ class Reconciler:
         seen = self.look(scope, refused)
         while self._netns_moves.take_back(seen.observed):
             seen = self.look(scope, refused)
-        self._unseen = {each for each in self._unseen if not self._is_seen(each, seen)}
+        self._has_seen(seen)
         return seen
 
     def _look_again(
@@ -185,14 +184,25 @@ class Reconciler:
         """Reads only what was written to, as long as nothing was told of anything else."""
         self._note(self.receive())
         before = seen.observed
-        if before.covered is not None and self._unseen <= wrote:
+        if before.covered is not None and self._unseen.ifindexes <= wrote:
             links = [each.link for each in seen.evaluations]
             with suppress(InterfaceGoneError):
                 now = self._observer.again(before, links, wrote)
                 if now.names == before.names and not self._netns_moves.take_back(now):
-                    self._unseen.clear()
-                    return self._judge(now, links, trouble.links)
+                    seen = self._judge(now, links, trouble.links)
+                    self._has_seen(seen)
+                    return seen
         return self._look_and_recognize(scope, trouble.links)
+
+    def _has_seen(self, seen: Seen) -> None:
+        """Leaves to another pass what this look did not show of what events concern."""
+        covered, wanted = seen.observed.covered, self._index.ids
+        looked_at = {each.link.id for each in seen.evaluations}
+        links = [
+            each for each in self._unseen.links if each.id in wanted and each.id not in looked_at
+        ]
+        ifindexes = frozenset() if covered is None else self._unseen.ifindexes - covered
+        self._unseen = Scope(frozenset(links), ifindexes)
 
     def _observe(self, scope: Scope | None) -> tuple[Observed, tuple[Link, ...]]:
         """Looks again if an interface vanished between one question about it and the next."""
@@ -286,19 +296,22 @@ class Reconciler:
         """Runs a pass over the links that these events concern, and those that are unseen."""
         self._note(events)
         if self._unseen:
-            self.run(Scope(ifindexes=frozenset(self._unseen)), "netlink")
+            self.run(self._unseen, "netlink")
 
     def _note(self, events: Iterable[LinkEvent]) -> None:
-        """Which interfaces are to be looked at.
+        """Adds to what is to be looked at.
 
         An end that is gone may be in another namespace; the event says where to, and only that one.
         """
+        concerned = set()
         for event in events:
             if event.gone and self._netns_moves.awaits(event.ifindex):
                 self._netns_moves.note(event.ifindex, event.mac, event.nsid, event.new_ifindex)
             if self._is_concerned(event):
-                self._unseen.add(event.ifindex)
-        if self._unseen and self._loose:  # an address is reported before its routes are gone
+                concerned.add(event.ifindex)
+        links = [self._ends[ifindex] for ifindex in concerned & self._ends.keys()]
+        self._unseen |= Scope(frozenset(links), frozenset(concerned))
+        if concerned and self._loose:  # an address is reported before its routes are gone
             self._interfaces.settle()
 
     def _is_concerned(self, event: LinkEvent) -> bool:
@@ -402,15 +415,6 @@ class Reconciler:
             if self._backoff.is_stuck(ifindex, reason):
                 self._log.warning(Event.DETACH_FAILED, interface=name, reason=reason)
         self._backoff.came_off(observed.covered, trouble.stuck)
-
-    def _is_seen(self, ifindex: int, seen: Seen) -> bool:
-        """Whether a look showed this interface, and the link that it was an end of before."""
-        covered, link = seen.observed.covered, self._ends.get(ifindex)
-        if covered is None:
-            return True
-        looked_at = {each.link.id for each in seen.evaluations}
-        is_judged = not link or link.id in looked_at or link.id not in self._index.ids
-        return ifindex in covered and is_judged
 
     def _remember_entries(self, observed: Observed) -> None:
         for left, now in ((self._left, observed.entries), (self._left_peers, observed.peers)):
