@@ -101,7 +101,7 @@ class Wiring:
     """Everything one good file asks for, links in the file's order; ``text`` is that file's."""
 
     links: tuple[Link, ...] = ()
-    hash: str = ""
+    hash: str = field(default="", compare=False)
     warnings: tuple[str, ...] = ()
     metrics: Listen | None = None
     text: bytes = field(default=b"", repr=False, compare=False)

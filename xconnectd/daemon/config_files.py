@@ -111,11 +111,12 @@ class ConfigFiles:
             was = known.get(file.path)
             if file.problems and (again or was is None or was.problems != file.problems):
                 self._tell_refused(file)
-        if reading.wiring == self._reconciler.wiring and not again:
+        wiring, wanted = reading.wiring, self._reconciler.wiring
+        if (wiring, wiring.hash) == (wanted, wanted.hash) and not again:
             if before.state != "loaded" and reading.state == "loaded":
                 self._tell_loaded(reading)
             return Scope()
-        scope = self._reconciler.want(reading.wiring)
+        scope = self._reconciler.want(wiring)
         self.last_reload = self._clock.time()
         if reading.state == "loaded" or scope:
             self._tell_loaded(reading)
