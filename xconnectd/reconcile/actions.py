@@ -89,6 +89,16 @@ class DeleteFilter(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class Guard(Action):
+    """Has what gets past our programs dropped and counted at the door of the host's IP stack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unguard(Action):
+    """Opens that door."""
+
+
+@dataclass(frozen=True, slots=True)
 class Unlearn(Action):
     """Removes the addresses, routes and neighbours that the host has by routers on the wire."""
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from xconnectd.errors import LinkError, ProgramGoneError, XconnectError
 from xconnectd.model import Interface, Mode, Record, Refusal
-from xconnectd.reconcile import actions, plan
+from xconnectd.reconcile import actions
 from xconnectd.reconcile.actions import Action
 from xconnectd.reconcile.evaluate import Refused
 from xconnectd.reconcile.ports import Changes, Dataplane, Ledger
@@ -97,7 +97,7 @@ class Executor:
                 self._ledger.forget(end.ifindex)
             case actions.Set(setting=setting, value=value):
                 self._changes.change(end, setting, value)
-            case actions.Point() | actions.Cut() | plan.Guard() | plan.Unguard():
+            case actions.Point() | actions.Cut() | actions.Guard() | actions.Unguard():
                 self._write_entry(action)
             case actions.Attach(mode=mode, replacing=old):
                 self._attach(end, mode, old)
@@ -135,9 +135,9 @@ class Executor:
                 plane.unsteer(key)
             case actions.Cut():
                 plane.unpoint(key)
-            case plan.Guard():
+            case actions.Guard():
                 plane.guard(key)
-            case plan.Unguard():
+            case actions.Unguard():
                 plane.unguard(key)
 
     def _attach(self, end: Interface, mode: Mode, old: int) -> None:

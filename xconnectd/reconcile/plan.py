@@ -20,7 +20,6 @@ end that is held has a program and no entry: the steps 1 to 3 are all it gets.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from xconnectd.model import (
@@ -45,9 +44,11 @@ from xconnectd.reconcile.actions import (
     DeleteFilter,
     Detach,
     Forget,
+    Guard,
     Hold,
     Point,
     Set,
+    Unguard,
     Unlearn,
 )
 from xconnectd.reconcile.evaluate import Role
@@ -63,16 +64,6 @@ _PUT_BACK = "put back as found"
 _IPV6_MTU: Final = 1280
 """Bytes; with less the kernel takes IPv6 off an interface, and address generation with it."""
 _NO_LINK = "no link has this end"
-
-
-@dataclass(frozen=True, slots=True)
-class Guard(Action):
-    """Has what gets past our programs dropped and counted at the door of the host's IP stack."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unguard(Action):
-    """Opens that door."""
 
 
 def plan(wanted: Mapping[int, Role], observed: Observed) -> tuple[Action, ...]:
@@ -313,6 +304,8 @@ class _Diff:
 
     def _unlearn(self, end: _End) -> None:
         """Once no more can come in."""
+        if not self._observed.uses.get(end.interface.ifindex):
+            return
         if found := admission.learnt(end.interface, self._observed):
             words = "; ".join(use.words for use in found)
             reason = f"learnt from a router on the wire: {words}"

@@ -121,7 +121,7 @@ class Reconciler:
         """Takes a new wiring and returns what a pass must look at to make it true."""
         before, self._index = self._index, Index(wiring)
         changed, moved = _changed(before.wiring.links, wiring.links)
-        self._backoff.forget(link.id for link in changed)
+        self._backoff.forget([link.id for link in changed])
         if moved and not _same_order(before.ids, self._index.ids):
             # Of two that clash the later fails.
             changed += [
@@ -448,8 +448,9 @@ class Reconciler:
                 self.tally.repairs += 1
                 self._count_repair(str(change.fields["link"]))
         self._statuses |= {each.link.id: each for each in after}
-        self._loose -= {each.link.id for each in (*gone, *after)}
+        self._loose -= {each.link.id for each in after}
         self._loose |= {each.link.id for each in after if each.is_loose}
+        self._loose &= wanted
         for each in gone:
             del self._statuses[each.link.id]
         self._log.debug(Event.PASS_DONE, actions=len(done), **more)
