@@ -86,6 +86,7 @@ def test_a_try_that_is_confirmed_is_the_file(
     assert (done.code, done.err) == (Exit.DONE, "")
     assert f"kept in {site.file}\n" in done.out
     assert site.file.read_text() == DRAFT
+    assert site.keeper.events()[-1] == "try.kept"
     xconnectd.do(lambda: site.keeper.step(100))
     assert site.partner() == "v2"
     assert sorted(site.file.parent.glob("*.yaml*")) == [draft, site.file], "no scratch file"
@@ -174,28 +175,6 @@ def test_a_bad_file_is_not_tried(site: Site, xconnectd: Commands, draft: Path, t
     assert done.err.startswith(f"{draft}:")
     assert site.partner() == "v1"
     assert site.files() == {"wires.yaml": "loaded"}, "what was refused is no one's file"
-
-
-@pytest.mark.parametrize(
-    ("make", "problem"),
-    [
-        (lambda _: None, "1:1: there is no such file (create it"),
-        (Path.mkdir, "1:1: is a directory, not a file (name the YAML file itself)"),
-        (os.mkfifo, "1:1: is a pipe, not a file (name the YAML file itself)"),
-        (
-            lambda path: path.write_bytes(b"links: {}\n\xff\xfe\n"),
-            "2:1: is not UTF-8 text (save the file as UTF-8)",
-        ),
-    ],
-    ids=["missing", "directory", "pipe", "binary"],
-)
-def test_what_is_no_file_to_try_is_refused(
-    tmp_path: Path, xconnectd: Commands, make: Callable[[Path], object], problem: str
-) -> None:
-    odd = tmp_path / "odd.yaml"
-    make(odd)
-    done = xconnectd("try", odd)
-    assert (done.code, done.err.startswith(f"{odd}:{problem}")) == (Exit.BAD_CONFIG, True), done.err
 
 
 # --------------------------------------------------------------------------- a directory of files

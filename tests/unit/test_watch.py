@@ -71,12 +71,6 @@ def watched(calls: Calls) -> Iterator[Watched]:
     assert set(threading.enumerate()) <= threads, "a thread outlives stop()"
 
 
-def marker(path: Path, calls: Calls) -> None:
-    """Save ``path`` and wait for it: everything before it has been delivered by then."""
-    path.write_text("links: {z: z}\n")
-    assert calls.told(SETTLED)
-
-
 # ------------------------------------------------------------------ ways of saving
 
 
@@ -162,35 +156,49 @@ def test_every_way_of_saving_is_told_each_time(
         calls.forget()
 
 
-def test_two_writes_in_one_save_are_one_wake_up(path: Path, watched: Watched, calls: Calls) -> None:
-    watched(path)
-    in_two_writes(path)
-    assert calls.told(SETTLED)
-    assert calls.settles == [SETTLED]
-
-
-def test_a_rename_is_one_wake_up(path: Path, watched: Watched, calls: Calls) -> None:
-    watched(path)
-    by_rename(path)
-    assert calls.told(SETTLED)
-    calls.forget()
-    marker(path, calls)
-    assert calls.settles == [SETTLED]
-
-
-def test_renamed_away_is_half_of_a_save(path: Path, watched: Watched, calls: Calls) -> None:
-    watched(path)
+def by_rename_away(path: Path) -> None:
     path.rename(path.with_name("backup"))
-    assert calls.until(lambda: calls.settles == [UNSETTLED])
 
 
-def test_deleted_and_back(path: Path, watched: Watched, calls: Calls) -> None:
-    watched(path)
-    path.unlink()
-    assert calls.told(UNSETTLED)
-    assert SETTLED not in calls.settles
-    in_place(path)
-    assert calls.told(SETTLED)
+def reading(path: Path) -> None:
+    for _ in range(10):
+        path.read_text()
+
+
+def others(path: Path) -> None:
+    """Whatever happens to them, and to what no directory of files would count."""
+    for name in ("other", ".other.yaml", "readme"):
+        path.with_name(name).write_text("x")
+    path.with_name("other").rename(path.with_name("another"))
+    path.with_name("another").unlink()
+    path.with_name("directory").mkdir()
+
+
+Case = tuple[Callable[[Path], None], list[float]]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (in_two_writes, [SETTLED]),
+        (by_rename, [SETTLED]),
+        (by_rename_away, [UNSETTLED]),
+        (Path.unlink, [UNSETTLED]),
+        (reading, []),
+        (others, []),
+    ],
+)
+def test_what_is_told_of_one_act(path: Path, watched: Watched, calls: Calls, case: Case) -> None:
+    """Once, and not again by the round; half of a save is told from a whole one."""
+    act, told = case
+    watch = watched(path)
+    act(path)
+    assert calls.until(lambda: calls.settles == told)
+    by_rename_from_elsewhere(path)  # all before it has been delivered when this is told
+    assert calls.until(lambda: calls.settles == [*told, SETTLED])
+    for _ in range(3):
+        watch.check()
+    assert calls.settles == [*told, SETTLED]
 
 
 def test_a_save_through_a_symlink(path: Path, watched: Watched, calls: Calls) -> None:
@@ -250,38 +258,7 @@ def test_a_config_map_is_seen_each_time_it_is_swapped(
     assert calls.told(SETTLED)
 
 
-# ------------------------------------------------------------------ what must not wake
-
-
-def test_reading_wakes_nobody(path: Path, watched: Watched, calls: Calls) -> None:
-    watched(path)
-    for _ in range(10):
-        path.read_text()
-    marker(path, calls)
-    assert calls.settles == [SETTLED]
-
-
-def test_other_files_wake_nobody(path: Path, watched: Watched, calls: Calls) -> None:
-    watched(path)
-    other = path.with_name("other")
-    other.write_text("x")
-    other.rename(path.with_name("another"))
-    path.with_name("another").unlink()
-    path.with_name("directory").mkdir()
-    marker(path, calls)
-    assert calls.settles == [SETTLED]
-
-
 # ------------------------------------------------------------------ the daily round
-
-
-def test_check_says_nothing_when_nothing_changed(
-    path: Path, watched: Watched, calls: Calls
-) -> None:
-    watch = watched(path)
-    for _ in range(5):
-        watch.check()
-    assert calls.settles == []
 
 
 def test_a_change_without_an_event_is_told_once_it_is_stable(
@@ -299,16 +276,6 @@ def test_a_change_without_an_event_is_told_once_it_is_stable(
     watch.check()
     assert calls.settles == [SETTLED]
     watch.check()
-    assert calls.settles == [SETTLED]
-
-
-def test_what_was_told_by_an_event_is_not_told_again(
-    path: Path, watched: Watched, calls: Calls
-) -> None:
-    watch = watched(path)
-    marker(path, calls)
-    for _ in range(3):
-        watch.check()
     assert calls.settles == [SETTLED]
 
 
@@ -344,38 +311,38 @@ def test_a_file_that_came_with_its_directory(
     assert calls.settles == [UNSETTLED]
 
 
-def test_a_directory_that_was_replaced(path: Path, watched: Watched, calls: Calls) -> None:
-    watch = watched(path)
+def replaced(path: Path, _: ConfigWatch) -> None:
     path.parent.rename(path.parent.with_name("old"))
     path.parent.mkdir()
     path.write_text("links: {a: b}\n")
-    watch.check()
-    assert calls.settles == [UNSETTLED]
-    in_place(path)
-    assert calls.told(SETTLED)
 
 
-def test_a_directory_that_was_deleted_and_made_again(
-    path: Path, watched: Watched, calls: Calls
-) -> None:
-    watch = watched(path)
+def deleted_and_made_again(path: Path, watch: ConfigWatch) -> None:
     path.unlink()
     path.parent.rmdir()
     watch.check()
     path.parent.mkdir()
     path.write_text("links: {a: b}\n")
-    watch.check()
-    calls.forget()
-    in_place(path)
-    assert calls.told(SETTLED)
 
 
-def test_a_dead_reader_is_replaced(path: Path, watched: Watched, calls: Calls) -> None:
-    watch = watched(path)
+def dead(_: Path, watch: ConfigWatch) -> None:
     assert watch._reader is not None
     watch._reader.stop()
     watch._reader.join()
+
+
+@pytest.mark.parametrize("upheave", [replaced, deleted_and_made_again, dead])
+def test_the_round_listens_again_after_an_upheaval(
+    path: Path,
+    watched: Watched,
+    calls: Calls,
+    upheave: Callable[[Path, ConfigWatch], None],
+) -> None:
+    watch = watched(path)
+    upheave(path, watch)
     watch.check()
+    assert upheave is dead or calls.settles[-1:] == [UNSETTLED]
+    calls.forget()
     in_place(path)
     assert calls.told(SETTLED)
 
@@ -481,9 +448,9 @@ def test_what_is_no_file_of_the_directory_wakes_nobody(
     path: Path, watched: Watched, calls: Calls
 ) -> None:
     watched(path.parent)
-    path.with_name(".other.yaml").write_text("x")
-    path.with_name("readme").write_text("x")
-    marker(path, calls)
+    others(path)
+    by_rename_from_elsewhere(path)
+    assert calls.told(SETTLED)
     assert calls.settles == [SETTLED]
 
 
