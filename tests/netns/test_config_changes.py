@@ -35,10 +35,6 @@ def cut(a: Station, b: Station) -> bool:
 # ---------------------------------------------------------------------- ways of saving
 
 
-def _in_place(path: Path, text: str) -> None:
-    path.write_text(text)
-
-
 def _rename(path: Path, text: str) -> None:
     fresh = path.with_name(f".{path.name}.tmp")
     fresh.write_text(text)
@@ -52,21 +48,13 @@ def _vim(path: Path, text: str) -> None:
     backup.unlink()
 
 
-def _two_writes(path: Path, text: str) -> None:
-    with path.open("w") as file:
-        for half in (text[: len(text) // 2], text[len(text) // 2 :]):
-            file.write(half)
-            file.flush()
-            time.sleep(0.05)
-
-
 def _delete_and_create(path: Path, text: str) -> None:
     path.unlink()
     time.sleep(0.3)
     path.write_text(text)
 
 
-SAVERS = [_in_place, _rename, _vim, _two_writes, _delete_and_create]
+SAVERS = [Path.write_text, _rename, _vim, _delete_and_create]
 
 
 def test_every_way_of_saving_works_again_and_again(lab: Lab, shared: Shared) -> None:

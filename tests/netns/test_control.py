@@ -122,12 +122,6 @@ def _as_member(running: Daemon, *args: str) -> list[str]:
     return [enter, net, *in_public(*drop, "--inh-caps=-all", "--bounding-set=-all", *command)]
 
 
-def _done(running: Daemon, command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, **running._surroundings(), capture_output=True, text=True, timeout=PATIENCE
-    )
-
-
 def test_who_may_use_which_socket(bench: tuple[Daemon, list[Station]]) -> None:
     """And what those are told who may not."""
     running, _ = bench
@@ -138,7 +132,8 @@ def test_who_may_use_which_socket(bench: tuple[Daemon, list[Station]]) -> None:
     assert looking.stat().st_gid == (int(group.split(":")[2]) if group else 0)
 
     def member(*args: str) -> subprocess.CompletedProcess[str]:
-        return _done(running, _as_member(running, *args))
+        surroundings = running._surroundings() | {"capture_output": True, "text": True}
+        return subprocess.run(_as_member(running, *args), **surroundings, timeout=PATIENCE)
 
     assert "only root and group xconnectd may ask" in member("status").stderr
     os.chown(looking, -1, STRANGER)

@@ -40,7 +40,7 @@ def test_a_daemon_that_was_started_by_ip_netns_exec(lab: Lab, daemon: Start) -> 
     assert [each["state"] for each in report["links"]] == ["connected"]
     assert (report["differences"], report["unseen"]) == ([], "")
     assert report["drop_stats_unavailable"] == ""
-    for command in ("status --check", "plan", "test va --count 1", "doctor"):
+    for command in ("plan", "test va --count 1", "doctor"):
         done = through(running, *command.split(), by=exec_in(lab))
         assert done.returncode == 0, (command, done.stdout, done.stderr)
     assert running.status()["differences"] == [], "nor does one guess who stands outside"
