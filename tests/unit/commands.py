@@ -119,7 +119,13 @@ class Commands:
         self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
         self._is_left = threading.Event()
         self._thread = threading.Thread(target=self._turn)
-        monkeypatch.setattr(Engine, "watch", lambda: Looking(site))
+        self.looks = 0
+        """How often a command has looked at the kernel."""
+        monkeypatch.setattr(Engine, "watch", self._look)
+
+    def _look(self) -> Looking:
+        self.looks += 1
+        return Looking(self.site)
 
     def only_ask(self) -> None:
         """From here on nobody may read the kernel: the daemon has to be asked."""

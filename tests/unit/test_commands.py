@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -322,7 +323,9 @@ def test_who_waits_sees_the_link_come(site: Site, xconnectd: Commands) -> None:
     xconnectd.save("links: {v0: v9}\n")
 
     def script(_: Talk) -> None:
-        assert site.keeper.state("v0:v9") == "waiting"
+        deadline = time.monotonic() + 10
+        while xconnectd.looks < 2 and time.monotonic() < deadline:
+            time.sleep(0.001)
         xconnectd.do(lambda: site.kernel.add("v9"))
 
     assert xconnectd("wait --timeout 30", script=script).code == Exit.DONE

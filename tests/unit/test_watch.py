@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -325,13 +326,26 @@ def deleted_and_made_again(path: Path, watch: ConfigWatch) -> None:
     path.write_text("links: {a: b}\n")
 
 
+def made_again_with_the_same_number(path: Path, watch: ConfigWatch) -> None:
+    path.unlink()
+    path.parent.rmdir()
+    path.parent.mkdir()
+    path.write_text("links: {a: b}\n")
+    watch._route = watch._find_route()  # as if it had the inode number of the one before
+    deadline = time.monotonic() + PATIENCE
+    while watch._is_alive() and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
 def dead(_: Path, watch: ConfigWatch) -> None:
     assert watch._reader is not None
     watch._reader.stop()
     watch._reader.join()
 
 
-@pytest.mark.parametrize("upheave", [replaced, deleted_and_made_again, dead])
+@pytest.mark.parametrize(
+    "upheave", [replaced, deleted_and_made_again, made_again_with_the_same_number, dead]
+)
 def test_the_round_listens_again_after_an_upheaval(
     path: Path,
     watched: Watched,
