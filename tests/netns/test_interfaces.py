@@ -7,18 +7,21 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import pytest
 from pyroute2 import IPRoute
 
-from xconnectd.model import Use
+from xconnectd.dataplane import libbpf
+from xconnectd.errors import LinkError
+from xconnectd.model import Mode, Use
 from xconnectd.netlink import ethtool
+from xconnectd.netlink.changes import Changes
 from xconnectd.netlink.host_use import HostUse
 from xconnectd.netlink.interfaces import Interfaces
 from xconnectd.netlink.transport import Route
 
-from .lab import Lab, inside, poll, run
+from .lab import PROG_XDP, XDP_PASS, Lab, inside, poll, run
 
 NO_UTF8 = os.fsdecode(b"x\xff")
 
@@ -149,3 +152,29 @@ def test_a_dump_ends_while_devices_come_and_go_without_end(
             left = {f"old{n}" for n in range(MANY) if n % 10 or n > churn.rounds}
             assert {"lo", *made, *left} <= found
             assert not {f"old{n}" for n in range(0, rounds, 10)} & found
+
+
+def test_a_program_of_somebody_else_is_neither_replaced_nor_taken_off(
+    lab: Lab, route: Route, interfaces: Interfaces, host_use: HostUse
+) -> None:
+    """One that came after the look: the kernel itself is told which program is meant."""
+    lab.pair("va", "vb")
+    ours, newer, theirs = (
+        lab.program(PROG_XDP, XDP_PASS, name) for name in ("ours", "newer", "theirs")
+    )
+    (va,), changes = interfaces.find("va"), Changes(route, host_use)
+    with ExitStack() as stack:
+        fds = [libbpf.open_pin(path) for path in (ours, newer)]
+        for fd in fds:
+            stack.callback(os.close, fd)
+        changes.attach(va, Mode.GENERIC, fds[0], None)
+        lab.ip("-force", "link", "set", "dev", "va", "xdpgeneric", "pinned", str(theirs))
+        before = interfaces.find("va")[0].xdp
+        for change in (
+            lambda: changes.detach(va, Mode.GENERIC, fds[0]),
+            lambda: changes.attach(va, Mode.GENERIC, fds[1], None),
+            lambda: changes.attach(va, Mode.GENERIC, fds[1], fds[0]),
+        ):
+            with pytest.raises(LinkError):
+                change()
+    assert interfaces.find("va")[0].xdp == before

@@ -253,6 +253,20 @@ def test_an_end_that_is_missing_is_waited_for(tmp_path: Path) -> None:
     assert said == ["vb does not exist; waiting for it"]
 
 
+def test_what_is_left_is_read_after_the_taps_are_off(tmp_path: Path) -> None:
+    """So that what was received is what was kept, passed by or lost."""
+
+    class Late(Script):
+        def read(self) -> list[Frame]:
+            if self.listening:
+                self.recording.stop()
+                return []
+            return FRAMES
+
+    _, data, _ = play(Late(), Lines(WAYS), tmp_path)
+    assert len(data.splitlines()) == len(FRAMES)
+
+
 def test_a_reader_that_went_ends_it_quietly() -> None:
     script = Script(FRAMES)
     reading, writing = os.pipe()

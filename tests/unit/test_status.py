@@ -382,3 +382,9 @@ def test_the_command_that_stops_a_loss_is_quoted() -> None:
     commands = [each.remedy for each in told if each.remedy.startswith("ip ")]
     assert len(commands) == 3
     assert all("'x;id'" in command for command in commands)
+
+
+def test_what_was_dropped_by_the_driver_is_counted_once() -> None:
+    """A veth counts it in its own tx_dropped as well."""
+    told = drop_reasons.counted(Counters(lost=Lost(driver_drop=3)), Counters(untransmitted=5))
+    assert (told["driver_drop"], told["peer_drop"]) == (3, 2)

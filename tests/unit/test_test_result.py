@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from xconnectd.diagnostics import test_result
+from xconnectd.diagnostics import link_test, test_result
 from xconnectd.diagnostics.finding import Finding, Level, Stops
 from xconnectd.diagnostics.test_result import Lengths, Way
+from xconnectd.model import Counters, Interface, Statistics
 
 
 def finding(check: str, stops: Stops, level: Level = Level.FAIL) -> Finding:
@@ -98,3 +99,14 @@ def test_frames_that_tc_redirected_are_judged_by_themselves(
     found = [(each.level, each.text) for each in test_result.of_redirected((way,))]
     assert found == ([(level, f"a → b: {words}")] if level else [])
     assert list(test_result.of_redirected((replace(DEAD, redirected=Lengths(60, 2)),))) == []
+
+
+def test_each_number_is_counted_at_the_end_it_is_of() -> None:
+    """What came in at the source, what did not get out at the target."""
+    before = {5: Counters(frames=1)}, {5: Statistics(received=1), 6: Statistics(not_sent=1)}
+    after = (
+        {5: Counters(frames=4, no_entry=2), 6: Counters(frames=99, no_entry=99)},
+        {5: Statistics(received=7, not_sent=90), 6: Statistics(received=90, not_sent=5)},
+    )
+    way = link_test._difference(Interface(5, "va"), Interface(6, "vb"), before, after)
+    assert way == Way("va", "vb", (), reached=6, counted=3, no_entry=2, not_sent=4)
