@@ -562,6 +562,16 @@ def test_an_entry_goes_with_its_target_and_the_sweep_sees_it(wire: Wire) -> None
 
 
 @pytest.mark.parametrize("wire", ["xdp"], indirect=True)
+def test_what_still_runs_a_retired_program_forwards_nothing(wire: Wire) -> None:
+    with wire.stations[0].port() as here, wire.stations[1].port() as there:
+        assert passes(here, there)
+        wire.plane.renew()
+        assert passes(here, there)
+        wire.plane.retire()
+        assert not passes(here, there)
+
+
+@pytest.mark.parametrize("wire", ["xdp"], indirect=True)
 def test_what_is_lost_is_counted_for_our_maps_alone_and_goes_with_the_counters(wire: Wire) -> None:
     wire.lab.ip("link", "set", "vb", "down")
     frame = b"\xff" * 6 + bytes.fromhex("02000000aa01") + b"\x88\xb6" + bytes(46)

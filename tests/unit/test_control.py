@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
+import os
 import resource
 import selectors
 import socket
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from xconnectd.control import client, protocol, server
+from xconnectd.control import client, lock, protocol, server
 from xconnectd.control.protocol import Answer, Draft, Request
 from xconnectd.control.server import Client, Server
 from xconnectd.control.unix_sockets import Peer
@@ -299,3 +301,26 @@ def test_an_odd_draft_is_not_understood(odd: dict[str, Any]) -> None:
 def test_a_draft_is_whole(missing: str) -> None:
     with pytest.raises(ValueError, match=missing):
         Draft.of({key: value for key, value in DRAFT.items() if key != missing})
+
+
+# --------------------------------------------------------------------------- one at a time
+
+
+def test_a_directory_that_went_with_its_last_holder_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock on one that has no name any more keeps nobody away."""
+    place, take = tmp_path / "held", fcntl.flock
+    last = [place]
+
+    def flock(held: int, how: int) -> None:
+        take(held, how)
+        if last:
+            last.pop().rmdir()
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    held = lock._hold(place)
+    try:
+        assert os.path.samestat(os.fstat(held), place.stat())
+    finally:
+        os.close(held)

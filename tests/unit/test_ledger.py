@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from xconnectd import paths
+from xconnectd import paths, runtime
 from xconnectd.model import Change, MovedEnd, Record, Refusal, Setting
 from xconnectd.state import journal, stale, store
 from xconnectd.state.store import Ledger
@@ -289,3 +289,17 @@ def test_what_a_crash_left_is_in_nobodys_way(filled: Ledger) -> None:
     assert reopened(again).records().keys() == {5, 6, 7}
     again.remove()
     assert not again.path.exists()
+
+
+@pytest.mark.parametrize("is_needed", [True, False])
+def test_records_outlive_the_pins_as_long_as_an_end_may_come_back(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, is_needed: bool
+) -> None:
+    monkeypatch.setattr(runtime.Dataplane, "discard", lambda _: None)
+    ledger.know_programs(frozenset((5,)))
+    if is_needed:
+        ledger.set_unreported((RECORD,))
+    engine = object.__new__(runtime.Engine)
+    engine.ledger = ledger
+    engine.remove()
+    assert ledger.path.exists() is is_needed
