@@ -541,16 +541,22 @@ def test_a_miss_is_dropped_and_counted_and_nobody_answers(wire: Wire) -> None:
     wire.plane.unsteer(wire.a)
     wire.lab.ip("address", "add", "198.51.100.9/24", "dev", "va")
     wire.lab.tc("filter", "delete", "dev", "va", "egress")  # an answer would be seen
-    request = bytes.fromhex("0806000108000604000102000000aa01c6336401000000000000c6336409")
+    request = bytes.fromhex(
+        "ffffffffffff02000000aa010806 0001080006040001 02000000aa01c6336401 000000000000c6336409"
+    ) + bytes(18)
     with wire.stations[0].port() as here, wire.stations[1].port() as there:
         for key in (wire.a, UNKNOWN):
             for _ in range(5):
-                here.send(b"\xff" * 6 + bytes.fromhex("02000000aa01") + request + bytes(18))
+                here.send(request)
             poll(lambda key=key: wire.plane.counters(key).no_entry >= 5)  # type: ignore[misc]
             assert wire.counted(key) == Counters(no_entry=5)
             wire.plane.uncount(wire.a)
         assert collect(here, 1, timeout=0.2) == there.drain() == []
         assert wire.a not in wire.plane.all_counters()
+        wire.lab.ip("link", "set", "dev", "va", "xdpgeneric", "off")
+        wire.lab.tc("qdisc", "delete", "dev", "va", "clsact")
+        here.send(request)
+        poll(here.drain, what="the answer of a host without our programs")
 
 
 def test_an_entry_goes_with_its_target_and_the_sweep_sees_it(wire: Wire) -> None:
