@@ -218,35 +218,22 @@ _SEQUENCES: Final = {
     "[5~": "page up", "[6~": "page down",
     "[H": "home", "OH": "home", "[1~": "home", "[F": "end", "OF": "end", "[4~": "end",
 }  # fmt: skip
-_PLAIN_KEYS: Final = {
-    "\x1b": "escape", "\r": "enter", "\n": "enter", "\x7f": "backspace", "\b": "backspace",
-    "\x15": "clear",
-}  # fmt: skip
 
 
 def keys(typed: str) -> Iterator[str]:
     """What a terminal sent, key by key: characters as they are, the others by their names."""
     for found in re.finditer(r"\x1b(\[[0-9;]*[A-Za-z~]|O[A-Za-z])|(.)", typed, re.DOTALL):
         sequence, char = found.groups()
-        if sequence:
-            yield _SEQUENCES.get(sequence, "")
-        else:
-            yield _PLAIN_KEYS.get(char, char if char.isprintable() else "")
+        yield _SEQUENCES.get(sequence, "") if sequence else char
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the user has chosen to see.
-
-    ``cursor`` is the place of the chosen row among those that are shown; ``typing`` is true
-    while the filter is being typed, ``before`` what it was then.
-    """
+    """What the user has chosen to see; ``cursor`` is the place of a row among those shown."""
 
     sort: Sort = Sort.NAME
     wanted: str = ""
     cursor: int = 0
-    typing: bool = False
-    before: str = ""
 
     def arrange(self, rows: Iterable[Row]) -> list[Row]:
         return arrange(rows, self.sort, self.wanted)
@@ -262,31 +249,11 @@ class View:
 
     def press(self, key: str, count: int, height: int) -> View:
         """After a key, with ``count`` rows of which ``height`` fit."""
-        if self.typing:
-            return self._type(key)
-        match key:
-            case "s":
-                order = [*Sort]
-                return replace(self, sort=order[(order.index(self.sort) + 1) % len(order)])
-            case "/":
-                return replace(self, typing=True, before=self.wanted)
-            case "escape":
-                return replace(self, wanted="", cursor=0)
+        if key == "s":
+            order = [*Sort]
+            return replace(self, sort=order[(order.index(self.sort) + 1) % len(order)])
         moved = self.cursor + _moves(count, height).get(key, 0)
         return replace(self, cursor=moved).within(count)
-
-    def _type(self, key: str) -> View:
-        match key:
-            case "enter":
-                return replace(self, typing=False)
-            case "escape":
-                return replace(self, typing=False, wanted=self.before)
-            case "backspace":
-                return replace(self, wanted=self.wanted[:-1])
-            case "clear":
-                return replace(self, wanted="")
-        typed = key if len(key) == 1 else ""
-        return replace(self, wanted=self.wanted + typed, cursor=0)
 
 
 def _moves(count: int, height: int) -> dict[str, int]:

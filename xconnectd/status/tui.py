@@ -107,7 +107,7 @@ class _Watch:
             self._stand_aside()
         if self._keyboard.files and self._keyboard.files[0] in ready:
             for key in self._keyboard.read():
-                if key == "hung up" or (key == "q" and not self._view.typing):
+                if key in ("hung up", "q"):
                     return False
                 count = len(self._view.arrange(self._rows))
                 self._view = self._view.press(key, count, self._height)
@@ -138,8 +138,8 @@ class _Watch:
         view = self._view
         text = Text(table.summary(self._rows), style="bold")
         text.append(f"   by {view.sort}", "not bold")
-        if view.wanted or view.typing:
-            text.append(f"   {shown} with: {view.wanted}{'▏' if view.typing else ''}", "not bold")
+        if view.wanted:
+            text.append(f"   {shown} with: {view.wanted}", "not bold")
         return _line(text)
 
     def _body(self, rows: Sequence[Row]) -> RenderableType:
@@ -163,10 +163,7 @@ class _Watch:
     def _foot(self, chosen: Row | None) -> Iterator[RenderableType]:
         yield _line(Text(f"{chosen.name}: {chosen.state}, {chosen.mode}" if chosen else ""))
         yield _line(Text(self._trouble or (chosen.reason if chosen else ""), style="italic"))
-        keys = "type words, enter: done, escape: as before"
-        if not self._view.typing:
-            keys = "q quit  s sort  / filter  esc all  ↑↓ PgUp PgDn move"
-        yield _line(Text(keys, style="dim"))
+        yield _line(Text("q quit  s sort  ↑↓ PgUp PgDn move", style="dim"))
 
 
 def _line(text: Text) -> Text:
