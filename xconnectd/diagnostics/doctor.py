@@ -13,9 +13,9 @@ from typing import Any
 
 from xconnectd.config.source import Files
 from xconnectd.control import client, protocol
-from xconnectd.diagnostics import host_checks, link_checks
-from xconnectd.diagnostics.collector import LinkCollector, host_facts
+from xconnectd.diagnostics import host_checks, host_facts, link_checks
 from xconnectd.diagnostics.finding import Finding, Level
+from xconnectd.diagnostics.link_facts import LinkGatherer
 from xconnectd.errors import HiddenError, PrivilegeError
 from xconnectd.paths import DEFAULT_CONFIG
 from xconnectd.runtime import Engine
@@ -42,13 +42,13 @@ def examine(file: Path | None) -> Findings:
 
 def _from_inside(engine: Engine, file: Path | None) -> Findings:
     look = collector.look(engine, file)
-    host = host_facts(look.files, look.reading, len(engine.programs.ours))
-    links = LinkCollector(engine, look)
+    host = host_facts.gather(look.files, look.reading, len(engine.programs.ours))
+    links = LinkGatherer(engine, look)
     seen = look.seen
     moved = link_checks.of_moved_netns(seen.observed.moved_netns)
     return {
         "host": (*host_checks.of_host(host), *moved),
-        **{each.link.id: link_checks.of_link(links.collect(each)) for each in seen.evaluations},
+        **{each.link.id: link_checks.of_link(links.gather(each)) for each in seen.evaluations},
     }
 
 
@@ -60,7 +60,7 @@ def _from_outside(file: Path | None) -> Findings:
         told = StatusDocument()
     known = file or told.config.path
     named = Files(Path(known or DEFAULT_CONFIG))
-    host = host_facts(named, named.read(), None)
+    host = host_facts.gather(named, named.read(), None)
     if host.pid is not None and not known:
         host = replace(host, config="the daemon's file", config_state="")
     return {

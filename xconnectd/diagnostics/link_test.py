@@ -20,9 +20,9 @@ from typing import Final, NamedTuple
 
 from xconnectd.dataplane.redirecting_sender import RedirectingSender
 from xconnectd.diagnostics import config_checks, link_checks, test_frames, test_result
-from xconnectd.diagnostics.collector import LinkCollector
 from xconnectd.diagnostics.facts import LinkFacts
 from xconnectd.diagnostics.finding import Finding
+from xconnectd.diagnostics.link_facts import LinkGatherer
 from xconnectd.diagnostics.packet_socket import PacketSocket, now
 from xconnectd.diagnostics.test_frames import Count, Series
 from xconnectd.diagnostics.test_outcome import WATCHED, Outcome
@@ -275,9 +275,9 @@ def test(name: str, file: Path | None, rounds: int) -> tuple[Outcome, tuple[Find
         for evaluation in look.seen.evaluations:
             link = evaluation.link
             if name in document.spellings(link.id, link.a.name, link.b.name):
-                collected = LinkCollector(engine, look)
-                tester = Tester(engine.interfaces, engine.counters, collected.namespaces)
-                return tester.test(collected.collect(evaluation, enter=True), rounds), problems
+                facts = LinkGatherer(engine, look)
+                tester = Tester(engine.interfaces, engine.counters, facts.namespaces)
+                return tester.test(facts.gather(evaluation, enter=True), rounds), problems
         links = [each.link for each in look.seen.evaluations]
         known = {each.id: document.spellings(each.id, each.a.name, each.b.name) for each in links}
         text = document.no_such_link(name, path, known)

@@ -1,13 +1,11 @@
-"""Collects the facts for ``doctor`` and ``test``, of the host and of links. Changes nothing."""
+"""Gathers the facts of the host. Changes nothing."""
 
 from __future__ import annotations
 
 import errno
 import os
 import struct
-from collections.abc import Mapping
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -18,23 +16,18 @@ from xconnectd.control.client import has_systemd
 from xconnectd.control.lock import running_pid
 from xconnectd.dataplane import compiler, libbpf
 from xconnectd.diagnostics import versions
-from xconnectd.diagnostics.facts import FarSide, HostFacts, LinkFacts
+from xconnectd.diagnostics.facts import HostFacts
 from xconnectd.errors import DataplaneError
-from xconnectd.model import Interface
-from xconnectd.netlink import netns, uapi
-from xconnectd.netlink.interfaces import Interfaces
-from xconnectd.netlink.netns import Namespace
+from xconnectd.netlink import uapi
 from xconnectd.paths import pins
-from xconnectd.reconcile.evaluate import Evaluation
-from xconnectd.runtime import Engine, daemons_pins
-from xconnectd.status.collector import Look
+from xconnectd.runtime import daemons_pins
 from xconnectd.status.document import StatusDocument
 
 _RETURN_0: Final = struct.pack("=QQ", 0xB7, 0x95)
 """r0 = 0; exit"""
 
 
-def host_facts(files: Files, reading: Reading, programs: int | None) -> HostFacts:
+def gather(files: Files, reading: Reading, programs: int | None) -> HostFacts:
     """``programs`` is how many of ours are loaded, None where that may not be read."""
     held = capabilities.effective()
     pid = running_pid()
@@ -158,64 +151,3 @@ def _asked() -> tuple[bool | None, str]:
     except client.NoDaemonError as error:
         return None if isinstance(error.__cause__, PermissionError) else False, ""
     return True, told.guard_unavailable
-
-
-class LinkCollector:
-    """Looks at links beyond what a pass of the daemon does: at far ends, and into them."""
-
-    def __init__(self, engine: Engine, look: Look) -> None:
-        self._interfaces: Interfaces = engine.interfaces
-        self._look = look
-        self._file = str(look.files.path)
-        self._repair = client.repair_here(self._file)
-        self._passed = {
-            ifindex: counted.passed_to_host
-            for ifindex, counted in engine.counters().items()
-            if counted.passed_to_host
-        }
-
-    @cached_property
-    def _home(self) -> str:
-        """How ``ip`` moves an interface here: by name, else by the process of the shell."""
-        return netns.own_name() or "$$"
-
-    @cached_property
-    def namespaces(self) -> Mapping[int, Namespace]:
-        return netns.known(self._interfaces.nsid_of)
-
-    def collect(self, evaluation: Evaluation, *, enter: bool = False) -> LinkFacts:
-        """``enter``: also what only a visit to the far ends' namespaces tells."""
-        far = {end.ifindex: self._far_side(end, enter=enter) for end in evaluation.ends}
-        return LinkFacts(
-            evaluation,
-            self._look.seen.observed,
-            {ifindex: side for ifindex, side in far.items() if side},
-            self._look.failures.get(evaluation.link.id, ""),
-            self._repair,
-            self._file,
-            self._home,
-            self._passed,
-        )
-
-    def _far_side(self, end: Interface, *, enter: bool) -> FarSide | None:
-        if end.far is None:
-            return None
-        interface = self._interfaces.at(end.far.ifindex, end.far.nsid)
-        if interface is None:
-            return None
-        if end.far.nsid is None:
-            return FarSide(interface, "", _features(None, interface.name) if enter else None)
-        place = self.namespaces.get(end.far.nsid)
-        if place is None:
-            return FarSide(interface, None)
-        features = _features(place, interface.name) if enter else None
-        return FarSide(interface, place.prefix, features)
-
-
-def _features(place: Namespace | None, name: str) -> frozenset[str] | None:
-    from xconnectd.netlink import ethtool
-
-    try:
-        return netns.inside(place, lambda: ethtool.features(name))
-    except OSError:
-        return None

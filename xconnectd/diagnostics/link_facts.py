@@ -1,0 +1,77 @@
+"""Gathers the facts of links, beyond what a pass of the daemon looks at. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from xconnectd.control import client
+from xconnectd.diagnostics.facts import FarSide, LinkFacts
+from xconnectd.model import Interface
+from xconnectd.netlink import netns
+from xconnectd.netlink.interfaces import Interfaces
+from xconnectd.netlink.netns import Namespace
+from xconnectd.reconcile.evaluate import Evaluation
+from xconnectd.runtime import Engine
+from xconnectd.status.collector import Look
+
+
+class LinkGatherer:
+    """Looks at far ends too, and into them."""
+
+    def __init__(self, engine: Engine, look: Look) -> None:
+        self._interfaces: Interfaces = engine.interfaces
+        self._look = look
+        self._file = str(look.files.path)
+        self._repair = client.repair_here(self._file)
+        self._passed = {
+            ifindex: counted.passed_to_host
+            for ifindex, counted in engine.counters().items()
+            if counted.passed_to_host
+        }
+
+    @cached_property
+    def _home(self) -> str:
+        """How ``ip`` moves an interface here: by name, else by the process of the shell."""
+        return netns.own_name() or "$$"
+
+    @cached_property
+    def namespaces(self) -> Mapping[int, Namespace]:
+        return netns.known(self._interfaces.nsid_of)
+
+    def gather(self, evaluation: Evaluation, *, enter: bool = False) -> LinkFacts:
+        """``enter``: also what only a visit to the far ends' namespaces tells."""
+        far = {end.ifindex: self._far_side(end, enter=enter) for end in evaluation.ends}
+        return LinkFacts(
+            evaluation,
+            self._look.seen.observed,
+            {ifindex: side for ifindex, side in far.items() if side},
+            self._look.failures.get(evaluation.link.id, ""),
+            self._repair,
+            self._file,
+            self._home,
+            self._passed,
+        )
+
+    def _far_side(self, end: Interface, *, enter: bool) -> FarSide | None:
+        if end.far is None:
+            return None
+        interface = self._interfaces.at(end.far.ifindex, end.far.nsid)
+        if interface is None:
+            return None
+        if end.far.nsid is None:
+            return FarSide(interface, "", _features(None, interface.name) if enter else None)
+        place = self.namespaces.get(end.far.nsid)
+        if place is None:
+            return FarSide(interface, None)
+        features = _features(place, interface.name) if enter else None
+        return FarSide(interface, place.prefix, features)
+
+
+def _features(place: Namespace | None, name: str) -> frozenset[str] | None:
+    from xconnectd.netlink import ethtool
+
+    try:
+        return netns.inside(place, lambda: ethtool.features(name))
+    except OSError:
+        return None
