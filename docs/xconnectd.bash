@@ -13,7 +13,7 @@ _xconnectd() {
         [run]='--config --strict --log-format --log-level --on-exit'
         [check]='--here'
         [plan]='--json --as'
-        [status]='--config --json --watch --sort --filter --check --health'
+        [status]='--config --verbose --json --watch --sort --filter --check --health'
         [graph]='--config --format'
         [test]='--config --json --count'
         [doctor]='--config --json'
@@ -42,7 +42,7 @@ _xconnectd() {
         --direction) mapfile -t COMPREPLY < <(compgen -W 'a b both' -- "$cur") && return ;;
         --on-exit) mapfile -t COMPREPLY < <(compgen -W 'detach keep' -- "$cur") && return ;;
         --format) mapfile -t COMPREPLY < <(compgen -W 'mermaid dot svg' -- "$cur") && return ;;
-        --sort) mapfile -t COMPREPLY < <(compgen -W 'name state rate drops' -- "$cur") && return ;;
+        --sort) mapfile -t COMPREPLY < <(compgen -W 'state name rate drops' -- "$cur") && return ;;
         --timeout | --count | --filter | --as | --snaplen | --buffer) return ;;
     esac
     if [[ $cur == -* ]]; then

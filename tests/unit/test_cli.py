@@ -28,8 +28,10 @@ from xconnectd.errors import XconnectError
         ("--health --sort rate", "--health"),
         ("--health va", "--health"),
         ("--check --watch", "never ends"),
-        ("--sort rate", "--watch"),
-        ("--watch --json --filter x", "--watch"),
+        ("--health -v", "--health"),
+        ("-v --sort rate", "the table"),
+        ("--watch --json --filter x", "the table"),
+        ("-v --watch", "one of the two"),
     ],
 )
 def test_options_of_status_that_do_not_go_together(

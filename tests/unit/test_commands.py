@@ -272,7 +272,7 @@ def test_a_reload_waits_for_its_outcome(site: Site, xconnectd: Commands) -> None
 def test_status_for_people_and_for_programs(site: Site, xconnectd: Commands) -> None:
     text = "links:\n  v0: {to: v1, description: spine, labels: {lab: demo}}\n  v2: nosuch\n"
     xconnectd.save(text)
-    shown = xconnectd("status").out
+    shown = xconnectd("status -v").out
     for words in (
         f"daemon: running, pid {os.getpid()}\n",
         f"{site.file}: loaded ",
@@ -280,6 +280,16 @@ def test_status_for_people_and_for_programs(site: Site, xconnectd: Commands) -> 
     ):
         assert words in shown
     assert "v0 — v1  connected  generic\n" in shown
+    head, _, listed = xconnectd("status").out.partition("\n\n")
+    assert shown.startswith(head)
+    summary, titles, *lines = (line.split() for line in listed.splitlines())
+    assert " ".join(summary) == "2 links: 1 connected, 1 waiting"
+    assert titles[:3] == ["LINK", "STATE", "MODE"]
+    assert lines[0][:5] == ["v2", "—", "nosuch", "waiting", "auto"], "problems first"
+    assert lines[0][-3:] == ["nosuch", "does", "not", "exist"][-3:]
+    assert lines[1][:5] == ["v0", "—", "v1", "connected", "generic"]
+    only = xconnectd("status --sort name --filter spine").out
+    assert (" 1 with: spine\n" in only, "nosuch" in only) == (True, False)
     told = json.loads(xconnectd("status --json").out)
     good, waiting = told["links"]
     assert (good["description"], good["labels"]) == ("spine", {"lab": "demo"})
@@ -352,9 +362,9 @@ def test_when_a_failed_link_is_tried_again_is_told_while_somebody_tries(
 ) -> None:
     site.kernel.load_foreign("v2")
     xconnectd.save(DRAFT)
-    assert "tried again in" in xconnectd("status").out
+    assert "tried again in" in xconnectd("status -v").out
     xconnectd.kill_daemon()
-    told = xconnectd("status")
+    told = xconnectd("status -v")
     assert "v0 — v2  failed" in told.out
     assert "tried again" not in told.out
 
@@ -435,7 +445,7 @@ def test_a_reader_of_events_that_has_seen_enough(xconnectd: Commands) -> None:
         ("status --watch", Exit.DONE),
         ("wait --timeout 0 v4", Exit.FAILED),
         ("plan nosuch.yaml", Exit.BAD_CONFIG),
-        ("status --sort state", Exit.USAGE),
+        ("status --json --sort state", Exit.USAGE),
     ],
 )
 def test_a_reader_that_has_seen_enough_is_no_failure_and_hides_none(

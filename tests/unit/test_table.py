@@ -1,4 +1,4 @@
-"""The live table without a terminal: what stands where, in what order, and what keys do."""
+"""The table without a terminal: what stands where, in what order, and what keys do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def rows(*links: document.Link) -> list[Row]:
 
 FLEET = rows(
     link("veth10", "tap0", description="spine1"),
-    link("veth2", end("tap1", 5.0, 4000.0)),
+    link("veth2", end("tap1", 5.0, 4000.0), warnings=("unequal MTU",)),
     link("veth1", "veth0", "down", reason="veth0 is administratively down"),
     link(end("lo", 9.0, 9e6, dropped={"no_entry": 7, "other": 1}), "x", labels={"lab": "Down"}),
     link("a", "nosuch", "waiting", reason="nosuch does not exist"),
@@ -36,7 +36,7 @@ FLEET = rows(
     ("sort", "order"),
     [
         (Sort.NAME, ["a", "bad", "lo", "veth1", "veth2", "veth10"]),
-        (Sort.STATE, ["bad", "veth1", "a", "lo", "veth2", "veth10"]),
+        (Sort.STATE, ["bad", "veth1", "a", "veth2", "lo", "veth10"]),
         (Sort.RATE, ["lo", "veth2", "a", "bad", "veth1", "veth10"]),
         (Sort.DROPS, ["lo", "a", "bad", "veth1", "veth2", "veth10"]),
     ],
@@ -68,11 +68,13 @@ def test_a_row_sums_losses_and_takes_the_latest_frame() -> None:
     a = end("a", dropped={"no_entry": 2, "mtu_exceeded": 3}, last_frame_age_s=7.5)
     b = end("b", dropped={"host_egress": 1}, last_frame_age_s=0.5)
     [row] = rows(link(a, b, warnings=("unequal MTU",)))
-    assert (row.drops, row.age, row.why) == (5, 0.5, "unequal MTU")
+    assert (row.drops, row.age, row.reason) == (5, 0.5, "unequal MTU")
+    [passed] = rows(link(end("a", passed_to_host=2), "b"))
+    assert passed.reason.startswith("2 frames that came in by a skipped every hook")
     [plug] = rows(link(a, a))
     assert plug.drops == 5, "one interface is counted once"
     [unknown] = rows(link("a", "b"))
-    assert (unknown.age, unknown.why) == (None, "generic")
+    assert (unknown.age, unknown.reason) == (None, "")
 
 
 def test_nothing_that_a_terminal_would_obey() -> None:
@@ -96,37 +98,52 @@ def total(some: list[Row], width: int) -> int:
 names = st.text("abcdeth0123456789-", min_size=1, max_size=60)
 
 
-@given(names, names, st.integers(60, 250), st.none() | st.floats(0, 1e6))
-def test_columns_fill_the_width_exactly(a: str, b: str, width: int, age: float | None) -> None:
-    some = rows(link(end(a, last_frame_age_s=age), b))
+@given(names, names, st.integers(60, 250), st.text("abc ", max_size=200))
+def test_columns_fill_the_width_exactly(a: str, b: str, width: int, reason: str) -> None:
+    some = rows(link(a, b, reason=reason))
     assert total(some, width) == width
     columns = table.columns(some, width)
     assert all(len(column.title) <= column.width for column in columns)
-    for column in columns[:-1]:
+    for column in columns:
         assert len(column.cell(some[0])) <= column.width, column.title
+    assert table.is_cut(some, columns) == (reason != columns[-1].cell(some[0]))
+    whole = table.columns(some, None)
+    assert "".join(table.line(whole, some[0])).rstrip().endswith(reason.rstrip())
+    assert "".join(table.line(whole, some[0])).startswith(f"{a} — {b} ")
+
+
+BUSY = link(end("spine1-eth12", 1e6, 9e9, last_frame_age_s=0.1), "leaf2-eth3")
+OURS = {"STATE": "connected", "MODE": "generic", "→bit/s": "9.00G", "←bit/s": "0", "DROPS": "0"}
 
 
 def test_eighty_columns_show_it_all() -> None:
-    some = rows(
-        link(end("spine1-eth12", 1e6, 9e9, last_frame_age_s=0.1), "leaf2-eth3"),
-        *[link("a", "b")],
-    )
-    assert cells(some, 80)[0] == {
-        "LINK": "spin…eth12 — leaf2-eth3",
-        "STATE": "connected",
-        "→f/s": "1.00M",
-        "→b/s": "9.00G",
-        "←f/s": "0",
-        "←b/s": "0",
-        "DROPS": "0",
-        "LAST": "0.1s",
-        "WHY": "generic",
-    }
+    whole = {"LINK": "spine1-eth12 — leaf2-eth3", **OURS, "LAST": "0.1s", "REASON": ""}
+    assert cells(rows(BUSY), 80) == [whole]
+    bad = link("a", "b", "failed", reason="a runs an XDP program that is not ours: id 7")
+    short = {**whole, "LINK": "spine1-eth12 — leaf2-eth3"}
+    del short["LAST"]
+    assert cells(rows(BUSY, bad), 80)[0] == short
+    assert cells(rows(BUSY, bad), 80)[1]["REASON"] == "a runs an XDP p…"
+
+
+def test_a_wide_terminal_shows_frames_too() -> None:
+    wide = cells(rows(BUSY), 120)[0]
+    assert wide == {**wide, **OURS, "→f/s": "1.00M", "←f/s": "0", "LAST": "0.1s"}
+    assert list(wide)[3:7] == ["→f/s", "→bit/s", "←f/s", "←bit/s"]
 
 
 def test_a_narrow_terminal_gets_what_matters() -> None:
-    assert list(cells(FLEET, 50)[0]) == ["LINK", "STATE", "→f/s", "→b/s", "WHY"]
-    assert total(FLEET, 10) < 45, "below that nothing can be done"
+    assert list(cells(FLEET, 45)[0]) == ["LINK", "STATE", "→bit/s", "←bit/s", "REASON"]
+    assert list(cells(FLEET, 10)[0]) == ["LINK", "STATE", "REASON"]
+
+
+def test_a_line_has_its_state_apart() -> None:
+    some = rows(link("a", "b", "down", reason="b has no carrier"))
+    columns = table.columns(some, None)
+    title, (before, state, rest) = "".join(table.line(columns)), table.line(columns, some[0])
+    assert title.index("STATE") == len(before)
+    assert (before.rstrip(), state.rstrip()) == ("a — b", "down")
+    assert rest.endswith("b has no carrier")
 
 
 def test_lines_for_a_pipe() -> None:
@@ -138,8 +155,10 @@ def test_lines_for_a_pipe() -> None:
 
 
 def test_summary() -> None:
-    assert table.summary(FLEET) == "6 links: 3 connected, 1 waiting, 1 down, 1 failed"
-    assert table.summary([]) == "0 links"
+    words = "6 links: 3 connected, 1 waiting, 1 down, 1 failed"
+    assert table.summary(FLEET, 6, "") == words
+    assert table.summary(FLEET, 2, "veth") == f"{words}   2 with: veth"
+    assert table.summary([], 0, "") == "0 links"
 
 
 # --------------------------------------------------------------------------- keys
@@ -182,5 +201,5 @@ def test_the_cursor_is_always_in_sight(cursor: int, height: int, count: int) -> 
 
 
 def test_the_order_goes_round() -> None:
-    assert pressed(View(), "s").sort is Sort.STATE
-    assert pressed(View(), *"ssss").sort is Sort.NAME
+    assert pressed(View(), "s").sort is Sort.NAME
+    assert pressed(View(), *"ssss").sort is Sort.STATE

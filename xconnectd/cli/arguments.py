@@ -112,22 +112,27 @@ def _add_files(add: _Adder) -> None:
 
 
 def _add_status(add: _Adder) -> None:
-    status = add("status", "every link, as the kernel has it", "status --json")
+    status = add("status", "every link, as the kernel has it", "status --sort rate")
     _words(status, "LINK", "its name here, a:b, or one of its ends; default: every link")
     _config(status, None)
     _json(status, "one JSON document; with --watch one a second, a line each")
     status.add_argument(
-        "--watch",
-        action="store_true",
-        help="a live table on a terminal, elsewhere lines each second",
+        "-v", "--verbose", action="store_true", help="all of each link: ends, counters, remedies"
     )
     status.add_argument(
-        "--sort", choices=("name", "state", "rate", "drops"), help="with --watch; default: name"
+        "--watch",
+        action="store_true",
+        help="the table live on a terminal, elsewhere lines each second",
+    )
+    status.add_argument(
+        "--sort",
+        choices=("state", "name", "rate", "drops"),
+        help="default: state, what is wrong first",
     )
     status.add_argument(
         "--filter",
         metavar="TEXT",
-        help="with --watch: links in which all these words occur; state:down is that state",
+        help="links in which all these words occur; state:down is that state",
     )
     status.add_argument(
         "--check", action="store_true", help="exit 1 unless every enabled link is connected"

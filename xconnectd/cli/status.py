@@ -1,4 +1,4 @@
-"""``status``: every link as the kernel has it; ``--check`` and ``--health`` give an exit code.
+"""``status``: a table of the links as the kernel has them; ``--check`` and ``--health`` judge them.
 
 What ``--health`` does not need is imported by the others: a container asks every few seconds.
 """
@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+from typing import TYPE_CHECKING
 
 from xconnectd.cli.exit_codes import Exit
-from xconnectd.cli.output import print_lines, print_message
+from xconnectd.cli.output import is_terminal, paint, print_lines, print_message
 from xconnectd.control import client, protocol
 from xconnectd.formatting import counted
 from xconnectd.model import State
 from xconnectd.status.document import StatusDocument
+
+if TYPE_CHECKING:
+    from xconnectd.status.table import View
 
 
 def run(options: argparse.Namespace) -> int:
@@ -26,13 +31,15 @@ def run(options: argparse.Namespace) -> int:
         from xconnectd.cli.watch import watch
 
         return watch(options)
-    from xconnectd.status import collector, text
+    from xconnectd.status import collector, table, text
 
     report = collector.sampled(options.config, options.words)
     if options.json:
         print(json.dumps(report.as_json()))
-    else:
+    elif options.verbose:
         print_lines(*text.lines(report))
+    else:
+        _print_table(report, table.View.asked(options.sort, options.filter))
     healthy = all(each.state is State.CONNECTED for each in report.links if each.enabled)
     return Exit.FAILED if options.check and not (healthy and _usable(report)) else Exit.DONE
 
@@ -40,15 +47,36 @@ def run(options: argparse.Namespace) -> int:
 def _contradiction(options: argparse.Namespace) -> str:
     """Why these options of ``status`` do not go together; empty if they do."""
     table = options.sort or options.filter
+    text = options.json or options.verbose
     if options.health and any(
-        (options.words, options.config, options.json, options.watch, options.check, table)
+        (options.words, options.config, text, options.watch, options.check, table)
     ):
         return "--health asks the daemon alone: no link and no other option goes with it"
     if options.check and options.watch:
         return "--check answers by its exit code and --watch never ends: one of the two"
-    if table and (options.json or not options.watch):
-        return "--sort and --filter are for the table of --watch"
+    if options.verbose and options.watch:
+        return "--watch shows the table, and -v is text: one of the two"
+    if table and text:
+        return "--sort and --filter are for the table: neither --json nor -v goes with them"
     return ""
+
+
+def _print_table(report: StatusDocument, view: View) -> None:
+    """As wide as the terminal; for a pipe every reason and name is there in full."""
+    from xconnectd.status import table, text
+
+    rows = table.rows(report)
+    shown = view.arrange(rows)
+    columns = table.columns(shown, shutil.get_terminal_size().columns if is_terminal() else None)
+    print_lines(*text.head(report), "", table.summary(rows, len(shown), view.wanted))
+    if shown:
+        print("".join(table.line(columns)))
+    for row in shown:
+        before, state, rest = table.line(columns, row)
+        print(before, paint(state, table.COLOURS[row.state]), rest, sep="")
+    print_lines(*text.notes(report))
+    if table.is_cut(shown, columns):
+        print_lines("", "reasons in full, counters and remedies: xconnectd status -v")
 
 
 def _health() -> int:

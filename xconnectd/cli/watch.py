@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
-from itertools import takewhile
 from typing import Final, NoReturn
 
 from xconnectd.cli.exit_codes import Exit
+from xconnectd.cli.output import is_terminal
 from xconnectd.status import table, text
 from xconnectd.status.collector import Looks
 from xconnectd.status.table import View
@@ -21,8 +20,8 @@ _INTERVAL: Final = 1.0
 
 def watch(options: argparse.Namespace) -> int:
     looks = Looks(options.config, options.words)
-    view = table.View(table.Sort(options.sort or "name"), options.filter or "")
-    if options.json or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+    view = View.asked(options.sort, options.filter)
+    if options.json or not is_terminal():
         _print_each_second(looks, view, as_json=options.json)
     from xconnectd.status import tui
 
@@ -39,7 +38,7 @@ def _print_each_second(looks: Looks, view: View, *, as_json: bool) -> NoReturn:
         if as_json:
             lines = [json.dumps(report.as_json())]
         else:
-            before, told = told, list(takewhile(bool, text.lines(report)))
+            before, told = told, list(text.head(report))
             rows = view.arrange(table.rows(report))
             lines = [*(told if told != before else ()), *map(table.plain, rows)]
         for line in lines:

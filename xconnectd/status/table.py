@@ -1,6 +1,6 @@
-"""The live table of ``status --watch``: rows, order, filter, columns and what keys do. Pure.
+"""The table of ``status``: rows, order, filter, columns, and what keys do in the live one. Pure.
 
-A report goes in, cells that fit a width come out. Owns no terminal; ``tui`` does.
+A document goes in, cells that fit a width come out. Owns no terminal; ``tui`` does.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from xconnectd.formatting import bit_rate, counted, duration, number, printable
-from xconnectd.model import State
+from xconnectd.model import Mode, State
 from xconnectd.status import drop_reasons
 from xconnectd.status.document import Link, StatusDocument
 
@@ -22,8 +22,8 @@ _DASH: Final = " — "
 class Sort(StrEnum):
     """What rows can be ordered by, the most interesting first."""
 
-    NAME = "name"
     STATE = "state"
+    NAME = "name"
     RATE = "rate"
     DROPS = "drops"
 
@@ -55,11 +55,6 @@ class Row:
     def name(self) -> str:
         return f"{self.a}{_DASH}{self.b}"
 
-    @property
-    def why(self) -> str:
-        """The mode of a link that works, the reason for one that does not."""
-        return self.reason or self.mode
-
 
 def rows(told: StatusDocument) -> list[Row]:
     return [_row(link) for link in told.links]
@@ -69,6 +64,11 @@ def _row(link: Link) -> Row:
     a, b = link.a, link.b
     ages = [age for end in link.ends if (age := end.last_frame_age_s) is not None]
     text = (link.state, link.mode, link.reason, link.description, a.name, b.name)
+    passed = (
+        drop_reasons.passed(end.name, end.passed_to_host, link.mode)[0]
+        for end in link.ends
+        if end.passed_to_host
+    )
     labels = (word for label in link.labels.items() for word in label)
     return Row(
         a=printable(a.name),
@@ -79,18 +79,26 @@ def _row(link: Link) -> Row:
         back=Way(b.frames_per_s, b.bits_per_s),
         drops=sum(drop_reasons.lost(end.dropped) for end in link.ends),
         age=min(ages, default=None),
-        reason=printable("; ".join(filter(None, (link.reason, *link.warnings)))),
+        reason=printable("; ".join(filter(None, (link.reason, *passed, *link.warnings)))),
         words=" ".join((*text, *labels)).lower(),
     )
 
 
-def summary(rows: Sequence[Row]) -> str:
-    """``3 links: 2 connected, 1 waiting``."""
+def summary(rows: Sequence[Row], shown: int, wanted: str) -> str:
+    """``3 links: 2 connected, 1 waiting``, and how many of them a filter shows."""
     states = [row.state for row in rows]
     parts = [f"{states.count(state)} {state}" for state in State if state in states]
-    count = counted(len(rows), "link")
-    return f"{count}: {', '.join(parts)}" if parts else count
+    text = ": ".join(filter(None, (counted(len(rows), "link"), ", ".join(parts))))
+    return f"{text}   {shown} with: {wanted}" if wanted else text
 
+
+COLOURS: Final = {
+    State.CONNECTED: "green",
+    State.WAITING: "blue",
+    State.DOWN: "yellow",
+    State.DISABLED: "dim",
+    State.FAILED: "red",
+}
 
 # --------------------------------------------------------------------------- order, filter
 
@@ -111,8 +119,8 @@ def _rate(row: Row) -> float:
 
 
 _KEYS: Final[Mapping[Sort, Callable[[Row], Any]]] = {
+    Sort.STATE: lambda row: (_WORST_FIRST.index(row.state), not row.reason),
     Sort.NAME: lambda _: 0,
-    Sort.STATE: lambda row: _WORST_FIRST.index(row.state),
     Sort.RATE: lambda row: -_rate(row),
     Sort.DROPS: lambda row: -row.drops,
 }
@@ -150,34 +158,65 @@ class Column(NamedTuple):
 GAP: Final = 1
 """Characters between two columns."""
 _STATE: Final = max(map(len, State))
-_RATE: Final = 5
+_MODE: Final = len(Mode.GENERIC)
+_FRAMES: Final = 5
+_BITS: Final = len("→bit/s")
 _LEAST_NAME: Final = 16
-_LEAST_WHY: Final = len("generic")
+_LEAST_REASON: Final = len("REASON")
+
+_FIRST_OUT: Final = (("→f/s", "←f/s"), ("LAST",))
+"""Shown where names and reasons leave room."""
+_LAST_OUT: Final = (("MODE",), ("DROPS",), ("→bit/s", "←bit/s"))
+"""Left out where the shortest names and reasons leave none."""
 
 
-def columns(rows: Sequence[Row], width: int) -> list[Column]:
+def columns(rows: Sequence[Row], width: int | None) -> list[Column]:
     """What fits into ``width``: names as wide as needed, then the reason gets the rest.
 
-    Below 80 some columns are left out, the least important first.
+    None is for no terminal: everything, unshortened.
     """
-    fixed = [
+    shown = [
         Column("STATE", _STATE, lambda row: row.state.value),
-        Column("→f/s", _RATE, lambda row: number(row.forth.frames), right=True),
-        Column("→b/s", _RATE, lambda row: number(row.forth.bits), right=True),
-        Column("←f/s", _RATE, lambda row: number(row.back.frames), right=True),
-        Column("←b/s", _RATE, lambda row: number(row.back.bits), right=True),
-        Column("DROPS", _RATE, lambda row: number(row.drops), right=True),
+        Column("MODE", _MODE, lambda row: row.mode),
+        Column("→f/s", _FRAMES, lambda row: number(row.forth.frames), right=True),
+        Column("→bit/s", _BITS, lambda row: number(row.forth.bits), right=True),
+        Column("←f/s", _FRAMES, lambda row: number(row.back.frames), right=True),
+        Column("←bit/s", _BITS, lambda row: number(row.back.bits), right=True),
+        Column("DROPS", _FRAMES, lambda row: number(row.drops), right=True),
+        Column("LAST", 4, lambda row: duration(row.age), right=True),
     ]
-    if any(row.age is not None for row in rows):
-        fixed.append(Column("LAST", 4, lambda row: duration(row.age), right=True))
-    least = _LEAST_NAME + GAP + _LEAST_WHY
-    while len(fixed) > 1 and _width(fixed) + least > width:
-        fixed.pop()
-    left = max(least, width - _width(fixed)) - GAP
-    needed = max((len(row.name) for row in rows), default=0)
-    name = max(_LEAST_NAME, min(needed, left - max(_LEAST_WHY, left // 3)))
+    name = max([len("LINK"), *(len(row.name) for row in rows)])
+    least_name = min(name, _LEAST_NAME)
+    reason = max([_LEAST_REASON, *(len(row.reason) for row in rows)])
+    width = width or _width(shown) + name + GAP + reason
+    for out in (*_FIRST_OUT, *_LAST_OUT):
+        least = (name, reason) if out in _FIRST_OUT else (least_name, _LEAST_REASON)
+        if _width(shown) + sum(least) + GAP > width:
+            shown = [column for column in shown if column.title not in out]
+    left = max(least_name + _LEAST_REASON, width - _width(shown) - GAP)
+    name = max(least_name, min(name, left - max(_LEAST_REASON, min(reason, left // 3))))
     link = Column("LINK", name, lambda row: _name(row, name))
-    return [link, *fixed, Column("WHY", left - name, lambda row: row.why)]
+    return [link, *shown, Column("REASON", left - name, lambda row: _cut(row.reason, left - name))]
+
+
+def line(columns: Sequence[Column], row: Row | None = None) -> tuple[str, str, str]:
+    """One line of the table (the titles without a row): what is before the state, it, the rest."""
+    texts = [column.cell(row) if row else column.title for column in columns]
+    padded = [
+        text.rjust(column.width) if column.right else text.ljust(column.width)
+        for column, text in zip(columns, texts, strict=True)
+    ]
+    gap = " " * GAP
+    return padded[0] + gap, padded[1], (gap + gap.join(padded[2:])).rstrip()
+
+
+def is_cut(rows: Iterable[Row], columns: Sequence[Column]) -> bool:
+    """Whether a reason is longer than its column."""
+    return any(len(row.reason) > columns[-1].width for row in rows)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def _width(columns: Iterable[Column]) -> int:
@@ -231,9 +270,14 @@ def keys(typed: str) -> Iterator[str]:
 class View:
     """What the user has chosen to see; ``cursor`` is the place of a row among those shown."""
 
-    sort: Sort = Sort.NAME
+    sort: Sort = Sort.STATE
     wanted: str = ""
     cursor: int = 0
+
+    @classmethod
+    def asked(cls, sort: str | None, wanted: str | None) -> Self:
+        """By the options ``--sort`` and ``--filter``."""
+        return cls(Sort(sort) if sort else Sort.STATE, wanted or "")
 
     def arrange(self, rows: Iterable[Row]) -> list[Row]:
         return arrange(rows, self.sort, self.wanted)

@@ -10,15 +10,24 @@ from xconnectd.status.document import Config, Daemon, End, Link, StatusDocument
 
 
 def lines(told: StatusDocument) -> Iterator[str]:
-    """The daemon and its file, then every link, then what else is to be known."""
-    return map(printable, _lines(told))
-
-
-def _lines(told: StatusDocument) -> Iterator[str]:
-    yield from _daemon(told.daemon, told.config)
+    """The daemon and its file, then all of every link, then what else is to be known."""
+    yield from head(told)
     yield ""
-    for each in told.links:
-        yield from _link(each)
+    yield from map(printable, (line for each in told.links for line in _link(each)))
+    yield from notes(told)
+
+
+def head(told: StatusDocument) -> Iterator[str]:
+    """The daemon and its file."""
+    return map(printable, _daemon(told.daemon, told.config))
+
+
+def notes(told: StatusDocument) -> Iterator[str]:
+    """What concerns no link alone."""
+    return map(printable, _notes(told))
+
+
+def _notes(told: StatusDocument) -> Iterator[str]:
     if told.unseen:
         yield f"note: as the daemon tells it; {told.unseen}"
     for note in filter(None, (told.drop_stats_unavailable, told.guard_unavailable)):

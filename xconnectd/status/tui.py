@@ -24,18 +24,10 @@ from rich.table import Table
 from rich.text import Text
 
 from xconnectd.errors import XconnectError
-from xconnectd.model import State
 from xconnectd.status import table
 from xconnectd.status.document import StatusDocument
 from xconnectd.status.table import Row, View
 
-_COLOURS: Final = {
-    State.CONNECTED: "green",
-    State.WAITING: "blue",
-    State.DOWN: "yellow",
-    State.DISABLED: "dim",
-    State.FAILED: "red",
-}
 _AROUND: Final = 5
 """Lines that are no rows: two above, and three below."""
 _ENDS: Final = (signal.SIGTERM, signal.SIGHUP)
@@ -136,10 +128,8 @@ class _Watch:
 
     def _head(self, shown: int) -> RenderableType:
         view = self._view
-        text = Text(table.summary(self._rows), style="bold")
+        text = Text(table.summary(self._rows, shown, view.wanted), style="bold")
         text.append(f"   by {view.sort}", "not bold")
-        if view.wanted:
-            text.append(f"   {shown} with: {view.wanted}", "not bold")
         return _line(text)
 
     def _body(self, rows: Sequence[Row]) -> RenderableType:
@@ -155,7 +145,7 @@ class _Watch:
             )
         for place, row in enumerate(rows[first : first + self._height], first):
             cells = [Text(column.cell(row)) for column in columns]
-            cells[1].stylize(_COLOURS[row.state])
+            cells[1].stylize(table.COLOURS[row.state])
             body.add_row(*cells, style="reverse" if place == self._view.cursor else "")
         missing = self._height - min(self._height, len(rows))
         return Group(body, *[Text()] * missing)
