@@ -12,7 +12,7 @@ _xconnectd() {
     local -A options=(
         [run]='--config --strict --log-format --log-level --on-exit'
         [check]='--here'
-        [plan]='--json --as'
+        [plan]='--verbose --json --as'
         [status]='--config --verbose --json --watch --sort --filter --check --health'
         [graph]='--config --format'
         [test]='--config --json --count'

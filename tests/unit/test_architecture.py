@@ -89,6 +89,7 @@ PURE = {
     *("config.parser", "config.edit", "config.json_schema"),
     *("reconcile.admission", "reconcile.evaluate", "reconcile.mode_selection", "reconcile.plan"),
     *("reconcile.actions", "reconcile.link_state", "reconcile.pass_stats"),
+    "reconcile.link_changes",
     *("status.document", "status.drop_reasons"),
     *("status.text", "status.table", "status.graph"),
     *("diagnostics.facts", "diagnostics.finding", "diagnostics.config_checks"),

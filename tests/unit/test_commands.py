@@ -240,7 +240,12 @@ def test_a_plan_tells_what_a_reload_would_change_and_changes_nothing(
         assert set(each) >= {"action", "link", "interface", "reason"}
         assert each["reason"]
     told = xconnectd("plan", draft)
-    assert (told.code, told.out.splitlines()[-1]) == (Exit.CHANGES, f"{len(actions)} changes")
+    assert told.code == Exit.CHANGES
+    (change, count) = told.out.splitlines()
+    assert change.startswith("~ v0:v1 → v0:v2  generic: veth: takes whole GSO packets")
+    assert count == "1 change"
+    steps = xconnectd("plan -v", draft).out.splitlines()
+    assert (len(steps), steps[-1]) == (len(actions) + 1, f"{len(actions)} steps")
     assert site.kernel.snapshot() == before
     draft.write_text(BAD)
     assert xconnectd("plan", draft).code == Exit.BAD_CONFIG

@@ -92,6 +92,7 @@ def _add_files(add: _Adder) -> None:
     plan = add("plan", "what a reload would change; changes nothing", "plan lab.yaml --json")
     plan.add_argument("file", nargs="?", **_file_or_directory(None))
     _instead(plan)
+    plan.add_argument("-v", "--verbose", action="store_true", help="every step in place of links")
     _json(plan)
 
     attempt = add(

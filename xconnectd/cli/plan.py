@@ -1,20 +1,26 @@
-"""``plan``: what a reload would change."""
+"""``plan``: what a reload would change, link by link; ``-v``: step by step."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from xconnectd.cli.exit_codes import Exit
-from xconnectd.cli.output import print_lines, print_message
+from xconnectd.cli.output import is_terminal, paint, print_lines, print_message
 from xconnectd.config import reader
 from xconnectd.config.source import Files, Reading
 from xconnectd.errors import ConfigError
-from xconnectd.formatting import counted
+from xconnectd.formatting import counted, printable
 from xconnectd.reconcile.actions import as_json
+from xconnectd.reconcile.link_changes import LinkChange, Sign, link_changes
 from xconnectd.runtime import Engine
 from xconnectd.status import collector
+
+_COLOURS: Final = {Sign.MADE: "green", Sign.CHANGED: "yellow", Sign.GONE: "red"}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,18 +31,33 @@ def run(options: argparse.Namespace) -> int:
         seen = collector.seen(engine, reading)
     actions = as_json(seen.actions)
     for each in seen.evaluations:
-        if each.waiting:
+        if each.refusal:
+            print_message(f"{each.link.id} will fail: {each.refusal}")
+        elif each.waiting:
             print_message(
                 f"{each.link.id} will wait: {'; '.join(filter(None, (each.waiting, each.hint)))}"
             )
     if options.json:
         print(json.dumps(actions, indent=2))
-    else:
+    elif options.verbose:
         print_lines(
-            *(f"{each['interface']}: {each['action']} ({each['reason']})" for each in actions)
+            *(f"{each['interface']}: {each['action']} ({each['reason']})" for each in actions),
+            counted(len(actions), "step"),
         )
-        print(counted(len(actions), "change"))
+    else:
+        _print_changes([*link_changes(seen.evaluations, seen.actions, seen.observed)])
     return Exit.CHANGES if actions else Exit.DONE
+
+
+def _print_changes(changes: Sequence[LinkChange]) -> None:
+    """As wide as the terminal; for a pipe in full."""
+    room = shutil.get_terminal_size().columns if is_terminal() else None
+    widest = max((len(each.text) for each in changes), default=0)
+    for each in changes:
+        what = f"{each.sign} {printable(each.text)}"
+        line = f"{what.ljust(widest + 4)}{printable(each.reason)}"[:room].rstrip()
+        print(paint(line[: len(what)], _COLOURS[each.sign]) + line[len(what) :])
+    print(counted(len(changes), "change"))
 
 
 def _planned(engine: Engine, file: Path | None, instead: str) -> Reading:

@@ -1,0 +1,82 @@
+"""What a plan does to links: one change a link, with its reason. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from typing import NamedTuple
+
+from xconnectd.model import Observed
+from xconnectd.reconcile.actions import Action
+from xconnectd.reconcile.evaluate import Evaluation
+
+_Pair = frozenset[int]
+
+
+class Sign(StrEnum):
+    """Whether a link is made, changed (its ends, its mode, what drifted) or goes."""
+
+    MADE = "+"
+    CHANGED = "~"
+    GONE = "-"
+
+
+class LinkChange(NamedTuple):
+    """``text`` is the link, or the old one and the new one with an arrow."""
+
+    sign: Sign
+    text: str
+    reason: str
+
+
+def link_changes(
+    evaluations: Iterable[Evaluation], actions: Iterable[Action], observed: Observed
+) -> Iterator[LinkChange]:
+    """In the file's order; after these what is in no file any more."""
+    steps: defaultdict[str, list[Action]] = defaultdict(list)
+    for action in actions:
+        steps[action.link].append(action)
+    stood = _standing(observed)
+    going = stood.copy()
+    for each in evaluations:
+        pair, own = _pair(each), steps.pop(each.link.id, [])
+        donor = next((other for other in going if other & pair), None)
+        was = going.pop(donor) if donor else ""
+        if donor and donor != pair:
+            yield LinkChange(Sign.CHANGED, f"{was} → {each.link.id}", _why(each, ()))
+        elif own:
+            is_new = not was and not all(map(observed.is_held, each.ends))
+            sign = Sign.MADE if is_new else Sign.CHANGED
+            yield LinkChange(sign, each.link.id, _why(each, () if is_new else own))
+    rest = [action.interface for own in steps.values() for action in own]
+    left = {end.ifindex: end.name for end in rest}
+    held = (name for ifindex, name in left.items() if not any(ifindex in pair for pair in stood))
+    for name in (*going.values(), *held):
+        yield LinkChange(Sign.GONE, name, "not in the file")
+
+
+def _why(each: Evaluation, repairs: Iterable[Action]) -> str:
+    if each.refusal:
+        return f"fails: {each.refusal}"
+    if not each.link.enabled:
+        return "enabled: false"
+    if each.waiting:
+        return f"waits: {each.waiting}"
+    reasons = dict.fromkeys(action.reason for action in repairs)
+    return "; ".join(reasons) or f"{each.mode}: {each.mode_reason}"
+
+
+def _standing(observed: Observed) -> dict[_Pair, str]:
+    """The pairs between which an entry leads, also one that leads one way only, and their names."""
+    names = {ifindex: each.name for ifindex, each in observed.interfaces.items()}
+    pairs = (*observed.entries.items(), *observed.peers.items())
+    return {
+        frozenset((key, target)): ":".join(sorted((names[key], names[target])))
+        for key, target in pairs
+        if names.keys() >= {key, target}
+    }
+
+
+def _pair(each: Evaluation) -> _Pair:
+    return frozenset(end.ifindex for end in each.ends)
