@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from enum import StrEnum
-from functools import partialmethod
+from functools import partial, partialmethod
 from typing import Any, TextIO
 
+from xconnectd.event_line import event_line
 from xconnectd.lazy_imports import late, without
+from xconnectd.terminal import paint
 
 with late("asyncio"), without("rich"):
     import structlog
@@ -139,14 +140,20 @@ def setup(
             structlog.processors.JSONRenderer(default=str),
         ]
     else:
-        coloured = stream.isatty() and not os.environ.get("NO_COLOR")  # no-color.org
-        processors.append(structlog.dev.ConsoleRenderer(colors=coloured))
+        processors += [structlog.processors.format_exc_info, _line_for(stream)]
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(min(threshold, logging.INFO)),
         logger_factory=lambda *_: _Writer(stream, journal=journal),
     )
     return logger()
+
+
+def _line_for(stream: TextIO) -> Callable[[Any, str, Any], str]:
+    def line(_logger: Any, _method: str, event: Any) -> str:
+        return event_line(event, partial(paint, stream=stream))
+
+    return line
 
 
 def of_application() -> Logger:

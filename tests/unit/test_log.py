@@ -87,4 +87,5 @@ def test_colours_on_a_terminal_unless_they_are_refused(
     finally:
         structlog.reset_defaults()
     assert "link.down" in stream.getvalue()
+    assert stream.getvalue().rstrip().endswith("so")
     assert ("\x1b[" in stream.getvalue()) is coloured

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from typing import Any
 
 from xconnectd.cli.output import print_lines
 from xconnectd.control import client, protocol
+from xconnectd.event_line import event_line
+from xconnectd.terminal import paint
 
 
 def run(options: argparse.Namespace) -> int:
@@ -16,10 +19,15 @@ def run(options: argparse.Namespace) -> int:
         daemon.ask("events")
         while True:
             event = daemon.read()
-            print(json.dumps(event)) if options.json else print_lines(_event_line(event))
+            if options.json:
+                print(json.dumps(event))
+            elif sys.stdout.isatty():
+                print(event_line(event, partial(paint, stream=sys.stdout)))
+            else:
+                print_lines(_whole(event))
             sys.stdout.flush()
 
 
-def _event_line(event: dict[str, Any]) -> str:
+def _whole(event: dict[str, Any]) -> str:
     head = f"{event.pop('timestamp', '')} {event.pop('event', '')}"
     return " ".join((head, *(f"{name}={value}" for name, value in event.items())))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from typing import Final, TextIO
+from typing import TextIO
 
 from xconnectd.daemon import systemd
 from xconnectd.errors import PrivilegeError
@@ -26,22 +26,6 @@ def print_lines(*texts: object, file: TextIO | None = None) -> None:
 def print_message(text: str) -> None:
     print_lines(f"xconnectd: {text}", file=sys.stderr)
     sys.stderr.flush()
-
-
-_SGR: Final = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "dim": 2}
-"""Select Graphic Rendition (ECMA-48)."""
-
-
-def is_terminal() -> bool:
-    """Whether stdout goes to a terminal that knows more than lines."""
-    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-
-
-def paint(text: str, colour: str) -> str:
-    """In this colour on a terminal, unless NO_COLOR is set (no-color.org)."""
-    if not is_terminal() or os.environ.get("NO_COLOR"):
-        return text
-    return f"\x1b[{_SGR[colour]}m{text}\x1b[m"
 
 
 def explain(error: Exception) -> str:

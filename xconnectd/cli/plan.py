@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from xconnectd.cli.exit_codes import Exit
-from xconnectd.cli.output import is_terminal, paint, print_lines, print_message
+from xconnectd.cli.output import print_lines, print_message
 from xconnectd.config import reader
 from xconnectd.config.source import Files, Reading
 from xconnectd.errors import ConfigError
@@ -19,6 +20,7 @@ from xconnectd.reconcile.actions import as_json
 from xconnectd.reconcile.link_changes import LinkChange, Sign, link_changes
 from xconnectd.runtime import Engine
 from xconnectd.status import collector
+from xconnectd.terminal import is_terminal, paint
 
 _COLOURS: Final = {Sign.MADE: "green", Sign.CHANGED: "yellow", Sign.GONE: "red"}
 
@@ -51,12 +53,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _print_changes(changes: Sequence[LinkChange]) -> None:
     """As wide as the terminal; for a pipe in full."""
-    room = shutil.get_terminal_size().columns if is_terminal() else None
+    room = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
     widest = max((len(each.text) for each in changes), default=0)
     for each in changes:
         what = f"{each.sign} {printable(each.text)}"
         line = f"{what.ljust(widest + 4)}{printable(each.reason)}"[:room].rstrip()
-        print(paint(line[: len(what)], _COLOURS[each.sign]) + line[len(what) :])
+        print(paint(line[: len(what)], _COLOURS[each.sign], sys.stdout) + line[len(what) :])
     print(counted(len(changes), "change"))
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from typing import TYPE_CHECKING
 
 from xconnectd.cli.exit_codes import Exit
-from xconnectd.cli.output import is_terminal, paint, print_lines, print_message
+from xconnectd.cli.output import print_lines, print_message
 from xconnectd.control import client, protocol
 from xconnectd.formatting import counted
 from xconnectd.model import State
 from xconnectd.status.document import StatusDocument
+from xconnectd.terminal import is_terminal, paint
 
 if TYPE_CHECKING:
     from xconnectd.status.table import View
@@ -67,13 +69,14 @@ def _print_table(report: StatusDocument, view: View) -> None:
 
     rows = table.rows(report)
     shown = view.arrange(rows)
-    columns = table.columns(shown, shutil.get_terminal_size().columns if is_terminal() else None)
+    width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
+    columns = table.columns(shown, width)
     print_lines(*text.head(report), "", table.summary(rows, len(shown), view.wanted))
     if shown:
         print("".join(table.line(columns)))
     for row in shown:
         before, state, rest = table.line(columns, row)
-        print(before, paint(state, table.COLOURS[row.state]), rest, sep="")
+        print(before, paint(state, table.COLOURS[row.state], sys.stdout), rest, sep="")
     print_lines(*text.notes(report))
     if table.is_cut(shown, columns):
         print_lines("", "reasons in full, counters and remedies: xconnectd status -v")

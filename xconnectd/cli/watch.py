@@ -9,10 +9,10 @@ import time
 from typing import Final, NoReturn
 
 from xconnectd.cli.exit_codes import Exit
-from xconnectd.cli.output import is_terminal
 from xconnectd.status import table, text
 from xconnectd.status.collector import Looks
 from xconnectd.status.table import View
+from xconnectd.terminal import is_terminal
 
 _INTERVAL: Final = 1.0
 """Seconds between two looks."""
@@ -21,7 +21,7 @@ _INTERVAL: Final = 1.0
 def watch(options: argparse.Namespace) -> int:
     looks = Looks(options.config, options.words)
     view = View.asked(options.sort, options.filter)
-    if options.json or not is_terminal():
+    if options.json or not is_terminal(sys.stdout):
         _print_each_second(looks, view, as_json=options.json)
     from xconnectd.status import tui
 
