@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages setup demo format lock check test test-long test-production test-kernels chaos bench screens trace-rewire build wheel deb \
+.PHONY: help packages setup demo format lock check test test-long test-kernels chaos bench screens trace-rewire build wheel deb \
 	install uninstall clean
 
 # A login shell of Debian has no sbin in its PATH; ip, tc, ethtool and bpftool live there.
@@ -91,25 +91,20 @@ check: setup ## format, lint, types and unit tests; no root needed
 	! command -v clang-format >/dev/null || clang-format --dry-run --Werror bpf/*.c; \
 	$(BIN)/pytest -q tests/unit
 
-# With machinery of their own: a booted systemd, a built image.
-PRODUCTION := $(foreach name,systemd image,tests/netns/test_$(name).py)
-
-# Routers for a lab: three libraries and logrotate come along.
-test test-long: PACKAGES += frr
-test: PACKAGES += graphviz
-test: check ## everything but those, on the real kernel (root)
+# Routers for a lab: three libraries and logrotate come along. The seed repeats the random harm.
+test: PACKAGES += frr graphviz
+test: check ## everything that takes minutes, on the real kernel (root)
 	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make test'; exit 1; }
-	@$(OWN); $(BIN)/pytest -q tests/netns $(PRODUCTION:%=--ignore=%)
+	@$(OWN); \
+	export XCONNECTD_CHAOS_SECONDS=20 XCONNECTD_CHAOS_SEED="$${SEED:-$$RANDOM}"; \
+	echo "random harm for $$XCONNECTD_CHAOS_SECONDS s, seed $$XCONNECTD_CHAOS_SEED"; \
+	$(BIN)/pytest -q tests/netns
 
-test-production test-long: PACKAGES += debootstrap systemd-container buildah podman runc
+# What a release runs, one after the other: they measure time, or have machinery of their own.
+test-long: PACKAGES += debootstrap systemd-container buildah podman runc
 test-long: PACKAGES += dpkg-dev debhelper dh-python fakeroot lintian pipx nodejs npm busybox-static $(if $(shell command -v dockerd),,docker.io docker-compose)
-test-long: setup ## what takes long: tests/long, a real systemd, a real image (root)
-	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make test-long'; exit 1; }
+test-long: test-kernels chaos ## what a release runs: other kernels, systemd, an image, Docker, scale, bench (root)
 	@$(OWN); $(BIN)/pytest -q tests/long
-	@$(OWN); $(BIN)/pytest -q $(PRODUCTION)
-
-test-production: setup ## a real systemd and a real image (root)
-	@$(OWN); $(BIN)/pytest -q $(PRODUCTION)
 
 # ------------------------------------------------------------------------------ installation
 
@@ -219,7 +214,7 @@ trace-rewire: setup ## the path of one rewire: calls, moves between modules, net
 	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make trace-rewire'; exit 1; }
 	@$(OWN); $(BIN)/python -m tests.bench.trace
 
-test-kernels: PACKAGES += debootstrap qemu-system-x86 busybox-static cpio e2fsprogs kmod xz-utils
+test-kernels test-long: PACKAGES += debootstrap qemu-system-x86 busybox-static cpio e2fsprogs kmod xz-utils
 test-kernels: setup ## the core of the tests under Debian's kernels 5.10 to the newest, in qemu (root)
 	@$(OWN); tests/kernels/run
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from netns import test_image
 from netns.lab import NETNS, REPO, Lab, inside, poll, run
-from netns.test_image import image
+
+from . import test_image
+from .test_image import image
 
 __all__ = ["image"]
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from netns.lab import REPO, Lab, poll, run
 from netns.test_invariants import _settled, assert_as_found
-from netns.test_systemd import WIRE, Machine
 from netns.traffic import Stream, passes
+
+from .test_systemd import WIRE, Machine
 
 
 class Bare(Machine):

@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-
-from .lab import NETNS, PATIENCE, REPO, Lab, Station, inside, poll, run
-from .service import document
-from .test_invariants import _settled, assert_as_found
-from .traffic import Stream
+from netns.lab import NETNS, PATIENCE, REPO, Lab, Station, inside, poll, run
+from netns.service import document
+from netns.test_invariants import _settled, assert_as_found
+from netns.traffic import Stream
 
 SUITE: Final = "bookworm"
 PACKAGES: Final = ("systemd", "systemd-sysv", "dbus", "python3", "python3-bpfcc", "iproute2")

@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-
-from .frames import odd_frames
-from .lab import BPFFS, NETNS, REPO, Lab, Station, poll
-from .service import Event, Wiring, document
-from .test_invariants import _settled, assert_as_found
-from .traffic import Stream, datagrams, exchange, passes, transfer
+from netns.frames import odd_frames
+from netns.lab import BPFFS, NETNS, REPO, Lab, Station, poll
+from netns.service import Event, Wiring, document
+from netns.test_invariants import _settled, assert_as_found
+from netns.traffic import Stream, datagrams, exchange, passes, transfer
 
 CACHE: Final = Path("/var/cache/xconnectd-test/image")
 VOLATILE: Final = Path("/run/xconnectd-test")

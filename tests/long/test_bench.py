@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from .lab import NETNS, REPO
+from netns.lab import NETNS, REPO
 
 Table = dict[str, list[str]]
 
