@@ -14,6 +14,8 @@ export HYPOTHESIS_STORAGE_DIRECTORY := .cache/hypothesis
 # python3-bpfcc is built for the distribution's own interpreter, so no other will do.
 PYTHON := /usr/bin/python3
 BIN := .venv/bin
+# More workers than that disturb each other's timing.
+PARALLEL := $(BIN)/pytest -q --numprocesses=auto --maxprocesses=4
 PACKAGES := python3 python3-venv python3-bpfcc \
 	iproute2 ethtool bpftool iputils-ping iperf3 tcpdump util-linux procps \
 	shellcheck systemd ca-certificates
@@ -89,7 +91,7 @@ check: setup ## format, lint, types and unit tests; no root needed
 	shellcheck .ci/run tests/demo tests/kernels/run tests/kernels/guest; \
 	shellcheck --shell=bash docs/xconnectd.bash; \
 	! command -v clang-format >/dev/null || clang-format --dry-run --Werror bpf/*.c; \
-	$(BIN)/pytest -q tests/unit
+	$(PARALLEL) tests/unit
 
 # Routers for a lab: three libraries and logrotate come along. The seed repeats the random harm.
 test: PACKAGES += frr graphviz
@@ -98,7 +100,7 @@ test: check ## everything that takes minutes, on the real kernel (root)
 	@$(OWN); \
 	export XCONNECTD_CHAOS_SECONDS=20 XCONNECTD_CHAOS_SEED="$${SEED:-$$RANDOM}"; \
 	echo "random harm for $$XCONNECTD_CHAOS_SECONDS s, seed $$XCONNECTD_CHAOS_SEED"; \
-	$(BIN)/pytest -q tests/netns
+	$(PARALLEL) --dist=loadgroup tests/netns
 
 # What a release runs, one after the other: they measure time, or have machinery of their own.
 test-long: PACKAGES += debootstrap systemd-container buildah podman runc

@@ -6,10 +6,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from netns.conftest import _kernel, daemon, lab, ready_made_code, resident, shared
+from netns.conftest import (
+    _kernel,
+    daemon,
+    lab,
+    pytest_sessionstart,
+    ready_made_code,
+    resident,
+    shared,
+)
 from netns.lab import NETNS, Lab, Station, run
 
-__all__ = ["_kernel", "cables", "daemon", "lab", "ready_made_code", "resident", "shared"]
+__all__ = [
+    "_kernel",
+    "cables",
+    "daemon",
+    "lab",
+    "pytest_sessionstart",
+    "ready_made_code",
+    "resident",
+    "shared",
+]
 
 
 @pytest.fixture

@@ -1,17 +1,29 @@
-"""The fixtures of tests/netns, for tests that take long. They run in a session of their own.
-
-Both sessions take the lock of ``_kernel``, so one that is asked for both directories at once would
-wait for itself.
-"""
+"""The fixtures of tests/netns, for tests that take long."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from netns.conftest import _kernel, daemon, lab, ready_made_code, resident, shared
+from netns.conftest import (
+    _kernel,
+    daemon,
+    lab,
+    pytest_sessionstart,
+    ready_made_code,
+    resident,
+    shared,
+)
 
-__all__ = ["_kernel", "daemon", "lab", "ready_made_code", "resident", "shared"]
+__all__ = [
+    "_kernel",
+    "daemon",
+    "lab",
+    "pytest_sessionstart",
+    "ready_made_code",
+    "resident",
+    "shared",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, Final
 
 import pytest
 
@@ -18,41 +19,57 @@ from xconnectd.dataplane import compiler
 from .lab import Lab, sweep
 from .service import Daemon, Resident
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.netns)
+_LOCK: Final = pytest.StashKey[IO[str]]()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _kernel() -> Iterator[None]:
-    """Root, alone on the machine, and nothing left of sessions that died."""
-    if os.geteuid() != 0:
-        text = "these tests make network namespaces: run them as root (sudo make test)"
-        pytest.fail(text) if os.environ.get("CI") else pytest.skip(text)
-    with (Path(tempfile.gettempdir()) / "xconnectd-netns-tests.lock").open("w") as lock:
-        _acquire(lock.fileno())
-        sweep()
-        sys.setswitchinterval(0.0002)  # streams keep their pace beside a busy test
-        # A shell's background job ignores it, and so would every program that a test interrupts.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        # So it is with SIGHUP below nohup; with a handler this run outlives one all the same.
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-            signal.signal(signal.SIGHUP, lambda *_: None)
-        yield
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Two runs at once would disturb each other's timing: the second waits for the first.
+
+    pytest-xdist's workers are of one run; the process that starts them holds the lock.
+    """
+    stash, needless = session.config.stash, session.config.option.collectonly
+    if os.geteuid() != 0 or needless or hasattr(session.config, "workerinput") or _LOCK in stash:
+        return
+    stash[_LOCK] = (Path(tempfile.gettempdir()) / "xconnectd-netns-tests.lock").open("w")
+    session.config.add_cleanup(stash[_LOCK].close)
+    _acquire(stash[_LOCK].fileno())
 
 
 def _acquire(handle: int, timeout: float = 900) -> None:
-    """Two runs at once would disturb each other's timing: the second waits."""
     deadline = time.monotonic() + timeout
     while True:
         try:
             return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > deadline:
-                pytest.fail(f"another run of these tests has gone on for {timeout:g} s")
+                pytest.exit(f"another run of these tests has gone on for {timeout:g} s", 1)
             time.sleep(0.2)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share the lab of their module stay together, in one of xdist's workers."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.netns)
+            fixtures = item._fixtureinfo.name2fixturedefs.values()  # type: ignore[attr-defined]
+            if any(each[-1].scope == "module" for each in fixtures):
+                item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kernel() -> None:
+    """Root, and nothing left of sessions that died."""
+    if os.geteuid() != 0:
+        text = "these tests make network namespaces: run them as root (sudo make test)"
+        pytest.fail(text) if os.environ.get("CI") else pytest.skip(text)
+    sweep()
+    sys.setswitchinterval(0.0002)  # streams keep their pace beside a busy test
+    # A shell's background job ignores it, and so would every program that a test interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # So it is with SIGHUP below nohup; with a handler this run outlives one all the same.
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,13 +110,14 @@ def test_a_loss_has_a_name_a_number_and_a_way_out(
 
 
 def test_a_stop_leaves_no_listener_behind(daemon: Start) -> None:
-    def listeners() -> set[str]:
-        return set(run("bpftool", "link", "show").stdout.splitlines())
+    def listeners() -> set[int]:
+        return {each["id"] for each in json.loads(run("bpftool", "-j", "link", "show").stdout)}
 
-    before = listeners()
     started = daemon("links: {}\n")
-    made = listeners() - before
+    held = (path.read_text() for path in Path("/proc", str(started.pid), "fdinfo").iterdir())
+    made = {int(x) for text in held for x in re.findall(r"^link_id:\s+(\d+)", text, re.MULTILINE)}
     assert made
+    assert made <= listeners()
     started.stop()
     poll(lambda: not made & listeners(), what="the kernel has let go of them")
 
