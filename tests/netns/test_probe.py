@@ -140,6 +140,14 @@ def test_the_traffic_is_not_disturbed_nor_taken_for_ours(good: Good) -> None:
         poll(stream.flows)
         assert_perfect(probed(good.daemon, "g1"), ("g1", "g2"), ("g2", "g1"))
         stream.assert_perfect()
+    ways = probed(good.daemon, "g1", "--count", "1")["ways"]
+    assert all(way["counted"]["forwarded"] < 100 for way in ways), "what was before is not counted"
+
+
+def test_a_far_end_that_is_the_end_of_another_link_is_left_alone(good: Good) -> None:
+    found = probed(good.daemon, "c1")
+    assert (found["ok"], found["live"]) == (True, False)
+    assert "p1, the far end of p0, is wired, too" in found["untested"]
 
 
 def test_a_tap_is_looked_at_and_its_counters_watched(good: Good) -> None:
