@@ -12,45 +12,27 @@ from xconnectd.capture import tap
 from xconnectd.cli import arguments
 from xconnectd.cli.exit_codes import Exit
 
-
-def refusal(capsys: pytest.CaptureFixture[str], *line: str) -> str:
-    """What is said to arguments that are a wrong usage."""
-    with pytest.raises(SystemExit) as end:
-        arguments.parse(line)
-    assert end.value.code == Exit.USAGE
-    return capsys.readouterr().err
-
-
-# --------------------------------------------------------------------------- numbers
-
-
-@pytest.mark.parametrize("text", ["abc", "", "nan", "inf", "1e10", "3601", "0", "-1"])
-def test_a_time_to_try_that_is_none(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    told = refusal(capsys, "try", "x.yaml", f"--timeout={text}")
-    assert f"{text} is not a number of seconds from 0.1 to 3600" in told
+NUMBERS = [
+    *(("try x.yaml --timeout={}", text, "is not a number of seconds from 0.1 to 3600")
+      for text in ("abc", "", "nan", "inf", "1e10", "3601", "0", "-1")),
+    *(("wait --timeout={}", text, "is not a number of seconds from 0 on")
+      for text in ("abc", "nan", "inf", "-1")),
+    ("test va --count={}", "101", "is not a whole number from 1 to 100"),
+    ("test va --count={}", "few", "is not a whole number from 1 to 100"),
+    ("capture va --count={}", "0", "is not a whole number from 1 on"),
+    ("capture va --buffer={}", "1.5", "is not a whole number from 1 on"),
+    ("capture va --snaplen={}", "999999999", "is not a whole number from 1 to 65498"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", ["abc", "nan", "inf", "-1"])
-def test_a_time_to_wait_that_is_none(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    told = refusal(capsys, "wait", f"--timeout={text}")
-    assert f"{text} is not a number of seconds from 0 on" in told
-
-
-@pytest.mark.parametrize(
-    ("command", "option", "text", "bounds"),
-    [
-        ("test", "--count", "101", "from 1 to 100"),
-        ("test", "--count", "few", "from 1 to 100"),
-        ("capture", "--count", "0", "from 1 on"),
-        ("capture", "--buffer", "1.5", "from 1 on"),
-        ("capture", "--snaplen", "999999999", "from 1 to 65498"),
-    ],
-)
-def test_a_number_out_of_bounds(
-    command: str, option: str, text: str, bounds: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("line", "text", "words"), NUMBERS)
+def test_a_number_that_is_none_or_out_of_bounds(
+    line: str, text: str, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = refusal(capsys, command, "va", f"{option}={text}")
-    assert f"{option}: {text} is not a whole number {bounds}" in told
+    with pytest.raises(SystemExit) as end:
+        arguments.parse(line.format(text).split())
+    assert end.value.code == Exit.USAGE
+    assert f"{text} {words}" in capsys.readouterr().err
 
 
 def test_the_limit_is_that_of_whoever_sets_it() -> None:

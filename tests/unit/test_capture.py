@@ -39,28 +39,33 @@ LOST = struct.pack("=IHHQQ", 2, 0, 24, 7, 3)
 # ---------------------------------------------------------------------- records
 
 
-def test_records_become_frames_whatever_their_padding() -> None:
-    sent = [HEAD + bytes([n]) * n for n in range(20)]
-    data = b"".join(record(frame, at=n, end=n % 2) for n, frame in enumerate(sent))
-    found = list(tap.frames(data, 1000))
-    assert found == [Frame(n, n % 2, len(frame), frame) for n, frame in enumerate(sent)]
+TAG = b"\x88\xa8\x20\x05"
+SENT = [HEAD + bytes([n]) * n for n in range(20)]
+RECORDS = {
+    "of any padding": (
+        b"".join(record(frame, at=n, end=n % 2) for n, frame in enumerate(SENT)),
+        [Frame(n, n % 2, len(frame), frame) for n, frame in enumerate(SENT)],
+    ),
+    "around a note of losses": (
+        record(HEAD) + LOST + record(HEAD, at=2),
+        [Frame(1, 0, 14, HEAD), Frame(2, 0, 14, HEAD)],
+    ),
+    "cut short": (record(HEAD + b"abcd", length=1500), [Frame(1, 0, 1500, HEAD + b"abcd")]),
+    "with a tag beside it, which goes back into it": (
+        record(HEAD + b"data", tag=TAG),
+        [Frame(1, 0, 22, HEAD[:12] + TAG + HEAD[12:] + b"data")],
+    ),
+}
 
 
-def test_a_note_of_losses_is_no_frame() -> None:
-    data = record(HEAD) + LOST + record(HEAD, at=2)
-    assert [frame.time for frame in tap.frames(data, 1000)] == [1, 2]
+@pytest.mark.parametrize(("data", "frames"), RECORDS.values(), ids=RECORDS)
+def test_records_become_frames(data: bytes, frames: list[Frame]) -> None:
+    assert list(tap.frames(data, 1000)) == frames
 
 
-def test_what_was_not_kept_is_not_made_up() -> None:
-    data = record(HEAD + b"abcd", length=1500)
-    assert list(tap.frames(data, 18)) == [Frame(1, 0, 1500, HEAD + b"abcd")]
-
-
-def test_a_tag_beside_the_frame_goes_back_into_it() -> None:
-    tag = b"\x88\xa8\x20\x05"
-    (frame,) = tap.frames(record(HEAD + b"data", tag=tag), 1000)
-    assert frame.data == HEAD[:12] + tag + HEAD[12:] + b"data"
-    assert frame.length == len(frame.data)
+def test_what_is_beyond_the_length_that_is_kept_is_not_made_up() -> None:
+    (frame,) = tap.frames(record(HEAD + b"abcd", length=1500), 16)
+    assert frame == Frame(1, 0, 1500, HEAD + b"ab")
 
 
 def test_the_longest_frame_fits_into_a_record() -> None:
@@ -108,21 +113,23 @@ def test_what_a_kernel_lacks_is_named(kernel: btf.Kernel) -> None:
 # ---------------------------------------------------------------------- filters
 
 
-def test_a_filter_judges_whole_frames() -> None:
-    arp = HEAD[:12] + b"\x08\x06" + bytes(28)
-    tagged = arp[:12] + b"\x81\0\0\x05" + arp[12:]
-    assert [Filter("arp")(x, len(x)) for x in (arp, tagged, HEAD)] == [True, False, False]
-    assert [Filter("vlan 5 and arp")(x, len(x)) for x in (arp, tagged)] == [False, True]
-    long = Filter("greater 1000")
-    assert [long(arp, 1500), long(arp, len(arp))] == [True, False]
+ARP = HEAD[:12] + b"\x08\x06" + bytes(28)
+TAGGED = ARP[:12] + b"\x81\0\0\x05" + ARP[12:]
 
 
-def test_a_bad_filter_is_named() -> None:
+@pytest.mark.parametrize(
+    ("words", "judged"),
+    [("arp", [1, 0, 0]), ("vlan 5 and arp", [0, 1, 0]), ("greater 1000", [0, 0, 0])],
+)
+def test_a_filter_judges_whole_frames(words: str, judged: list[int]) -> None:
+    judge = Filter(words)
+    assert [judge(frame, len(frame)) for frame in (ARP, TAGGED, HEAD)] == judged
+    assert judge(ARP, 1500) == (words != "vlan 5 and arp"), "by the length that it had"
+
+
+def test_a_bad_filter_is_named_and_a_missing_library_too(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FilterError, match="filter 'port or': "):
         Filter("port or")
-
-
-def test_without_libpcap_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pcap_filter, "_NAMES", ("libnosuch.so.9",))
     with pytest.raises(FilterError, match=r"install it \(Debian: libpcap0.8\)"):
         Filter("arp")
@@ -193,20 +200,12 @@ class Script:
 def play(
     script: Script, form: Any, tmp_path: Path, **more: Any
 ) -> tuple[Recording, bytes, list[str]]:
-    path, said = tmp_path / "out", []
-    with path.open("wb") as file:
-        recording = Recording(
-            script,  # type: ignore[arg-type]
-            WAYS,
-            form,
-            output=file.fileno(),
-            place=more.pop("place", lambda _: (5, None)),
-            say=said.append,
-            **more,
-        )
-        script.recording = recording
-        assert recording.run()
-    return recording, path.read_bytes(), said
+    said: list[str] = []
+    where = {"place": lambda _: (5, None), "say": said.append}
+    with (tmp_path / "out").open("wb") as file:
+        script.recording = Recording(script, WAYS, form, output=file.fileno(), **{**where, **more})  # type: ignore[arg-type]
+        assert script.recording.run()
+    return script.recording, (tmp_path / "out").read_bytes(), said
 
 
 FRAMES = [Frame(n, n % 2, 64, HEAD + bytes([n]) * 50) for n in range(6)]
@@ -246,10 +245,8 @@ def test_a_file_begins_and_ends_as_it_should(tmp_path: Path) -> None:
 
 
 def test_an_end_that_is_missing_is_waited_for(tmp_path: Path) -> None:
-    script = Script([])
-    _, _, said = play(
-        script, Lines(WAYS), tmp_path, place=lambda name: (7, 3) if name == "va" else None
-    )
+    there = {"va": (7, 3)}
+    _, _, said = play(Script([]), Lines(WAYS), tmp_path, place=there.get)
     assert said == ["vb does not exist; waiting for it"]
 
 

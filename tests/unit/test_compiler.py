@@ -50,53 +50,43 @@ def _no_ready_made_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(compiler.CODE_VARIABLE, raising=False)
 
 
-def test_only_map_references_become_relocations() -> None:
+HUGE = 0x8877_6655_4433_2211
+LOW, HIGH = struct.unpack("<ii", struct.pack("<Q", HUGE))
+FILLED = instruction(0x18, 0x01, LOW) + instruction(0, 0, HIGH)
+
+
+def test_map_references_become_relocations_and_descriptors_again() -> None:
     code = Code.from_numbered(NUMBERED)
     assert code.relocations == ((1, "peers"), (5, "peers"))
-    bare = instruction(0x18, 0x11, 0) + instruction(0)
+    bare, bound = (instruction(0x18, 0x11, fd) + instruction(0) for fd in (0, 70_000))
     assert code.instructions == MOVE + bare + CONSTANT_2 + bare
-
-
-def test_binding_puts_descriptors_where_the_numbers_were() -> None:
-    code = Code.from_numbered(NUMBERED)
     assert code.bound({"peers": 2, "entries": 77}) == NUMBERED
-    bound = instruction(0x18, 0x11, 70_000) + instruction(0)
     assert code.bound({"peers": 70_000}) == MOVE + bound + CONSTANT_2 + bound
 
 
 def test_constants_are_left_open_and_put_in_whole() -> None:
     code = Code.from_numbered(MOVE + OPEN_2 + MAP_2, SOURCE)
     assert (code.constants, code.relocations) == (((1, "other"),), ((3, "peers"),))
-    value = 0x8877_6655_4433_2211
-    low, high = struct.unpack("<ii", struct.pack("<Q", value))
-    filled = instruction(0x18, 0x01, low) + instruction(0, 0, high)
-    assert code.bound({"peers": 2}, {"other": value}) == MOVE + filled + MAP_2
+    assert code.bound({"peers": 2}, {"other": HUGE}) == MOVE + FILLED + MAP_2
 
 
 def _written(code: dict[str, Code], source: str) -> str:
     return encode({"xconnect": code}, {"xconnect": source})
 
 
-def test_code_survives_being_written_down() -> None:
+def test_code_survives_being_written_down_for_its_own_source() -> None:
     other = {"received": Code.from_numbered(OPEN_2 + MAP_2, SOURCE)}
     text = encode({"some": CODE, "capture": other}, {"some": "abc", "capture": "xyz"})
     assert decode(text, "some", "abc") == CODE
     assert decode(text, "capture", "xyz") == other
-
-
-def test_code_of_another_source_is_not_taken() -> None:
-    assert decode(_written(CODE, "abc"), "xconnect", "abd") is None
-    assert decode(_written(CODE, "abc"), "capture", "abc") is None
+    assert decode(text, "some", "abd") is decode(text, "third", "abc") is None
+    assert decode('{"format": 1, "source": "abc", "programs": {}}', "xconnect", "abc") is None
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"format": 2, "sources": {"a": 1}}'])
 def test_what_is_no_code_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"not compiled code|Expecting value"):
         decode(text, "a", "abc")
-
-
-def test_code_of_an_older_format_is_not_taken() -> None:
-    assert decode('{"format": 1, "source": "abc", "programs": {}}', "xconnect", "abc") is None
 
 
 def test_a_source_that_changes_leaves_the_hashes_of_the_others(directory: Path) -> None:
@@ -133,31 +123,20 @@ def test_the_hash_covers_source_headers_and_their_names(directory: Path) -> None
     assert len(seen) == 5
 
 
+@pytest.mark.parametrize("place", ["beside the source", "named by the variable"])
 def test_ready_made_code_saves_the_compiler(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compiler, "compile_in_child", lambda *_: pytest.fail("compiled"))
-    source = source_hash(directory)
-    (directory / "xconnect.json").write_text(_written(CODE, source))
-    assert code_for(directory, source) == CODE
-
-
-def test_a_variable_names_other_ready_made_code(
-    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compiler, "compile_in_child", lambda *_: pytest.fail("compiled"))
-    monkeypatch.setenv(compiler.CODE_VARIABLE, str(tmp_path / "code"))
-    source = source_hash(directory)
-    (tmp_path / "code").write_text(_written(CODE, source))
-    assert code_for(directory, source) == CODE
-
-
-def test_ready_made_code_that_does_not_fit_is_compiled_anew(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
+    directory: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     monkeypatch.setattr(compiler, "compile_in_child", lambda *_: {"fresh": Code(b"")})
-    (directory / "xconnect.json").write_text(_written(CODE, "of an older source"))
-    assert code_for(directory, source_hash(directory)).keys() == {"fresh"}
+    file = directory / "xconnect.json"
+    if place != "beside the source":
+        file = directory.parent / "code"
+        monkeypatch.setenv(compiler.CODE_VARIABLE, str(file))
+    source = source_hash(directory)
+    file.write_text(_written(CODE, source))
+    assert code_for(directory, source) == CODE
+    file.write_text(_written(CODE, "of an older source"))
+    assert code_for(directory, source).keys() == {"fresh"}
 
 
 def test_broken_ready_made_code_is_named(directory: Path) -> None:
@@ -167,22 +146,21 @@ def test_broken_ready_made_code_is_named(directory: Path) -> None:
         code_for(directory, source_hash(directory))
 
 
-def test_missing_bcc_names_the_package(
-    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("program", "words", "last"),
+    [
+        ("raise ImportError('no bcc at all')", "python3-bpfcc", "no bcc at all"),
+        (
+            "import os; os.write(2, b'out of breath'); os._exit(7)",
+            *("compile: the compiler ended with 7", "out of breath"),
+        ),
+    ],
+)
+def test_a_child_that_fails_takes_its_last_words_along(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, program: str, words: str, last: str
 ) -> None:
-    (tmp_path / "bcc.py").write_text("raise ImportError('No module named bcc at all')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(DataplaneError, match="python3-bpfcc") as caught:
+    (directory.parent / "bcc.py").write_text(program)
+    monkeypatch.setenv("PYTHONPATH", str(directory.parent))
+    with pytest.raises(DataplaneError, match=words) as caught:
         compile_in_child(directory, source_hash(directory))
-    assert "No module named bcc at all" in caught.value.log
-
-
-def test_a_child_that_dies_takes_its_last_words_along(
-    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dying = "import os, sys; sys.stderr.write('out of breath'); sys.stderr.flush(); os._exit(7)"
-    (tmp_path / "bcc.py").write_text(dying)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(DataplaneError, match="compile: the compiler ended with 7") as caught:
-        compile_in_child(directory, source_hash(directory))
-    assert caught.value.log == "out of breath"
+    assert last in caught.value.log

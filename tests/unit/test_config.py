@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from builders import link
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,13 +18,9 @@ from xconnectd.config.parser import parse
 from xconnectd.config.reader import load
 from xconnectd.dataplane.programs import MAX_ENDS
 from xconnectd.errors import ConfigError, Problem
-from xconnectd.model import Admin, Endpoint, Link, Listen, Mode, Place
+from xconnectd.model import Admin, Link, Listen, Mode, Place
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "xconnect.yaml"
-
-
-def link(a: str, b: str, **options: object) -> Link:
-    return Link(Endpoint(a), Endpoint(b), **options)  # type: ignore[arg-type]
 
 
 def links(text: str) -> tuple[Link, ...]:
@@ -45,10 +42,7 @@ def places(text: str | bytes) -> list[tuple[int, int]]:
 GOOD = [
     ("links: {}", []),
     ("version: 1\nlinks: {a: b}", [link("a", "b")]),
-    ("links:\n  eth0: tap0\n  veth2:\n    to: veth3\n",
-     [link("eth0", "tap0"), link("veth2", "veth3")]),
     ("links: {b: a}", [link("b", "a")]),
-    ("links: {a: a}", [link("a", "a")]),
     ("x-anything: [1, {b: c}]\nlinks: {a: b}\nx-: ~", [link("a", "b")]),
     ("links: {a: b}\n...\n", [link("a", "b")]),
     ("\ufefflinks: {a: b}", [link("a", "b")]),
@@ -56,16 +50,13 @@ GOOD = [
     ("links:\r\n  a: b\r\n", [link("a", "b")]),
     # Text is text, whatever YAML 1.1 takes it for.
     ("links: {no: on, 12: 1e3, ~: yes}", [link("no", "on"), link("12", "1e3"), link("~", "yes")]),
-    ("links: {null: 0x1f, 1_000: 2001-01-01}", [link("null", "0x1f"), link("1_000", "2001-01-01")]),
     ("links: {'a': \"b\", 'true': \"null\"}", [link("a", "b"), link("true", "null")]),
-    ("links: {a.100: eth0-1_x+#}", [link("a.100", "eth0-1_x+#")]),
     ("links: {...: .a}", [link("...", ".a")]),
     ("links: {é: 日本}", [link("é", "日本")]),
     (f"links: {{{'a' * 16}: {'b' * 127}}}", [link("a" * 16, "b" * 127)]),
     (f"links: {{a: {'é' * 63}}}", [link("a", "é" * 63)]),
     # Options.
     ("links: {a: {to: b, mode: tc}}", [link("a", "b", mode=Mode.TC)]),
-    ("links: {a: {to: b, mode: 'native'}}", [link("a", "b", mode=Mode.NATIVE)]),
     ("links: {a: {enabled: false, to: b}}", [link("a", "b", enabled=False)]),
     ("links: {a: {to: b, enabled: true, admin: keep}}", [link("a", "b", admin=Admin.KEEP)]),
     ("links: {a: {to: b, allow_addressed: true}}", [link("a", "b", allow_addressed=True)]),
@@ -73,11 +64,9 @@ GOOD = [
     ("links: {a: {to: b, description: 12}}", [link("a", "b", description="12")]),
     ("links: {a: {to: b, description: }}", [link("a", "b")]),
     (f"links: {{a: {{to: b, description: {'x' * 256}}}}}", [link("a", "b", description="x" * 256)]),
-    ("links: {a: {to: b, labels: {}}}", [link("a", "b")]),
     ("links: {a: {to: b, labels: {lab: demo, 1: no}}}",
      [link("a", "b", labels=(("lab", "demo"), ("1", "no")))]),
     # Defaults, also when they come last.
-    ("defaults: {}\nlinks: {a: b}", [link("a", "b")]),
     ("links: {a: b, c: {to: d, mode: auto}}\ndefaults: {mode: generic, admin: keep}",
      [link("a", "b", mode=Mode.GENERIC, admin=Admin.KEEP), link("c", "d", admin=Admin.KEEP)]),
     # Anchors.
@@ -118,18 +107,12 @@ def test_the_hash_is_that_of_the_bytes() -> None:
     assert set(one) <= set(string.hexdigits)
 
 
-def test_both_orders_are_one_link_and_a_warning() -> None:
-    wiring = parse("links:\n  a: b\n  b: a\n", "f")
-    assert wiring.links == (link("a", "b"),)
-    assert wiring.warnings == (
-        "f:3:3: `b: a` is the link `a: b` of line 2, one of the two is enough",
-    )
-
-
-@pytest.mark.parametrize("options", ["mode: auto", "mode: tc, labels: {x: y}"])
-def test_both_orders_may_have_equal_options(options: str) -> None:
+@pytest.mark.parametrize("options", ["", "mode: auto", "mode: tc, labels: {x: y}"])
+def test_both_orders_with_equal_options_are_one_link_and_a_warning(options: str) -> None:
     wiring = parse(f"links:\n  a: {{to: b, {options}}}\n  b: {{to: a, {options}}}\n", "f")
-    assert len(wiring.links) == len(wiring.warnings) == 1
+    assert [one.id for one in wiring.links] == ["a:b"]
+    (warning,) = wiring.warnings
+    assert warning == "f:3:3: `b: a` is the link `a: b` of line 2, one of the two is enough"
 
 
 LISTENS = {
@@ -151,10 +134,6 @@ def test_where_metrics_are_served(text: str) -> None:
     assert str(found) == text.strip("'").replace("localhost", "127.0.0.1")
 
 
-def test_without_the_key_there_are_no_metrics() -> None:
-    assert parse("links: {}", "f").metrics is None
-
-
 @given(st.ip_addresses() | st.text("0123:.f", max_size=12), st.integers(0, 70_000))
 def test_addresses_are_what_python_takes_for_one(address: object, port: int) -> None:
     host = f"[{address}]" if ":" in str(address) else str(address)
@@ -166,18 +145,8 @@ def test_addresses_are_what_python_takes_for_one(address: object, port: int) -> 
     assert bool(found) == (good and 1 <= port <= 65535)
 
 
-def test_a_file_of_the_go_program_runs_unchanged() -> None:
-    assert links("links:\n  eth0: eth1\n  tap1: veth5\n") == (
-        link("eth0", "eth1"),
-        link("tap1", "veth5"),
-    )
-
-
-def test_the_example_passes_and_connects_nothing() -> None:
+def test_the_example_connects_nothing_and_its_commented_parts_pass_too() -> None:
     assert load(EXAMPLE).links == ()
-
-
-def test_the_commented_parts_of_the_example_pass_too() -> None:
     text = EXAMPLE.read_text()
     assert "links: {}\n" in text
     pairs = text[text.index("links: {}\n") : text.index("#\n# Keys at the top")]
@@ -199,20 +168,17 @@ BAD: list[tuple[str, int, int, str]] = [
     ("---\n", 2, 1, "the file is empty"),
     ("version: 1\n", 1, 1, "there is no `links:` (half-written? `links: {}`"),
     ("links:\n", 1, 7, "`links` has nothing in it (half-written? `links: {}`"),
-    ("links: ~", 1, 8, "`links` has nothing in it"),
     ("links: null # x", 1, 8, "`links` has nothing in it"),
     ("links:\n  eth0:", 2, 8, "the name of an interface is missing"),
     # shapes
     ("just text", 1, 1, "the file is a mapping, not `just text`"),
     ("- a", 1, 1, "the file is a mapping, not a list"),
     ("links: [a]", 1, 8, f"a list under `links` is {NOT_YET}"),
-    ("links:\n  - a: b", 2, 3, f"a list under `links` is {NOT_YET}"),
     ("links: text", 1, 8, "`links` holds pairs, not `text` (`eth0: tap0`)"),
     ("links:\n  eth0:tap0", 2, 3, "a space after the colon: `eth0: tap0`"),
     ("links: {a: [b, c]}", 1, 12, "`a` is the name of one interface, not a list"),
     ("links: {? [a] : b}", 1, 11, "a key must be a word, not a collection"),
     ("links: {a: {mode: tc}}", 1, 9, "the link of `a` lacks `to`"),
-    ("links: {a: {}}", 1, 9, "the link of `a` lacks `to`"),
     ("links: {a: {to: }}", 1, 17, "the name of an interface is missing, there is nothing"),
     ("links: {a: {to: [b]}}", 1, 17, "`to` is the name of one interface, not a list"),
     # keys
@@ -223,11 +189,9 @@ BAD: list[tuple[str, int, int, str]] = [
     ("links: {a: {to: b, 1: 2}}", 1, 20, "unknown key `1` in a link (known: to, mode,"),
     ("defaults: {enabled: true}\nlinks: {}", 1, 12, "unknown key `enabled` in `defaults`"),
     ("links: {}\nmirrors: []", 2, 1, f"`mirrors` is {NOT_YET}"),
-    ("links: {}\nendpoints: {}", 2, 1, f"`endpoints` is {NOT_YET}"),
     # metrics
     ("links: {}\nmetrics: {}", 2, 10, "`metrics` lacks `listen` (`metrics: {listen: 127.0.0.1:"),
     ("links: {}\nmetrics:", 2, 9, "`metrics` is a mapping, not nothing"),
-    ("links: {}\nmetrics: false", 2, 10, "`metrics` is a mapping, not `false`"),
     ("metrics: {listen: '[::1]:1', lisen: 1}\nlinks: {}", 1, 30,
      "unknown key `lisen` in `metrics` (did you mean `listen`?)"),
     ("metrics: {listen: [::1]:99}\nlinks: {}", 1, 20, "(quote a text that begins with [, { or :)"),
@@ -238,9 +202,6 @@ BAD: list[tuple[str, int, int, str]] = [
     ("metrics: {listen: 127.0.0.1}\nlinks: {}", 1, 19,
      "the port is missing (`127.0.0.1:9109`)"),
     ("metrics: {listen: localhost:0}\nlinks: {}", 1, 19, "a port is a number from 1 to 65535"),
-    ("metrics: {listen: localhost:65536}\nlinks: {}", 1, 19, "a port is a number from 1 to 65535"),
-    ("metrics: {listen: localhost:http}\nlinks: {}", 1, 19, "a port is a number from 1 to 65535"),
-    ("metrics: {listen: example.org:9109}\nlinks: {}", 1, 19, "it takes an IP address and a port"),
     ("metrics: {listen: 1.2.3.256:9109}\nlinks: {}", 1, 19, "it takes an IP address and a port"),
     ("metrics: {listen: '::1:9109'}\nlinks: {}", 1, 19, "an IPv6 address stands in brackets, then"),
     ("metrics: {listen: fe80::1}\nlinks: {}", 1, 19, "an IPv6 address stands in brackets, then"),
@@ -249,30 +210,18 @@ BAD: list[tuple[str, int, int, str]] = [
     ("metrics: {listen: /run/x.sock}\nlinks: {}", 1, 19, "(`unix:/run/xconnectd/metrics.sock`)"),
     (f"metrics: {{listen: unix:/{'x' * 107}}}\nlinks: {{}}", 1, 19, "at most 107 ASCII characters"),
     ("links: {a: {to: b, impair: {}}}", 1, 20, f"`impair` is {NOT_YET}"),
-    ("links: {a: {to: b, mtu: 9000}}", 1, 20, f"`mtu` is {NOT_YET}"),
-    ("links: {a: {to: b, one_way: true}}", 1, 20, f"`one_way` is {NOT_YET}"),
     ("links: {a: {to: b, carrier: linked}}", 1, 29, NOT_YET),
-    ("links: {a: {to: b, carrier: [x]}}", 1, 29, NOT_YET),
     # repeated keys
     ("links: {}\nlinks: {}", 2, 1, "the key `links` stands in line 1 already"),
     ("links:\n  a: b\n  c: d\n  a: e", 4, 3, "the key `a` stands in line 2 already"),
-    ("links:\n  a:\n    to: b\n    to: c", 4, 5, "the key `to` stands in line 3 already"),
     ("links: {a: {to: b, labels: {x: 1,\n  'x': 2}}}", 2, 3,
      "the key `x` stands in line 1 already"),
-    ("x-a: {b: 1, b: 2}\nlinks: {}", 1, 13, "the key `b` stands in line 1 already"),
-    ("defaults: {mode: tc,\n mode: tc}\nlinks: {}", 2, 2,
-     "the key `mode` stands in line 1 already"),
     # options
     ("version: 2\nlinks: {}", 1, 10, "`version` is 1, not `2`"),
-    ("version: '1'\nlinks: {}", 1, 10, '`version` is 1, not `"1"`'),
-    ("version: 1.0\nlinks: {}", 1, 10, "`version` is 1, not `1.0`"),
-    ("version:\nlinks: {}", 1, 9, "`version` is 1, not nothing"),
-    ("defaults: []\nlinks: {}", 1, 11, "`defaults` is a mapping, not a list"),
     ("defaults:\nlinks: {}", 1, 10, "`defaults` is a mapping, not nothing"),
     ("defaults: {mode: x}\nlinks: {}", 1, 18,
      "`mode` is one of auto, generic, native, tc, not `x`"),
     ("links: {a: {to: b, mode: nativ}}", 1, 26, "(did you mean `native`?)"),
-    ("links: {a: {to: b, mode: TC}}", 1, 26, "(did you mean `tc`?)"),
     ("links: {a: {to: b, mode: [tc]}}", 1, 26,
      "`mode` is one of auto, generic, native, tc, not a list"),
     ("links: {a: {to: b, admin: yes}}", 1, 27, "`admin` is one of manage, keep, not `yes`"),
@@ -280,38 +229,28 @@ BAD: list[tuple[str, int, int, str]] = [
      "`enabled` takes true or false, not `yes` (write true)"),
     ("links: {a: {to: b, enabled: Off}}", 1, 29,
      "`enabled` takes true or false, not `Off` (write false)"),
-    ("links: {a: {to: b, enabled: 0}}", 1, 29, "(write false)"),
     ("links: {a: {to: b, enabled: True}}", 1, 29, "(write true)"),
     ("links: {a: {to: b, enabled: 'true'}}", 1, 29, 'not `"true"` (write true)'),
-    ("links: {a: {to: b, enabled: }}", 1, 29, "`enabled` takes true or false, not nothing"),
     ("links: {a: {to: b, enabled: {}}}", 1, 29, "`enabled` takes true or false, not a mapping"),
     ("links: {a: {to: b, description: [x]}}", 1, 33, "`description` is a text, not a list"),
     (f"links: {{a: {{to: b, description: {'x' * 257}}}}}", 1, 33,
      "`description` has 257 characters, 256 fit"),
     ('links: {a: {to: b, description: "x\\ny"}}', 1, 33, "`description` is one line"),
     ("links:\n  a:\n    to: b\n    description: |\n      x\n", 4, 18, "(`>-` folds lines)"),
-    ("links: {a: {to: b, labels: [x]}}", 1, 28, "`labels` is a mapping, not a list"),
     ("links: {a: {to: b, labels: {x: [y]}}}", 1, 32, "`x` is a text, not a list"),
     ("links: {a: {to: b, labels: {'': y}}}", 1, 29, "a label needs a name"),
     # names
     ("links:\n  eth0@if5: a", 2, 3, "there is a `@` in the name `eth0@if5` (leave out `@if5`"),
-    ("links:\n  a: eth0@if5", 2, 6, "(leave out `@if5`"),
     ("links: {a: b*}", 1, 12, "there is a `*` in the name `b*` (patterns are"),
-    ("links:\n  a: b?", 2, 6, "there is a `?` in the name"),
     ("links:\n  a: eth[0-3]", 2, 6, "there is a `[` in the name `eth[0-3]` (ranges are"),
-    ("links:\n  a: b]", 2, 6, "there is a `]` in the name"),
-    ("links:\n  a: b{c", 2, 6, "there is a `{` in the name"),
-    ("links:\n  a: b}c", 2, 6, "there is a `}` in the name"),
     ("links:\n  a: b,c", 2, 6, "there is a `,` in the name `b,c`"),
     ("links: {a: ns/eth0}", 1, 12, "there is a `/` in the name `ns/eth0`"),
     ("links: {a: eth0:1}", 1, 12, "there is a `:` in the name `eth0:1`"),
     ("links: {a: b c}", 1, 12, "there is a space in the name `b c`"),
     ('links: {a: "b\\tc"}', 1, 12, "there is the character U+0009 in the name `b\\tc`"),
-    ('links: {a: "b\\n"}', 1, 12, "there is the character U+000A in the name"),
     ('links: {a: "\\e[2J"}', 1, 12, "there is the character U+001B in the name `\\x1b[2J`"),
     ('links: {a: "b\\u00a0"}', 1, 12, "there is the character U+00A0 in the name"),
     ("links: {a: ''}", 1, 12, "the name of an interface is missing, there is an empty text"),
-    ("links: {'': b}", 1, 9, "the name of an interface is missing"),
     ("links: {.: b}", 1, 9, "`.` cannot be the name of an interface"),
     ("links: {a: ..}", 1, 12, "`..` cannot be the name of an interface"),
     (f"links: {{a: {'b' * 128}}}", 1, 12, "has 128 bytes, no name has more than 127"),
@@ -321,7 +260,6 @@ BAD: list[tuple[str, int, int, str]] = [
     ("links:\n  a: b\n  c: a", 3, 6, "`a` is in the link `a: b` of line 2 already"),
     ("links:\n  a: b\n  b: c", 3, 3, "`b` is in the link `a: b` of line 2 already"),
     ("links:\n  a: a\n  b: a", 3, 6, "`a` is in the link `a: a` of line 2 already"),
-    ("links:\n  a: b\n  b: b", 3, 3, "`b` is in the link `a: b` of line 2 already"),
     ("links:\n  a: b\n  c:\n    to: b", 4, 9, "`b` is in the link `a: b` of line 2 already"),
     ("links:\n  a: b\n  b: {to: a, mode: tc}", 3, 3,
      "is the link `a: b` of line 2 with other options"),
@@ -332,7 +270,6 @@ BAD: list[tuple[str, int, int, str]] = [
     ("links:\n  a: [b\n  # c\n\n", 2, 6, "is not YAML: while parsing a flow sequence"),
     ("links: {a: b,\n  c d: [e}\n", 2, 10, "is not YAML"),
     ("links:\n  a: b\n  c d\n  e: f\n", 3, 3, "is not YAML: while scanning a simple key"),
-    ("links:\n  a: b\n  c d\n", 3, 3, "is not YAML: while scanning a simple key"),
     ("links:\n  a: 'b\n  c: d\n", 2, 6, "is not YAML: while scanning a quoted scalar"),
     ("links:\n  a: b\n<<<<<<< HEAD\n  c: d\n=======\n  c: e\n>>>>>>> x\n", 3, 1,
      "a merge conflict begins (settle it, and take its marks out)"),
@@ -346,7 +283,6 @@ BAD: list[tuple[str, int, int, str]] = [
      "a text of 1,025 characters; no key, name or option has more than 1,024"),
     (f"x-b: &b {'b' * 9999}\nlinks: {{a: {{to: c, mode: *b}}, d: *b}}", 1, 6,
      "a text of 9,999 characters"),
-    (f"x-b: &b {'b' * 9999}\nx-c: {{*b : c}}\nlinks: {{}}", 1, 6, "a text of 9,999 characters"),
     ("links: {a: *b}", 1, 12, "`*b` has no `&b` above it"),
     ("x-a: &a [*a]\nlinks: {}", 1, 10, "`*a` stands inside of what it refers to"),
     ("links: {<<: b, c: d}", 1, 13, "`<<` takes a mapping"),
@@ -359,17 +295,13 @@ BAD: list[tuple[str, int, int, str]] = [
 
 
 @pytest.mark.parametrize(("text", "line", "column", "words"), BAD, ids=lambda it: str(it)[:40])
-def test_bad_files(text: str, line: int, column: int, words: str) -> None:
+def test_bad_files(
+    text: str, line: int, column: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (problem,) = problems(text)
     assert (problem.line, problem.column) == (line, column)
     assert words in str(problem)
-
-
-@pytest.mark.parametrize(("text", "line", "column", "words"), BAD, ids=lambda it: str(it)[:40])
-def test_bad_files_without_the_c_loader(
-    text: str, line: int, column: int, words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """PyYAML's own parser has other words for some errors, and columns that differ by one."""
+    # PyYAML's own parser has other words for some errors, and columns that differ by one.
     monkeypatch.setattr(parser, "_Loader", yaml.SafeLoader)
     (problem,) = problems(text)
     assert abs(problem.line - line) + abs(problem.column - column) <= 1
@@ -410,18 +342,18 @@ def test_a_link_that_takes_two_ends_of_others_is_told_at_both() -> None:
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "place"),
     [
-        b"links: {a: \xff}",
-        b"links: {a: b\xc3}",
-        b"\xff\xfel\0i\0",
-        "links: {a: é}".encode("latin-1"),
+        (b"links: {a: \xff}", (1, 12)),
+        (b"links: {a: b\xc3}", (1, 13)),
+        (b"\xff\xfel\0i\0", (1, 1)),
+        ("# é\n# éé".encode() + b"\xff", (2, 5)),
+        ("links: {a: \ud800}", (1, 12)),
     ],
 )
-def test_bytes_that_are_no_utf8(data: bytes) -> None:
+def test_bytes_that_are_no_utf8(data: str | bytes, place: tuple[int, int]) -> None:
     (problem,) = problems(data)
-    assert problem.text == "is not UTF-8 text"
-    assert problem.line == 1
+    assert (problem.text, problem.line, problem.column) == ("is not UTF-8 text", *place)
 
 
 def test_nothing_in_a_message_is_an_order_to_the_terminal() -> None:
@@ -429,15 +361,6 @@ def test_nothing_in_a_message_is_an_order_to_the_terminal() -> None:
     found = problems(text)
     assert len(found) == 6
     assert all(str(problem).isprintable() for problem in found)
-
-
-def test_the_place_of_bad_bytes_counts_characters() -> None:
-    assert places("# é\n# éé".encode() + b"\xff") == [(2, 5)]
-
-
-def test_a_lone_surrogate_is_refused() -> None:
-    (problem,) = problems("links: {a: \ud800}")
-    assert (problem.column, problem.text) == (12, "is not UTF-8 text")
 
 
 # --------------------------------------------------------------------------- bounds
@@ -449,16 +372,16 @@ def laughs(levels: int, last: str) -> str:
     return "\n".join([*lines, last])
 
 
-@pytest.mark.parametrize("last", ["links: {}", "links: {a: *x8}", "links: {<<: *x8}"])
-def test_a_billion_laughs_are_refused_at_once(last: str) -> None:
-    (problem,) = problems(laughs(9, last))
-    assert "its aliases expand to more than 500,000 nodes" in problem.text
+MERGED = [f"x-{n}: &x{n} {{<<: *x{n - 1}, a{n}: b}}" for n in range(1, 3000)]
+BOMBS = [
+    *(laughs(9, last) for last in ("links: {}", "links: {a: *x8}", "links: {<<: *x8}")),
+    "\n".join(["x-0: &x0 {a0: b}", *MERGED, "links: {}"]),
+]
 
 
-def test_merges_of_merges_are_bounded_as_well() -> None:
-    lines = ["x-0: &x0 {a0: b}"]
-    lines += [f"x-{n}: &x{n} {{<<: *x{n - 1}, a{n}: b}}" for n in range(1, 3000)]
-    (problem,) = problems("\n".join([*lines, "links: {}"]))
+@pytest.mark.parametrize("text", BOMBS, ids=["unused", "as a name", "merged", "merges of merges"])
+def test_a_billion_laughs_are_refused_at_once(text: str) -> None:
+    (problem,) = problems(text)
     assert "its aliases expand to more than 500,000 nodes" in problem.text
 
 
@@ -477,9 +400,17 @@ def test_more_links_than_the_kernel_has_room_for_are_refused() -> None:
     assert problem.line == 2
 
 
-@pytest.mark.parametrize("text", ["x-a: [" + "a," * 2_000_000 + "]\n", "- a\n" * 1_000_000])
+@pytest.mark.parametrize(
+    ("text", "words", "most"),
+    [
+        ("x-a: [" + "a," * 2_000_000 + "]\n", "more than 500,000 keys and values", 500_010),
+        ("- a\n" * 1_000_000, "more than 500,000 keys and values", 500_010),
+        ("x-a:\n" + "  a: 1\n" * 100_000, "there are further problems", 2_020),
+    ],
+    ids=["a list", "a long list", "problems"],
+)
 def test_a_dense_file_is_refused_before_all_of_it_is_read(
-    text: str, monkeypatch: pytest.MonkeyPatch
+    text: str, words: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = 0
 
@@ -490,61 +421,27 @@ def test_a_dense_file_is_refused_before_all_of_it_is_read(
             return super().get_event()
 
     monkeypatch.setattr(parser, "_Loader", Counting)
-    (problem,) = problems(text)
-    assert "more than 500,000 keys and values" in problem.text
-    assert 500_000 <= read < 500_010
+    assert words in problems(text)[-1].text
+    assert most - 20 <= read < most
 
 
 def test_of_very_many_problems_the_first_are_told() -> None:
-    found = problems("links:\n" + "".join(f"  a b{n}: c{n}\n" for n in range(5000)))
-    assert len(found) == 1001
+    bad = [f"  a b{n}: c{n}\n" for n in range(5000)]
+    found = problems("links:\n" + "".join(bad))
     assert [problem.line for problem in found] == [*range(2, 1003)]
     assert found[-1].text == "there are further problems"
-
-
-def test_a_refusal_after_as_many_problems_as_are_told() -> None:
-    lines = "".join(f"  a b{n}: c{n}\n" for n in range(1000))
-    repeated = "  a: 1\n" * 1001
-    found = problems(f"links: {{}}\nx-a:\n{repeated}x-b: *none\n")
-    assert (len(found), found[-1].text) == (1001, "there are further problems")
-    assert len(problems(f"links:\n{lines}")) == 1000
+    assert len(problems("links:\n" + "".join(bad[:1000]))) == 1000
+    refused_after_them = problems("links: {}\nx-a:\n" + "  a: 1\n" * 1001 + "x-b: *none\n")
+    assert (len(refused_after_them), refused_after_them[-1].text) == (1001, found[-1].text)
 
 
 # --------------------------------------------------------------------------- any text at all
-
-
-def survives(text: str | bytes) -> None:
-    try:
-        wiring = parse(text, "f")
-    except ConfigError as error:
-        report = str(error).encode()  # nothing in it that a terminal or a log could not hold
-        assert report
-    else:
-        names = [end.name for it in wiring.links for end in it.ends]
-        assert len(names) == len(set(names))
-
-
-@given(st.text())
-def test_any_text_is_a_wiring_or_a_list_of_problems(text: str) -> None:
-    survives(text)
-
-
-@given(st.binary())
-def test_any_bytes_are_a_wiring_or_a_list_of_problems(data: bytes) -> None:
-    survives(data)
 
 
 YAMLISH = ["links:", "\n", "  ", "a", "b", ": ", "to", "mode", "tc", "{", "}", "[", "]", ",", "- ",
            "? ", "<<", "*x", "&x ", "!t ", "'", '"', "\\", "#", "|", ">", "~", "---\n", "...\n",
            "%YAML 1.1\n", "x-y", "\t", "@", "`", "12", "true", "é", "\ud800", "\0", "\x85",
            "\r"]  # fmt: skip
-
-
-@given(st.lists(st.sampled_from(YAMLISH)).map("".join))
-def test_any_pieces_of_yaml_are_a_wiring_or_a_list_of_problems(text: str) -> None:
-    survives(text)
-
-
 WHOLE = """\
 version: 1
 defaults: {mode: auto, admin: manage}
@@ -554,13 +451,24 @@ links:
   veth2: {<<: *o, to: veth3, enabled: true, description: "text"}
   a: a
 """
+pieces = st.lists(st.sampled_from(YAMLISH)).map("".join)
+damaged = st.tuples(st.integers(0, len(WHOLE)), st.integers(0, 12), st.text(max_size=4) | pieces)
 
 
 @given(
-    st.integers(0, len(WHOLE)), st.integers(0, 12), st.text(max_size=4) | st.sampled_from(YAMLISH)
+    st.text()
+    | st.binary()
+    | pieces
+    | damaged.map(lambda it: WHOLE[: it[0]] + it[2] + WHOLE[it[0] + it[1] :])
 )
-def test_a_damaged_file_is_a_wiring_or_a_list_of_problems(at: int, cut: int, extra: str) -> None:
-    survives(WHOLE[:at] + extra + WHOLE[at + cut :])
+def test_anything_is_a_wiring_or_a_list_of_problems(text: str | bytes) -> None:
+    try:
+        wiring = parse(text, "f")
+    except ConfigError as error:
+        str(error).encode()  # nothing that a terminal or a log could not hold
+        return
+    names = [end.name for it in wiring.links for end in it.ends]
+    assert len(names) == len(set(names))
 
 
 @given(st.integers(0, len(WHOLE)))

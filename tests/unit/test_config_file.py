@@ -28,21 +28,20 @@ def test_load_names_the_file(tmp_path: Path) -> None:
 
 
 def test_missing_is_told_from_refused(tmp_path: Path) -> None:
-    assert isinstance(refusal(tmp_path / "none"), ConfigMissing)
-    assert isinstance(refusal(tmp_path / "no" / "directory"), ConfigMissing)
     (tmp_path / "dangling").symlink_to("nowhere")
-    assert isinstance(refusal(tmp_path / "dangling"), ConfigMissing)
+    for name in ("none", "no/directory", "dangling"):
+        assert isinstance(refusal(tmp_path / name), ConfigMissing), name
     assert not isinstance(refusal(tmp_path), ConfigMissing)
 
 
 def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    assert "is a pipe, not a file" in str(refusal(tmp_path / "pipe"))
-    assert "is a directory, not a file" in str(refusal(tmp_path))
-    assert "is a device, not a file" in str(refusal(Path("/dev/null")))
+    (tmp_path / "device").symlink_to("/dev/null")
+    (tmp_path / "directory").mkdir()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))
-        assert "is a socket, not a file" in str(refusal(tmp_path / "socket"))
+    for kind in ("pipe", "device", "directory", "socket"):
+        assert f"is a {kind}, not a file" in str(refusal(tmp_path / kind))
 
 
 @pytest.mark.parametrize(
@@ -71,10 +70,29 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     assert "Permission denied (let the user this runs as read it)" in str(refusal(tmp_path / "x"))
 
 
-def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
-    with (tmp_path / "huge").open("wb") as file:
-        file.truncate(parser.MAX_BYTES + 1)
-    assert "is larger than 8 MiB" in str(refusal(tmp_path / "huge"))
+def test_a_file_may_have_eight_mebibytes(tmp_path: Path) -> None:
+    path = tmp_path / "huge"
+    path.write_text(f"links: {{a: b}}\n#{' ' * (parser.MAX_BYTES - 16)}\n")
+    assert len(load(path).links) == 1
+    with path.open("a") as file:
+        file.write("\n")
+    assert "is larger than 8 MiB" in str(refusal(path))
+
+
+@pytest.mark.parametrize(
+    ("file", "directory", "warned"),
+    [(0o644, 0o755, []), (0o646, 0o755, ["x"]), (0o644, 0o757, [""]), (0o646, 0o1777, ["x"])],
+)
+def test_who_else_may_write_it_is_a_warning(
+    tmp_path: Path, file: int, directory: int, warned: list[str]
+) -> None:
+    path = tmp_path / "d" / "x"
+    path.parent.mkdir()
+    path.write_text("links: {}")
+    path.chmod(file)
+    path.parent.chmod(directory)
+    places = [warning.partition(": ")[0] for warning in load(path).warnings]
+    assert places == [str(path.parent / name) for name in warned]
 
 
 def test_a_descriptor_is_never_left_open(tmp_path: Path) -> None:
@@ -86,7 +104,7 @@ def test_a_descriptor_is_never_left_open(tmp_path: Path) -> None:
 
 # --------------------------------------------------------------------------- in others' hands
 
-ROOT, LAB, OTHER = 0, 64_001, 64_002
+ROOT, LAB, OTHER = 0, 65_534, 64_002
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="it gives files to others: run it as root")
 
 
@@ -122,7 +140,7 @@ def test_a_symlink_of_neither_root_nor_its_targets_owner_is_not_followed(
         (shared.parent / "x").mkdir()
         (shared.parent / "secret").rename(shared.parent / "x" / "secret")
     why = str(refusal(link_of(LAB, shared / "x.yaml", path)))
-    assert "on its way belongs to user 64001 and leads to what user 0 owns" in why
+    assert "on its way belongs to user 65534 and leads to what user 0 owns" in why
     assert "chown -h root" in why
     assert "the_secret" not in why
 
@@ -158,10 +176,11 @@ def test_words_are_kept_from_who_could_not_have_read_them(shared: Path) -> None:
     """A link of root's to what only root may read, in a directory of somebody else's."""
     told = refusal(link_of(ROOT, shared / "x.yaml", "../secret"))
     assert "the_secret" not in str(told)
-    assert "a problem, whose words are kept from user 64001, who owns the directory" in str(told)
+    assert "a problem, whose words are kept from user 65534, who owns the directory" in str(told)
     assert [(problem.line, problem.column) for problem in told.problems] == [(2, 1)]
-    assert "the_secret" in str(refusal(link_of(ROOT, shared / "y.yaml", "../public")))
-    assert "the_secret" in str(refusal(shared.parent / "secret")), "in a directory of root's"
+    link_of(ROOT, shared / "y.yaml", "../public")
+    for readable in (shared / "y.yaml", shared.parent / "secret"):
+        assert "the_secret" in str(refusal(readable))
     os.chown(shared.parent / "secret", LAB, LAB)
     assert "the_secret" in str(refusal(shared / "x.yaml"))
 

@@ -59,7 +59,8 @@ def test_a_prefix_is_a_routers_where_no_address_of_the_hosts_own_is_in_it() -> N
     assert not is_learnt(route("fd00:77::/64"), [learnt, own])
     assert is_learnt(route("fd00:78::/64"), [own])
     assert is_learnt(route("::/0", protocol=9), [own])
-    for other in (route("fe80::/64"), route("ff00::/8", kind=5), route("fd00::/8", protocol=4)):
+    others = [route("fe80::/64"), route("ff05::/16"), route("ff00::/8", kind=5)]
+    for other in (*others, route("fd00::/8", protocol=4)):
         assert not is_learnt(other, [])
 
 

@@ -129,6 +129,8 @@ CASES: list[Case] = [
     (facts(a=A._replace(**BARE), uses={5: (Use("mv of another namespace"),)}), "in use", FAIL, ALL,
      "another namespace", "take that off, or in /etc/x.yaml"),
     (facts(**HERE), "refused", FAIL, ALL, "circle", "change the link in /etc/x.yaml"),
+    # It became a port while it was held: that is a warning, and no reason.
+    (facts(**HERE | {"a": HERE["a"]._replace(master=3)}), "refused", FAIL, ALL, "circle", "/etc/x"),
     # Native mode.
     (native(xdp_features=XdpFeature.BASIC | XdpFeature.REDIRECT), "far end not polling", FAIL, ALL,
      "b: its far end eth0 does not poll", "nsenter --net=/run/netns/b ethtool -K eth0 gro on"),

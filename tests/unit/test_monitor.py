@@ -12,7 +12,8 @@ AF_BRIDGE = 7
 
 
 def test_a_route_that_goes_is_news_of_every_interface_that_it_led_over() -> None:
-    hops = b"".join(struct.pack("=HBBi", 8, 0, 0, ifindex) for ifindex in (5, 6))
+    via = bytes(4)  # an attribute of the first of them
+    hops = struct.pack("=HBBi", 12, 0, 0, 5) + via + struct.pack("=HBBi", 8, 0, 0, 6)
     multipath = bytes(28) + attributes(_9=hops)
     assert [*monitor._route_interfaces(multipath)] == [5, 6]
     assert [*monitor._route_interfaces(route("fd00:77::/64"))] == [5]

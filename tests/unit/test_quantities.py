@@ -26,24 +26,18 @@ def test_numbers_fit(value: float) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(None, "-"), (0.04, "0.0s"), (59, "59s"), (300, "5m"), (86_400, "24h"), (864_000, "10d")],
-)
+    [(None, "-"), (0.04, "0.0s"), (59, "59s"), (300, "5m"), (5_969, "99m"), (5_970, "2h"),
+     (86_400, "24h"), (864_000, "10d")],
+)  # fmt: skip
 def test_durations(seconds: float | None, text: str) -> None:
     assert formatting.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
     ("bits", "text"),
-    [
-        (None, "- bit/s"),
-        (0, "0 bit/s"),
-        (999, "999 bit/s"),
-        (1500, "1.50 kbit/s"),
-        (999_600, "1.00 Mbit/s"),
-        (13e9, "13.0 Gbit/s"),
-        (13.4e12, "13.4 Tbit/s"),
-    ],
-)
+    [(None, "- bit/s"), (0, "0 bit/s"), (999, "999 bit/s"), (1500, "1.50 kbit/s"),
+     (999_600, "1.00 Mbit/s"), (13e9, "13.0 Gbit/s"), (13.4e12, "13.4 Tbit/s")],
+)  # fmt: skip
 def test_no_rate_is_written_with_an_exponent(bits: float | None, text: str) -> None:
     assert formatting.bit_rate(bits) == text
 

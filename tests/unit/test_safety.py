@@ -38,6 +38,7 @@ PORT = end(master=9, master_kind="bridge")
 CILIUM = end(xdp=(Xdp("native", 77),))
 FILTERED = end(qdisc="clsact", ingress=(Filter("bpf", 49152, 1, 77, "cil_from"),))
 IN_OUR_PLACE = end(qdisc="clsact", egress=(Filter("u32", 1, 7, 0),))
+OURS_BY_NUMBER = end(qdisc="clsact", ingress=(Filter("bpf", 1, 1, 77, "x"),))
 BESIDE = end(qdisc="clsact", egress=(Filter("bpf", 1, 2, 77),))
 OLD_OURS = replace(PROGRAMS, known=frozenset((66,)))
 
@@ -68,6 +69,7 @@ CASES: list[tuple[Interface, dict[str, Any], Link, Mode, str]] = [
     (FILTERED, {}, AB, Mode.TC, "tc ingress filter that is not ours: bpf cil_from"),
     (FILTERED, {}, AB, Mode.GENERIC, ""),
     (IN_OUR_PLACE, {}, AB, Mode.GENERIC, "a tc egress filter that is not ours: u32"),
+    (OURS_BY_NUMBER, {}, AB, Mode.GENERIC, "a tc ingress filter that is not ours: bpf x"),
     (BESIDE, {}, AB, Mode.TC, ""),
     (end(qdisc="ingress"), {}, AB, Mode.TC, "take it off: tc qdisc del dev a ingress"),
 ]

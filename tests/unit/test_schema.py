@@ -38,20 +38,21 @@ def as_yaml(document: Document) -> str:
     )
 
 
-def config_takes(document: Document) -> bool:
+def takes(text: str) -> bool:
     try:
-        parser.parse(as_yaml(document), "f")
+        parser.parse(text, "f")
     except ConfigError:
         return False
     return True
 
 
-def test_it_is_a_schema() -> None:
+def config_takes(document: Document) -> bool:
+    return takes(as_yaml(document))
+
+
+def test_it_is_a_schema_and_each_call_gives_a_new_one() -> None:
     Draft7Validator.check_schema(json_schema.document())
     json.dumps(json_schema.document())
-
-
-def test_each_call_gives_a_new_one() -> None:
     json_schema.document()["properties"].clear()
     assert json_schema.document()["properties"]
 
@@ -127,58 +128,16 @@ VERSIONS: list[Document] = [1, 2, "1", None, True, [], {}]
 DEFAULTS: list[Document] = [{}, None, [], "mode", True]
 DEFAULT_CASES = [{key: value} for key, values in OPTIONS.items() for value in values]
 LISTENS: list[Document] = [
-    "127.0.0.1:9109",
-    "localhost:1",
-    "0.0.0.0:65535",
-    "[::]:9109",
-    "[::1]:80",
-    "[1:2::3:4]:5",
-    "unix:/m.sock",
-    "unix:/a/b",
-    f"unix:/{'x' * 106}",
-    f"unix:/{'x' * 107}",
-    "unix:/",
-    "unix:m",
-    "unix:/a/",
-    "unix:/a b",
-    "unix:/é",
-    "",
-    ":1",
-    "9109",
-    9109,
-    1.5,
-    True,
-    None,
-    [],
-    {},
-    "127.0.0.1",
-    "127.0.0.1:0",
-    "127.0.0.1:65536",
-    "127.0.0.1:09",
-    "127.0.0.1:9109\n",
-    "127.0.0.01:1",
-    "1.2.3:4",
-    "256.1.1.1:1",
-    "host:1",
-    "LOCALHOST:1",
-    "::1:80",
-    "[::1]",
-    "[::1%lo]:1",
-    "[1::2::3]:1",
-    "[::1.2.3.4]:1",
-    "[1:2:3:4:5:6:7:8:9]:1",
-    "١٢٧.0.0.1:1",
-    "http://127.0.0.1:1",
+    "127.0.0.1:9109", "localhost:1", "0.0.0.0:65535", "[::]:9109", "[1:2::3:4]:5", "unix:/m.sock",
+    "unix:/a/b", f"unix:/{'x' * 106}", f"unix:/{'x' * 107}", "unix:/", "unix:m", "unix:/a/",
+    "unix:/a b", "unix:/é", "", ":1", "9109", 9109, 1.5, True, None, [], {}, "127.0.0.1",
+    "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:09", "127.0.0.1:9109\n", "127.0.0.01:1", "1.2.3:4",
+    "256.1.1.1:1", "host:1", "LOCALHOST:1", "::1:80", "[::1]", "[::1%lo]:1", "[1::2::3]:1",
+    "[::1.2.3.4]:1", "[1:2:3:4:5:6:7:8:9]:1", "١٢٧.0.0.1:1", "http://127.0.0.1:1",
 ]  # fmt: skip
 METRICS: list[Document] = [
     *({"listen": listen} for listen in LISTENS),
-    {},
-    None,
-    [],
-    "127.0.0.1:1",
-    False,
-    {"listen": "[::1]:1", "path": "/"},
-    {"lisen": "[::1]:1"},
+    *({}, None, [], "127.0.0.1:1", False, {"listen": "[::1]:1", "path": "/"}, {"lisen": "[::1]:1"}),
 ]
 TOP_KEYS = ["x-a", "x-", "x", "X-a", "mirrors", "endpoints"]
 TOP_CASES: list[Document] = [
@@ -195,13 +154,9 @@ TOP_CASES: list[Document] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("document", TOP_CASES, ids=lambda it: json.dumps(it)[:60])
-def test_both_judge_alike(document: Document) -> None:
-    assert schema_takes(document) == config_takes(document)
-
-
-def test_the_cases_are_worth_something() -> None:
+def test_both_judge_alike() -> None:
     verdicts = [config_takes(document) for document in TOP_CASES]
+    assert [it for it, ok in zip(TOP_CASES, verdicts, strict=True) if schema_takes(it) != ok] == []
     assert verdicts.count(True) > 50
     assert verdicts.count(False) > 150
 
@@ -243,36 +198,24 @@ def test_both_judge_any_document_alike(document: Document) -> None:
     assert schema_takes(document) == config_takes(document)
 
 
-def test_a_date_is_a_text_to_both() -> None:
-    """YAML 1.1 makes something of it for which JSON has no type."""
-    text = "links: {a: 2001-01-01, b: {to: 2001-01-02, description: 2001-01-01}}"
-    assert parser.parse(text, "f").links
-    assert "datetime.date" in repr(document := yaml.safe_load(text))
-    assert schema_takes(document)
-
-
 # --------------------------------------------------------------------------- where they differ
 
-MILDER = [
-    "links: {a: b, c: b}",  # an interface in two links
-    "links: {a: {to: b, mode: tc}, b: a}",
-    "links: {a: b}\nlinks: {a: b}",
-    f"links: {{a: {'é' * 64}}}",  # bytes
-    "links: {a: {to: b, enabled: yes}}",  # YAML 1.1
-    "links: {a: {to: b, enabled: True}}",
-    "version: 1.0\nlinks: {}",
-    "links: {a: !!str b}",
+# YAML, and whether the schema and config take it. Of a date YAML 1.1 makes what is no JSON.
+DIFFERENT = [
+    ("links: {a: 2001-01-01, b: {to: 2001-01-02, description: 2001-01-01}}", True, True),
+    ("links: {a: b, c: b}", True, False),  # an interface in two links
+    ("links: {a: {to: b, mode: tc}, b: a}", True, False),
+    ("links: {a: b}\nlinks: {a: b}", True, False),
+    (f"links: {{a: {'é' * 64}}}", True, False),  # bytes
+    ("links: {a: {to: b, enabled: yes}}", True, False),
+    ("version: 1.0\nlinks: {}", True, False),
+    ("links: {a: !!str b}", True, False),
+    ("links: {a: ~}", False, True),
+    ("links: {a: {to: null}}", False, True),
 ]
 
 
-@pytest.mark.parametrize("text", MILDER)
-def test_what_only_config_finds(text: str) -> None:
-    assert schema_takes(yaml.safe_load(text))
-    with pytest.raises(ConfigError):
-        parser.parse(text, "f")
-
-
-@pytest.mark.parametrize("text", ["links: {a: ~}", "links: {a: null}", "links: {a: {to: null}}"])
-def test_what_only_the_schema_finds(text: str) -> None:
-    assert not schema_takes(yaml.safe_load(text))
-    assert parser.parse(text, "f").links
+@pytest.mark.parametrize(("text", "schema", "config"), DIFFERENT)
+def test_what_stands_in_yaml_and_not_in_json(text: str, *, schema: bool, config: bool) -> None:
+    assert schema_takes(yaml.safe_load(text)) == schema
+    assert takes(text) == config

@@ -196,6 +196,7 @@ def test_moving() -> None:
 def test_the_cursor_is_always_in_sight(cursor: int, height: int, count: int) -> None:
     view = View(cursor=cursor).within(count)
     first = view.first(count, height)
+    assert first % height == 0 or first == count - height, "by whole pages"
     assert 0 <= first <= max(0, count - height)
     assert first <= view.cursor < first + height
 

@@ -26,6 +26,7 @@ ALL, LONG, SOME, OFFLOADED, HARMLESS = (
 )
 GOOD = Way("a", "b", (Lengths(60, 2, 2), Lengths(1514, 2, 2)))
 CUT = Way("a", "b", (Lengths(60, 2, 2), Lengths(1514, 2, 0)), reached=4, counted=4, not_sent=2)
+GAP = Way("a", "b", (Lengths(60, 2, 2), Lengths(512, 2, 0), Lengths(1514, 2, 2)))
 DEAD = Way("a", "b", (Lengths(60, 2), Lengths(1514, 2)))
 HOLED = Way("a", "b", (Lengths(60, 2, 1), Lengths(1514, 2, 2)), reached=4, counted=4)
 
@@ -42,6 +43,7 @@ HOLED = Way("a", "b", (Lengths(60, 2, 1), Lengths(1514, 2, 2)), reached=4, count
         ([LONG], [DEAD], "far end"),
         ([HARMLESS], [CUT], "target"),
         ([LONG], [HOLED], "beyond"),
+        ([LONG], [GAP], "far end"),
         ([SOME, ALL], [], "all"),
         ([SOME, LONG], [], None),
         ([], [], None),
