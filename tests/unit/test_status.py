@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import link, look_at_pair, wired, wiring
+from builders import link, link_report, look_at_pair, report, wired, wiring
 from driven import Keeper
 from kernel import Kernel
 
@@ -19,10 +19,10 @@ from xconnectd.model import (
     Counters,
     End,
     Far,
-    Interface,
     Link,
     Lost,
     Mode,
+    MovedEnd,
     Record,
     Setting,
     State,
@@ -35,10 +35,13 @@ from xconnectd.status import builder, document, drop_reasons, summary
 from xconnectd.status.document import StatusDocument
 
 A, B = wired(5, "a"), wired(6, "b")
+TC_A, TC_B = wired(5, "a", "tc"), wired(6, "b", "tc")
+NONE_B: dict[str, Any] = {"names": {"a": 5}, "entries": {}}
+OFF, IN_TC = link("a", "b", enabled=False), link("a", "b", mode=Mode.TC)
 
 
-def assess(a: Interface = A, b: Interface = B, one: Link | None = None, **facts: Any) -> LinkStatus:
-    observed = look_at_pair(a, b, **facts)
+def assess(one: Link | None = None, **seen: Any) -> LinkStatus:
+    observed = look_at_pair(seen.pop("a", A), seen.pop("b", B), **seen)
     (judged,) = evaluate.evaluate([one or link("a", "b")], observed)
     return link_state.assess(judged, observed)
 
@@ -47,116 +50,101 @@ def failed(retry: float | None = None) -> LinkStatus:
     return assess()._replace(state=State.FAILED, reason="EBUSY", retry=retry)
 
 
-FAR_DOWN = Far(2, 0, "eth0", 1500, False)
-CASES: dict[str, tuple[dict[str, Any], State, str]] = {
-    "all there": ({}, State.CONNECTED, ""),
-    "missing": ({"names": {"a": 5}}, State.WAITING, "b does not exist"),
-    "down": ({"a": A._replace(up=False)}, State.DOWN, "a is administratively down"),
-    "no carrier": ({"b": B._replace(carrier=False)}, State.DOWN, "b has no carrier"),
-    "far down": (
-        {"b": B._replace(carrier=False, far=FAR_DOWN)},
-        State.DOWN,
-        "b has no carrier: its far end is down",
-    ),
-    "no program": (
-        {"a": A._replace(xdp=())},
-        State.FAILED,
-        "not in the kernel: no program of ours on a",
-    ),
-    "no entry": ({"entries": {5: 6}}, State.FAILED, "not in the kernel: b does not lead to a"),
-    "another way": ({"entries": {5: 9, 6: 5}}, State.FAILED, "a does not lead to b"),
-    "foreign": (
-        {"a": A._replace(xdp=(Xdp("generic", 77),)), "foreign": {77: "id 77 (x)"}},
-        State.FAILED,
-        "a runs an XDP program that is not ours: id 77 (x)",
-    ),
-}
+def far(up: bool | None) -> Far:
+    return Far(2, 0, "eth0", 1500, up)
 
 
-@pytest.mark.parametrize(("facts", "state", "reason"), CASES.values(), ids=CASES)
-def test_state_and_reason(facts: dict[str, Any], state: State, reason: str) -> None:
-    found = assess(**facts)
-    assert found.state is state
-    assert reason in found.reason
-    assert bool(reason) == bool(found.reason)
+NO_PROGRAM = "not in the kernel: no program of ours on a"
+# The link, what is seen, its state, and its reason.
+CASES: list[tuple[Link | None, dict[str, Any], State, str]] = [
+    (None, {}, State.CONNECTED, ""),
+    (link("a", "a"), {"entries": {5: 5}}, State.CONNECTED, ""),
+    (None, {"names": {"a": 5}}, State.WAITING, "b does not exist"),
+    (None, {"a": A._replace(up=False)}, State.DOWN, "a is administratively down"),
+    (None, {"b": B._replace(carrier=False, far=far(True))}, State.DOWN, "b has no carrier"),
+    (None, {"b": B._replace(carrier=False, far=far(None))}, State.DOWN, "b has no carrier"),
+    (None, {"b": B._replace(carrier=False, far=far(False))}, State.DOWN,
+     "b has no carrier: its far end is down"),
+    (None, {"a": A._replace(xdp=())}, State.FAILED, NO_PROGRAM),
+    (None, {"a": wired(5, "a", "native")}, State.FAILED, NO_PROGRAM),
+    # Without the filter for marked frames an end is not attached.
+    (None, {"a": A._replace(ingress=())}, State.FAILED, NO_PROGRAM),
+    (None, {"entries": {5: 6}}, State.FAILED, "not in the kernel: b does not lead to a"),
+    (None, {"entries": {5: 9, 6: 5}}, State.FAILED, "not in the kernel: a does not lead to b"),
+    (None, {"peers": {5: 6}}, State.FAILED, "not in the kernel: b does not lead to a"),
+    (None, {"a": A._replace(xdp=(Xdp("generic", 77),)), "foreign": {77: "id 77 (x)"}}, State.FAILED,
+     "a runs an XDP program that is not ours: id 77 (x)"),
+    (OFF, {"entries": {}}, State.DISABLED, "enabled: false"),
+    (OFF, NONE_B, State.DISABLED, "enabled: false"),
+    (OFF, {"names": {}, "entries": {}}, State.DISABLED, "enabled: false"),
+    (OFF, {"entries": {}, "a": A._replace(up=False)}, State.DISABLED, "enabled: false"),
+    (OFF, {}, State.FAILED, "not in the kernel: a still leads somewhere"),
+    (OFF, {"entries": {}, "peers": {6: 5}}, State.FAILED,
+     "not in the kernel: b still leads somewhere"),
+    # In tc mode the filter and the other map count.
+    (IN_TC, {"a": TC_A, "b": TC_B, "entries": {}, "peers": {5: 6, 6: 5}}, State.CONNECTED, ""),
+    (IN_TC, {"a": TC_A, "b": TC_B, "entries": {}}, State.FAILED,
+     "not in the kernel: a does not lead to b"),
+    (IN_TC, {"a": TC_A._replace(ingress=()), "b": TC_B, "entries": {}, "peers": {5: 6, 6: 5}},
+     State.FAILED, NO_PROGRAM),
+]  # fmt: skip
 
 
-def test_a_disabled_link_is_attached_and_leads_nowhere() -> None:
-    off = link("a", "b", enabled=False)
-    assert assess(one=off, entries={}).state is State.DISABLED
-    stale = assess(one=off)
-    assert stale.state is State.FAILED
-    assert "does not lead" not in stale.reason, "it still leads there, and should not"
+@pytest.mark.parametrize(("one", "seen", "state", "reason"), CASES)
+def test_state_and_reason(
+    one: Link | None, seen: dict[str, Any], state: State, reason: str
+) -> None:
+    found = assess(one, **seen)
+    assert (found.state, found.reason) == (state, reason)
 
 
-@pytest.mark.parametrize("names", [{"a": 5}, {}])
-def test_disabled_is_disabled_whether_its_ends_are_there_or_not(names: dict[str, int]) -> None:
-    found = assess(one=link("a", "b", enabled=False), entries={}, names=names)
-    assert (found.state, found.reason) == (State.DISABLED, "enabled: false")
-
-
-@pytest.mark.parametrize("mode", ["generic", "native"])
+@pytest.mark.parametrize("mode", ["generic", "native", "tc"])
 def test_the_end_of_a_link_that_waits_is_attached_while_it_is_held(mode: str) -> None:
-    held = assess(A._replace(xdp=(Xdp(mode, 101),)), names={"a": 5}, entries={})
+    held = assess(a=wired(5, "a", mode), **NONE_B)
     assert (held.state, held.a.attached, held.b.attached) == (State.WAITING, True, False)
-    assert not assess(A._replace(xdp=(), ingress=()), names={"a": 5}, entries={}).a.attached
+    assert not assess(a=A._replace(xdp=(), ingress=()), **NONE_B).a.attached
 
 
 def test_a_link_that_waits_says_why_its_end_is_not_held() -> None:
-    port = A._replace(xdp=(), master=3, master_kind="bridge")
-    (words,) = assess(port, names={"a": 5}, entries={}).warnings
+    (words,) = assess(a=A._replace(xdp=(), master=3, master_kind="bridge"), **NONE_B).warnings
     assert words.startswith("not held meanwhile: a is a port of a bridge")
 
 
-def test_disabled_wins_over_down() -> None:
-    found = assess(A._replace(up=False), one=link("a", "b", enabled=False), entries={})
-    assert found.state is State.DISABLED
-
-
-def test_in_tc_mode_the_filter_and_the_other_map_count() -> None:
-    facts: dict[str, Any] = {"one": link("a", "b", mode=Mode.TC), "entries": {}}
-    bare = {"a": A._replace(xdp=()), "b": B._replace(xdp=())}
-    none = {"a": A._replace(ingress=()), "b": B._replace(ingress=())}
-    assert assess(**bare, **facts, peers={5: 6, 6: 5}).state is State.CONNECTED
-    assert assess(**bare, **facts).state is State.FAILED
-    assert assess(**none, **facts, peers={5: 6, 6: 5}).state is State.FAILED
-
-
-def test_an_end_without_the_filter_for_marked_frames_is_not_attached() -> None:
-    assert "no program of ours on a" in assess(A._replace(ingress=())).reason
-    assert "b does not lead to a" in assess(peers={5: 6}).reason
-
-
-def test_a_program_in_another_mode_is_not_the_links() -> None:
-    native = (Xdp("native", 101),)
-    assert assess(A._replace(xdp=native)).state is State.FAILED
-
-
-def test_a_plug() -> None:
-    found = assess(one=link("a", "a"), entries={5: 5})
-    assert found.state is State.CONNECTED
-    assert found.a == found.b
+def test_status_is_right_without_a_daemon() -> None:
+    """A reader with the same file sees what the daemon made, and what somebody broke since."""
+    kernel = Kernel()
+    for name in ("a", "b", "c", "d"):
+        kernel.add(name)
+    keeper = Keeper(kernel).start(wiring("a:b", "c:d"))
+    kernel.unload("c")
+    reader = Keeper(kernel, keeper.book)
+    reader.reconciler.want(keeper.reconciler.wiring)
+    seen = reader.reconciler.look()
+    states = [link_state.assess(each, seen.observed) for each in seen.evaluations]
+    assert [each.state for each in states] == [State.CONNECTED, State.FAILED]
+    assert "not in the kernel" in states[1].reason
 
 
 # --------------------------------------------------------------------------- ends
 
 
 def test_the_mtu_is_the_interfaces_own_without_our_headroom() -> None:
-    record = Record(5, "a", A.mac, {Setting.MTU: Change(1500, 65535)})
+    """Also that of a far end in this namespace, which may be the end of another link."""
+    records = {n: Record(n, "x", A.mac, {Setting.MTU: Change(1500, 65535)}) for n in (5, 7)}
     raised = A._replace(mtu=65535, far=Far(2, 0, "eth0", 9500, True))
-    end = assess(raised, records={5: record}).a
+    end = assess(a=raised, records=records).a
     assert (end.mtu, end.far_mtu, end.far_up) == (1500, 9500, True)
-    assert assess(A._replace(mtu=1400), records={5: record}).a.mtu == 1400
+    assert assess(a=A._replace(mtu=1400), records=records).a.mtu == 1400
+    here = assess(a=A._replace(far=Far(7, None, "c", 65535, True)), records=records).a
+    assert here.far_mtu == 1500
 
 
-def test_an_end_is_called_what_the_file_calls_it() -> None:
-    found = assess(one=link("uplink", "b"), names={"uplink": 5, "b": 6})
+def test_ends_by_what_the_file_calls_them() -> None:
+    found = assess(link("uplink", "b"), names={"uplink": 5, "b": 6})
     assert (found.a.name, found.a.ifindex) == ("uplink", 5)
-
-
-def test_a_missing_end_has_only_its_name() -> None:
-    end = assess(names={"a": 5}).b
-    assert end == End("b")
+    assert assess(**NONE_B).b == End("b"), "one that is missing has only its name"
+    plug = assess(link("a", "a"), entries={5: 5})
+    assert plug.a == plug.b
 
 
 # --------------------------------------------------------------------------- JSON
@@ -187,7 +175,7 @@ def as_json(status: LinkStatus, a: Counters = NO_FRAMES) -> dict[str, Any]:
 
 def test_the_promised_keys() -> None:
     one = link("a", "b", description="leaf to spine", labels=(("lab", "demo"),))
-    data = as_json(assess(one=one), Counters(3, 180, 1, 2))
+    data = as_json(assess(one), Counters(3, 180, 1, 2))
     assert data.keys() >= PROMISED | {"a", "b"}
     assert data["a"].keys() >= PROMISED_OF_ENDS
     assert (data["link"], data["state"], data["mode"]) == ("a:b", "connected", "generic")
@@ -198,11 +186,14 @@ def test_the_promised_keys() -> None:
     json.dumps(data)
 
 
-def test_a_missing_end_in_json() -> None:
-    data = as_json(assess(names={"a": 5}))
-    assert data["b"]["ifindex"] is None
-    assert data["b"]["attached"] is False
-    assert data["reason"] == "b does not exist"
+def test_an_end_that_has_left_is_told_of_while_it_runs_our_program() -> None:
+    moved = MovedEnd(Record(5, "a", ""), "generic", 3, 8)
+    both = (moved, moved._replace(mode=""))
+    nothing = Reading(Wiring(), ())
+    told = builder.build(
+        document.Daemon(), nothing, Path("x"), statuses=(), counters={}, moved_netns=both
+    )
+    assert told.moved_netns == (document.Moved("a", 5, moved.remedy),)
 
 
 @pytest.mark.parametrize(("seconds", "left"), [(30.0, 30.0), (-5.0, 0.0)])
@@ -214,31 +205,22 @@ def test_the_time_to_the_next_try(
     assert as_json(assess())["retry_in_s"] is None
 
 
-def test_status_is_right_without_a_daemon() -> None:
-    """A reader with the same file sees what the daemon made, and what somebody broke since."""
-    kernel = Kernel()
-    for name in ("a", "b", "c", "d"):
-        kernel.add(name)
-    keeper = Keeper(kernel).start(wiring("a:b", "c:d"))
-    kernel.unload("c")
-    reader = Keeper(kernel, keeper.book)
-    reader.reconciler.want(keeper.reconciler.wiring)
-    seen = reader.reconciler.look()
-    states = [link_state.assess(each, seen.observed) for each in seen.evaluations]
-    assert [each.state for each in states] == [State.CONNECTED, State.FAILED]
-    assert "not in the kernel" in states[1].reason
+GOOD, WAITS = assess(), assess(**NONE_B)
+BUSY = failed()
 
 
-def test_the_summary_counts_and_gives_a_lone_reason() -> None:
-    waiting = assess(names={"a": 5})
-    assert summary.summary([]) == "0 links"
-    assert summary.summary([assess()]) == "1 link: 1 connected"
-    words = summary.summary([assess(), assess(), waiting])
-    assert words == "3 links: 2 connected, 1 waiting for b"
-    assert summary.summary([waiting, waiting]) == "2 links: 2 waiting"
-    assert summary.summary([assess(), waiting, failed()]).startswith(
-        "3 links: 1 failed (EBUSY), 1 "
-    )
+@pytest.mark.parametrize(
+    ("statuses", "words"),
+    [
+        ([], "0 links"),
+        ([GOOD], "1 link: 1 connected"),
+        ([GOOD, GOOD, WAITS], "3 links: 2 connected, 1 waiting for b"),
+        ([WAITS, WAITS], "2 links: 2 waiting"),
+        ([GOOD, WAITS, BUSY], "3 links: 1 failed (EBUSY), 1 connected, 1 waiting for b"),
+    ],
+)
+def test_the_summary_counts_and_gives_a_lone_reason(statuses: list[LinkStatus], words: str) -> None:
+    assert summary.summary(statuses) == words
 
 
 def test_the_headline_begins_with_what_is_wrong() -> None:
@@ -284,7 +266,7 @@ RUNNING = document.Daemon(
 def whole() -> StatusDocument:
     """With something in every part."""
     one = link("a", "b", labels=(("lab", "demo"),), description="leaf")
-    told = built(assess(one=one), failed(), a=Counters(3, 180, 1, 2, lost=Lost(1, 1, 1, 1)))
+    told = built(assess(one), failed(), a=Counters(3, 180, 1, 2, lost=Lost(1, 1, 1, 1)))
     file = document.File("x.yaml", "rejected", "abc", ("x.yaml:1:1: no",))
     return told._replace(
         daemon=RUNNING,
@@ -345,34 +327,82 @@ def test_what_another_release_tells_is_read_as_far_as_it_is_known() -> None:
 # --------------------------------------------------------------------------- links by name
 
 
-def named(*links: tuple[str, str]) -> StatusDocument:
-    """As much of a document as names are looked up in."""
-    found = tuple(
-        document.Link(f"{a}:{b}", State.CONNECTED, a=document.End(a), b=document.End(b))
-        for a, b in links
-    )
-    steps = tuple(document.Difference("point", each.link, each.a.name) for each in found)
-    return StatusDocument(config=document.Config("x.yaml"), links=found, differences=steps)
+FEW = report(
+    link_report("va", "vb"),
+    link_report("vc", "vd", "waiting", reason="vd does not exist"),
+    link_report("ve", "vf", "disabled", enabled=False),
+    differences=(
+        document.Difference("point", "va:vb", "va"), document.Difference("point", "vc:vd", "vc")
+    ),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["va:vb", "vb:va", "va", "vb"])
 def test_a_report_of_some_links_alone(name: str) -> None:
-    told = named(("va", "vb"), ("vc", "vd")).only([name])
-    assert [each.link for each in told.links] == ["va:vb"]
-    assert [each.link for each in told.differences or ()] == ["va:vb"]
+    told = FEW.only([name])
+    assert [each.link for each in (*told.links, *(told.differences or ()))] == ["va:vb"] * 2
+    assert FEW.only([]) is FEW
 
 
 def test_a_name_that_no_link_has_is_told_in_a_line_however_many_links_there_are() -> None:
-    many = named(*((f"leaf{n}", f"spine{n}") for n in range(2000)))
+    many = report(*(link_report(f"leaf{n}", f"spine{n}") for n in range(2000)))
     with pytest.raises(XconnectError) as refused:
         many.only(["leaf7", "leav77"])
     told = str(refused.value)
     assert told.startswith("no link leav77 in x.yaml, which has 2000 links; did you mean leaf77:")
     assert len(told) < 200
-    assert many.only([]) is many
+
+
+@pytest.mark.parametrize(
+    ("wanted", "missing"),
+    [
+        ([], {"vc:vd": "waiting: vd does not exist"}),
+        (["va"], {}),
+        (["va", "vc"], {"vc:vd": "waiting: vd does not exist"}),
+        (["ve:vf"], {"ve:vf": "disabled: "}),
+        (["x"], {"x": "no such link in the file"}),
+    ],
+)
+def test_what_is_not_connected(wanted: list[str], missing: dict[str, str]) -> None:
+    """Disabled links are not missed, unless they are named."""
+    assert FEW.not_connected(wanted) == missing
+
+
+def test_a_file_that_is_not_good_is_missing_too() -> None:
+    bad = report()._replace(config=document.Config("x", "rejected", problems=("x:1:1: no",)))
+    assert bad.not_connected([]) == {"x": "rejected\nx:1:1: no"}
 
 
 # --------------------------------------------------------------------------- losses
+
+NARROW = {"a": End("va", 5, far_mtu=9000), "b": End("vb", 6, mtu=1400, far_mtu=1500, far_up=True)}
+DEAD = {"a": NARROW["a"], "b": NARROW["b"]._replace(far_up=False)}
+
+
+@pytest.mark.parametrize(
+    ("ends", "words", "remedy"),
+    [
+        (NARROW, "longer than the far end of vb takes (MTU 1500)", "give the far ends of va"),
+        (DEAD, "the far end of vb is down", "set the far end of vb up"),
+        ({"a": NARROW["b"], "b": NARROW["a"]}, "not taken behind va", "ip -s -s link show dev va"),
+    ],
+)  # fmt: skip
+def test_what_a_far_end_does_not_take_has_a_suspect(
+    ends: dict[str, End], words: str, remedy: str
+) -> None:
+    counters = {5: Counters(untransmitted=3), 6: Counters(untransmitted=3)}
+    told = drop_reasons.explained(*ends.values(), counters, enabled=True)
+    assert told[0].text.startswith(words)
+    assert told[0].remedy.startswith(remedy)
+
+
+def test_losses_come_worst_first_and_are_counted_once() -> None:
+    """What a driver dropped is in the interface's own count, too."""
+    counters = {5: Counters(lost=Lost(1, 3, 1, 2, 1)), 6: Counters(untransmitted=5)}
+    told = drop_reasons.explained(End("va", 5), End("vb", 6), counters, enabled=True)
+    assert [(each.reason, each.frames) for each in told[:3]] == [
+        *(("peer_drop", 4), ("egress_down", 3), ("other", 2))
+    ]
 
 
 def test_the_command_that_stops_a_loss_is_quoted() -> None:
