@@ -188,9 +188,8 @@ class Dataplane:
     def programs(self) -> Programs:
         """Kernel ids of the current programs; ``known`` has those of older generations."""
         ids = self._current.ids
-        older = frozenset(chain.from_iterable(one.ids.values() for one in self._older))
-        xdp, ingress, egress = (ids.get(role, 0) for role in ("xdp", "ingress", "egress"))
-        return Programs(xdp, ingress, egress, older)
+        older = frozenset().union(*[one.ids.values() for one in self._older])
+        return Programs(ids.get("xdp", 0), ids.get("ingress", 0), ids.get("egress", 0), older)
 
     @property
     def xdp_fd(self) -> int:
@@ -211,7 +210,7 @@ class Dataplane:
         whose pin is lost can still be had where that is permitted (CAP_SYS_ADMIN), else it is
         None. Raises ProgramGoneError for one that runs nowhere any more.
         """
-        for generation in self._generations():
+        for generation in (self._current, *self._older):
             for role, known in generation.ids.items():
                 if known == program:
                     return generation.fds[role]
@@ -233,7 +232,8 @@ class Dataplane:
     def unpoint(self, key: int) -> None:
         """Frames that come in by ``key`` are dropped from now on. No entry is no error."""
         try:
-            for generation in self._generations():
+            self._entries.delete(key)
+            for generation in self._older:
                 generation.remove(key)
         except OSError as error:
             raise _refused("unpoint", key, 0, error) from error

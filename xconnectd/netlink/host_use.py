@@ -188,7 +188,7 @@ def _stacked(message: bytes, nsid: int | None = None) -> _Stacked:
         if kind == b"vxlan\0":
             lowers.add(integer(attributes_in(found.get(_DATA, b"")).get(uapi.IFLA_VXLAN_LINK, b"")))
         lowers.discard(ifindex_of(message))
-    return _Stacked(text(found[uapi.IFLA_IFNAME]), frozenset(lowers - {0}))
+    return _Stacked(text(found[uapi.IFLA_IFNAME][:-1]), frozenset(lowers - {0}))
 
 
 # --------------------------------------------------------------------------- reading messages

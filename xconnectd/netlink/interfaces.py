@@ -34,6 +34,7 @@ from xconnectd.netlink.transport import (
     GET,
     LINK_ATTRIBUTES,
     NSID_ATTRIBUTES,
+    SKIP_STATISTICS,
     STATS_ATTRIBUTES,
     TC_ATTRIBUTES,
     TRIES,
@@ -46,7 +47,6 @@ from xconnectd.netlink.transport import (
     integer,
     link_request,
     nsid_request,
-    raw,
     stats_request,
     tc_request,
     text,
@@ -66,6 +66,9 @@ _VARIANTS: Final = {
 _STATISTICS: Final = struct.Struct("=2Q32x2Q")
 """Of struct rtnl_link_stats64: packets received and sent, then dropped of either."""
 
+_IFNAMSIZ: Final = 16
+"""A name is shorter (linux/if.h), an altname may be longer."""
+
 _NO_NSID: Final = struct.pack("=I", uapi.NETNSA_NSID_NOT_ASSIGNED)
 
 _FEW: Final = 16
@@ -77,8 +80,8 @@ _ABSENT: Final = (errno.ENODEV, errno.EINVAL, errno.ENOENT)
 _KINDS_TO_ASK: Final = ("", "tun")
 """NICs and taps: what their drivers can do decides the mode."""
 
-_GET_LINK: Final = get_link_request()
-_GET_LINKS: Final = get_link_request(how=DUMP)
+_GET_LINK: Final = get_link_request(GET, (SKIP_STATISTICS,))
+_GET_LINKS: Final = get_link_request(DUMP, (SKIP_STATISTICS,))
 _GET_QDISCS: Final = tc_request(uapi.RTM_GETQDISC, DUMP)
 _GET_CLSACT: Final = tc_request(uapi.RTM_GETQDISC, DO_ECHO, parent=uapi.TC_H_CLSACT)
 _GET_FILTERS: Final = {
@@ -111,8 +114,8 @@ class Interfaces:
 
     def find(self, *wanted: str | int) -> list[Interface]:
         """Those of these names, altnames and ifindexes that are there, as in ``all``."""
-        answers = self._route.ask_each(map(_link_question, wanted), unless=_ABSENT)
-        return [_interface(message) for answer in answers for message in answer]
+        answers = self._route.ask_each([_link_question(each) for each in wanted], unless=_ABSENT)
+        return _interfaces(chain.from_iterable(answers))
 
     def names(self) -> list[str]:
         """Of every interface, without altnames; quicker than ``all``."""
@@ -120,8 +123,7 @@ class Interfaces:
 
     def all(self) -> dict[int, Interface]:
         """Every interface, in one dump, without tc filters and features (see ``complete``)."""
-        found = map(_interface, self.messages())
-        return {interface.ifindex: interface for interface in found}
+        return {interface.ifindex: interface for interface in _interfaces(self.messages())}
 
     def messages(self) -> Collection[bytes]:
         """The link message of every interface.
@@ -177,7 +179,9 @@ class Interfaces:
         egress = self._filters("egress", found)
         qdiscs = self._qdiscs_of(egress)
         ingress = self._filters("ingress", [ifindex for ifindex in found if qdiscs[ifindex]])
-        far = self._far_ends([each for each in found.values() if each.far and not each.far.name])
+        far = self._far_ends(
+            {ifindex: each.far for ifindex, each in found.items() if each.far and not each.far.name}
+        )
         for ifindex, each in found.items():
             whole = each._replace(
                 far=far.get(ifindex, each.far),
@@ -188,29 +192,38 @@ class Interfaces:
             found[ifindex] = _with_driver(whole) if each.kind in _KINDS_TO_ASK else whole
         return found
 
-    def _far_ends(self, veths: Collection[Interface]) -> dict[int, Far]:
-        """By ifindex the far ends that may be looked at, with their names, MTUs and states."""
-        fars = [each.far for each in veths if each.far]
-        answers = self._route.ask_each(
-            [_question_at(far.ifindex, far.nsid) for far in fars], unless=errno.errorcode
-        )
-        return {
-            veth.ifindex: _far_as_there(far, message)
-            for veth, far, answer in zip(veths, fars, answers, strict=True)
-            for message in answer
-        }
+    def _far_ends(self, fars: Mapping[int, Far]) -> dict[int, Far]:
+        """Those that may be looked at, with their names, MTUs and states."""
+        questions = [_question_at(far.ifindex, far.nsid) for far in fars.values()]
+        answers = self._route.ask_each(questions, unless=errno.errorcode)
+        found = {}
+        for (ifindex, far), answer in zip(fars.items(), answers, strict=True):
+            for message in answer:
+                (flags,) = struct.unpack_from("=I", message, 24)
+                there = attributes_in(message, LINK_ATTRIBUTES)
+                found[ifindex] = far._replace(
+                    name=text(there[uapi.IFLA_IFNAME][:-1]),
+                    mtu=integer(there[uapi.IFLA_MTU]),
+                    up=bool(flags & uapi.IFF_UP),
+                )
+        return found
 
     def _filters(self, direction: str, ifindexes: Collection[int]) -> dict[int, tuple[Filter, ...]]:
         """By ifindex; a message without a handle is of the priority, not of a filter."""
         request = _GET_FILTERS[direction]
         answers = self._route.ask_each([(request, ifindex) for ifindex in ifindexes])
-        found: dict[int, tuple[Filter, ...]] = dict.fromkeys(ifindexes, ())
+        filters: dict[int, tuple[Filter, ...]] = dict.fromkeys(ifindexes, ())
         for ifindex, answer in zip(ifindexes, answers, strict=True):
             for message in answer:
                 handle, info = _TC_HEADER.unpack_from(message)
                 if handle:
-                    found[ifindex] += (_filter(handle, info >> 16, message),)
-        return found
+                    found = attributes_in(message, TC_ATTRIBUTES, (uapi.TCA_OPTIONS,))
+                    kind, name = found.get(uapi.TCA_KIND, b""), found.get(_BPF_NAME, b"")
+                    program = integer(found.get(_BPF_ID, b""))
+                    filters[ifindex] += (
+                        Filter(text(kind[:-1]), info >> 16, handle, program, text(name[:-1])),
+                    )
+        return filters
 
     def _qdiscs_of(self, egress: Mapping[int, tuple[Filter, ...]]) -> dict[int, str]:
         """By ifindex the qdisc at ``ffff:`` (clsact or ingress), empty where there is none.
@@ -237,7 +250,7 @@ class Interfaces:
         for message in chain.from_iterable(answers):
             if _TC_HEADER.unpack_from(message)[0] == CLSACT_HANDLE:
                 kind = attributes_in(message, TC_ATTRIBUTES)[uapi.TCA_KIND]
-                found[ifindex_of(message)] = text(kind)
+                found[ifindex_of(message)] = text(kind[:-1])
         return found
 
     def xdp_features(self, ifindex: int) -> XdpFeature | None:
@@ -254,14 +267,15 @@ class Interfaces:
         None if it or its namespace is gone, or may not be looked at.
         """
         (answer,) = self._route.ask_each([_question_at(ifindex, nsid)], unless=errno.errorcode)
-        return _interface(answer[0]) if answer else None
+        return next(iter(_interfaces(answer)), None)
 
     def elsewhere(self) -> Iterator[tuple[int, Interface]]:
         """The interfaces of every other namespace that has an id here, each with that id.
 
         Our own may have one too, once somebody else's device stands on one of ours.
         """
-        yield from ((nsid, _interface(message)) for nsid, message in self.messages_elsewhere())
+        for nsid, message in self.messages_elsewhere():
+            yield from ((nsid, each) for each in _interfaces([message]))
 
     def messages_elsewhere(self) -> Iterator[tuple[int, bytes]]:
         """Their link messages, in a dump for each namespace."""
@@ -269,7 +283,7 @@ class Interfaces:
         nsids = {nsid for message in known if (nsid := _nsid(message)) is not None}
         for nsid in sorted(nsids - {self.own_nsid()}):
             try:
-                answer = self._route.ask(get_link_request(("IFLA_IF_NETNSID", nsid), how=DUMP))
+                answer = self._route.ask(_link_request_at(DUMP, nsid))
             except NetlinkError:  # gone meanwhile, or not to be looked into
                 continue
             yield from ((nsid, each) for each in answer)
@@ -295,24 +309,32 @@ class Interfaces:
 def _link_question(wanted: str | int) -> Question:
     if isinstance(wanted, int):
         return _GET_LINK, wanted
-    name = raw(wanted)
-    attribute = "IFLA_IFNAME" if len(name) < 16 else "IFLA_ALT_IFNAME"
-    return get_link_request((attribute, name)), None
+    name = wanted.encode(errors="surrogateescape")
+    attribute = "IFLA_IFNAME" if len(name) < _IFNAMSIZ else "IFLA_ALT_IFNAME"
+    return get_link_request(GET, ((attribute, name), SKIP_STATISTICS)), None
+
+
+def _link_request_at(how: int, nsid: int) -> bytes:
+    return get_link_request(how, (("IFLA_IF_NETNSID", nsid), SKIP_STATISTICS))
 
 
 def _question_at(ifindex: int, nsid: int | None) -> Question:
     """For an interface of another namespace; None is this one."""
-    return _GET_LINK if nsid is None else get_link_request(("IFLA_IF_NETNSID", nsid)), ifindex
+    return _GET_LINK if nsid is None else _link_request_at(GET, nsid), ifindex
 
 
-def _interface(message: bytes) -> Interface:
+def _interfaces(messages: Iterable[bytes]) -> list[Interface]:
+    told = [(message, attributes_in(message, LINK_ATTRIBUTES, _LINK_NESTS)) for message in messages]
+    return [_interface(message, found) for message, found in told]
+
+
+def _interface(message: bytes, found: Mapping[int, bytes]) -> Interface:
     _family, hardware, ifindex, flags = struct.unpack_from("=BxHiI", message, 16)
-    found = attributes_in(message, LINK_ATTRIBUTES, _LINK_NESTS)
     value = found.get
-    kind = text(value(_KIND, b""))
+    kind = text(value(_KIND, b"")[:-1])
     return Interface(
         ifindex=ifindex,
-        name=text(found[uapi.IFLA_IFNAME]),
+        name=text(found[uapi.IFLA_IFNAME][:-1]),
         altnames=texts(found[uapi.IFLA_PROP_LIST]) if uapi.IFLA_PROP_LIST in found else (),
         kind=kind,
         variant=_variant(kind, value(_DATA, b"")) if kind in _VARIANTS else "",
@@ -325,10 +347,10 @@ def _interface(message: bytes) -> Interface:
         max_mtu=integer(value(uapi.IFLA_MAX_MTU, b"")),
         addr_gen_mode=integer(found[_ADDR_GEN_MODE]) if _ADDR_GEN_MODE in found else None,
         master=integer(value(uapi.IFLA_MASTER, b"")),
-        master_kind=text(value(_SLAVE_KIND, b"")),
+        master_kind=text(value(_SLAVE_KIND, b"")[:-1]),
         far=_far(found) if kind == "veth" and uapi.IFLA_LINK in found else None,
         xdp=tuple(
-            [Xdp(_XDP_MODES[key], integer(found[key])) for key in _XDP_MODES.keys() & found.keys()]
+            [Xdp(mode, integer(found[key])) for key, mode in _XDP_MODES.items() if key in found]
         ),
     )
 
@@ -343,16 +365,6 @@ def _far(veth: Mapping[int, bytes]) -> Far:
     return Far(integer(veth[uapi.IFLA_LINK]), None if nsid is None else integer(nsid))
 
 
-def _far_as_there(far: Far, message: bytes) -> Far:
-    (flags,) = struct.unpack_from("=I", message, 24)
-    found = attributes_in(message, LINK_ATTRIBUTES)
-    return far._replace(
-        name=text(found[uapi.IFLA_IFNAME]),
-        mtu=integer(found[uapi.IFLA_MTU]),
-        up=bool(flags & uapi.IFF_UP),
-    )
-
-
 def _with_driver(interface: Interface) -> Interface:
     from xconnectd.netlink import ethtool
 
@@ -361,17 +373,6 @@ def _with_driver(interface: Interface) -> Interface:
         features=ethtool.features(interface.name),
         xdp_features=ethtool.xdp_features(interface.ifindex) if is_nic else None,
         driver=ethtool.driver(interface.name) if is_nic else "",
-    )
-
-
-def _filter(handle: int, priority: int, message: bytes) -> Filter:
-    found = attributes_in(message, TC_ATTRIBUTES, (uapi.TCA_OPTIONS,))
-    return Filter(
-        kind=text(found.get(uapi.TCA_KIND, b"")),
-        priority=priority,
-        handle=handle,
-        program=integer(found.get(_BPF_ID, b"")),
-        name=text(found.get(_BPF_NAME, b"")),
     )
 
 

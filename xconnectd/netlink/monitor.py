@@ -17,12 +17,14 @@ from typing import Final, NamedTuple
 
 from xconnectd.netlink import uapi
 from xconnectd.netlink.transport import (
+    GET,
     HEADER,
     INDEX,
     INDEX_OFFSET,
     LINK_ATTRIBUTES,
     RECV_SIZE,
     ROUTE_ATTRIBUTES,
+    SKIP_STATISTICS,
     attributes_in,
     get_link_request,
     integer,
@@ -202,14 +204,14 @@ class Events:
 
     def _unmute(self) -> None:
         """Asks for those whose time is over as they are now."""
+        if not self.is_due():
+            return
         now = time.monotonic()
         over = [ifindex for ifindex, due in self._muted.items() if due <= now]
-        if not over:
-            return
         for ifindex in over:
             del self._muted[ifindex]
         self._filter()
-        request = bytearray(get_link_request())
+        request = bytearray(get_link_request(GET, (SKIP_STATISTICS,)))
         for ifindex in over:
             INDEX.pack_into(request, INDEX_OFFSET, ifindex)
             self._socket.send(request)
@@ -263,7 +265,7 @@ def _event(ifindex: int, message: bytes) -> Event:
     nsid, new_ifindex = found.get(uapi.IFLA_NEW_NETNSID), found.get(uapi.IFLA_NEW_IFINDEX)
     return Event(
         ifindex,
-        name=text(found.get(uapi.IFLA_IFNAME, b"")),
+        name=text(found.get(uapi.IFLA_IFNAME, b"")[:-1]),
         gone=kind == uapi.RTM_DELLINK and not of_a_port,
         nsid=None if nsid is None else integer(nsid),
         new_ifindex=None if new_ifindex is None else integer(new_ifindex),

@@ -15,6 +15,7 @@ import struct
 import sys
 from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache, partial
+from operator import methodcaller
 from typing import Any, Final
 
 from xconnectd.errors import InterfaceGoneError
@@ -134,10 +135,10 @@ link_request = partial(encode, ifinfmsg)
 tc_request = partial(encode, tcmsg)
 
 
-def get_link_request(*attributes: tuple[str, Any], how: int = GET) -> bytes:
-    """RTM_GETLINK without statistics: a third of the answer that nobody asks for."""
-    mask = ("IFLA_EXT_MASK", uapi.RTEXT_FILTER_SKIP_STATS)
-    return link_request(uapi.RTM_GETLINK, how, (*attributes, mask))
+SKIP_STATISTICS: Final = ("IFLA_EXT_MASK", uapi.RTEXT_FILTER_SKIP_STATS)
+"""They are a third of a link message, and nobody asks for them."""
+
+get_link_request = partial(link_request, uapi.RTM_GETLINK)
 
 
 def address_request() -> bytes:
@@ -306,9 +307,8 @@ def ifindex_of(message: bytes) -> int:
     return ifindex
 
 
-def text(value: bytes) -> str:
-    """A NUL-terminated string of the kernel; names are bytes and need not be UTF-8."""
-    return value.rstrip(b"\0").decode(errors="surrogateescape")
+text: Final[Callable[[bytes], str]] = methodcaller("decode", "utf-8", "surrogateescape")
+"""Of a string, to be given without the NUL it ends with; names are bytes and need not be UTF-8."""
 
 
 def texts(nest: bytes) -> tuple[str, ...]:
@@ -316,7 +316,7 @@ def texts(nest: bytes) -> tuple[str, ...]:
     found, at = [], 0
     while at < len(nest):
         length, _ = _ATTRIBUTE.unpack_from(nest, at)
-        found.append(text(nest[at + _ATTRIBUTE.size : at + length]))
+        found.append(text(nest[at + _ATTRIBUTE.size : at + length - 1]))
         at += (length + 3) & ~3
     return tuple(found)
 
@@ -326,6 +326,6 @@ def raw(name: str) -> bytes:
     return name.encode(errors="surrogateescape")
 
 
-integer = partial(int.from_bytes, byteorder=sys.byteorder)
+integer: Final[Callable[[bytes], int]] = partial(int.from_bytes, byteorder=sys.byteorder)
 """Of an attribute of 1, 2, 4 or 8 bytes in host order, signed or not: ifindexes fit both. An empty
 one, in place of one that is not there, is 0."""
