@@ -2,13 +2,15 @@
 
 ``python -m tests.bench.trace`` makes a lab, starts the daemon below ``sys.setprofile`` and rewires.
 Counted are the Python calls of the package's functions in the main thread, from the wake that reads
-the file to the end of the last wake that the rewire caused, the kernel's own news of it included.
+the file until nothing more comes of it: every wake in between that does more than a tick counts. A
+comprehension is a call, and so is each time that a generator goes on.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import struct
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -153,9 +155,17 @@ def _figures(functions: Counter[str], moves: int, looks: Sequence[Sequence[str]]
     yield f"{len(functions):8}  distinct functions"
     yield f"{len(modules):8}  modules"
     yield f"{moves:8}  moves between modules"
+    asked = [str(questions) for look in looks if (questions := sum(map(_asks, look)))]
     yield f"{len(requests):8}  netlink requests"
+    yield f"{' + '.join(asked):>8}  of them asked by one look after the other"
     yield f"{len(requests) - len(set(requests)):8}  of them repeated"
     yield f"{sum(len(look) - len(set(look)) for look in looks):8}  of them repeated within one look"
+
+
+def _asks(request: str) -> bool:
+    """Of rtnetlink's four kinds of message (new, delete, get, set) by the last bits of its type."""
+    kind: int = struct.unpack_from("=H", bytes.fromhex(request.partition("/")[0]), 4)[0]
+    return kind % 4 == 2
 
 
 if __name__ == "__main__":
