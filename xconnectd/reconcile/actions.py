@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from xconnectd.model import Filter, Interface, Mode, Record, Setting
 
@@ -101,6 +102,10 @@ class Unguard(Action):
 @dataclass(frozen=True, slots=True)
 class Unlearn(Action):
     """Removes the addresses, routes and neighbours that the host has by routers on the wire."""
+
+
+OVER_NETLINK: Final = (Set, Attach, Detach, AddFilter, DeleteFilter, Unlearn)
+"""What changes an interface, and is told to everybody; the others write maps and records."""
 
 
 def is_mere_setting(action: Action) -> bool:

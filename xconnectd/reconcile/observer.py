@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping
 from dataclasses import replace
-from itertools import count
+from itertools import count, filterfalse
 from operator import attrgetter
-from typing import Final, TypeVar
+from typing import Final
 
 from xconnectd.model import (
     Endpoint,
@@ -19,13 +19,12 @@ from xconnectd.model import (
     MovedEnd,
     Observed,
     Programs,
+    Record,
     Scope,
     Wiring,
 )
 from xconnectd.reconcile.mode_selection import choose
 from xconnectd.reconcile.ports import Dataplane, HostUse, Interfaces, Ledger
-
-_T = TypeVar("_T")
 
 
 class Observer:
@@ -49,11 +48,7 @@ class Observer:
         """All links of the wiring and all interfaces that are ours. One dump."""
         entries, peers, guarded = self._maps.look_up()
         interfaces = self._interfaces.all()
-        names = {
-            name: each.ifindex
-            for each in interfaces.values()
-            for name in (each.name, *each.altnames)
-        }
+        names = _names(interfaces.values())
         programs = self._programs()
         observed = Observed(
             interfaces=interfaces,
@@ -82,14 +77,14 @@ class Observer:
         look = _Look(wiring, self._interfaces, self._maps, self._records)
         look.follow(scope)
         covered = frozenset([each for each in look.seen if isinstance(each, int)])
-        records, programs = self._records.records(), self._programs()
+        programs = self._programs()
         observed = Observed(
             interfaces=look.interfaces,
             names=look.names,
             entries=look.entries,
             peers=look.peers,
             programs=programs,
-            records={index: records[index] for index in covered & records.keys()},
+            records=self._records_of(covered),
             moved_netns=self._moved_netns(programs),
             guarded=look.guarded,
             covered=covered,
@@ -97,40 +92,39 @@ class Observer:
         links = tuple(wiring.in_order(look.links.values()))
         return self._complete(observed, look.interfaces.values(), links), links
 
-    def again(self, before: Observed, links: Iterable[Link], wrote: Iterable[int]) -> Observed:
-        """As ``before``, with what a pass wrote to (ifindexes) read anew, but for veths' far ends.
+    def again(self, before: Observed, links: Iterable[Link], changed: Iterable[int]) -> Observed:
+        """As ``before``, with all maps and records read anew, and the interfaces in ``changed``.
 
-        All else is as it was: what somebody else did to it since is not seen here. It is an event,
-        and whoever calls this must run another pass for every event on an interface that is not
-        in ``wrote``.
+        Those are the ifindexes that a pass has changed something of; far ends of veths are as they
+        were, too. What somebody else did to other interfaces since is not seen here. It is an
+        event, and whoever calls this must run another pass for every event on an interface that
+        is not in ``changed``.
         """
-        was = before.interfaces
-        anew = set(wrote)
+        was, anew = before.interfaces, set(changed)
         # Of a veth that is set up or down, the other end loses or gets its carrier.
-        anew |= {
-            far.ifindex
-            for ifindex in anew & was.keys()
-            if (far := was[ifindex].far) and far.nsid is None and far.ifindex in was
-        }
+        fars = [each.far for ifindex, each in was.items() if ifindex in anew and each.far]
+        anew.update([far.ifindex for far in fars if far.nsid is None and far.ifindex in was])
         found = {each.ifindex: each for each in self._interfaces.find(*anew)}
         for ifindex, now in found.items():
             known = was[ifindex].far if ifindex in was else None
             if known and now.far and known[:2] == now.far[:2]:
                 found[ifindex] = now._replace(far=known)
-        names = {
-            name: each.ifindex for each in found.values() for name in (each.name, *each.altnames)
-        }
-        entries, peers, guarded = self._maps.look_up(anew)
-        records = self._records.records()
+        interfaces = {i: each for i, each in was.items() if i not in anew} | found
+        covered = before.covered or frozenset()
+        entries, peers, guarded = self._maps.look_up(covered)
         observed = before._replace(
-            interfaces=_without(anew, was) | found,
-            names={name: i for name, i in before.names.items() if i not in anew} | names,
-            entries=_without(anew, before.entries) | entries,
-            peers=_without(anew, before.peers) | peers,
-            records=_without(anew, before.records) | {i: records[i] for i in anew & records.keys()},
-            guarded=None if guarded is None else (before.guarded or guarded) - anew | guarded,
+            interfaces=interfaces,
+            names=_names(interfaces.values()),
+            entries=entries,
+            peers=peers,
+            records=self._records_of(covered),
+            guarded=guarded,
         )
         return self._complete(observed, found.values(), links)
+
+    def _records_of(self, ifindexes: frozenset[int]) -> dict[int, Record]:
+        records = self._records.records()
+        return {ifindex: records[ifindex] for ifindex in ifindexes & records.keys()}
 
     def _programs(self) -> Programs:
         programs = self._maps.programs
@@ -189,8 +183,9 @@ def _ends_in_native_mode(observed: Observed, links: Iterable[Link]) -> list[Inte
     return [end for end in map(observed.find, asked) if end is not None and end.kind]
 
 
-def _without(ifindexes: Collection[int], values: Mapping[int, _T]) -> dict[int, _T]:
-    return {ifindex: each for ifindex, each in values.items() if ifindex not in ifindexes}
+def _names(interfaces: Iterable[Interface]) -> dict[str, int]:
+    """The ifindex by each name and altname."""
+    return {name: each.ifindex for each in interfaces for name in (each.name, *each.altnames)}
 
 
 class Index:
@@ -200,8 +195,8 @@ class Index:
         self.wiring = wiring
         links = wiring.links
         # Without a loop of our own: a rewire among thousands of links must not take long.
-        self._by_name = dict(zip(map(_NAME_A, links), links, strict=True))
-        self._by_name.update(zip(map(_NAME_B, links), links, strict=True))
+        self.by_name: Mapping[str, Link] = dict(zip(map(_NAME_A, links), links, strict=True))
+        self.by_name |= zip(map(_NAME_B, links), links, strict=True)
         self._order = dict(zip(map(_ID, links), count(), strict=False))
 
     @property
@@ -209,14 +204,8 @@ class Index:
         """Of all links, in their order."""
         return self._order.keys()
 
-    def link_of(self, name: str) -> Link | None:
-        return self._by_name.get(name)
-
     def in_order(self, links: Iterable[Link]) -> list[Link]:
         return sorted(links, key=lambda link: self._order[link.id])
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._by_name
 
 
 class _Look:
@@ -233,7 +222,7 @@ class _Look:
         maps: Dataplane,
         records: Ledger,
     ) -> None:
-        self._wiring = wiring
+        self._links = wiring.by_name
         self._source = interfaces
         self._maps = maps
         self._known = records
@@ -247,48 +236,52 @@ class _Look:
         self.seen: set[str | int] = set()
 
     def follow(self, scope: Scope) -> None:
-        step: list[str | int] = [end.name for link in scope.links for end in link.ends]
-        step += scope.ifindexes
-        while step:
+        further: list[str | int] = [end.name for link in scope.links for end in (link.a, link.b)]
+        further += scope.ifindexes
+        while step := dict.fromkeys(filterfalse(self.seen.__contains__, further)):
             self.seen.update(step)
-            further = self._from_interfaces(step)
-            further += self._from_names([each for each in step if isinstance(each, str)])
-            further += self._from_entries([each for each in step if isinstance(each, int)])
-            step = [each for each in dict.fromkeys(further) if each not in self.seen]
+            further = [*self._from_interfaces(step), *self._from_links_and_maps(step)]
 
     def _from_interfaces(self, step: Iterable[str | int]) -> list[str | int]:
         further: list[str | int] = []
         fars = []
         wanted = [each for each in step if each not in self.names and each not in self.interfaces]
-        for interface in self._source.find(*wanted) if wanted else ():
-            names, far = (interface.name, *interface.altnames), interface.far
+        found = self._source.find(*wanted) if wanted else ()
+        for interface in found:
+            far = interface.far
+            names = (interface.name, *interface.altnames)
             self.interfaces[interface.ifindex] = interface
             self.names |= dict.fromkeys(names, interface.ifindex)
-            further += [interface.ifindex, *(each for each in names if each in self._wiring)]
+            further += (interface.ifindex, *filter(self._links.__contains__, names))
             if far and far.nsid is None:
                 fars.append(far.ifindex)
-        further += [far for far in fars if far in self._records]
         for peer in self._source.find(*fars) if fars else ():
-            further += [each for each in (peer.name, *peer.altnames) if each in self._wiring]
+            if peer.ifindex in self._records:
+                further.append(peer.ifindex)
+            further += filter(self._links.__contains__, (peer.name, *peer.altnames))
         return further
 
-    def _from_names(self, names: Iterable[str]) -> list[str | int]:
+    def _from_links_and_maps(self, step: Iterable[str | int]) -> list[str | int]:
         further: list[str | int] = []
-        for name in names:
-            if link := self._wiring.link_of(name):
+        ifindexes = []
+        for each in step:
+            if isinstance(each, int):
+                ifindexes.append(each)
+                if record := self._records.get(each):
+                    further.append(record.name)  # it may have another name by now
+                continue
+            if link := self._links.get(each):
                 self.links[link.id] = link
-                further += [end.name for end in link.ends]
-            if self.names.get(name) not in self._records:
-                further += self._known.named(name)
+                further += (link.a.name, link.b.name)
+            if self.names.get(each) not in self._records:
+                further += self._known.named(each)
+        if ifindexes:
+            entries, peers, guarded = self._maps.look_up(ifindexes)
+            self.entries |= entries
+            self.peers |= peers
+            self.guarded = None if guarded is None else (self.guarded or guarded) | guarded
+            further += (*entries.values(), *peers.values())
         return further
-
-    def _from_entries(self, ifindexes: Collection[int]) -> list[str | int]:
-        entries, peers, guarded = self._maps.look_up(ifindexes)
-        self.entries |= entries
-        self.peers |= peers
-        self.guarded = None if guarded is None else (self.guarded or guarded) | guarded
-        known = (self._records[each].name for each in ifindexes if each in self._records)
-        return [*entries.values(), *peers.values(), *known]  # it may have another name by now
 
 
 def wiring_in_kernel(observed: Observed) -> Wiring:

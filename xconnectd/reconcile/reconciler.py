@@ -24,7 +24,7 @@ from xconnectd.reconcile import (
     plan,
     transitions,
 )
-from xconnectd.reconcile.actions import Action
+from xconnectd.reconcile.actions import OVER_NETLINK, Action
 from xconnectd.reconcile.evaluate import Evaluation, Refused
 from xconnectd.reconcile.executor import Executor, Trouble
 from xconnectd.reconcile.link_state import LinkStatus
@@ -164,7 +164,7 @@ class Reconciler:
 
     def _free(self, names: Iterable[str]) -> list[str]:
         """Those of these interfaces that are in no link."""
-        return [name for name in names if name not in self._index]
+        return [name for name in names if name not in self._index.by_name]
 
     def _look_and_recognize(self, scope: Scope | None, refused: Mapping[str, Refused]) -> Seen:
         """A look in which ends that are back have the records with which they left.
@@ -179,15 +179,15 @@ class Reconciler:
         return seen
 
     def _look_again(
-        self, seen: Seen, scope: Scope | None, trouble: Trouble, wrote: AbstractSet[int]
+        self, seen: Seen, scope: Scope | None, trouble: Trouble, changed: AbstractSet[int]
     ) -> Seen:
-        """Reads only what was written to, as long as nothing was told of anything else."""
+        """Reads only what was changed, as long as nothing was told of anything else."""
         self._note(self.receive())
         before = seen.observed
-        if before.covered is not None and self._unseen.ifindexes <= wrote:
+        if before.covered is not None and self._unseen.ifindexes <= changed:
             links = [each.link for each in seen.evaluations]
             with suppress(InterfaceGoneError):
-                now = self._observer.again(before, links, wrote)
+                now = self._observer.again(before, links, changed)
                 if now.names == before.names and not self._netns_moves.take_back(now):
                     seen = self._judge(now, links, trouble.links)
                     self._has_seen(seen)
@@ -238,8 +238,8 @@ class Reconciler:
                 self._dataplane.empty_older()
             if not actions:
                 break
-            wrote = {each.interface.ifindex for each in actions}
-            seen = self._look_again(seen, scope, trouble, wrote)
+            changed = {each.interface.ifindex for each in actions if isinstance(each, OVER_NETLINK)}
+            seen = self._look_again(seen, scope, trouble, changed)
         self._netns_moves.settle(seen.observed)
         evaluations = seen.evaluations
         if trigger in _EDITS and scope is not None and any(each.waiting for each in evaluations):
@@ -322,7 +322,7 @@ class Reconciler:
         return (
             event.ifindex in self._ends
             or event.ifindex in self._ledger.records()
-            or any(name in self._index for name in (event.name, *event.altnames))
+            or any(name in self._index.by_name for name in (event.name, *event.altnames))
             or any(gone.record.mac == event.mac for gone in self._ledger.moved_netns())
         )
 
