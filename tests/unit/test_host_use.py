@@ -13,6 +13,7 @@ from messages import attributes, link, route
 from xconnectd.model import Interface
 from xconnectd.netlink import host_use, uapi
 from xconnectd.netlink.monitor import Event
+from xconnectd.netlink.transport import ADDRESS_ATTRIBUTES, ROUTE_ATTRIBUTES, attributes_in
 
 PERMANENT, TEMPORARY, MANAGETEMPADDR, TENTATIVE, NOPREFIXROUTE = 0x80, 0x01, 0x100, 0x40, 0x200
 FD77 = socket.inet_pton(socket.AF_INET6, "fd00:77::1")
@@ -22,6 +23,10 @@ def address(flags: int, proto: int | None = None) -> bytes:
     head = bytes(16) + struct.pack("=BBBBi", socket.AF_INET6, 64, flags & 0xFF, 0, 5)
     told = {"_1": FD77, "_8": struct.pack("=I", flags)}
     return head + attributes(**told, **({} if proto is None else {"_11": bytes([proto])}))
+
+
+def told(message: bytes) -> host_use._Address | None:
+    return host_use._address(message, attributes_in(message, ADDRESS_ATTRIBUTES))
 
 
 @pytest.mark.parametrize(
@@ -42,17 +47,18 @@ def address(flags: int, proto: int | None = None) -> bytes:
 def test_an_address_from_a_router_is_known_by_its_protocol_or_flags(
     flags: int, proto: int | None, learnt: bool
 ) -> None:
-    found = host_use._address(address(flags, proto))
+    found = told(address(flags, proto))
     assert found is not None
     assert (str(found.address), found.learnt) == ("fd00:77::1/64", learnt)
 
 
 def is_learnt(message: bytes, own: Iterable[host_use._Address]) -> bool:
-    return host_use._is_learnt(host_use._route_entry(message), own)
+    found = attributes_in(message, ROUTE_ATTRIBUTES)
+    return host_use._is_learnt(host_use._route_entry(message, found), own)
 
 
 def test_a_prefix_is_a_routers_where_no_address_of_the_hosts_own_is_in_it() -> None:
-    learnt, own = (host_use._address(address(flags)) for flags in (MANAGETEMPADDR, PERMANENT))
+    learnt, own = (told(address(flags)) for flags in (MANAGETEMPADDR, PERMANENT))
     assert learnt is not None
     assert own is not None
     assert is_learnt(route("fd00:77::/64"), [learnt])

@@ -45,7 +45,7 @@ _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 _KIND: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_KIND)
 _DATA: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_DATA)
 
-_KINDS_OF_WIRES: Final = ("veth", "tun")
+_KINDS_OF_WIRES: Final = frozenset(("veth", "tun"))
 """What others' devices hardly ever stand on, and what is wired in a hurry."""
 
 
@@ -80,6 +80,8 @@ class HostUse:
         found: dict[int, tuple[Use, ...]] = dict.fromkeys(every, ())
         for ifindex, own in addresses.items():
             found[ifindex] += _of_addresses(own, every[ifindex])
+        if not whole:
+            return found
         # The kernel takes the routes over an interface down with it.
         routes = self._routes([ifindex for ifindex, each in whole.items() if each.up])
         for ifindex, over in routes.items():
@@ -105,23 +107,24 @@ class HostUse:
     def _addresses(self, ifindexes: Iterable[int]) -> dict[int, list[_Address]]:
         """By ifindex those of each that has any but link-local ones."""
         answers = self._route.ask_each([(_GET_ADDRESSES, ifindex) for ifindex in ifindexes])
+        messages = [*chain.from_iterable(answers)]
+        told = [attributes_in(message, ADDRESS_ATTRIBUTES) for message in messages]
         found: dict[int, list[_Address]] = {}
-        for message in chain.from_iterable(answers):
-            address = _address(message)
-            if address and not address.address.is_link_local:
-                found.setdefault(ifindex_of(message), []).append(address)
+        for address in filter(None, map(_address, messages, told)):
+            if not address.address.is_link_local:
+                found.setdefault(ifindex_of(address.message), []).append(address)
         return found
 
     def _routes(
         self, ifindexes: Collection[int], families: Collection[int] = _FAMILIES
     ) -> dict[int, list[_RouteEntry]]:
         """By ifindex the routes that lead over each."""
-        found: dict[int, list[_RouteEntry]] = {}
-        for family in families:
-            questions = [(route_request(family, ifindex), None) for ifindex in ifindexes]
-            answers = self._route.ask_each(questions)
-            for ifindex, answer in zip(ifindexes, answers, strict=True):
-                found.setdefault(ifindex, []).extend(map(_route_entry, answer))
+        asked = [(family, ifindex) for family in families for ifindex in ifindexes]
+        answers = self._route.ask_each([(route_request(*each), None) for each in asked])
+        found: dict[int, list[_RouteEntry]] = {ifindex: [] for ifindex in ifindexes}
+        for (_, ifindex), answer in zip(asked, answers, strict=True):
+            told = [attributes_in(message, ROUTE_ATTRIBUTES) for message in answer]
+            found[ifindex] += map(_route_entry, answer, told)
         return found
 
     # ---------------------------------------------------------------- stacked devices
@@ -151,15 +154,13 @@ class HostUse:
 
     def _stacked_on(self, interfaces: Mapping[int, Interface]) -> dict[int, tuple[Use, ...]]:
         """The devices that stand on these: VLANs, macvlans, tunnels and their like."""
-        if not interfaces:
-            return {}
         found: defaultdict[int, tuple[Use, ...]] = defaultdict(tuple)
         known = self._all_stacked() if self._stacked is None else self._stacked
         for name, lowers in known.values():
             for ifindex in lowers & interfaces.keys():
                 use = Use(f"{name} stands on it", f"ip link del dev {quote(name)}")
                 found[ifindex] += (use,)
-        if any(each.kind not in _KINDS_OF_WIRES for each in interfaces.values()):
+        if not {each.kind for each in interfaces.values()} <= _KINDS_OF_WIRES:
             for name, lowers in self._stacked_elsewhere():
                 for ifindex in lowers & interfaces.keys():
                     found[ifindex] += (Use(f"{name} of another namespace stands on it"),)
@@ -221,8 +222,7 @@ def _of_routes(
     )
 
 
-def _address(message: bytes) -> _Address | None:
-    found = attributes_in(message, ADDRESS_ATTRIBUTES)
+def _address(message: bytes, found: Mapping[int, bytes]) -> _Address | None:
     packed = found.get(uapi.IFA_LOCAL) or found.get(uapi.IFA_ADDRESS)
     if not packed:
         return None
@@ -253,9 +253,8 @@ class _RouteEntry(NamedTuple):
     message: bytes
 
 
-def _route_entry(message: bytes) -> _RouteEntry:
+def _route_entry(message: bytes, found: Mapping[int, bytes]) -> _RouteEntry:
     family, prefix_length, protocol, kind = struct.unpack_from("=BB3xBxB", message, 16)
-    found = attributes_in(message, ROUTE_ATTRIBUTES)
     destination = found.get(uapi.RTA_DST)
     table = integer(found.get(uapi.RTA_TABLE, b""))
     return _RouteEntry(family, prefix_length, protocol, kind, destination, table, message)

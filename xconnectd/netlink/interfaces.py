@@ -12,6 +12,7 @@ import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from itertools import chain
+from operator import attrgetter
 from typing import Final
 
 from xconnectd.model import (
@@ -88,6 +89,7 @@ _GET_FILTERS: Final = {
     direction: tc_request(uapi.RTM_GETTFILTER, DUMP, parent=parent)
     for direction, parent in CLSACT_PARENTS.items()
 }
+_NAME_OF: Final = attrgetter("name")
 _SET_NOTHING: Final = link_request(uapi.RTM_SETLINK, DO)
 
 _KIND: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_KIND)
@@ -237,7 +239,7 @@ class Interfaces:
         unsure = [
             ifindex
             for ifindex, filters in egress.items()
-            if PROGRAM_NAME not in [each.name for each in filters]
+            if PROGRAM_NAME not in map(_NAME_OF, filters)
         ]
         if not unsure:
             return found
@@ -283,7 +285,8 @@ class Interfaces:
         nsids = {nsid for message in known if (nsid := _nsid(message)) is not None}
         for nsid in sorted(nsids - {self.own_nsid()}):
             try:
-                answer = self._route.ask(_link_request_at(DUMP, nsid))
+                there = ("IFLA_IF_NETNSID", nsid)
+                answer = self._route.ask(get_link_request(DUMP, (there, SKIP_STATISTICS)))
             except NetlinkError:  # gone meanwhile, or not to be looked into
                 continue
             yield from ((nsid, each) for each in answer)
@@ -314,13 +317,11 @@ def _link_question(wanted: str | int) -> Question:
     return get_link_request(GET, ((attribute, name), SKIP_STATISTICS)), None
 
 
-def _link_request_at(how: int, nsid: int) -> bytes:
-    return get_link_request(how, (("IFLA_IF_NETNSID", nsid), SKIP_STATISTICS))
-
-
 def _question_at(ifindex: int, nsid: int | None) -> Question:
     """For an interface of another namespace; None is this one."""
-    return _GET_LINK if nsid is None else _link_request_at(GET, nsid), ifindex
+    if nsid is None:
+        return _GET_LINK, ifindex
+    return get_link_request(GET, (("IFLA_IF_NETNSID", nsid), SKIP_STATISTICS)), ifindex
 
 
 def _interfaces(messages: Iterable[bytes]) -> list[Interface]:

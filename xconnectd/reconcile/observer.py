@@ -138,8 +138,10 @@ class Observer:
         observed = observed._replace(interfaces={**observed.interfaces, **complete})
         new = [end for end in _new_ends(observed, links) if end.ifindex in complete]
         uses = self._host_use.uses(new, complete.values())
-        for end in _ends_in_native_mode(observed, links):
-            if end.ifindex in complete:
+        # A veth's XDP features are asked for only here: that costs as much as a rewire.
+        native = [end.name for link in links if link.mode is Mode.NATIVE for end in link.ends]
+        for ifindex in map(observed.names.get, native):
+            if (end := complete.get(ifindex or 0)) and end.kind:
                 features = self._interfaces.xdp_features(end.ifindex)
                 complete[end.ifindex] = end._replace(xdp_features=features)
         return observed._replace(
@@ -168,19 +170,15 @@ _NAME_A: Final = attrgetter("a.name")
 _NAME_B: Final = attrgetter("b.name")
 
 
-def _new_ends(observed: Observed, links: Iterable[Link]) -> Iterator[Interface]:
+def _new_ends(observed: Observed, links: Iterable[Link]) -> list[Interface]:
     """Those whose link does not stand yet: it may be a lock-out."""
+    found = []
     for link in links:
         a, b = observed.find(link.a), observed.find(link.b)
         for end, other in ((a, b), (b, a)):
             if end and not (other and observed.keeps(link, end, other)):
-                yield end
-
-
-def _ends_in_native_mode(observed: Observed, links: Iterable[Link]) -> list[Interface]:
-    """A veth's XDP features are asked for only here: that costs as much as a rewire."""
-    asked = [end for link in links if link.mode is Mode.NATIVE for end in link.ends]
-    return [end for end in map(observed.find, asked) if end is not None and end.kind]
+                found.append(end)
+    return found
 
 
 def _names(interfaces: Iterable[Interface]) -> dict[str, int]:
