@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -26,6 +27,9 @@ from tests.netns.service import Daemon
 _PACKAGE: Final = str(Path(xconnectd.__file__).parent) + os.sep
 _QUIET: Final = 1.0
 """Seconds without a further wake after which a rewire is over; the daemon's tick is as long."""
+_WARM: Final = 2
+"""Rewires before the one that counts."""
+_TICK: Final = "daemon/daemon:Daemon._on_tick"
 _LOOKS: Final = frozenset(("narrow", "again", "everything"))
 """Functions that begin a look at the kernel."""
 
@@ -110,21 +114,27 @@ class _Traced(Daemon):
 
 
 def _rewire(lab: Lab) -> list[dict[str, Any]]:
-    """The wakes of one rewire between ends that are up, in a daemon that has done it before."""
+    """The wakes of one rewire between ends that are up, in a daemon that has done it before.
+
+    One in which the second's tick came due as well would count that, too: then the next one is it.
+    """
     for name in ("va", "vb", "vc"):
         lab.veth(name)
     daemon = _Traced(lab, {"va": "vb"}).start()
-    before = 0
-    for target in ("vc", "vb", "vc"):
+    daemon.idle(_QUIET)
+    ticks = _ticks(daemon)
+    wakes: list[dict[str, Any]] = []
+    for number, target in enumerate(cycle(("vc", "vb"))):
         daemon.idle(_QUIET)
         before, since = len(daemon.wakes()), daemon.mark()
         daemon.write({"va": target})
         daemon.wait_link("rewired", "va", target, since=since)
-    daemon.idle(_QUIET)
-    ticks = _ticks(daemon)
-    wakes = daemon.wakes()[before:]
+        daemon.idle(_QUIET)
+        wakes = [wake for wake in daemon.wakes()[before:] if wake["functions"].keys() - ticks]
+        if number >= _WARM and not any(_TICK in wake["functions"] for wake in wakes):
+            break
     daemon.stop()
-    return [wake for wake in wakes if wake["functions"].keys() - ticks]
+    return wakes
 
 
 def _ticks(daemon: _Traced) -> set[str]:

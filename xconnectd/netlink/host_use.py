@@ -21,6 +21,8 @@ from xconnectd.netlink.interfaces import Interfaces
 from xconnectd.netlink.monitor import Event
 from xconnectd.netlink.transport import (
     ADDRESS_ATTRIBUTES,
+    INDEX,
+    INDEX_OFFSET,
     LINK_ATTRIBUTES,
     ROUTE_ATTRIBUTES,
     Route,
@@ -40,6 +42,7 @@ _FROM_ROUTER: Final = uapi.IFA_F_TEMPORARY | uapi.IFA_F_MANAGETEMPADDR
 address by hand has it permanent."""
 
 _GET_ADDRESSES: Final = address_request()
+_ROUTE_TYPE: Final = 23  # where struct rtmsg has rtm_type
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 _KIND: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_KIND)
@@ -118,13 +121,14 @@ class HostUse:
     def _routes(
         self, ifindexes: Collection[int], families: Collection[int] = _FAMILIES
     ) -> dict[int, list[_RouteEntry]]:
-        """By ifindex the routes that lead over each."""
+        """By ifindex the unicast routes over each; no others are entered or learnt."""
         asked = [(family, ifindex) for family in families for ifindex in ifindexes]
         answers = self._route.ask_each([(route_request(*each), None) for each in asked])
         found: dict[int, list[_RouteEntry]] = {ifindex: [] for ifindex in ifindexes}
         for (_, ifindex), answer in zip(asked, answers, strict=True):
-            told = [attributes_in(message, ROUTE_ATTRIBUTES) for message in answer]
-            found[ifindex] += map(_route_entry, answer, told)
+            for message in answer:
+                if message[_ROUTE_TYPE] == uapi.RTN_UNICAST:
+                    found[ifindex].append(_route_entry(message))
         return found
 
     # ---------------------------------------------------------------- stacked devices
@@ -188,7 +192,7 @@ def _stacked(message: bytes, nsid: int | None = None) -> _Stacked:
     if nsid is None:
         if kind == b"vxlan\0":
             lowers.add(integer(attributes_in(found.get(_DATA, b"")).get(uapi.IFLA_VXLAN_LINK, b"")))
-        lowers.discard(ifindex_of(message))
+        lowers.discard(*INDEX.unpack_from(message, INDEX_OFFSET))
     return _Stacked(text(found[uapi.IFLA_IFNAME][:-1]), frozenset(lowers - {0}))
 
 
@@ -253,7 +257,8 @@ class _RouteEntry(NamedTuple):
     message: bytes
 
 
-def _route_entry(message: bytes, found: Mapping[int, bytes]) -> _RouteEntry:
+def _route_entry(message: bytes) -> _RouteEntry:
+    found = attributes_in(message, ROUTE_ATTRIBUTES)
     family, prefix_length, protocol, kind = struct.unpack_from("=BB3xBxB", message, 16)
     destination = found.get(uapi.RTA_DST)
     table = integer(found.get(uapi.RTA_TABLE, b""))

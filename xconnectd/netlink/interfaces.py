@@ -105,7 +105,7 @@ _XDP_MODES: Final = {
 }
 _BPF_ID: Final = within(uapi.TCA_OPTIONS, uapi.TCA_BPF_ID)
 _BPF_NAME: Final = within(uapi.TCA_OPTIONS, uapi.TCA_BPF_NAME)
-_TC_HEADER: Final = struct.Struct("=24xI4xI")  # the handle and the info of struct tcmsg
+_TC_HEADER: Final = struct.Struct("=20xiI4xI")  # ifindex, handle and info of struct tcmsg
 
 
 class Interfaces:
@@ -116,7 +116,11 @@ class Interfaces:
 
     def find(self, *wanted: str | int) -> list[Interface]:
         """Those of these names, altnames and ifindexes that are there, as in ``all``."""
-        answers = self._route.ask_each([_link_question(each) for each in wanted], unless=_ABSENT)
+        questions = [
+            (_GET_LINK, each) if isinstance(each, int) else _question_by_name(each)
+            for each in wanted
+        ]
+        answers = self._route.ask_each(questions, unless=_ABSENT)
         return _interfaces(chain.from_iterable(answers))
 
     def names(self) -> list[str]:
@@ -217,7 +221,7 @@ class Interfaces:
         filters: dict[int, tuple[Filter, ...]] = dict.fromkeys(ifindexes, ())
         for ifindex, answer in zip(ifindexes, answers, strict=True):
             for message in answer:
-                handle, info = _TC_HEADER.unpack_from(message)
+                _ifindex, handle, info = _TC_HEADER.unpack_from(message)
                 if handle:
                     found = attributes_in(message, TC_ATTRIBUTES, (uapi.TCA_OPTIONS,))
                     kind, name = found.get(uapi.TCA_KIND, b""), found.get(_BPF_NAME, b"")
@@ -250,9 +254,10 @@ class Interfaces:
             questions = [(_GET_CLSACT, ifindex) for ifindex in unsure]
             answers = self._route.ask_each(questions, unless=(errno.ENOENT,))
         for message in chain.from_iterable(answers):
-            if _TC_HEADER.unpack_from(message)[0] == CLSACT_HANDLE:
+            ifindex, handle, _info = _TC_HEADER.unpack_from(message)
+            if handle == CLSACT_HANDLE:
                 kind = attributes_in(message, TC_ATTRIBUTES)[uapi.TCA_KIND]
-                found[ifindex_of(message)] = text(kind[:-1])
+                found[ifindex] = text(kind[:-1])
         return found
 
     def xdp_features(self, ifindex: int) -> XdpFeature | None:
@@ -309,9 +314,7 @@ class Interfaces:
 # --------------------------------------------------------------------------- reading messages
 
 
-def _link_question(wanted: str | int) -> Question:
-    if isinstance(wanted, int):
-        return _GET_LINK, wanted
+def _question_by_name(wanted: str) -> Question:
     name = wanted.encode(errors="surrogateescape")
     attribute = "IFLA_IFNAME" if len(name) < _IFNAMSIZ else "IFLA_ALT_IFNAME"
     return get_link_request(GET, ((attribute, name), SKIP_STATISTICS)), None
@@ -333,6 +336,10 @@ def _interface(message: bytes, found: Mapping[int, bytes]) -> Interface:
     _family, hardware, ifindex, flags = struct.unpack_from("=BxHiI", message, 16)
     value = found.get
     kind = text(value(_KIND, b"")[:-1])
+    far = None
+    if kind == "veth" and uapi.IFLA_LINK in found:
+        nsid = value(uapi.IFLA_LINK_NETNSID)
+        far = Far(integer(found[uapi.IFLA_LINK]), None if nsid is None else integer(nsid))
     return Interface(
         ifindex=ifindex,
         name=text(found[uapi.IFLA_IFNAME][:-1]),
@@ -349,7 +356,7 @@ def _interface(message: bytes, found: Mapping[int, bytes]) -> Interface:
         addr_gen_mode=integer(found[_ADDR_GEN_MODE]) if _ADDR_GEN_MODE in found else None,
         master=integer(value(uapi.IFLA_MASTER, b"")),
         master_kind=text(value(_SLAVE_KIND, b"")[:-1]),
-        far=_far(found) if kind == "veth" and uapi.IFLA_LINK in found else None,
+        far=far,
         xdp=tuple(
             [Xdp(mode, integer(found[key])) for key, mode in _XDP_MODES.items() if key in found]
         ),
@@ -359,11 +366,6 @@ def _interface(message: bytes, found: Mapping[int, bytes]) -> Interface:
 def _variant(kind: str, data: bytes) -> str:
     number, names = _VARIANTS[kind]
     return names.get(integer(attributes_in(data).get(number, b"")), "")
-
-
-def _far(veth: Mapping[int, bytes]) -> Far:
-    nsid = veth.get(uapi.IFLA_LINK_NETNSID)
-    return Far(integer(veth[uapi.IFLA_LINK]), None if nsid is None else integer(nsid))
 
 
 def _with_driver(interface: Interface) -> Interface:

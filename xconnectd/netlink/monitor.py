@@ -204,7 +204,7 @@ class Events:
 
     def _unmute(self) -> None:
         """Asks for those whose time is over as they are now."""
-        if not self.is_due():
+        if not self._muted or not self.is_due():
             return
         now = time.monotonic()
         over = [ifindex for ifindex, due in self._muted.items() if due <= now]

@@ -90,15 +90,16 @@ class Ledger:
             del self._records[ifindex]
 
     def _know(self, record: Record) -> None:
-        self._unname(record.ifindex)
+        if record.ifindex in self._records:
+            self._unname(record.ifindex)
         self._records[record.ifindex] = record
         self._named[record.name].add(record.ifindex)
 
     def _unname(self, ifindex: int) -> None:
-        if was := self._records.get(ifindex):
-            self._named[was.name].discard(ifindex)
-            if not self._named[was.name]:
-                del self._named[was.name]
+        name = self._records[ifindex].name
+        self._named[name].discard(ifindex)
+        if not self._named[name]:
+            del self._named[name]
 
     def _note(self, entry: Any) -> None:
         if not self._current:
