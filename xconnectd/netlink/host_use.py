@@ -43,6 +43,7 @@ address by hand has it permanent."""
 
 _GET_ADDRESSES: Final = address_request()
 _ROUTE_TYPE: Final = 23  # where struct rtmsg has rtm_type
+_IPV4_LENGTH: Final = 4
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 _KIND: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_KIND)
@@ -114,8 +115,7 @@ class HostUse:
         told = [attributes_in(message, ADDRESS_ATTRIBUTES) for message in messages]
         found: dict[int, list[_Address]] = {}
         for address in filter(None, map(_address, messages, told)):
-            if not address.address.is_link_local:
-                found.setdefault(ifindex_of(address.message), []).append(address)
+            found.setdefault(ifindex_of(address.message), []).append(address)
         return found
 
     def _routes(
@@ -227,8 +227,9 @@ def _of_routes(
 
 
 def _address(message: bytes, found: Mapping[int, bytes]) -> _Address | None:
+    """None of a link-local one: to make a value of one takes 20 µs, and most ends have one."""
     packed = found.get(uapi.IFA_LOCAL) or found.get(uapi.IFA_ADDRESS)
-    if not packed:
+    if not packed or _is_link_local(packed):
         return None
     prefix_length, old_flags = struct.unpack_from("=xBB", message, 16)
     flags = integer(found.get(uapi.IFA_FLAGS, b"")) or old_flags
@@ -237,6 +238,13 @@ def _address(message: bytes, found: Mapping[int, bytes]) -> _Address | None:
         not flags & uapi.IFA_F_PERMANENT and bool(flags & _FROM_ROUTER)
     )
     return _Address(ipaddress.ip_interface((packed, prefix_length)), learnt, message)
+
+
+def _is_link_local(packed: bytes) -> bool:
+    """Whether an address, or the begin of a prefix, is of fe80::/10 or 169.254.0.0/16."""
+    if len(packed) == _IPV4_LENGTH:
+        return packed[:2] == b"\xa9\xfe"
+    return packed[0] == 0xFE and packed[1] & 0xC0 == 0x80
 
 
 def _is_resolved(neighbour: bytes) -> bool:
@@ -273,13 +281,11 @@ def _is_learnt(route: _RouteEntry, own: Iterable[_Address]) -> bool:
         return False
     if route.family != socket.AF_INET6 or route.destination is None:
         return False
+    if _is_link_local(route.destination):
+        return False
     prefix = ipaddress.ip_network((route.destination, route.prefix_length))
     kept = (each.address.ip for each in own if not each.learnt)
-    return (
-        not prefix.is_link_local
-        and not prefix.is_multicast
-        and not any(address in prefix for address in kept)
-    )
+    return not prefix.is_multicast and not any(address in prefix for address in kept)
 
 
 def _route_in_words(route: _RouteEntry, interface: str) -> tuple[str, str]:
