@@ -23,7 +23,8 @@ class Terminal:
         self.before = self.settings()
         surroundings = running._surroundings()
         surroundings["env"] |= {"TERM": "xterm-256color"}
-        surroundings["env"].pop("COLUMNS", None)
+        for size in ("COLUMNS", "LINES"):  # readline sets them, and xdist's workers inherit them
+            surroundings["env"].pop(size, None)
         self.process = subprocess.Popen(
             ["setsid", "--ctty", *running._command(*args)],
             **surroundings,
