@@ -698,13 +698,19 @@ def test_in_a_hold_off_frames_are_forwarded(what: Callable[[Kernel, int], None])
     assert "link.failed" not in keeper.events()
 
 
-def test_in_a_hold_off_settings_are_left_alone_and_afterwards_ours_again(clock: Clock) -> None:
+ENDS_OF_A_HOLD_OFF: dict[str, Story] = {
+    "it is over": after(61),
+    "somebody asks": lambda keeper: keeper.reconciler.run(None, "signal"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS_OF_A_HOLD_OFF.values(), ids=ENDS_OF_A_HOLD_OFF)
+def test_in_a_hold_off_settings_are_left_alone_and_afterwards_ours_again(end: Story) -> None:
     keeper = flap(over_the_mtu)
     over_the_mtu(keeper.kernel, 50)
     keeper.settle()
     assert keeper.kernel.get("v0").mtu == 1350
-    clock.forward(61)
-    keeper.retry()
+    end(keeper)
     assert keeper.kernel.get("v0").mtu == 65535
     keeper.take(Wiring())
     assert keeper.kernel.get("v0").mtu == 1350
