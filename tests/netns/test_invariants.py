@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from xconnectd.api import Xconnect
+from xconnectd.dataplane.programs import Dataplane
 from xconnectd.netlink.transport import Route
 
 from .frames import ether, noise
@@ -140,9 +141,21 @@ def _delete_entries(lab: Lab) -> None:
         run("bpftool", "map", "delete", "pinned", path, "key", *key)
 
 
+def _redirect(lab: Lab) -> None:
+    """An entry that is there and leads elsewhere."""
+
+    def act() -> None:
+        plane = Dataplane.open(lab.pins, build=False)
+        plane.point(lab.ifindex("va"), lab.ifindex("lo"))
+        plane.close()
+
+    inside(lab.host, act)
+
+
 HARMS: dict[str, str | Callable[[Lab], None]] = {
     "program": "ip link set va xdpgeneric off",
     "entries": _delete_entries,
+    "elsewhere": _redirect,
     "mtu": "ip link set va mtu 1500",
     "addresses": "ip link set va addrgenmode eui64",
     "ingress": "tc filter delete dev va ingress",

@@ -52,6 +52,8 @@ def test_the_host_does_not_answer(lab: Lab, shared: Start, mode: str) -> None:
         here.drain()
         assert exchange(here, there, questions, timeout=0.3).missing == questions
         poll(lambda: running.link("va", "vb")["a"]["dropped"]["no_entry"] == len(questions))
+        assert running.link("va", "vb")["a"]["passed_to_host"] == 0
+        assert here.drain() == []
         running.write(_wiring(mode))
         running.wait_link("connected", "va", "vb")
         delivery = exchange(here, there, questions)

@@ -642,3 +642,19 @@ def test_ends_that_come_and_go_between_any_two_looks_are_as_found_one_day(
     keeper.settle()
     assert set(keeper.states().values()) == {"connected"}
     assert_as_found_one_day(keeper, "v0", "v1", "v2", "v3")
+
+
+# --------------------------------------------------------------------------- before any pass
+
+
+@pytest.mark.parametrize("mode", [Mode.GENERIC, Mode.TC])
+def test_the_keys_of_an_end_that_left_are_out_of_the_maps_at_once(mode: Mode) -> None:
+    """Another device may have its number the next moment, and is not wired by it."""
+    keeper = told(wiring(link("v0", "v1", mode=mode)))
+    kernel = keeper.kernel
+    number = kernel.index("v0")
+    assert number in {**kernel.devmap, **kernel.peer_map}
+    kernel.send_away("v0", nsid=3)
+    (gone,) = (each for each in kernel.news if each.gone)
+    keeper.netns_moves.note(gone.ifindex, gone.mac, gone.nsid, gone.new_ifindex)
+    assert number not in {**kernel.devmap, **kernel.peer_map}
