@@ -71,6 +71,18 @@ def test_that_the_muted_are_gone_is_told(lab: Lab, events: Events) -> None:
     assert _of(number, events.drain()), "a new device with this number is another one"
 
 
+def test_a_port_that_leaves_its_bridge_is_not_gone(lab: Lab, events: Events) -> None:
+    """That is an RTM_DELLINK too, of the family of bridges."""
+    lab.pair("va", "vb")
+    lab.bridge("br0", "va")
+    events.drain()
+    lab.ip("link", "set", "va", "nomaster")
+    lab.delete("br0")
+    told = events.drain()
+    assert [each.gone for each in _of(lab.ifindex("va"), told)] == [False]
+    assert [each for each in told if each.gone]
+
+
 def test_a_pass_looks_at_its_own_changes_itself(lab: Lab, daemon: Start) -> None:
     """Their news is received before the last look, so it makes no other pass.
 
