@@ -282,7 +282,7 @@ def test_bpffs_unmounted_under_us(lab: Lab) -> None:
 
 
 def test_five_thousand_link_events_at_once(lab: Lab, shared: Start) -> None:
-    """More than the socket's buffer holds: all is read again, and what changed meanwhile found.
+    """They are read in one go, and what changed meanwhile is found.
 
     As after a suspend: the daemon does not run while all that happens.
     """

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from xconnectd.netlink.monitor import Event, Events
+from xconnectd.netlink.monitor import Event, Events, OverrunError
 
 from .lab import Lab, inside, poll
 from .service import Daemon
@@ -69,6 +69,16 @@ def test_that_the_muted_are_gone_is_told(lab: Lab, events: Events) -> None:
     assert events.due is None
     lab.ip("link", "add", "tap0", "index", str(number), "type", "ifb")
     assert _of(number, events.drain()), "a new device with this number is another one"
+
+
+def test_events_for_which_there_is_no_room_are_told_as_lost(lab: Lab) -> None:
+    lab.pair("va", "vb")
+    with closing(inside(lab.host, lambda: Events(buffer_bytes=1 << 14))) as events:
+        lab.batch(f"link set va alias a{n}" for n in range(100))
+        with pytest.raises(OverrunError):
+            events.drain()
+        lab.ip("link", "set", "vb", "alias", "new")
+        assert _of(lab.ifindex("vb"), events.drain()), "it goes on"
 
 
 def test_a_port_that_leaves_its_bridge_is_not_gone(lab: Lab, events: Events) -> None:
