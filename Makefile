@@ -21,7 +21,7 @@ PACKAGES := python3 python3-venv python3-bpfcc \
 	shellcheck systemd ca-certificates
 
 # Of these the tests need the programs. The services are neither started nor enabled.
-SERVICES := containerd.service docker.service docker.socket frr.service
+SERVICES := containerd.service docker.service docker.socket frr.service prometheus.service
 
 # What `sudo make` leaves behind belongs to the person who called sudo, also when a step fails.
 OWN := trap 'if [[ -n "$${SUDO_UID:-}" ]]; then \
@@ -104,7 +104,7 @@ test: check ## everything that takes minutes, on the real kernel (root)
 
 # What a release runs, one after the other: they measure time, or have machinery of their own.
 test-long: PACKAGES += debootstrap systemd-container buildah podman runc
-test-long: PACKAGES += dpkg-dev debhelper dh-python fakeroot lintian pipx nodejs npm busybox-static $(if $(shell command -v dockerd),,docker.io docker-compose)
+test-long: PACKAGES += dpkg-dev debhelper dh-python fakeroot lintian pipx nodejs npm prometheus busybox-static $(if $(shell command -v dockerd),,docker.io docker-compose)
 test-long: test-kernels chaos ## what a release runs: other kernels, systemd, an image, Docker, scale, bench (root)
 	@$(OWN); $(BIN)/pytest -q tests/long
 
@@ -163,7 +163,7 @@ install: build ## into DESTDIR and PREFIX (/usr); starts nothing (root)
 	install -D -m 644 docs/xconnectd.bash '$(DESTDIR)$(COMPLETION)'; \
 	install -m 644 README.md CHANGELOG.md '$(DESTDIR)$(DOC)'; \
 	install -m 644 LICENSE '$(DESTDIR)$(DOC)/copyright'; \
-	install -m 644 config/xconnect.yaml config/grafana/xconnectd.json systemd/10-xconnectd.* \
+	install -m 644 config/xconnect.yaml config/grafana/xconnectd.json config/prometheus/xconnectd.rules.yml systemd/10-xconnectd.* \
 	  '$(DESTDIR)$(DOC)/examples'; \
 	[[ -z '$(DESTDIR)' ]] || exit 0; \
 	systemd-sysusers '$(SYSUSERS)'; \
