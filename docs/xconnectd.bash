@@ -19,6 +19,7 @@ _xconnectd() {
         [doctor]='--config --json'
         [wait]='--config --timeout'
         [try]='--timeout --as --yes'
+        [link]='--config --try --mode --description'
         [reload]=''
         [events]='--json'
         [capture]='--write --direction --count --snaplen --buffer'
@@ -50,6 +51,12 @@ _xconnectd() {
         return
     fi
     case $command in
+        link)
+            local ends=(/sys/class/net/*)
+            local actions='add remove enable disable move'
+            [[ $cword -eq 2 ]] || actions="${ends[*]##*/}"
+            mapfile -t COMPREPLY < <(compgen -W "$actions" -- "$cur")
+            ;;
         check | plan | try) _xconnectd_files "$cur" ;;
         status | wait | detach | test | capture)
             # An end names its link. Interfaces as the kernel has them: no daemon need run.

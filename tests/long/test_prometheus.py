@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from netns.lab import REPO, run
 
 RULES = REPO / "config" / "prometheus"

@@ -184,10 +184,13 @@ class Daemon:
 
     # ------------------------------------------------------------------ the commands
 
-    def cli(self, *args: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def cli(
+        self, *args: str, typed: str | None = None, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command of ``xconnectd`` beside the daemon."""
         return subprocess.run(
             self._command(*args),
+            input=typed,
             **self._surroundings(),
             capture_output=True,
             text=True,

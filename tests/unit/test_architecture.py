@@ -65,6 +65,7 @@ SOLE_IMPORTERS = {
     "prometheus_client": {"daemon.metrics"},
     "pyroute2": {"netlink.ethtool", "netlink.transport"},
     "rich": {"status.tui"},
+    "ruamel": {"config.link_edit"},
     "watchdog": {"config.watcher"},
     "yaml": {"config.parser"},
 }
@@ -73,6 +74,7 @@ SOLE_IMPORTERS = {
 PURE = {
     *("model", "formatting", "digest", "remedies", "spelling"),
     *("config.parser", "config.edit", "config.json_schema"),
+    "config.link_edit",
     *("reconcile.admission", "reconcile.evaluate", "reconcile.mode_selection", "reconcile.plan"),
     *("reconcile.actions", "reconcile.link_state", "reconcile.pass_stats"),
     "reconcile.link_changes",

@@ -108,7 +108,8 @@ def test_a_try_that_is_not_confirmed_goes_back(
     site: Site, xconnectd: Commands, draft: Path, script: Script, seconds: float
 ) -> None:
     done = xconnectd("try --timeout", seconds, draft, script=script)
-    assert (done.code, done.out[-11:]) == (Exit.FAILED, "taken back\n")
+    assert done.code == Exit.FAILED
+    assert done.out.endswith("reverted to the previous wiring\n")
     xconnectd.settle()
     assert (site.partner(), site.file.read_text()) == ("v1", FIRST)
     (reverted,) = (each for each in site.keeper.log if each["event"] == "try.reverted")
@@ -144,7 +145,7 @@ def test_a_yes_that_comes_too_late_writes_nothing(
         talk.type("y\n")
 
     done = xconnectd("try --timeout 60", draft, script=script)
-    assert (done.code, "too late, it was taken back" in done.err) == (Exit.FAILED, True)
+    assert (done.code, "too late, it was reverted" in done.err) == (Exit.FAILED, True)
     assert (site.partner(), site.file.read_text()) == ("v1", FIRST)
     assert "try.kept" not in site.keeper.events()
 

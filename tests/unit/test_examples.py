@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from xconnectd.cli.main import main
 from xconnectd.config import parser, reader
@@ -106,7 +107,9 @@ def test_the_image_is_made_of_what_is_pinned() -> None:
         assert all(re.fullmatch(r"\S+==\S+ ( +--hash=sha256:[0-9a-f]{64} ?)+", x) for x in lines)
         pinned = dict(line.split()[0].split("==") for line in lines)
         for requirement in map(Requirement, wanted):
-            assert requirement.specifier.contains(pinned[requirement.name]), requirement
+            assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), (
+                requirement
+            )
 
 
 def test_docs_give_the_same_privileges_and_paths() -> None:

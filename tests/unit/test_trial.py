@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from xconnectd.control import try_client
+from xconnectd.config import writer
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640])
@@ -19,16 +19,16 @@ def test_a_secret_is_at_no_moment_open_to_others(
     file.write_text("links: {}")
     file.chmod(mode)
     modes = []
-    inherit = try_client._inherit
+    inherit = writer._inherit
 
     def look(descriptor: int, was: os.stat_result) -> None:
         modes.append(os.fstat(descriptor).st_mode & 0o777)
         inherit(descriptor, was)
 
-    monkeypatch.setattr(try_client, "_inherit", look)
+    monkeypatch.setattr(writer, "_inherit", look)
     before = os.umask(0)
     try:
-        try_client._replace(file, b"links: {a: b}")
+        writer.replace(file, b"links: {a: b}")
     finally:
         os.umask(before)
     assert modes == [0o600]
@@ -41,7 +41,7 @@ def test_a_file_behind_a_symlink_is_kept_there(tmp_path: Path) -> None:
     real, link = tmp_path / "real.yaml", tmp_path / "xconnect.yaml"
     real.write_text("links: {}")
     link.symlink_to(real)
-    try_client._replace(link, b"links: {a: b}")
+    writer.replace(link, b"links: {a: b}")
     assert (link.readlink(), real.read_text()) == (real, "links: {a: b}")
 
 
@@ -50,7 +50,7 @@ def test_a_file_that_is_kept_is_whole_at_every_moment(tmp_path: Path) -> None:
     file, before = tmp_path / "xconnect.yaml", tmp_path / "before"
     file.write_text("links: {}")
     before.hardlink_to(file)
-    try_client._replace(file, b"links: {a: b}")
+    writer.replace(file, b"links: {a: b}")
     assert (before.read_text(), file.read_text()) == ("links: {}", "links: {a: b}")
     assert sorted(tmp_path.iterdir()) == [before, file]
 
@@ -65,5 +65,5 @@ def test_a_file_that_cannot_be_written_stays_and_leaves_no_scratch(
     file.write_text("links: {}")
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        try_client._replace(file, b"links: {a: b}")
+        writer.replace(file, b"links: {a: b}")
     assert (file.read_text(), list(tmp_path.iterdir())) == ("links: {}", [file])

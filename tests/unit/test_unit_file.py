@@ -97,7 +97,12 @@ def commands() -> dict[str, set[str]]:
 
 
 def _options(parser: argparse.ArgumentParser) -> set[str]:
-    return {name for name in parser._option_string_actions if name.startswith("--")}
+    """Also those of its actions, if it has some."""
+    known = {name for name in parser._option_string_actions if name.startswith("--")}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            known |= set[str]().union(*map(_options, action.choices.values()))
+    return known
 
 
 def section(title: str) -> str:

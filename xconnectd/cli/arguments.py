@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
+from xconnectd import __version__
 from xconnectd.control import protocol
 from xconnectd.formatting import printable
+from xconnectd.model import Mode
 from xconnectd.paths import DEFAULT_CONFIG
 
 _Number = TypeVar("_Number", int, float)
@@ -30,6 +34,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     Ends the process (SystemExit) on wrong usage, with 2, and behind ``--help``.
     """
     parser = make_parser()
+    arguments = _asked(parser, list(sys.argv[1:] if arguments is None else arguments))
     # Before Python 3.12.7, argparse does not know the words of a list that follow an option.
     options, rest = parser.parse_known_args(arguments)
     words = getattr(options, "words", None)
@@ -38,6 +43,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if words is not None:
         options.words = [*words, *rest]
     return options
+
+
+def _asked(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
+    """``help COMMAND`` is ``COMMAND --help``; a command that does not exist ends the process."""
+    commands = parser.get_default("commands")
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
+    if words and not words[0].startswith("-") and words[0] not in commands:
+        near = get_close_matches(words[0], commands, 1)
+        hint = f"did you mean {near[0]}?" if near else "`xconnectd help` lists them"
+        parser.error(f"there is no command {words[0]}: {hint}")
+    return words
 
 
 class _Parser(argparse.ArgumentParser):
@@ -55,7 +72,9 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 the daemon could not start,"
         " 78 bad configuration; plan: 10 for changes.",
     )
+    parser.add_argument("--version", action="version", version=f"xconnectd {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parser.set_defaults(commands=commands.choices)
     add = _Adder(commands)
     _add_daemon(add)
     _add_files(add)
@@ -83,7 +102,7 @@ def _add_daemon(add: _Adder) -> None:
 
 def _add_files(add: _Adder) -> None:
     """From a file to wires."""
-    check = add("check", "validates a file", "check lab.yaml")
+    check = add("check", "validates a file; - is standard input", "check lab.yaml")
     check.add_argument("file", nargs="?", **_file_or_directory(DEFAULT_CONFIG))
     check.add_argument(
         "--here", action="store_true", help="names ends that do not exist here now; exit 1 if any"
@@ -109,7 +128,35 @@ def _add_files(add: _Adder) -> None:
         help=f"for the answer; default: 30, {protocol.LONGEST_TRY} at most",
     )
 
+    _add_link(add)
     add("reload", "makes the daemon read its files again, and waits", "reload")
+
+
+def _add_link(add: _Adder) -> None:
+    link = add("link", "changes one link of the file", "link move leaf1-eth1 leaf2-eth1 --try 30")
+    actions = _Adder(link.add_subparsers(title="actions", required=True, metavar="ACTION"), "link")
+    new = actions("add", "a line for a new link", "add leaf1-eth1 spine1-eth1 --mode tc")
+    new.add_argument("a", metavar="A", help="an interface")
+    new.add_argument("b", metavar="B", help="its partner")
+    new.add_argument("--mode", choices=[mode.value for mode in Mode])
+    new.add_argument("--description", metavar="TEXT")
+    gone = actions("remove", "takes its line out", "remove leaf1-eth1:spine1-eth1")
+    on = actions("enable", "takes enabled: false away", "enable leaf1-eth1")
+    off = actions("disable", "enabled: false: it is cut, its line stays", "disable leaf1-eth1")
+    for each in (gone, on, off):
+        each.add_argument("link", metavar="LINK", help="a:b, or one of its ends")
+    move = actions("move", "leads the wire of an end to another", "move spine1-eth1 spine2-eth1")
+    move.add_argument("link", metavar="END", help="the end that is left")
+    move.add_argument("new", metavar="NEW-END", help="where the wire leads from then on")
+    for each in (new, gone, on, off, move):
+        _config(each)
+        each.add_argument(
+            "--try",
+            dest="seconds",
+            type=_number(float, "a number of seconds", 0.1, protocol.LONGEST_TRY),
+            metavar="SECONDS",
+            help="goes back by itself unless confirmed in time",
+        )
 
 
 def _add_status(add: _Adder) -> None:
@@ -232,16 +279,20 @@ def _add_others(add: _Adder) -> None:
 class _Adder:
     """Adds commands that all come with an example; ``module`` is the one of this package to run."""
 
-    def __init__(self, commands: Any) -> None:
+    def __init__(self, commands: Any, of: str = "") -> None:
         self._commands = commands
+        self._of = of
 
     def __call__(
         self, name: str, purpose: str, example: str, module: str = ""
     ) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = self._commands.add_parser(
-            name, help=purpose, description=purpose, epilog=f"example: xconnectd {example}"
+            name,
+            help=purpose,
+            description=purpose,
+            epilog=f"example: {' '.join(filter(None, ('xconnectd', self._of, example)))}",
         )
-        parser.set_defaults(module=module or name)
+        parser.set_defaults(module=module or self._of or name, action=name)
         return parser
 
 

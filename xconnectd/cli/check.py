@@ -6,32 +6,55 @@ Without ``--here`` it needs neither root nor pyroute2: it has to run on a laptop
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 from xconnectd.cli.exit_codes import Exit
 from xconnectd.cli.output import print_lines
+from xconnectd.config import parser
 from xconnectd.config.source import Files
-from xconnectd.errors import Problem
+from xconnectd.errors import ConfigError, Problem
 from xconnectd.formatting import counted
-from xconnectd.model import Place
+from xconnectd.model import Place, Wiring
 from xconnectd.paths import DEFAULT_CONFIG
+
+_STDIN: Final = Path("-")
 
 
 def run(options: argparse.Namespace) -> int:
     path: Path = options.file or DEFAULT_CONFIG
-    named = Files(path)
-    reading = named.judge()
-    print_lines(*reading.problems, *reading.wiring.warnings)
-    if reading.problems:
+    problems, wiring, files = _of_stdin() if path == _STDIN else _of_path(path)
+    print_lines(*problems, *wiring.warnings)
+    if problems:
         return Exit.BAD_CONFIG
-    print_lines(f"{path}: good, {counted(len(reading.wiring.links), 'link')}")
-    absent = _absent_here(named) if options.here else []
+    print_lines(f"{path}: good, {counted(len(wiring.links), 'link')}")
+    absent = _absent_here(files) if options.here else []
     print_lines(*absent)
     return Exit.FAILED if absent else Exit.DONE
 
 
-def _absent_here(source: Files) -> list[Problem]:
+_Judged = tuple[Sequence[Problem], Wiring, Mapping[Path, Wiring]]
+"""What is wrong, all that is asked for, and the same by file."""
+
+
+def _of_path(path: Path) -> _Judged:
+    files = Files(path)
+    reading = files.judge()
+    return reading.problems, reading.wiring, files.good
+
+
+def _of_stdin() -> _Judged:
+    try:
+        wiring = parser.parse(sys.stdin.buffer.read(parser.MAX_BYTES + 1), "<stdin>")
+    except ConfigError as error:
+        return error.problems, Wiring(), {}
+    return (), wiring, {Path("<stdin>"): wiring}
+
+
+def _absent_here(files: Mapping[Path, Wiring]) -> list[Problem]:
     """The ends that do not exist on this machine now."""
     from xconnectd import spelling
     from xconnectd.netlink.interfaces import Interfaces
@@ -40,7 +63,7 @@ def _absent_here(source: Files) -> list[Problem]:
     with closing(Route()) as route:
         found = Interfaces(route).all().values()
     here = {name for each in found for name in (each.name, *each.altnames)}
-    pairs = [(path, link) for path, wiring in source.good.items() for link in wiring.links]
+    pairs = [(path, link) for path, wiring in files.items() for link in wiring.links]
     named = {end.name for _, link in pairs for end in link.ends}
     near = spelling.meant(named - here, here - named)
     return [

@@ -5,24 +5,34 @@ from __future__ import annotations
 import argparse
 import select
 import sys
+from pathlib import Path
 
 from xconnectd.cli.exit_codes import Exit
 from xconnectd.cli.output import print_lines, print_message
+from xconnectd.config import reader
 from xconnectd.control.try_client import Trial
 
 
 def run(options: argparse.Namespace) -> int:
-    with Trial(options.file) as trial:
-        early = "y\n" if options.yes else _typed_ahead()
+    content = reader.read(str(options.file))
+    return attempt(options.file, content, options.timeout, options.instead, yes=options.yes)
+
+
+def attempt(
+    file: Path, content: reader.Content, timeout: float, instead: str = "", *, yes: bool = False
+) -> int:
+    """Has the daemon apply what may become the file's content; returns an exit code."""
+    with Trial(file, content) as trial:
+        early = "y\n" if yes else _typed_ahead()
         if early == "":
             print_message(
                 "nobody can confirm it: stdin has ended; --yes keeps it without a question"
             )
             return Exit.USAGE
-        trial.start(options.timeout, options.instead)
+        trial.start(timeout, instead)
         print_lines(trial.summary, *trial.waiting)
         if not _confirmed(trial, early):
-            print("taken back")
+            print("reverted to the previous wiring")
             return Exit.FAILED
         trial.keep()
         print_lines(f"kept in {trial.place}")

@@ -16,7 +16,7 @@ from xconnectd.status import document
 _TIME_TO_WRITE: Final = 10.0
 """Seconds that a client has to put the file in place."""
 
-_TOO_LATE: Final = "too late, it was taken back"
+_TOO_LATE: Final = "too late, it was reverted"
 
 
 class _Tried(NamedTuple):

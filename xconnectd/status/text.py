@@ -46,7 +46,7 @@ def _daemon(daemon: Daemon, file: Config) -> Iterator[str]:
     for problem in file.problems:
         yield f"        {problem}"
     if daemon.trial:
-        yield f"try:    {daemon.trial.hash} is tried, and taken back unless it is confirmed"
+        yield f"try:    {daemon.trial.hash} is tried, and reverted unless it is confirmed"
         if daemon.trial.edited:
             yield "        a file was changed meanwhile; it is read when the try ends"
     if metrics := daemon.metrics:
