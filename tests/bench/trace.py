@@ -126,6 +126,7 @@ def _rewire(lab: Lab) -> list[dict[str, Any]]:
     wakes: list[dict[str, Any]] = []
     for number, target in enumerate(cycle(("vc", "vb"))):
         daemon.idle(_QUIET)
+        _await_tick(daemon)  # the next one is a second away
         before, since = len(daemon.wakes()), daemon.mark()
         daemon.write({"va": target})
         daemon.wait_link("rewired", "va", target, since=since)
@@ -142,6 +143,11 @@ def _ticks(daemon: _Traced) -> set[str]:
     seen = len(daemon.wakes())
     poll(lambda: len(daemon.wakes()) >= seen + 3, what="three ticks")
     return {name for wake in daemon.wakes()[seen:] for name in wake["functions"]}
+
+
+def _await_tick(daemon: _Traced) -> None:
+    seen = len(daemon.wakes())
+    poll(lambda: len(daemon.wakes()) > seen, what="a tick")
 
 
 def _lines(wakes: Sequence[Mapping[str, Any]]) -> Iterator[str]:

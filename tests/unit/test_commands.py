@@ -368,11 +368,11 @@ def test_when_a_failed_link_is_tried_again_is_told_while_somebody_tries(
 ) -> None:
     site.kernel.load_foreign("v2")
     xconnectd.save(DRAFT)
-    assert "tried again in" in xconnectd("status -v").out
+    assert "retrying" in xconnectd("status -v").out
     xconnectd.kill_daemon()
     told = xconnectd("status -v")
     assert "v0 — v2  failed" in told.out
-    assert "tried again" not in told.out
+    assert "retrying" not in told.out
 
 
 @pytest.mark.parametrize(("text", "state"), [(None, "missing"), (BAD, "rejected")])

@@ -69,7 +69,8 @@ def _link(link: Link) -> Iterator[str]:
     if link.reason:
         yield f"    {link.reason}"
     if link.retry_in_s is not None:
-        yield f"    tried again in {duration(link.retry_in_s)}"
+        soon = f"in {duration(link.retry_in_s)}" if link.retry_in_s >= 0.05 else "now"
+        yield f"    retrying {soon}"
     if link.mode_reason:
         yield f"    {link.mode}: {link.mode_reason}"
     for here, there in link.ways:
@@ -87,11 +88,12 @@ def _link(link: Link) -> Iterator[str]:
 
 
 def _way(here: End, there: End) -> str:
-    return (
+    told = (
         f"{here.name} → {there.name}: {counted(here.frames, 'frame')},"
-        f" {here.bytes} bytes, {_rate(here)};"
-        f" kept from the wire: {here.dropped.get('host_egress', 0)} of this host"
+        f" {here.bytes} bytes, {_rate(here)}"
     )
+    blocked = here.dropped.get("host_egress")
+    return f"{told}; {counted(blocked, 'host frame')} blocked (expected)" if blocked else told
 
 
 def _rate(end: End) -> str:
