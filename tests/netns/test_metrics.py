@@ -108,7 +108,7 @@ def test_what_status_says_and_what_the_daemon_did_is_what_is_scraped(bench: Benc
     running, _, b, _ = bench
     told = running.status()
     before = scrape(connect(running))
-    state = {"link": "va:vb", "a": "va", "b": "vb", "mode": "generic"}
+    state = {"link": "va:vb", "a": "va", "b": "vb"}
     assert sample(before, "xconnectd_link_state", **state, state="connected") == 1
     assert sample(before, "xconnectd_link_state", **state, state="down") == 0
     [config] = before["xconnectd_config_info"].samples

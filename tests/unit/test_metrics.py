@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from builders import status
+from builders import link, status
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
@@ -24,8 +24,11 @@ from xconnectd.status.document import StatusDocument
 Labels = dict[str, str]
 
 
+LABELS = (("lab", "demo"), ("clab-node.name", "leaf1"))
 LINKS = (
-    status(a="va", b="vb", numbers=(1, 2)),
+    status(a="va", b="vb", numbers=(1, 2))._replace(
+        link=link("va", "vb", description="the uplink", labels=LABELS)
+    ),
     status(State.WAITING, "vc", "vd", numbers=(None, 4))._replace(b=End("vd", 4, up=True)),
     status(a="lo", b="lo", numbers=(5, 5)),
 )
@@ -102,12 +105,23 @@ def values(family: Metric, *names: str) -> dict[tuple[str, ...], float]:
 def test_one_state_of_each_link_is_1(found: dict[str, Metric]) -> None:
     states = found["xconnectd_link_state"]
     assert len(states.samples) == 3 * len(State)
-    assert {
-        key for key, value in values(states, "link", "a", "b", "mode", "state").items() if value
-    } == {
-        ("va:vb", "va", "vb", "generic", "connected"),
-        ("vc:vd", "vc", "vd", "generic", "waiting"),
-        ("lo:lo", "lo", "lo", "generic", "connected"),
+    assert {key for key, value in values(states, "link", "a", "b", "state").items() if value} == {
+        ("va:vb", "va", "vb", "connected"),
+        ("vc:vd", "vc", "vd", "waiting"),
+        ("lo:lo", "lo", "lo", "connected"),
+    }
+
+
+def test_what_may_change_of_a_link_stands_beside_its_state(found: dict[str, Metric]) -> None:
+    """A change of mode starts no new series of states, nor does an edited description."""
+    told = {x.labels["link"]: x.labels for x in found["xconnectd_link_info"].samples}
+    assert told.keys() == {"va:vb", "vc:vd", "lo:lo"}
+    assert told["va:vb"] == {
+        "link": "va:vb",
+        "mode": "generic",
+        "description": "the uplink",
+        "label_lab": "demo",
+        "label_clab_node_name": "leaf1",
     }
 
 

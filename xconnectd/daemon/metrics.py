@@ -7,6 +7,7 @@ it takes 30 ms and 2.5 MB, most of it for Python's own HTTP.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,7 @@ def families(told: StatusDocument) -> Iterator[Metric]:
     """Every metric of ours with its samples."""
     links = told.links
     yield _states(links)
+    yield _facts(links)
     yield from _traffic(links)
     yield _drops(links)
     yield from _passed(links)
@@ -81,14 +83,26 @@ def families(told: StatusDocument) -> Iterator[Metric]:
 
 
 def _states(links: Iterable[Link]) -> Metric:
-    labels = ("link", "a", "b", "mode", "state")
+    labels = ("link", "a", "b", "state")
     family = GaugeMetricFamily(
         "xconnectd_link_state", "1 for the state a link is in.", None, labels
     )
     for link in links:
-        names = (link.link, link.a.name, link.b.name, link.mode)
+        names = (link.link, link.a.name, link.b.name)
         for state in State:
             family.add_metric((*names, state.value), float(link.state is state))
+    return family
+
+
+def _facts(links: Iterable[Link]) -> Metric:
+    """What may change while a link stays the same: a series of its own, to be joined by ``link``.
+
+    The file's labels are ``label_NAME``, with ``_`` for what a name of Prometheus may not hold.
+    """
+    family = InfoMetricFamily("xconnectd_link", "A link's mode and words.", None, ("link",))
+    for link in links:
+        own = {f"label_{re.sub(r'[^a-zA-Z0-9_]', '_', key)}": v for key, v in link.labels.items()}
+        family.add_metric((link.link,), {"mode": link.mode, "description": link.description, **own})
     return family
 
 
