@@ -110,7 +110,8 @@ class _Traced(Daemon):
         return command
 
     def wakes(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.report.read_text().splitlines()]
+        whole = self.report.read_text().rpartition("\n")[0]  # a line may be half written
+        return [json.loads(line) for line in whole.splitlines()]
 
 
 def _rewire(lab: Lab) -> list[dict[str, Any]]:
