@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import os
 import pty
+import re
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from io import StringIO
@@ -18,6 +20,12 @@ from typing import Final, NamedTuple
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
+
+from .netns.frames import ether, noise
+from .netns.lab import Lab, poll
+from .netns.service import Daemon
+from .netns.terminal import Terminal
+from .netns.traffic import Wire, exchange
 
 REPO: Final = Path(__file__).parents[1]
 WIDTH: Final = 100
@@ -48,6 +56,31 @@ _FORMAT: Final = f"""\
 """
 
 
+_PAGE: Final = """\
+# What one sees
+
+Recorded by `make screens` from a lab of network namespaces, at 80 and at 160 columns. On a
+terminal states and changes are in colour too. `make test-long` says when this page is stale.
+"""
+_WIRING: Final = """\
+links:
+  leaf1-eth1: spine1-eth1
+  leaf2-eth1: {to: spine1-eth2, mode: tc}
+  leaf3-eth1: spine1-eth3
+  leaf4-eth1: spine1-eth4
+  leaf5-eth1: {to: spine1-eth5, enabled: false}
+"""
+_DRAFT: Final = """\
+links:
+  leaf1-eth1: spine1-eth1
+  leaf2-eth1: spine1-eth3
+  leaf3-eth1: spine1-eth2
+  leaf4-eth1: spine1-eth4
+  leaf5-eth1: spine1-eth5
+"""
+_FRAME: Final = ether(0x88B5, noise(100))
+
+
 class Line(NamedTuple):
     """A line of a terminal, with its colours, and when it was complete (seconds)."""
 
@@ -59,8 +92,61 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.screens", description=__doc__)
     parser.add_argument("--output", type=Path, default=REPO / "docs", metavar="DIRECTORY")
     output: Path = parser.parse_args().output
+    with Lab() as lab:
+        (output / "screens.md").write_text(page(lab))
     lines = list(record([str(REPO / "tests" / "demo")]))
     (output / "demo.svg").write_text(film(lines, "sudo make demo"))
+
+
+# ---------------------------------------------------------------------- a page of text
+
+
+def page(lab: Lab) -> str:
+    """Status, plan, events and capture of a lab in which not all is well, as Markdown."""
+    daemon, here, there = _wired(lab)
+    draft = lab.directory / "draft.yaml"
+    draft.write_text(_DRAFT)
+    parts = [_PAGE]
+    for columns in (80, 160):
+        for words in ("status", f"plan {draft}", "events", "capture leaf1-eth1 --count 4"):
+            terminal = Terminal(daemon, *words.split(), rows=40, columns=columns)
+            if words == "events":
+                _tell_something(daemon, terminal)
+            while terminal.process.poll() is None:
+                exchange(here, there, [_FRAME])
+                exchange(there, here, [_FRAME])
+            lines = re.sub(r"\x1b\[[\d;]*m", "", terminal.read()).replace("\r\n", "\n")
+            lines = lines.replace(str(daemon.config), "/etc/xconnect.yaml")
+            shown = words.replace(str(draft), "draft.yaml")
+            text = "\n".join(map(str.rstrip, lines.splitlines()))
+            parts.append(f"## `xconnectd {shown}`, {columns} columns\n\n```\n{text}\n```\n")
+    return "\n".join(parts)
+
+
+def _wired(lab: Lab) -> tuple[Daemon, Wire, Wire]:
+    """A daemon, and the two ends of a link that is well."""
+    names = re.findall(r"[a-z]+\d-eth\d", _WIRING)
+    stations = {name: lab.veth(name) for name in names if name != "spine1-eth4"}
+    daemon = Daemon(lab, _WIRING).start()
+    stations["spine1-eth3"].ip("link", "set", "eth0", "down")
+    daemon.wait_state("leaf3-eth1", "spine1-eth3", "down")
+    here, there = stations["leaf1-eth1"].port(), stations["spine1-eth1"].port()
+    lab.on_close(here.close)
+    lab.on_close(there.close)
+    return daemon, here, there
+
+
+def _tell_something(daemon: Daemon, terminal: Terminal) -> None:
+    """A refused file, a link that moves, and the way back; then nobody listens any more."""
+    time.sleep(1)  # what it connects to tells nothing by itself
+    for wiring in ("links:\n  leaf1-eth1: [\n", _DRAFT, _WIRING):
+        daemon.write(wiring)
+        poll(lambda: "config." in terminal.read(), what="an event")
+        time.sleep(0.5)
+    terminal.process.send_signal(signal.SIGINT)
+
+
+# ---------------------------------------------------------------------- a recording
 
 
 def record(command: Sequence[str]) -> Iterator[Line]:
