@@ -34,8 +34,9 @@ def load(name: str) -> list[Any]:
 
 def manifests(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The ConfigMap and the DaemonSet of a file."""
-    config_map, daemon_set = load(name)
-    assert (config_map["kind"], daemon_set["kind"]) == ("ConfigMap", "DaemonSet")
+    documents = load(name)
+    assert [each["kind"] for each in documents] == ["Namespace", "ConfigMap", "DaemonSet"]
+    _, config_map, daemon_set = documents
     return config_map, daemon_set
 
 
@@ -139,6 +140,13 @@ def test_containerlab_has_a_cable_end_for_every_end_of_a_wire() -> None:
     assert binds == [f"containerlab:{CONFIG}:ro", f"/sys/fs/bpf:{PINS}"]
 
 
+def test_containerlab_runs_the_panel_without_privileges() -> None:
+    (lab,) = load("containerlab.clab.yaml")
+    panel = lab["topology"]["nodes"]["panel"]
+    assert panel["privileged"] is False
+    assert panel["cap-add"] == CAPABILITIES
+
+
 # ------------------------------------------------------------------ compose
 
 
@@ -198,6 +206,15 @@ def test_kubernetes_mounts_whole_directories(name: str) -> None:
     assert volumes["bpf"]["hostPath"]["path"] == "/sys/fs/bpf"
     labels = daemon_set["spec"]["template"]["metadata"]["labels"]
     assert daemon_set["spec"]["selector"]["matchLabels"] == labels
+
+
+@pytest.mark.parametrize("name", KUBERNETES)
+def test_kubernetes_lets_the_pods_in_and_onto_every_node(name: str) -> None:
+    namespace, *rest = load(name)
+    labels = namespace["metadata"]["labels"]
+    assert labels == {"pod-security.kubernetes.io/enforce": "privileged"}
+    assert {each["metadata"]["namespace"] for each in rest} == {namespace["metadata"]["name"]}
+    assert rest[-1]["spec"]["template"]["spec"]["tolerations"] == [{"operator": "Exists"}]
 
 
 def test_multus_wires_what_it_has_given_an_address() -> None:
