@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages setup demo format lock check test test-long test-kernels chaos bench screens trace-rewire build wheel deb \
+.PHONY: help packages setup demo format lock check test test-long test-kernels chaos bench screens completion trace-rewire build wheel deb \
 	install uninstall clean
 
 # A login shell of Debian has no sbin in its PATH; ip, tc, ethtool and bpftool live there.
@@ -104,7 +104,7 @@ test: check ## everything that takes minutes, on the real kernel (root)
 
 # What a release runs, one after the other: they measure time, or have machinery of their own.
 test-long: PACKAGES += debootstrap systemd-container buildah podman runc
-test-long: PACKAGES += dpkg-dev debhelper dh-python fakeroot lintian pipx nodejs npm prometheus busybox-static $(if $(shell command -v dockerd),,docker.io docker-compose)
+test-long: PACKAGES += dpkg-dev debhelper dh-python fakeroot lintian pipx nodejs npm prometheus zsh fish busybox-static $(if $(shell command -v dockerd),,docker.io docker-compose)
 test-long: test-kernels chaos ## what a release runs: other kernels, systemd, an image, Docker, scale, bench (root)
 	@$(OWN); $(BIN)/pytest -q tests/long
 
@@ -115,7 +115,9 @@ DESTDIR ?=
 LIBRARY := $(PREFIX)/lib/xconnectd
 MAN := $(PREFIX)/share/man/man8/xconnectd.8.gz
 SCHEMA := $(PREFIX)/share/xconnectd/schema.json
-COMPLETION := $(PREFIX)/share/bash-completion/completions/xconnectd
+BASH_COMPLETION := $(PREFIX)/share/bash-completion/completions/xconnectd
+ZSH_COMPLETION := $(PREFIX)/share/zsh/vendor-completions/_xconnectd
+FISH_COMPLETION := $(PREFIX)/share/fish/vendor_completions.d/xconnectd.fish
 UNIT := $(PREFIX)/lib/systemd/system/xconnectd.service
 SYSUSERS := $(PREFIX)/lib/sysusers.d/xconnectd.conf
 DOC := $(PREFIX)/share/doc/xconnectd
@@ -160,7 +162,9 @@ install: build ## into DESTDIR and PREFIX (/usr); starts nothing (root)
 	install -D -m 644 systemd/xconnectd.sysusers '$(DESTDIR)$(SYSUSERS)'; \
 	install -d '$(DESTDIR)$(PREFIX)/share/xconnectd'; \
 	PYTHONPATH=build/lib $(PYTHON) -P -B -m xconnectd schema >'$(DESTDIR)$(SCHEMA)'; \
-	install -D -m 644 docs/xconnectd.bash '$(DESTDIR)$(COMPLETION)'; \
+	install -D -m 644 docs/xconnectd.bash '$(DESTDIR)$(BASH_COMPLETION)'; \
+	install -D -m 644 docs/xconnectd.zsh '$(DESTDIR)$(ZSH_COMPLETION)'; \
+	install -D -m 644 docs/xconnectd.fish '$(DESTDIR)$(FISH_COMPLETION)'; \
 	install -m 644 README.md CHANGELOG.md '$(DESTDIR)$(DOC)'; \
 	install -m 644 LICENSE '$(DESTDIR)$(DOC)/copyright'; \
 	install -m 644 config/xconnect.yaml config/grafana/xconnectd.json config/prometheus/xconnectd.rules.yml systemd/10-xconnectd.* \
@@ -174,7 +178,7 @@ uninstall: ## stops the service and removes what install put there (root)
 	@[[ -n '$(DESTDIR)' || ! -d /run/systemd/system ]] || \
 	  systemctl disable --quiet --now xconnectd.service 2>/dev/null || true; \
 	rm -rf '$(DESTDIR)$(LIBRARY)' '$(DESTDIR)$(DOC)' '$(DESTDIR)$(dir $(SCHEMA))'; \
-	rm -f $(foreach file,$(PREFIX)/bin/xconnectd $(UNIT) $(MAN) $(COMPLETION) $(SYSUSERS),'$(DESTDIR)$(file)'); \
+	rm -f $(foreach file,$(PREFIX)/bin/xconnectd $(UNIT) $(MAN) $(BASH_COMPLETION) $(ZSH_COMPLETION) $(FISH_COMPLETION) $(SYSUSERS),'$(DESTDIR)$(file)'); \
 	[[ -n '$(DESTDIR)' || ! -d /run/systemd/system ]] || systemctl daemon-reload
 
 wheel: setup ## a wheel with the compiled BPF programs, in dist; no root needed
@@ -211,6 +215,9 @@ bench: setup ## speed, latency, start and memory beside others', into docs/bench
 screens: setup ## the recording in docs, from the demo itself (root)
 	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make screens'; exit 1; }
 	@$(OWN); $(BIN)/python -m tests.screens
+
+completion: setup ## docs/xconnectd.zsh and .fish, from the program's options; no root needed
+	@$(OWN); $(BIN)/python -m tests.completion
 
 trace-rewire: setup ## the path of one rewire: calls, moves between modules, netlink requests (root)
 	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make trace-rewire'; exit 1; }

@@ -1,7 +1,7 @@
 # bash completion for xconnectd(8).
 #
-# Written by hand: a generator (shtab) would be one more thing to install at build time, and knows
-# neither interfaces nor links. A unit test holds it to the options that the program really has.
+# Written by hand, unlike those for zsh and fish: shtab's knows no word with a colon, as links have.
+# A unit test holds it to the options that the program really has.
 
 _xconnectd() {
     local cur prev words cword
@@ -52,17 +52,15 @@ _xconnectd() {
     fi
     case $command in
         link)
-            local ends=(/sys/class/net/*)
-            local actions='add remove enable disable move'
-            [[ $cword -eq 2 ]] || actions="${ends[*]##*/}"
-            mapfile -t COMPREPLY < <(compgen -W "$actions" -- "$cur")
+            case $cword:${words[2]} in
+                2:*) mapfile -t COMPREPLY < <(compgen -W 'add remove enable disable move' -- "$cur") ;;
+                *:add) _xconnectd_interfaces "$cur" ;;
+                *) _xconnectd_links "$cur" ;;
+            esac
             ;;
         check | plan | try) _xconnectd_files "$cur" ;;
-        status | wait | detach | test | capture)
-            # An end names its link. Interfaces as the kernel has them: no daemon need run.
-            local interfaces=(/sys/class/net/*)
-            mapfile -t COMPREPLY < <(compgen -W "${interfaces[*]##*/}" -- "$cur")
-            ;;
+        status | wait | test | capture) _xconnectd_links "$cur" ;;
+        detach) _xconnectd_interfaces "$cur" ;;
     esac
 }
 
@@ -72,6 +70,37 @@ _xconnectd_files() {
         compgen -f -X '!*.yaml' -- "$1"
         compgen -d -- "$1"
     )
+}
+
+# Interfaces as the kernel has them: no daemon need run.
+_xconnectd_interfaces() {
+    local interfaces=(/sys/class/net/*)
+    mapfile -t COMPREPLY < <(compgen -W "${interfaces[*]##*/}" -- "$1")
+}
+
+# The links of the files by name and by their ends, and every interface: an end names its link.
+_xconnectd_links() {
+    local files=(/etc/xconnect.yaml /etc/xconnectd/*.yaml) interfaces=(/sys/class/net/*) names='' i
+    for i in "${!words[@]}"; do
+        [[ ${words[i]} != -c && ${words[i]} != --config ]] ||
+            files=("${words[i + 1]:-}" "${words[i + 1]:-}"/*.yaml)
+    done
+    for i in "${!files[@]}"; do
+        [[ -f ${files[i]} ]] || unset "files[i]"
+    done
+    [[ ${#files[@]} -eq 0 ]] || names=$(awk 'FNR == 1 || /^[^ #]/ { on = /^links:/; indent = 0 }
+!on || /^[^ ]/ || /^ *(#|$)/ { next }
+{
+    sub(/ #.*/, ""); match($0, /^ +/); gsub(/["{},:\047]/, " "); b = ""
+    if (!indent) indent = RLENGTH
+    if (RLENGTH == indent) { a = $1; if (NF == 2) b = $2 }
+    for (i = NF; i > 1; i--) if ($(i - 1) == "to" && (RLENGTH == indent || i == 2)) b = $i
+    if (b != "") print a "\n" b "\n" a ":" b
+}' "${files[@]}" 2>/dev/null)
+    # Readline completes behind a colon; bash-completion knows how to tell it less.
+    declare -F __ltrim_colon_completions >/dev/null || names=$(grep -v : <<<"$names")
+    mapfile -t COMPREPLY < <(compgen -W "$names ${interfaces[*]##*/}" -- "$1")
+    ! declare -F __ltrim_colon_completions >/dev/null || __ltrim_colon_completions "$1"
 }
 
 complete -F _xconnectd xconnectd

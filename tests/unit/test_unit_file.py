@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import completion
 from xconnectd import events
 from xconnectd.cli import arguments
 from xconnectd.cli.exit_codes import Exit
@@ -20,6 +21,17 @@ REPO = Path(__file__).parents[2]
 UNIT = REPO / "systemd" / "xconnectd.service"
 MAN = REPO / "docs" / "xconnectd.8"
 COMPLETION = REPO / "docs" / "xconnectd.bash"
+LINKS = """\
+links:
+  # a leaf
+  xa: xb # short
+  "xc":
+    to: 'xd'
+    description: from xc to there
+  xe: {mode: tc, to: xf}
+x-mine:
+  to: nothing
+"""
 
 
 # ---------------------------------------------------------------------- the unit
@@ -132,11 +144,11 @@ def test_the_man_page_knows_every_event_code_and_variable() -> None:
     assert variables == found(r'"(XCONNECTD_[A-Z_]+)"', source)
 
 
-def complete(*words: str) -> set[str]:
+def complete(*words: str, before: str = "") -> set[str]:
     """What the completion offers for the last word."""
     quoted = " ".join(f"'{word}'" for word in ("xconnectd", *words))
     script = (
-        f"source {COMPLETION}; COMP_WORDS=({quoted}); COMP_CWORD={len(words)}; _xconnectd;"
+        f"{before} source {COMPLETION}; COMP_WORDS=({quoted}); COMP_CWORD={len(words)}; _xconnectd;"
         " printf '%s\\n' \"${COMPREPLY[@]}\""
     )
     done = subprocess.run(
@@ -162,4 +174,28 @@ def test_the_completion_knows_files_and_interfaces(tmp_path: Path) -> None:
     assert complete("check", f"{tmp_path}/") == {f"{tmp_path}/{x}.yaml" for x in ("lab", "more")}
     assert complete("run", "-c", f"{tmp_path}/m") == {f"{tmp_path}/more.yaml"}
     assert "lo" in complete("wait", "l")
+    assert "lo" in complete("link", "add", "l") & complete("detach", "l")
     assert complete("run", "--on-exit", "") == {"detach", "keep"}
+
+
+def test_the_completion_knows_the_links_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "lab.yaml"
+    file.write_text(LINKS)
+    ends = {"xa", "xb", "xc", "xd", "xe", "xf"}
+    trimming = '__ltrim_colon_completions() { COMPREPLY=("${COMPREPLY[@]/#x?:}"); };'
+    for given in (file, tmp_path):
+        for command in (("status",), ("test",), ("capture",), ("link", "move")):
+            assert complete(*command, "-c", str(given), "x") == ends
+            # What readline is told behind the colon, where bash-completion is.
+            assert complete(*command, "-c", str(given), "xa:", before=trimming) == {"xb"}
+    assert complete("status", "-c", str(tmp_path / "none"), "x") == set()
+
+
+@pytest.mark.parametrize("shell", completion.SHELLS)
+def test_the_other_completions_are_those_of_the_program(shell: str) -> None:
+    """Every command and option of the parser; ``make completion`` writes them again."""
+    assert (REPO / "docs" / f"xconnectd.{shell}").read_text() == completion.generated(shell)
+
+
+def test_every_shell_reads_names_alike() -> None:
+    assert completion.NAMES in COMPLETION.read_text()
