@@ -27,6 +27,7 @@ def event_line(event: Mapping[str, Any], paint: Callable[[str, str], str]) -> st
     at = datetime.fromisoformat(fields.pop("timestamp")).astimezone()
     level, name = fields.pop("level", "info"), str(fields.pop("event"))
     subject = next((fields.pop(key) for key in _SUBJECTS if key in fields), "")
+    subject, *further = fields.pop("problems", None) or [subject]  # each begins with its place
     told = "  ".join(printable(str(it)) for it in (subject, fields.pop("reason", "")) if it)
     head, name = f"{at:%H:%M:%S} ", f"{printable(name):{_NAME}}"
     room = _WIDTH - len(f"{head}{name} {told}")
@@ -35,4 +36,5 @@ def event_line(event: Mapping[str, Any], paint: Callable[[str, str], str]) -> st
         if len(more) <= room:
             told, room = told + more, room - len(more)
     line = f"{head}{paint(name, _COLOURS.get(level, 'green'))} {told.lstrip()}"
-    return f"{line}\n{exception}" if exception else line
+    below = [*(" " * len(head) + printable(str(each)) for each in further), exception]
+    return "\n".join([line, *filter(None, below)])

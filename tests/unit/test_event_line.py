@@ -44,6 +44,14 @@ def test_what_is_of_no_link() -> None:
     assert told[9:] == "config.loaded     /etc/x.yaml  links=2"
 
 
+def test_each_problem_of_a_file_is_told_at_its_place() -> None:
+    problems = ["/etc/x.yaml:2:3: one", "/etc/x.yaml:4:1: another"]
+    told = line("config.rejected", path="/etc/x.yaml", problems=problems, reason="links stay")
+    first, second = told.splitlines()
+    assert first[9:] == "config.rejected   /etc/x.yaml:2:3: one  links stay"
+    assert second.strip() == problems[1]
+
+
 def test_the_level_is_a_colour() -> None:
     seen = []
     for level in ("info", "warning", "error"):
