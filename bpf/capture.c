@@ -26,7 +26,7 @@ enum map {
 enum constant {
 	IFINDEX = 1, /* of the interface to listen to, and the inode of its network namespace */
 	NAMESPACE,
-	END,	 /* 0 or 1: which end of the link that is */
+	END,	 /* which of the ends that are captured that is, from 0 */
 	SNAPLEN, /* bytes to keep of a frame, without the Ethernet header for an skb */
 	SKB_DEV,
 	SKB_LEN,

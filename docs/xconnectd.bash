@@ -22,7 +22,7 @@ _xconnectd() {
         [link]='--config --try --mode --description'
         [reload]=''
         [events]='--json'
-        [capture]='--write --direction --count --snaplen --buffer'
+        [capture]='--write --plain --direction --count --snaplen --buffer'
         [detach]='--all'
         [schema]=''
         [version]='--json'

@@ -10,7 +10,7 @@
 
 _shtab_xconnectd_commands() {
   local _commands=(
-    capture:'the frames of a link, live (root)'
+    capture:'the frames of links, live (root)'
     check:'validates a file; - is standard input'
     detach:'removes what is ours while no daemon runs'
     doctor:'looks for what is wrong, and how to fix it'
@@ -51,13 +51,14 @@ _shtab_xconnectd_defaults_added=0
 
 _shtab_xconnectd_capture_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  {-w,--write}"[as pcapng\; -\: to stdout\; default\: a line a frame]:FILE:_files"
+  {-w,--write}"[as pcapng\; -\: to stdout\; default\: the lines of tcpdump]:FILE:_files"
+  "--plain[lines without tcpdump, as where there is none]"
   "--direction[what comes in by the link\'s first end, its second, or either]:direction:(a b both)"
   "--count[end after N frames]:N:"
   "--snaplen[bytes to keep of a frame\; default\: all, 65498 at most]:N:"
   "--buffer[for frames that wait to be written, in all\; default\: 64]:MIB:"
   ":its id, both its ends, or either end:_xconnectd_names"
-  "(*)::as for tcpdump\; default\: every frame:"
+  "(*)::more links\; from the first word that names none a filter as for tcpdump:_xconnectd_names"
 )
 
 # guard to ensure default positional specs are added only once per session

@@ -80,7 +80,7 @@ _LINK: Final = {"zsh": "_xconnectd_names", "fish": "(_xconnectd_names)"}
 _INTERFACE: Final = {"zsh": "_xconnectd_interfaces", "fish": "(_xconnectd_interfaces)"}
 _YAML: Final = {"zsh": "_xconnectd_yaml", "fish": "(__fish_complete_suffix .yaml)"}
 _WORDS: Final = {
-    **dict.fromkeys(("LINK", "END"), _LINK),
+    **dict.fromkeys(("LINK", "LINK|FILTER", "END"), _LINK),
     **dict.fromkeys(("IFACE", "A", "B", "NEW-END"), _INTERFACE),
     **dict.fromkeys(("FILE", "FILE|DIR"), _YAML),
 }

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-from .netns.frames import ether, noise
+from .netns.frames import LLDP
 from .netns.lab import Lab, poll
 from .netns.service import Daemon
 from .netns.terminal import Terminal
@@ -78,7 +78,6 @@ links:
   leaf4-eth1: spine1-eth4
   leaf5-eth1: spine1-eth5
 """
-_FRAME: Final = ether(0x88B5, noise(100))
 
 
 class Line(NamedTuple):
@@ -113,8 +112,8 @@ def page(lab: Lab) -> str:
             if words == "events":
                 _tell_something(daemon, terminal)
             while terminal.process.poll() is None:
-                exchange(here, there, [_FRAME])
-                exchange(there, here, [_FRAME])
+                exchange(here, there, [LLDP])
+                exchange(there, here, [LLDP])
             lines = re.sub(r"\x1b\[[\d;]*m", "", terminal.read()).replace("\r\n", "\n")
             lines = lines.replace(str(daemon.config), "/etc/xconnect.yaml")
             shown = words.replace(str(draft), "draft.yaml")

@@ -110,6 +110,7 @@ class Capture:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            process_group=0,  # to be interrupted as a terminal does it
         )
         beside.lab.on_close(self.kill)
         self.output, self.errors = b"", b""
@@ -154,6 +155,11 @@ class Capture:
         assert self._process.stderr is not None
         self._process.stdout.close()
         return self._process.wait(PATIENCE), self._process.stderr.read()
+
+    def ended(self) -> tuple[int, bytes]:
+        """Its exit code and what it said, once it has ended by itself, however."""
+        self.output, self.errors = self._process.communicate(timeout=PATIENCE)
+        return self._process.returncode, self.errors
 
     def kill(self) -> None:
         if self._process.poll() is None:

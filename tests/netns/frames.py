@@ -22,6 +22,16 @@ def noise(size: int) -> bytes:
     return random.Random(size).randbytes(size)
 
 
+LLDP: Final = ether(
+    0x88CC,
+    b"\x02\x07\x04" + SENDER  # chassis: a MAC address
+    + b"\x04\x05\x05eth1\x06\x02\0\x78"  # port eth1, for 120 s
+    + b"\x0a\x05leaf1\0\0",
+    bytes.fromhex("0180c200000e"),
+)  # fmt: skip
+"""A neighbour that calls itself leaf1."""
+
+
 def odd_frames(mtu: int = 1500) -> dict[str, bytes]:
     """A frame of every odd kind, by name."""
     return {**_link_local(), **_tagged(), **_sizes(mtu), **_addresses(), **_layer3(), **_rest()}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -12,13 +14,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from xconnectd.dataplane import btf, libbpf
+from xconnectd.formatting import counted
 
 from .captured import Capture, File, programs
-from .frames import ether, noise, odd_frames
+from .frames import LLDP, ether, noise, odd_frames
 from .lab import PATIENCE, Lab, Station, poll, run
 from .service import Daemon
 from .test_invariants import _settled
@@ -278,8 +282,117 @@ def test_a_pipe_is_live_and_its_end_is_quiet(generic: Wire) -> None:
     assert capture.closed() == (0, b"")
 
 
-def test_lines_for_eyes(generic: Wire) -> None:
-    capture = generic.capture("--count", "2", write="text")
+def test_lines_say_what_tcpdump_says_and_the_direction(own: Wire) -> None:
+    """ARP, ICMP, TCP and LLDP, each of them the right way; the summary comes last."""
+    for number, station in enumerate((own.a, own.b), 1):
+        station.number = number
+        station.ip("address", "add", f"{station.address()}/24", "dev", "eth0")
+    here, there = own.a.address(), own.b.address()
+    capture = own.capture(write="text")
+    run("ping", "-c1", "-W2", there, namespace=own.a.namespace)
+    transfer(own.a, own.b, size=1000)
+    with own.b.port() as port:
+        port.send(LLDP)
+    capture.stop()
+    lines = capture.output.decode().splitlines()
+    forth, back = (
+        [line for line in lines if re.match(rf"[\d:]+\.\d{{6}} {way} [0-9a-f:]{{17}} > ", line)]
+        for way in ("va → vb", "vb → va")
+    )
+    assert len(forth) + len(back) == len(lines)
+    for part, words in (
+        (forth, f"Request who-has {there} tell {here}"),
+        (back, f"Reply {there} is-at {own.b.mac.hex(':')}"),
+        (forth, f"{here} > {there}: ICMP echo request"),
+        (back, f"{there} > {here}: ICMP echo reply"),
+        (back, "LLDP, length 29: leaf1"),
+    ):
+        assert len([line for line in part if words in line]) == 1, (words, lines)
+    tcp = rf"{here}\.\d+ > {there}\.\d+: Flags \[S\]"
+    assert [line for line in lines if re.search(tcp, line)] == [
+        line for line in forth if re.search(tcp, line)
+    ]
+    assert any(re.search(tcp, line) for line in forth)
+    summary = capture.errors.decode().splitlines()
+    assert [line.partition(" kept")[0] for line in summary] == [
+        f"xconnectd: {way}: {counted(len(part), 'frame')} came in, {len(part)}"
+        for way, part in (("va → vb", forth), ("vb → va", back))
+    ]
+
+
+def test_tcpdump_keeps_up_with_many_frames_and_odd_ones(wire: Wire) -> None:
+    """Every frame has its direction, whatever tcpdump makes of it and in how many lines."""
+    capture = wire.capture(write="text")
+    for _ in range(20):
+        wire.send(ODD)
+        wire.send(ODD, back=True)
+    capture.stop()
+    lines = capture.output.decode(errors="replace").splitlines()
+    ways = Counter(found[1] for line in lines if (found := re.match(r"[\d:.]+ (\w+ → \w+) ", line)))
+    a, b = wire.a.end, wire.b.end
+    assert ways == {f"{a} → {b}": 20 * len(ODD), f"{b} → {a}": 20 * len(ODD)}
+
+
+def test_lines_end_with_their_reader_and_a_tcpdump_that_fails_is_told(generic: Wire) -> None:
+    capture = generic.capture(write="text")
+    assert capture.closed() == (0, b"")
+
+    capture = generic.capture(write="text")
+    (child,) = Path(f"/proc/{capture.pid}/task/{capture.pid}/children").read_text().split()
+    os.kill(int(child), signal.SIGKILL)
+    code, said = capture.ended()
+    assert code == 1
+    assert b"tcpdump has failed" in said
+    assert b"--plain" in said
+
+
+def test_an_interrupt_of_the_whole_group_loses_no_line(generic: Wire) -> None:
+    """As a terminal sends it: to whoever runs in the foreground."""
+    capture = generic.capture(write="text")
+    generic.send(ODD)
+    os.killpg(capture.pid, signal.SIGINT)
+    capture.end()
+    lines = capture.output.decode(errors="replace").splitlines()
+    assert len([line for line in lines if " generica → genericb " in line]) == len(ODD)
+    assert f"{len(ODD)} kept" in capture.errors.decode()
+
+
+def test_several_links_in_one_file(wires: dict[str, Wire]) -> None:
+    """The leading words that name a link are links; one that is named twice counts once."""
+    generic, tc = wires["generic"], wires["tc"]
+    names = ("generica", "tcb", "genericb", "ether", "proto", "0x88b6")
+    capture = Capture(generic.daemon, *names, ready=False)
+    capture.await_taps(4)
+    forth, back, other = (ether(0x88B6, noise(size)) for size in (60, 70, 80))
+    generic.send([forth, ether(0x88B7, noise(60))])
+    generic.send([back], back=True)
+    tc.send([other])
+    file = capture.stop()
+    assert file.interfaces == ["generica", "genericb", "tca", "tcb"]
+    found = {name: file.frames(name) for name in file.interfaces}
+    assert found == {"generica": [forth], "genericb": [back], "tca": [other], "tcb": []}
+    assert file.counts == {"generica": (2, 0), "genericb": (1, 0), "tca": (1, 0), "tcb": (0, 0)}
+    links = [
+        generic.daemon.link(*pair)["link"] for pair in (("generica", "genericb"), ("tca", "tcb"))
+    ]
+    assert file.comment == f"link {links[0]}, link {links[1]}"
+    assert file.descriptions[2] == f"link {links[1]}, tca → tcb"
+    shown = run("tcpdump", "-n", "-e", "-r", str(capture.path)).stdout.splitlines()
+    lengths = [re.search(r"0x88b6\), length (\d+):", line) for line in shown]
+    assert [int(found[1]) for found in lengths if found] == [74, 84, 94]
+
+
+@pytest.mark.parametrize("options", [("--plain",), ()], ids=["asked for", "without tcpdump"])
+def test_plain_lines(
+    generic: Wire, options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not options:
+        nsenter = shutil.which("nsenter")
+        assert nsenter
+        (tmp_path / "nsenter").symlink_to(nsenter)
+        monkeypatch.setenv("PATH", str(tmp_path))
+    capture = generic.capture(*options, "--count", "2", write="text")
+    monkeypatch.undo()
     generic.send([ether(0x8100, b"\0\x05\x08\x06" + noise(50))])
     generic.send([ether(0x88B6, noise(50))], back=True)
     capture.end()
@@ -424,6 +537,7 @@ def test_what_is_kept_and_what_is_lost_is_what_was_sent(wire: Wire) -> None:
     [
         (("nosuch",), 1, "no link nosuch in"),
         (("generica", "port", "or"), 2, "filter 'port or': "),
+        (("generica", "nosuch-a"), 2, "has no link nosuch-a)"),
         (("generica", "-w", "/no/such/place"), 1, "/no/such/place"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 
-from xconnectd.capture import pcap_filter, tap, writer
+from xconnectd.capture import pcap_filter, session, tap, writer
 from xconnectd.capture.pcap_filter import Filter, FilterError
 from xconnectd.capture.tap import Frame, Tally
+from xconnectd.capture.tcpdump import Directions
 from xconnectd.capture.writer import Lines, Pcapng, Recording, Way, describe
 from xconnectd.dataplane import btf, perf_buffer
+from xconnectd.errors import XconnectError
+from xconnectd.status.document import spellings
 
-WAYS = (Way(0, "va", "vb"), Way(1, "vb", "va"))
+WAYS = (Way(0, "va:vb", "va", "vb"), Way(1, "va:vb", "vb", "va"))
 HEAD = bytes.fromhex("0200000000020200000000010800")
 
 
@@ -231,7 +234,7 @@ def test_a_count_ends_it_and_a_filter_is_counted(tmp_path: Path) -> None:
 
 
 def test_a_file_begins_and_ends_as_it_should(tmp_path: Path) -> None:
-    form = Pcapng("va:vb", WAYS, 20, "arp")
+    form = Pcapng(WAYS, 20, "arp")
     _, data, _ = play(Script(FRAMES), form, tmp_path)
     kinds, at = [], 0
     while at < len(data):
@@ -288,3 +291,77 @@ def test_frames_of_several_rings_are_put_in_order() -> None:
     ready, held = tap.in_order([new, old], 6)
     assert (ready, held) == ([old], [new])
     assert tap.in_order([*held, late], 8) == ([late, new], [])
+
+
+# ---------------------------------------------------------------------- tcpdump's lines
+
+
+def test_directions_are_put_into_the_lines_of_their_frames() -> None:
+    """A frame may have further lines; one that looks like a first line is not taken for it."""
+    directions = Directions()
+    directions.expect(["va → vb", "vb → va"])
+    directions.expect(["va → vb"])
+    printed = (
+        "    1  12:00:00.000001 02:01 > 02:02, ethertype Unknown (0x88b6), length 64: \n",
+        "\t0x0000:  0001 0203\n",
+        "    3  12:00:00.000001 of the frame's own making\n",
+        "    2  12:00:00.000002 [|ether]\n",
+        "    3  12:00:00.000003 02:02 > 02:01, ARP\n",
+    )
+    assert [directions.put_into(line.encode()).decode() for line in printed] == [
+        "12:00:00.000001 va → vb 02:01 > 02:02, ethertype Unknown (0x88b6), length 64: \n",
+        *printed[1:3],
+        "12:00:00.000002 vb → va [|ether]\n",
+        "12:00:00.000003 va → vb 02:02 > 02:01, ARP\n",
+    ]
+
+
+# ---------------------------------------------------------------------- what is asked for
+
+
+def _link(a: str, b: str) -> SimpleNamespace:
+    names = spellings(f"{a}:{b}", a, b)
+    ways = tuple((SimpleNamespace(name=x), SimpleNamespace(name=y)) for x, y in ((a, b), (b, a)))
+    return SimpleNamespace(link=names[0], names=names, ways=ways[: len({a, b})])
+
+
+WIRING: Any = SimpleNamespace(
+    links=[_link("va", "vb"), _link("vc", "vd"), _link("plug", "plug")],
+    config=SimpleNamespace(path="lab.yaml", state="loaded", problems=[]),
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "links", "rest"),
+    [
+        ("va icmp or arp", ["va:vb"], "icmp or arp"),
+        ("vd:vc vb", ["vc:vd", "va:vb"], ""),
+        ("va vb va:vb vc tcp port 80", ["va:vb", "vc:vd"], "tcp port 80"),
+        ("va host vc", ["va:vb"], "host vc"),
+        ("va (vc)", ["va:vb"], "(vc)"),
+    ],
+)
+def test_leading_words_are_links_and_the_others_a_filter(
+    words: str, links: list[str], rest: str
+) -> None:
+    found, left = session._asked(words.split(), WIRING)
+    assert ([link.link for link in found], " ".join(left)) == (links, rest)
+
+
+def test_the_first_word_has_to_be_a_link() -> None:
+    with pytest.raises(XconnectError, match=r"no link arp in lab\.yaml"):
+        session._asked(["arp", "va"], WIRING)
+
+
+@pytest.mark.parametrize(
+    ("direction", "ways"),
+    [
+        ("both", ["va → vb", "vb → va", "plug → plug"]),
+        ("a", ["va → vb", "plug → plug"]),
+        ("b", ["vb → va", "plug → plug"]),
+    ],
+)
+def test_directions_are_numbered_through_all_links(direction: str, ways: list[str]) -> None:
+    found = session._ways([WIRING.links[0], WIRING.links[2]], direction)
+    assert [str(way) for way in found] == ways
+    assert [way.end for way in found] == list(range(len(ways)))

@@ -1,7 +1,7 @@
-"""One ``capture``: from the name of a link to a good end at a signal.
+"""One ``capture``: from the names of links to a good end at a signal.
 
-``tap`` receives frames, ``writer`` keeps them; here is found out where, and said what became of
-them.
+``tap`` receives frames, ``writer`` keeps them, ``tcpdump`` puts them into words; here is found out
+where, and said what became of them.
 """
 
 from __future__ import annotations
@@ -9,20 +9,23 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final
 
-from xconnectd.capture.pcap_filter import Filter
+from xconnectd.capture import tcpdump
+from xconnectd.capture.pcap_filter import Filter, FilterError
 from xconnectd.capture.tap import Capture
-from xconnectd.capture.writer import Account, Lines, Pcapng, Place, Recording, Way
+from xconnectd.capture.tcpdump import Decoded
+from xconnectd.capture.writer import Account, Form, Lines, Pcapng, Place, Recording, Way
 from xconnectd.errors import XconnectError
 from xconnectd.formatting import counted
 from xconnectd.model import Mode
 from xconnectd.runtime import Engine
 from xconnectd.status import collector
-from xconnectd.status.document import StatusDocument, no_such_link
+from xconnectd.status.document import Link, StatusDocument, no_such_link
 
 STDOUT: Final = "-"
 
@@ -31,15 +34,16 @@ STDOUT: Final = "-"
 class Order:
     """What a user asks for.
 
-    ``direction`` is ``a``, ``b`` or ``both``; ``write`` a file for pcapng, ``-`` for stdout, None
-    for lines of text on stdout; ``count`` frames are kept (0: any number), ``snaplen`` bytes of
-    each, and ``room`` bytes may wait to be written.
+    The leading ones of ``words`` that name links are the links, the others a filter. ``direction``
+    is ``a``, ``b`` or ``both``; ``write`` a file for pcapng, ``-`` for stdout, None for lines of
+    text on stdout, ``plain`` ones without tcpdump; ``count`` frames are kept (0: any number),
+    ``snaplen`` bytes of each, and ``room`` bytes may wait to be written.
     """
 
-    link: str
-    expression: str
+    words: Sequence[str]
     direction: str
     write: str | None
+    plain: bool
     count: int
     snaplen: int
     room: int
@@ -52,42 +56,75 @@ def run(order: Order, say: Callable[[str], None]) -> None:
 
     Raises FilterError, DataplaneError, PrivilegeError, OSError; XconnectError without such a link.
     """
-    judge = Filter(order.expression) if order.expression else None
     with ExitStack() as stack:
         engine = stack.enter_context(Engine.watch())
-        link, ways = _chosen(order, collector.report_of(engine, None))
-        capture = stack.enter_context(Capture(snaplen=order.snaplen, room=order.room))
-        pcapng = order.write is not None
-        form = Pcapng(link, ways, capture.snaplen, order.expression) if pcapng else Lines(ways)
+        report = collector.report_of(engine, None)
+        links, rest = _asked(order.words, report)
+        judge = _judge(rest, report.config.path) if rest else None
+        ways = _ways(links, order.direction)
+        capture = stack.enter_context(
+            Capture(ends=len(ways), snaplen=order.snaplen, room=order.room)
+        )
+        stdout = sys.stdout.fileno()
+        form: Form
+        decoded: Decoded | None = None
+        if order.write is not None:
+            form = Pcapng(ways, capture.snaplen, " ".join(rest))
+            output = _output(stack, order.write)
+        elif (program := tcpdump.found()) and not order.plain:
+            form = decoded = stack.enter_context(Decoded(program, ways, capture.snaplen, stdout))
+            output = decoded.stdin
+        else:
+            form, output = Lines(ways), stdout
         recording = Recording(
             capture,
             ways,
             form,
-            output=_output(stack, order.write),
+            output=output,
+            reader=stdout if decoded else None,
             place=lambda name: _place(engine, name),
             say=say,
             judge=judge,
             count=order.count,
         )
         with _stopped_by_signals(recording.stop):
-            if recording.run():
-                for way in ways:
-                    say(_summary(way, recording.accounts[way.end]))
+            whole = recording.run()
+            if decoded:
+                decoded.finish()
+            for way in ways if whole else ():
+                say(_summary(way, recording.accounts[way.end]))
 
 
-def _chosen(order: Order, report: StatusDocument) -> tuple[str, list[Way]]:
-    """The link's id, and the directions that are asked for; a loopback has one."""
-    for link in report.links:
-        if order.link in link.names:
-            ends = enumerate(link.ways)
-            ways = [Way(number, here.name, there.name) for number, (here, there) in ends]
-            wanted = {"a": ways[:1], "b": ways[-1:], "both": ways}[order.direction]
-            return link.link, wanted
+def _asked(words: Sequence[str], report: StatusDocument) -> tuple[list[Link], Sequence[str]]:
+    """The links that the leading words name, each of them once, and the words that follow."""
+    called = {name: link for link in report.links for name in link.names}
+    names = list(takewhile(called.__contains__, words))
+    if names:
+        return list({called[name].link: called[name] for name in names}.values()), words[
+            len(names) :
+        ]
     config = report.config
-    text = no_such_link(order.link, config.path, {each.link: each.names for each in report.links})
+    text = no_such_link(words[0], config.path, {each.link: each.names for each in report.links})
     if config.state != "loaded":
-        text = f"no link {order.link} in {config.path}: it is {config.state}"
+        text = f"no link {words[0]} in {config.path}: it is {config.state}"
     raise XconnectError("\n".join((text, *config.problems)))
+
+
+def _judge(words: Sequence[str], path: str) -> Filter:
+    """Its first word may have been meant for a link."""
+    try:
+        return Filter(" ".join(words))
+    except FilterError as error:
+        raise FilterError(f"{error} (and {path} has no link {words[0]})") from error
+
+
+def _ways(links: Sequence[Link], direction: str) -> list[Way]:
+    """The directions that are asked for, numbered; a loopback has one."""
+    chosen = {"a": slice(1), "b": slice(-1, None), "both": slice(None)}[direction]
+    found = [(link.link, *way) for link in links for way in link.ways[chosen]]
+    return [
+        Way(number, link, here.name, there.name) for number, (link, here, there) in enumerate(found)
+    ]
 
 
 def _place(engine: Engine, name: str) -> Place | None:

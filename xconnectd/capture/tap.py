@@ -25,7 +25,6 @@ from xconnectd.errors import DataplaneError, PrivilegeError, XconnectError
 from xconnectd.paths import own_inode
 
 PROGRAM_NAME: Final = "xcapture"
-ENDS: Final = 2
 ETHERNET_HEADER: Final = 14
 
 _CAPABILITIES: Final = ("CAP_BPF", "CAP_PERFMON")
@@ -41,7 +40,7 @@ LONGEST: Final = perf_buffer.LONGEST - (_RECORD.size - perf_buffer.RECORD.size)
 
 
 class Frame(NamedTuple):
-    """``time`` is of CLOCK_MONOTONIC in ns, ``end`` 0 or 1, ``length`` as it came in, in bytes."""
+    """``time`` is of CLOCK_MONOTONIC in ns, ``end`` from 0, ``length`` as it came in, in bytes."""
 
     time: int
     end: int
@@ -58,13 +57,13 @@ class Tally:
 
 
 class Capture:
-    """Frames of the two ends of one link. A context manager; not for two threads at once.
+    """Frames of so many ``ends`` of links. A context manager; not for two threads at once.
 
     ``snaplen`` is how many bytes to keep of a frame, ``room`` how many bytes of frames may wait
     to be read.
     """
 
-    def __init__(self, *, snaplen: int, room: int) -> None:
+    def __init__(self, *, ends: int, snaplen: int, room: int) -> None:
         self.snaplen = min(snaplen, LONGEST)
         self._kept = max(self.snaplen, ETHERNET_HEADER)
         self._taps: dict[int, ExitStack] = {}
@@ -73,7 +72,7 @@ class Capture:
             self._code = _compiled()
             self._layout = _Layout.read()
             with _border("loading the taps"):
-                maps = {name: libbpf.create_map(f"xc_{name}", form) for name, form in _maps()}
+                maps = {name: libbpf.create_map(f"xc_{name}", form) for name, form in _maps(ends)}
                 for fd in maps.values():
                     stack.callback(os.close, fd)
                 self._rings = stack.enter_context(_rings(maps["ring"], room))
@@ -126,7 +125,7 @@ class Capture:
         return Tally(*(sum(words[word::_TALLY_WORDS]) for word in range(_TALLY_WORDS)))
 
     def close(self) -> None:
-        for end in range(ENDS):
+        for end in tuple(self._taps):
             self.detach(end)
         self._stack.close()
 
@@ -178,9 +177,9 @@ def _attach(stack: ExitStack, code: bytes, kind: int, target: Target) -> None:
     stack.callback(os.close, libbpf.attach_tracing(program))
 
 
-def _maps() -> Iterator[tuple[str, MapFormat]]:
+def _maps(ends: int) -> Iterator[tuple[str, MapFormat]]:
     yield "ring", MapFormat(libbpf.MAP_PERF_EVENT_ARRAY, 4, libbpf.possible_cpus())
-    yield "tallies", MapFormat(libbpf.MAP_PERCPU_ARRAY, 8 * _TALLY_WORDS, ENDS)
+    yield "tallies", MapFormat(libbpf.MAP_PERCPU_ARRAY, 8 * _TALLY_WORDS, ends)
 
 
 def _rings(array: int, room: int) -> perf_buffer.Rings:

@@ -1,4 +1,4 @@
-"""A capture of one link from its start to its end: which ends are tapped, and what is written.
+"""A capture of links from its start to its end: which ends are tapped, and what is written.
 
 Follows the ends by name: one that goes and comes back is tapped again. Writes to a file descriptor
 that it is handed, and says on its way what somebody should know.
@@ -30,9 +30,10 @@ _STATISTICS_EVERY: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One direction of a link: the end frames come in by, its number (0 or 1), and the other."""
+    """One direction of a link: the end frames come in by, its number (from 0), and the other."""
 
     end: int
+    link: str
     name: str
     other: str
 
@@ -71,7 +72,7 @@ class Recording:
     """``place`` tells where the end of a name is now; None while there is none of that name.
 
     ``judge`` is the filter, ``count`` the number of frames to keep (0: any), ``output`` a file
-    descriptor, ``say`` gets what happens on the way, in words.
+    descriptor, ``reader`` that of a pipe behind it, ``say`` gets what happens on the way, in words.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Recording:
         form: Form,
         *,
         output: int,
+        reader: int | None = None,
         place: Callable[[str], Place | None],
         say: Callable[[str], None],
         judge: Judge | None = None,
@@ -90,6 +92,7 @@ class Recording:
         self._ways = tuple(ways)
         self._form = form
         self._output = output
+        self._pipes = {output, output if reader is None else reader}
         self._place = place
         self._say = say
         self._judge = judge
@@ -116,10 +119,11 @@ class Recording:
             waiting = select.poll()
             waiting.register(self._capture, select.POLLIN)
             waiting.register(events, select.POLLIN)
-            waiting.register(self._output, 0)  # tells all the same when a reader has gone
+            for pipe in self._pipes:
+                waiting.register(pipe, 0)  # tells all the same when a reader has gone
             while not self._over:
                 ready = {fd for fd, _ in waiting.poll(_LATENCY * 1000)}
-                if self._output in ready:
+                if not self._pipes.isdisjoint(ready):
                     return False
                 if events.fileno() in ready or events.is_due():
                     self._receive(events)
@@ -207,9 +211,14 @@ class Recording:
                 self._write(self._form.counts(self.accounts, self._start, time.time_ns()))
 
     def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._output, view) :]
+        write_all(self._output, data)
+
+
+def write_all(output: int, data: bytes) -> None:
+    """To a file descriptor, however little of it a pipe takes at a time."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(output, view) :]
 
 
 def _wall() -> int:
@@ -229,19 +238,18 @@ def _wall() -> int:
 
 
 class Pcapng:
-    """For Wireshark, tcpdump and the like: an interface for every way."""
+    """For Wireshark, tcpdump and the like: an interface for every way, of the number of its end."""
 
-    def __init__(self, link: str, ways: Sequence[Way], snaplen: int, filter_: str) -> None:
-        self._link = link
+    def __init__(self, ways: Sequence[Way], snaplen: int, filter_: str) -> None:
         self._ways = ways
-        self._numbers = {way.end: number for number, way in enumerate(ways)}
         self._snaplen = snaplen
         self._filter = filter_
 
     def begin(self) -> bytes:
         system = platform.uname()
+        links = dict.fromkeys(way.link for way in self._ways)
         head = pcapng.section(
-            f"link {self._link}",
+            ", ".join(f"link {link}" for link in links),
             hardware=system.machine,
             system=f"{system.system} {system.release}",
             application=f"xconnectd {__version__}",
@@ -249,30 +257,30 @@ class Pcapng:
         return head + b"".join(map(self._interface, self._ways))
 
     def _interface(self, way: Way) -> bytes:
-        text = f"link {self._link}, {way}"
+        text = f"link {way.link}, {way}"
         return pcapng.interface(way.name, text, snaplen=self._snaplen, filter_=self._filter)
 
     def frames(self, frames: Sequence[Frame], wall: int) -> bytes:
         pieces: list[bytes] = []
-        numbers, snaplen, packet = self._numbers, self._snaplen, pcapng.packet
+        snaplen, packet = self._snaplen, pcapng.packet
         for when, end, length, data in frames:
-            pieces += packet(numbers[end], when + wall, data[:snaplen], length)
+            pieces += packet(end, when + wall, data[:snaplen], length)
         return b"".join(pieces)
 
     def counts(self, accounts: Accounts, start: int, stop: int) -> bytes:
         return b"".join(
             pcapng.statistics(
-                number,
+                end,
                 pcapng.Statistics(
                     start,
                     stop,
-                    received=accounts[end].tally.received,
-                    dropped=accounts[end].tally.lost,
-                    accepted=accounts[end].kept,
-                    delivered=accounts[end].kept,
+                    received=account.tally.received,
+                    dropped=account.tally.lost,
+                    accepted=account.kept,
+                    delivered=account.kept,
                 ),
             )
-            for end, number in self._numbers.items()
+            for end, account in accounts.items()
         )
 
 

@@ -233,13 +233,22 @@ def _add_examinations(add: _Adder) -> None:
 
 
 def _add_capture(add: _Adder) -> None:
-    capture = add(
-        "capture", "the frames of a link, live (root)", "capture eth0 -w - | tcpdump -r -"
-    )
+    capture = add("capture", "the frames of links, live (root)", "capture leaf1-eth1 icmp or arp")
     capture.add_argument("link", metavar="LINK", help="its id, both its ends, or either end")
-    _words(capture, "FILTER", "as for tcpdump; default: every frame")
-    capture.add_argument(
-        "-w", "--write", metavar="FILE", help="as pcapng; -: to stdout; default: a line a frame"
+    _words(
+        capture,
+        "LINK|FILTER",
+        "more links; from the first word that names none a filter as for tcpdump",
+    )
+    form = capture.add_mutually_exclusive_group()
+    form.add_argument(
+        "-w",
+        "--write",
+        metavar="FILE",
+        help="as pcapng; -: to stdout; default: the lines of tcpdump",
+    )
+    form.add_argument(
+        "--plain", action="store_true", help="lines without tcpdump, as where there is none"
     )
     capture.add_argument(
         "--direction",

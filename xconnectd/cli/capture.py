@@ -1,4 +1,4 @@
-"""``capture``: the frames of a link, live."""
+"""``capture``: the frames of links, live."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def run(options: argparse.Namespace) -> int:
         print_message("a capture is no text for a terminal: -w FILE, or a pipe")
         return Exit.USAGE
     order = session.Order(
-        link=options.link,
-        expression=" ".join(options.words),
+        words=(options.link, *options.words),
         direction=options.direction,
         write=options.write,
+        plain=options.plain,
         count=options.count,
         snaplen=options.snaplen,
         room=options.buffer << 20,
