@@ -25,6 +25,7 @@ from netns.lab import BPFFS, NETNS, REPO, Lab, Station, poll
 from netns.service import Event, Wiring, document
 from netns.test_invariants import _settled, assert_as_found
 from netns.traffic import Stream, datagrams, exchange, passes, transfer
+from packaging.utils import canonicalize_name
 
 CACHE: Final = Path("/var/cache/xconnectd-test/image")
 VOLATILE: Final = Path("/run/xconnectd-test")
@@ -323,7 +324,8 @@ def test_the_image_holds_what_is_locked(rack: Rack) -> None:
     assert container.wait() == 0
     lines = (REPO / ".ci" / "requirements.txt").read_text().splitlines()
     locked = {line.split()[0] for line in lines if "==" in line}
-    held = {line.replace("_", "-") for line in container.log().splitlines()}
+    found = (line.split("==") for line in container.log().splitlines())
+    held = {f"{canonicalize_name(name)}=={version}" for name, version in found}
     assert {x.partition("==")[0] for x in held - locked} == {"xconnectd"}
     left_out = {"markdown-it-py", "mdurl", "pygments"}
     assert {x.partition("==")[0] for x in locked - held} == left_out
