@@ -35,3 +35,11 @@ def test_frames_that_got_past_the_hooks_are_an_error() -> None:
     told = report(link_report("a", end_report("b", passed_to_host=2)))
     (line,) = (line for line in text.lines(told) if "error: " in line)
     assert line.startswith("    error: 2 frames that came in by b skipped every hook")
+
+
+def test_large_numbers_are_brief_and_blocked_host_frames_are_told_where_there_are_some() -> None:
+    busy = end_report("a", frames=31_415_926, bytes=2_971_887_482, dropped={"host_egress": 3})
+    to_b, to_a = (x for x in text.lines(report(link_report(busy, "b"))) if " → " in x)
+    assert "a → b: 31.4M frames, 2.97G bytes, " in to_b
+    assert to_b.endswith("; 3 host frames blocked (expected)")
+    assert "host frame" not in to_a

@@ -89,8 +89,8 @@ def _link(link: Link) -> Iterator[str]:
 
 def _way(here: End, there: End) -> str:
     told = (
-        f"{here.name} → {there.name}: {counted(here.frames, 'frame')},"
-        f" {here.bytes} bytes, {_rate(here)}"
+        f"{here.name} → {there.name}: {number(here.frames)} frames,"
+        f" {number(here.bytes)} bytes, {_rate(here)}"
     )
     blocked = here.dropped.get("host_egress")
     return f"{told}; {counted(blocked, 'host frame')} blocked (expected)" if blocked else told
