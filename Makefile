@@ -20,6 +20,9 @@ PACKAGES := python3 python3-venv python3-bpfcc \
 	iproute2 ethtool bpftool iputils-ping iperf3 tcpdump util-linux procps \
 	shellcheck systemd ca-certificates
 
+# What builds a Debian package of it; nothing is compiled, so no compiler.
+DEBHELPER := dpkg-dev debhelper dh-python fakeroot lintian
+
 # Of these the tests need the programs. The services are neither started nor enabled.
 SERVICES := containerd.service docker.service docker.socket frr.service prometheus.service
 
@@ -40,7 +43,7 @@ packages:
 	done; \
 	[[ $${#missing[@]} -gt 0 ]] || exit 0; \
 	echo "missing packages: $${missing[*]}"; \
-	[[ $$EUID -eq 0 ]] || { echo 'to install them: sudo make setup'; exit 1; }; \
+	[[ $$EUID -eq 0 ]] || { echo 'root installs them: the same command with sudo'; exit 1; }; \
 	export DEBIAN_FRONTEND=noninteractive; \
 	apt-get update -qq; \
 	strange=(); \
@@ -104,7 +107,7 @@ test: check ## everything that takes minutes, on the real kernel (root)
 
 # What a release runs, one after the other: they measure time, or have machinery of their own.
 test-long: PACKAGES += debootstrap systemd-container buildah podman runc
-test-long: PACKAGES += dpkg-dev debhelper dh-python fakeroot lintian pipx nodejs npm prometheus zsh fish busybox-static $(if $(shell command -v dockerd),,docker.io docker-compose)
+test-long: PACKAGES += $(DEBHELPER) pipx nodejs npm prometheus zsh fish busybox-static $(if $(shell command -v dockerd),,docker.io docker-compose)
 test-long: test-kernels chaos ## what a release runs: other kernels, systemd, an image, Docker, scale, bench (root)
 	@$(OWN); $(BIN)/pytest -q tests/long
 
@@ -188,8 +191,8 @@ wheel: setup ## a wheel with the compiled BPF programs, in dist; no root needed
 # the libraries are PyPI's newest that pyproject.toml allows.
 DEB := build/deb/xconnectd
 REVISION ?= 1
-deb: PACKAGES := python3 python3-venv python3-bpfcc dpkg-dev debhelper dh-python fakeroot lintian
-deb: build ## a Debian package, in build/deb; no root needed
+deb: build ## a Debian package, in build/deb
+	@$(MAKE) --no-print-directory packages PACKAGES='$(DEBHELPER)'
 	@$(OWN); \
 	rm -rf build/deb; \
 	mkdir -p $(DEB); \
@@ -198,7 +201,7 @@ deb: build ## a Debian package, in build/deb; no root needed
 	printf 'xconnectd (%s-$(REVISION)) unstable; urgency=medium\n\n  * Built from a checkout.\n\n -- %s  %s\n' \
 	  "$$version" "$$(sed -n 's/^Maintainer: //p' .ci/debian/control)" "$$(date -R)" >$(DEB)/debian/changelog; \
 	cd $(DEB); \
-	CHECKOUT='$(CURDIR)' DEB_BUILD_OPTIONS=noautodbgsym dpkg-buildpackage --build=binary --no-sign >../build.log 2>&1 || { tail -30 ../build.log; exit 1; }; \
+	CHECKOUT='$(CURDIR)' DEB_BUILD_OPTIONS=noautodbgsym dpkg-buildpackage --build=binary --no-sign --no-check-builddeps >../build.log 2>&1 || { tail -30 ../build.log; exit 1; }; \
 	lintian --fail-on error ../*.changes; \
 	ls ../*.deb
 
