@@ -37,7 +37,8 @@ def run(options: argparse.Namespace) -> int:
     reader.parsed(now, path)
     print_lines(*_difference(text, changed))
     if options.seconds:
-        return trial.attempt(path, now, options.seconds, path.name if options.is_one_of else "")
+        instead = path.name if options.config.is_dir() else ""
+        return trial.attempt(path, now, options.seconds, instead)
     writer.replace(path, now.data)
     return Exit.DONE
 
@@ -45,8 +46,7 @@ def run(options: argparse.Namespace) -> int:
 def _file_of(options: argparse.Namespace) -> Path:
     """The file itself, or of a directory the one that has the link."""
     path: Path = options.config
-    options.is_one_of = path.is_dir()
-    if not options.is_one_of:
+    if not path.is_dir():
         return path
     if options.action == "add":
         raise EditError(f"{path} is a directory: name the file in it with -c")
