@@ -22,7 +22,9 @@ _READING: Final = """\
 Every contender has its turn in every round, in shuffled order. A ratio is taken within a round; the
 median of all rounds is shown, with its quartiles in brackets. Ratios travel to other machines,
 absolute figures do not. `bare` is a redirect by a program of the same kind that does nothing else:
-no counters, no egress drop."""
+no counters, no egress drop. Of a rewire it is the very requests and map writes of xconnectd's own,
+played back to back by a loop that waits for the same save and does nothing else (`with looks`: and
+the questions that xconnectd asks first)."""
 
 
 # ---------------------------------------------------------------------- table
@@ -56,7 +58,7 @@ def _columns(series: Series) -> Iterator[tuple[str, _Column]]:
     for other in YARDSTICKS:
         if other in series.values:
             yield f"to {other}", lambda name, other=other: _ratio(series.ratio(name, other))  # type: ignore[misc]
-    if any(_limit(name) in series.values for name in series.values):
+    if any(series.ratio(name, _limit(name)) for name in series.values):
         yield "to bare", lambda name: _ratio(series.ratio(name, _limit(name)))
 
 

@@ -1,4 +1,8 @@
-"""From the write of the file to the first frame at the new end, between few and many links."""
+"""From the write of the file to the first frame at the new end, between few and many links.
+
+Beside it, in the same rounds, what a bare program takes that makes the same changes of the kernel
+(``replay``): what is more than that is ours.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol, Self
 
-from tests.netns.lab import Lab, Station, inside
+from tests.netns.lab import Lab, Station, inside, poll
 from tests.netns.service import Daemon, document
 from tests.netns.test_config_changes import wired
 from tests.netns.test_scale import grow
 from tests.netns.traffic import ETH_P_STREAM
 
 from .pacer import pacing
+from .replay import LOOKS, Replay
 from .rounds import Effort, Series, interleave
 from .wires import PEER, Peer, has_peer, received
 
@@ -26,7 +31,8 @@ _TIMEOUT: Final = struct.pack("ll", 20, 0)
 _PAUSE: Final = 0.2
 """Seconds before each rewire: the one before is over, and what it woke sleeps again."""
 _PEER_MOST: Final = 200
-"""xdp-xconnect takes no interface with a number above 1,023."""
+"""xdp-xconnect takes no interface with a number above 1,023; the kernel's own part is the same
+among more."""
 
 
 def rewire(effort: Effort) -> list[Series]:
@@ -35,9 +41,8 @@ def rewire(effort: Effort) -> list[Series]:
     lost: dict[str, list[float]] = {}
     for count in effort.sizes:
         figures = _among(count, effort.rewires)
-        for name in figures["time"]:
-            times[f"{count:,} links, {name}"] = figures["time"][name]
-            lost[f"{count:,} links, {name}"] = figures["lost"][name]
+        times |= figures["time"]
+        lost |= figures["lost"]
     return [
         Series("From writing the file to the first frame at the new end", "ms", times),
         Series("Frames lost by another link during a rewire", "frames", lost),
@@ -45,10 +50,12 @@ def rewire(effort: Effort) -> list[Series]:
 
 
 def _among(count: int, rounds: int) -> dict[str, dict[str, list[float]]]:
-    with Lab() as lab, Lab() as peers:
-        for host in (lab, peers):
+    with Lab() as lab, Lab() as replays, Lab() as peers:
+        for host in (lab, replays, peers):
             host.hush()  # a frame of its own would stand in for a lost one
         rewires = _ours(lab, count)
+        if count <= _PEER_MOST:
+            rewires |= _bare(replays, count)
         if has_peer() and count <= _PEER_MOST:
             rewires |= _peers(peers, count)
         return interleave(list(rewires), rounds, lambda name, _: rewires[name]())
@@ -67,9 +74,36 @@ def _ours(lab: Lab, count: int) -> dict[str, _Rewire]:
     daemon = Daemon(lab, site.text()).start(120)
     daemon.idle(2)
     return {
-        "ends up": partial(site.rewire, daemon, up, down),
-        "new end found down": partial(site.rewire, daemon, down, up),
+        f"xconnectd {count:,} links, ends up": partial(site.rewire, daemon, up, down),
+        f"xconnectd {count:,} links, new end down": partial(site.rewire, daemon, down, up),
     }
+
+
+def _bare(lab: Lab, count: int) -> dict[str, _Rewire]:
+    """One process for both; they take turns."""
+    links = [_Link.build(lab, name, up=True) for name in "ud"]
+    site = _Site(links, grow(lab, count - 2)[1])
+    wirings = [site.text()]
+    links[0].turn = 1
+    wirings.append(site.text())
+    links[0].turn = 0
+    replay = Replay(lab, wirings).start(120)
+    poll(lambda: all(wired(one.kept, one.here) for one in links))
+    looking = _Looking(replay)
+    return {
+        f"bare {count:,} links, ends up": partial(site.rewire, replay, *links),
+        f"bare {count:,} links, with looks": partial(site.rewire, looking, *links),
+    }
+
+
+@dataclass(frozen=True)
+class _Looking:
+    """Has the questions played, too."""
+
+    replay: Replay
+
+    def write(self, wiring: str) -> None:
+        self.replay.write(LOOKS + wiring)
 
 
 def _peers(lab: Lab, count: int) -> dict[str, _Rewire]:
@@ -78,7 +112,7 @@ def _peers(lab: Lab, count: int) -> dict[str, _Rewire]:
     peer = Peer(lab, site.text())
     peer.spawn()
     peer.wait(lambda: all(wired(one.kept, one.here) for one in links))
-    return {PEER: partial(site.rewire, peer, *links)}
+    return {f"{PEER} {count:,} links": partial(site.rewire, peer, *links)}
 
 
 @dataclass

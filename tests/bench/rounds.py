@@ -92,12 +92,13 @@ class Series:
     def spread(self, name: str) -> Spread:
         return Spread.of(self.values[name])
 
-    def ratio(self, name: str, other: str) -> Spread | None:
-        """Of the ratios in each round; None if one of the two was not measured."""
-        if name not in self.values or other not in self.values:
+    def ratio(self, name: str, yardstick: str) -> Spread | None:
+        """Of the ratios in each round; None if one of the two was not measured, or both are 0."""
+        ours, theirs = self.values.get(name, ()), self.values.get(yardstick, ())
+        if not (ours and theirs and any((*ours, *theirs))):
             return None
-        pairs = zip(self.values[name], self.values[other], strict=True)
-        return Spread.of([ours / theirs if theirs else math.inf for ours, theirs in pairs])
+        pairs = zip(ours, theirs, strict=True)
+        return Spread.of([one / other if other else math.inf for one, other in pairs])
 
 
 def orders(names: Sequence[str], rounds: int, seed: int = SEED) -> Iterator[list[str]]:

@@ -67,8 +67,10 @@ def test_a_service_is_measured_beside_a_peer(tmp_path: Path) -> None:
     rewires, lost, starts, memory = bench(
         tmp_path, "rewire", "start", XDP_XCONNECT=str(stand_in)
     ).values()
-    ours = {"2 links, ends up", "2 links, new end found down"}
-    assert {*ours, "2 links, xdp-xconnect"} <= rewires.keys()
+    ours = {"xconnectd 2 links, ends up", "xconnectd 2 links, new end down"}
+    bare = {"bare 2 links, ends up", "bare 2 links, with looks"}
+    assert {*ours, *bare, "xdp-xconnect 2 links"} <= rewires.keys()
+    assert 0 < float(rewires["xconnectd 2 links, ends up"][3].split()[0]) < 100, "ours to bare"
     for name in rewires:
         assert median(rewires, name) > 0
         assert lost[name][2] == "0 to 0", (name, lost)

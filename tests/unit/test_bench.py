@@ -62,6 +62,7 @@ def test_a_ratio_is_the_median_of_ratios_and_not_the_ratio_of_medians() -> None:
     dead = Series("", "", {"a": [1.0], "b": [0.0]}).ratio("a", "b")
     assert dead is not None
     assert dead.median == math.inf
+    assert Series("", "", {"a": [0.0], "b": [0.0]}).ratio("a", "b") is None
 
 
 def test_the_table_compares_each_wire_with_its_yardsticks() -> None:
