@@ -10,12 +10,12 @@ _SGR: Final = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "dim": 2}
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """One that knows more than lines."""
+    """One that knows more than lines; without TERM nobody says that it does."""
     return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def paint(text: str, colour: str, stream: TextIO) -> str:
     """In this colour if ``stream`` is a terminal, unless NO_COLOR is set (no-color.org)."""
-    if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
-        return text
-    return f"\x1b[{_SGR[colour]}m{text}\x1b[m"
+    if is_terminal(stream) and not os.environ.get("NO_COLOR"):
+        return f"\x1b[{_SGR[colour]}m{text}\x1b[m"
+    return text

@@ -95,6 +95,11 @@ def test_only_its_lines_change(edit: Edit, wanted: list[str]) -> None:
             lambda it: link_edit.enable(it, "a:b", enabled=True),
             "x-off: &off {enabled: false}\nlinks:\n  a: {to: b, <<: *off, enabled: true}\n",
         ),
+        (
+            "x-on: 2026-02-30\nlinks:\n  no: 12\n",
+            lambda it: link_edit.enable(it, "no", enabled=False),
+            "x-on: 2026-02-30\nlinks:\n  no: {to: 12, enabled: false}\n",
+        ),
     ],
 )
 def test_forms_of_a_link(text: str, edit: Edit, wanted: str) -> None:
@@ -109,6 +114,8 @@ def test_forms_of_a_link(text: str, edit: Edit, wanted: str) -> None:
         (lambda it: link_edit.move(it, "va:vb", "vz"), "name the end that moves"),
         (lambda it: link_edit.remove(it, "nix"), "no link nix"),
         (lambda _: link_edit.remove("version: 1\n", "a"), "no `links:`"),
+        (lambda _: link_edit.add("x-a:\tb\nlinks: {}\n", "a", "b", {}), "line 1, .* by hand"),
+        (lambda _: link_edit.remove("x-a:\tb\nlinks: {a: b}\n", "a"), "line 1, .* by hand"),
     ],
 )
 def test_what_cannot_be_done_is_said(edit: Edit, words: str) -> None:

@@ -8,9 +8,9 @@ import sys
 from functools import partial
 from typing import Any
 
-from xconnectd.cli.output import print_lines
 from xconnectd.control import client, protocol
 from xconnectd.event_line import event_line
+from xconnectd.formatting import printable
 from xconnectd.terminal import paint
 
 
@@ -24,7 +24,8 @@ def run(options: argparse.Namespace) -> int:
             elif sys.stdout.isatty():
                 print(event_line(event, partial(paint, stream=sys.stdout)))
             else:
-                print_lines(_whole(event))
+                for line in _whole(event).expandtabs().split("\n"):
+                    print(printable(line))
             sys.stdout.flush()
 
 

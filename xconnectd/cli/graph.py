@@ -7,6 +7,7 @@ import subprocess
 from contextlib import closing
 
 from xconnectd.cli.exit_codes import Exit
+from xconnectd.cli.output import print_as_it_is
 from xconnectd.errors import XconnectError
 from xconnectd.netlink import netns
 from xconnectd.netlink.interfaces import Interfaces
@@ -21,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
     names = {nsid: each.name for nsid, each in known.items()}
     form = "dot" if options.format == "svg" else options.format
     drawn = graph.draw(report, form, names)
-    print(_rendered(drawn) if options.format == "svg" else drawn, end="")
+    print_as_it_is(_rendered(drawn) if options.format == "svg" else drawn, end="")
     return Exit.DONE
 
 

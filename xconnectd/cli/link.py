@@ -13,7 +13,7 @@ from xconnectd.cli.exit_codes import Exit
 from xconnectd.cli.output import print_lines
 from xconnectd.config import link_edit, reader, writer
 from xconnectd.config.link_edit import EditError
-from xconnectd.config.source import Files
+from xconnectd.config.source import Files, is_directory, read_once
 
 _EDITS: Final[Mapping[str, Callable[[str, argparse.Namespace], str]]] = {
     "add": lambda text, it: link_edit.add(text, it.a, it.b, _options(it)),
@@ -26,7 +26,7 @@ _EDITS: Final[Mapping[str, Callable[[str, argparse.Namespace], str]]] = {
 
 def run(options: argparse.Namespace) -> int:
     path = _file_of(options)
-    content = reader.read(str(path))
+    content = read_once(path)
     reader.parsed(content, path)  # what is refused already is for a person to put right
     text = content.data.decode()
     changed = _EDITS[options.action](text, options)
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     reader.parsed(now, path)
     print_lines(*_difference(text, changed))
     if options.seconds:
-        instead = path.name if options.config.is_dir() else ""
+        instead = path.name if is_directory(options.config) else ""
         return trial.attempt(path, now, options.seconds, instead)
     writer.replace(path, now.data)
     return Exit.DONE
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
 def _file_of(options: argparse.Namespace) -> Path:
     """The file itself, or of a directory the one that has the link."""
     path: Path = options.config
-    if not path.is_dir():
+    if not is_directory(path):
         return path
     if options.action == "add":
         raise EditError(f"{path} is a directory: name the file in it with -c")

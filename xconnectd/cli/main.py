@@ -8,32 +8,41 @@ nor bcc nor a kernel of ours.
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
-from typing import TextIO
+from typing import Final
 
 from xconnectd.cli.arguments import parse
 from xconnectd.cli.exit_codes import Exit
-from xconnectd.cli.output import explain, print_lines, print_message
+from xconnectd.cli.output import (
+    discard,
+    explain,
+    print_everywhere,
+    print_lines,
+    print_message,
+)
 from xconnectd.errors import ConfigError, XconnectError
+
+_ENDLESS: Final = frozenset({"capture", "events", "status"})
+"""Modules of commands that go on until their reader leaves; then they are done."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    print_everywhere()
     code: int = Exit.DONE
     try:
         try:
             options = parse(arguments)
-            if options.module == "run" or getattr(options, "check", False):
-                code = Exit.FAILED  # cut short, neither has shown that all is well
+            if options.module not in _ENDLESS:
+                code = Exit.FAILED  # cut short, it has not shown that all is well
             code = _load(options.module).run(options)
         finally:
             print(end="", flush=True)
     except BrokenPipeError:  # `| head` is no failure; Python would complain again at its own end
-        _discard(sys.stdout)
+        discard(sys.stdout)
     except ConfigError as error:
         print_lines(*error.problems, file=sys.stderr)
         return Exit.BAD_CONFIG
@@ -46,13 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             sys.stderr.flush()
         except OSError:  # a log that cannot be written; Python would end with code 120 for it
-            _discard(sys.stderr)
+            discard(sys.stderr)
     return code
-
-
-def _discard(stream: TextIO) -> None:
-    """What is still buffered goes nowhere, so that Python's own flush at the end succeeds."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _load(module: str) -> ModuleType:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from xconnectd.cli.exit_codes import Exit
-from xconnectd.cli.output import print_lines, print_message
-from xconnectd.config import reader
-from xconnectd.config.source import Files, Reading
+from xconnectd.cli.output import print_as_it_is, print_lines, print_message
+from xconnectd.config.source import Files, Reading, is_directory, read_once
 from xconnectd.errors import ConfigError
 from xconnectd.formatting import counted, printable
 from xconnectd.reconcile.actions import as_json
@@ -40,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
                 f"{each.link.id} will wait: {'; '.join(filter(None, (each.waiting, each.hint)))}"
             )
     if options.json:
-        print(json.dumps(actions, indent=2))
+        print_as_it_is(json.dumps(actions, indent=2))
     elif options.verbose:
         print_lines(
             *(f"{each['interface']}: {each['action']} ({each['reason']})" for each in actions),
@@ -58,16 +57,17 @@ def _print_changes(changes: Sequence[LinkChange]) -> None:
     for each in changes:
         what = f"{each.sign} {printable(each.text)}"
         line = f"{what.ljust(widest + 4)}{printable(each.reason)}"[:room].rstrip()
-        print(paint(line[: len(what)], _COLOURS[each.sign], sys.stdout) + line[len(what) :])
-    print(counted(len(changes), "change"))
+        sign = paint(line[: len(what)], _COLOURS[each.sign], sys.stdout)
+        print_as_it_is(sign + line[len(what) :])
+    print_lines(counted(len(changes), "change"))
 
 
 def _planned(engine: Engine, file: Path | None, instead: str) -> Reading:
     """What the daemon would read; in place of one file of its directory, the others stay."""
     daemons = collector.file_of(engine)
-    if file is None or file.is_dir() or not daemons.is_dir():
+    if file is None or is_directory(file) or not is_directory(daemons):
         return Files(file or daemons).read()
     source = Files(daemons)
     source.read_first(engine.reconciler.found)
-    data = reader.read(str(file)).checked().data
+    data = read_once(file).checked().data
     return source.imagine(str(file), data, instead)[1]

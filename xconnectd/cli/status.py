@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from xconnectd.cli.exit_codes import Exit
-from xconnectd.cli.output import print_lines, print_message
+from xconnectd.cli.output import print_as_it_is, print_lines, print_message
 from xconnectd.control import client, protocol
 from xconnectd.formatting import counted
 from xconnectd.model import State
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
 
     report = collector.sampled(options.config, options.words)
     if options.json:
-        print(json.dumps(report.as_json()))
+        print_as_it_is(json.dumps(report.as_json()))
     elif options.verbose:
         print_lines(*text.lines(report))
     else:
@@ -73,10 +73,10 @@ def _print_table(report: StatusDocument, view: View) -> None:
     columns = table.columns(shown, width)
     print_lines(*text.head(report), "", table.summary(rows, len(shown), view.wanted))
     if shown:
-        print("".join(table.line(columns)))
+        print_lines("".join(table.line(columns)))
     for row in shown:
         before, state, rest = table.line(columns, row)
-        print(before, paint(state, table.COLOURS[row.state], sys.stdout), rest, sep="")
+        print_as_it_is(before + paint(state, table.COLOURS[row.state], sys.stdout) + rest)
     print_lines(*text.notes(report))
     if table.is_cut(shown, columns):
         print_lines("", "reasons in full, counters and remedies: xconnectd status -v")

@@ -7,7 +7,7 @@ import json
 import sys
 
 from xconnectd.cli.exit_codes import Exit
-from xconnectd.cli.output import print_lines
+from xconnectd.cli.output import print_as_it_is, print_lines
 from xconnectd.diagnostics import link_test
 
 
@@ -16,7 +16,7 @@ def run(options: argparse.Namespace) -> int:
     for problem in problems:
         print_lines(*problem.lines(), file=sys.stderr)
     if options.json:
-        print(json.dumps(outcome.as_json()))
+        print_as_it_is(json.dumps(outcome.as_json()))
     else:
         print_lines(*outcome.lines())
     return Exit.DONE if outcome.cause is None else Exit.FAILED

@@ -10,11 +10,12 @@ from pathlib import Path
 from xconnectd.cli.exit_codes import Exit
 from xconnectd.cli.output import print_lines, print_message
 from xconnectd.config import reader
+from xconnectd.config.source import read_once
 from xconnectd.control.try_client import Trial
 
 
 def run(options: argparse.Namespace) -> int:
-    content = reader.read(str(options.file))
+    content = read_once(options.file)
     return attempt(options.file, content, options.timeout, options.instead, yes=options.yes)
 
 
@@ -32,7 +33,7 @@ def attempt(
         trial.start(timeout, instead)
         print_lines(trial.summary, *trial.waiting)
         if not _confirmed(trial, early):
-            print("reverted to the previous wiring")
+            print_lines("reverted to the previous wiring")
             return Exit.FAILED
         trial.keep()
         print_lines(f"kept in {trial.place}")

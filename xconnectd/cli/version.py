@@ -6,14 +6,14 @@ import argparse
 import json
 
 from xconnectd.cli.exit_codes import Exit
+from xconnectd.cli.output import print_as_it_is, print_lines
 from xconnectd.diagnostics import versions
 
 
 def run(options: argparse.Namespace) -> int:
     found = versions.of_all()
     if options.json:
-        print(json.dumps(found))
+        print_as_it_is(json.dumps(found))
     else:
-        for name, text in found.items():
-            print(f"{name} {text or 'not installed'}")
+        print_lines(*(f"{name} {text or 'not installed'}" for name, text in found.items()))
     return Exit.DONE

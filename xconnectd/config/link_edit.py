@@ -6,6 +6,7 @@ the same (spaces, blank lines) is put back: only the lines that an edit changed 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import SequenceMatcher
 from io import StringIO
@@ -14,6 +15,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.resolver import VersionedResolver
 from ruamel.yaml.scalarstring import ScalarString
 
 from xconnectd.errors import XconnectError
@@ -37,7 +40,7 @@ def add(text: str, a: str, b: str, options: Mapping[str, Any]) -> str:
 
 def remove(text: str, link: str) -> str:
     """By lines: ruamel has the comments above the next link with this one, and would drop them."""
-    links = _links(_yaml().load(text))
+    links = _links(_loaded(_yaml(), text))
     key = _find(links, link)
     if links.fa.flow_style() or len(links) == 1:
         return _edited(text, lambda links: _drop(links, key))
@@ -54,13 +57,13 @@ def remove(text: str, link: str) -> str:
 def enable(text: str, link: str, *, enabled: bool) -> str:
     def change(links: CommentedMap) -> None:
         key = _find(links, link)
-        value = links[key]
+        value, wanted = links[key], str(enabled).lower()
         if not isinstance(value, CommentedMap):
-            links[key] = value if enabled else _long(value, {"enabled": False})
+            links[key] = value if enabled else _long(value, {"enabled": wanted})
             return
         value.pop("enabled", None)
-        if value.get("enabled", True) != enabled:  # by what it is merged with, or silent
-            value["enabled"] = enabled
+        if value.get("enabled", "true") != wanted:  # by what it is merged with, or silent
+            value["enabled"] = wanted
         if list(value) == ["to"] and value.fa.flow_style():
             links[key] = value["to"]
 
@@ -146,7 +149,7 @@ def _drop(links: CommentedMap, key: Any) -> None:
 
 def _edited(text: str, change: Callable[[CommentedMap], object]) -> str:
     yaml = _yaml()
-    document = yaml.load(text)
+    document = _loaded(yaml, text)
     links = _links(document)
     if links and not links.fa.flow_style():
         yaml.map_indent = links.lc.col
@@ -155,11 +158,32 @@ def _edited(text: str, change: Callable[[CommentedMap], object]) -> str:
     return _carried_over(text, before, _written(yaml, document))
 
 
+class _Texts(VersionedResolver):
+    """Every scalar is the text that stands there, as ``parser`` has it: ``no``, ``2026-02-30``."""
+
+    @property
+    def versioned_resolver(self) -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+        return {"<": [("tag:yaml.org,2002:merge", re.compile("<<$"))]}
+
+
 def _yaml() -> YAML:
     yaml = YAML()
+    yaml.Resolver = _Texts
     yaml.preserve_quotes = True
     yaml.width = maxsize
+    yaml.composer.warn_double_anchors = False
     return yaml
+
+
+def _loaded(yaml: YAML, text: str) -> Any:
+    try:
+        return yaml.load(text)
+    except MarkedYAMLError as error:  # stricter than PyYAML: `a:` and a tab, for instance
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise EditError(
+            f"{place}no command can edit this text ({error.problem}); edit it by hand"
+        ) from None
 
 
 def _links(document: Any) -> CommentedMap:

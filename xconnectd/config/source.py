@@ -64,6 +64,30 @@ class Reading(NamedTuple):
         return tuple(problem for file in self.files for problem in file.problems)
 
 
+def read_once(path: Path) -> reader.Content:
+    """A file's bytes, for who has no other; a server that does not answer is its problem."""
+    disk = Disk()
+    try:
+        return disk.ask(reader.read, str(path.absolute()))
+    except UnreachableError as error:
+        return reader.Content(problem=_unreachable(path, error, "is its server dead?"))
+    finally:
+        disk.close()
+
+
+def is_directory(path: Path) -> bool:
+    """Raises OSError if that cannot be told."""
+    disk = Disk()
+    try:
+        return disk.ask(signature.names, str(path.absolute())) is not None
+    finally:
+        disk.close()
+
+
+def _unreachable(path: Path, error: UnreachableError, hint: str) -> Problem:
+    return Problem.of_file(path, f"cannot be read: {error.strerror}", hint)
+
+
 class Files:
     """What ``-c`` names. A directory stands for every ``*.yaml`` in it."""
 
@@ -211,9 +235,7 @@ class Files:
             return error
         except UnreachableError as error:
             hint = "its last good links stay; is its server dead?"
-            return UnreachableFile(
-                [Problem.of_file(path, f"cannot be read: {error.strerror}", hint)]
-            )
+            return UnreachableFile([_unreachable(path, error, hint)])
         except Exception as error:  # noqa: BLE001 - one file can never end the daemon
             text = f"cannot be judged: {type(error).__name__}: {error}"
             hint = "a defect of xconnectd: please report it"

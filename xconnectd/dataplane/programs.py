@@ -144,7 +144,9 @@ class Dataplane:
         with _stage("pins", "opening pinned programs"):
             generations = _open_generations(pins, undo)
         adopted = _is_current(generations, source.generation, shared)
-        if not adopted:
+        if adopted:
+            _demand_capabilities()
+        else:
             generations.append(_make_generation(pins, source, shared, generations))
             undo.callback(generations[-1].close)
         drops = Drops.open(pins, build=True)
@@ -696,6 +698,13 @@ _NOT_A_CAPABILITY: Final = (
     "container: --security-opt seccomp=unconfined), a security module, a read-only mount, "
     "a directory of another user, or before Linux 5.11 RLIMIT_MEMLOCK"
 )
+
+
+def _demand_capabilities() -> None:
+    """What is pinned is opened without any; the first change of an interface would be refused."""
+    if missing := _missing_capabilities(""):
+        purpose = "taking over the wires of an earlier daemon"
+        raise PrivilegeError(", ".join(missing), purpose)
 
 
 def _missing_capabilities(log: str) -> list[str]:
