@@ -32,9 +32,10 @@ class DaemonHostUse(Protocol):
 class DaemonLedger(Protocol):
     @property
     def path(self) -> Path: ...
+    @property
+    def moved_netns(self) -> tuple[MovedEnd, ...]: ...
     def set_config(self, path: Path, /) -> None: ...
     def starts(self) -> Mapping[str, int]: ...
-    def moved_netns(self) -> tuple[MovedEnd, ...]: ...
 
 
 class Runtime(Protocol):
@@ -310,7 +311,7 @@ class _NoDataplane:
     """
 
     programs = Programs()
-    xdp_fd = ingress_fd = egress_fd = -1
+    fds: Mapping[str, int] = dict.fromkeys(("xdp", "ingress", "egress"), -1)
 
     def __init__(self) -> None:
         self._unpinned = Unpinned()

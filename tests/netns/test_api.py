@@ -123,7 +123,7 @@ except XconnectError as error:
     told["problems"] = str(error)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 wires.close()
-told["records"] = sorted(record.name for record in Ledger().records().values())
+told["records"] = sorted(record.name for record in Ledger().records.values())
 with Xconnect({}):
     pass
 print(json.dumps(told))
@@ -185,7 +185,7 @@ import json
 from xconnectd.api import Xconnect
 from xconnectd.state.store import Ledger
 with Xconnect({"veth0": "veth1"}) as wires:
-    moved = [each.record.name for each in Ledger().moved_netns()]
+    moved = [each.record.name for each in Ledger().moved_netns]
     print(json.dumps(wires.states() | {"moved_netns": moved}))
 """
     assert _python(lab, program) == {"veth0:veth1": "waiting", "moved_netns": ["veth1"]}

@@ -487,11 +487,9 @@ class Kernel:
 
     # ------------------------------------------------------------------ Dataplane
 
-    ingress_fd, egress_fd = INGRESS + _FD, EGRESS + _FD
-
     @property
-    def xdp_fd(self) -> int:
-        return self.xdp + _FD
+    def fds(self) -> Mapping[str, int]:
+        return {"xdp": self.xdp + _FD, "ingress": INGRESS + _FD, "egress": EGRESS + _FD}
 
     @property
     def programs(self) -> Programs:
@@ -641,42 +639,30 @@ class Book:
 
     def __init__(self, kernel: Kernel) -> None:
         self._step = kernel.step
-        self._records: dict[int, Record] = {}
-        self._programs: frozenset[int] = frozenset()
-        self._moved_netns: tuple[MovedEnd, ...] = ()
-        self._unreported: tuple[Record, ...] = ()
-
-    def records(self) -> Mapping[int, Record]:
-        return self._records
+        self.records: dict[int, Record] = {}
+        self.programs: frozenset[int] = frozenset()
+        self.moved_netns: tuple[MovedEnd, ...] = ()
+        self.unreported: tuple[Record, ...] = ()
 
     def named(self, name: str) -> Collection[int]:
-        return [index for index, record in self._records.items() if record.name == name]
+        return [index for index, record in self.records.items() if record.name == name]
 
     def hold(self, record: Record) -> None:
         self._step("hold", record.ifindex)
-        self._records[record.ifindex] = record
+        self.records[record.ifindex] = record
 
     def forget(self, ifindex: int) -> None:
         self._step("forget", ifindex)
-        self._records.pop(ifindex, None)
-
-    def programs(self) -> frozenset[int]:
-        return self._programs
+        self.records.pop(ifindex, None)
 
     def know_programs(self, ids: frozenset[int]) -> None:
-        self._programs |= ids
-
-    def moved_netns(self) -> tuple[MovedEnd, ...]:
-        return self._moved_netns
+        self.programs |= ids
 
     def set_moved_netns(self, moved: tuple[MovedEnd, ...]) -> None:
-        self._moved_netns = moved
-
-    def unreported(self) -> tuple[Record, ...]:
-        return self._unreported
+        self.moved_netns = moved
 
     def set_unreported(self, records: tuple[Record, ...]) -> None:
-        self._unreported = records
+        self.unreported = records
 
     def set_config(self, _path: Path) -> None:
         return

@@ -53,8 +53,8 @@ def fill(ledger: Ledger) -> Ledger:
 
 def contents(ledger: Ledger) -> tuple[Any, ...]:
     """All that it tells; of a fresh one nothing."""
-    ends = ledger.records(), ledger.moved_netns(), ledger.unreported()
-    return *ends, ledger.programs(), ledger.config(), ledger.starts(), ledger.is_needed()
+    ends = ledger.records, ledger.moved_netns, ledger.unreported
+    return *ends, ledger.programs, ledger.config(), ledger.starts(), ledger.is_needed()
 
 
 FULL = (
@@ -87,7 +87,7 @@ def test_records_are_replaced_and_dropped(filled: Ledger) -> None:
     filled.forget(6)
     filled.forget(6)
     for each in (filled, reopened(filled)):
-        assert each.records() == {5: newer}
+        assert each.records == {5: newer}
         assert [[*each.named(name)] for name in ("new0", "eth0", "eth1")] == [[5], [], []]
 
 
@@ -100,7 +100,7 @@ def test_who_has_left_is_reason_enough_to_keep_it(ledger: Ledger, what: str) -> 
 def test_programs_are_only_ever_added(filled: Ledger) -> None:
     """A program that is attached somewhere must not become foreign."""
     filled.know_programs(frozenset((103,)))
-    assert reopened(filled).programs() == {101, 102, 103}
+    assert reopened(filled).programs == {101, 102, 103}
 
 
 def test_one_change_writes_one_line_of_plain_json(filled: Ledger) -> None:
@@ -128,7 +128,7 @@ def test_the_journal_does_not_grow_for_ever(filled: Ledger) -> None:
     for number in range(3000):
         filled.hold(Record(5, f"eth{number}", RECORD.mac, {}))
     assert len((filled.path / "ends").read_text().split("\n")) < 1100
-    assert reopened(filled).records() == {5: Record(5, "eth2999", RECORD.mac, {}), 6: OTHER}
+    assert reopened(filled).records == {5: Record(5, "eth2999", RECORD.mac, {}), 6: OTHER}
 
 
 def test_nothing_is_left_behind(filled: Ledger) -> None:
@@ -179,9 +179,9 @@ def test_a_boot_id_may_be_another_and_the_kernel_the_same(rebooted: Ledger) -> N
     """In a container whose /proc is not the machine's; pins do not outlive the kernel."""
     root, cookie = rebooted.path.parent, rebooted.path.name
     again = Ledger(root, cookie, pinned=lambda: frozenset({101, 4711}))
-    assert (again.records().keys(), again.unjudged) == ({5, 6}, ())
+    assert (again.records.keys(), again.unjudged) == ({5, 6}, ())
     other = Ledger(root, cookie, pinned=lambda: frozenset({4711}))
-    assert (other.records(), other.unjudged) == ({}, ("eth0", OTHER.name))
+    assert (other.records, other.unjudged) == ({}, ("eth0", OTHER.name))
     other.hold(OTHER)
     assert Ledger(root, cookie).unjudged == ()
 
@@ -190,9 +190,9 @@ def test_a_crash_while_the_directory_was_made(filled: Ledger) -> None:
     """Records without a boot id are void; the next write must not be."""
     (filled.path / "boot").unlink()
     again = reopened(filled)
-    assert again.records() == {}
+    assert again.records == {}
     again.hold(RECORD)
-    assert reopened(again).records() == {5: RECORD}
+    assert reopened(again).records == {5: RECORD}
 
 
 # --------------------------------------------------------------------------- torn files
@@ -206,9 +206,9 @@ def test_a_torn_file_costs_only_itself(filled: Ledger) -> None:
             path.write_text(text[:cut])
             again = reopened(filled)
             if path.name == "ends":
-                assert again.records() in ({}, {5: RECORD}, {5: RECORD, 6: OTHER})
+                assert again.records in ({}, {5: RECORD}, {5: RECORD, 6: OTHER})
             elif path.name != "boot":
-                assert again.records() == {5: RECORD, 6: OTHER}
+                assert again.records == {5: RECORD, 6: OTHER}
         path.write_text(text)
 
 
@@ -222,7 +222,7 @@ def test_rubbish_costs_only_what_it_stands_for(filled: Ledger, rubbish: bytes) -
     good, other = (line for line in ends.read_bytes().split(b"\n") if line)
     for line in (rubbish, b'{"hold": %b}' % rubbish, b'{"forget": %b}' % rubbish, good[:-9]):
         ends.write_bytes(b"\n".join((b"", line, other)))
-        assert reopened(filled).records() == {6: OTHER}
+        assert reopened(filled).records == {6: OTHER}
     for name in ("programs", "moved_netns", "unreported", "starts", "config", "boot"):
         (filled.path / name).write_bytes(rubbish)
         assert contents(reopened(filled))[0] == ({} if name == "boot" else {6: OTHER})
@@ -267,9 +267,9 @@ def test_what_cannot_be_written_leaves_the_old_records(
     for record in (Record(5, "eth9", RECORD.mac, {}), THIRD):
         with broken(how):
             filled.hold(record)
-    assert filled.records() == reopened(filled).records() == {5: RECORD, 6: OTHER}
+    assert filled.records == reopened(filled).records == {5: RECORD, 6: OTHER}
     filled.forget(5)
-    assert reopened(filled).records() == {6: OTHER}, "a torn line spoils no other"
+    assert reopened(filled).records == {6: OTHER}, "a torn line spoils no other"
 
 
 @pytest.mark.parametrize("what", ["set_unreported", "set_moved_netns", "know_programs"])
@@ -286,7 +286,7 @@ def test_what_a_crash_left_is_in_nobodys_way(filled: Ledger) -> None:
     (filled.path / "ends.new").write_text("{")
     again = reopened(filled)
     again.hold(THIRD)
-    assert reopened(again).records().keys() == {5, 6, 7}
+    assert reopened(again).records.keys() == {5, 6, 7}
     again.remove()
     assert not again.path.exists()
 

@@ -59,8 +59,8 @@ def assert_as_found_one_day(keeper: Keeper, *names: str) -> None:
     keeper.take(Wiring())
     for name in names or ("v0",):
         assert is_as_found(keeper.kernel.get(name), lab().get(name)), name
-    assert keeper.book.moved_netns() == ()
-    assert not keeper.book.records()
+    assert keeper.book.moved_netns == ()
+    assert not keeper.book.records
 
 
 # --------------------------------------------------------------------------- away
@@ -80,7 +80,7 @@ def test_an_end_that_leaves_is_told_and_its_number_is_free(*, heard: bool) -> No
         keeper = keeper.restart()
     assert number not in kernel.devmap | kernel.peer_map
     assert (keeper.state("v0:v1"), kernel.is_held("v1")) == ("waiting", True)
-    (gone,) = keeper.book.moved_netns()
+    (gone,) = keeper.book.moved_netns
     assert (gone.record.ifindex, gone.nsid, gone.namespace) == (number, 3, "box3")
     assert "interface.moved_netns" in keeper.events()
     kernel.add("v0", ifindex=number)
@@ -172,10 +172,10 @@ def test_an_end_without_a_link_that_could_not_be_put_back_and_is_deleted_is_forg
     number = kernel.index("nic0")
     kernel.trouble = refuse_verb("set promiscuous", number)
     keeper.take(wiring("v0:v1"))
-    assert number in keeper.book.records()
+    assert number in keeper.book.records
     kernel.delete("nic0")
     keeper.settle()
-    assert number not in keeper.book.records()
+    assert number not in keeper.book.records
 
 
 def test_older_programs_that_forward_are_replaced_by_whatever_pass_comes_next() -> None:
@@ -231,7 +231,7 @@ def test_programs_that_cannot_be_renewed_are_told_and_tried_again(clock: Clock, 
     kernel.elsewhere_ |= hidden
     assert kernel.leads_from(number, 4) is None
     pass_over_all(keeper)
-    assert len(keeper.book.moved_netns()) == seen
+    assert len(keeper.book.moved_netns) == seen
 
 
 def test_a_crash_at_any_step_of_a_move_is_mended_by_the_next_start() -> None:
@@ -262,14 +262,14 @@ def test_an_end_that_goes_on_to_a_third_namespace_is_followed(clock: Clock) -> N
     keeper.settle()
     kernel.elsewhere_[4] = {99: kernel.elsewhere_[3].pop(there)._replace(ifindex=99)}
     pass_over_all(keeper)
-    (gone,) = keeper.book.moved_netns()
+    (gone,) = keeper.book.moved_netns
     assert (gone.nsid, gone.new_ifindex) == (4, 99)
     del kernel.elsewhere_[4][99]
     pass_over_all(keeper)
-    assert keeper.book.moved_netns() == (gone,), "it may be on its way"
+    assert keeper.book.moved_netns == (gone,), "it may be on its way"
     clock.forward(6)
     pass_over_all(keeper)
-    assert keeper.book.moved_netns() == ()
+    assert keeper.book.moved_netns == ()
 
 
 def test_named_ends_are_detached_alone_also_after_one_has_left() -> None:
@@ -298,7 +298,7 @@ def vanished(keeper: Keeper) -> Event:
     report = kernel.news.pop()
     kernel.news[:] = [Event(number, "v0")]
     keeper.settle()
-    assert number not in keeper.book.records()
+    assert number not in keeper.book.records
     return report
 
 
@@ -309,7 +309,7 @@ def test_a_report_that_comes_late_is_taken(meanwhile: Callable[[Keeper], None]) 
     meanwhile(keeper)
     keeper.kernel.news.append(report)
     keeper.settle()
-    (gone,) = keeper.book.moved_netns()
+    (gone,) = keeper.book.moved_netns
     assert (gone.record.ifindex, gone.nsid) == (report.ifindex, 3)
     assert gone.record.changes["mtu"].found == 1500
 
@@ -338,8 +338,8 @@ def test_a_report_that_comes_in_a_pass_over_others_is_awaited_no_more() -> None:
     moves.note(report.ifindex, report.mac, report.nsid, report.new_ifindex)
     moves.settle(others)
     moves.note_missing(keeper.reconciler.look().observed)
-    assert keeper.book.unreported() == ()
-    assert [gone.record.name for gone in keeper.book.moved_netns()] == ["v2"]
+    assert keeper.book.unreported == ()
+    assert [gone.record.name for gone in keeper.book.moved_netns] == ["v2"]
 
 
 @pytest.mark.parametrize("back", [None, "another number", "the same number"])
@@ -351,7 +351,7 @@ def test_a_report_that_a_crash_lost_is_made_up_for_by_the_start(back: str | None
         same = report.ifindex if back == "the same number" else None
         keeper.kernel.bring_back(report.new_ifindex or 0, nsid=3, ifindex=same)
     keeper = keeper.restart()
-    known = [gone.record.ifindex for gone in keeper.book.moved_netns()]
+    known = [gone.record.ifindex for gone in keeper.book.moved_netns]
     assert known == [report.ifindex] * (not back)
     assert keeper.state("v0:v1") == ("connected" if back else "waiting")
     if back:
@@ -379,7 +379,7 @@ def test_a_crash_while_a_report_is_taken_does_not_forget_it(step: str, late: boo
         with pytest.raises(Crash):
             keeper.settle()
     keeper = keeper.restart()
-    (gone,) = keeper.book.moved_netns()
+    (gone,) = keeper.book.moved_netns
     assert (gone.record.ifindex, gone.nsid) == (number, 3)
 
 
@@ -397,7 +397,7 @@ def test_an_end_that_comes_back_is_wired_again_and_as_found_one_day(*, same_numb
     keeper.settle()
     assert keeper.kernel.wired("v0", "v1")
     assert keeper.state("v0:v1") == "connected"
-    assert keeper.book.moved_netns() == ()
+    assert keeper.book.moved_netns == ()
     assert_all_or_nothing(keeper)
     assert_as_found_one_day(keeper)
 
@@ -468,7 +468,7 @@ def test_an_end_whose_number_is_taken_before_any_look(name: str) -> None:
     pass_over_all(keeper)
     kernel.news += late
     keeper.settle()
-    (gone,) = keeper.book.moved_netns()
+    (gone,) = keeper.book.moved_netns
     assert (gone.record.name, gone.record.mac, gone.nsid) == ("v0", mac, 3)
     kernel.delete(name)
     kernel.bring_back(there, nsid=3)
@@ -499,8 +499,8 @@ def test_an_end_is_known_when_it_is_back_under_another_name() -> None:
     back = kernel.bring_back(there, nsid=3)
     keeper.settle()
     assert is_as_found(kernel.devices[back], lab().get("v0"))
-    assert keeper.book.moved_netns() == ()
-    assert back not in keeper.book.records()
+    assert keeper.book.moved_netns == ()
+    assert back not in keeper.book.records
 
 
 @pytest.mark.parametrize("dead", [True, False])
@@ -515,7 +515,7 @@ def test_two_ends_with_one_mac_that_leave_are_two(dead: bool) -> None:
         kernel.news.clear()
         keeper = keeper.restart()
     keeper.settle()
-    assert {gone.record.name for gone in keeper.book.moved_netns()} == {"v0", "v2"}
+    assert {gone.record.name for gone in keeper.book.moved_netns} == {"v0", "v2"}
     for name in ("v2", "v0"):
         kernel.bring_back(away[name], nsid=3)
         keeper.settle()

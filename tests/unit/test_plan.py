@@ -120,7 +120,7 @@ def test_when_all_links_go_everything_is_as_found(
     keeper.reconciler.want(Wiring())
     assert finish(keeper).actions == ()
     assert kernel.snapshot() == found
-    assert not keeper.book.records()
+    assert not keeper.book.records
 
 
 # --------------------------------------------------------------------------- and nowhere else
@@ -199,11 +199,11 @@ def test_what_is_found_is_recorded_before_it_is_changed(keeper: Keeper) -> None:
     for action in carried_out(keeper, seen := keeper.reconciler.look()):
         match action:
             case Set(setting=setting, value=value) if action.link:
-                change = keeper.book.records()[action.interface.ifindex].changes.get(setting)
+                change = keeper.book.records[action.interface.ifindex].changes.get(setting)
                 put_back = value == plan.value_of(action.interface, setting)
                 assert put_back or (change and value in (change.ours, change.found)), seen
             case Attach() | AddFilter():
-                assert action.interface.ifindex in keeper.book.records()
+                assert action.interface.ifindex in keeper.book.records
             case _:
                 pass
 
@@ -315,7 +315,7 @@ def test_a_setting_is_put_back_only_where_it_is_still_ours(
 ) -> None:
     kernel = build(all_ports)
     keeper = Keeper(kernel).start(wanted)
-    held = [kernel.devices[ifindex].name for ifindex in keeper.book.records()]
+    held = [kernel.devices[ifindex].name for ifindex in keeper.book.records]
     assume(held)
     found = {name: settings_of(kernel.get(name)) for name in held}
     kernel.alter(held[0], mtu=mtu, promiscuous=False)

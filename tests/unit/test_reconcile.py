@@ -108,7 +108,7 @@ def works(state: str) -> bool:
 def assert_as_found_one_day(keeper: Keeper) -> None:
     assert keeper.reconciler.detach("signal") == []
     assert keeper.kernel.snapshot() == lab().snapshot()
-    assert not keeper.book.records()
+    assert not keeper.book.records
 
 
 @pytest.mark.parametrize(("before", "after", "number"), EVERY_STEP)
@@ -153,7 +153,7 @@ def test_what_cannot_be_put_back_now_is_not_forgotten(verb: str, clock: Clock) -
     kernel.trouble = refuse_verb(verb, kernel.index("v0"))
     keeper.take(wiring("nic0:tap0"))
     assert "detach.failed" in keeper.events()
-    assert kernel.index("v0") in keeper.book.records()
+    assert kernel.index("v0") in keeper.book.records
     (problem,) = keeper.reconciler.detach("signal")
     assert verb in problem
     kernel.trouble = peace
@@ -723,7 +723,7 @@ def test_in_a_hold_off_a_new_end_is_made_whole() -> None:
     kernel.add("v1", up=False)
     keeper.settle()
     assert keeper.state("v0:v1") == "connected"
-    assert kernel.index("v1") in keeper.book.records()
+    assert kernel.index("v1") in keeper.book.records
     assert kernel.get("v1").mtu == 65535
 
 

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
             problems += engine.detach("command")
         else:
             problems += engine.reconciler.detach("command", options.words)
-        for gone in engine.ledger.moved_netns():
+        for gone in engine.ledger.moved_netns:
             print_message(
                 f"{gone.record.name} left for another namespace; take it off: {gone.remedy}"
             )

@@ -94,7 +94,7 @@ class Requests:
             counters=self._runtime.counters(),
             drop_stats_unavailable=self._runtime.drop_stats_unavailable,
             guard_unavailable=self._runtime.guard_unavailable,
-            moved_netns=self._runtime.ledger.moved_netns(),
+            moved_netns=self._runtime.ledger.moved_netns,
         )
 
     def _self_report(self) -> Daemon:

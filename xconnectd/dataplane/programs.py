@@ -78,7 +78,12 @@ _SHORTEST_FRAME: Final = 16
 
 
 class Dataplane:
-    """What of ours is in the kernel. Not for two threads at once."""
+    """What of ours is in the kernel. Not for two threads at once.
+
+    Attributes:
+        programs: kernel ids of the current programs; ``known`` has those of older generations.
+        fds: descriptors of the current programs, by role.
+    """
 
     def __init__(
         self,
@@ -104,11 +109,7 @@ class Dataplane:
         self._drops = drops
         self._guard = guard
         self._unpinned = Unpinned()
-        self._use_entries()
-
-    def _use_entries(self) -> None:
-        self._entries = Map(self._current.own["entries"])
-        self._gauge = _Gauge(self._entries.fd)
+        self._use_current()
 
     @staticmethod
     def prepare(pins: Path) -> None:
@@ -186,24 +187,17 @@ class Dataplane:
 
     # ------------------------------------------------------------------ programs
 
-    @property
-    def programs(self) -> Programs:
-        """Kernel ids of the current programs; ``known`` has those of older generations."""
+    def _use_current(self) -> None:
+        self.fds = self._current.fds
+        self._entries = Map(self._current.own["entries"])
+        self._gauge = _Gauge(self._entries.fd)
+        self._note_programs()
+
+    def _note_programs(self) -> None:
         ids = self._current.ids
         older = frozenset().union(*[one.ids.values() for one in self._older])
-        return Programs(ids.get("xdp", 0), ids.get("ingress", 0), ids.get("egress", 0), older)
-
-    @property
-    def xdp_fd(self) -> int:
-        return self._current.fds["xdp"]
-
-    @property
-    def ingress_fd(self) -> int:
-        return self._current.fds["ingress"]
-
-    @property
-    def egress_fd(self) -> int:
-        return self._current.fds["egress"]
+        xdp, ingress, egress = (ids.get(role, 0) for role in ("xdp", "ingress", "egress"))
+        self.programs = Programs(xdp, ingress, egress, older)
 
     def fd_of(self, program: int) -> int | None:
         """The descriptor of one of our programs, also of an older generation, by kernel id.
@@ -357,7 +351,7 @@ class Dataplane:
         self._older.append(self._current)
         self._current = new
         self._gauge.close()
-        self._use_entries()
+        self._use_current()
         self._drops.watch(self._own_entries())
         self.keep_code()
 
@@ -403,6 +397,7 @@ class Dataplane:
                 generation.close()
                 self._pins.remove([generation.path])
             self._older.clear()
+            self._note_programs()
             self._pins.remove(self._pins.other_maps({name: _FORM[name] for name in _SHARED}))
         self._drops.watch(self._own_entries())
 

@@ -80,7 +80,7 @@ class Executor:
         if not (ours and isinstance(error, LinkError) and error.errno in _UNFIT):
             return False
         end = action.interface
-        record = self._ledger.records()[end.ifindex]
+        record = self._ledger.records[end.ifindex]
         try:
             self._ledger.hold(record._replace(refusal=Refusal(str(error), end.mtu)))
         except OSError:
@@ -105,7 +105,7 @@ class Executor:
                 with suppress(ProgramGoneError):  # somebody has put another in its place
                     self._changes.detach(end, mode, plane.fd_of(program))
             case actions.AddFilter(direction=direction, replacing=replacing):
-                fd = plane.ingress_fd if direction == "ingress" else plane.egress_fd
+                fd = plane.fds[direction]
                 self._changes.add_filter(end, direction, fd, replacing=replacing)
             case actions.DeleteFilter(direction=direction, filter=filter_):
                 self._changes.delete_filter(end, direction, filter_)
@@ -120,7 +120,7 @@ class Executor:
         try:
             self._ledger.hold(record)
         except (XconnectError, OSError):
-            if record.ifindex not in self._ledger.records():
+            if record.ifindex not in self._ledger.records:
                 self._dataplane.uncount(record.ifindex)
             raise
 
@@ -148,6 +148,6 @@ class Executor:
                 old_fd = self._dataplane.fd_of(old)
                 if old_fd is None:
                     self._changes.detach(end, mode, None)
-        self._changes.attach(end, mode, self._dataplane.xdp_fd, old_fd)
+        self._changes.attach(end, mode, self._dataplane.fds["xdp"], old_fd)
         if mode is Mode.NATIVE:
             self._dataplane.listen_to_drivers()

@@ -62,11 +62,11 @@ class NetnsMoves:
             if not observed.is_held(observed.interfaces.get(ifindex, _NOBODY))
             if ifindex not in self._reported
         }
-        if missing or self._ledger.unreported():
+        if missing or self._ledger.unreported:
             self._set_unreported((self._unreported() | missing).values())
 
     def _unreported(self) -> dict[tuple[int, str, str], Record]:
-        return {record.identity: record for record in self._ledger.unreported()}
+        return {record.identity: record for record in self._ledger.unreported}
 
     def _set_unreported(self, records: Iterable[Record]) -> None:
         with suppress(OSError):  # a full disk: then only a crash forgets it
@@ -86,7 +86,7 @@ class NetnsMoves:
 
     def _recorded(self, ifindex: int) -> list[Record]:
         """Of whoever had this number: the one that is held, and those that are missing."""
-        known = (self._ledger.records().get(ifindex), *self._ledger.unreported())
+        known = (self._ledger.records.get(ifindex), *self._ledger.unreported)
         return [record for record in known if record and record.ifindex == ifindex]
 
     def note(self, ifindex: int, mac: str, nsid: int | None, new_ifindex: int | None) -> None:
@@ -98,7 +98,7 @@ class NetnsMoves:
         if record is not None:
             unreported.pop(record.identity, None)
         if record is not None and nsid is not None and new_ifindex is not None:
-            if record is self._ledger.records().get(ifindex):  # it may be back by now
+            if record is self._ledger.records.get(ifindex):  # it may be back by now
                 self._take_up(record, ifindex, record.name)
             self._follow(record, nsid, new_ifindex)
         self._reported.add(ifindex)
@@ -106,7 +106,7 @@ class NetnsMoves:
 
     def took_program(self) -> bool:
         """Whether an end has left that may run the very program that is current here."""
-        return any(map(self._has_current, self._ledger.moved_netns()))
+        return any(map(self._has_current, self._ledger.moved_netns))
 
     def _has_current(self, gone: MovedEnd) -> bool:
         return gone.program == self._maps.programs.xdp != 0
@@ -130,7 +130,7 @@ class NetnsMoves:
         self._missed.pop(gone.record.identity, None)
         others = (
             each
-            for each in self._ledger.moved_netns()
+            for each in self._ledger.moved_netns
             if each.record.identity != gone.record.identity
             if each.nsid is None or each[2:4] != gone[2:4]
         )
@@ -165,12 +165,12 @@ class NetnsMoves:
         """
         self._interfaces.settle()  # one that is on its way is listed nowhere
         here = self._interfaces.all()
-        records = self._ledger.records().values()
+        records = self._ledger.records.values()
         held = {each.ifindex for each in records if each.is_of(here.get(each.ifindex, _NOBODY))}
         gone = [each for each in records if each.ifindex not in held]
-        moved = [each.record for each in self._ledger.moved_netns()]
+        moved = [each.record for each in self._ledger.moved_netns]
         missed = [each for each in moved if each.identity in self._missed]
-        missing = [*self._ledger.unreported(), *gone, *missed]
+        missing = [*self._ledger.unreported, *gone, *missed]
         strays = [each for each in here.values() if each.ifindex not in held]
         back = [found for found in self._recognised(missing, strays) if self._ours_on(found.device)]
         for found in back:
@@ -191,12 +191,12 @@ class NetnsMoves:
 
     def forget_unfound(self) -> None:
         """Forgets those that were not found."""
-        moved = self._ledger.moved_netns()
+        moved = self._ledger.moved_netns
         self._set_moved_netns(gone for gone in moved if gone.nsid is not None)
 
     def take_back(self, observed: Observed) -> bool:
         """Takes up the records of ends that are here again; True if there are any."""
-        if not (self._reported or self._ledger.moved_netns() or self._ledger.unreported()):
+        if not (self._reported or self._ledger.moved_netns or self._ledger.unreported):
             return False
         return self._take_back_seen(observed) | self._take_back_moved(observed)
 
@@ -205,10 +205,10 @@ class NetnsMoves:
 
         Some are back before it was reported that they went, some have left again since.
         """
-        moved, unreported = self._ledger.moved_netns(), self._unreported()
+        moved, unreported = self._ledger.moved_netns, self._unreported()
         absent = [*unreported.values(), *(gone.record for gone in moved)]
         away = {gone.record.identity for gone in observed.moved_netns}
-        held = self._ledger.records()
+        held = self._ledger.records
         fresh = [each for each in observed.interfaces.values() if each.ifindex not in held]
         absent.sort(key=lambda record: record.identity in away)
         taken = {
@@ -237,14 +237,14 @@ class NetnsMoves:
         The news of their return may be for a later pass. One that is not found is on its way, when
         it is listed nowhere, has gone on to a third namespace, or was deleted.
         """
-        moved = self._ledger.moved_netns()
+        moved = self._ledger.moved_netns
         away = {gone.record.identity for gone in observed.moved_netns}
         for identity in away:
             self._missed.pop(identity, None)
         lost = [gone.record for gone in moved if gone.record.identity not in away]
         if not lost:
             return False
-        held = self._ledger.records()
+        held = self._ledger.records
         fresh = [each for each in self._interfaces.all().values() if each.ifindex not in held]
         back = {each.record.identity: each for each in self._recognised(lost, fresh)}
         refused = {
@@ -314,7 +314,7 @@ class NetnsMoves:
 
     def _ours_on(self, device: Interface) -> Xdp | None:
         """Our XDP program on it, if there is one."""
-        ours = self._maps.programs.ours | self._ledger.programs()
+        ours = self._maps.programs.ours | self._ledger.programs
         return next((xdp for xdp in device.xdp if xdp.program in ours), None)
 
     def _take_up(self, record: Record, ifindex: int, name: str) -> bool:
@@ -332,5 +332,5 @@ class NetnsMoves:
     def update(self, observed: Observed) -> None:
         """At the end of a pass: what the moved ends are called and run where they are now."""
         now = {gone.record.identity: gone for gone in observed.moved_netns}
-        moved = self._ledger.moved_netns()
+        moved = self._ledger.moved_netns
         self._set_moved_netns(now.get(gone.record.identity, gone) for gone in moved)

@@ -56,7 +56,7 @@ class Observer:
             entries=entries,
             peers=peers,
             programs=programs,
-            records=dict(self._records.records()),
+            records=dict(self._records.records),
             moved_netns=self._moved_netns(programs),
             guarded=guarded,
         )
@@ -123,12 +123,12 @@ class Observer:
         return self._complete(observed, found.values(), links)
 
     def _records_of(self, ifindexes: frozenset[int]) -> dict[int, Record]:
-        records = self._records.records()
+        records = self._records.records
         return {ifindex: records[ifindex] for ifindex in ifindexes & records.keys()}
 
     def _programs(self) -> Programs:
         programs = self._maps.programs
-        return replace(programs, known=programs.known | self._records.programs())
+        return replace(programs, known=programs.known | self._records.programs)
 
     def _complete(
         self, observed: Observed, ends: Iterable[Interface], links: Iterable[Link]
@@ -157,7 +157,7 @@ class Observer:
     def _moved_netns(self, programs: Programs) -> tuple[MovedEnd, ...]:
         """Those that are still where they went, as they are there now."""
         found = []
-        for gone in self._records.moved_netns():
+        for gone in self._records.moved_netns:
             device = self._interfaces.at(gone.new_ifindex or 0, gone.nsid)
             if device is not None and device.mac == gone.record.mac:
                 modes = [xdp.mode for xdp in device.xdp if xdp.program in programs.ours]
@@ -224,7 +224,7 @@ class _Look:
         self._source = interfaces
         self._maps = maps
         self._known = records
-        self._records = records.records()
+        self._records = records.records
         self.interfaces: dict[int, Interface] = {}
         self.names: dict[str, int] = {}
         self.entries: dict[int, int] = {}

@@ -321,9 +321,9 @@ class Reconciler:
         """
         return (
             event.ifindex in self._ends
-            or event.ifindex in self._ledger.records()
+            or event.ifindex in self._ledger.records
             or any(name in self._index.by_name for name in (event.name, *event.altnames))
-            or any(gone.record.mac == event.mac for gone in self._ledger.moved_netns())
+            or any(gone.record.mac == event.mac for gone in self._ledger.moved_netns)
         )
 
     def resync(self, trigger: str) -> None:

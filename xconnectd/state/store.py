@@ -42,6 +42,14 @@ def _make(place: Path) -> None:
 class Ledger:
     """The records of one network namespace, below ``directory``/cookie.
 
+    It is read once: this process alone writes while it holds the namespace.
+
+    Attributes:
+        records: the interfaces that we hold, by ifindex.
+        programs: the ids of our programs.
+        moved_netns: ends that are in another namespace.
+        unreported: interfaces that are gone, and the kernel has not said where to.
+
     Raises:
         OSError: the directory cannot be read or written (from every method that does).
     """
@@ -57,23 +65,19 @@ class Ledger:
         self.path = (directory or state_directory()) / (cookie or namespace_cookie())
         self._ends = Journal(self.path / "ends")
         self._current = self._is_of_this_kernel(pinned)
-        self._records: dict[int, Record] = {}
+        self.records: dict[int, Record] = {}
         self._named: defaultdict[str, set[int]] = defaultdict(set)
         stored = self._read_records()
         for record in stored.values() if self._current else ():
             self._know(record)
         self.unjudged = () if self._current else tuple(each.name for each in stored.values())
         """The interfaces in records that, as far as can be told, are of another boot."""
-        self._programs = self._read_programs()
-        self._moved_netns = tuple(self._read_moved_netns())
-        self._unreported = tuple(self._read_unreported())
+        self.programs = self._read_programs()
+        self.moved_netns = tuple(self._read_moved_netns())
+        self.unreported = tuple(self._read_unreported())
         self._unsaved: set[str] = set()
 
     # ---- records
-
-    def records(self) -> Mapping[int, Record]:
-        """By ifindex. Read once: this process alone writes while it holds the namespace."""
-        return self._records
 
     def named(self, name: str) -> Collection[int]:
         """The ifindexes of records with this name; of interfaces that had it when recorded."""
@@ -84,19 +88,19 @@ class Ledger:
         self._know(record)
 
     def forget(self, ifindex: int) -> None:
-        if ifindex in self._records:
+        if ifindex in self.records:
             self._note({"forget": ifindex})
             self._unname(ifindex)
-            del self._records[ifindex]
+            del self.records[ifindex]
 
     def _know(self, record: Record) -> None:
-        if record.ifindex in self._records:
+        if record.ifindex in self.records:
             self._unname(record.ifindex)
-        self._records[record.ifindex] = record
+        self.records[record.ifindex] = record
         self._named[record.name].add(record.ifindex)
 
     def _unname(self, ifindex: int) -> None:
-        name = self._records[ifindex].name
+        name = self.records[ifindex].name
         self._named[name].discard(ifindex)
         if not self._named[name]:
             del self._named[name]
@@ -104,19 +108,16 @@ class Ledger:
     def _note(self, entry: Any) -> None:
         if not self._current:
             self._begin()
-        if self._ends.length > _ROOM + 4 * len(self._records):
-            self._ends.rewrite({"hold": _as_json(record)} for record in self._records.values())
+        if self._ends.length > _ROOM + 4 * len(self.records):
+            self._ends.rewrite({"hold": _as_json(record)} for record in self.records.values())
         self._ends.append(entry)
 
     # ---- programs, devices in another netns
 
-    def programs(self) -> frozenset[int]:
-        return self._programs
-
     def know_programs(self, ids: frozenset[int]) -> None:
-        if not ids <= self._programs or "programs" in self._unsaved:
-            self._programs |= ids
-            self._save("programs", sorted(self._programs))
+        if not ids <= self.programs or "programs" in self._unsaved:
+            self.programs |= ids
+            self._save("programs", sorted(self.programs))
 
     def starts(self) -> Mapping[str, int]:
         """How often the programs were loaded and how often adopted, since all was detached."""
@@ -130,22 +131,15 @@ class Ledger:
         starts = self.starts()
         self._save("starts", {**starts, programs: starts[programs] + 1})
 
-    def moved_netns(self) -> tuple[MovedEnd, ...]:
-        return self._moved_netns
-
     def set_moved_netns(self, moved: tuple[MovedEnd, ...]) -> None:
-        if moved != self._moved_netns or "moved_netns" in self._unsaved:
-            self._moved_netns = moved
+        if moved != self.moved_netns or "moved_netns" in self._unsaved:
+            self.moved_netns = moved
             stored = [{**each._asdict(), "record": _as_json(each.record)} for each in moved]
             self._save("moved_netns", stored)
 
-    def unreported(self) -> tuple[Record, ...]:
-        """Interfaces that are gone, and the kernel has not said where to."""
-        return self._unreported
-
     def set_unreported(self, records: tuple[Record, ...]) -> None:
-        if records != self._unreported or "unreported" in self._unsaved:
-            self._unreported = records
+        if records != self.unreported or "unreported" in self._unsaved:
+            self.unreported = records
             self._save("unreported", [_as_json(record) for record in records])
 
     def is_needed(self) -> bool:
@@ -153,7 +147,7 @@ class Ledger:
 
         Also of one that has left: it may come back.
         """
-        return bool(self._records or self._moved_netns or self._unreported)
+        return bool(self.records or self.moved_netns or self.unreported)
 
     def config(self) -> Path | None:
         """The file that the last daemon here was started with."""
