@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
+from functools import cached_property
 from shlex import quote
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -354,16 +355,26 @@ class Use(NamedTuple):
     learnt: bool = False
 
 
-class Observed(NamedTuple):
-    """One look at the kernel. ``interfaces`` is keyed by ifindex, ``names`` leads there.
+class Ours(NamedTuple):
+    """What is ours on an interface. ``xdp`` are two programs at a change of mode alone.
 
-    ``entries`` is the DEVMAP (ingress ifindex to egress ifindex), ``peers`` its twin for tc.
-    ``uses`` says what the host uses an interface for: all of it for an end of a link that is new,
-    addresses alone for others. ``foreign`` describes programs that are not ours by id.
-    ``guarded`` are the ends in front of which the host's IP stack is closed, None where that cannot
-    be. ``covered`` are the ifindexes a narrow look asked for, None for a look at everything.
+    ``record`` is none of an earlier device with the same ifindex. ``runs``: whether there is any
+    program of ours; ``held``: whether we made this interface an end, by a record or a program.
     """
 
+    record: Record | None = None
+    xdp: tuple[Xdp, ...] = ()
+    ingress: tuple[Filter, ...] = ()
+    egress: tuple[Filter, ...] = ()
+    runs: bool = False
+    held: bool = False
+
+
+NOTHING: Final = Ours()
+"""On an interface that is gone."""
+
+
+class _Seen(NamedTuple):
     interfaces: Mapping[int, Interface] = _NOTHING
     names: Mapping[str, int] = _NOTHING
     entries: Mapping[int, int] = _NOTHING
@@ -376,30 +387,32 @@ class Observed(NamedTuple):
     guarded: frozenset[int] | None = None
     covered: frozenset[int] | None = None
 
-    def our_xdp(self, interface: Interface) -> list[Xdp]:
-        """The XDP programs on it that are ours; there are two at a change of mode alone."""
-        return [each for each in interface.xdp if each.program in self.programs.ours]
 
-    def our_filters(self, interface: Interface, direction: str) -> list[Filter]:
-        """The tc filters of this ``direction`` (``ingress``, ``egress``) that are ours."""
-        filters = interface.ingress if direction == "ingress" else interface.egress
-        return [each for each in filters if each.program in self.programs.ours]
+class Observed(_Seen):
+    """One look at the kernel. ``interfaces`` is keyed by ifindex, ``names`` leads there.
 
-    def runs_ours(self, interface: Interface) -> bool:
-        programs = {each.program for each in interface.xdp}
-        programs |= {each.program for each in (*interface.ingress, *interface.egress)}
-        return not self.programs.ours.isdisjoint(programs)
+    ``entries`` is the DEVMAP (ingress ifindex to egress ifindex), ``peers`` its twin for tc.
+    ``uses`` says what the host uses an interface for: all of it for an end of a link that is new,
+    addresses alone for others. ``foreign`` describes programs that are not ours by id.
+    ``guarded`` are the ends in front of which the host's IP stack is closed, None where that cannot
+    be. ``covered`` are the ifindexes a narrow look asked for, None for a look at everything.
+    """
 
-    def record_of(self, interface: Interface) -> Record | None:
-        """Its record, unless that is of an earlier device with the same ifindex."""
-        record = self.records.get(interface.ifindex)
-        if record and (record.mac == interface.mac or self.runs_ours(interface)):
-            return record
-        return None
+    @cached_property
+    def ours(self) -> Mapping[int, Ours]:
+        """What is ours on each of ``interfaces``, by ifindex."""
+        return {ifindex: self.ours_on(each) for ifindex, each in self.interfaces.items()}
 
-    def is_held(self, interface: Interface) -> bool:
-        """Whether we made this interface an end: recorded as ours, or running our programs."""
-        return self.record_of(interface) is not None or self.runs_ours(interface)
+    def ours_on(self, interface: Interface) -> Ours:
+        """Also on one that this look did not show."""
+        ids, record = self.programs.ours, self.records.get(interface.ifindex)
+        xdp = tuple([each for each in interface.xdp if each.program in ids])
+        ingress = tuple([each for each in interface.ingress if each.program in ids])
+        egress = tuple([each for each in interface.egress if each.program in ids])
+        runs = bool(xdp or ingress or egress)
+        if record and not (runs or record.mac == interface.mac):
+            record = None
+        return Ours(record, xdp, ingress, egress, runs, runs or record is not None)
 
     def keeps(self, link: Link, end: Interface, other: Interface) -> bool:
         """Whether ``end`` is held for this very link.
@@ -412,15 +425,7 @@ class Observed(NamedTuple):
             return False
         idle_with = record.idle_with if record else None
         leads_to = self.entries.get(end.ifindex) or self.peers.get(end.ifindex) or idle_with
-        return leads_to in (None, other.ifindex) and self.is_held(end)
-
-    def refusal_of(self, interface: Interface) -> str:
-        """Why its driver refused native XDP, as long as it has the MTU that it had then."""
-        record = self.record_of(interface)
-        refusal = record.refusal if record else None
-        if refusal is None or refusal.mtu != interface.mtu:
-            return ""
-        return f"{refusal.words}, at MTU {refusal.mtu}"
+        return leads_to in (None, other.ifindex) and self.ours[end.ifindex].held
 
     def find(self, end: Endpoint) -> Interface | None:
         index = self.names.get(end.name)

@@ -123,7 +123,7 @@ def _not_held(facts: LinkFacts) -> Iterator[Finding]:
     for warning in facts.evaluation.warnings:
         yield Finding(Level.WARN, "not held", warning)
     for end in facts.evaluation.ends:
-        if end.ifindex in facts.evaluation.holding and not facts.observed.runs_ours(end):
+        if end.ifindex in facts.evaluation.holding and not facts.observed.ours[end.ifindex].runs:
             text = f"no program of ours on {end.name}: the host receives and answers there"
             yield Finding(Level.WARN, "not held", text, facts.repair)
 
@@ -142,9 +142,9 @@ def _refused(facts: LinkFacts) -> Finding:
         if found := _foreign(end, evaluation.mode, observed):
             check, command = found
             return _stop(check, evaluation.refusal, f"{command}  # if nobody needs it")
-        if end.master and not observed.is_held(end):
+        if end.master and not observed.ours[end.ifindex].held:
             return _stop("port", evaluation.refusal, admission.command_to_release(end))
-        if admission.uses(end, observed) and not observed.is_held(end):
+        if admission.uses(end, observed) and not observed.ours[end.ifindex].held:
             return _stop("in use", evaluation.refusal, _to_free(end, facts))
     return _refused_in_words(facts)
 
@@ -176,7 +176,7 @@ def _foreign(end: Interface, mode: Mode, observed: Observed) -> tuple[str, str] 
 
 
 def _foreign_xdp(end: Interface, observed: Observed) -> Xdp | None:
-    return next((xdp for xdp in end.xdp if xdp not in observed.our_xdp(end)), None)
+    return next((xdp for xdp in end.xdp if xdp not in observed.ours_on(end).xdp), None)
 
 
 def _not_polling(end: Interface, facts: LinkFacts) -> Finding:
@@ -226,14 +226,14 @@ def _ours(facts: LinkFacts) -> Iterator[Finding]:
 def _program(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
     """Somebody else's in its place is a refusal already."""
     mode = facts.evaluation.mode
-    if not facts.observed.our_filters(end, "ingress"):
+    if not facts.observed.ours[end.ifindex].ingress:
         what = "our ingress filter" if end.qdisc else "clsact, and with it our ingress filter"
         carried, stops = _carried_by_tc(facts)
         text = f"{end.name} has lost {what}: {carried} are lost"
         yield Finding(Level.FAIL, "filter", text, facts.repair, stops)
     if mode is Mode.TC:
         return
-    found = {xdp.mode for xdp in facts.observed.our_xdp(end)}
+    found = {xdp.mode for xdp in facts.observed.ours[end.ifindex].xdp}
     if not found:
         yield _stop("program", f"no XDP program of ours on {end.name}", facts.repair)
     elif str(mode) not in found:
@@ -272,14 +272,14 @@ def _entry(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Findi
 
 
 def _egress_drop(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
-    if not facts.observed.our_filters(end, "egress"):
+    if not facts.observed.ours[end.ifindex].egress:
         text = f"{end.name} has lost our egress filter: the host can talk into the wire"
         yield Finding(Level.WARN, "egress_drop", text, facts.repair)
 
 
 def _company(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
     """A tc redirect leaves by the target's clsact, where others may stand behind our filter."""
-    ours = facts.observed.our_filters(end, "egress")
+    ours = facts.observed.ours[end.ifindex].egress
     for each in end.egress if facts.evaluation.mode is Mode.TC else ():
         if each not in ours:
             text = f"{end.name} has a tc egress filter that is not ours ({each.kind} {each.name}"
@@ -325,7 +325,8 @@ def _limit(end: Interface, facts: LinkFacts) -> int | None:
     if far is None:
         return None if end.kind in ("veth", "tun") else end.mtu
     is_here = end.far is not None and end.far.nsid is None
-    goes_on = is_here and facts.observed.is_held(far.interface)  # by another link, with headroom
+    # Held, it goes on by another link, with headroom.
+    goes_on = is_here and facts.observed.ours_on(far.interface).held
     return None if goes_on else far.interface.mtu
 
 

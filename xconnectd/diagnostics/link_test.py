@@ -171,7 +171,7 @@ class Tester:
             raise UntestableError(f"{end.name} is a {kind}: nothing can be sent from its far end")
         if far is None:
             raise UntestableError(f"the far end of {end.name} cannot be looked at")
-        if facts.observed.runs_ours(far.interface):
+        if facts.observed.ours_on(far.interface).runs:
             raise UntestableError(f"{far.interface.name}, the far end of {end.name}, is wired, too")
         place = self._place(end)
         try:

@@ -45,13 +45,13 @@ def warnings(link: Link, end: Interface, observed: Observed) -> list[str]:
     words = [f"{end.name}: {use.words}" for use in found]
     if end.master:
         words.append(_port(end))
-    return words if words and observed.is_held(end) else []
+    return words if words and observed.ours[end.ifindex].held else []
 
 
 def _foreign(mode: Mode, end: Interface, observed: Observed) -> str:
     """What somebody else has put where our programs must stand."""
     for xdp in end.xdp:
-        if xdp not in observed.our_xdp(end):
+        if xdp not in observed.ours[end.ifindex].xdp:
             who = observed.foreign.get(xdp.program, f"id {xdp.program}")
             return f"{end.name} runs an XDP program that is not ours: {who}"
     if end.qdisc == "ingress":
@@ -68,9 +68,11 @@ def _foreign(mode: Mode, end: Interface, observed: Observed) -> str:
 
 def foreign_filter(mode: Mode, end: Interface, observed: Observed) -> tuple[str, Filter] | None:
     """Somebody else's filter that leaves no room for ours, and its direction."""
-    for direction, filters in (("ingress", end.ingress), ("egress", end.egress)):
+    ours = observed.ours[end.ifindex]
+    ingress, egress = ("ingress", end.ingress, ours.ingress), ("egress", end.egress, ours.egress)
+    for direction, filters, known in (ingress, egress):
         for filter_ in filters:
-            if filter_ not in observed.our_filters(end, direction) and (
+            if filter_ not in known and (
                 (mode is Mode.TC and direction == "ingress") or _is_in_our_place(filter_)
             ):
                 return direction, filter_

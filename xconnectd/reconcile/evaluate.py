@@ -136,7 +136,7 @@ def _evaluate_alone(link: Link, observed: Observed) -> Evaluation:
     if len(ends) == 1 and link.a != link.b:
         reason = f"{link.a} and {link.b} are one interface, {a.name}"
         return found._replace(holding=holding, refusal=reason)
-    refused = next(filter(None, map(observed.refusal_of, ends)), "")
+    refused = next(filter(None, (_refusal_of(end, observed) for end in ends)), "")
     choice = mode_selection.choose(link, a, b, refused)
     refusals = {
         end.ifindex: words
@@ -151,6 +151,15 @@ def _evaluate_alone(link: Link, observed: Observed) -> Evaluation:
         warnings=(*choice.warnings, *_warnings(link, ends, observed)),
         holding={end: mode for end, mode in holding.items() if end not in refusals},
     )
+
+
+def _refusal_of(end: Interface, observed: Observed) -> str:
+    """Why its driver refused native XDP, as long as it has the MTU that it had then."""
+    record = observed.ours[end.ifindex].record
+    refusal = record.refusal if record else None
+    if refusal is None or refusal.mtu != end.mtu:
+        return ""
+    return f"{refusal.words}, at MTU {refusal.mtu}"
 
 
 def _evaluate_ends(
@@ -176,7 +185,7 @@ def _mode_to_hold(link: Link, end: Interface, observed: Observed) -> Mode:
     Without one it is what a loopback of this end would have, but for native XDP, which
     resets many a NIC: that is for a partner to be worth it.
     """
-    for xdp in observed.our_xdp(end):
+    for xdp in observed.ours[end.ifindex].xdp:
         return Mode(xdp.mode)
     alone = mode_selection.choose(link, end, end).mode
     return Mode.GENERIC if alone is Mode.GENERIC else Mode.TC

@@ -46,7 +46,7 @@ def link_changes(
         if donor and donor != pair:
             yield LinkChange(Sign.CHANGED, f"{was} → {each.link.id}", _why(each, ()))
         elif own:
-            is_new = not was and not all(map(observed.is_held, each.ends))
+            is_new = not was and not all(observed.ours[end.ifindex].held for end in each.ends)
             sign = Sign.MADE if is_new else Sign.CHANGED
             yield LinkChange(sign, each.link.id, _why(each, () if is_new else own))
     rest = [action.interface for own in steps.values() for action in own]

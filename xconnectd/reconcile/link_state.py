@@ -132,8 +132,9 @@ def _own_mtu(ifindex: int, mtu: int | None, observed: Observed) -> int | None:
 
 def _is_attached(interface: Interface, evaluation: Evaluation, observed: Observed) -> bool:
     """An end that is only held may have another mode than its link will have."""
-    xdp = {xdp.mode for xdp in observed.our_xdp(interface)}
-    filtered = bool(observed.our_filters(interface, "ingress"))
+    ours = observed.ours[interface.ifindex]
+    xdp = {xdp.mode for xdp in ours.xdp}
+    filtered = bool(ours.ingress)
     if not evaluation.stands:
         return bool(xdp) or filtered
     return filtered and (evaluation.mode is Mode.TC or str(evaluation.mode) in xdp)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from xconnectd.events import Event, Logger
-from xconnectd.model import Interface, MovedEnd, Observed, Record, Xdp
+from xconnectd.model import NOTHING, Interface, MovedEnd, Observed, Record, Xdp
 from xconnectd.reconcile.ports import Dataplane, Interfaces, Ledger
 
 
@@ -59,7 +59,7 @@ class NetnsMoves:
         missing = {
             record.identity: record
             for ifindex, record in observed.records.items()
-            if not observed.is_held(observed.interfaces.get(ifindex, _NOBODY))
+            if not observed.ours.get(ifindex, NOTHING).held
             if ifindex not in self._reported
         }
         if missing or self._ledger.unreported:

@@ -68,7 +68,7 @@ class Observer:
             or each.ifindex in entries
             or each.ifindex in peers
             or each.ifindex in observed.records
-            or observed.runs_ours(each)
+            or observed.ours[each.ifindex].runs
         ]
         return self._complete(observed, ours, wiring.links), wiring.links
 
@@ -296,7 +296,7 @@ def wiring_in_kernel(observed: Observed) -> Wiring:
                 links.setdefault(frozenset((key, target)), _as_found(a, b, mode, observed))
     wired = frozenset().union(*links)
     for a, b in _idle_pairs(observed, wired):
-        link = _as_found(a, b, None if observed.our_xdp(a) else Mode.TC, observed)
+        link = _as_found(a, b, None if observed.ours[a.ifindex].xdp else Mode.TC, observed)
         links.setdefault(frozenset((a.ifindex, b.ifindex)), replace(link, enabled=False))
     return Wiring(tuple(links.values()))
 
@@ -309,7 +309,7 @@ def _idle_pairs(
         each.ifindex: (each, record.idle_with)
         for each in observed.interfaces.values()
         if (record := observed.records.get(each.ifindex)) and record.is_of(each)
-        if each.ifindex not in wired and observed.runs_ours(each)
+        if each.ifindex not in wired and observed.ours[each.ifindex].runs
     }
     for a, partner in idle.values():
         b, back = idle.get(partner, (a, None)) if partner is not None else (a, None)

@@ -24,16 +24,17 @@ from typing import Final, NamedTuple
 
 from xconnectd.model import (
     FEATURE_PREFIX,
+    NOTHING,
     Admin,
     Change,
     Filter,
     Interface,
     Mode,
     Observed,
+    Ours,
     Programs,
     Record,
     Setting,
-    Xdp,
 )
 from xconnectd.reconcile import admission
 from xconnectd.reconcile.actions import (
@@ -95,8 +96,8 @@ def _groups(wanted: Mapping[int, Role], observed: Observed) -> list[list[int]]:
             neighbours.setdefault(b, set()).add(a)
     for ifindex in (*observed.records, *(observed.guarded or ())):
         neighbours.setdefault(ifindex, set())
-    for ifindex, interface in observed.interfaces.items():
-        if ifindex not in neighbours and observed.runs_ours(interface):
+    for ifindex in observed.interfaces:
+        if ifindex not in neighbours and observed.ours[ifindex].runs:
             neighbours[ifindex] = set()
     groups: list[list[int]] = []
     seen: set[int] = set()
@@ -123,19 +124,15 @@ def _reachable(start: int, neighbours: Mapping[int, set[int]]) -> list[int]:
 class _End(NamedTuple):
     """An interface with a role, and all that the steps ask of it.
 
-    ``xdp``, ``ingress`` and ``egress`` are the programs on it that are ours. ``entries`` are those
-    of each map that its programs read, now or from step 2 on, and ``leads_to`` is where its frames
-    go now. ``changes`` are the settings that are not as wanted, each with the value to put back one
-    day. ``is_down``: it is found down, and no operator has set it down since; ``sets_up``: so it is
-    set up.
+    ``entries`` are those of each map that its programs read, now or from step 2 on, and
+    ``leads_to`` is where its frames go now. ``changes`` are the settings that are not as wanted,
+    each with the value to put back one day. ``is_down``: it is found down, and no operator has set
+    it down since; ``sets_up``: so it is set up.
     """
 
     interface: Interface
     role: Role
-    record: Record | None
-    xdp: list[Xdp]
-    ingress: list[Filter]
-    egress: list[Filter]
+    ours: Ours
     entries: list[tuple[Mode, int | None]]
     leads_to: int | None
     changes: Mapping[str, Change]
@@ -151,7 +148,7 @@ class _End(NamedTuple):
             interface.mac,
             changes,
             not self.is_down,
-            self.record.refusal if self.record else None,
+            self.ours.record.refusal if self.ours.record else None,
             role.other if role.held else None,
             role.link.allow_addressed,
             interface.kind,
@@ -159,9 +156,8 @@ class _End(NamedTuple):
 
 
 def _end(interface: Interface, role: Role, observed: Observed) -> _End:
-    record = observed.record_of(interface)
-    xdp = observed.our_xdp(interface)
-    ingress = observed.our_filters(interface, "ingress")
+    ours = observed.ours[interface.ifindex]
+    record, xdp = ours.record, ours.xdp
     entry = observed.entries.get(interface.ifindex)
     peer = observed.peers.get(interface.ifindex)
     entries = [(Mode.TC, peer)]
@@ -171,17 +167,14 @@ def _end(interface: Interface, role: Role, observed: Observed) -> _End:
         entries.insert(0, (Mode.GENERIC, entry))
     leads_to = peer if entry is None else entry
     if leads_to not in observed.interfaces:  # an older program's own entries can only be guessed
-        leads_to = role.target if _runs_older(xdp, ingress, observed.programs) else None
+        leads_to = role.target if _runs_older(ours, observed.programs) else None
     is_down = role.link.admin is Admin.MANAGE and not interface.up
-    is_down = is_down and (not record.settled if record else not (xdp or ingress))
+    is_down = is_down and (not record.settled if record else not (xdp or ours.ingress))
     sets_up = is_down and not role.held  # one that is only held stays as it is
     return _End(
         interface,
         role,
-        record,
-        xdp,
-        ingress,
-        observed.our_filters(interface, "egress"),
+        ours,
         entries,
         leads_to,
         _changes(interface, record, {**role.settings, Setting.UP: 1} if sets_up else role.settings),
@@ -190,9 +183,9 @@ def _end(interface: Interface, role: Role, observed: Observed) -> _End:
     )
 
 
-def _runs_older(xdp: list[Xdp], ingress: list[Filter], programs: Programs) -> bool:
+def _runs_older(ours: Ours, programs: Programs) -> bool:
     """Whether an older program forwards there, by entries of its own."""
-    there = {each.program for each in xdp} | {each.program for each in ingress}
+    there = {each.program for each in ours.xdp} | {each.program for each in ours.ingress}
     return not there <= {programs.xdp, programs.ingress}
 
 
@@ -250,17 +243,17 @@ class _Diff:
 
     def _prepare(self, end: _End) -> None:
         link, interface, programs = end.role.link.id, end.interface, self._observed.programs
-        kept = end.record.changes if end.record else {}
+        kept = end.ours.record.changes if end.ours.record else {}
         held = end.held({**kept, **end.changes})
-        if held != end.record:
+        if held != end.ours.record:
             self._do(Hold(link, interface, "what is found is recorded first", held))
         for setting, change in end.changes.items():
             if setting != Setting.UP:
                 self._do(Set(link, interface, _reason(setting), setting, change.ours))
-        self._add_filter(end, "egress", end.egress, programs.egress, _REASONS[Setting.CLSACT])
+        self._add_filter(end, "egress", end.ours.egress, programs.egress, _REASONS[Setting.CLSACT])
 
     def _add_filter(
-        self, end: _End, direction: str, there: list[Filter], program: int, reason: str
+        self, end: _End, direction: str, there: tuple[Filter, ...], program: int, reason: str
     ) -> None:
         if not program or program not in [each.program for each in there]:
             self._do(AddFilter(end.role.link.id, end.interface, reason, direction, bool(there)))
@@ -282,7 +275,7 @@ class _Diff:
         if role.mode is not Mode.TC:
             self._attach_xdp(end, reason)
             reason = "frames that XDP does not see are taken here"
-        self._add_filter(end, "ingress", end.ingress, observed.programs.ingress, reason)
+        self._add_filter(end, "ingress", end.ours.ingress, observed.programs.ingress, reason)
         if observed.guarded is not None and interface.ifindex not in observed.guarded:
             reason = "what gets past the programs is not for the host"
             self._do(Guard(role.link.id, interface, reason))
@@ -290,7 +283,7 @@ class _Diff:
     def _attach_xdp(self, end: _End, reason: str) -> None:
         interface, role = end.interface, end.role
         now = 0
-        for xdp in end.xdp:
+        for xdp in end.ours.xdp:
             if xdp.mode == role.mode:
                 now = xdp.program
             else:  # generic and native exclude each other
@@ -342,13 +335,13 @@ class _Diff:
         if end.role.mode is not Mode.TC:
             return
         link, reason = end.role.link.id, f"mode is {end.role.mode} now"
-        self._detach_xdp(link, end.interface, reason)
-        if end.interface.ifindex in self._observed.entries or end.xdp:
+        self._detach_xdp(link, end.interface, end.ours, reason)
+        if end.interface.ifindex in self._observed.entries or end.ours.xdp:
             self._do(Cut(link, end.interface, reason, Mode.GENERIC))
 
     def _put_back_unwanted(self, end: _End) -> None:
         """What an end was given as a wire it keeps while it is held: its partner may be back."""
-        record = end.record
+        record = end.ours.record
         if record is None or end.role.held:
             return
         unwanted = record.changes.keys() - end.role.settings.keys() - {Setting.UP}
@@ -366,7 +359,7 @@ class _Diff:
             return
         link, interface = end.role.link.id, end.interface
         self._do(Set(link, interface, _REASONS[Setting.UP], Setting.UP, 1))
-        kept = {**(end.record.changes if end.record else {}), **end.changes}
+        kept = {**(end.ours.record.changes if end.ours.record else {}), **end.changes}
         wanted = {*end.role.settings, Setting.UP}
         held = end.held({name: change for name, change in kept.items() if name in wanted})
         reason = "from here on down is what somebody wants"
@@ -376,21 +369,22 @@ class _Diff:
 
     def _detach(self, interface: Interface) -> None:
         observed = self._observed
-        record, runs_ours = observed.record_of(interface), observed.runs_ours(interface)
+        ours = observed.ours.get(interface.ifindex, NOTHING)
+        record = ours.record
         if interface.ifindex in (observed.guarded or ()):
             self._do(Unguard("", interface, _NO_LINK))
-        if record or runs_ours:
-            self._detach_xdp("", interface, _NO_LINK)
-            self._delete_filters(interface, "ingress")
+        if ours.held:
+            self._detach_xdp("", interface, ours, _NO_LINK)
+            self._delete_filters(interface, "ingress", ours.ingress)
             changes = record.changes if record else {}
             last = [name for name in (Setting.CLSACT, Setting.ADDR_GEN_MODE) if name in changes]
             first = [name for name in _up_first(changes) if name not in last]
             if record:
                 self._put_back("", interface, record, first)
-            self._delete_filters(interface, "egress")
+            self._delete_filters(interface, "egress", ours.egress)
             if record:
                 self._put_back("", interface, record, last)
-        if runs_ours or interface.ifindex in observed.records:
+        if ours.runs or interface.ifindex in observed.records:
             self._do(Forget("", interface, _NO_LINK))
 
     def _put_back(
@@ -407,20 +401,20 @@ class _Diff:
                 continue
             self._do(Set(link, interface, _PUT_BACK, name, change.found))
 
-    def _detach_xdp(self, link: str, interface: Interface, reason: str) -> None:
-        for xdp in self._observed.our_xdp(interface):
+    def _detach_xdp(self, link: str, interface: Interface, ours: Ours, reason: str) -> None:
+        for xdp in ours.xdp:
             self._do(Detach(link, interface, reason, Mode(xdp.mode), xdp.program))
 
-    def _delete_filters(self, interface: Interface, direction: str) -> None:
-        for filter_ in self._observed.our_filters(interface, direction):
+    def _delete_filters(
+        self, interface: Interface, direction: str, filters: Iterable[Filter]
+    ) -> None:
+        for filter_ in filters:
             self._do(DeleteFilter("", interface, _NO_LINK, direction, filter_))
 
     def _shares_clsact(self, interface: Interface) -> bool:
         """Whether filters of others stand there."""
-        ours = sum(
-            len(self._observed.our_filters(interface, each)) for each in ("ingress", "egress")
-        )
-        return len(interface.ingress) + len(interface.egress) > ours
+        ours = self._observed.ours[interface.ifindex]
+        return (interface.ingress, interface.egress) != (ours.ingress, ours.egress)
 
 
 def value_of(interface: Interface, setting: str) -> int:

@@ -108,9 +108,8 @@ def seen(engine: Engine, reading: Reading) -> Seen:
     engine.reconciler.want(reading.wiring)
     found = engine.reconciler.look()
     if engine.unseen:
-        observed = found.observed
-        ours = any(map(observed.runs_ours, observed.interfaces.values()))
-        if ours or running_pid() is not None:
+        ours = found.observed.ours.values()
+        if any(each.runs for each in ours) or running_pid() is not None:
             raise HiddenError(engine.unseen, _way_to_see(engine))
     return found
 
