@@ -72,7 +72,7 @@ SOLE_IMPORTERS = {
 
 # The core decides and never acts, so that its laws can be tested without a kernel.
 PURE = {
-    *("model", "formatting", "digest", "remedies", "spelling"),
+    *("model", "formatting", "digest", "monitor_address", "remedies", "spelling"),
     *("config.parser", "config.edit", "config.json_schema"),
     "config.link_edit",
     *("reconcile.admission", "reconcile.evaluate", "reconcile.mode_selection", "reconcile.plan"),
