@@ -39,6 +39,7 @@ IMPORTS: dict[str, set[str]] = {
     "config": {"root"},
     "netlink": {"root"},
     "dataplane": {"root"},
+    "qemu": {"root"},
     "state": {"root"},
     "reconcile": {"root"},
     "control": {"root", "config"},
@@ -64,6 +65,7 @@ SOLE_IMPORTERS = {
     "bcc": {"dataplane.compiler"},
     "prometheus_client": {"daemon.metrics"},
     "pyroute2": {"netlink.ethtool", "netlink.transport"},
+    "qemu": {"qemu.qmp_session"},
     "rich": {"status.tui"},
     "ruamel": {"config.link_edit"},
     "watchdog": {"config.watcher"},
@@ -84,6 +86,7 @@ PURE = {
     *("diagnostics.link_checks", "diagnostics.host_checks"),
     *("diagnostics.test_frames", "diagnostics.test_result", "diagnostics.test_outcome"),
     "capture.pcapng",
+    "qemu.outcome",
 }
 OUTSIDE_WORLD = {
     "asyncio", "ctypes", "fcntl", "multiprocessing", "os", "pathlib", "select", "selectors",

@@ -1,0 +1,1 @@
+"""What guests of virtual machines see of their links' carrier, set by QEMU's monitors."""
