@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Final, NamedTuple
 
+from xconnectd.errors import XconnectError
 from xconnectd.events import Event, Logger
 from xconnectd.model import NOTHING, Interface, MovedEnd, Observed, Record, Xdp
 from xconnectd.reconcile.ports import Dataplane, Interfaces, Ledger
@@ -318,13 +319,17 @@ class NetnsMoves:
         return next((xdp for xdp in device.xdp if xdp.program in ours), None)
 
     def _take_up(self, record: Record, ifindex: int, name: str) -> bool:
-        """False if the disk is full: it will be tried again."""
+        """False if the disk or a map is full: it will be tried again.
+
+        Counted, since one that comes back as it was recorded gets no further ``Hold``.
+        """
         self._missed.pop(record.identity, None)
         # The kernel set it down on its way, nobody else did.
         record = record._replace(ifindex=ifindex, name=name, settled=False)
         try:
+            self._maps.count(ifindex)
             self._ledger.hold(record)
-        except OSError:
+        except (XconnectError, OSError):
             return False
         self._reported.discard(ifindex)  # should it leave again, that is not told yet
         return True
