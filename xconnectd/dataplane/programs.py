@@ -286,7 +286,8 @@ class Dataplane:
             with _stage("guard", "walking what is guarded"):
                 return self.entries(), self.peers(), self._guard.guarded()
         try:
-            return self._entries.among(ends), self._peers.among(ends), self._guard.guarded(ends)
+            guarded = self._guard.guarded(ends)
+            return self._entries.among(ends), self._peers.among(ends), guarded
         except OSError as error:
             raise _judged("entries", "reading the maps", error) from error
 

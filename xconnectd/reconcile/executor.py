@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -54,24 +55,21 @@ class Executor:
         is detached as far as possible, and its record kept for another try. A driver that refuses
         the mode we chose is no trouble: that is recorded, and the next plan has another mode.
         """
-        done: list[Action] = []
-        over: set[str] = set()
+        todo, done = deque(steps), list[Action]()
         trouble.stuck.clear()
-        for action in steps:
-            end = action.interface
-            left_out = isinstance(action, actions.Forget) and end.ifindex in trouble.stuck
-            if left_out or action.link in over:
-                continue
+        while todo:
             try:
-                self._do(action)
-                done.append(action)
+                self._do_all(todo, done)
             except (XconnectError, OSError) as error:
-                if not action.link:
+                refused = todo.popleft()
+                if refused.link:
+                    todo = deque([each for each in todo if each.link != refused.link])
+                    if not self._has_another_mode(refused, error):
+                        trouble.refuse(refused, str(error))
+                else:
+                    end = refused.interface
                     trouble.stuck.setdefault(end.ifindex, (end.name, str(error)))
-                    continue
-                over.add(action.link)
-                if not self._has_another_mode(action, error):
-                    trouble.refuse(action, str(error))
+                    todo = deque([each for each in todo if not _forgets(each, end)])
         return done
 
     def _has_another_mode(self, action: Action, error: Exception) -> bool:
@@ -87,32 +85,59 @@ class Executor:
             return False
         return True
 
-    def _do(self, action: Action) -> None:
-        end, plane = action.interface, self._dataplane
-        match action:
-            case actions.Hold(record=record):
-                self._hold(record)
-            case actions.Forget():
-                plane.uncount(end.ifindex)
-                self._ledger.forget(end.ifindex)
-            case actions.Set(setting=setting, value=value):
-                self._changes.change(end, setting, value)
-            case actions.Point() | actions.Cut() | actions.Guard() | actions.Unguard():
-                self._write_entry(action)
-            case actions.Attach(mode=mode, replacing=old):
-                self._attach(end, mode, old)
-            case actions.Detach(mode=mode, program=program):
-                with suppress(ProgramGoneError):  # somebody has put another in its place
-                    self._changes.detach(end, mode, plane.fd_of(program))
-            case actions.AddFilter(direction=direction, replacing=replacing):
-                fd = plane.fds[direction]
-                self._changes.add_filter(end, direction, fd, replacing=replacing)
-            case actions.DeleteFilter(direction=direction, filter=filter_):
-                self._changes.delete_filter(end, direction, filter_)
-            case actions.Unlearn():
-                self._changes.unlearn(end)
-            case _:
-                raise NotImplementedError(action)
+    def _do_all(self, todo: deque[Action], done: list[Action]) -> None:
+        """Takes one after the other from ``todo``; what is refused stays its first."""
+        changes, plane = self._changes, self._dataplane
+        while todo:
+            action = todo[0]
+            end = action.interface
+            match action:
+                case actions.Point() | actions.Cut() | actions.Guard() | actions.Unguard():
+                    self._write_entries(todo, done)
+                    continue
+                case actions.Hold(record=record):
+                    self._hold(record)
+                case actions.Forget():
+                    plane.uncount(end.ifindex)
+                    self._ledger.forget(end.ifindex)
+                case actions.Set(setting=setting, value=value):
+                    changes.change(end, setting, value)
+                case actions.Attach(mode=mode, replacing=old):
+                    self._attach(end, mode, old)
+                case actions.Detach(mode=mode, program=program):
+                    with suppress(ProgramGoneError):  # somebody has put another in its place
+                        changes.detach(end, mode, plane.fd_of(program))
+                case actions.AddFilter(direction=direction, replacing=replacing):
+                    changes.add_filter(end, direction, plane.fds[direction], replacing=replacing)
+                case actions.DeleteFilter(direction=direction, filter=filter_):
+                    changes.delete_filter(end, direction, filter_)
+                case actions.Unlearn():
+                    changes.unlearn(end)
+                case _:
+                    raise NotImplementedError(action)
+            done.append(todo.popleft())
+
+    def _write_entries(self, todo: deque[Action], done: list[Action]) -> None:
+        """As many as follow one another; between two of them frames may be dropped."""
+        plane = self._dataplane
+        while todo:
+            key = todo[0].interface.ifindex
+            match todo[0]:
+                case actions.Point(mode=Mode.TC, target=target):
+                    plane.steer(key, target)
+                case actions.Point(target=target):
+                    plane.point(key, target)
+                case actions.Cut(mode=Mode.TC):
+                    plane.unsteer(key)
+                case actions.Cut():
+                    plane.unpoint(key)
+                case actions.Guard():
+                    plane.guard(key)
+                case actions.Unguard():
+                    plane.unguard(key)
+                case _:
+                    return
+            done.append(todo.popleft())
 
     def _hold(self, record: Record) -> None:
         """Counted before it is recorded: an end that is recorded is not held anew."""
@@ -123,22 +148,6 @@ class Executor:
             if record.ifindex not in self._ledger.records:
                 self._dataplane.uncount(record.ifindex)
             raise
-
-    def _write_entry(self, action: Action) -> None:
-        key, plane = action.interface.ifindex, self._dataplane
-        match action:
-            case actions.Point(mode=Mode.TC, target=target):
-                plane.steer(key, target)
-            case actions.Point(target=target):
-                plane.point(key, target)
-            case actions.Cut(mode=Mode.TC):
-                plane.unsteer(key)
-            case actions.Cut():
-                plane.unpoint(key)
-            case actions.Guard():
-                plane.guard(key)
-            case actions.Unguard():
-                plane.unguard(key)
 
     def _attach(self, end: Interface, mode: Mode, old: int) -> None:
         """Over an older program of ours without a gap, as long as it can still be named."""
@@ -151,3 +160,8 @@ class Executor:
         self._changes.attach(end, mode, self._dataplane.fds["xdp"], old_fd)
         if mode is Mode.NATIVE:
             self._dataplane.listen_to_drivers()
+
+
+def _forgets(action: Action, end: Interface) -> bool:
+    """Whether it drops the record of an end; of one that is stuck that is needed."""
+    return isinstance(action, actions.Forget) and action.interface.ifindex == end.ifindex

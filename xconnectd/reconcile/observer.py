@@ -196,11 +196,8 @@ class Index:
         self.by_name: Mapping[str, Link] = dict(zip(map(_NAME_A, links), links, strict=True))
         self.by_name |= zip(map(_NAME_B, links), links, strict=True)
         self._order = dict(zip(map(_ID, links), count(), strict=False))
-
-    @property
-    def ids(self) -> KeysView[str]:
+        self.ids: KeysView[str] = self._order.keys()
         """Of all links, in their order."""
-        return self._order.keys()
 
     def in_order(self, links: Iterable[Link]) -> list[Link]:
         return sorted(links, key=lambda link: self._order[link.id])

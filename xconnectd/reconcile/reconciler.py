@@ -428,8 +428,10 @@ class Reconciler:
             del self._ends[ifindex]
             self._admin_down.pop(ifindex, None)
         for each in seen.evaluations:
-            self._ends |= {end.ifindex: each.link for end in each.ends}
-            self._admin_down |= {end.ifindex: end.xdp for end in each.ends if not end.up}
+            for end in each.ends:
+                self._ends[end.ifindex] = each.link
+                if not end.up:
+                    self._admin_down[end.ifindex] = end.xdp
 
     def _report(
         self, statuses: Iterable[LinkStatus], done: list[Action], trigger: str, seconds: float
