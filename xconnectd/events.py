@@ -146,7 +146,7 @@ def setup(
         wrapper_class=structlog.make_filtering_bound_logger(min(threshold, logging.INFO)),
         logger_factory=lambda *_: _Writer(stream, journal=journal),
     )
-    return logger()
+    return logger().bind()  # else each event would make a logger and a writer
 
 
 def _line_for(stream: TextIO) -> Callable[[Any, str, Any], str]:

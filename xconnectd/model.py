@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
-from functools import cached_property
 from shlex import quote
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 _NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 
@@ -374,7 +373,17 @@ NOTHING: Final = Ours()
 """On an interface that is gone."""
 
 
-class _Seen(NamedTuple):
+class Observed(NamedTuple):
+    """One look at the kernel. ``interfaces`` is keyed by ifindex, ``names`` leads there.
+
+    ``entries`` is the DEVMAP (ingress ifindex to egress ifindex), ``peers`` its twin for tc.
+    ``uses`` says what the host uses an interface for: all of it for an end of a link that is new,
+    addresses alone for others. ``foreign`` describes programs that are not ours by id.
+    ``guarded`` are the ends in front of which the host's IP stack is closed, None where that cannot
+    be. ``covered`` are the ifindexes a narrow look asked for, None for a look at everything.
+    ``ours`` is what is ours on each of ``interfaces``, by ifindex (see ``told_apart``).
+    """
+
     interfaces: Mapping[int, Interface] = _NOTHING
     names: Mapping[str, int] = _NOTHING
     entries: Mapping[int, int] = _NOTHING
@@ -386,22 +395,12 @@ class _Seen(NamedTuple):
     moved_netns: tuple[MovedEnd, ...] = ()
     guarded: frozenset[int] | None = None
     covered: frozenset[int] | None = None
+    ours: Mapping[int, Ours] = _NOTHING
 
-
-class Observed(_Seen):
-    """One look at the kernel. ``interfaces`` is keyed by ifindex, ``names`` leads there.
-
-    ``entries`` is the DEVMAP (ingress ifindex to egress ifindex), ``peers`` its twin for tc.
-    ``uses`` says what the host uses an interface for: all of it for an end of a link that is new,
-    addresses alone for others. ``foreign`` describes programs that are not ours by id.
-    ``guarded`` are the ends in front of which the host's IP stack is closed, None where that cannot
-    be. ``covered`` are the ifindexes a narrow look asked for, None for a look at everything.
-    """
-
-    @cached_property
-    def ours(self) -> Mapping[int, Ours]:
-        """What is ours on each of ``interfaces``, by ifindex."""
-        return {ifindex: self.ours_on(each) for ifindex, each in self.interfaces.items()}
+    def told_apart(self) -> Self:
+        """The same with ``ours``, from all else that it has."""
+        ours = {ifindex: self.ours_on(each) for ifindex, each in self.interfaces.items()}
+        return self._replace(ours=ours)
 
     def ours_on(self, interface: Interface) -> Ours:
         """Also on one that this look did not show."""

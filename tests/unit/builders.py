@@ -79,7 +79,7 @@ def look(*interfaces: Interface, **facts: Any) -> Observed:
     """One look that shows these interfaces, with empty maps."""
     names = {name: each.ifindex for each in interfaces for name in (each.name, *each.altnames)}
     shown = {"interfaces": {each.ifindex: each for each in interfaces}, "names": names}
-    return Observed(**{**shown, "programs": PROGRAMS, **facts})
+    return Observed(**{**shown, "programs": PROGRAMS, **facts}).told_apart()
 
 
 def look_at_pair(a: Interface, b: Interface, **facts: Any) -> Observed:

@@ -644,8 +644,13 @@ class Book:
         self.moved_netns: tuple[MovedEnd, ...] = ()
         self.unreported: tuple[Record, ...] = ()
 
-    def named(self, name: str) -> Collection[int]:
-        return [index for index, record in self.records.items() if record.name == name]
+    @property
+    def named(self) -> Mapping[str, Collection[int]]:
+        names = {record.name for record in self.records.values()}
+        return {
+            name: [index for index, record in self.records.items() if record.name == name]
+            for name in names
+        }
 
     def hold(self, record: Record) -> None:
         self._step("hold", record.ifindex)

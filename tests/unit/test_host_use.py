@@ -13,7 +13,7 @@ from messages import attributes, link, route
 from xconnectd.model import Interface
 from xconnectd.netlink import host_use, uapi
 from xconnectd.netlink.monitor import Event
-from xconnectd.netlink.transport import ADDRESS_ATTRIBUTES, attributes_in
+from xconnectd.netlink.transport import ADDRESS_ATTRIBUTES, ROUTE_ATTRIBUTES, attributes_in
 
 PERMANENT, TEMPORARY, MANAGETEMPADDR, TENTATIVE, NOPREFIXROUTE = 0x80, 0x01, 0x100, 0x40, 0x200
 FD77 = socket.inet_pton(socket.AF_INET6, "fd00:77::1")
@@ -53,7 +53,8 @@ def test_an_address_from_a_router_is_known_by_its_protocol_or_flags(
 
 
 def is_learnt(message: bytes, own: Iterable[host_use._Address]) -> bool:
-    return host_use._is_learnt(host_use._route_entry(message), own)
+    route = host_use._route_entry(message, attributes_in(message, ROUTE_ATTRIBUTES))
+    return host_use._is_learnt(route, own)
 
 
 def test_a_prefix_is_a_routers_where_no_address_of_the_hosts_own_is_in_it() -> None:

@@ -6,6 +6,7 @@ import errno
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from builders import FOREIGN, XDP, link, wiring
@@ -24,7 +25,7 @@ from worlds import (
     wirings,
 )
 
-from xconnectd.model import Filter, Link, Mode, MovedEnd, Scope, Wiring, Xdp
+from xconnectd.model import Filter, Link, Mode, Scope, Wiring, Xdp
 from xconnectd.netlink.monitor import Event
 from xconnectd.reconcile import link_state, retry
 
@@ -604,16 +605,16 @@ def test_what_happens_to_another_link_during_a_pass_is_another_pass() -> None:
     ]
 
 
-def test_what_happens_after_the_last_look_is_another_pass() -> None:
+def test_what_happens_after_the_last_look_is_another_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     keeper = told(wiring("v0:v1"))
-    update = keeper.book.set_moved_netns
+    assess = link_state.assess
 
-    def at_the_end(moved: tuple[MovedEnd, ...]) -> None:
-        update(moved)
-        keeper.book.set_moved_netns = update  # type: ignore[method-assign]
+    def at_the_end(*seen: Any) -> link_state.LinkStatus:
+        monkeypatch.setattr(link_state, "assess", assess)
         keeper.kernel.alter("v0", mtu=1300)
+        return assess(*seen)
 
-    keeper.book.set_moved_netns = at_the_end  # type: ignore[method-assign]
+    monkeypatch.setattr(link_state, "assess", at_the_end)
     keeper.take(wiring("v0:v2"))
     assert keeper.kernel.get("v0").mtu == 1300
     assert keeper.settle() == 1

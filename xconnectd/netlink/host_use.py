@@ -124,11 +124,16 @@ class HostUse:
         """By ifindex the unicast routes over each; no others are entered or learnt."""
         asked = [(family, ifindex) for family in families for ifindex in ifindexes]
         answers = self._route.ask_each([(route_request(*each), None) for each in asked])
+        over = [
+            (ifindex, message)
+            for (_, ifindex), answer in zip(asked, answers, strict=True)
+            for message in answer
+            if message[_ROUTE_TYPE] == uapi.RTN_UNICAST
+        ]
+        told = [attributes_in(message, ROUTE_ATTRIBUTES) for _, message in over]
         found: dict[int, list[_RouteEntry]] = {ifindex: [] for ifindex in ifindexes}
-        for (_, ifindex), answer in zip(asked, answers, strict=True):
-            for message in answer:
-                if message[_ROUTE_TYPE] == uapi.RTN_UNICAST:
-                    found[ifindex].append(_route_entry(message))
+        for (ifindex, message), attributes in zip(over, told, strict=True):
+            found[ifindex].append(_route_entry(message, attributes))
         return found
 
     # ---------------------------------------------------------------- stacked devices
@@ -265,8 +270,7 @@ class _RouteEntry(NamedTuple):
     message: bytes
 
 
-def _route_entry(message: bytes) -> _RouteEntry:
-    found = attributes_in(message, ROUTE_ATTRIBUTES)
+def _route_entry(message: bytes, found: Mapping[int, bytes]) -> _RouteEntry:
     family, prefix_length, protocol, kind = struct.unpack_from("=BB3xBxB", message, 16)
     destination = found.get(uapi.RTA_DST)
     table = integer(found.get(uapi.RTA_TABLE, b""))

@@ -185,9 +185,8 @@ class Interfaces:
         egress = self._filters("egress", found)
         qdiscs = self._qdiscs_of(egress)
         ingress = self._filters("ingress", [ifindex for ifindex in found if qdiscs[ifindex]])
-        far = self._far_ends(
-            {ifindex: each.far for ifindex, each in found.items() if each.far and not each.far.name}
-        )
+        fars = {i: each.far for i, each in found.items() if each.far and not each.far.name}
+        far = self._far_ends(fars) if fars else {}
         for ifindex, each in found.items():
             whole = each._replace(
                 far=far.get(ifindex, each.far),

@@ -336,6 +336,6 @@ class NetnsMoves:
 
     def update(self, observed: Observed) -> None:
         """At the end of a pass: what the moved ends are called and run where they are now."""
-        now = {gone.record.identity: gone for gone in observed.moved_netns}
-        moved = self._ledger.moved_netns
-        self._set_moved_netns(now.get(gone.record.identity, gone) for gone in moved)
+        if moved := self._ledger.moved_netns:
+            now = {gone.record.identity: gone for gone in observed.moved_netns}
+            self._set_moved_netns(now.get(gone.record.identity, gone) for gone in moved)

@@ -68,7 +68,7 @@ class Observer:
             or each.ifindex in entries
             or each.ifindex in peers
             or each.ifindex in observed.records
-            or observed.ours[each.ifindex].runs
+            or observed.ours_on(each).runs
         ]
         return self._complete(observed, ours, wiring.links), wiring.links
 
@@ -127,17 +127,23 @@ class Observer:
         return {ifindex: records[ifindex] for ifindex in ifindexes & records.keys()}
 
     def _programs(self) -> Programs:
-        programs = self._maps.programs
-        return replace(programs, known=programs.known | self._records.programs)
+        programs, recorded = self._maps.programs, self._records.programs
+        if recorded <= programs.ours:
+            return programs
+        return replace(programs, known=programs.known | recorded)
 
     def _complete(
         self, observed: Observed, ends: Iterable[Interface], links: Iterable[Link]
     ) -> Observed:
         """Adds what costs questions of its own, asked of these ends only."""
         complete = self._interfaces.complete(ends)
-        observed = observed._replace(interfaces={**observed.interfaces, **complete})
-        new = [end for end in _new_ends(observed, links) if end.ifindex in complete]
-        uses = self._host_use.uses(new, complete.values())
+        interfaces = {**observed.interfaces, **complete}
+        observed = observed._replace(interfaces=interfaces).told_apart()
+        linked, new = _ends(observed, links)
+        uses = self._host_use.uses(
+            [each for each in new if each.ifindex in complete],
+            [each for each in linked if each.ifindex in complete],
+        )
         # A veth's XDP features are asked for only here: that costs as much as a rewire.
         native = [end.name for link in links if link.mode is Mode.NATIVE for end in link.ends]
         for ifindex in map(observed.names.get, native):
@@ -170,15 +176,17 @@ _NAME_A: Final = attrgetter("a.name")
 _NAME_B: Final = attrgetter("b.name")
 
 
-def _new_ends(observed: Observed, links: Iterable[Link]) -> list[Interface]:
-    """Those whose link does not stand yet: it may be a lock-out."""
-    found = []
+def _ends(observed: Observed, links: Iterable[Link]) -> tuple[list[Interface], list[Interface]]:
+    """The ends of these links, and those whose link does not stand yet: it may be a lock-out."""
+    ends, new = [], []
     for link in links:
         a, b = observed.find(link.a), observed.find(link.b)
         for end, other in ((a, b), (b, a)):
-            if end and not (other and observed.keeps(link, end, other)):
-                found.append(end)
-    return found
+            if end:
+                ends.append(end)
+                if not (other and observed.keeps(link, end, other)):
+                    new.append(end)
+    return ends, new
 
 
 def _names(interfaces: Iterable[Interface]) -> dict[str, int]:
@@ -190,7 +198,6 @@ class Index:
     """A wiring, to be asked by name in no time."""
 
     def __init__(self, wiring: Wiring) -> None:
-        self.wiring = wiring
         links = wiring.links
         # Without a loop of our own: a rewire among thousands of links must not take long.
         self.by_name: Mapping[str, Link] = dict(zip(map(_NAME_A, links), links, strict=True))
@@ -269,7 +276,7 @@ class _Look:
                 self.links[link.id] = link
                 further += (link.a.name, link.b.name)
             if self.names.get(each) not in self._records:
-                further += self._known.named(each)
+                further += self._known.named.get(each, ())
         if ifindexes:
             entries, peers, guarded = self._maps.look_up(ifindexes)
             self.entries |= entries

@@ -67,6 +67,7 @@ class Reconciler:
     """Makes the kernel agree with a wiring, as often as it is told to.
 
     Attributes:
+        wiring: what is wanted.
         tally: its passes and repairs so far.
         receive: yields the kernel's events that are queued; a daemon sets it, and whoever only
             looks hears none.
@@ -96,7 +97,8 @@ class Reconciler:
         self._repeats = transitions.Repeats()
         self.tally = Tally()
         self.receive: Callable[[], Iterable[LinkEvent]] = tuple
-        self._index = Index(Wiring())
+        self.wiring = Wiring()
+        self._index = Index(self.wiring)
         self._statuses: dict[str, LinkStatus] = {}
         self._loose: set[str] = set()
         self._left: dict[int, int] = {}
@@ -109,10 +111,6 @@ class Reconciler:
     # ------------------------------------------------------------------ what is wanted
 
     @property
-    def wiring(self) -> Wiring:
-        return self._index.wiring
-
-    @property
     def statuses(self) -> Mapping[str, LinkStatus]:
         """How every link stood after the last pass that looked at it."""
         return self._statuses
@@ -120,7 +118,8 @@ class Reconciler:
     def want(self, wiring: Wiring) -> Scope:
         """Takes a new wiring and returns what a pass must look at to make it true."""
         before, self._index = self._index, Index(wiring)
-        changed, moved = _changed(before.wiring.links, wiring.links)
+        changed, moved = _changed(self.wiring.links, wiring.links)
+        self.wiring = wiring
         self._backoff.forget([link.id for link in changed])
         if moved and not _same_order(before.ids, self._index.ids):
             # Of two that clash the later fails.
@@ -222,12 +221,13 @@ class Reconciler:
 
     def _pass(self, scope: Scope | None, trigger: str) -> None:
         started = time.monotonic()
-        if scope is not None:  # an altname that led to a link may be gone
-            ends = scope.ifindexes & self._ends.keys()
+        if scope is not None and (ends := scope.ifindexes & self._ends.keys()):
+            # An altname that led to a link may be gone.
             scope |= Scope(frozenset([self._ends[each] for each in ends]))
         seen = self._look_and_recognize(scope, {})
         if scope is not None:  # what leads to a link now may be gone after the first step
-            scope |= Scope(frozenset([each.link for each in seen.evaluations]))
+            links = frozenset([each.link for each in seen.evaluations])
+            scope = scope if links <= scope.links else scope | Scope(links)
         done: list[Action] = []
         trouble = Trouble()
         for _ in range(_ROUNDS):
@@ -257,7 +257,8 @@ class Reconciler:
 
         Returns what could not be put back. Links are wanted no longer, so their end is no event.
         """
-        self._index = Index(Wiring())
+        self.wiring = Wiring()
+        self._index = Index(self.wiring)
         self._statuses.clear()
         self._pass(None if names is None else self._named(names), trigger)
         if names is None:
@@ -269,7 +270,7 @@ class Reconciler:
     def _named(self, names: Iterable[str]) -> Scope:
         """The interfaces that have these names, or had one when they were recorded."""
         found = [each.ifindex for each in self._interfaces.find(*names)]
-        recorded = [ifindex for name in names for ifindex in self._ledger.named(name)]
+        recorded = [ifindex for name in names for ifindex in self._ledger.named.get(name, ())]
         return Scope(ifindexes=frozenset((*found, *recorded)))
 
     def _not_held_off(self, seen: Seen, trigger: str) -> tuple[Action, ...]:
@@ -290,7 +291,7 @@ class Reconciler:
     @property
     def has_unseen(self) -> bool:
         """Whether events were received in a pass that did not look at what they concern."""
-        return bool(self._unseen)
+        return bool(self._unseen.links or self._unseen.ifindexes)
 
     def handle(self, events: Iterable[LinkEvent]) -> None:
         """Runs a pass over the links that these events concern, and those that are unseen."""

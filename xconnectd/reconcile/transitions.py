@@ -139,9 +139,9 @@ def changes(
 
 def _donor(now: LinkStatus, gone: Iterable[LinkStatus]) -> LinkStatus | None:
     """The wire that was moved: a link gone in this pass that shares an end with this one."""
-    ends = {end.name for end in now.link.ends}
+    ends = {now.link.a, now.link.b}
     for old in gone:
-        if old.state in _WORKS and ends & {end.name for end in old.link.ends}:
+        if old.state in _WORKS and ends & {old.link.a, old.link.b}:
             return old
     return None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -46,6 +46,7 @@ class Ledger:
 
     Attributes:
         records: the interfaces that we hold, by ifindex.
+        named: the ifindexes of records by name; the interfaces had it when they were recorded.
         programs: the ids of our programs.
         moved_netns: ends that are in another namespace.
         unreported: interfaces that are gone, and the kernel has not said where to.
@@ -66,7 +67,7 @@ class Ledger:
         self._ends = Journal(self.path / "ends")
         self._current = self._is_of_this_kernel(pinned)
         self.records: dict[int, Record] = {}
-        self._named: defaultdict[str, set[int]] = defaultdict(set)
+        self.named: defaultdict[str, set[int]] = defaultdict(set)
         stored = self._read_records()
         for record in stored.values() if self._current else ():
             self._know(record)
@@ -78,10 +79,6 @@ class Ledger:
         self._unsaved: set[str] = set()
 
     # ---- records
-
-    def named(self, name: str) -> Collection[int]:
-        """The ifindexes of records with this name; of interfaces that had it when recorded."""
-        return self._named.get(name, ())
 
     def hold(self, record: Record) -> None:
         self._note({"hold": _as_json(record)})
@@ -97,13 +94,13 @@ class Ledger:
         if record.ifindex in self.records:
             self._unname(record.ifindex)
         self.records[record.ifindex] = record
-        self._named[record.name].add(record.ifindex)
+        self.named[record.name].add(record.ifindex)
 
     def _unname(self, ifindex: int) -> None:
         name = self.records[ifindex].name
-        self._named[name].discard(ifindex)
-        if not self._named[name]:
-            del self._named[name]
+        self.named[name].discard(ifindex)
+        if not self.named[name]:
+            del self.named[name]
 
     def _note(self, entry: Any) -> None:
         if not self._current:
