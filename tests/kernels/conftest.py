@@ -6,27 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from netns.conftest import (
-    _kernel,
-    daemon,
-    lab,
-    pytest_sessionstart,
-    ready_made_code,
-    resident,
-    shared,
-)
+from netns.conftest import *  # noqa: F403
+from netns.conftest import _kernel  # noqa: F401
 from netns.lab import NETNS, Lab, Station, run
-
-__all__ = [
-    "_kernel",
-    "cables",
-    "daemon",
-    "lab",
-    "pytest_sessionstart",
-    "ready_made_code",
-    "resident",
-    "shared",
-]
 
 
 @pytest.fixture
@@ -39,19 +21,18 @@ def cables(lab: Lab) -> Iterator[tuple[Station, Station]]:
         pytest.skip("these NICs are in the guests of tests/kernels/run only")
     stations = []
     for number in (0, 1):
-        station = Station(lab.namespace(f"sta{number}"), f"nic{number}", number + 1, f"sta{number}")
+        station = Station(lab.namespace(f"sta{number}"), f"nic{number}", None, f"sta{number}")
         run("ip", "link", "set", f"nic{number}", "netns", str(NETNS / lab.host))
         run("ip", "link", "set", f"sta{number}", "netns", str(NETNS / station.namespace))
-        lab.ip("link", "set", f"nic{number}", "up")
-        device = ("dev", station.interface)
-        station.ip("address", "add", f"{station.address()}/24", *device)
-        station.ip("address", "add", f"{station.address(v6=True)}/64", *device, "nodad")
-        station.ip("link", "set", *device, "promisc", "on", "up")  # it takes what comes
+        lab.ip(f"link set nic{number} up")
+        station.use_address(number + 1, v6=True)
+        # it takes what comes
+        station.ip(f"link set dev {station.interface} promisc on up")
         stations.append(station)
     yield stations[0], stations[1]
     for station in stations:
         run("ip", "link", "set", station.interface, "netns", "1", namespace=station.namespace)
-        lab.ip("link", "set", station.end, "netns", "1")
+        lab.ip(f"link set {station.end} netns 1")
         for xdp in ("xdpdrv", "xdpgeneric"):
             run("ip", "link", "set", station.end, xdp, "off", check=False)
         for nic in (station.end, station.interface):

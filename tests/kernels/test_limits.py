@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
 
 from netns.lab import Lab, inside
-from netns.service import Daemon
+from netns.service import Start
 
 from xconnectd import paths
 
-Start = Callable[..., Daemon]
 KERNEL = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
 
 
 def test_what_the_kernel_lacks_is_what_doctor_says(lab: Lab, daemon: Start) -> None:
-    stations = lab.veth("va"), lab.veth("vb")
-    running = daemon("links:\n  va: vb\n")
-    running.wait_link("connected", "va", "vb")
+    stations = lab.veths("va", "vb")
+    running = daemon("links:\n  va: vb\n").connected()
     findings = json.loads(running.cli("doctor", "--json").stdout)["findings"]
     said = "\n".join(each["text"] for each in findings if each["where"] == "host")
 
@@ -30,7 +27,7 @@ def test_what_the_kernel_lacks_is_what_doctor_says(lab: Lab, daemon: Start) -> N
 
     with stations[0].port() as port:
         port.send(bytes(60))
-    link = running.link("va", "vb")
+    link = running.link()
     unavailable = running.status()["drop_stats_unavailable"]
     assert told((5, 12), "known by its inode") == inside(
         lab.host, paths.namespace_cookie

@@ -7,17 +7,15 @@ under conditions of its own. `run` has made the cables.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from netns.frames import ether, noise, odd_frames
 from netns.lab import Lab, Station, inside, poll
-from netns.service import Daemon
+from netns.service import Start
 from netns.traffic import Delivery, Stream, datagrams, exchange, transfer
 
-Start = Callable[..., Daemon]
 Cables = tuple[Station, Station]
 PAIR = {"nic0": "nic1"}
 MODES = {"auto": "native", "tc": "tc"}
@@ -28,19 +26,11 @@ def settled(lab: Lab) -> dict[str, Any]:
     """The host once its link-local addresses are there."""
 
     def complete() -> bool:
-        shown = lab.ip("-6", "address", "show", "scope", "link")
+        shown = lab.ip("-6 address show scope link")
         return shown.count("inet6 fe80") >= 2 and "tentative" not in shown
 
     poll(complete, 5, "link-local addresses")
     return lab.snapshot()
-
-
-def assert_as_found(lab: Lab, before: dict[str, Any]) -> None:
-    with contextlib.suppress(AssertionError):
-        poll(lambda: lab.snapshot() == before, 3, interval=0.2)
-    now = lab.snapshot()
-    for part, found in before.items():
-        assert now[part] == found, part
 
 
 def arrived(lab: Lab, station: Station, nic: str) -> int:
@@ -76,8 +66,7 @@ def carries(a: Station, b: Station) -> None:
 def test_nics_are_wired_natively_and_promiscuously(lab: Lab, daemon: Start, cables: Cables) -> None:
     before = settled(lab)
     assert arrived(lab, cables[0], "nic0") < 20, "this NIC has no filter: nothing is proved"
-    running = daemon(PAIR)
-    running.wait_link("connected", "nic0", "nic1")
+    running = daemon(PAIR).connected("nic0", "nic1")
     link = running.link("nic0", "nic1")
     assert link["mode"] == "native", link["mode_reason"]
     for nic in ("nic0", "nic1"):
@@ -88,7 +77,7 @@ def test_nics_are_wired_natively_and_promiscuously(lab: Lab, daemon: Start, cabl
         for ways in ((here, there), (there, here)):
             assert exchange(*ways, [FOREIGN]).exact
     running.stop()
-    assert_as_found(lab, before)
+    lab.assert_as_found(before)
     assert arrived(lab, cables[0], "nic0") < 20, "the NIC was left promiscuous"
 
 
@@ -96,8 +85,7 @@ def test_nics_are_wired_natively_and_promiscuously(lab: Lab, daemon: Start, cabl
 def test_odd_frames_cross_byte_for_byte(daemon: Start, cables: Cables, mode: str) -> None:
     """VLAN and QinQ tags, LLDP, LACP, runts; the stations' NICs strip no tag."""
     hush(*cables)
-    running = daemon(f"links:\n  nic0: {{to: nic1, mode: {mode}}}\n")
-    running.wait_link("connected", "nic0", "nic1")
+    running = daemon(f"links:\n  nic0: {{to: nic1, mode: {mode}}}\n").connected("nic0", "nic1")
     assert running.link("nic0", "nic1")["mode"] == MODES[mode]
     frames = odd_frames()
     with cables[0].port() as here, cables[1].port() as there:
@@ -109,8 +97,7 @@ def test_odd_frames_cross_byte_for_byte(daemon: Start, cables: Cables, mode: str
 
 @pytest.mark.parametrize("mode", ["auto", "tc"])
 def test_tcp_and_udp_with_default_offloads(daemon: Start, cables: Cables, mode: str) -> None:
-    running = daemon(f"links:\n  nic0: {{to: nic1, mode: {mode}}}\n")
-    running.wait_link("connected", "nic0", "nic1")
+    running = daemon(f"links:\n  nic0: {{to: nic1, mode: {mode}}}\n").connected("nic0", "nic1")
     assert running.link("nic0", "nic1")["mode"] == MODES[mode]
     carries(*cables)
 
@@ -126,7 +113,7 @@ def test_tcp_over_a_vlan(daemon: Start, cables: Cables) -> None:
         )
         inner = Station(station.namespace, station.end, (station.number or 0) + 50, device)
         station.ip("address", "add", f"{inner.address()}/32", "dev", device)
-        station.ip("link", "set", device, "up")
+        station.ip(f"link set {device} up")
         tagged.append(inner)
     for one, other in (tagged, reversed(tagged)):
         one.ip("route", "add", f"{other.address()}/32", "dev", one.interface, "src", one.address())
@@ -137,8 +124,7 @@ def test_tcp_over_a_vlan(daemon: Start, cables: Cables) -> None:
 def test_a_nic_and_a_veth_go_by_tc(lab: Lab, daemon: Start, cables: Cables) -> None:
     a, b = cables[0], lab.veth("va", 9)
     before = settled(lab)
-    running = daemon({"nic0": "va"})
-    running.wait_link("connected", "nic0", "va")
+    running = daemon({"nic0": "va"}).connected("nic0", "va")
     link = running.link("nic0", "va")
     assert link["mode"] == "tc", link["mode_reason"]
     assert lab.link("nic0")["promiscuity"] >= 1
@@ -149,13 +135,12 @@ def test_a_nic_and_a_veth_go_by_tc(lab: Lab, daemon: Start, cables: Cables) -> N
             delivery = exchange(*ways, list(odd_frames().values()))
             assert whole(delivery), delivery
     running.stop()
-    assert_as_found(lab, before)
+    lab.assert_as_found(before)
 
 
 def test_a_crash_loses_nothing_and_is_mended(lab: Lab, daemon: Start, cables: Cables) -> None:
     before = settled(lab)
-    running = daemon(PAIR)
-    running.wait_link("connected", "nic0", "nic1")
+    running = daemon(PAIR).connected("nic0", "nic1")
     with Stream(*cables, rate=200) as stream:
         poll(stream.flows)
         running.kill()
@@ -164,16 +149,15 @@ def test_a_crash_loses_nothing_and_is_mended(lab: Lab, daemon: Start, cables: Ca
         running.start()
     stream.assert_whole()
     running.stop()
-    assert_as_found(lab, before)
+    lab.assert_as_found(before)
 
 
 def test_what_native_xdp_refuses_goes_by_tc(lab: Lab, daemon: Start, cables: Cables) -> None:
     """A page holds no more than some 3,500 bytes; jumbo frames cross all the same."""
     for station in cables:
-        station.ip("link", "set", station.interface, "mtu", "9000")
-        lab.ip("link", "set", station.end, "mtu", "9000")
-    running = daemon(PAIR)
-    running.wait_link("connected", "nic0", "nic1")
+        station.ip(f"link set {station.interface} mtu 9000")
+        lab.ip(f"link set {station.end} mtu 9000")
+    running = daemon(PAIR).connected("nic0", "nic1")
     frames = [ether(0x88B6, noise(size)) for size in (1500, 4000, 9000)]
     with cables[0].port() as here, cables[1].port() as there:
         for ways in ((here, there), (there, here)):
@@ -200,17 +184,16 @@ def test_what_stands_on_a_nic_takes_frames_for_everybody(
     outside, inner = cables[0], lab.veth("va")
     frame = FOREIGN
     if kind == "vlan":
-        lab.ip("link", "add", "link", "nic0", "name", "end", "type", "vlan", "id", "5")
+        lab.ip("link add link nic0 name end type vlan id 5")
         frame = FOREIGN[:12] + b"\x81\x00\x00\x05" + FOREIGN[12:]
     else:
-        lab.ip("link", "add", "name", "end", "type", "bond", "mode", "active-backup")
-        lab.ip("link", "set", "dev", "nic0", "down")
-        lab.ip("link", "set", "dev", "nic0", "master", "end")
-    lab.ip("link", "set", "dev", "end", "up")
+        lab.ip("link add name end type bond mode active-backup")
+        lab.ip("link set dev nic0 down")
+        lab.ip("link set dev nic0 master end")
+    lab.ip("link set dev end up")
     poll(lambda: "LOWER_UP" in lab.link("end")["flags"], 5, "a carrier")
     hush(outside, inner)
-    running = daemon({"end": "va"})
-    running.wait_link("connected", "end", "va")
+    running = daemon({"end": "va"}).connected("end", "va")
     with outside.port() as here, inner.port() as there:
         here.send(frame)
         poll(lambda: FOREIGN in there.drain(), 2, "a frame for another address")

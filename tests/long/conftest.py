@@ -5,25 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from netns.conftest import (
-    _kernel,
-    daemon,
-    lab,
-    pytest_sessionstart,
-    ready_made_code,
-    resident,
-    shared,
-)
-
-__all__ = [
-    "_kernel",
-    "daemon",
-    "lab",
-    "pytest_sessionstart",
-    "ready_made_code",
-    "resident",
-    "shared",
-]
+from netns.conftest import *  # noqa: F403
+from netns.conftest import _kernel  # noqa: F401
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

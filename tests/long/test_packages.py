@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 from netns.lab import REPO, Lab, poll, run
-from netns.test_invariants import _settled, assert_as_found
-from netns.traffic import Stream, passes
+from netns.traffic import lossless, passes
 
 from .test_systemd import WIRE, Machine
 
@@ -44,21 +43,19 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_installed_upgraded_and_purged(packages: tuple[Path, Path]) -> None:
     first, second = packages
     with Lab() as lab:
-        a, b = lab.veth("wa"), lab.veth("wb")
+        a, b = lab.veths("wa", "wb")
         machine = Bare(lab)
-        before = _settled(lab)
+        before = lab.settled()
         machine.apt(first)
         assert machine.show("ActiveState") == "inactive"
         machine.write(WIRE)
         machine.systemctl("enable", "--now")
         machine.run("xconnectd", "wait", "--timeout", "30")
         pid = machine.pid
-        with Stream(a, b, rate=500) as stream:
-            poll(stream.flows)
+        with lossless(a, b, rate=500):
             machine.apt(second)
             machine.await_restart(pid)
             machine.run("xconnectd", "wait", "--timeout", "30")
-        stream.assert_perfect()
         since = machine.cursor()
         machine.write("links:\n  wa: [wb\n")
         poll(lambda: "config.rejected" in machine.events(since), what="the refused file is told")
@@ -71,7 +68,7 @@ def test_installed_upgraded_and_purged(packages: tuple[Path, Path]) -> None:
         assert (machine.root / "etc/xconnect.yaml").exists()
         for left in ("usr/lib/xconnectd", "sys/fs/bpf/xconnectd"):
             assert not [*(machine.root / left).glob("*")], left
-        assert_as_found(lab, before)
+        lab.assert_as_found(before)
 
 
 def test_the_wheel_brings_its_programs_compiled(tmp_path: Path) -> None:
@@ -83,7 +80,7 @@ def test_the_wheel_brings_its_programs_compiled(tmp_path: Path) -> None:
     places = (f"PIPX_HOME={tmp_path}/home", f"PIPX_BIN_DIR={tmp_path}/bin")
     run("env", *places, "pipx", "install", "--system-site-packages", str(wheel))
     with Lab() as lab:
-        a, b = lab.veth("va"), lab.veth("vb")
+        a, b = lab.veths("va", "vb")
         (tmp_path / "wire.yaml").write_text("links: {va: vb}\n")
         command = (f"{tmp_path}/bin/xconnectd", "run", "-c", str(tmp_path / "wire.yaml"))
         enter = ("nsenter", f"--net=/run/netns/{lab.host}")

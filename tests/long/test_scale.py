@@ -6,8 +6,8 @@ import resource
 
 from netns.lab import Lab, Station, poll
 from netns.service import Daemon
-from netns.test_config_changes import wired
 from netns.test_scale import grow
+from netns.traffic import wired
 
 LINKS = 1000
 BOUND = 60
@@ -31,7 +31,7 @@ def test_a_thousand_links_come_and_go(lab: Lab) -> None:
     running.stop(300)
     spent = _cpu_of_the_ended() - ended - spent
     assert spent < BOUND, f"1,000 links took {spent:.1f} s of a processor to detach"
-    assert lab.ip("-d", "link").count("prog/xdp") == 0
+    assert lab.ip("-d link").count("prog/xdp") == 0
 
 
 def _cpu_of_the_ended() -> float:

@@ -139,25 +139,15 @@ def _rest() -> dict[str, bytes]:
         "pppoe discovery": ether(0x8863, b"\x11\x09\0\0\0\x04\x01\x01\0\0" + bytes(36), BROADCAST),
         "pppoe session": ether(0x8864, b"\x11\0\0\x01\0\x20\0\x21" + noise(30)),
         "loop": ether(0x9000, b"\0\0\x01\0" + noise(44), SENDER),
-        "fcoe": ether(0x8906, bytes(13) + b"\x2e" + noise(36) + b"\x41\0\0\0"),
-        "fip": ether(0x8914, noise(46)),
         "wake on lan": ether(0x0842, BROADCAST + OTHER * 16, BROADCAST),
-        "trill": ether(0x22F3, noise(66)),
-        "profinet": ether(0x8892, noise(40), bytes.fromhex("010ecf000000")),
-        "ethercat": ether(0x88A4, noise(46), BROADCAST),
-        "homeplug": ether(0x88E1, noise(46)),
-        "batman": ether(0x4305, noise(46)),
         "avtp": ether(0x22F0, noise(46), bytes.fromhex("91e0f0000e80")),
         "ipx over snap": _llc(b"\xaa\xaa\x03\0\0\0\x81\x37" + noise(40), OTHER),
         "raw 802.3": _llc(b"\xff\xff" + noise(40), OTHER),
         "unknown ethertype": ether(0xFFFF, noise(46)),
         "ethertype zero": ether(0x0000, noise(46)),
         "length that is a lie": ether(0x05DC, noise(46)),
-        "vendor experimental": ether(0x88B7, noise(200)),
     }
 
-
-# ---------------------------------------------------------------------- what a host would answer
 
 ROUTER: Final = socket.inet_pton(socket.AF_INET6, "fe80::aa01")
 PREFIX: Final = bytes.fromhex("fd00007700000000") + bytes(8)

@@ -10,22 +10,28 @@ import contextlib
 import ctypes
 import itertools
 import json
+import multiprocessing
 import os
 import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
-from .traffic import OFFLOADS, Port, Pump, Tap
+from xconnectd.dataplane import libbpf
+from xconnectd.dataplane.programs import Dataplane
+
+from .traffic import OFFLOADS, Closing, Port, Pump, Tap
 
 T = TypeVar("T")
 
@@ -63,6 +69,31 @@ def holds(condition: Callable[[], object], duration: float, interval: float = 0.
         time.sleep(interval)
 
 
+@contextlib.contextmanager
+def meanwhile(*acts: Callable[[], object]) -> Iterator[Callable[[], list[int]]]:
+    """Each in a process of its own, again and again until the block ends; tells how often."""
+    counts: list[Synchronized[int]] = [multiprocessing.Value("L", 0) for _ in acts]
+
+    def repeat(act: Callable[[], object], count: Synchronized[int]) -> None:
+        while True:
+            act()
+            count.value += 1
+
+    many = [
+        multiprocessing.Process(target=repeat, args=each, daemon=True)
+        for each in zip(acts, counts, strict=True)
+    ]
+    for process in many:
+        process.start()
+    try:
+        yield lambda: [count.value for count in counts]
+        assert all(process.is_alive() for process in many), "one broke off"
+    finally:
+        for process in many:
+            process.terminate()
+            process.join()
+
+
 def run(
     *command: str, namespace: str = "", check: bool = True, text: str | None = None, **more: Any
 ) -> subprocess.CompletedProcess[str]:
@@ -83,17 +114,36 @@ def in_public(*command: str) -> list[str]:
     return ["unshare", "--mount", "sh", "-c", script, "sh", *words]
 
 
+def words(commands: Sequence[str]) -> Sequence[str]:
+    """The words of a command, which may stand in one text."""
+    return commands[0].split() if len(commands) == 1 else commands
+
+
+def _enter(namespace: int) -> None:
+    if _libc.setns(namespace, _CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+@contextlib.contextmanager
+def entered(namespace: str) -> Iterator[None]:
+    """This thread, and what it starts, is in a network namespace until the block ends."""
+    with (NETNS / namespace).open() as there, Path("/proc/thread-self/ns/net").open() as here:
+        _enter(there.fileno())
+        try:
+            yield
+        finally:
+            _enter(here.fileno())
+
+
 def inside(namespace: str, function: Callable[[], T]) -> T:
     """Call ``function`` in a network namespace, from a thread that ends with the call."""
 
-    def enter() -> T:
-        with (NETNS / namespace).open() as handle:
-            if _libc.setns(handle.fileno(), _CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        return function()
+    def call() -> T:
+        with entered(namespace):
+            return function()
 
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(enter).result()
+        return thread.submit(call).result()
 
 
 def cookie(namespace: str) -> int:
@@ -105,6 +155,21 @@ def cookie(namespace: str) -> int:
         return int.from_bytes(raw, sys.byteorder)
 
     return inside(namespace, read)
+
+
+def entries(path: Path) -> dict[int, int]:
+    """What a wiring map holds; who asks ``bpftool`` for a map that grows may meet an error."""
+    found = {}
+    for entry in json.loads(run("bpftool", "-j", "map", "dump", "pinned", str(path)).stdout):
+        if "error" not in entry.get("value", {}):
+            key, value = (bytes(int(x, 16) for x in entry[k][:4]) for k in ("key", "value"))
+            found[int.from_bytes(key, "little")] = int.from_bytes(value, "little")
+    return found
+
+
+def delete_entry(path: Path, key: int) -> None:
+    octets = [f"{octet:#04x}" for octet in key.to_bytes(4, "little")]
+    run("bpftool", "map", "delete", "pinned", str(path), "key", *octets, check=False)
 
 
 @dataclass
@@ -125,7 +190,17 @@ class Station:
         return inside(self.namespace, lambda: Port(self.interface, protocol))
 
     def ip(self, *args: str) -> str:
-        return run("ip", *args, namespace=self.namespace).stdout
+        return run("ip", *words(args), namespace=self.namespace).stdout
+
+    def tc(self, *args: str) -> str:
+        return run("tc", *words(args), namespace=self.namespace).stdout
+
+    def use_address(self, number: int, v6: bool = False) -> None:
+        """Give it the addresses of this number."""
+        self.number = number
+        self.ip(f"address add {self.address()}/24 dev {self.interface}")
+        if v6:
+            self.ip(f"address add {self.address(v6=True)}/64 dev {self.interface} nodad")
 
     @property
     def mac(self) -> bytes:
@@ -151,7 +226,6 @@ class Guest(Station):
 
     tap: Tap = field(kw_only=True)
     card: Tap = field(kw_only=True)
-    pump: Pump = field(kw_only=True)
 
     def offload(self, flags: int) -> None:
         """What the guest's driver does when it loads, unloads, or negotiates anew."""
@@ -159,7 +233,7 @@ class Guest(Station):
         self.tap.offload(flags)
 
 
-class Lab:
+class Lab(Closing):
     """A ``host`` namespace and what is plugged into it. Use it as a context manager."""
 
     def __init__(self) -> None:
@@ -173,12 +247,6 @@ class Lab:
         (self.directory / "cookie").write_text(str(self.cookie))
         self._closers.callback(_remove_pins, self.cookie)
         self._lasting, self._closers = self._closers, contextlib.ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Leave nothing behind, whatever has failed before. The daemons go first."""
@@ -209,7 +277,15 @@ class Lab:
         """Where the daemon of this lab's host keeps its programs and maps."""
         return PINS / str(self.cookie)
 
-    # ------------------------------------------------------------------ namespaces, commands
+    def wiring_maps(self) -> list[Path]:
+        """Of the newest programs, and the one that all share."""
+        newest = sorted(self.pins.glob("programs-*/entries"))[-1:]
+        return [*newest, *self.pins.glob("peers-*")]
+
+    def change_maps(self, change: Callable[[Dataplane], object]) -> None:
+        """As the daemon itself would change them."""
+        with contextlib.closing(Dataplane.open(self.pins, build=False)) as plane:
+            inside(self.host, lambda: change(plane))
 
     def namespace(self, role: str, quiet: bool = False) -> str:
         """A new namespace; a ``quiet`` one speaks no IPv6 of its own accord."""
@@ -227,10 +303,10 @@ class Lab:
         return run(*command, namespace=self.host, check=check)
 
     def ip(self, *args: str, check: bool = True) -> str:
-        return self.run("ip", *args, check=check).stdout
+        return self.run("ip", *words(args), check=check).stdout
 
     def tc(self, *args: str, check: bool = True) -> str:
-        return self.run("tc", *args, check=check).stdout
+        return self.run("tc", *words(args), check=check).stdout
 
     def hush(self) -> None:
         """Have the host's interfaces that are made from now on speak no IPv6."""
@@ -259,8 +335,6 @@ class Lab:
         """The id of the XDP program on an interface, 0 for none."""
         return int(self.link(name).get("xdp", {}).get("prog", {}).get("id", 0))
 
-    # ------------------------------------------------------------------ interfaces
-
     def veth(
         self,
         end: str,
@@ -277,11 +351,9 @@ class Lab:
         A ``namespace`` that exists already gets a new interface (a container restarted).
         """
         inner = namespace or self.namespace(end, quiet=number is None)
-        at = ("index", str(index)) if index else ()
-        self.ip(
-            *("link", "add", "name", end, *at, "mtu", str(mtu), "type", "veth"),
-            *("peer", "name", "eth0", "mtu", str(mtu), "netns", inner),
-        )
+        at = f"index {index}" if index else ""
+        peer = f"peer name eth0 mtu {mtu} netns {inner}"
+        self.ip(f"link add name {end} {at} mtu {mtu} type veth {peer}")
         if up:
             self.ip("link", "set", "dev", end, "up")
         station = Station(inner, end, number)
@@ -317,37 +389,40 @@ class Lab:
         """A virtual machine on a tap, with addresses if it has a number."""
         inner = self.namespace(end, quiet=number is None)
         tap = self.tap(end, vnet_hdr=vnet_hdr, offloads=offloads)
-        self.ip("link", "set", "dev", end, "mtu", str(mtu))
+        self.ip(f"link set dev {end} mtu {mtu}")
         card = inside(inner, lambda: Tap("eth0", vnet_hdr=vnet_hdr, offloads=offloads))
         self.on_close(card.close)
-        run("ip", "link", "set", "eth0", "mtu", str(mtu), "txqueuelen", "10000", namespace=inner)
         pump = Pump(tap, card)
         self.on_close(pump.close)
-        guest = Guest(inner, end, number, tap=tap, card=card, pump=pump)
+        guest = Guest(inner, end, number, tap=tap, card=card)
+        guest.ip(f"link set eth0 mtu {mtu} txqueuelen 10000")
         self._bring_up(guest)
         return guest
 
     def macvlan(self, end: str, lower: str, mode: str = "bridge") -> None:
-        self.ip("link", "add", "link", lower, "name", end, "type", "macvlan", "mode", mode)
-        self.ip("link", "set", "dev", end, "up")
+        self.ip(f"link add link {lower} name {end} up type macvlan mode {mode}")
 
     def bridge(self, name: str, *ports: str) -> None:
-        self.ip("link", "add", name, "type", "bridge")
-        for port in ports:
-            self.ip("link", "set", "dev", port, "master", name)
-        self.ip("link", "set", "dev", name, "up")
+        self.ip(f"link add {name} up type bridge")
+        self.batch(f"link set dev {port} master {name}" for port in ports)
 
     def delete(self, *ends: str) -> None:
         for end in ends:
             self.ip("link", "delete", "dev", end)
 
+    def move(self, namespace: str, *ends: str) -> None:
+        """Into another namespace, where they are down."""
+        self.batch(f"link set {end} netns {namespace}" for end in ends)
+
+    def bring_back(self, namespace: str, *ends: str) -> None:
+        back = "".join(f"link set {end} netns {self.host}\n" for end in ends)
+        run("ip", "-batch", "-", namespace=namespace, text=back)
+        self.batch(f"link set {end} up" for end in ends)
+
     def _bring_up(self, station: Station) -> None:
         if station.number is not None:
-            station.ip("address", "add", f"{station.address()}/24", "dev", "eth0")
-            station.ip("address", "add", f"{station.address(v6=True)}/64", "dev", "eth0", "nodad")
-        station.ip("link", "set", "eth0", "up")
-
-    # ------------------------------------------------------------------ wires without the daemon
+            station.use_address(station.number, v6=True)
+        station.ip("link set eth0 up")
 
     def mirred(self, *ends: str) -> None:
         """Wire two ends with ``tc mirred``: the yardstick, and the lab's own proof."""
@@ -355,31 +430,23 @@ class Lab:
         self.mirred_one_way(*reversed(ends))
 
     def mirred_one_way(self, end: str, other: str) -> None:
-        self.tc("qdisc", "add", "dev", end, "clsact", check=False)
-        self.tc(
-            *("filter", "add", "dev", end, "ingress", "u32", "match", "u32", "0", "0"),
-            *("action", "mirred", "egress", "redirect", "dev", other),
-        )
+        self.tc(f"qdisc add dev {end} clsact", check=False)
+        self.tc(f"filter add dev {end} ingress {redirect_all(other)}")
 
     def unwire(self, *ends: str) -> None:
         """Take :meth:`mirred` off. The qdisc stays: to remove one costs frames on their way out."""
         for end in ends:
             self.tc("filter", "delete", "dev", end, "ingress")
 
-    # ------------------------------------------------------------------ as found
-
     def snapshot(self) -> dict[str, Any]:
         """Everything of the host that a daemon could have changed, in a form to compare."""
         links = self.links()
+        shown = [link for link in json.loads(self.ip("-j", "address", "show")) if link]
         return {
             "links": links,
             "addresses": {
-                link["ifname"]: sorted(
-                    f"{address['local']}/{address['prefixlen']}"
-                    for address in link.get("addr_info", [])
-                )
-                for link in json.loads(self.ip("-j", "address", "show"))
-                if link
+                link["ifname"]: sorted(f"{x['local']}/{x['prefixlen']}" for x in link["addr_info"])
+                for link in shown
             },
             "qdiscs": self.tc("qdisc", "show"),
             "filters": {name: self._filters(name) for name in links},
@@ -432,8 +499,6 @@ class Lab:
     def _filters(self, name: str) -> list[str]:
         return [self.tc("filter", "show", "dev", name, way) for way in ("ingress", "egress")]
 
-    # ------------------------------------------------------------------ BPF of other people
-
     def program(self, kind: int, instructions: Sequence[int], name: str = "foreign") -> Path:
         """Load a program that is not xconnectd's; it is pinned, so ip and tc can attach it."""
         path = BPFFS / f"{self.name}-{name}"
@@ -452,17 +517,19 @@ class Lab:
 
         It stands in for a VLAN device, which not every kernel has.
         """
-        push = self.program(PROG_TC, vlan_push(vlan), f"push{vlan}-{station.end}")
-        pop = self.program(PROG_TC, vlan_pop(vlan), f"pop{vlan}-{station.end}")
-        device = ("dev", station.interface)
-        run("tc", "qdisc", "add", *device, "clsact", namespace=station.namespace)
-        for way, path in (("egress", push), ("ingress", pop)):
-            pinned = (way, "bpf", "da", "pinned", str(path))
-            run("tc", "filter", "add", *device, *pinned, namespace=station.namespace)
+        station.tc(f"qdisc add dev {station.interface} clsact")
+        for way, code in (("egress", vlan_push(vlan)), ("ingress", vlan_pop(vlan))):
+            path = self.program(PROG_TC, code, f"{way}{vlan}-{station.end}")
+            station.tc(f"filter add dev {station.interface} {way} bpf da pinned {path}")
 
     def retag(self, station: Station, vlan: int) -> None:
-        run("tc", "qdisc", "delete", "dev", "eth0", "clsact", namespace=station.namespace)
+        station.tc("qdisc delete dev eth0 clsact")
         self.tag(station, vlan)
+
+
+def redirect_all(target: str) -> str:
+    """A filter of tc's and its action."""
+    return f"u32 match u32 0 0 action mirred egress redirect dev {target}"
 
 
 _GROUP: Final = "77"
@@ -471,9 +538,6 @@ ip -o link; ip -o address; ip rule; ip -6 rule; ip route show table all
 ip -6 route show table all; ip neighbour; tc qdisc
 sysctl -ar '^net.ipv[46].(ip_forward|conf.(all|default))'
 """
-
-
-# ---------------------------------------------------------------------- BPF, by hand
 
 
 PROG_TC: Final = 3
@@ -512,29 +576,13 @@ def vlan_pop(vlan: int) -> tuple[int, ...]:
     )
 
 
-def _bpf(command: int, attributes: bytes) -> int:
-    buffer = ctypes.create_string_buffer(attributes, max(len(attributes), 128))
-    result = _libc.syscall(321, command, buffer, 128)
-    if result < 0:
-        raise OSError(ctypes.get_errno(), f"bpf command {command}")
-    return int(result)
-
-
 def _load(kind: int, instructions: Sequence[int], name: str, path: Path) -> None:
-    code = (ctypes.c_uint64 * len(instructions))(*instructions)
-    gpl = ctypes.create_string_buffer(b"GPL")
-    load = [kind.to_bytes(4, "little"), len(instructions).to_bytes(4, "little")]
-    load += [ctypes.addressof(x).to_bytes(8, "little") for x in (code, gpl)]
-    load += [bytes(4 + 4 + 8 + 4 + 4), re.sub(r"\W", "_", name)[:15].encode().ljust(16, b"\0")]
-    handle = _bpf(5, b"".join(load))
-    where = ctypes.create_string_buffer(str(path).encode())
+    code = struct.pack(f"<{len(instructions)}Q", *instructions)
+    handle = libbpf.load_program(kind, re.sub(r"\W", "_", name)[:15], "GPL", code)
     try:
-        _bpf(6, ctypes.addressof(where).to_bytes(8, "little") + handle.to_bytes(4, "little"))
+        libbpf.pin(handle, path)
     finally:
         os.close(handle)
-
-
-# ---------------------------------------------------------------------- leaving nothing behind
 
 
 def _remove_namespace(name: str) -> None:
@@ -554,7 +602,8 @@ def _remove_pins(number: int) -> None:
 def sweep() -> list[str]:
     """Remove what sessions that are dead by now have left; returns the names."""
     found = [*NETNS.glob("xc*"), *BPFFS.glob("xc*"), *Path(tempfile.gettempdir()).glob("xc*")]
-    dead = [path for path in found if (owner := NAME.match(path.name)) and not _alive(owner[1])]
+    owners = {path: owner[1] for path in found if (owner := NAME.match(path.name))}
+    dead = [path for path, pid in owners.items() if not Path("/proc", pid).exists()]
     for path in dead:
         if path.parent == NETNS:
             _remove_namespace(path.name)
@@ -565,7 +614,3 @@ def sweep() -> list[str]:
                 _remove_pins(int((path / "cookie").read_text()))
             shutil.rmtree(path, ignore_errors=True)
     return [path.name for path in dead]
-
-
-def _alive(pid: str) -> bool:
-    return Path("/proc", pid).exists()

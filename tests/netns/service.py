@@ -10,24 +10,40 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
+
+import pytest
 
 from .lab import NETNS, PATIENCE, REPO, Lab, cookie, poll
 
 Event = dict[str, Any]
-Wiring = str | Mapping[str, str]
-CONNECTED = ("connected", "rewired", "up")
+Wiring = str | Mapping[str, str] | Mapping[str, Any]
+CONNECTED: Final = ("connected", "rewired", "up")
+PAIR: Final = {"va": "vb"}
+MODES: Final = pytest.mark.parametrize("mode", ["auto", "tc"])
+RIGHTLESS: Final = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+NOBODY: Final = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
 
 def document(wiring: Wiring) -> str:
-    """A configuration file; a mapping of ends is enough for plain pairs."""
+    """A configuration file; a mapping of ends is enough, and of an end to what a link says."""
     if isinstance(wiring, str):
         return wiring
     if not wiring:
         return "links: {}\n"
-    return "links:\n" + "".join(f"  {a}: {b}\n" for a, b in wiring.items())
+    said = ((a, b if isinstance(b, str) else json.dumps(b)) for a, b in wiring.items())
+    return "links:\n" + "".join(f"  {a}: {b}\n" for a, b in said)
+
+
+def linked(mode: str = "auto", **more: object) -> dict[str, Any]:
+    """``PAIR`` with options."""
+    return {"va": {"to": "vb", "mode": mode, **more}}
+
+
+def paired(ends: Sequence[str]) -> dict[str, str]:
+    return dict(zip(ends[::2], ends[1::2], strict=True))
 
 
 class Daemon:
@@ -57,8 +73,6 @@ class Daemon:
         if wiring is not None:
             self.write(wiring)
 
-    # ------------------------------------------------------------------ life
-
     @property
     def pid(self) -> int:
         assert self._process is not None
@@ -74,14 +88,9 @@ class Daemon:
         assert self._process is None or self._process.poll() is not None
         command = self._command("run", "-c", str(self.config), *self._args)
         command[2:2] = self._through
+        options = self._surroundings() | {"stdin": subprocess.DEVNULL}
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                **self._surroundings(),
-                stderr=log,
-                stdout=log,
-                stdin=subprocess.DEVNULL,
-            )
+            self._process = subprocess.Popen(command, **options, stderr=log, stdout=log)
         self._ended_by(self.kill)
         return self
 
@@ -112,10 +121,13 @@ class Daemon:
             self._process.kill()
             self._process.wait(PATIENCE)
 
+    def crash(self) -> None:
+        """Killed, and started again."""
+        self.kill()
+        self.start()
+
     def assert_no_traceback(self) -> None:
         assert "Traceback" not in self.text(), self.text()
-
-    # ------------------------------------------------------------------ the file
 
     def write(self, wiring: Wiring) -> None:
         """Replace the file by a rename, as a careful editor does."""
@@ -125,8 +137,6 @@ class Daemon:
 
     def write_in_place(self, wiring: Wiring) -> None:
         self.config.write_text(document(wiring))
-
-    # ------------------------------------------------------------------ the log
 
     def text(self) -> str:
         if not self._log.exists():
@@ -156,11 +166,15 @@ class Daemon:
 
         def look() -> list[Event]:
             if not (found := self.events(name, since, **fields)):
-                assert self.returncode is None, f"it has ended: {self.returncode}\n{self.text()}"
+                assert self.returncode is None, f"it has ended: {self.returncode}"
             return found
 
+        return self._poll(look, timeout, f"event {name} {fields}")[0]
+
+    def _poll(self, look: Callable[[], list[Event]], timeout: float, what: str) -> list[Event]:
+        """With the log, where it fails."""
         try:
-            return poll(look, timeout, f"event {name} {fields}")[0]
+            return poll(look, timeout, what)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.text()}") from None
 
@@ -177,25 +191,25 @@ class Daemon:
             found = [x for x in self.events(since=since) if x["event"] in names]
             return [x for x in found if {x.get("a"), x.get("b")} == {a, b}]
 
-        try:
-            return poll(look, timeout, f"link.{event} of {a}, {b}")[0]
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.text()}") from None
+        return self._poll(look, timeout, f"link.{event} of {a}, {b}")[0]
 
-    # ------------------------------------------------------------------ the commands
+    def connected(self, a: str = "va", b: str = "vb") -> Self:
+        """Wait until it is."""
+        self.wait_link("connected", a, b)
+        return self
 
     def cli(
-        self, *args: str, typed: str | None = None, timeout: float = 60
+        self,
+        *args: str,
+        by: Sequence[str] = (),
+        typed: str | None = None,
+        timeout: float = 60,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command of ``xconnectd`` beside the daemon."""
-        return subprocess.run(
-            self._command(*args),
-            input=typed,
-            **self._surroundings(),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        """Run a command of ``xconnectd`` beside the daemon, started ``by`` another program."""
+        command = self._command(*args)
+        command[2:2] = by
+        options = self._surroundings() | {"input": typed, "timeout": timeout}
+        return subprocess.run(command, **options, capture_output=True, text=True)
 
     def status(self) -> dict[str, Any]:
         done = self.cli("status", "--json")
@@ -221,7 +235,18 @@ class Daemon:
                 assert answer.read() == b"", "more than one answer"
         return told
 
-    def link(self, a: str, b: str) -> dict[str, Any]:
+    def reload(self) -> bool:
+        return bool(self.ask("reload", "control")["ok"])
+
+    def states(self) -> set[str]:
+        """All that its links have."""
+        return {link["state"] for link in self.ask("status")["links"]}
+
+    def files(self) -> dict[str, str]:
+        """The states of its files, by their names."""
+        return {Path(x["path"]).name: x["state"] for x in self.status()["config"]["files"]}
+
+    def link(self, a: str = "va", b: str = "vb") -> dict[str, Any]:
         """What the daemon says of the link between two ends; the command, if it has ended."""
         ended = self._process is None or self._process.poll() is not None
         links: list[dict[str, Any]] = (self.status() if ended else self.ask("status"))["links"]
@@ -232,21 +257,13 @@ class Daemon:
 
     def wait_state(self, a: str, b: str, state: str, timeout: float = PATIENCE) -> dict[str, Any]:
         """Wait until status gives the link this state; returns what it says."""
-        last: dict[str, Any] = {}
 
-        def look() -> bool:
-            nonlocal last
+        def look() -> list[Event]:
             with contextlib.suppress(AssertionError):
-                last = self.link(a, b)
-            return last.get("state") == state
+                return [link for link in [self.link(a, b)] if link["state"] == state]
+            return []
 
-        try:
-            poll(look, timeout, interval=0.05)
-        except AssertionError:
-            raise AssertionError(f"{a}, {b} not {state}: {last}\n{self.text()}") from None
-        return last
-
-    # ------------------------------------------------------------------ figures
+        return self._poll(look, timeout, f"{a}, {b} is {state}")[0]
 
     def rss(self) -> int:
         """Resident memory in bytes."""
@@ -299,9 +316,9 @@ class Folder(Daemon):
         fresh.rename(path)
         return path
 
-    def states(self) -> dict[str, str]:
-        """Of the files, by their names."""
-        return {Path(x["path"]).name: x["state"] for x in self.status()["config"]["files"]}
+
+Start = Callable[..., Daemon]
+"""The fixtures ``daemon`` and ``shared``."""
 
 
 class Resident:

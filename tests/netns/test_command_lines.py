@@ -7,7 +7,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,9 +16,8 @@ from xconnectd.cli import arguments
 from xconnectd.cli.exit_codes import Exit
 
 from .lab import PATIENCE, Lab
-from .service import Daemon
+from .service import Start
 
-Start = Callable[..., Daemon]
 Line = list[str]
 
 VALUES = ("", "-", "nosuch", "va", "va:vb", "/", "0", "-1", "1e9", "x\x1b[31m\udcff", "é" * 3000)
@@ -98,7 +97,7 @@ def test_what_is_not_understood_is_a_usage_error(
 
 def test_no_command_line_gives_a_traceback(lab: Lab, daemon: Start) -> None:
     """Beside a daemon that runs, so that none of them becomes one."""
-    lab.veth("va"), lab.veth("vb")
+    lab.veths("va", "vb")
     running = daemon({"va": "vb"})
     lines: dict[str, list[Line]] = {}
     for line in odd_lines(arguments.make_parser()):

@@ -8,31 +8,13 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from .lab import REPO, Lab, Station, poll, run
-from .service import Daemon, document
-from .traffic import ALIVE, Stream, passes, transfer
+from .lab import REPO, Lab, poll, run
+from .service import PAIR, Start, document, linked
+from .traffic import ALIVE, cut, lossless, transfer, wired
 
-Shared = Callable[[str | dict[str, str]], Daemon]
-FIRST = {"va": "vb"}
 SECOND = {"va": "vc"}
-
-
-def wired(a: Station, b: Station) -> bool:
-    """Whether frames cross both ways between two stations now."""
-    with a.port() as here, b.port() as there:
-        return passes(here, there) and passes(there, here)
-
-
-def cut(a: Station, b: Station) -> bool:
-    """Whether frames cross neither way."""
-    with a.port() as here, b.port() as there:
-        return not passes(here, there, 0.05) and not passes(there, here, 0.05)
-
-
-# ---------------------------------------------------------------------- ways of saving
 
 
 def _rename(path: Path, text: str) -> None:
@@ -57,29 +39,26 @@ def _delete_and_create(path: Path, text: str) -> None:
 SAVERS = [Path.write_text, _rename, _vim, _delete_and_create]
 
 
-def test_every_way_of_saving_works_again_and_again(lab: Lab, shared: Shared) -> None:
+def test_every_way_of_saving_works_again_and_again(lab: Lab, shared: Start) -> None:
     """A link that nobody touches loses no frame, and has names that YAML takes for others."""
-    a, b, c, d, e = (lab.veth(x) for x in ("va", "vb", "vc", "no", "12"))
+    a, b, c, d, e = lab.veths("va", "vb", "vc", "no", "12")
     untouched = {"no": "12"}
-    running = shared(FIRST | untouched)
-    with Stream(d, e) as stream:
-        poll(stream.flows)
+    running = shared(PAIR | untouched)
+    with lossless(d, e):
         for save in SAVERS:
-            for goal, there, gone in ((SECOND, c, b), (FIRST, b, c)):
+            for goal, there, gone in ((SECOND, c, b), (PAIR, b, c)):
                 save(running.config, document(goal | untouched))
                 poll(lambda there=there: wired(a, there), what=save.__name__)  # type: ignore[misc]
                 assert cut(a, gone)
-    stream.assert_perfect()
     running.assert_no_traceback()
 
 
 def test_a_refused_file_costs_no_frame_and_a_signal_has_it_read_again(
-    lab: Lab, shared: Shared
+    lab: Lab, shared: Start
 ) -> None:
-    a, b, c = (lab.veth(x) for x in ("va", "vb", "vc"))
-    running = shared(FIRST)
-    with Stream(a, b) as stream:
-        poll(stream.flows)
+    a, b, c = lab.veths("va", "vb", "vc")
+    running = shared(PAIR)
+    with lossless(a, b):
         running.write("links:\n  va: vb\n  vc: vb\n  vd: v/e\n")
         running.wait_event("config.rejected")
         since = running.mark()
@@ -91,60 +70,52 @@ def test_a_refused_file_costs_no_frame_and_a_signal_has_it_read_again(
             assert f"{running.config}:{line}: " in checked.stdout
         assert checked.returncode == 78
         assert running.ask("status")["config"]["state"] == "rejected"
-        assert running.link("va", "vb")["state"] == "connected"
-    stream.assert_perfect()
+        assert running.link()["state"] == "connected"
     running.write_in_place(SECOND)
     poll(lambda: wired(a, c))
 
 
-def test_the_options_of_a_link_change_while_it_runs(lab: Lab, shared: Shared) -> None:
+def test_the_options_of_a_link_change_while_it_runs(lab: Lab, shared: Start) -> None:
     """Mode by mode, without losing a frame; then the plug is pulled and put back."""
-    a, b = lab.veth("va"), lab.veth("vb")
-    running = shared(FIRST)
-    with Stream(a, b) as stream:
-        poll(stream.flows)
+    a, b = lab.veths("va", "vb")
+    running = shared(PAIR)
+    with lossless(a, b):
         for mode in ("tc", "generic", "tc", "auto"):
-            running.write(f"links: {{va: {{to: vb, mode: {mode}}}}}\n")
+            running.write(linked(mode))
             wanted = "generic" if mode == "auto" else mode
-            poll(lambda wanted=wanted: running.link("va", "vb")["mode"] == wanted, what=mode)  # type: ignore[misc]
-    stream.assert_perfect()
-    running.write("links: {va: {to: vb, enabled: false}}\n")
+            poll(lambda wanted=wanted: running.link()["mode"] == wanted, what=mode)  # type: ignore[misc]
+    running.write(linked(enabled=False))
     running.wait_state("va", "vb", "disabled")
     assert cut(a, b)
-    running.write(FIRST)
+    running.write(PAIR)
     poll(lambda: wired(a, b))
 
 
-# ---------------------------------------------------------------------- interfaces come and go
-
-
-def test_an_interface_comes_goes_and_is_another(lab: Lab, shared: Shared) -> None:
+def test_an_interface_comes_goes_and_is_another(lab: Lab, shared: Start) -> None:
     """It is made, deleted and made again, renamed, and moved; the next link loses no frame."""
-    a, c, d = (lab.veth(x) for x in ("va", "vc", "vd"))
-    running = shared(FIRST | {"vc": "vd"})
-    assert "vb does not exist" in running.link("va", "vb")["reason"]
+    a, c, d = lab.veths("va", "vc", "vd")
+    running = shared(PAIR | {"vc": "vd"})
+    assert "vb does not exist" in running.link()["reason"]
     assert lab.xdp("va"), "held, and silent"
-    with Stream(c, d) as stream:
-        poll(stream.flows)
+    with lossless(c, d):
         b = lab.veth("vb")
         poll(lambda: wired(a, b), what="made")
         for _ in range(3):  # in an instant, as a container does that restarts
             again = f"link add vb type veth peer name eth0 netns {b.namespace}"
             lab.batch(["link delete vb", again, "link set vb up"])
-            b.ip("link", "set", "eth0", "up")
+            b.ip("link set eth0 up")
             poll(lambda: wired(a, b), what="made again")
         for name, new in (("vb", "veth1234"), ("veth1234", "vb")):
-            lab.ip("link", "set", name, "down")
-            lab.ip("link", "set", name, "name", new)
+            lab.ip(f"link set {name} down")
+            lab.ip(f"link set {name} name {new}")
             running.wait_state("va", "vb", "connected" if new == "vb" else "waiting")
-        lab.ip("link", "set", "vb", "netns", a.namespace)
+        lab.move(a.namespace, "vb")
         running.wait_state("va", "vb", "waiting")
-        a.ip("link", "set", "vb", "netns", lab.host)
+        lab.bring_back(a.namespace, "vb")
         poll(lambda: wired(a, b), what="moved back")
-    stream.assert_perfect()
 
 
-def test_big_interface_numbers(lab: Lab, shared: Shared) -> None:
+def test_big_interface_numbers(lab: Lab, shared: Start) -> None:
     numbers = {"va": 1024, "vb": 1031, "vc": 2_000_000, "vd": 2_000_007}
     stations = [lab.veth(name, n, index=numbers[name]) for n, name in enumerate(numbers, 1)]
     for mode in ("auto", "tc"):
@@ -154,8 +125,6 @@ def test_big_interface_numbers(lab: Lab, shared: Shared) -> None:
             assert wired(a, b), (mode, a.end)
         assert transfer(stations[2], stations[3], size=8 << 20) > ALIVE
 
-
-# ---------------------------------------------------------------------- without inotify
 
 WITHOUT_INSTANCES = """
 import pathlib, sys
@@ -175,8 +144,7 @@ watch.stop()
 def test_out_of_inotify_instances_the_watch_says_what_to_do(tmp_path: Path) -> None:
     """They are counted by user namespace, too: one of its own harms nobody else."""
     own = ("unshare", "--user", "--map-root-user", "--mount-proc", "--fork", "--pid")
-    told = run(
-        *own, sys.executable, "-c", WITHOUT_INSTANCES, str(tmp_path), cwd=REPO
-    ).stdout.splitlines()
-    assert told[0].endswith(": raise fs.inotify.max_user_instances"), told
-    assert told[1:] == ["mended"]
+    told = run(*own, sys.executable, "-c", WITHOUT_INSTANCES, str(tmp_path), cwd=REPO).stdout
+    problem, mended = told.splitlines()
+    assert problem.endswith(": raise fs.inotify.max_user_instances"), told
+    assert mended == "mended"

@@ -8,27 +8,26 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from contextlib import closing
 
 import pytest
 
 from .frames import answers, arp_request, neighbour_solicitation, router_advertisement
 from .lab import Lab, holds, poll
-from .service import Daemon
+from .service import Start, linked
 from .test_silence import HOST, link_local
 from .traffic import Port, exchange
 
-Start = Callable[..., Daemon]
+OFF = (("ve", "vf", "auto"), ("vg", "vh", "tc"))
 
 
 def believed(lab: Lab, end: str) -> list[str]:
     """What the host has on an end but for its link-local address: addresses, routes, routers."""
-    addresses = json.loads(lab.ip("-j", "-6", "address", "show", "dev", end, "scope", "global"))
-    routes = json.loads(lab.ip("-j", "-6", "route", "show", "dev", end))
+    addresses = json.loads(lab.ip(f"-j -6 address show dev {end} scope global"))
+    routes = json.loads(lab.ip(f"-j -6 route show dev {end}"))
     found = [each["local"] for one in addresses for each in one["addr_info"] if each]
     found += [each["dst"] for each in routes if not each["dst"].startswith("fe80")]
-    neighbours = json.loads(lab.ip("-j", "-6", "neighbour", "show", "dev", end))
+    neighbours = json.loads(lab.ip(f"-j -6 neighbour show dev {end}"))
     return [*found, *(each["dst"] for each in neighbours if "router" in each)]
 
 
@@ -53,7 +52,7 @@ def assert_silent(lab: Lab, here: Port, questions: list[bytes]) -> None:
 def test_the_end_that_is_there_is_silent_and_drops(lab: Lab, shared: Start, why: str) -> None:
     """The link waits, is disabled with one end missing, or failed for the partner's sake."""
     a = lab.veth("va")
-    lab.ip("address", "add", f"{HOST}/32", "dev", "lo")
+    lab.ip(f"address add {HOST}/32 dev lo")
     questions = [arp_request(HOST), neighbour_solicitation(link_local(lab, "va"))]
     if why == "failed":
         lab.veth("vb")
@@ -62,11 +61,11 @@ def test_the_end_that_is_there_is_silent_and_drops(lab: Lab, shared: Start, why:
         for question in questions:
             here.send(question)
             assert poll(lambda: answers(here.drain())), "the host should answer while nothing is"
-        running = shared(f"links: {{va: {{to: vb, enabled: {json.dumps(why != 'disabled')}}}}}\n")
+        running = shared(linked(enabled=why != "disabled"))
         link = running.wait_state("va", "vb", why)
         assert (link["a"]["attached"], link["b"]["attached"]) == (True, False)
         assert_silent(lab, here, questions)
-        poll(lambda: running.link("va", "vb")["drops"] != link["drops"], what="drops are counted")
+        poll(lambda: running.link()["drops"] != link["drops"], what="drops are counted")
         if why == "disabled":
             assert running.cli("doctor").returncode == 0, "a plug that is pulled is no fault"
         for _ in range(2 if why == "waiting" else 0):  # a container that restarts
@@ -88,9 +87,11 @@ def test_the_end_that_is_there_is_silent_and_drops(lab: Lab, shared: Start, why:
 
 
 def test_a_held_end_stays_so_over_a_crash_a_bad_file_and_a_rename(lab: Lab, shared: Start) -> None:
-    lab.veth("va")
-    found = lab.snapshot()
+    """Nor does one of a link that is disabled begin to forward."""
+    lab.veths("va", "ve", "vf", "vg", "vh")
+    found = lab.settled()
     wiring = {"va": "vb", "vc": "vd"}
+    wiring |= {a: {"to": b, "mode": m, "enabled": False} for a, b, m in OFF}
     running = shared(wiring)
     held, program = lab.snapshot(), lab.xdp("va")
     assert program
@@ -98,6 +99,7 @@ def test_a_held_end_stays_so_over_a_crash_a_bad_file_and_a_rename(lab: Lab, shar
     running.write("links: [\n")
     running.start()
     assert lab.snapshot() == held
+    assert "disabled" in running.states()
     lab.veth("vb")
     holds(lambda: lab.xdp("va") == program and not lab.xdp("vb"), 0.3)
     lab.delete("vb")
@@ -121,10 +123,10 @@ def test_an_end_found_down_is_set_up_with_its_link_and_a_host_that_uses_one_gets
     running = shared({"va": "vb", "vc": "vd"})
     poll(lambda: lab.xdp("va") and lab.xdp("vc"))
     assert "UP" not in lab.link("va")["flags"]
-    lab.ip("address", "add", "203.0.113.7/24", "dev", "vc")
+    lab.ip("address add 203.0.113.7/24 dev vc")
     poll(lambda: not lab.xdp("vc"), what="the host has its interface back")
     assert "203.0.113.7" in running.link("vc", "vd")["warnings"][0]
-    lab.ip("address", "flush", "dev", "vc")
+    lab.ip("address flush dev vc")
     poll(lambda: lab.xdp("vc"), what="it is held again")
     lab.veth("vb")
     running.wait_state("va", "vb", "connected")
@@ -139,8 +141,8 @@ def test_what_a_router_made_the_host_believe_is_removed(
     station = lab.veth("va")
     lab.veths("vb", "up0")
     if own_default:
-        lab.ip("-6", "address", "add", "2001:db8::2/64", "dev", "up0", "nodad")
-        lab.ip("-6", "route", "add", "default", "via", "2001:db8::1", "dev", "up0")
+        lab.ip("-6 address add 2001:db8::2/64 dev up0 nodad")
+        lab.ip("-6 route add default via 2001:db8::1 dev up0")
     own = believed(lab, "up0")
     end = "va" if kind == "veth" else "tap0"
     with closing(station.port() if kind == "veth" else lab.tap("tap0")) as router:
@@ -165,10 +167,10 @@ def test_what_a_router_made_the_host_believe_is_removed(
 def test_doctor_prints_what_frees_an_end_and_it_is_tried_at_once(lab: Lab, shared: Start) -> None:
     """Two links with an end that the host uses: by addresses of both families, and by a route."""
     lab.veths("va", "vb", "vc", "vd")
-    lab.ip("address", "add", "203.0.113.7/24", "dev", "va")
-    lab.ip("address", "add", "2001:db8:7::7/64", "dev", "va", "nodad")
-    lab.ip("route", "add", "198.51.100.0/24", "via", "203.0.113.9", "dev", "va")
-    lab.ip("-6", "route", "add", "2001:db8:9::/64", "dev", "vc")
+    lab.ip("address add 203.0.113.7/24 dev va")
+    lab.ip("address add 2001:db8:7::7/64 dev va nodad")
+    lab.ip("route add 198.51.100.0/24 via 203.0.113.9 dev va")
+    lab.ip("-6 route add 2001:db8:9::/64 dev vc")
     running = shared({"va": "vb", "vc": "vd"})
     findings = json.loads(running.cli("doctor", "--json").stdout)["findings"]
     remedies = [each["remedy"] for each in findings if each["check"] == "in use"]

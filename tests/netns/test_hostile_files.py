@@ -6,15 +6,14 @@ import contextlib
 import ctypes
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from .lab import Lab, poll
-from .service import Daemon, Folder, document
+from .service import Folder, Start, document
 from .terminal import Attempt
 from .traffic import wired
 
-Start = Callable[..., Daemon]
 FIRST = {"va": "vb"}
 SECOND = {"va": "vc"}
 LAB = 64_001
@@ -47,7 +46,7 @@ def test_a_file_that_hangs_or_is_none_costs_only_itself(lab: Lab) -> None:
     running.start()
     good = {"one.yaml": "loaded", "two.yaml": "loaded"}
     bad = {"kmsg.yaml": "rejected", "zero.yaml": "rejected"}
-    assert running.states() == good | bad
+    assert running.files() == good | bad
     two = running.config / "two.yaml"
     with dead_server(lab) as dead:
         fresh = running.config / ".fresh"
@@ -62,7 +61,7 @@ def test_a_file_that_hangs_or_is_none_costs_only_itself(lab: Lab) -> None:
         running.stop()
         running.start()
         assert wired(a, c)
-        assert running.states() == good | bad | {"two.yaml": "rejected"}
+        assert running.files() == good | bad | {"two.yaml": "rejected"}
         checked = running.cli("check", str(running.config))
         assert (checked.returncode, checked.stderr) == (78, "")
         for problem in (
@@ -72,13 +71,13 @@ def test_a_file_that_hangs_or_is_none_costs_only_itself(lab: Lab) -> None:
             assert problem in checked.stdout
     (dead / "two.yaml").write_text(document({"vd": "ve"}))
     poll(lambda: wired(d, e), what="the file that can be read again")
-    assert running.states() == good | bad
+    assert running.files() == good | bad
     running.stop()
 
 
 def test_a_try_is_not_written_through_a_link_of_somebody_else(lab: Lab, daemon: Start) -> None:
     """Whoever owns the directory points the file's name to what only root may write."""
-    a, _, c = (lab.veth(end) for end in ("va", "vb", "vc"))
+    a, _, c = lab.veths("va", "vb", "vc")
     running = daemon(FIRST)
     secret = lab.directory / "secret"
     secret.write_text("the_secret: 1\n")

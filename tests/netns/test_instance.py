@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from .lab import NETNS, Lab, Station, poll, run
-from .service import Daemon
-from .traffic import Stream, wired
+from .service import NOBODY, PAIR, Daemon, Start
+from .traffic import lossless, wired
 
-Start = Callable[..., Daemon]
-PAIR = {"va": "vb"}
-NOBODY = 65534
+PRIVATE = ("unshare", "--mount", "sh", "-c", 'umount /sys/fs/bpf; exec "$@"', "sh")
+"""As below ``ip netns exec``, or in a container: the pins are others."""
 
 TAKE_THE_NAME = """
 import socket, sys, time
@@ -36,10 +35,9 @@ sys.stdin.read()
 @contextmanager
 def stranger(lab: Lab) -> Iterator[subprocess.Popen[str]]:
     """A user without rights, who takes the daemon's name as soon as it is free."""
-    drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
     enter = ["nsenter", f"--net={NETNS / lab.host}"]
     with subprocess.Popen(
-        [*enter, *drop, "/usr/bin/python3", "-Ic", TAKE_THE_NAME],
+        [*enter, *NOBODY, "/usr/bin/python3", "-Ic", TAKE_THE_NAME],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -56,12 +54,12 @@ def taken(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.fixture
-def ends(lab: Lab) -> tuple[Station, Station]:
-    return lab.veth("va"), lab.veth("vb")
+def ends(lab: Lab) -> list[Station]:
+    return lab.veths("va", "vb")
 
 
 def test_the_name_in_other_hands_keeps_no_daemon_from_starting(
-    lab: Lab, ends: tuple[Station, Station]
+    lab: Lab, ends: list[Station]
 ) -> None:
     """Neither the first start, nor the one after a crash; nor a detach."""
     running = Daemon(lab, PAIR)
@@ -91,70 +89,48 @@ def test_the_name_is_lost_in_a_crash_and_comes_back(lab: Lab, daemon: Start) -> 
         running.kill()
         taken(process)
         running.start()
-    stranger_sees = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-
-    def names_it() -> bool:
-        enter, net, *command = running._command("reload")
-        done = subprocess.run(
-            [enter, net, *stranger_sees, *command],
-            **running._surroundings(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return "only root may" in done.stderr
-
-    poll(names_it, what="who may not ask to hear that a daemon runs", interval=0.2)
+    # who may not ask is to hear that a daemon runs
+    names_it = lambda: "only root may" in running.cli("reload", by=NOBODY).stderr  # noqa: E731
+    poll(names_it, interval=0.2)
 
 
-def test_the_records_are_held_where_the_pins_are_others(
-    lab: Lab, ends: tuple[Station, Station]
-) -> None:
+def test_the_records_are_held_where_the_pins_are_others(lab: Lab, ends: list[Station]) -> None:
     """As below ``ip netns exec``, which hides the pins. The records call our programs its own."""
     running = Daemon(lab, PAIR).start()
-    private = ("unshare", "--mount", "sh", "-c", 'umount /sys/fs/bpf; exec "$@"', "sh")
-    with stranger(lab) as process, Stream(*ends) as stream:
-        poll(stream.flows)
+    with stranger(lab) as process, lossless(*ends):
         for name in ("named", "nameless"):
             if name == "nameless":
                 running.kill()
                 taken(process)
                 running.start()
-            second = Daemon(lab, PAIR, name=name, through=private).spawn()
+            second = Daemon(lab, PAIR, name=name, through=PRIVATE).spawn()
             assert second.wait() == 3, second.text()
-            assert f"a daemon runs already in this network namespace, pid {running.pid}" in (
-                second.text()
-            )
-    stream.assert_perfect()
+            told = f"a daemon runs already in this network namespace, pid {running.pid}"
+            assert told in second.text()
     running.stop()
 
 
-def test_a_daemon_that_shares_nothing_finds_foreign_programs(
-    lab: Lab, ends: tuple[Station, Station]
-) -> None:
+def test_a_daemon_that_shares_nothing_finds_foreign_programs(lab: Lab, ends: list[Station]) -> None:
     """In a container with a BPF filesystem and a /run of its own; it can tell by the name alone."""
-    private = ("unshare", "--mount", "sh", "-c", 'umount /sys/fs/bpf; exec "$@"', "sh")
     first = Daemon(lab, PAIR).start()
-    second = Daemon(lab, PAIR, name="second", through=private)
+    second = Daemon(lab, PAIR, name="second", through=PRIVATE)
     second.state = lab.directory / "own"
     assert second.spawn().wait() == 3
     assert f"pid {first.pid}" in second.text()
-    with stranger(lab) as process, Stream(*ends) as stream:
+    with stranger(lab) as process, lossless(*ends):
         first.kill()
         taken(process)
         first.start()
-        poll(stream.flows)
         second.start()
         failed = second.wait_link("failed", "va", "vb")
         assert "program" in failed["reason"]
         second.stop()
         assert wired(*ends)
-    stream.assert_perfect()
     first.stop()
 
 
 def test_a_directory_that_a_stranger_made_is_set_aside(
-    lab: Lab, ends: tuple[Station, Station], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, ends: list[Station], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A BPF filesystem that was mounted without options lets anybody make one."""
     bpffs = tmp_path / "bpf"
@@ -165,13 +141,13 @@ def test_a_directory_that_a_stranger_made_is_set_aside(
         place.mkdir()
         (place / str(lab.cookie)).mkdir()
         for path in (place, place / str(lab.cookie)):
-            os.chown(path, NOBODY, NOBODY)
+            os.chown(path, 65534, 65534)
         monkeypatch.setenv("XCONNECTD_PINS", str(place))
         running = Daemon(lab, PAIR).start()
         assert wired(*ends)
         assert place.stat().st_uid == 0
         assert place.stat().st_mode & 0o077 == 0
         running.stop()
-        assert len(list(bpffs.glob(f"xconnectd-of-uid-{NOBODY}-*"))) == 1
+        assert len(list(bpffs.glob("xconnectd-of-uid-65534-*"))) == 1
     finally:
         run("umount", "--lazy", str(bpffs))

@@ -8,7 +8,7 @@ from .traffic import passes
 
 
 def test_a_wire_is_moved_on_trial_and_for_good(lab: Lab) -> None:
-    va, vb, vc = (lab.veth(name) for name in ("va", "vb", "vc"))
+    va, vb, vc = lab.veths("va", "vb", "vc")
     daemon = Daemon(lab, "links:\n  va: vb  # the uplink\n").start()
     link = ("link", "move", "-c", str(daemon.config))
 

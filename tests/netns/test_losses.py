@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from xconnectd.dataplane.programs import Dataplane
-
 from .frames import ether, noise
-from .lab import Lab, Station, inside, poll, run
-from .service import Daemon
+from .lab import Lab, Station, poll, run
+from .service import PAIR, Daemon, Start, linked
 
-Start = Callable[..., Daemon]
 SENT = 5
 
 
@@ -31,29 +27,15 @@ def _lost(running: Daemon, reason: str) -> dict[str, Any]:
     link: dict[str, Any] = {}
 
     def look() -> bool:
-        link.update(running.link("va", "vb"))
+        link.update(running.link())
         return bool(link["a"]["dropped"][reason] == SENT)
 
     poll(look, what=f"{SENT} frames lost: {reason}")
     # A station's own frame (MLD, a router solicitation) may have come before it was wired.
-    (told,) = (
-        each for each in link["drops"] if each["reason"] != "no_entry" or reason == "no_entry"
-    )
+    (told,) = (x for x in link["drops"] if x["reason"] != "no_entry" or reason == "no_entry")
     found = {name: told[name] for name in ("from", "to", "reason", "frames")}
     assert found == {"from": "va", "to": "vb", "reason": reason, "frames": SENT}
     return dict(told)
-
-
-def _point(lab: Lab, to: str) -> None:
-    """Has va's frames lead elsewhere than the file says, or nowhere."""
-
-    def act() -> None:
-        plane = Dataplane.open(lab.pins, build=False)
-        here = lab.ifindex("va")
-        plane.point(here, lab.ifindex(to)) if to else plane.unpoint(here)
-        plane.close()
-
-    inside(lab.host, act)
 
 
 _DOWN = "ip -n {b} link set eth0 down"
@@ -78,7 +60,7 @@ WAYS = [
 @pytest.mark.parametrize(
     ("reason", "mode", "size", "break_it", "text", "remedy"),
     WAYS,
-    ids=[" ".join(map(str, way[:3])) for way in WAYS],
+    ids=["-".join(map(str, way[:3])) for way in WAYS],
 )
 def test_a_loss_has_a_name_a_number_and_a_way_out(
     *,
@@ -95,12 +77,14 @@ def test_a_loss_has_a_name_a_number_and_a_way_out(
     a, b = lab.veths("va", "vb")
     for station in (a, b) if mode == "native" else ():
         station.ready_for_native()
-    running = shared(f"links:\n  va: {{to: vb, mode: {mode}}}\n")
+    running = shared(linked(mode))
     running.wait_state("va", "vb", "connected")
     running.kill()
     lab.run("sh", "-ec", break_it.format(a=a.namespace, b=b.namespace))
-    if reason in ("no_entry", "xmit_unsupported"):
-        _point(lab, "none" if reason == "xmit_unsupported" else "")
+    if reason == "no_entry":
+        lab.change_maps(lambda plane: plane.unpoint(lab.ifindex("va")))
+    if reason == "xmit_unsupported":
+        lab.change_maps(lambda plane: plane.point(lab.ifindex("va"), lab.ifindex("none")))
     _send(a, size)
     told = _lost(running, reason)
     assert told["text"]
@@ -127,26 +111,24 @@ def test_a_stop_leaves_no_listener_behind(daemon: Start) -> None:
 
 def test_the_age_of_the_last_frame(lab: Lab, shared: Start) -> None:
     a, _ = lab.veths("va", "vb")
-    running = shared("links:\n  va: vb\n")
-    assert running.link("va", "vb")["a"]["last_frame_age_s"] is None
+    running = shared(PAIR)
+    assert running.link()["a"]["last_frame_age_s"] is None
     _send(a)
-    link = running.link("va", "vb")
+    link = running.link()
     assert 0 <= link["a"]["last_frame_age_s"] < 60
     assert link["b"]["last_frame_age_s"] is None
-    poll(lambda: running.link("va", "vb")["a"]["last_frame_age_s"] > 0.5)
+    poll(lambda: running.link()["a"]["last_frame_age_s"] > 0.5)
 
 
 def test_without_the_privilege_frames_cross_and_it_is_said(lab: Lab, daemon: Start) -> None:
     a, _ = lab.veths("va", "vb")
     held = "-all,+bpf,+net_admin,+dac_override"
     drop = ("setpriv", f"--bounding-set={held}", f"--inh-caps={held}")
-    started = daemon(
-        "links:\n  va: vb\n", through=("nsenter", f"--net=/run/netns/{lab.host}", *drop)
-    )
+    started = daemon(PAIR, through=("nsenter", f"--net=/run/netns/{lab.host}", *drop))
     started.wait_state("va", "vb", "connected")
     assert "CAP_PERFMON" in started.status()["drop_stats_unavailable"]
     assert "CAP_PERFMON" in started.status()["guard_unavailable"]
     assert "host's stack needs CAP_PERFMON" in started.cli("status").stdout
     assert "give the daemon CAP_PERFMON" in started.cli("doctor").stdout
     _send(a)
-    poll(lambda: started.link("va", "vb")["a"]["frames"] == SENT)
+    poll(lambda: started.link()["a"]["frames"] == SENT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -11,11 +11,10 @@ import pytest
 from xconnectd.netlink.monitor import Event, Events, OverrunError
 
 from .lab import Lab, inside, poll
-from .service import Daemon
+from .service import Daemon, Start
 from .traffic import OFFLOADS, Tap
 
 FLIPS = 2000
-Start = Callable[..., Daemon]
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def test_who_changes_too_often_is_muted_and_asked_afterwards(lab: Lab, events: E
             break
     assert 0 < len(told) < 100, "as many as were made"
     other.offload(0)
-    lab.ip("link", "set", "tap0", "alias", "new")
+    lab.ip("link set tap0 alias new")
     assert [each.name for each in _of(quiet, events.drain())] == ["tap1"], "others are heard"
     assert events.due is not None
     poll(events.is_due)
@@ -67,7 +66,7 @@ def test_that_the_muted_are_gone_is_told(lab: Lab, events: Events) -> None:
     tap.close()
     assert [each.gone for each in _of(number, events.drain())][-1:] == [True]
     assert events.due is None
-    lab.ip("link", "add", "tap0", "index", str(number), "type", "ifb")
+    lab.ip(f"link add tap0 index {number} type ifb")
     assert _of(number, events.drain()), "a new device with this number is another one"
 
 
@@ -77,7 +76,7 @@ def test_events_for_which_there_is_no_room_are_told_as_lost(lab: Lab) -> None:
         lab.batch(f"link set va alias a{n}" for n in range(100))
         with pytest.raises(OverrunError):
             events.drain()
-        lab.ip("link", "set", "vb", "alias", "new")
+        lab.ip("link set vb alias new")
         assert _of(lab.ifindex("vb"), events.drain()), "it goes on"
 
 
@@ -86,7 +85,7 @@ def test_a_port_that_leaves_its_bridge_is_not_gone(lab: Lab, events: Events) -> 
     lab.pair("va", "vb")
     lab.bridge("br0", "va")
     events.drain()
-    lab.ip("link", "set", "va", "nomaster")
+    lab.ip("link set va nomaster")
     lab.delete("br0")
     told = events.drain()
     assert [each.gone for each in _of(lab.ifindex("va"), told)] == [False]
@@ -103,9 +102,9 @@ def test_a_pass_looks_at_its_own_changes_itself(lab: Lab, daemon: Start) -> None
     keeper = daemon({"va": "vb"})
     assert min(_passes_of_a_rewire(keeper, target) for target in ("vc", "vb", "vc")) == 1
     since = keeper.mark()
-    lab.ip("link", "set", "vc", "mtu", "1400")
+    lab.ip("link set vc mtu 1400")
     keeper.wait_event("drift.repaired", since=since)
-    lab.ip("link", "del", "va")
+    lab.ip("link del va")
     keeper.wait_link("waiting", "va", "vc", since=since)
 
 

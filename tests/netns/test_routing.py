@@ -79,23 +79,20 @@ class Router:
         own = {"interface": "eth1", "link": number, "address": 4 * number + 1, "router": number}
         back = (number - 2) % SIZE + 1
         before = {"interface": "eth2", "link": back, "address": 4 * back + 2, "router": number}
-        own_id = f" ospf router-id 198.51.100.{own['address']}\nexit\n"
-        self._write("zebra", *(_ZEBRA.format(**x) for x in (own, before)))
-        self._write("ospfd", *(_OSPF.format(**x) for x in (own, before)), _AT_ONCE, own_id)
-        self._write("bfdd", _BFD)
+        zebra, ospf = ("".join(text.format(**x) for x in (own, before)) for text in (_ZEBRA, _OSPF))
+        ospf += f"{_AT_ONCE} ospf router-id 198.51.100.{own['address']}\nexit\n"
+        for daemon, text in zip(DAEMONS, (zebra, ospf, _BFD), strict=True):
+            (self.directory / f"{daemon}.conf").write_text(text)
         self.start()
-
-    def _write(self, daemon: str, *sections: str) -> None:
-        (self.directory / f"{daemon}.conf").write_text("".join(sections))
 
     def start(self) -> None:
         """A container comes up; one of its two ends in the host is, the other is not."""
         self.namespace = self.lab.namespace(self.name)
         for interface in ("eth1", "eth2"):
-            names = ("name", f"{self.name}-{interface}", "type", "veth", "peer", "name", interface)
-            self.lab.ip("link", "add", *names, "netns", self.namespace)
+            peer = f"peer name {interface} netns {self.namespace}"
+            self.lab.ip(f"link add {self.name}-{interface} type veth {peer}")
             run("ip", "link", "set", interface, "up", namespace=self.namespace)
-        self.lab.ip("link", "set", f"{self.name}-eth1", "up")
+        self.lab.ip(f"link set {self.name}-eth1 up")
         for daemon in DAEMONS:
             own = ("-i", f"{self.directory}/{daemon}.pid", "-f", f"{self.directory}/{daemon}.conf")
             shared = ("--vty_socket", str(self.directory), "-z", f"{self.directory}/zserv.api")
@@ -124,14 +121,9 @@ class Router:
     def adjacencies(self) -> int:
         """Neighbours with whom both OSPF and BFD are up."""
         ospf = self.show("ospfd", "ip ospf neighbor")["neighbors"]
-        full = {x["ifaceName"].partition(":")[0] for y in ospf.values() for x in y if _full(x)}
-        return len(
-            full & {x["interface"] for x in self.show("bfdd", "bfd peers") if x["status"] == "up"}
-        )
-
-
-def _full(neighbour: dict[str, Any]) -> bool:
-    return str(neighbour["nbrState"]).startswith("Full")
+        full = (x for y in ospf.values() for x in y if x["nbrState"].startswith("Full"))
+        up = {x["interface"] for x in self.show("bfdd", "bfd peers") if x["status"] == "up"}
+        return len(up & {x["ifaceName"].partition(":")[0] for x in full})
 
 
 class Watch:
@@ -160,7 +152,7 @@ class Watch:
         mark = f"203.0.113.{self._mark}/32"
 
         def has_come() -> bool:
-            self._lab.ip("address", "replace", mark, "dev", "lo")
+            self._lab.ip(f"address replace {mark} dev lo")
             return mark in self._path.read_text()
 
         poll(has_come, what="ip monitor at work", interval=0.05)
@@ -170,8 +162,8 @@ class Watch:
 
     def believed(self) -> list[str]:
         """What the host holds of the lab now."""
-        shown = [self._lab.ip("-o", "address"), self._lab.ip("neigh")]
-        shown += [self._lab.ip("-o", way, "route", "show", "table", "all") for way in ("-4", "-6")]
+        shown = [self._lab.ip("-o address"), self._lab.ip("neigh")]
+        shown += [self._lab.ip(f"-o {way} route show table all") for way in ("-4", "-6")]
         return self._of_the_lab("".join(shown).splitlines())
 
     def default_routes(self) -> int:
@@ -214,8 +206,7 @@ def test_a_lab_of_routers(lab: Lab, daemon: Callable[..., Daemon]) -> None:
     back_and_silent()
 
     # The daemon crashes, and is restarted.
-    kept.kill()
-    kept.start()
+    kept.crash()
     back_and_silent()
     kept.stop()
     running = daemon(wires)

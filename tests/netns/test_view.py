@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 from xconnectd.dataplane import libbpf
 
 from .frames import ether, noise
 from .lab import Lab, poll, run
-from .service import Daemon
-
-Start = Callable[..., Daemon]
-PAIR = {"va": "vb"}
+from .service import PAIR, Daemon, Start
 
 
 def exec_in(lab: Lab) -> tuple[str, ...]:
@@ -23,25 +18,16 @@ def exec_in(lab: Lab) -> tuple[str, ...]:
     return "ip", "netns", "exec", lab.host
 
 
-def through(running: Daemon, *args: str, by: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-    """A command of ``xconnectd``, started by another program."""
-    command = running._command(*args)
-    command[2:2] = by
-    return subprocess.run(
-        command, **running._surroundings(), capture_output=True, text=True, timeout=60
-    )
-
-
 def test_a_daemon_that_was_started_by_ip_netns_exec(lab: Lab, daemon: Start) -> None:
     """Its pins are seen in its own mount namespace; they go with it, and the next pins anew."""
-    lab.veth("va"), lab.veth("vb")
+    lab.veths("va", "vb")
     running = daemon(PAIR, through=exec_in(lab))
-    report = json.loads(through(running, "status", "--json", by=exec_in(lab)).stdout)
+    report = json.loads(running.cli("status", "--json", by=exec_in(lab)).stdout)
     assert [each["state"] for each in report["links"]] == ["connected"]
     assert (report["differences"], report["unseen"]) == ([], "")
     assert report["drop_stats_unavailable"] == ""
     for command in ("plan", "test va --count 1", "doctor"):
-        done = through(running, *command.split(), by=exec_in(lab))
+        done = running.cli(*command.split(), by=exec_in(lab))
         assert done.returncode == 0, (command, done.stdout, done.stderr)
     assert running.status()["differences"] == [], "nor does one guess who stands outside"
     running.kill()
@@ -49,44 +35,41 @@ def test_a_daemon_that_was_started_by_ip_netns_exec(lab: Lab, daemon: Start) -> 
     assert gone.returncode == 1
     assert "start" in gone.stderr or f"xconnectd run -c {running.config}" in gone.stderr
     assert "# pins them again" in gone.stderr
-    assert daemon(PAIR).link("va", "vb")["state"] == "connected"
+    assert daemon(PAIR).link()["state"] == "connected"
 
 
 def test_pins_that_nobody_lets_us_see(lab: Lab, shared: Start) -> None:
     """Of a dead daemon, and of one that lives where we may not look."""
-    lab.veth("va"), lab.veth("vb")
+    lab.veths("va", "vb")
     running = shared(PAIR)
     blind = (*exec_in(lab), "unshare", "--pid", "--fork", "--mount-proc")
-    report = json.loads(through(running, "status", "--json", by=blind).stdout)
+    report = json.loads(running.cli("status", "--json", by=blind).stdout)
     assert [each["state"] for each in report["links"]] == ["connected"], "the daemon's words"
     assert "cannot be seen from here" in report["unseen"]
-    assert through(running, "wait", "--timeout", "0", by=blind).returncode == 0
-    assert "as the daemon tells it" in through(running, "status", by=blind).stdout
+    assert running.cli("wait", "--timeout", "0", by=blind).returncode == 0
+    assert "as the daemon tells it" in running.cli("status", by=blind).stdout
     running.kill()
     way_out = f"nsenter --net=/run/netns/{lab.host} xconnectd status"
     for command in ("status", "wait --timeout 0", "plan", "doctor"):
-        done = through(running, *command.split(), by=exec_in(lab))
+        done = running.cli(*command.split(), by=exec_in(lab))
         assert done.returncode == 1, (command, done.stdout)
         assert way_out in done.stdout + done.stderr, (command, done.stdout, done.stderr)
         assert "not in the kernel" not in done.stdout + done.stderr
-    assert running.link("va", "vb")["state"] == "connected", "seen from outside"
-
-
-# ---------------------------------------------------------------------- another release
+    assert running.link()["state"] == "connected", "seen from outside"
 
 
 def test_losses_are_read_whatever_release_counts_them(lab: Lab, shared: Start) -> None:
     """Its listeners are pinned under a name that only it would look for."""
-    a, _ = lab.veth("va"), lab.veth("vb")
+    a, _ = lab.veths("va", "vb")
     running = shared(PAIR)
     running.kill()
-    lab.ip("link", "set", "dev", "vb", "down")
+    lab.ip("link set dev vb down")
     with a.port() as port:
         for _ in range(5):
             port.send(ether(0x88B5, noise(100)))
     (listeners,) = lab.pins.glob("listeners-*")
     listeners.rename(lab.pins / "listeners-0123456789abcdef")
-    poll(lambda: running.link("va", "vb")["a"]["dropped"]["egress_down"] == 5)
+    poll(lambda: running.link()["a"]["dropped"]["egress_down"] == 5)
     assert running.status()["drop_stats_unavailable"] == ""
     (drops,) = lab.pins.glob("listeners-*/drops")
     drops.unlink()
@@ -99,9 +82,6 @@ def test_losses_are_read_whatever_release_counts_them(lab: Lab, shared: Start) -
     assert "is another release's: use its own xconnectd" in running.cli("status").stderr
 
 
-# ---------------------------------------------------------------------- another /proc
-
-
 def other_boot(directory: Path) -> tuple[str, ...]:
     """As in a container whose /proc is not the host's."""
     identity = directory / "boot_id"
@@ -112,18 +92,18 @@ def other_boot(directory: Path) -> tuple[str, ...]:
 
 def test_records_under_another_boot_id(lab: Lab, shared: Start) -> None:
     """Pins show that the boot is this one. Without them nothing is put back, and they stay."""
-    lab.veth("va"), lab.veth("vb")
+    lab.veths("va", "vb")
     running = shared(PAIR)
     by = other_boot(lab.directory)
-    assert through(running, "plan", by=by).stdout == "0 changes\n"
+    assert running.cli("plan", by=by).stdout == "0 changes\n"
     assert lab.link("va")["mtu"] > 1500
     running.kill()
-    assert through(running, "detach", "--all", by=by).returncode == 0
+    assert running.cli("detach", "--all", by=by).returncode == 0
     assert (lab.link("va")["mtu"], lab.xdp("va")) == (1500, 0)
     running.start().kill()
     run("rm", "-r", str(lab.pins))
     kept = [path.read_bytes() for path in running.socket_path().parent.glob("ends")]
-    refused = through(running, "detach", "--all", by=by)
+    refused = running.cli("detach", "--all", by=by)
     assert refused.returncode == 1
     assert "records of va, vb" in refused.stderr
     assert [path.read_bytes() for path in running.socket_path().parent.glob("ends")] == kept != []

@@ -74,8 +74,6 @@ def collect(port: Wire, count: int, timeout: float = 2.0, quiet: float = 0.05) -
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of some frames."""
-
     missing: list[bytes]
     extra: list[bytes]
     reordered: bool
@@ -85,13 +83,13 @@ class Delivery:
         return not (self.missing or self.extra or self.reordered)
 
     def __str__(self) -> str:
-        def show(frames: list[bytes]) -> str:
-            return "".join(f"\n  {len(x)} bytes: {x[:48].hex(' ')}" for x in frames[:10])
-
-        return (
-            f"{len(self.missing)} missing{show(self.missing)}\n"
-            f"{len(self.extra)} extra{show(self.extra)}\nreordered: {self.reordered}"
+        kinds = {"missing": self.missing, "extra": self.extra}
+        shown = (
+            f"{len(frames)} {kind}"
+            + "".join(f"\n  {len(x)}: {x[:48].hex(' ')}" for x in frames[:10])
+            for kind, frames in kinds.items()
         )
+        return "\n".join((*shown, f"reordered: {self.reordered}"))
 
 
 def compare(sent: Sequence[bytes], received: Sequence[bytes]) -> Delivery:
@@ -119,6 +117,13 @@ def passes(sender: Wire, receiver: Wire, timeout: float = 0.1) -> bool:
     return any(probe in receiver.drain() for _ in looks(timeout))
 
 
+def crosses(a: Wire, b: Wire, frames: Sequence[bytes]) -> None:
+    """Assert that the frames arrive both ways as they were sent, and nothing else does."""
+    for ways in ((a, b), (b, a)):
+        delivery = exchange(*ways, frames)
+        assert delivery.exact, delivery
+
+
 def wired(a: Station, b: Station) -> bool:
     """Whether frames cross both ways between two stations now."""
     with a.port() as here, b.port() as there:
@@ -131,10 +136,20 @@ def cut(a: Station, b: Station) -> bool:
         return not passes(here, there, 0.05) and not passes(there, here, 0.05)
 
 
-# ---------------------------------------------------------------------- ports
+class Closing:
+    """What is a context manager by its ``close``."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
-class Port:
+class Port(Closing):
     """A raw socket on an interface of the namespace that it is made in.
 
     It sees what comes in, not what goes out, with VLAN tags where they belong.
@@ -161,12 +176,6 @@ class Port:
     def close(self) -> None:
         self._socket.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def _receive(self) -> bytes:
         data, ancillary, _, _ = self._socket.recvmsg(_LONGEST, 64, socket.MSG_DONTWAIT)
         for level, kind, value in ancillary:
@@ -184,8 +193,6 @@ def _with_tag(data: bytes, auxiliary: bytes) -> bytes:
     return data[:12] + struct.pack("!HH", kind, tag) + data[12:]
 
 
-# ---------------------------------------------------------------------- taps
-
 _TUNSETIFF: Final = 0x400454CA
 _TUNSETOFFLOAD: Final = 0x400454D0
 _IFF_TAP: Final = 0x0002
@@ -200,7 +207,7 @@ OFFLOADS: Final = OLD_OFFLOADS | 0x20 | 0x40
 """The same with UDP segmentation for IPv4 and IPv6 (virtio and tun since Linux 6.2)."""
 
 
-class Tap:
+class Tap(Closing):
     """A tap as QEMU holds it, made in the namespace of the calling thread."""
 
     def __init__(self, name: str, *, vnet_hdr: bool = True, offloads: int = OFFLOADS) -> None:
@@ -268,9 +275,6 @@ def _move(source: int, target: int) -> None:
             os.write(target, data)
 
 
-# ---------------------------------------------------------------------- numbered streams
-
-
 @dataclass
 class Direction:
     """One way of a stream: what was sent and what arrived, by number."""
@@ -283,15 +287,12 @@ class Direction:
     seen: Counter[int] = field(default_factory=Counter)
     last: int = -1
     reordered: int = 0
-    refused: int = 0
 
     def send(self) -> None:
         head = b"\x02\0\0\0\0\x0b\x02\0\0\0\0\x0a" + ETH_P_STREAM.to_bytes(2, "big")
         frame = head + self.mark + self.sent.to_bytes(8, "big")
-        try:
+        with contextlib.suppress(OSError):  # it is lost then
             self.sender.send(frame.ljust(self.size, b"\x5a"))
-        except OSError:
-            self.refused += 1
         self.sent += 1
 
     def receive(self) -> None:
@@ -322,12 +323,12 @@ class Direction:
 
     def __str__(self) -> str:
         return (
-            f"{self.sent} sent ({self.refused} refused), {self.lost} lost (at most "
-            f"{self.longest_gap()} in a row), {self.duplicated} twice, {self.reordered} reordered"
+            f"{self.sent} sent, {self.lost} lost (at most {self.longest_gap()} in a row), "
+            f"{self.duplicated} twice, {self.reordered} reordered"
         )
 
 
-class Stream:
+class Stream(Closing):
     """Numbered frames at a steady rate from A to B and from B to A, until it is stopped.
 
     One thread sends and receives; big socket buffers bridge the moments it does not run.
@@ -383,14 +384,11 @@ class Stream:
             assert way.sent > 0
             assert way.lost == way.duplicated == 0, str(self)
 
+    def close(self) -> None:
+        self.stop()
+
     def __str__(self) -> str:
         return f"forth: {self.forth}; back: {self.back}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def _run(self) -> None:
         start = begin = time.monotonic()
@@ -414,7 +412,19 @@ class Stream:
             way.receive()
 
 
-# ---------------------------------------------------------------------- TCP and UDP
+@contextlib.contextmanager
+def lossless(a: Station | Tap, b: Station | Tap, rate: int = 2000) -> Iterator[Stream]:
+    """Meanwhile frames cross both ways; each must arrive once and in its turn."""
+    with Stream(a, b, rate) as stream:
+        wait_flows(stream)
+        yield stream
+    stream.assert_perfect()
+
+
+def wait_flows(*streams: Stream) -> None:
+    from .lab import poll
+
+    poll(lambda: all(stream.flows() for stream in streams), what="frames that cross")
 
 
 @functools.cache
@@ -491,16 +501,12 @@ def datagrams(
         sent = [_noise(size)[:-1] + bytes([n]) for size in sizes for n in range(count)]
         for datagram in sent:
             sender.send(datagram)
-        wanted = sorted(_cut(sent, segment))
-        got = sorted(_gather(receiver, len(wanted)))
-    assert got == wanted, f"{len(got)} of {len(wanted)} datagrams arrived, or not as sent"
-
-
-def _cut(whole: Iterable[bytes], segment: int) -> list[bytes]:
-    """What the kernel makes of datagrams that it is told to cut up."""
-    if not segment:
-        return list(whole)
-    return [x[i : i + segment] for x in whole for i in range(0, len(x), segment)]
+        cut = (range(0, len(x), segment or len(x)) for x in sent)
+        parts = [
+            x[i : i + (segment or len(x))] for x, at in zip(sent, cut, strict=True) for i in at
+        ]
+        got = sorted(_gather(receiver, len(parts)))
+    assert got == sorted(parts), f"{len(got)} of {len(parts)} datagrams arrived, or not as sent"
 
 
 def _introduce(sender: socket.socket, receiver: socket.socket) -> None:
