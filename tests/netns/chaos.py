@@ -10,22 +10,21 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from .lab import PROG_XDP, XDP_PASS, Lab, Station, poll, run
+from .lab import PROG_XDP, XDP_PASS, Lab, Station, delete_entry, entries, poll, run
 from .service import Daemon
-from .traffic import Stream, Wire, looks
-
-T = TypeVar("T")
+from .traffic import Stream, Wire, looks, wait_flows
 
 DEVICES: Final = 7
 NAMES: Final = [f"n{n}" for n in range(DEVICES + 3)]
 SETTLE: Final = 20.0
 """Seconds until all must be right. Most steps take a tenth of one; machines are shared."""
-AWAY: Final = ("away1", "away2")
 BAD: Final = (
     "",
     "# nothing\n",
@@ -52,11 +51,6 @@ class Device:
     foreign: Path | None = None
     mtus: set[int] = field(default_factory=lambda: {1500})
 
-    @property
-    def fixed(self) -> bool:
-        """A tap lives as long as its process holds it: it is not deleted, and does not move."""
-        return self.where == "host" and self.station.interface == ""
-
 
 @dataclass(frozen=True)
 class Plug:
@@ -72,11 +66,13 @@ class Plug:
         return ":".join(sorted((self.a, self.b)))
 
     def __str__(self) -> str:
-        enabled = "true" if self.enabled else "false"
+        enabled = str(self.enabled).lower()
         return f"  {self.a}: {{to: {self.b}, mode: {self.mode}, enabled: {enabled}}}\n"
 
 
 UNTOUCHED: Final = Plug("ua", "ub")
+Harm = tuple[int, Sequence[Device] | None, Callable[..., str]]
+"""How often, to whom (None: to the daemon or its file), and what; it returns what it has done."""
 
 
 class Chaos:
@@ -87,31 +83,25 @@ class Chaos:
         self.seed = seed
         self.seconds = seconds
         self.steps = 0
-        self.counts: dict[str, int] = {}
         self.slowest = (0.0, "")
+        self._counts: Counter[str] = Counter()
         self._random = random.Random(seed)
         self._history: list[str] = []
         self._plugs: list[Plug] = []
         self._good = True
         self._forgetful = False
         lab.hush()
-        lab.on_close(self._close)
-        self._away = [lab.namespace(name, quiet=True) for name in AWAY]
-        self._devices: list[Device] = []
-        for name in NAMES[: DEVICES - 1]:
-            station = lab.veth(name)
-            self._devices.append(Device(station, station.port(), name))
-        tap = NAMES[DEVICES - 1]
+        self._away = [lab.namespace(name, quiet=True) for name in ("away1", "away2")]
+        *names, tap = NAMES[:DEVICES]
+        stations = lab.veths(*names)
+        self._devices = [Device(each, each.port(), each.end) for each in stations]
         self._devices.append(Device(Station(lab.host, tap, interface=""), lab.tap(tap), tap))
-        self._ends = (lab.veth("ua"), lab.veth("ub"))
+        lab.on_close(lambda: [device.wire.close() for device in self._devices])
+        self._ends = lab.veth("ua"), lab.veth("ub")
         poll(lambda: all(lab.link(x.end)["operstate"] == "UP" for x in self._ends), what="carrier")
         self._before = self._untouched()
         self.daemon = Daemon(lab, None)
-        self._foreign = {
-            kind: lab.program(PROG_XDP, XDP_PASS, f"foreign{kind}") for kind in ("0", "1")
-        }
-
-    # ------------------------------------------------------------------ the run
+        self._foreign = [lab.program(PROG_XDP, XDP_PASS, f"foreign{n}") for n in range(2)]
 
     def run(self) -> None:
         self._write_good()
@@ -119,22 +109,20 @@ class Chaos:
         deadline = time.monotonic() + self.seconds
         try:
             with Stream(*self._ends, rate=500) as stream:
-                poll(stream.flows)
+                wait_flows(stream)
                 while time.monotonic() < deadline:
                     self._step()
                     self._check(stream)
                 self._compare(stream)
             stream.assert_perfect()
-            self._finish()
+            self._history.append("stop")
+            self.daemon.stop()
+            self._settle(lambda: [*self._left()], within=0)
         except AssertionError as error:
             raise ChaosError(self._story(str(error))) from None
 
-    def _close(self) -> None:
-        for device in self._devices:
-            device.wire.close()
-
     def __str__(self) -> str:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.counts.items()))
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self._counts.items()))
         slowest = f"slowest to settle: {self.slowest[0]:.2f} s, {self.slowest[1]}"
         return f"seed {self.seed}: {self.steps} steps ({kinds}); {slowest}"
 
@@ -144,52 +132,63 @@ class Chaos:
         history = "\n".join(self._history[-25:])
         return f"{problem}\n\nstep {self.steps}, {again}\n{history}\n\n{log}"
 
+    def _settle(self, look: Callable[[], list[str]], within: float = SETTLE) -> float:
+        """Look until there is no problem; returns the seconds that it took."""
+        started = time.monotonic()
+        while (problems := look()) and time.monotonic() - started < within:
+            pass
+        assert not problems, "\n".join(problems)
+        return time.monotonic() - started
+
     def _step(self) -> None:
         """Mostly one thing; now and then several at once."""
         self.steps += 1
         for _ in range(self._random.choice((1, 1, 1, 1, 2, 3, 5))):
-            self._harm()
+            while not (done := self._do(self._harms() | self._harms_to_the_daemon())):
+                pass
+            self._counts[done.partition(":")[0]] += 1
+            self._history.append(f"{self.steps} {done}")
 
-    def _harm(self) -> None:
-        kinds: dict[Callable[[], str], int] = {
-            self._create: 8,
-            self._delete: 3,
-            self._rename: 4,
-            self._move_away: 4,
-            self._return: 8,
-            self._down: 4,
-            self._up: 6,
-            self._far: 4,
-            self._detach: 3,
-            self._foreign_on: 3,
-            self._foreign_off: 5,
-            self._set_mtu: 3,
-            self._delete_clsact: 3,
-            self._delete_entries: 3,
-            self._flip: 10,
-            self._spoil: 3,
-            self._crash: 4,
-            self._hangup: 2,
-            self._restart: 1,
+    def _do(self, harms: dict[str, Harm]) -> str:
+        """One of them: its name and what it has done; empty, where nobody is there to suffer it."""
+        name = self._random.choices(list(harms), [weight for weight, *_ in harms.values()])[0]
+        _, devices, act = harms[name]
+        if devices is None:
+            return f"{name}: {act()}"
+        return f"{name}: {act(self._random.choice(devices))}" if devices else ""
+
+    def _harms(self) -> dict[str, Harm]:
+        """To interfaces, and to what is on them."""
+        here = [x for x in self._devices if x.where == "host"]
+        # A tap lives as long as its process holds it: it is not deleted, and does not move.
+        movable = [x for x in here if x.station.interface]
+        plain, foreign = ([x for x in here if bool(x.foreign) is one] for one in (False, True))
+        taken = any(x.foreign for x in self._devices)
+        return {
+            "create": (8, [x for x in self._devices if x.where == "gone"], self._create),
+            "delete": (3, movable, self._delete),
+            "rename": (4, here, self._rename),
+            "move away": (4, [x for x in movable if not x.foreign], self._move_away),
+            "return": (8, [x for x in self._devices if x.where in self._away], self._return),
+            "down": (4, here, lambda x: self._set(x, "down")),
+            "up": (6, here, lambda x: self._set(x, "up")),
+            "far": (4, movable, self._far),
+            "detach": (3, plain, lambda x: self._set(x, "xdpgeneric off")),
+            "foreign on": (3, [] if taken else plain, self._foreign_on),
+            "foreign off": (5, foreign, self._foreign_off),
+            "mtu": (3, here, self._set_mtu),
+            "clsact": (3, here, self._delete_clsact),
+            "entries": (3, here, self._delete_entries),
         }
-        while True:
-            kind = self._random.choices(list(kinds), list(kinds.values()))[0]
-            if said := kind():
-                break
-        name = kind.__name__.strip("_")
-        self.counts[name] = self.counts.get(name, 0) + 1
-        self._history.append(f"{self.steps} {name}: {said}")
 
-    # ------------------------------------------------------------------ who is where
-
-    def _some(self, *where: str) -> Device | None:
-        return self._pick([x for x in self._devices if x.where in where])
-
-    def _movable(self) -> Device | None:
-        return self._pick([x for x in self._devices if x.where == "host" and not x.fixed])
-
-    def _pick(self, choice: list[T]) -> T | None:
-        return self._random.choice(choice) if choice else None
+    def _harms_to_the_daemon(self) -> dict[str, Harm]:
+        return {
+            "flip": (10, None, self._flip),
+            "spoil": (3, None, self._spoil),
+            "crash": (4, None, self._crash),
+            "hangup": (2, None, lambda: str(self.daemon.signal(1))),
+            "restart": (1, None, self._restart),
+        }
 
     def _free_name(self) -> str:
         """No two devices have one name, wherever they are."""
@@ -199,140 +198,69 @@ class Chaos:
     def _here(self) -> dict[str, Device]:
         return {x.name: x for x in self._devices if x.where == "host"}
 
-    # ------------------------------------------------------------------ harm: interfaces
-
-    def _create(self) -> str:
-        device = self._some("gone")
-        if device is None:
-            return ""
+    def _create(self, device: Device) -> str:
         station = self.lab.veth(self._free_name(), namespace=device.station.namespace)
         device.wire.close()
         device.station, device.wire = station, station.port()
         device.name, device.where, device.mtus = station.end, "host", {1500}
-        device.foreign = None
         return device.name
 
-    def _delete(self) -> str:
-        device = self._movable()
-        if device is None:
-            return ""
+    def _delete(self, device: Device) -> str:
         self.lab.delete(device.name)
         device.where, device.foreign = "gone", None
         return device.name
 
-    def _rename(self) -> str:
-        device = self._some("host")
-        if device is None:
-            return ""
+    def _rename(self, device: Device) -> str:
         old, new = device.name, self._free_name()
-        self.lab.batch(
-            [f"link set dev {old} down", f"link set dev {old} name {new}", f"link set dev {new} up"]
-        )
+        self.lab.batch([f"link set {old} down", f"link set {old} name {new}", f"link set {new} up"])
         device.name = new
         return f"{old} {new}"
 
-    def _move_away(self) -> str:
-        device = self._movable()
-        if device is None or device.foreign:
-            return ""
-        there = self._random.choice(self._away)
-        self.lab.ip("link", "set", "dev", device.name, "netns", there)
-        device.where = there
+    def _move_away(self, device: Device) -> str:
+        device.where = self._random.choice(self._away)
+        self.lab.move(device.where, device.name)
         if self._random.random() < 0.5:
-            run("ip", "link", "set", "dev", device.name, "up", namespace=there)
-        return f"{device.name} to {there}"
+            run("ip", "link", "set", "dev", device.name, "up", namespace=device.where)
+        return f"{device.name} to {device.where}"
 
-    def _return(self) -> str:
-        device = self._some(*self._away)
-        if device is None:
-            return ""
-        run("ip", "link", "set", device.name, "netns", self.lab.host, namespace=device.where)
+    def _return(self, device: Device) -> str:
+        self.lab.bring_back(device.where, device.name)
         device.where = "host"
-        self.lab.ip("link", "set", "dev", device.name, "up")
         return device.name
 
-    def _down(self) -> str:
-        return self._admin("down")
+    def _set(self, device: Device, what: str) -> str:
+        self.lab.ip(f"link set dev {device.name} {what}", check=False)
+        return f"{device.name} {what}"
 
-    def _up(self) -> str:
-        return self._admin("up")
-
-    def _admin(self, state: str) -> str:
-        device = self._some("host")
-        if device is None:
-            return ""
-        self.lab.ip("link", "set", "dev", device.name, state)
-        return device.name
-
-    def _far(self) -> str:
-        device = self._movable()
-        if device is None:
-            return ""
+    def _far(self, device: Device) -> str:
         state = self._random.choice(("down", "up", "up"))
-        device.station.ip("link", "set", "dev", "eth0", state)
+        device.station.ip(f"link set dev eth0 {state}")
         return f"end of {device.name} {state}"
 
-    def _set_mtu(self) -> str:
-        device = self._some("host")
-        if device is None:
-            return ""
+    def _set_mtu(self, device: Device) -> str:
         mtu = self._random.choice((1400, 1500, 3000, 9000))
-        self.lab.ip("link", "set", "dev", device.name, "mtu", str(mtu), check=False)
         device.mtus.add(mtu)
-        return f"{device.name} {mtu}"
+        return self._set(device, f"mtu {mtu}")
 
-    # ------------------------------------------------------------------ harm: BPF
-
-    def _detach(self) -> str:
-        device = self._pick([x for x in self._here().values() if not x.foreign])
-        if device is None:
-            return ""
-        self.lab.ip("link", "set", "dev", device.name, "xdpgeneric", "off", check=False)
+    def _foreign_on(self, device: Device) -> str:
+        device.foreign = self._random.choice(self._foreign)
+        self.lab.ip(f"-force link set dev {device.name} xdpgeneric pinned {device.foreign}")
         return device.name
 
-    def _foreign_on(self) -> str:
-        device = self._pick([x for x in self._here().values() if not x.foreign])
-        if device is None or any(x.foreign for x in self._devices):
-            return ""
-        device.foreign = self._random.choice(list(self._foreign.values()))
-        self.lab.ip(
-            *("-force", "link", "set", "dev", device.name),
-            *("xdpgeneric", "pinned", str(device.foreign)),
-        )
-        return device.name
-
-    def _foreign_off(self) -> str:
-        device = self._pick([x for x in self._here().values() if x.foreign])
-        if device is None:
-            return ""
-        self.lab.ip("link", "set", "dev", device.name, "xdpgeneric", "off")
+    def _foreign_off(self, device: Device) -> str:
+        self.lab.ip(f"link set dev {device.name} xdpgeneric off")
         device.foreign = None
         return device.name
 
-    def _delete_clsact(self) -> str:
-        device = self._some("host")
-        if device is None:
-            return ""
-        self.lab.tc("qdisc", "delete", "dev", device.name, "clsact", check=False)
+    def _delete_clsact(self, device: Device) -> str:
+        self.lab.tc(f"qdisc delete dev {device.name} clsact", check=False)
         return device.name
 
-    def _delete_entries(self) -> str:
+    def _delete_entries(self, device: Device) -> str:
         """Of one device, so that the untouched link stays what it is."""
-        device = self._some("host")
-        if device is None:
-            return ""
-        key = self.lab.ifindex(device.name).to_bytes(4, "little")
-        for path in self._wiring_maps():
-            octets = [f"{octet:#04x}" for octet in key]
-            run("bpftool", "map", "delete", "pinned", str(path), "key", *octets, check=False)
+        for path in self.lab.wiring_maps():
+            delete_entry(path, self.lab.ifindex(device.name))
         return device.name
-
-    def _wiring_maps(self) -> list[Path]:
-        """Of the newest programs, and the one that all share."""
-        newest = sorted(self.lab.pins.glob("programs-*/entries"))[-1:]
-        return [*newest, *self.lab.pins.glob("peers-*")]
-
-    # ------------------------------------------------------------------ harm: the daemon
 
     def _flip(self) -> str:
         names = self._random.sample(NAMES, len(NAMES))
@@ -347,10 +275,7 @@ class Chaos:
         self._plugs = self._plugs[:keep] + [x for x in plugs if not used & {x.a, x.b}]
         self._random.shuffle(self._plugs)
         self._write_good()
-        return " ".join(
-            f"{x.a}:{x.b}{'' if x.mode == 'auto' else f'({x.mode})'}{'' if x.enabled else '-'}"
-            for x in self._plugs
-        )
+        return "".join(map(str, self._plugs))
 
     def _write_good(self) -> None:
         self._good, self._forgetful = True, False
@@ -369,31 +294,22 @@ class Chaos:
         return {x["link"] for x in links} == {x.link for x in (UNTOUCHED, *self._plugs)}
 
     def _save(self, text: str) -> None:
-        if self._random.random() < 0.5:
-            self.daemon.write(text)
-        else:
-            self.daemon.write_in_place(text)
+        in_place = self._random.random() < 0.5
+        self.daemon.write_in_place(text) if in_place else self.daemon.write(text)
 
     def _crash(self) -> str:
         """Now and then in the middle of a change, and the world goes on without a daemon."""
-        said = ""
+        said = []
         if self._random.random() < 0.3:
-            said = f"flip {self._flip()}; "
+            said.append(f"flip {self._flip()}")
             time.sleep(self._random.random() * 0.02)
         self.daemon.kill()
-        others = [self._create, self._delete, self._rename, self._move_away, self._return]
-        others += [self._down, self._up, self._set_mtu, self._detach, self._flip, self._spoil]
-        others += [self._foreign_on, self._foreign_off, self._delete_clsact, self._delete_entries]
         for _ in range(self._random.choice((0, 0, 1, 2, 4))):
-            kind = self._random.choice(others)
-            said += f"{kind.__name__.strip('_')} {kind()}; "
+            more = self._harms_to_the_daemon()
+            said.append(self._do(self._harms() | {kind: more[kind] for kind in ("flip", "spoil")}))
         self._forgetful = not self._good
         self.daemon.start()
-        return said or "nothing meanwhile"
-
-    def _hangup(self) -> str:
-        self.daemon.signal(1)
-        return "SIGHUP"
+        return "; ".join(said)
 
     def _restart(self) -> str:
         """To keep the wires, a stop that is part of a restart is none: it is a crash here."""
@@ -406,22 +322,12 @@ class Chaos:
         self.daemon.start()
         return "twice killed in its start"
 
-    # ------------------------------------------------------------------ the invariants
-
     def _check(self, stream: Stream) -> None:
-        started = time.monotonic()
-        problems = ["not looked yet"]
-        while problems and time.monotonic() - started < SETTLE:
-            problems = self._problems()
-        took = time.monotonic() - started
-        if problems:
-            raise AssertionError("\n".join(problems))
-        if took > self.slowest[0]:
-            self.slowest = (took, self._history[-1])
+        took = self._settle(self._problems)
+        self.slowest = max(self.slowest, (took, self._history[-1]))
         for way in stream.ways:
             poll(lambda way=way: not way.lost, what=f"untouched link: {stream}")  # type: ignore[misc]
-        if self.daemon.returncode is not None:
-            raise AssertionError(f"the daemon has ended: {self.daemon.returncode}")
+        assert self.daemon.returncode is None, f"the daemon has ended: {self.daemon.returncode}"
         self.daemon.assert_no_traceback()
 
     def _problems(self) -> list[str]:
@@ -430,57 +336,50 @@ class Chaos:
             seen = self.daemon.ask("status")
         except OSError as error:
             return [f"no answer: {error}"]
-        links = {x["ifname"]: x for x in json.loads(self.lab.ip("-d", "-j", "link", "show"))}
-        problems = list(self._wrong_states(seen, links))
-        problems += self._wrong_foreigners(links)
-        problems += self._wrong_programs(seen, links)
-        problems += self._wrong_settings(seen, links)
-        problems += self._wrong_frames(seen)
-        problems += self._wrong_moved_netns(seen)
-        return problems
+        links = self.lab.links()
+        return [
+            *self._wrong_states(seen, links),
+            *self._wrong_foreigners(links),
+            *self._wrong_programs(seen, links),
+            *self._wrong_settings(seen, links),
+            *self._wrong_frames(seen),
+            *self._wrong_moved_netns(seen),
+        ]
 
     def _wrong_states(self, seen: dict[str, Any], links: dict[str, Any]) -> Iterator[str]:
         state = seen["config"]["state"]
         if state != ("loaded" if self._good else "rejected"):
             yield f"the file is {state}"
         told = {(x["a"]["name"], x["b"]["name"]): x for x in seen["links"]}
-        if self._forgetful:
-            plugs = [UNTOUCHED]
-        else:
-            plugs = [UNTOUCHED, *self._plugs]
-            for stray in told.keys() - {(x.a, x.b) for x in plugs}:
-                yield f"{stray} is no link of the file"
+        plugs = [UNTOUCHED] if self._forgetful else [UNTOUCHED, *self._plugs]
+        for stray in told.keys() - {(x.a, x.b) for x in plugs} if not self._forgetful else ():
+            yield f"{stray} is no link of the file"
         for plug in plugs:
             link = told.get((plug.a, plug.b)) or told.get((plug.b, plug.a))
+            wanted = self._wanted_state(plug, links)
             if link is None:
-                yield f"{plug.a}:{plug.b} is missing in status"
-                continue
-            allowed = self._allowed(plug, links)
-            if link["state"] not in allowed:
-                why = f"{link['state']} ({link['reason']})"
-                yield f"{plug.a}:{plug.b} is {why}, not {' or '.join(sorted(allowed))}"
+                yield f"{plug.link} is missing in status"
+            elif link["state"] != wanted:
+                yield f"{plug.link} is {link['state']} ({link['reason']}), not {wanted}"
 
-    def _allowed(self, plug: Plug, links: dict[str, Any]) -> set[str]:
+    def _wanted_state(self, plug: Plug, links: dict[str, Any]) -> str:
         ends = [links.get(name) for name in (plug.a, plug.b)]
         if None in ends:
-            return {"waiting" if plug.enabled else "disabled"}
+            return "waiting" if plug.enabled else "disabled"
         here = self._here()
         if any(end in here and here[end].foreign for end in (plug.a, plug.b)):
-            return {"failed"}
+            return "failed"
         if not plug.enabled:
-            return {"disabled"}
+            return "disabled"
         up = all({"UP", "LOWER_UP"} <= set(end["flags"]) for end in ends if end)
-        return {"connected" if up else "down"}
+        return "connected" if up else "down"
 
     def _wrong_foreigners(self, links: dict[str, Any]) -> Iterator[str]:
         for name, device in self._here().items():
             if device.foreign and name in links:
-                shown = _program(links[name])
-                wanted = json.loads(
-                    run("bpftool", "-j", "prog", "show", "pinned", str(device.foreign)).stdout
-                )["id"]
-                if shown != wanted:
-                    yield f"{name}: foreign program {wanted} is now {shown}"
+                shown = run("bpftool", "-j", "prog", "show", "pinned", str(device.foreign)).stdout
+                if _program(links[name]) != (wanted := json.loads(shown)["id"]):
+                    yield f"{name}: foreign program {wanted} is now {_program(links[name])}"
 
     def _wrong_programs(self, seen: dict[str, Any], links: dict[str, Any]) -> Iterator[str]:
         """An end of a link that does not stand is held; another program of ours has an entry.
@@ -488,19 +387,16 @@ class Chaos:
         An entry is the half of a pair that stands.
         """
         ours, here = self._ours(), self._here()
-        held = {
-            x[end]["name"]
-            for x in seen["links"]
-            if x["state"] in ("disabled", "waiting", "failed")
-            for end in ("a", "b")
-        }
-        for name in held & links.keys():
-            if name in here and not here[name].foreign and not self._is_silent(name):
+        loose = [x for x in seen["links"] if x["state"] in ("disabled", "waiting", "failed")]
+        held = {x[end]["name"] for x in loose for end in "ab"}
+        for name in held & links.keys() & here.keys():
+            egress = self.lab.tc("filter", "show", "dev", name, "egress")
+            if not here[name].foreign and "xconnectd" not in egress:
                 yield f"{name}: not held"
-        maps = {path.name: dict(_entries(path)) for path in self._wiring_maps()}
-        led = {key for name, found in maps.items() if name.startswith("entries") for key in found}
+        maps = {path.name: entries(path) for path in self.lab.wiring_maps()}
         for name, link in links.items():
-            if _program(link) in ours and name not in held and link["ifindex"] not in led:
+            is_led = name in held or link["ifindex"] in maps.get("entries", ())
+            if _program(link) in ours and not is_led:
                 yield f"{name}: our program without an entry"
         numbers = {link["ifindex"] for link in links.values()}
         for name, found in maps.items():
@@ -510,20 +406,12 @@ class Chaos:
                 if key not in numbers:
                     yield f"{name}: {key} leads to {target}, and is the number of no interface"
 
-    def _is_silent(self, name: str) -> bool:
-        return "xconnectd" in self.lab.tc("filter", "show", "dev", name, "egress")
-
     def _wrong_settings(self, seen: dict[str, Any], links: dict[str, Any]) -> Iterator[str]:
         """What somebody set is what is put back: as found where no link stands, else in status."""
-        told = {
-            link[end]["name"]: link[end]["mtu"]
-            for link in seen["links"]
-            for end in ("a", "b")
-            if link[end]["mtu"] is not None
-        }
+        ends = [link[end] for link in seen["links"] for end in "ab"]
+        told = {end["name"]: end["mtu"] for end in ends if end["mtu"] is not None}
         for name, device in self._here().items():
-            mtu = told.get(name, links[name]["mtu"]) if name in links else None
-            if mtu is not None and mtu not in device.mtus:
+            if name in links and (mtu := told.get(name, links[name]["mtu"])) not in device.mtus:
                 yield f"{name}: mtu {mtu}, never set by anybody ({device.mtus})"
 
     def _ours(self) -> set[int]:
@@ -532,43 +420,31 @@ class Chaos:
 
     def _wrong_frames(self, seen: dict[str, Any]) -> Iterator[str]:
         """Frames go where status says, and nowhere else."""
-        here = self._here()
-        leads: dict[str, str] = {}
-        for link in seen["links"]:
-            if link["state"] == "connected":
-                a, b = link["a"]["name"], link["b"]["name"]
-                leads |= {a: b, b: a}
-        senders = [x for x in self._devices if x.where != "gone"]
-        wanted = {
-            (x.name, y.name)
-            for x in senders
-            if x.where == "host" and (y := here.get(leads.get(x.name, "")))
-        }
-        came = self._probe(senders, wanted)
+        stands = [x for x in seen["links"] if x["state"] == "connected"]
+        ways = {(x[one]["name"], x[other]["name"]) for x in stands for one, other in ("ab", "ba")}
+        here = self._here().keys()
+        wanted = {(one, other) for one, other in ways if one in here and other in here}
+        came = self._probe(wanted)
         for one, other in sorted(wanted - came):
             yield f"no frame from {one} to {other}, which are said to be connected"
         for one, other in sorted(came - wanted):
             yield f"a frame from {one} to {other}, which are not said to be connected"
 
-    def _probe(self, devices: list[Device], wanted: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    def _probe(self, wanted: set[tuple[str, str]]) -> set[tuple[str, str]]:
         """Every device sends one frame; returns who got whose."""
-        marks: dict[bytes, str] = {}
+        devices = [x for x in self._devices if x.where != "gone"]
+        marks = {os.urandom(16): device for device in devices}
         for device in devices:
             _drained(device.wire)
-        for device in devices:
-            mark = os.urandom(16)
-            marks[mark] = device.name
-            frame = b"\xff" * 6 + b"\x02\0\0\0\0\x01" + b"\x88\xb6" + mark + bytes(30)
-            try:
+        for mark, device in marks.items():
+            with suppress(OSError):  # down, or without carrier
+                frame = b"\xff" * 6 + b"\x02\0\0\0\0\x01" + b"\x88\xb6" + mark + bytes(30)
                 device.wire.send(frame)
-            except OSError:
-                continue  # down, or without carrier
         came: set[tuple[str, str]] = set()
         for look, _ in enumerate(looks(0.3)):
             for device in devices:
-                for frame in _drained(device.wire):
-                    if sender := marks.get(frame[14:30]):
-                        came.add((sender, device.name))
+                senders = (marks.get(frame[14:30]) for frame in _drained(device.wire))
+                came |= {(sender.name, device.name) for sender in senders if sender}
             if look >= 10 and wanted <= came:
                 break
         return came
@@ -578,26 +454,17 @@ class Chaos:
         ours = self._ours()
         told = {x["remedy"] for x in seen["moved_netns"]}
         for namespace in self._away:
-            shown = json.loads(run("ip", "-d", "-j", "link", "show", namespace=namespace).stdout)
-            for link in shown:
-                if _program(link) not in ours:
-                    continue
-                if not any(namespace in x and link["ifname"] in x for x in told):
+            for link in json.loads(run("ip", "-d", "-j", "link", namespace=namespace).stdout):
+                is_told = any(namespace in x and link["ifname"] in x for x in told)
+                if _program(link) in ours and not is_told:
                     yield f"{link['ifname']} is in {namespace} with our program: {told}"
-
-    # ------------------------------------------------------------------ the end
 
     def _compare(self, stream: Stream) -> None:
         """What the command says, which reads the kernel, is what the daemon says."""
         self.steps += 1
         self._history.append(f"{self.steps} compare: {self._flip()}")
         self._check(stream)
-        started = time.monotonic()
-        while problems := list(self._contradictions()):  # it may change between the two looks
-            if time.monotonic() - started > SETTLE:
-                break
-        if problems:
-            raise AssertionError("\n".join(problems))
+        self._settle(lambda: [*self._contradictions()])  # it may change between the two looks
 
     def _contradictions(self) -> Iterator[str]:
         shown, told = self.daemon.status(), self.daemon.ask("status")
@@ -607,33 +474,25 @@ class Chaos:
         if shown["differences"] and "drift.flapping" not in self.daemon.text():
             yield f"differences: {shown['differences']}"
 
-    def _finish(self) -> None:
-        self._history.append("stop")
-        self.daemon.stop()
-        problems = list(self._left())
-        if problems:
-            raise AssertionError("after the stop: " + "\n".join(problems))
-
     def _left(self) -> Iterator[str]:
         if self._untouched() != self._before:
             yield f"the untouched ends: {self._untouched()}, not {self._before}"
         if self.lab.pins.exists():
             yield f"pins: {[*self.lab.pins.rglob('*')]}"
-        links = {x["ifname"]: x for x in json.loads(self.lab.ip("-d", "-j", "link", "show"))}
+        links = self.lab.links()
         for name, device in self._here().items():
-            link = links[name]
-            if bool(link.get("xdp")) != bool(device.foreign):
-                yield f"{name}: program {link.get('xdp')}"
-            if link["mtu"] not in device.mtus:
-                yield f"{name}: mtu {link['mtu']}, never set by anybody ({device.mtus})"
-            if link["inet6_addr_gen_mode"] != "eui64":
-                yield f"{name}: addr_gen_mode {link['inet6_addr_gen_mode']}"
-            if link["promiscuity"]:
-                yield f"{name}: promiscuous"
-            if "clsact" in self.lab.tc("qdisc", "show", "dev", name):
-                yield f"{name}: clsact"
-        came = self._probe([x for x in self._devices if x.where != "gone"], set())
-        if came:
+            link, qdiscs = links[name], self.lab.tc("qdisc", "show", "dev", name)
+            found = {
+                "program": bool(link.get("xdp")) == bool(device.foreign),
+                "mtu": link["mtu"] in device.mtus,
+                "addr_gen_mode": link["inet6_addr_gen_mode"] == "eui64",
+                "promiscuity": not link["promiscuity"],
+                "clsact": "clsact" not in qdiscs,
+            }
+            for what, is_right in found.items():
+                if not is_right:
+                    yield f"{name}: {what}, {device.mtus}: {link}, {qdiscs}"
+        if came := self._probe(set()):
             yield f"frames cross: {came}"
 
     def _untouched(self) -> dict[str, Any]:
@@ -648,16 +507,7 @@ def _program(link: dict[str, Any]) -> int | None:
     return found
 
 
-def _entries(path: Path) -> Iterator[tuple[int, int]]:
-    """What a wiring map holds; who asks ``bpftool`` for a map that grows may meet an error."""
-    for entry in json.loads(run("bpftool", "-j", "map", "dump", "pinned", str(path)).stdout):
-        if "error" not in entry.get("value", {}):
-            key, value = (bytes(int(x, 16) for x in entry[k][:4]) for k in ("key", "value"))
-            yield int.from_bytes(key, "little"), int.from_bytes(value, "little")
-
-
 def _drained(wire: Wire) -> list[bytes]:
-    try:
+    with suppress(OSError):  # its interface has gone, or is down
         return wire.drain()
-    except OSError:  # its interface has gone, or is down
-        return []
+    return []
