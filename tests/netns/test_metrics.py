@@ -9,7 +9,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,15 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from .lab import PATIENCE, REPO, Lab, Station, inside, poll, run
-from .service import Daemon
-from .test_config_changes import cut, wired
-from .traffic import collect
+from .service import Daemon, Start
+from .traffic import collect, cut, wired
 
-Start = Callable[..., Daemon]
 PORT = 9109
 LINKS = "links: {va: vb}\n"
 METRICS = f"metrics: {{listen: 127.0.0.1:{PORT}}}\n{LINKS}"
 Bench = tuple[Daemon, Station, Station, Station]
 REQUEST = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+Found = dict[str, Metric]
 
 
 def connect(running: Daemon, port: int = PORT, address: str = "127.0.0.1") -> socket.socket:
@@ -41,24 +40,27 @@ def talk(connection: socket.socket, request: bytes = REQUEST) -> bytes:
             return answer.read()
 
 
-def scrape(connection: socket.socket) -> dict[str, Metric]:
+def scrape(connection: socket.socket) -> Found:
     head, _, body = talk(connection).partition(b"\r\n\r\n")
     assert b" 200 " in head.partition(b"\r\n")[0], head
     return {each.name: each for each in text_string_to_metric_families(body.decode())}
 
 
-def sample(found: dict[str, Metric], name: str, **labels: str) -> float:
+def sample(found: Found, name: str, **labels: str) -> float:
     """The one sample of a family that has these labels."""
     [value] = [x.value for x in found[name].samples if labels.items() <= x.labels.items()]
     return value
 
 
+def is_loaded(connection: socket.socket) -> bool:
+    return sample(scrape(connection), "xconnectd_config_last_load_success") == 1
+
+
 def listens(running: Daemon, port: int = PORT, address: str = "127.0.0.1") -> bool:
-    try:
+    with contextlib.suppress(OSError):
         connect(running, port, address).close()
-    except OSError:
-        return False
-    return True
+        return True
+    return False
 
 
 def served(running: Daemon) -> bool:
@@ -70,14 +72,10 @@ def served(running: Daemon) -> bool:
 @pytest.fixture
 def bench(lab: Lab, shared: Start) -> Bench:
     """A daemon that serves metrics, with a wire between va and vb, and a vc."""
-    stations = lab.veth("va"), lab.veth("vb"), lab.veth("vc")
-    running = shared(METRICS)
-    running.wait_link("connected", "va", "vb")
+    a, b, c = lab.veths("va", "vb", "vc")
+    running = shared(METRICS).connected()
     running.wait_event("metrics.served")
-    return running, *stations
-
-
-# ---------------------------------------------------------------------- what is told
+    return running, a, b, c
 
 
 def test_frames_sent_are_frames_counted(bench: Bench) -> None:
@@ -86,22 +84,20 @@ def test_frames_sent_are_frames_counted(bench: Bench) -> None:
         poll(lambda: wired(a, b))
         here.drain(), there.drain()
         before = scrape(connect(running))
-        for _ in range(250):
-            here.send(b"\xff" * 12 + b"\x88\xb6" + bytes(86))
-        for _ in range(40):
-            there.send(b"\xff" * 12 + b"\x88\xb6" + bytes(1000))
+        for port, count, size in ((here, 250, 86), (there, 40, 1000)):
+            for _ in range(count):
+                port.send(b"\xff" * 12 + b"\x88\xb6" + bytes(size))
         assert len(collect(there, 250)) == 250, "what is counted has arrived"
         assert len(collect(here, 40)) == 40
-
-        def delta(kind: str, ingress: str) -> float:
-            labels = {"link": "va:vb", "ingress": ingress}
-            return sample(after, kind, **labels) - sample(before, kind, **labels)
-
         after = scrape(connect(running))
-    assert delta("xconnectd_frames", "va") == 250
-    assert delta("xconnectd_bytes", "va") == 250 * 100
-    assert delta("xconnectd_frames", "vb") == 40
-    assert delta("xconnectd_bytes", "vb") == 40 * 1014
+    for name, ingress, rise in (
+        ("xconnectd_frames", "va", 250),
+        ("xconnectd_bytes", "va", 250 * 100),
+        ("xconnectd_frames", "vb", 40),
+        ("xconnectd_bytes", "vb", 40 * 1014),
+    ):
+        now, was = (sample(x, name, link="va:vb", ingress=ingress) for x in (after, before))
+        assert now - was == rise, (name, ingress)
 
 
 def test_what_status_says_and_what_the_daemon_did_is_what_is_scraped(bench: Bench) -> None:
@@ -119,14 +115,14 @@ def test_what_status_says_and_what_the_daemon_did_is_what_is_scraped(bench: Benc
     def rise(name: str, **labels: str) -> float:
         return sample(after, name, **labels) - sample(before, name, **labels)
 
-    def passes(found: dict[str, Metric]) -> float:
+    def passes(found: Found) -> float:
         samples = found["xconnectd_reconcile_duration_seconds"].samples
         [count] = [x.value for x in samples if x.name.endswith("_count")]
         return count
 
-    running.lab.ip("link", "set", "va", "xdpgeneric", "off")
+    running.lab.ip("link set va xdpgeneric off")
     running.wait_event("drift.repaired")
-    b.ip("link", "set", "eth0", "down")
+    b.ip("link set eth0 down")
     running.wait_link("down", "va", "vb")
     after = scrape(connect(running))
     assert rise("xconnectd_drift_repairs") == 1
@@ -134,22 +130,17 @@ def test_what_status_says_and_what_the_daemon_did_is_what_is_scraped(bench: Benc
     assert sample(after, "xconnectd_link_state", link="va:vb", state="down") == 1
     assert sample(after, "xconnectd_interface_carrier", interface="vb") == 0
     assert sample(after, "xconnectd_interface_up", interface="vb") == 1
-    running.kill()
     since = running.mark()
-    running.start()
+    running.crash()
     running.wait_event("metrics.served", since=since)
     after = scrape(connect(running))
     assert rise("xconnectd_starts", programs="loaded") == 0
     assert rise("xconnectd_starts", programs="adopted") == 1
 
 
-# ---------------------------------------------------------------------- where
-
-
 def test_they_come_move_and_go_with_the_file(lab: Lab, shared: Start) -> None:
-    a, b = lab.veth("va"), lab.veth("vb")
-    running = shared(LINKS)
-    running.wait_link("connected", "va", "vb")
+    a, b = lab.veths("va", "vb")
+    running = shared(LINKS).connected()
     assert not listens(running)
     assert running.status()["daemon"]["metrics"] is None
     running.write(METRICS)
@@ -175,22 +166,19 @@ def test_they_come_move_and_go_with_the_file(lab: Lab, shared: Start) -> None:
 
 
 def test_a_port_that_is_taken_is_waited_for(lab: Lab, shared: Start) -> None:
-    a, b = lab.veth("va"), lab.veth("vb")
-    other = inside(lab.host, lambda: socket.create_server(("127.0.0.1", PORT)))
-    running = shared(METRICS)
-    running.wait_link("connected", "va", "vb")
-    told = running.wait_event("metrics.failed")
-    assert told["level"] == "warning"
-    assert "in use" in told["reason"]
-    assert told["listen"] == f"127.0.0.1:{PORT}"
-    assert wired(a, b)
-    assert "in use" in running.status()["daemon"]["metrics"]["problem"]
-    assert "in use" in running.cli("status").stdout
-    assert running.cli("status", "--check").returncode == 0
-    assert running.cli("status", "--health").returncode == 0
-    other.close()
+    a, b = lab.veths("va", "vb")
+    with inside(lab.host, lambda: socket.create_server(("127.0.0.1", PORT))):
+        running = shared(METRICS).connected()
+        told = running.wait_event("metrics.failed")
+        assert (told["level"], told["listen"]) == ("warning", f"127.0.0.1:{PORT}")
+        assert "in use" in told["reason"]
+        assert wired(a, b)
+        assert "in use" in running.status()["daemon"]["metrics"]["problem"]
+        assert "in use" in running.cli("status").stdout
+        assert running.cli("status", "--check").returncode == 0
+        assert running.cli("status", "--health").returncode == 0
     running.wait_event("metrics.served")
-    assert sample(scrape(connect(running)), "xconnectd_config_last_load_success") == 1
+    assert is_loaded(connect(running))
     assert len(running.events("metrics.failed")) == 1, "said once"
     assert running.status()["daemon"]["metrics"]["problem"] == ""
 
@@ -202,26 +190,8 @@ def at(path: Path) -> socket.socket:
     return connection
 
 
-def test_a_unix_socket(lab: Lab, shared: Start) -> None:
-    lab.veth("va"), lab.veth("vb")
-    path = lab.directory / "m.sock"
-    running = shared(f"metrics: {{listen: 'unix:{path}'}}\n{LINKS}")
-    running.wait_event("metrics.served")
-    assert path.stat().st_mode & 0o7777 == 0o660
-    group = run("getent", "group", "xconnectd", check=False).stdout
-    assert path.stat().st_gid == (int(group.split(":")[2]) if group else 0)
-    assert sample(scrape(at(path)), "xconnectd_config_last_load_success") == 1
-    running.kill()
-    assert path.is_socket(), "a crash leaves it"
-    since = running.mark()
-    running.start()
-    running.wait_event("metrics.served", since=since)
-    assert sample(scrape(at(path)), "xconnectd_config_last_load_success") == 1
-    running.stop()
-    assert not path.exists()
-
-
-def test_what_stands_in_the_way_of_a_unix_socket_stays(lab: Lab, shared: Start) -> None:
+def test_a_unix_socket_and_what_stands_in_its_way(lab: Lab, shared: Start) -> None:
+    """A crash leaves it, a stop does not; what is somebody else's stays."""
     path = lab.directory / "m.sock"
     path.write_text("precious")
     running = shared(f"metrics: {{listen: 'unix:{path}'}}\n{LINKS}")
@@ -235,16 +205,26 @@ def test_what_stands_in_the_way_of_a_unix_socket_stays(lab: Lab, shared: Start) 
         running.wait_event("metrics.failed", reason="Address already in use; tried again every 5 s")
         path.unlink()
     running.wait_event("metrics.served")
-    path.unlink()
-    path.write_text("another's by now")
-    running.stop()
-    assert path.exists()
-
-
-# ---------------------------------------------------------------------- bad company
+    assert path.stat().st_mode & 0o7777 == 0o660
+    group = run("getent", "group", "xconnectd", check=False).stdout
+    assert path.stat().st_gid == (int(group.split(":")[2]) if group else 0)
+    assert is_loaded(at(path))
+    running.kill()
+    assert path.is_socket(), "a crash leaves it"
+    for stays in (False, True):
+        since = running.mark()
+        running.start()
+        running.wait_event("metrics.served", since=since)
+        assert is_loaded(at(path))
+        if stays:
+            path.unlink()
+            path.write_text("another's by now")
+        running.stop()
+        assert path.exists() is stays
 
 
 def test_idle_and_slow_clients_keep_nobody_waiting(bench: Bench) -> None:
+    """Nor the end of the daemon."""
     running, a, b, c = bench
     memory, spent = running.rss(), running.cpu()
     with contextlib.ExitStack() as crowd:
@@ -258,8 +238,13 @@ def test_idle_and_slow_clients_keep_nobody_waiting(bench: Bench) -> None:
         assert sample(scrape(connect(running)), "xconnectd_link_state", **state)
         assert time.monotonic() - started < 5, "it waited for the others' time to be over: 10 s"
         assert cut(a, b)
-    assert running.rss() - memory < 8 << 20
-    assert running.cpu() - spent < 5
+        assert running.rss() - memory < 8 << 20
+        assert running.cpu() - spent < 5
+        started = time.monotonic()
+        running.signal(signal.SIGTERM)
+        assert running.wait() == 0
+        assert time.monotonic() - started < 5, "it waited for its clients"
+    assert "xception" not in running.text(), running.text()
 
 
 def test_a_crowd_is_let_go_in_time(bench: Bench) -> None:
@@ -289,7 +274,7 @@ def test_nonsense_harms_nobody(bench: Bench) -> None:
             connection.sendall(nonsense)
             connection.shutdown(socket.SHUT_WR)
             connection.recv(1 << 16)
-        assert sample(scrape(connect(running)), "xconnectd_config_last_load_success") == 1
+        assert is_loaded(connect(running))
     odd = b"GET / HTTP/1.1\r\nAccept: application/openmetrics-text;version=x\r\n\r\n"
     for _ in range(20):
         assert b" 400 " in talk(connect(running), odd)[:20]
@@ -322,31 +307,16 @@ def test_a_flood_leaves_descriptors_for_the_wires(bench: Bench) -> None:
     running.assert_no_traceback()
 
 
-def test_it_ends_at_once_with_clients_connected(bench: Bench) -> None:
-    running, *_ = bench
-    with connect(running), connect(running) as asking:
-        asking.sendall(REQUEST[:9])
-        started = time.monotonic()
-        running.signal(signal.SIGTERM)
-        assert running.wait() == 0
-        assert time.monotonic() - started < 5, "it waited for its clients"
-    running.assert_no_traceback()
-    assert "xception" not in running.text(), running.text()
-
-
-# ---------------------------------------------------------------------- what it costs
-
-
 def test_memory_with_and_without(lab: Lab, daemon: Start) -> None:
     """48 MB is the bound with metrics that are read; 42 MB without."""
-    for end in ("va", "vb", "vc", "vd"):
-        lab.veth(end)
+    lab.veths("va", "vb", "vc", "vd")
     two = "links: {va: vb, vc: vd}\n"
     running = daemon(two)
     running.idle()
     without = running.rss()
     assert without <= 42 << 20
-    assert "prometheus" not in running.maps()
+    for unwanted in ("prometheus", "LLVM", "libbcc"):
+        assert unwanted not in running.maps()
     running.write(f"metrics: {{listen: 127.0.0.1:{PORT}}}\n{two}")
     running.wait_event("metrics.served")
     for _ in range(100):
@@ -359,32 +329,25 @@ def test_memory_with_and_without(lab: Lab, daemon: Start) -> None:
     assert running.rss() - before < 2 << 20, "it grows with each request"
 
 
-# ---------------------------------------------------------------------- the dashboard
-
 DASHBOARD = REPO / "config" / "grafana" / "xconnectd.json"
 
 
 def _expressions(node: Any) -> Iterator[str]:
     if isinstance(node, dict):
-        for key, value in node.items():
-            if key in ("expr", "query", "definition") and isinstance(value, str):
-                yield value
-            yield from _expressions(value)
-    elif isinstance(node, list):
-        for each in node:
-            yield from _expressions(each)
+        keys = ("expr", "query", "definition")
+        yield from (node[key] for key in keys if isinstance(node.get(key), str))
+    for each in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _expressions(each)
 
 
 def test_the_dashboard_asks_for_what_there_is(bench: Bench) -> None:
     running, *_ = bench
-    known = {x.name: x for each in scrape(connect(running)).values() for x in each.samples}
-    labels = {name: set(x.labels) for name, x in known.items()}
+    samples = [x for each in scrape(connect(running)).values() for x in each.samples]
+    labels = {x.name: set(x.labels) for x in samples}
     expressions = list(_expressions(json.loads(DASHBOARD.read_text())))
-    asked = {
-        name for text in expressions for name in re.findall(r"\b(?:xconnectd|process)_\w+", text)
-    }
+    asked = set(re.findall(r"\b(?:xconnectd|process)_\w+", "\n".join(expressions)))
     assert len(asked) > 8
-    assert asked <= known.keys(), asked - known.keys()
+    assert asked <= labels.keys(), asked - labels.keys()
     (worst,) = (text for text in expressions if "topk" in text and "dropped" in text)
     assert 'reason!="host_egress"' in worst, "what is dropped on purpose is no loss"
     for text in expressions:
