@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +24,9 @@ from xconnectd.formatting import counted
 from .captured import Capture, File, programs
 from .frames import LLDP, ether, noise, odd_frames
 from .lab import PATIENCE, Lab, Station, poll, run
-from .service import Daemon
-from .test_invariants import _settled
-from .traffic import Stream, collect, compare, exchange, transfer
+from .service import RIGHTLESS, Daemon, Start, linked
+from .traffic import collect, compare, exchange, lossless, transfer
 
-Start = Callable[..., Daemon]
 ODD = list(odd_frames().values())
 MODES = ("generic", "tc")
 
@@ -62,14 +60,14 @@ def wires() -> Iterator[dict[str, Wire]]:
             mode: (lab.veth(f"{mode}a", index=4000 + number), lab.veth(f"{mode}b"))
             for number, mode in enumerate(MODES)
         }
-        lines = (f"  {mode}a: {{to: {mode}b, mode: {mode}}}\n" for mode in MODES)
-        daemon = Daemon(lab, "links:\n" + "".join(lines)).start()
+        wiring = {f"{mode}a": {"to": f"{mode}b", "mode": mode} for mode in MODES}
+        daemon = Daemon(lab, wiring).start()
         poll(lambda: len(daemon.events("link.connected")) == len(MODES))
         yield {mode: Wire(daemon, *pair) for mode, pair in ends.items()}
         daemon.stop()
 
 
-@pytest.fixture(params=["generic", "tc"])
+@pytest.fixture(params=MODES)
 def wire(wires: dict[str, Wire], request: pytest.FixtureRequest) -> Wire:
     return wires[request.param]
 
@@ -87,25 +85,22 @@ def own(lab: Lab, daemon: Start, request: pytest.FixtureRequest) -> Wire:
     ends = lab.veth("va", mtu=mtu), lab.veth("vb", mtu=mtu)
     for station in ends if mode == "native" else ():
         station.ready_for_native()
-    running = daemon(f"links: {{va: {{to: vb, mode: {mode}}}}}\n")
-    running.wait_link("connected", "va", "vb")
-    return Wire(running, *ends)
+    return Wire(daemon(linked(mode)).connected(), *ends)
 
 
 each_mode = pytest.mark.parametrize("own", ["generic", "tc"], indirect=True)
 
 
-# ---------------------------------------------------------------------- what is in it
-
-
 def test_odd_frames_both_ways_byte_for_byte(wire: Wire) -> None:
-    back = [frame[:14] + frame[14:][::-1] for frame in ODD]
+    """A bare header too, where it crosses: a tc redirect drops it."""
     ends = wire.a.end, wire.b.end
+    forth = [*ODD, ether(0x88B6)] if ends[0] == "generica" else ODD
+    back = [frame[:14] + frame[14:][::-1] for frame in ODD]
     capture = wire.capture()
-    wire.send(ODD)
+    wire.send(forth)
     wire.send(back, back=True)
     file = capture.stop(signal.SIGTERM)
-    for end, sent in zip(ends, (ODD, back), strict=True):
+    for end, sent in zip(ends, (forth, back), strict=True):
         delivery = compare(sent, file.frames(end))
         assert delivery.exact, delivery
         assert file.counts[end] == (len(sent), 0)
@@ -115,13 +110,6 @@ def test_odd_frames_both_ways_byte_for_byte(wire: Wire) -> None:
     assert file.comment == f"link {link}"
     ways = ("{} → {}".format(*ends), "{} → {}".format(*ends[::-1]))
     assert file.descriptions == [f"link {link}, {way}" for way in ways]
-
-
-def test_a_bare_ethernet_header_and_a_runt(generic: Wire) -> None:
-    frames = [ether(0x88B6), ether(0x88B6, b"\x01"), ether(0x88B6, noise(20))]
-    capture = generic.capture()
-    generic.send(frames)
-    assert generic.frames(capture.stop()) == (frames, [])
 
 
 def test_times_are_those_of_the_wall_clock_and_in_order(wire: Wire) -> None:
@@ -149,8 +137,7 @@ def test_jumbo_frames_segments_and_tags_are_whole(lab: Lab, own: Wire) -> None:
     assert delivery.exact, delivery
 
     for number, station in enumerate((own.a, own.b), 1):
-        station.number = number
-        station.ip("address", "add", f"{station.address()}/24", "dev", "eth0")
+        station.use_address(number)
     capture = own.capture("tcp", "--direction", "a")
     size = 8 << 20
     transfer(own.a, own.b, size=size)
@@ -211,8 +198,7 @@ def test_several_at_once_see_the_same_and_what_they_asked_for(wire: Wire) -> Non
 def test_a_plug_has_one_way(lab: Lab, daemon: Start) -> None:
     lab.hush()
     station = lab.veth("va")
-    running = daemon({"va": "va"})
-    running.wait_link("connected", "va", "va")
+    running = daemon({"va": "va"}).connected("va", "va")
     capture = Capture(running, "va", "--direction", "a")
     with station.port() as port:
         assert exchange(port, port, ODD[:5]).exact
@@ -252,9 +238,6 @@ def _functions_can_be_attached_to() -> bool:
     return True
 
 
-# ---------------------------------------------------------------------- live
-
-
 def test_a_pipe_is_live_and_its_end_is_quiet(generic: Wire) -> None:
     """tcpdump reads what capture writes, and shows a frame within a tenth of a second or so."""
     capture = generic.capture(write="-")
@@ -285,8 +268,7 @@ def test_a_pipe_is_live_and_its_end_is_quiet(generic: Wire) -> None:
 def test_lines_say_what_tcpdump_says_and_the_direction(own: Wire) -> None:
     """ARP, ICMP, TCP and LLDP, each of them the right way; the summary comes last."""
     for number, station in enumerate((own.a, own.b), 1):
-        station.number = number
-        station.ip("address", "add", f"{station.address()}/24", "dev", "eth0")
+        station.use_address(number)
     here, there = own.a.address(), own.b.address()
     capture = own.capture(write="text")
     run("ping", "-c1", "-W2", there, namespace=own.a.namespace)
@@ -320,17 +302,22 @@ def test_lines_say_what_tcpdump_says_and_the_direction(own: Wire) -> None:
     ]
 
 
-def test_tcpdump_keeps_up_with_many_frames_and_odd_ones(wire: Wire) -> None:
-    """Every frame has its direction, whatever tcpdump makes of it and in how many lines."""
+def test_tcpdump_keeps_up_and_an_interrupt_of_the_whole_group_loses_no_line(wire: Wire) -> None:
+    """As a terminal sends it: to whoever runs in the foreground.
+
+    Every frame has its direction, whatever tcpdump makes of it and in how many lines.
+    """
     capture = wire.capture(write="text")
     for _ in range(20):
         wire.send(ODD)
         wire.send(ODD, back=True)
-    capture.stop()
+    os.killpg(capture.pid, signal.SIGINT)
+    capture.end()
     lines = capture.output.decode(errors="replace").splitlines()
     ways = Counter(found[1] for line in lines if (found := re.match(r"[\d:.]+ (\w+ → \w+) ", line)))
     a, b = wire.a.end, wire.b.end
     assert ways == {f"{a} → {b}": 20 * len(ODD), f"{b} → {a}": 20 * len(ODD)}
+    assert f"{20 * len(ODD)} kept" in capture.errors.decode()
 
 
 def test_lines_end_with_their_reader_and_a_tcpdump_that_fails_is_told(generic: Wire) -> None:
@@ -344,17 +331,6 @@ def test_lines_end_with_their_reader_and_a_tcpdump_that_fails_is_told(generic: W
     assert code == 1
     assert b"tcpdump has failed" in said
     assert b"--plain" in said
-
-
-def test_an_interrupt_of_the_whole_group_loses_no_line(generic: Wire) -> None:
-    """As a terminal sends it: to whoever runs in the foreground."""
-    capture = generic.capture(write="text")
-    generic.send(ODD)
-    os.killpg(capture.pid, signal.SIGINT)
-    capture.end()
-    lines = capture.output.decode(errors="replace").splitlines()
-    assert len([line for line in lines if " generica → genericb " in line]) == len(ODD)
-    assert f"{len(ODD)} kept" in capture.errors.decode()
 
 
 def test_several_links_in_one_file(wires: dict[str, Wire]) -> None:
@@ -402,13 +378,10 @@ def test_plain_lines(
     assert second.endswith(f" genericb → generica 64 bytes {addresses} 0x88b6")
 
 
-# ---------------------------------------------------------------------- what it leaves alone
-
-
 @each_mode
 def test_it_is_no_drift_and_works_with_the_daemon_dead(own: Wire) -> None:
     mark = own.daemon.mark()
-    before = _settled(own.daemon.lab)
+    before = own.daemon.lab.settled()
     capture = own.capture()
     assert own.daemon.lab.snapshot() == before
     own.send(ODD)
@@ -425,12 +398,10 @@ def test_a_killed_one_leaves_nothing(generic: Wire) -> None:
     before = programs()
     captures = [generic.capture() for _ in range(3)]
     assert len(programs() - before) == 6
-    with Stream(generic.a, generic.b) as stream:
-        poll(stream.flows)
+    with lossless(generic.a, generic.b):
         for capture in captures:
             capture.kill()
         poll(lambda: programs() <= before, what="the programs have gone")
-    stream.assert_perfect()
 
 
 def test_another_namespace_with_the_same_index_is_not_captured(generic: Wire) -> None:
@@ -448,9 +419,6 @@ def test_another_namespace_with_the_same_index_is_not_captured(generic: Wire) ->
     assert capture.stop().packets == []
 
 
-# ---------------------------------------------------------------------- ends that come and go
-
-
 def test_an_end_that_is_made_anew_and_a_mode_that_changes_are_followed(lab: Lab, own: Wire) -> None:
     capture = own.capture()
     own.send(ODD)
@@ -465,7 +433,7 @@ def test_an_end_that_is_made_anew_and_a_mode_that_changes_are_followed(lab: Lab,
     own.send(ODD)
     mark = own.daemon.mark()
     own.daemon.write("links:\n  va: {to: vb, mode: tc}\n")
-    poll(lambda: own.daemon.link("va", "vb")["mode"] == "tc")
+    poll(lambda: own.daemon.link()["mode"] == "tc")
     own.daemon.wait_link("connected", "va", "vb", since=mark)
     own.send(ODD)
     kept = Counter(capture.stop().frames("va"))
@@ -474,8 +442,6 @@ def test_an_end_that_is_made_anew_and_a_mode_that_changes_are_followed(lab: Lab,
     assert "va does not exist; waiting for it" in said
     assert "va is there again" in said
 
-
-# ---------------------------------------------------------------------- full rate
 
 _BLAST = """
 import socket, sys, time
@@ -500,16 +466,12 @@ def _blast(station: Station, count: int, size: int, rate: float) -> float:
     return float(run(*blast, namespace=station.namespace).stdout)
 
 
-@pytest.mark.parametrize(("rate", "may_lose"), [(20_000, False), (82_300, True)])
-def test_full_frames_are_kept(generic: Wire, rate: int, may_lose: bool) -> None:
-    """82,300 a second are a gigabit; of that a busy machine may lose some, but tells how many."""
+def test_full_frames_are_kept(generic: Wire) -> None:
     capture = generic.capture("--direction", "a")
-    reached = _blast(generic.a, rate, 1500, rate)
+    reached = _blast(generic.a, 20_000, 1500, 20_000)
     file = capture.stop()
-    received, lost = file.counts["generica"]
-    print(f"{reached:.0f} frames/s, {len(file.packets)} kept, {lost} lost")
-    assert (received, len(file.packets) + lost) == (rate, rate)
-    assert may_lose or not lost
+    print(f"{reached:.0f} frames/s")
+    assert (file.counts["generica"], len(file.packets)) == ((20_000, 0), 20_000)
 
 
 def test_what_is_kept_and_what_is_lost_is_what_was_sent(wire: Wire) -> None:
@@ -527,9 +489,6 @@ def test_what_is_kept_and_what_is_lost_is_what_was_sent(wire: Wire) -> None:
     assert (received, len(file.packets) + lost) == (count, count)
     assert f"{count} frames came in, {len(file.packets)} kept" in capture.errors.decode()
     assert f"{lost} lost" in capture.errors.decode()
-
-
-# ---------------------------------------------------------------------- what is refused
 
 
 @pytest.mark.parametrize(
@@ -550,10 +509,7 @@ def test_bad_requests(generic: Wire, args: tuple[str, ...], code: int, words: st
 
 
 def test_without_privileges_it_says_which(generic: Wire) -> None:
-    command = generic.daemon._command("capture", "generica")
-    bare = [*command[:2], "setpriv", "--bounding-set=-all", "--inh-caps=-all", *command[2:]]
-    around = generic.daemon._surroundings()
-    done = subprocess.run(bare, **around, capture_output=True, text=True, timeout=60)
+    done = generic.daemon.cli("capture", "generica", by=RIGHTLESS)
     assert done.returncode == 1
     assert "CAP_BPF" in done.stderr
     assert "Traceback" not in done.stderr
