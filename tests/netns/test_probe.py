@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,15 +16,23 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from xconnectd.dataplane.programs import Dataplane
 from xconnectd.reconcile.mode_selection import FAR_READY
 
-from .lab import PROG_TC, PROG_XDP, TC_CONTINUE, TC_DROP, XDP_DROP, Lab, Station, inside, poll, run
-from .service import Daemon
-from .test_invariants import _settled
-from .traffic import Stream, Tap
+from .lab import (
+    PROG_TC,
+    PROG_XDP,
+    TC_CONTINUE,
+    TC_DROP,
+    XDP_DROP,
+    XDP_PASS,
+    Lab,
+    Station,
+    poll,
+    run,
+)
+from .service import NOBODY, Daemon, Start
+from .traffic import Stream, Tap, lossless
 
-Start = Callable[..., Daemon]
 Json = dict[str, Any]
 PREPARED = FAR_READY.format(far="eth0").split()
 
@@ -67,13 +74,6 @@ def sizes(way: Json) -> dict[int, tuple[int, int]]:
     return {each["size"]: (each["sent"], each["arrived"]) for each in way["sizes"]}
 
 
-def text_of(*links: str) -> str:
-    return "".join(f"  {link}\n" for link in ("links:", *links)).lstrip()
-
-
-# ---------------------------------------------------------------------- good links
-
-
 @dataclass
 class Good:
     lab: Lab
@@ -86,26 +86,26 @@ class Good:
 
 @pytest.fixture(scope="module")
 def good() -> Iterator[Good]:
-    pairs = ["g1: g2", "t1: {to: t2, mode: tc}", "n1: {to: n2, mode: native}", "j1: j2"]
-    pairs += ["h1: h2", "plug: plug", "u1: u2", "x1: tap0", "c1: p0", "p1: c2"]
-    pairs += ["loop1: loop2", "used1: used2"]
+    pairs = {"g1": "g2", "t1": {"to": "t2", "mode": "tc"}, "n1": {"to": "n2", "mode": "native"}}
+    pairs |= {"j1": "j2", "h1": "h2", "plug": "plug", "u1": "u2", "x1": "tap0", "c1": "p0"}
+    pairs |= {"p1": "c2", "loop1": "loop2", "used1": "used2"}
     with subprocess.Popen(("unshare", "--net", "sleep", "900")) as box, Lab() as lab:
         lab.on_close(box.kill)
-        veths = ("g1", "g2", "t1", "t2", "n1", "n2", "plug", "u1", "x1", "c1", "c2", "used1")
-        stations = {name: lab.veth(name) for name in (*veths, "used2")}
+        veths = lab.veths(
+            *("g1", "g2", "t1", "t2", "n1", "n2", "plug", "u1", "x1", "c1", "c2", "used1", "used2")
+        )
+        stations = {station.end: station for station in veths}
         for name in ("n1", "n2"):
             run(*PREPARED, namespace=stations[name].namespace)
         lab.veth("j1", mtu=9000), lab.veth("j2", mtu=9000)
         for pair in (("h1", "h1-far"), ("h2", "h2-far"), ("p0", "p1"), ("loop1", "loop2")):
             lab.pair(*pair)
         poll(lambda: Path(f"/proc/{box.pid}/exe").readlink().name == "sleep")  # it is in there
-        far = ("peer", "name", "eth0", "netns", str(box.pid))
-        lab.ip("link", "add", "u2", "type", "veth", *far)
-        lab.ip("link", "set", "u2", "up")
+        lab.ip(f"link add u2 up type veth peer name eth0 netns {box.pid}")
         run("nsenter", "-t", str(box.pid), "-n", "ip", "link", "set", "eth0", "up")
-        lab.ip("address", "add", "198.51.100.7/24", "dev", "used2")
+        lab.ip("address add 198.51.100.7/24 dev used2")
         tap = lab.tap("tap0")
-        daemon = Daemon(lab, text_of(*pairs)).start()
+        daemon = Daemon(lab, pairs).start()
         poll(lambda: len(daemon.events("link.connected")) == len(pairs) - 2)
         yield Good(lab, daemon, stations, tap, box.pid)
         daemon.stop()
@@ -136,53 +136,42 @@ def test_a_good_link_by_every_spelling(
 
 
 def test_the_traffic_is_not_disturbed_nor_taken_for_ours(good: Good) -> None:
-    with Stream(good.stations["g1"], good.stations["g2"]) as stream:
-        poll(stream.flows)
+    with lossless(good.stations["g1"], good.stations["g2"]):
         assert_perfect(probed(good.daemon, "g1"), ("g1", "g2"), ("g2", "g1"))
-        stream.assert_perfect()
     ways = probed(good.daemon, "g1", "--count", "1")["ways"]
     assert all(way["counted"]["forwarded"] < 100 for way in ways), "what was before is not counted"
-
-
-def test_a_far_end_that_is_the_end_of_another_link_is_left_alone(good: Good) -> None:
-    found = probed(good.daemon, "c1")
-    assert (found["ok"], found["live"]) == (True, False)
-    assert "p1, the far end of p0, is wired, too" in found["untested"]
 
 
 def test_a_tap_is_looked_at_and_its_counters_watched(good: Good) -> None:
     with Stream(good.stations["x1"], good.tap) as stream:
         poll(stream.flows)
         found = probed(good.daemon, "x1")
-    assert found["ok"]
-    assert not found["live"]
+    assert (found["ok"], found["live"]) == (True, False)
     assert "tap0 is a tap" in found["untested"]
     counted = [way["counted"]["forwarded"] for way in found["ways"]]
     assert all(0 < frames < stream.forth.sent for frames in counted), (counted, str(stream))
     assert "no frames sent: tap0 is a tap" in good.daemon.cli("test", "x1").stdout
-    good.lab.ip("link", "set", "dev", "tap0", "carrier", "off")
+    good.lab.ip("link set dev tap0 carrier off")
     found = probed(good.daemon, "tap0")
-    assert not found["live"]
-    assert found["cause"]["check"] == "carrier"
+    assert (found["live"], found["cause"]["check"]) == (False, "carrier")
     good.lab.run(*found["cause"]["remedy"].partition("#")[0].split())
     assert probed(good.daemon, "tap0")["ok"]
 
 
-@pytest.mark.parametrize(
-    ("link", "check", "text"),
-    [
+def test_why_a_link_was_refused_or_is_left_alone(good: Good) -> None:
+    for link, check, text in (
         ("loop1", "refused", "frames would circle for ever: "),
         ("used1", "in use", "198.51.100.7/24"),
-    ],
-)
-def test_why_a_link_was_refused(good: Good, link: str, check: str, text: str) -> None:
-    cause = probed(good.daemon, link, "--count", "1")["cause"]
-    assert cause["check"] == check
-    assert text in cause["text"]
+    ):
+        cause = probed(good.daemon, link, "--count", "1")["cause"]
+        assert (cause["check"], text in cause["text"]) == (check, True)
+    found = probed(good.daemon, "c1")
+    assert (found["ok"], found["live"]) == (True, False)
+    assert "p1, the far end of p0, is wired, too" in found["untested"]
 
 
 def test_doctor_of_a_healthy_host(good: Good) -> None:
-    before = _settled(good.lab)
+    before = good.lab.settled()
     found = diagnosed(good.daemon)
     bad = {place for (place, _), each in found.items() if each["level"] not in ("ok", "warn")}
     assert bad == {"loop1:loop2", "used1:used2"}, found
@@ -200,39 +189,21 @@ def test_doctor_of_a_healthy_host(good: Good) -> None:
         assert [shown[end]["far_mtu"] for end in "ab"] == [1500, 1500]
 
 
-def test_doctor_of_a_daemon_that_is_stopped(good: Good) -> None:
-    good.daemon.signal(signal.SIGSTOP)
-    try:
-        found = diagnosed(good.daemon)["host", "daemon"]
-    finally:
-        good.daemon.signal(signal.SIGCONT)
-    assert found["level"] == "fail"
-    assert f"kill -CONT {good.daemon.pid}" in found["remedy"]
-
-
 def test_doctor_without_any_rights(good: Good) -> None:
-    told = json.loads(as_nobody(good.daemon, "doctor", "--json").stdout)
+    told = json.loads(good.daemon.cli("doctor", "--json", by=NOBODY).stdout)
     found = {(each["where"], each["check"]): each for each in told["findings"]}
     assert found["host", "kernel"]["level"] == "ok"
     for check in ("capabilities", "bpf", "programs", "config"):
         assert found["host", check]["level"] == "warn", found["host", check]
         assert found["host", check]["remedy"] == "sudo xconnectd doctor"
-    refused = as_nobody(good.daemon, "test", "g1")
+    refused = good.daemon.cli("test", "g1", by=NOBODY)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "sudo xconnectd test" in refused.stderr
 
 
-def as_nobody(daemon: Daemon, *args: str) -> subprocess.CompletedProcess[str]:
-    drop = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    enter, namespace, *command = daemon._command(*args)
-    words, around = (enter, namespace, *drop, *command), daemon._surroundings()
-    return subprocess.run(words, **around, capture_output=True, text=True, timeout=60)
-
-
 def test_doctor_of_a_dead_daemon_and_a_bad_file(lab: Lab, daemon: Start) -> None:
-    lab.veth("va"), lab.veth("vb")
-    running = daemon({"va": "vb"})
-    running.wait_link("connected", "va", "vb")
+    lab.veths("va", "vb")
+    running = daemon({"va": "vb"}).connected()
     running.kill()
     running.write("links: {va: vb, va: vc}\n")
     found = diagnosed(running)
@@ -242,14 +213,9 @@ def test_doctor_of_a_dead_daemon_and_a_bad_file(lab: Lab, daemon: Start) -> None
     assert found["va:vb", "link"]["level"] == "ok"  # the wire stands
 
 
-# ---------------------------------------------------------------------- staged faults
+class Pair(NamedTuple):
+    """The stations of a link whose daemon is dead, and its ends in the host."""
 
-
-@dataclass
-class Link:
-    """One whose daemon is dead; ``a`` and ``b`` are its ends in the host."""
-
-    lab: Lab
     one: Station
     other: Station
 
@@ -261,42 +227,25 @@ class Link:
     def b(self) -> str:
         return self.other.end
 
-    def set(self, end: str, *how: str) -> None:
-        self.lab.ip("link", "set", "dev", end, *how)
-
-    def filter(self, how: str, end: str, way: str, *what: str) -> None:
-        self.lab.tc("filter", how, "dev", end, way, *what)
-
-    def plane(self, work: Callable[[Dataplane, int, int], None]) -> None:
-        """Change the maps; the work is given the numbers of both ends."""
-        numbers = (self.lab.ifindex(self.a), self.lab.ifindex(self.b))
-        plane = Dataplane.open(self.lab.pins, build=False)
-        try:
-            inside(self.lab.host, lambda: work(plane, *numbers))
-        finally:
-            plane.close()
-
-    def far_program(self) -> None:
-        path = self.lab.program(PROG_XDP, XDP_DROP, f"drop{self.b}")
-        far(self.other, "xdpgeneric", "pinned", str(path))
-
-    def foreign_program(self) -> None:
-        self.set(self.a, "xdpgeneric", "off")
-        self.lab.foreign_xdp(self.a)
-
-    def foreign_filter(self) -> None:
-        path = self.lab.program(PROG_TC, TC_CONTINUE, "continue")
-        self.filter("del", self.a, "ingress")
-        pinned = ("pref", "1", "handle", "1", "bpf", "da", "pinned", str(path))
-        self.filter("add", self.a, "ingress", *pinned)
-
-    def dropping_filter(self) -> None:
-        path = self.lab.program(PROG_TC, TC_DROP, "drop")
-        self.filter("add", self.b, "egress", "pref", "5", "bpf", "da", "pinned", str(path))
+    @property
+    def names(self) -> dict[str, str]:
+        """``A`` and ``B`` are the namespaces of the far ends."""
+        spaces = {"A": self.one.namespace, "B": self.other.namespace}
+        return {"a": self.a, "b": self.b, **spaces}
 
 
-def far(station: Station, *how: str) -> None:
-    station.ip("link", "set", "dev", "eth0", *how)
+Stage = Callable[[Lab, Pair], None]
+
+
+def maps(*changes: tuple[str, str, *tuple[int, ...]]) -> Stage:
+    """Changes of the maps: the method, the end, and where it leads."""
+
+    def stage(lab: Lab, link: Pair) -> None:
+        for how, end, *target in changes:
+            number = lab.ifindex(link.names[end])
+            lab.change_maps(lambda plane: getattr(plane, how)(number, *target))  # noqa: B023
+
+    return stage
 
 
 class Fault(NamedTuple):
@@ -309,70 +258,71 @@ class Fault(NamedTuple):
     mode: str
     check: str
     names: str
-    stage: Callable[[Link], object]
+    stage: str | Stage
     live: bool = True
     loses: bool = True
     line: str = "{a}: {{to: {b}, mode: {mode}}}"
 
 
+PROGRAMS = {
+    "xdp_pass": (PROG_XDP, XDP_PASS),
+    "xdp_drop": (PROG_XDP, XDP_DROP),
+    "tc_continue": (PROG_TC, TC_CONTINUE),
+    "tc_drop": (PROG_TC, TC_DROP),
+}
 FAULTS = {
-    "the link is not in the file": Fault(
-        "generic", "file", "b", lambda _: None, live=False, line="{a}: vx"
-    ),
-    "an interface is missing": Fault(
-        "generic", "interface", "b", lambda x: x.lab.delete(x.b), live=False
-    ),
+    "the link is not in the file": Fault("generic", "file", "b", "", live=False, line="{a}: vx"),
+    "an interface is missing": Fault("generic", "interface", "b", "ip link del {b}", live=False),
     "the plug is pulled": Fault(
-        *("generic", "disabled", "enabled"),
-        lambda x: x.plane(lambda plane, a, b: (plane.unpoint(a), plane.unpoint(b))[0]),
+        *("generic", "disabled", "enabled", maps(("unpoint", "a"), ("unpoint", "b"))),
         line="{a}: {{to: {b}, enabled: false}}",
     ),
-    "our end is down": Fault("generic", "down", "b", lambda x: x.set(x.b, "down")),
-    "the far end is down": Fault("generic", "far end down", "b", lambda x: far(x.other, "down")),
-    "an entry is missing": Fault(
-        "generic", "entry", "a", lambda x: x.plane(lambda plane, a, _: plane.unpoint(a))
-    ),
-    "an entry leads elsewhere": Fault(
-        "generic", "entry", "b", lambda x: x.plane(lambda plane, _, b: plane.point(b, 1))
-    ),
-    "a tc entry is missing": Fault(
-        "tc", "entry", "b", lambda x: x.plane(lambda plane, _, b: plane.unsteer(b))
-    ),
+    "our end is down": Fault("generic", "down", "b", "ip link set {b} down"),
+    "the far end is down": Fault("generic", "far end down", "b", "ip -n {B} link set eth0 down"),
+    "an entry is missing": Fault("generic", "entry", "a", maps(("unpoint", "a"))),
+    "an entry leads elsewhere": Fault("generic", "entry", "b", maps(("point", "b", 1))),
+    "a tc entry is missing": Fault("tc", "entry", "b", maps(("unsteer", "b"))),
     "our program is off": Fault(  # the ingress filter takes its frames
-        "generic", "program", "a", lambda x: x.set(x.a, "xdpgeneric", "off"), loses=False
+        "generic", "program", "a", "ip link set {a} xdpgeneric off", loses=False
     ),
     "a foreign program in its place": Fault(
-        "generic", "foreign program", "a", Link.foreign_program, loses=False
+        *("generic", "foreign program", "a"),
+        "ip link set {a} xdpgeneric off; ip link set {a} xdpgeneric pinned {xdp_pass}",
+        loses=False,
     ),
-    "clsact is gone": Fault(
-        "tc", "filter", "b", lambda x: x.lab.tc("qdisc", "del", "dev", x.b, "clsact")
-    ),
-    "the ingress filter is gone": Fault(
-        "tc", "filter", "b", lambda x: x.filter("del", x.b, "ingress")
-    ),
+    "clsact is gone": Fault("tc", "filter", "b", "tc qdisc del dev {b} clsact"),
+    "the ingress filter is gone": Fault("tc", "filter", "b", "tc filter del dev {b} ingress"),
     "only the ingress filter is gone": Fault(  # and what tc redirects is lost
-        "generic", "filter", "a", lambda x: x.filter("del", x.a, "ingress"), loses=False
+        "generic", "filter", "a", "tc filter del dev {a} ingress", loses=False
     ),
-    "a foreign filter in its place": Fault("tc", "foreign filter", "a", Link.foreign_filter),
-    "a foreign filter where frames leave": Fault("tc", "foreign filter", "b", Link.dropping_filter),
-    "the far end's program drops": Fault("generic", "far end's program", "b", Link.far_program),
-    "the far ends' MTUs differ": Fault("generic", "mtu", "b", lambda x: far(x.one, "mtu", "3000")),
-    "the host end's MTU was set back": Fault(
-        "generic", "mtu", "b", lambda x: x.set(x.b, "mtu", "1000")
+    "a foreign filter in its place": Fault(
+        *("tc", "foreign filter", "a"),
+        "tc filter del dev {a} ingress; tc filter add dev {a} ingress pref 1 handle 1 bpf da"
+        " pinned {tc_continue}",
     ),
+    "a foreign filter where frames leave": Fault(
+        "tc", "foreign filter", "b", "tc filter add dev {b} egress pref 5 bpf da pinned {tc_drop}"
+    ),
+    "the far end's program drops": Fault(
+        *("generic", "far end's program", "b"),
+        "nsenter --net=/run/netns/{B} ip link set eth0 xdpgeneric pinned {xdp_drop}",
+    ),
+    "the far ends' MTUs differ": Fault("generic", "mtu", "b", "ip -n {A} link set eth0 mtu 3000"),
+    "the host end's MTU was set back": Fault("generic", "mtu", "b", "ip link set {b} mtu 1000"),
     "the far end does not poll": Fault(
-        "native", "far end not polling", "b", lambda x: x.other.ethtool("gro", "off")
+        "native", "far end not polling", "b", "ip netns exec {B} ethtool -K eth0 gro off"
     ),
     "checksums are left to native XDP": Fault(
-        "native", "offload", "a", lambda x: x.one.ethtool("tx", "on")
+        "native", "offload", "a", "ip netns exec {A} ethtool -K eth0 tx on"
     ),
 }
 
 
 @dataclass
 class Broken:
+    lab: Lab
     daemon: Daemon
-    links: dict[str, Link]
+    links: dict[str, Pair]
 
     def probed(self, name: str) -> Json:
         return probed(self.daemon, self.links[name].b, "--count", "2")
@@ -380,26 +330,31 @@ class Broken:
 
 @pytest.fixture(scope="module")
 def broken() -> Iterator[Broken]:
-    whole = Fault("generic", "", "", lambda _: None)
+    faults = FAULTS | {"three faults": Fault("generic", "", "", "")}
     with Lab() as lab:
-        links, lines = {}, []
-        for number, (name, fault) in enumerate({**FAULTS, "three faults": whole}.items()):
-            links[name] = Link(lab, lab.veth(f"a{number}"), lab.veth(f"b{number}"))
-            lines.append(Fault._field_defaults["line"].format(**_words(fault, links[name])))
-            for station in (links[name].one, links[name].other) if fault.mode == "native" else ():
+        pins = {name: lab.program(*what, name) for name, what in PROGRAMS.items()}
+        links = {
+            name: Pair(lab.veth(f"a{number}"), lab.veth(f"b{number}"))
+            for number, name in enumerate(faults)
+        }
+        whole = {link.a: {"to": link.b, "mode": faults[name].mode} for name, link in links.items()}
+        for name, link in links.items():
+            for station in link if faults[name].mode == "native" else ():
                 run(*PREPARED, namespace=station.namespace)
-        daemon = Daemon(lab, text_of(*lines)).start()
+        daemon = Daemon(lab, whole).start()
         poll(lambda: len(daemon.events("link.connected")) == len(links))
         daemon.kill()
-        for number, (name, fault) in enumerate(FAULTS.items()):
-            fault.stage(links[name])
-            lines[number] = fault.line.format(**_words(fault, links[name]))
-        daemon.write(text_of(*lines))
-        yield Broken(daemon, links)
-
-
-def _words(fault: Fault, link: Link) -> dict[str, str]:
-    return {"a": link.a, "b": link.b, "mode": fault.mode}
+        for name, (_, _, _, stage, *_) in faults.items():
+            if isinstance(stage, str):
+                lab.run("sh", "-ec", stage.format(**links[name].names, **pins))
+            else:
+                stage(lab, links[name])
+        lines = (
+            fault.line.format(**links[name].names, mode=fault.mode)
+            for name, fault in faults.items()
+        )
+        daemon.write("".join(f"  {line}\n" for line in ("links:", *lines)).lstrip())
+        yield Broken(lab, daemon, links)
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -454,12 +409,11 @@ def test_frames_stop_where_the_mtu_says(broken: Broken) -> None:
 def test_the_remedy_mends_it(broken: Broken) -> None:
     """A command is a command: it is taken from the answer and run as it stands."""
     link = broken.links["three faults"]
-    far(link.other, "down")
-    link.set(link.a, "down")
-    link.set(link.b, "mtu", "1000")
+    link.other.ip("link set eth0 down")
+    broken.lab.batch([f"link set {link.a} down", f"link set {link.b} mtu 1000"])
     for _ in range(3):
         found = broken.probed("three faults")
         assert not found["ok"]
-        link.lab.run(*found["cause"]["remedy"].split())
-        poll(lambda: link.lab.link(link.a)["operstate"] != "DOWN")
+        broken.lab.run(*found["cause"]["remedy"].split())
+        poll(lambda: broken.lab.link(link.a)["operstate"] != "DOWN")
     assert_perfect(broken.probed("three faults"), (link.a, link.b), (link.b, link.a))
