@@ -9,30 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable
 
 import pytest
 
 from .frames import datagram, odd_frames, router_advertisement
-from .lab import PROG_TC, Lab, Station, code, inside, poll, run
-from .service import Daemon
-from .traffic import Port, Pump, Tap, collect, exchange, transfer
+from .lab import PROG_TC, Lab, Station, code, inside, poll, redirect_all
+from .service import Daemon, Start, linked
+from .traffic import Port, Pump, Tap, collect, crosses, exchange, transfer
 
-Start = Callable[..., Daemon]
 HOST = "203.0.113.1"
 BEYOND = "203.0.113.130"
-MODES = pytest.mark.parametrize("mode", ["auto", "native", "tc"])
 
 
-def _wiring(mode: str) -> str:
-    return f"links:\n  va: {{to: vb, mode: {mode}}}\n"
-
-
-def _stations(lab: Lab, mode: str) -> tuple[Station, Station]:
-    stations = lab.veth("va"), lab.veth("vb")
-    if mode == "native":
-        for station in stations:
-            station.ready_for_native()
+def _stations(lab: Lab, mode: str) -> list[Station]:
+    stations = lab.veths("va", "vb")
+    for station in stations if mode == "native" else ():
+        station.ready_for_native()
     return stations
 
 
@@ -40,13 +32,10 @@ def guest_behind(lab: Lab, station: Station) -> Tap:
     """A guest on a tap inside the container, joined to its eth0 by mirred, as vrnetlab does it."""
     tap = inside(station.namespace, lambda: Tap("tap0"))
     lab.on_close(tap.close)
-    run("ip", "link", "set", "tap0", "txqueuelen", "10000", "up", namespace=station.namespace)
+    station.ip("link set tap0 txqueuelen 10000 up")
     for end, other in (("tap0", "eth0"), ("eth0", "tap0")):
-        _tc(station, "qdisc", "add", "dev", end, "clsact")
-        _tc(
-            *(station, "filter", "add", "dev", end, "ingress", "u32", "match", "u32", "0", "0"),
-            *("action", "mirred", "egress", "redirect", "dev", other),
-        )
+        station.tc(f"qdisc add dev {end} clsact")
+        station.tc(f"filter add dev {end} ingress {redirect_all(other)}")
     return tap
 
 
@@ -56,17 +45,12 @@ def send_through_ifb(lab: Lab, station: Station, *, twice: bool = False) -> Port
     An action that sees the mark takes it away, so that on the second time round the frame is
     passed by a program, which stands in front of the action and counts in the frame's mark.
     """
-    run("ip", "link", "add", "ifb0", "type", "ifb", namespace=station.namespace)
-    run("ip", "link", "set", "ifb0", "up", namespace=station.namespace)
+    station.ip("link add ifb0 up type ifb")
     eth0 = inside(station.namespace, lambda: socket.if_nametoindex("eth0"))
     path = lab.program(PROG_TC, _second_time(eth0 if twice else 0), f"ifb-{station.end}")
-    _tc(station, "qdisc", "add", "dev", "eth0", "clsact")
-    egress = ("filter", "add", "dev", "eth0", "egress")
-    _tc(station, *egress, "pref", "1", "bpf", "da", "pinned", str(path))
-    _tc(
-        *(station, *egress, "pref", "2", "u32", "match", "u32", "0", "0"),
-        *("action", "mirred", "egress", "redirect", "dev", "ifb0"),
-    )
+    station.tc("qdisc add dev eth0 clsact")
+    station.tc(f"filter add dev eth0 egress pref 1 bpf da pinned {path}")
+    station.tc(f"filter add dev eth0 egress pref 2 {redirect_all('ifb0')}")
     port = station.port()
     lab.on_close(port.close)
     return port
@@ -91,13 +75,6 @@ def _second_time(redirect_to: int) -> list[int]:
     ]
 
 
-def _tc(station: Station, *args: str) -> None:
-    run("tc", *args, namespace=station.namespace)
-
-
-# --------------------------------------------------------------------------- what a host hears
-
-
 class Host:
     """What a host gets to hear of a wire: it has a service, routes what is not for it, and
     believes routers. ``loud`` is an interface of its own, where it hears all of that."""
@@ -106,10 +83,10 @@ class Host:
         self._lab = lab
         for setting in ("ip_forward=1", "conf.all.rp_filter=0", "conf.default.rp_filter=0"):
             lab.run("sysctl", "-qw", f"net.ipv4.{setting}")
-        self._beyond, self._loud = lab.veth("beyond"), lab.veth("loud")
-        lab.ip("address", "add", f"{HOST}/32", "dev", "lo")
-        lab.ip("address", "add", "203.0.113.129/25", "dev", "beyond")
-        lab.ip("neighbour", "add", BEYOND, "lladdr", "02:00:00:00:00:99", "dev", "beyond")
+        self._beyond, self._loud = lab.veths("beyond", "loud")
+        lab.ip(f"address add {HOST}/32 dev lo")
+        lab.ip("address add 203.0.113.129/25 dev beyond")
+        lab.ip(f"neighbour add {BEYOND} lladdr 02:00:00:00:00:99 dev beyond")
         self._service = inside(lab.host, self._listen)
         self._routed = self._beyond.port()
         for each in (self._service, self._routed):
@@ -134,7 +111,7 @@ class Host:
                 found.add("a service")
         if any(frame[12:14] == b"\x08\0" for frame in self._routed.drain()):
             found.add("a route on")
-        if self._lab.ip("-6", "route", "show", "default", "dev", end):
+        if self._lab.ip(f"-6 route show default dev {end}"):
             found.add("a router")
         return found
 
@@ -147,30 +124,24 @@ class Host:
             poll(lambda: len(found.update(self.hears("loud")) or found) == 3, what=f"{found}")  # type: ignore[func-returns-value]
 
 
-# --------------------------------------------------------------------------- the wire
-
-
 def _passed(running: Daemon) -> list[int]:
     (link,) = running.ask("status")["links"]
     return [link[end]["passed_to_host"] for end in "ab"]
 
 
-@MODES
+@pytest.mark.parametrize("mode", ["auto", "native", "tc"])
 def test_frames_that_mirred_redirected_cross(lab: Lab, shared: Start, mode: str) -> None:
     """A guest on a tap in its container, as every vrnetlab node is: both ways, byte for byte."""
     host = Host(lab)
     a, b = _stations(lab, mode)
     host.prove()
     here, there = guest_behind(lab, a), guest_behind(lab, b)
-    running = shared(_wiring(mode))
-    running.wait_link("connected", "va", "vb")
+    running = shared(linked(mode)).connected()
     whole = [frame for frame in odd_frames().values() if len(frame) >= 60]  # u32 wants some
     frames = [*host.questions("va"), *whole]
-    for sender, receiver in ((here, there), (there, here)):
-        delivery = exchange(sender, receiver, frames)
-        assert delivery.exact, delivery
+    crosses(here, there, frames)
     assert host.hears("va") == set()
-    running.write("links:\n  va: {to: vb, enabled: false}\n")
+    running.write(linked(enabled=False))
     running.wait_state("va", "vb", "disabled")
     here.send(frames[0])
     assert collect(there, 1, 0.2) == []
@@ -183,8 +154,7 @@ def test_frames_of_an_ifb_cross(lab: Lab, shared: Start, mode: str) -> None:
     host = Host(lab)
     a, b = _stations(lab, mode)
     here = send_through_ifb(lab, a)
-    running = shared(_wiring(mode))
-    running.wait_link("connected", "va", "vb")
+    shared(linked(mode)).connected()
     datagrams, advertisements = host.questions("va")[:2], host.questions("va")[2:]
     with b.port(0x0800) as v4, b.port(0x86DD) as v6:
         assert (delivery := exchange(here, v4, datagrams)).exact, delivery
@@ -200,8 +170,7 @@ def test_what_skips_every_hook_stops_before_the_hosts_stack(
     host = Host(lab)
     a, b = _stations(lab, mode)
     here = send_through_ifb(lab, a, twice=twice)
-    running = shared(_wiring(mode))
-    running.wait_link("connected", "va", "vb")
+    running = shared(linked(mode)).connected()
     assert _passed(running) == [0, 0]
     frames = host.questions("va")
     with b.port() as there, b.port(0x0800) as v4:
@@ -237,7 +206,7 @@ def _guest_with_an_address(lab: Lab, container: Station, number: int) -> Station
     lab.on_close(card.close)
     pump = Pump(guest_behind(lab, container), card)
     lab.on_close(pump.close)
-    guest = Station(inner, container.end, number)
-    guest.ip("link", "set", "eth0", "txqueuelen", "10000", "up")
-    guest.ip("address", "add", f"{guest.address()}/24", "dev", "eth0")
+    guest = Station(inner, container.end)
+    guest.ip("link set eth0 txqueuelen 10000 up")
+    guest.use_address(number)
     return guest
