@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -18,46 +20,64 @@ from xconnectd.netlink.transport import Route
 from .lab import PROG_TC, PROG_XDP, XDP_PASS, Lab, inside
 
 
-def test_only_a_program_that_is_named_is_replaced_and_taken_off(lab: Lab) -> None:
+@pytest.fixture
+def route(lab: Lab) -> Iterator[Route]:
     lab.pair("va", "vb")
-    ours, older = (lab.program(PROG_XDP, XDP_PASS, name) for name in ("ours", "older"))
-    with closing(inside(lab.host, Route)) as route:
-        interfaces = Interfaces(route)
-        changes = Changes(route, HostUse(route, interfaces))
-        (va,) = interfaces.find("va")
-        fd, other = libbpf.open_pin(ours), libbpf.open_pin(older)
-        try:
-            theirs = lab.foreign_xdp("va")
-            for replacing in (None, other):
-                with pytest.raises(LinkError):
-                    changes.attach(va, Mode.GENERIC, fd, replacing)
+    with closing(inside(lab.host, Route)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def opened(lab: Lab) -> Callable[[Path], int]:
+    """The descriptor of what is pinned, until the lab is closed."""
+
+    def open_pin(path: Path) -> int:
+        fd = libbpf.open_pin(path)
+        lab.on_close(os.close, fd)
+        return fd
+
+    return open_pin
+
+
+def test_only_a_program_that_is_named_is_replaced_and_taken_off(
+    lab: Lab, route: Route, opened: Callable[[Path], int]
+) -> None:
+    """One that came after the look: the kernel itself is told which program is meant."""
+    ours, older = (opened(lab.program(PROG_XDP, XDP_PASS, name)) for name in ("ours", "older"))
+    interfaces = Interfaces(route)
+    (va,), changes = interfaces.find("va"), Changes(route, HostUse(route, interfaces))
+
+    def assert_refused(theirs: int) -> None:
+        for replacing in (None, older):
+            with pytest.raises(LinkError):
+                changes.attach(va, Mode.GENERIC, ours, replacing)
+        for fd in (ours, older):
             with pytest.raises(LinkError):
                 changes.detach(va, Mode.GENERIC, fd)
-            assert lab.xdp("va") == theirs
-            lab.ip("link", "set", "va", "xdpgeneric", "off")
-            changes.attach(va, Mode.GENERIC, other, None)
-            changes.attach(va, Mode.GENERIC, fd, other)
-            assert lab.xdp("va") not in (0, theirs)
-            changes.detach(va, Mode.GENERIC, fd)
-            assert lab.xdp("va") == 0
-        finally:
-            os.close(fd)
-            os.close(other)
+        assert lab.xdp("va") == theirs
+
+    assert_refused(lab.foreign_xdp("va"))
+    lab.ip("link set va xdpgeneric off")
+    changes.attach(va, Mode.GENERIC, older, None)
+    taker = lab.program(PROG_XDP, XDP_PASS, "taker")
+    lab.ip(f"-force link set va xdpgeneric pinned {taker}")
+    assert_refused(lab.xdp("va"))
+    lab.ip("link set va xdpgeneric off")
+    changes.attach(va, Mode.GENERIC, older, None)
+    changes.attach(va, Mode.GENERIC, ours, older)
+    assert lab.xdp("va") == libbpf.program_info(ours).id
+    changes.detach(va, Mode.GENERIC, ours)
+    assert lab.xdp("va") == 0
 
 
-def test_a_filter_that_stands_in_our_place_is_not_replaced(lab: Lab) -> None:
-    lab.pair("va", "vb")
-    path = lab.program(PROG_TC, XDP_PASS, "ours")
-    with closing(inside(lab.host, Route)) as route:
-        interfaces = Interfaces(route)
-        changes = Changes(route, HostUse(route, interfaces))
-        (va,) = interfaces.find("va")
-        fd = libbpf.open_pin(path)
-        try:
-            changes.change(va, "clsact", 1)
-            changes.add_filter(va, "ingress", fd, replacing=False)
-            with pytest.raises(LinkError):
-                changes.add_filter(va, "ingress", fd, replacing=False)
-            changes.add_filter(va, "ingress", fd, replacing=True)
-        finally:
-            os.close(fd)
+def test_a_filter_that_stands_in_our_place_is_not_replaced(
+    lab: Lab, route: Route, opened: Callable[[Path], int]
+) -> None:
+    fd = opened(lab.program(PROG_TC, XDP_PASS, "ours"))
+    interfaces = Interfaces(route)
+    (va,), changes = interfaces.find("va"), Changes(route, HostUse(route, interfaces))
+    changes.change(va, "clsact", 1)
+    changes.add_filter(va, "ingress", fd, replacing=False)
+    with pytest.raises(LinkError):
+        changes.add_filter(va, "ingress", fd, replacing=False)
+    changes.add_filter(va, "ingress", fd, replacing=True)
