@@ -24,8 +24,9 @@ from xconnectd.errors import DataplaneError, ProgramGoneError
 from xconnectd.model import Counters, Lost
 
 from .frames import odd_frames
-from .lab import REPO, Lab, in_public, inside, poll, run
-from .traffic import Port, collect, exchange, passes, transfer
+from .lab import REPO, Lab, entered, in_public, inside, poll, run
+from .service import NOBODY, RIGHTLESS
+from .traffic import Port, collect, crosses, exchange, passes, transfer
 
 FRAMES: Final = list(odd_frames().values())
 _number = itertools.count(1)
@@ -36,6 +37,13 @@ def code() -> dict[str, Code]:
     """Compiled once, by the child."""
     directory = compiler.source_directory()
     return compiler.compile_in_child(directory, compiler.source_hash(directory))
+
+
+@pytest.fixture(autouse=True)
+def _apart(lab: Lab) -> Iterator[None]:
+    """The doors of one namespace can be guarded by one at a time: each test has its own."""
+    with entered(lab.host):
+        yield
 
 
 @pytest.fixture
@@ -84,9 +92,6 @@ def crash(at: int) -> Iterator[None]:
         yield
 
 
-# ---------------------------------------------------------------------- compiling
-
-
 def compile_strictly(directory: Path, *before: str) -> tuple[int, str]:
     program = (
         "from pathlib import Path; from xconnectd.dataplane.compiler import *\n"
@@ -117,31 +122,26 @@ def test_code_references_maps_by_name_and_nothing_else(code: dict[str, Code]) ->
     }
 
 
+SPOILT = {
+    "compiler": ("return action;", "return aktion;"),
+    "verifier": ("target ? bpf_redirect(*target, 0) : TC_ACT_SHOT", "bpf_redirect(*target, 0)"),
+}
+
+
 @pytest.mark.parametrize(
-    ("edit", "stage", "words"),
+    ("whose", "stage", "words"),
     [
-        (("return action;", "return aktion;"), "compile: ", "undeclared identifier 'aktion'"),
-        (
-            (
-                "return target ? bpf_redirect(*target, 0) : TC_ACT_SHOT;",
-                "return bpf_redirect(*target, 0);",
-            ),
-            "load: loading the programs: ",
-            "map_value_or_null",
-        ),
+        ("compiler", "compile: ", "undeclared identifier 'aktion'"),
+        ("verifier", "load: loading the programs: ", "map_value_or_null"),
     ],
-    ids=["compiler", "verifier"],
 )
 def test_what_the_kernel_or_the_compiler_says_comes_through_whole(
-    edit: tuple[str, str], stage: str, words: str, sources: Path, pins: Path
+    whose: str, stage: str, words: str, sources: Path, pins: Path
 ) -> None:
-    change(sources, *edit)
+    change(sources, *SPOILT[whose])
     with pytest.raises(DataplaneError, match=stage) as caught:
         Dataplane.open(pins)
     assert words in caught.value.log
-
-
-# ---------------------------------------------------------------------- pins
 
 
 def test_a_second_open_adopts_without_code_or_bcc(
@@ -320,11 +320,6 @@ def test_a_look_that_fails_leaves_no_descriptor_behind(pins: Path) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_a_path_outside_of_bpffs_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DataplaneError, match=r"no BPF filesystem: mount -t bpf bpf /sys/fs/bpf"):
-        Dataplane.open(tmp_path / "pins")
-
-
 ALONE: Final = """
 import sys
 from pathlib import Path
@@ -335,7 +330,6 @@ try:
 except Exception as error:
     print(type(error).__name__, error)
 """
-NOTHING_HELD: Final = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 
 
 def alone(pins: Path, how: str) -> tuple[str, ...]:
@@ -343,10 +337,12 @@ def alone(pins: Path, how: str) -> tuple[str, ...]:
     return (sys.executable, "-c", ALONE, str(pins), how)
 
 
-def test_a_missing_bpffs_is_mounted(pins: Path) -> None:
+def test_a_missing_bpffs_is_mounted_or_it_is_said_what_to_do(pins: Path, tmp_path: Path) -> None:
     without = ("unshare", "--mount", "sh", "-c", 'umount /sys/fs/bpf && exec "$@"', "sh")
     assert run(*without, *alone(pins, "build"), cwd=REPO).stdout == "{} False 0\n"
     assert not pins.parent.exists()
+    with pytest.raises(DataplaneError, match=r"no BPF filesystem: mount -t bpf bpf /sys/fs/bpf"):
+        Dataplane.open(tmp_path / "pins")
 
 
 @pytest.mark.parametrize(
@@ -370,13 +366,9 @@ def test_a_reader_needs_no_capability_but_root_s_directory(plane: Dataplane, pin
     plane.point(7, 1)
     plane.count(7)
     read = alone(pins, "read")
-    assert run(*NOTHING_HELD, *read, cwd=REPO).stdout == "{7: 1} True 0\n"
-    nobody = ("setpriv", "--reuid=65534", "--clear-groups")
+    assert run(*RIGHTLESS, *read, cwd=REPO).stdout == "{7: 1} True 0\n"
     said = f"PrivilegeError CAP_DAC_OVERRIDE is missing: reading the pins in {pins}"
-    assert run(*in_public(*nobody, *read)).stdout.startswith(said)
-
-
-# ---------------------------------------------------------------------- maps
+    assert run(*in_public(*NOBODY, *read)).stdout.startswith(said)
 
 
 def test_what_is_not_there(plane: Dataplane) -> None:
@@ -443,9 +435,6 @@ def test_names_are_what_people_see(plane: Dataplane) -> None:
     assert describe(2**31) == f"id {2**31}"
 
 
-# ---------------------------------------------------------------------- frames
-
-
 class Wire:
     """Two containers whose host ends run our programs, one of them with a large ifindex."""
 
@@ -459,17 +448,11 @@ class Wire:
             plane.count(key)
             self.lead(key, target)
         for end in ("va", "vb"):
-            lab.tc("qdisc", "add", "dev", end, "clsact")
-            self._filter(end, "egress")
-            if mode == "tc":
-                self._filter(end, "ingress")
-            else:
-                pinned = ("pinned", str(self.programs / "xdp"))
-                lab.ip("link", "set", "dev", end, "xdpgeneric", *pinned)
-
-    def _filter(self, end: str, way: str) -> None:
-        pinned = ("pinned", str(self.programs / way))
-        self.lab.tc("filter", "add", "dev", end, way, "bpf", "direct-action", *pinned)
+            lab.tc(f"qdisc add dev {end} clsact")
+            for way in ("egress", "ingress") if mode == "tc" else ("egress",):
+                lab.tc(f"filter add dev {end} {way} bpf da pinned {self.programs / way}")
+            if mode == "xdp":
+                lab.ip(f"link set dev {end} xdpgeneric pinned {self.programs / 'xdp'}")
 
     def lead(self, key: int, target: int) -> None:
         """Targets are looked up in the caller's network namespace."""
@@ -480,12 +463,9 @@ class Wire:
         """Without the time, which is never the same."""
         return self.plane.counters(key)._replace(last=0)
 
-    def assert_carries(self, frames: list[bytes], lead_back: bool = False) -> None:
+    def assert_carries(self, frames: list[bytes]) -> None:
         with self.stations[0].port() as here, self.stations[1].port() as there:
-            for ends in ((here, here),) if lead_back else ((here, there), (there, here)):
-                delivery = exchange(*ends, frames)
-                assert delivery.exact, delivery
-            assert there.drain() == []
+            crosses(here, there, frames)
 
 
 @pytest.fixture(params=["xdp", "tc"])
@@ -503,19 +483,21 @@ def test_frames_cross_and_are_counted(wire: Wire) -> None:
     wire.assert_carries(FRAMES)
     assert wire.plane.counters(UNKNOWN).frames == len(FRAMES)
     wire.lead(wire.a, wire.a)
-    wire.assert_carries(FRAMES, lead_back=True)
+    with wire.stations[0].port() as here, wire.stations[1].port() as there:
+        delivery = exchange(here, here, FRAMES)
+        assert delivery.exact, delivery
+        assert there.drain() == []
     assert wire.counted(UNKNOWN).host_egress == 0
 
 
 def test_bytes_of_offloaded_segments_are_counted_whole(wire: Wire) -> None:
     """Most of a 64 KB segment is in fragments, which the linear part alone would miss."""
     for number, station in enumerate(wire.stations, 1):
-        station.number = number
-        station.ip("address", "add", f"{station.address()}/24", "dev", "eth0")
-        wire.lab.ip("link", "set", station.end, "mtu", "65535")
+        station.use_address(number)
+        wire.lab.ip(f"link set {station.end} mtu 65535")
     transfer(*wire.stations)
     got = wire.plane.counters(wire.a)
-    link = json.loads(wire.lab.ip("-s", "-j", "link", "show", "va"))[0]["stats64"]["rx"]
+    link = json.loads(wire.lab.ip("-s -j link show va"))[0]["stats64"]["rx"]
     assert 32 << 20 < got.bytes < 34 << 20
     assert got.bytes / got.frames > 10_000
     assert abs(got.frames - link["packets"]) <= 20
@@ -539,8 +521,8 @@ def test_a_kernel_without_frags_gets_the_linear_program(
 def test_a_miss_is_dropped_and_counted_and_nobody_answers(wire: Wire) -> None:
     wire.plane.unpoint(wire.a)
     wire.plane.unsteer(wire.a)
-    wire.lab.ip("address", "add", "198.51.100.9/24", "dev", "va")
-    wire.lab.tc("filter", "delete", "dev", "va", "egress")  # an answer would be seen
+    wire.lab.ip("address add 198.51.100.9/24 dev va")
+    wire.lab.tc("filter delete dev va egress")  # an answer would be seen
     request = bytes.fromhex(
         "ffffffffffff02000000aa010806 0001080006040001 02000000aa01c6336401 000000000000c6336409"
     ) + bytes(18)
@@ -553,8 +535,8 @@ def test_a_miss_is_dropped_and_counted_and_nobody_answers(wire: Wire) -> None:
             wire.plane.uncount(wire.a)
         assert collect(here, 1, timeout=0.2) == there.drain() == []
         assert wire.a not in wire.plane.all_counters()
-        wire.lab.ip("link", "set", "dev", "va", "xdpgeneric", "off")
-        wire.lab.tc("qdisc", "delete", "dev", "va", "clsact")
+        wire.lab.ip("link set dev va xdpgeneric off")
+        wire.lab.tc("qdisc delete dev va clsact")
         here.send(request)
         poll(here.drain, what="the answer of a host without our programs")
 
@@ -579,7 +561,7 @@ def test_what_still_runs_a_retired_program_forwards_nothing(wire: Wire) -> None:
 
 @pytest.mark.parametrize("wire", ["xdp"], indirect=True)
 def test_what_is_lost_is_counted_for_our_maps_alone_and_goes_with_the_counters(wire: Wire) -> None:
-    wire.lab.ip("link", "set", "vb", "down")
+    wire.lab.ip("link set vb down")
     frame = b"\xff" * 6 + bytes.fromhex("02000000aa01") + b"\x88\xb6" + bytes(46)
     with wire.stations[0].port() as here:
         here.send(frame)
@@ -603,9 +585,9 @@ def test_what_the_host_says_routes_and_bridges_is_dropped_and_counted(wire: Wire
         assert wire.counted(wire.a) == Counters(host_egress=5)
         third = lab.veth("vc", 3)
         wire.plane.steer(lab.ifindex("vc"), wire.b)  # peered, but not with this end
-        lab.ip("address", "add", "198.51.100.254/24", "dev", "vc")
-        lab.ip("address", "add", "203.0.113.254/24", "dev", "va")
-        lab.ip("neighbour", "add", "203.0.113.1", "lladdr", "02:00:00:00:00:01", "dev", "va")
+        lab.ip("address add 198.51.100.254/24 dev vc")
+        lab.ip("address add 203.0.113.254/24 dev va")
+        lab.ip("neighbour add 203.0.113.1 lladdr 02:00:00:00:00:01 dev va")
         lab.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
         third.ip("route", "add", "default", "via", "198.51.100.254")
         run("ping", "-c1", "-W1", "203.0.113.1", namespace=third.namespace, check=False)
