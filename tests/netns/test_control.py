@@ -1,4 +1,4 @@
-"""What clients do with a running daemon: try, reload, events, looking without root; many files.
+"""What clients do with a running daemon: try, reload, events, looking without root.
 
 The rules of all this are shown in ``tests/unit/test_daemon.py`` and ``test_commands.py``; here are
 processes with signals, terminals, users and mounts of their own.
@@ -11,47 +11,34 @@ import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 
 import pytest
 
-from .lab import PATIENCE, Lab, Station, holds, in_public, poll, run
-from .service import Daemon, Folder, document
+from .lab import PATIENCE, Lab, Station, in_public, poll, run
+from .service import PAIR, Daemon, Start, document
 from .terminal import Attempt
-from .test_config_changes import cut, wired
-from .traffic import Stream
+from .traffic import cut, lossless, wired
 
-Shared = Callable[[str | dict[str, str]], Daemon]
-FIRST = {"va": "vb"}
-SECOND = {"va": "vc"}
+DRAFT = {"va": "vc", "vd": "ve"}
+Bench = tuple[Daemon, list[Station]]
 STRANGER = 54321
 """A user and a group that nobody is in."""
 
 
 @pytest.fixture
-def bench(lab: Lab, shared: Shared) -> tuple[Daemon, list[Station]]:
+def bench(lab: Lab, shared: Start) -> Bench:
     """A daemon with va:vb and vd:ve, and the five stations."""
-    stations = [lab.veth(end) for end in ("va", "vb", "vc", "vd", "ve")]
-    return shared(FIRST | {"vd": "ve"}), stations
+    stations = lab.veths("va", "vb", "vc", "vd", "ve")
+    return shared(PAIR | {"vd": "ve"}), stations
 
 
-DRAFT = SECOND | {"vd": "ve"}
-
-
-# ---------------------------------------------------------------------- try
-
-
-def test_a_try_that_is_confirmed_on_a_terminal_stays_and_is_the_file(
-    bench: tuple[Daemon, list[Station]],
-) -> None:
+def test_a_try_that_is_confirmed_on_a_terminal_stays_and_is_the_file(bench: Bench) -> None:
     """Of the same owner and mode as before; also for the next daemon."""
     running, (a, b, c, d, e) = bench
     os.chown(running.config, STRANGER, STRANGER)
     running.config.chmod(0o640)
     before = running.config.read_text()
-    with Stream(d, e) as stream:
-        poll(stream.flows)
+    with lossless(d, e):
         attempt = Attempt(running, DRAFT)
         assert wired(a, c)
         assert cut(a, b)
@@ -65,33 +52,28 @@ def test_a_try_that_is_confirmed_on_a_terminal_stays_and_is_the_file(
         assert running.config.read_text() == document(DRAFT)
         assert running.ask("status")["config"]["state"] == "loaded"
         assert [x.name for x in running.config.parent.iterdir()] == [running.config.name]
-        running.kill()
-        running.start()
+        running.crash()
         assert wired(a, c)
-    stream.assert_perfect()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, None])
-def test_a_try_ends_with_its_client(
-    bench: tuple[Daemon, list[Station]], number: signal.Signals | None
-) -> None:
+def test_a_try_ends_with_its_client(bench: Bench) -> None:
     """By a signal, or as its window is closed."""
     running, (a, b, c, *_) = bench
     before = running.config.read_text()
-    attempt = Attempt(running, DRAFT)
-    assert wired(a, c)
-    attempt.process.send_signal(number) if number else attempt.hang_up()
-    assert attempt.wait() != 0
-    assert number is None or "Traceback" not in attempt.read()
-    assert running.wait_event("try.reverted")["reason"] == "not confirmed"
-    poll(lambda: wired(a, b))
-    assert running.config.read_text() == before
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL, None):
+        since, attempt = running.mark(), Attempt(running, DRAFT)
+        assert wired(a, c)
+        attempt.process.send_signal(number) if number else attempt.hang_up()
+        assert attempt.wait() != 0
+        assert number is None or "Traceback" not in attempt.read()
+        reverted = running.wait_event("try.reverted", since=since)
+        assert reverted["reason"] == "not confirmed"
+        poll(lambda: wired(a, b))
+        assert running.config.read_text() == before
 
 
 @pytest.mark.parametrize("read_only", [False, True], ids=["", "in a read-only directory"])
-def test_a_bind_mounted_file_is_kept_in_place(
-    bench: tuple[Daemon, list[Station]], read_only: bool
-) -> None:
+def test_a_bind_mounted_file_is_kept_in_place(bench: Bench, read_only: bool) -> None:
     """As in a container with a single file: nothing can be renamed over a mount."""
     running, (a, b, c, *_) = bench
     outside = running.lab.directory / "outside.yaml"
@@ -112,9 +94,6 @@ def test_a_bind_mounted_file_is_kept_in_place(
         assert [x.name for x in running.config.parent.iterdir()] == [running.config.name]
 
 
-# ---------------------------------------------------------------------- who may ask
-
-
 def _as_member(running: Daemon, *args: str) -> list[str]:
     """A command as somebody who is not root, and is in the group that the socket belongs to."""
     enter, net, *command = running._command(*args)
@@ -122,7 +101,7 @@ def _as_member(running: Daemon, *args: str) -> list[str]:
     return [enter, net, *in_public(*drop, "--inh-caps=-all", "--bounding-set=-all", *command)]
 
 
-def test_who_may_use_which_socket(bench: tuple[Daemon, list[Station]]) -> None:
+def test_who_may_use_which_socket(bench: Bench) -> None:
     """And what those are told who may not."""
     running, _ = bench
     control, looking = running.socket_path("control"), running.socket_path("status")
@@ -170,37 +149,3 @@ def test_who_may_use_which_socket(bench: tuple[Daemon, list[Station]]) -> None:
         way_out = "; root sees the wires: sudo xconnectd status\n"
         assert done.stderr == f"xconnectd: no daemon runs in this network namespace{way_out}"
         assert done.returncode == 1
-
-
-# ---------------------------------------------------------------------- a directory of files
-
-
-def test_a_directory_of_files(lab: Lab) -> None:
-    """Every change in it is seen as soon as that of a single file, and costs no other link."""
-    a, b, c, d, e, f = (lab.veth(end) for end in ("va", "vb", "vc", "vd", "ve", "vf"))
-    running = Folder(lab, {"one.yaml": FIRST, "two.yaml": {"vc": "vd"}}).start()
-    with Stream(a, b) as stream:
-        poll(stream.flows)
-        for in_place in (False, True):
-            for end, there, gone in (("ve", e, d), ("vd", d, e)):
-                since, began = running.mark(), time.time()
-                running.put("two.yaml", {"vc": end}, in_place=in_place)
-                running.wait_event("config.loaded", since=since)
-                assert running.ask("status")["daemon"]["last_load"] - began < 1
-                assert wired(c, there)
-                assert cut(c, gone)
-        running.put("three.yaml", {"ve": "vf"})
-        poll(lambda: wired(e, f))
-        (running.config / "two.yaml").unlink()
-        running.wait_link("disconnected", "vc", "vd")
-        aside = running.config.rename(running.config.with_name("aside"))
-        poll(lambda: running.ask("status")["config"]["state"] == "missing")
-        holds(lambda: running.link("va", "vb")["state"] == "connected", 1.2)
-        running.config.mkdir()
-        running.put("one.yaml", FIRST)
-        poll(lambda: cut(e, f), what="another directory stands there")
-    stream.assert_perfect()
-    running.put("one.yaml", {"ve": "vf"}, in_place=True)
-    poll(lambda: wired(e, f), what="and is listened to")
-    assert aside.exists()
-    running.stop()
