@@ -9,18 +9,13 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable
 
 from .lab import REPO, Lab, in_public, poll
-from .service import Daemon
-from .test_config_changes import cut, wired
-from .traffic import Stream
-
-Shared = Callable[[str | dict[str, str]], Daemon]
-PAIR = {"va": "vb"}
+from .service import NOBODY, PAIR, RIGHTLESS, Daemon, Start
+from .traffic import Stream, cut, wired
 
 
-def test_status_tells_what_the_kernel_has(lab: Lab, shared: Shared) -> None:
+def test_status_tells_what_the_kernel_has(lab: Lab, shared: Start) -> None:
     """Results on stdout, logs on stderr."""
     a, b = lab.veth("va", mtu=1400), lab.veth("vb", mtu=1400)
     running = shared(PAIR | {"vc": "nosuch"})
@@ -48,7 +43,7 @@ def test_status_tells_what_the_kernel_has(lab: Lab, shared: Shared) -> None:
             assert text in drawn.stdout.replace("&#45;", "-")
 
 
-def test_a_daemon_that_is_stopped_is_not_waited_for(shared: Shared) -> None:
+def test_a_daemon_that_is_stopped_is_not_waited_for(shared: Start) -> None:
     running = shared(PAIR)
     running.signal(signal.SIGSTOP)
     began = time.monotonic()
@@ -58,13 +53,17 @@ def test_a_daemon_that_is_stopped_is_not_waited_for(shared: Shared) -> None:
     assert f"pid {running.pid}, is stopped: kill -CONT {running.pid}" in refused.stderr
     assert running.status()["daemon"] == {"running": True, "pid": running.pid, "answers": False}
     assert f"daemon: pid {running.pid} does not answer" in running.cli("status").stdout
+    doctor = json.loads(running.cli("doctor", "--json").stdout)["findings"]
+    (found,) = (each for each in doctor if each["check"] == "daemon")
+    assert found["level"] == "fail"
+    assert f"kill -CONT {running.pid}" in found["remedy"]
     running.signal(signal.SIGCONT)
     assert running.cli("reload").returncode == 0
 
 
 def test_plan_changes_nothing(lab: Lab) -> None:
     lab.hush()  # or addresses come by themselves, late
-    lab.veth("va"), lab.veth("vb")
+    lab.veths("va", "vb")
     running = Daemon(lab, PAIR)
     before = poll(lambda: (now := lab.snapshot()) == lab.snapshot() and now)
     done = running.cli("plan", str(running.config), "--json")
@@ -77,8 +76,8 @@ def test_plan_changes_nothing(lab: Lab) -> None:
     assert running.cli("plan").returncode == 0, "what it left is what the file wants"
 
 
-def test_what_a_dead_daemon_left_is_looked_at_and_detached(lab: Lab, shared: Shared) -> None:
-    a, b, c, d = (lab.veth(x) for x in ("va", "vb", "vc", "vd"))
+def test_what_a_dead_daemon_left_is_looked_at_and_detached(lab: Lab, shared: Start) -> None:
+    a, b, c, d = lab.veths("va", "vb", "vc", "vd")
     lab.veth("ve")
     foreign = lab.foreign_xdp("ve")
     running = shared(PAIR | {"vc": "vd"})
@@ -98,9 +97,9 @@ def test_what_a_dead_daemon_left_is_looked_at_and_detached(lab: Lab, shared: Sha
     assert cut(a, b), "the others are still detached"
     assert (lab.xdp("va"), lab.xdp("ve")) == (0, foreign)
     assert wired(c, d)
-    lab.ip("link", "set", "vc", "xdpgeneric", "off")
+    lab.ip("link set vc xdpgeneric off")
     assert running.link("vc", "vd")["a"]["attached"] is False
-    lab.ip("link", "property", "add", "dev", "vc", "altname", "uplink-to-the-other-rack")
+    lab.ip("link property add dev vc altname uplink-to-the-other-rack")
     assert running.cli("detach", "uplink-to-the-other-rack").returncode == 0
     assert lab.xdp("vd") == 0
     assert running.cli("detach", "vd").stderr.endswith("ours: none\n")
@@ -108,7 +107,7 @@ def test_what_a_dead_daemon_left_is_looked_at_and_detached(lab: Lab, shared: Sha
     assert lab.xdp("ve") == foreign
 
 
-def test_who_may_not_is_told_what_it_takes(lab: Lab, shared: Shared) -> None:
+def test_who_may_not_is_told_what_it_takes(lab: Lab, shared: Start) -> None:
     running = shared(PAIR)
     running.kill()
     config = str(running.config)
@@ -116,18 +115,12 @@ def test_who_may_not_is_told_what_it_takes(lab: Lab, shared: Shared) -> None:
         *("env", f"PYTHONPATH={REPO}", f"XCONNECTD_STATE_DIR={running.state}"),
         *(sys.executable, "-m", "xconnectd"),
     )
-    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    for words, code in (
-        (("run", "-c", config), 3),
-        (("plan", config), 1),
-        (("detach", "--all"), 1),
-    ):
-        done = lab.run(*in_public(*nobody, *xconnectd, *words), check=False)
+    for words, code in ((f"run -c {config}", 3), (f"plan {config}", 1), ("detach --all", 1)):
+        done = lab.run(*in_public(*NOBODY, *xconnectd, *words.split()), check=False)
         assert done.returncode == code, done.stderr
-        assert f"only root may: sudo xconnectd {' '.join(words)}" in done.stderr
+        assert f"only root may: sudo xconnectd {words}" in done.stderr
         assert "Errno" not in done.stderr
     running.start()
     running.stop()
-    powerless = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
-    done = lab.run(*powerless, *xconnectd, "run", "-c", config, check=False)
+    done = lab.run(*RIGHTLESS, *xconnectd, "run", "-c", config, check=False)
     assert (done.returncode, "CAP_" in done.stderr) == (3, True), done.stderr
