@@ -9,16 +9,14 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Callable
 
 import pytest
 
 from .lab import Lab, poll
-from .service import Daemon
+from .service import Daemon, Start
 from .terminal import Terminal
-from .traffic import Stream
+from .traffic import lossless
 
-Shared = Callable[[str], Daemon]
 ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|[()].|[=>78])")
 FOOT = "q quit"
 LEAVE = "\x1b[?1049l"
@@ -69,8 +67,8 @@ def links(screen: list[str]) -> list[str]:
 
 
 @pytest.fixture
-def bench(lab: Lab, shared: Shared) -> Daemon:
-    lab.veth("va"), lab.veth("vb")
+def bench(lab: Lab, shared: Start) -> Daemon:
+    lab.veths("va", "vb")
     return shared("links:\n  va: {to: vb, description: spine}\n  vc: nosuch\n")
 
 
@@ -92,11 +90,10 @@ def test_a_table_that_answers_to_keys(bench: Daemon) -> None:
     table.quit()
 
 
-def test_rates_order_and_filter(lab: Lab, shared: Shared) -> None:
-    c, d = lab.veth("vc"), lab.veth("vd")
+def test_rates_order_and_filter(lab: Lab, shared: Start) -> None:
+    c, d = lab.veths("vc", "vd")
     running = shared("links: {va: {to: vb, enabled: false}, vx: vy, vc: vd}\n")
-    with Stream(c, d, rate=500) as stream:
-        poll(stream.flows)
+    with lossless(c, d, rate=500):
         table = Table(running, "--sort", "rate", "--filter", "v", columns=160)
         assert links(table.shows("by rate", "3 with: v", "LAST"))[0] == "vc"
 
@@ -108,8 +105,8 @@ def test_rates_order_and_filter(lab: Lab, shared: Shared) -> None:
     table.quit()
 
 
-def test_a_new_size_and_more_links_than_fit(shared: Shared) -> None:
-    running = shared("links: {" + ", ".join(f"v{n}: w{n}" for n in range(200)) + "}\n")
+def test_a_new_size_and_more_links_than_fit(shared: Start) -> None:
+    running = shared({f"v{n}": f"w{n}" for n in range(200)})
     table = Table(running)
     assert links(table.shows("200 links: 200 waiting")) == [f"v{n}" for n in range(19)]
     for keys, first, last in (("\x1b[6~", "v19", "v37"), ("\x1b[F", "v181", "v199")):
@@ -123,18 +120,13 @@ def test_a_new_size_and_more_links_than_fit(shared: Shared) -> None:
     table.quit()
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, -15), (signal.SIGHUP, -1)]
-)
-def test_the_terminal_is_restored(bench: Daemon, number: signal.Signals, code: int) -> None:
-    table = Table(bench)
-    table.shows("va — vb")
-    if number == signal.SIGINT:
-        table.press("\x03")
-    else:
-        os.kill(table.process.pid, number)
-    assert table.wait() == code
-    table.assert_restored()
+def test_the_terminal_is_restored(bench: Daemon) -> None:
+    for number, code in ((None, 1), (signal.SIGTERM, -15), (signal.SIGHUP, -1)):
+        table = Table(bench)
+        table.shows("va — vb")
+        os.kill(table.process.pid, number) if number else table.press("\x03")
+        assert table.wait() == code
+        table.assert_restored()
 
 
 def test_it_stands_aside_for_the_shell_and_outlives_the_daemon(bench: Daemon) -> None:
@@ -146,7 +138,7 @@ def test_it_stands_aside_for_the_shell_and_outlives_the_daemon(bench: Daemon) ->
     table.assert_restored()
     seen = len(table.read())
     bench.kill()
-    bench.lab.ip("link", "set", "va", "xdpgeneric", "off")
+    bench.lab.ip("link set va xdpgeneric off")
     os.kill(table.process.pid, signal.SIGCONT)
     poll(lambda: "no program of ours on va" in table.read()[seen:])
     table.shows("failed")
