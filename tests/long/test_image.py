@@ -23,8 +23,7 @@ import pytest
 from netns.frames import odd_frames
 from netns.lab import BPFFS, NETNS, REPO, Lab, Station, poll
 from netns.service import Event, Wiring, document
-from netns.test_invariants import _settled, assert_as_found
-from netns.traffic import Stream, datagrams, exchange, passes, transfer
+from netns.traffic import datagrams, exchange, lossless, transfer, wired
 from packaging.utils import canonicalize_name
 
 CACHE: Final = Path("/var/cache/xconnectd-test/image")
@@ -71,9 +70,6 @@ volume_path = "{CACHE}/volumes"
 tmp_dir = "{VOLATILE}/podman"
 """
 _counter = itertools.count(1)
-
-
-# ---------------------------------------------------------------------- the engine, the images
 
 
 def engine(
@@ -159,9 +155,6 @@ def _docker_seccomp() -> str:
     return json.dumps(profile)
 
 
-# ---------------------------------------------------------------------- containers
-
-
 @dataclass
 class Container:
     """A container of the image in a lab's host. What it is given it finds at the usual places."""
@@ -241,8 +234,6 @@ class Container:
         log = json.loads(engine("podman", "inspect", self.name).stdout)[0]["State"]
         return code, (log.get("Health") or log["Healthcheck"])["Log"][-1]["Output"]
 
-    # ------------------------------------------------------------------ its log
-
     def log(self) -> str:
         done = engine("podman", "logs", self.name)
         return done.stdout + done.stderr
@@ -277,8 +268,7 @@ class Rack:
         return Container(self.lab, options.pop("config", self.etc), **options)
 
     def crosses(self, a: str, b: str) -> bool:
-        with self.stations[a].port() as here, self.stations[b].port() as there:
-            return passes(here, there) and passes(there, here)
+        return wired(self.stations[a], self.stations[b])
 
     def wait_crossing(self, a: str, b: str) -> None:
         poll(lambda: self.crosses(a, b), what=f"frames between {a} and {b}")
@@ -296,61 +286,50 @@ def rack(image: str, lab: Lab) -> Rack:
     return new
 
 
-# ---------------------------------------------------------------------- what is in it
+WHAT_IS_IN_IT: Final = """
+import io, json
+from importlib.metadata import distributions
+from pathlib import Path
+
+from xconnectd.daemon import metrics
+from xconnectd.status.tui import Console, Live, Table
+
+console = Console(file=io.StringIO(), force_terminal=True)
+table = Table("LINK")
+table.add_row("a", style="reverse")
+with Live(table, console=console, screen=True):
+    pass
+left = [*Path("/").glob("[eou]*/**/*LLVM*"), *Path("/").glob("[eou]*/**/*bcc*")]
+left += [*Path("/").glob("[eou]*/**/clang*"), *Path("/").glob("[eou]*/**/pip")]
+held = {found.name: found.version for found in distributions()}
+print(json.dumps({"left": [str(path) for path in left], "held": held}))
+"""
 
 
 def _size(image: str) -> float:
     return int(engine("podman", "image", "inspect", "--format", "{{.Size}}", image).stdout) / MB
 
 
-def test_the_image_holds_no_compiler(rack: Rack) -> None:
-    look = "find /etc /opt /usr -name '*LLVM*' -o -name '*bcc*' -o -name 'clang*' -o -name pip"
-    entry = ("--entrypoint", '["sh", "-c"]')
-    container = rack.container(options=entry, command=(look,)).spawn()
-    assert (container.wait(), container.log()) == (0, "")
-    ours = _size(IMAGE) - _size(BASE)
-    print(f"{_size(IMAGE):.0f} MB, {ours:.0f} MB on top of its base")
-    assert ours < 65
-
-
-def test_the_image_holds_what_is_locked(rack: Rack) -> None:
-    """Nothing else has come along; what rich does not need here has been taken out again."""
-    code = (
-        "from importlib.metadata import distributions\n"
-        "for found in distributions(): print(f'{found.name.lower()}=={found.version}')"
-    )
+def test_the_image_holds_what_is_locked_and_no_compiler(rack: Rack) -> None:
+    """What rich does not need here was taken out again; the live table is drawn without it."""
     entry = ("--entrypoint", '["/opt/xconnectd/bin/python", "-c"]')
-    container = rack.container(options=entry, command=(code,)).spawn()
-    assert container.wait() == 0
+    container = rack.container(options=entry, command=(WHAT_IS_IN_IT,)).spawn()
+    assert container.wait() == 0, container.log()
+    found = json.loads(container.log())
+    assert found["left"] == []
+    held = {f"{canonicalize_name(name)}=={version}" for name, version in found["held"].items()}
     lines = (REPO / ".ci" / "requirements.txt").read_text().splitlines()
     locked = {line.split()[0] for line in lines if "==" in line}
-    found = (line.split("==") for line in container.log().splitlines())
-    held = {f"{canonicalize_name(name)}=={version}" for name, version in found}
     assert {x.partition("==")[0] for x in held - locked} == {"xconnectd"}
     left_out = {"markdown-it-py", "mdurl", "pygments"}
     assert {x.partition("==")[0] for x in locked - held} == left_out
-
-
-def test_the_image_draws_the_live_table(rack: Rack) -> None:
-    """What was left out of it is not missed there."""
-    code = (
-        "import io\n"
-        "from xconnectd.daemon import metrics\n"
-        "from xconnectd.status.tui import Console, Live, Table\n"
-        "console = Console(file=io.StringIO(), force_terminal=True)\n"
-        "table = Table('LINK'); table.add_row('a', style='reverse')\n"
-        "with Live(table, console=console, screen=True): pass"
-    )
-    entry = ("--entrypoint", '["/opt/xconnectd/bin/python", "-c"]')
-    container = rack.container(options=entry, command=(code,)).spawn()
-    assert (container.wait(), container.log()) == (0, "")
-
-
-def test_the_image_says_how_it_is_run(image: str) -> None:
-    found = json.loads(engine("podman", "image", "inspect", image).stdout)[0]
-    assert found["Config"]["Cmd"] == ["run", "-c", "/etc/xconnectd"]
-    assert found["Config"]["Volumes"] == {"/run/xconnectd": {}}
-    assert found["Healthcheck"]["Test"] == ["CMD", "xconnectd", "status", "--health"]
+    ours = _size(IMAGE) - _size(BASE)
+    print(f"{_size(IMAGE):.0f} MB, {ours:.0f} MB on top of its base")
+    assert ours < 65
+    said = json.loads(engine("podman", "image", "inspect", IMAGE).stdout)[0]
+    assert said["Config"]["Cmd"] == ["run", "-c", "/etc/xconnectd"]
+    assert said["Config"]["Volumes"] == {"/run/xconnectd": {}}
+    assert said["Healthcheck"]["Test"] == ["CMD", "xconnectd", "status", "--health"]
 
 
 def test_with_compiler_compiles_what_was_changed(rack: Rack) -> None:
@@ -365,9 +344,6 @@ def test_with_compiler_compiles_what_was_changed(rack: Rack) -> None:
     print(f"with a compiler: {_size(WITH_COMPILER):.0f} MB")
 
 
-# ---------------------------------------------------------------------- running
-
-
 def test_a_wire_with_the_least_privileges(rack: Rack) -> None:
     container = rack.container().start()
     here, there = rack.stations["a1"], rack.stations["b1"]
@@ -375,14 +351,12 @@ def test_a_wire_with_the_least_privileges(rack: Rack) -> None:
     transfer(there, here, v6=True)
     datagrams(here, there)
     with here.port() as a, there.port() as b:
-        frames = list(odd_frames().values())
         for ways in ((a, b), (b, a)):
-            delivery = exchange(*ways, frames)
+            delivery = exchange(*ways, list(odd_frames().values()))
             assert not delivery.missing, delivery  # extra: what the containers say by themselves
     assert container.exec("touch", "/here", "/opt/here", "/tmp/here").returncode
-    held = dict(
-        line.split(":\t") for line in container.exec("cat", "/proc/1/status").stdout.splitlines()
-    )
+    told = container.exec("cat", "/proc/1/status").stdout
+    held = dict(line.split(":\t") for line in told.splitlines())
     assert int(held["CapBnd"], 16) == sum(1 << bit for bit in CAPABILITIES.values())
     assert (held["Seccomp"], held["NoNewPrivs"]) == ("2", "1")
     status = json.loads(container.exec("xconnectd", "status", "--json").stdout)
@@ -399,7 +373,7 @@ def test_a_missing_capability_is_named(rack: Rack, missing: str) -> None:
     assert f"CAP_{missing}" in container.log()
 
 
-def test_what_else_is_missing_is_said_with_the_remedy(rack: Rack) -> None:
+def test_what_else_is_missing_is_said_with_the_remedy_and_one_runs_already(rack: Rack) -> None:
     without_bpffs = rack.container(bpffs=False).spawn()
     assert without_bpffs.wait() == 3
     assert "-v /sys/fs/bpf:/bpf" in without_bpffs.log()
@@ -407,9 +381,6 @@ def test_what_else_is_missing_is_said_with_the_remedy(rack: Rack) -> None:
         refused = rack.container(options=()).spawn()
         assert refused.wait() == 3
         assert "--security-opt seccomp=unconfined" in refused.log()
-
-
-def test_a_second_container_in_the_same_network_is_refused(rack: Rack) -> None:
     rack.container().start()
     second = rack.container().spawn()
     assert second.wait() == 3
@@ -423,10 +394,8 @@ def _profile_knows_bpf() -> bool:
     return any("CAP_BPF" in rule.get("includes", {}).get("caps", ()) for rule in rules)
 
 
-# ---------------------------------------------------------------------- health
-
-
 def test_health_is_whether_somebody_has_to_act(rack: Rack) -> None:
+    """Who is stopped cannot say how it is."""
     rack.write({"a1": "b1", "c1": "late1"})
     container = rack.container().start()
     assert container.health()[0] == 0, "an interface that is yet to come is no fault"
@@ -452,9 +421,6 @@ def test_health_is_whether_somebody_has_to_act(rack: Rack) -> None:
     rack.write({"a1": "b1"})
     poll(lambda: container.health()[0] == 0, what="health again", interval=0.2)
 
-
-def test_a_daemon_that_hangs_is_not_healthy(rack: Rack) -> None:
-    container = rack.container().start()
     os.kill(container.pid, signal.SIGSTOP)
     frozen = time.monotonic()
     code, text = container.health()
@@ -463,9 +429,6 @@ def test_a_daemon_that_hangs_is_not_healthy(rack: Rack) -> None:
     assert rack.crosses("a1", "b1")
     os.kill(container.pid, signal.SIGCONT)
     assert container.health()[0] == 0
-
-
-# ---------------------------------------------------------------------- its files
 
 
 def test_every_way_to_edit_the_mounted_directory_rewires(rack: Rack) -> None:
@@ -518,44 +481,34 @@ def test_a_single_file_that_was_replaced_is_reported(rack: Rack, command: tuple[
     assert rack.crosses("a1", "c1")
 
 
-# ---------------------------------------------------------------------- its end
-
-
-def test_stop_leaves_the_box_as_found_and_is_quick(rack: Rack) -> None:
-    before = _settled(rack.lab)
-    container = rack.container().start()
-    rack.wait_crossing("a1", "b1")
-    assert rack.lab.snapshot() != before
+@pytest.mark.parametrize("delay", [0.0, 0.1, 0.2, None])
+def test_stop_leaves_the_box_as_found_and_is_quick(rack: Rack, delay: float | None) -> None:
+    """However early it comes; None is when all is wired."""
+    before = rack.lab.settled()
+    container = rack.container().spawn()
+    if delay is None:
+        rack.wait_crossing("a1", "b1")
+        assert rack.lab.snapshot() != before
+    else:
+        time.sleep(delay)
     took = container.stop()
-    assert container.wait() == 0
     assert took < KILLED
-    assert "Traceback" not in container.log()
-    assert_as_found(rack.lab, before)
+    rack.lab.assert_as_found(before)
     assert not rack.lab.pins.exists()
-    assert list(container.state.iterdir()) == []
+    if delay is None:
+        assert container.wait() == 0
+        assert "Traceback" not in container.log()
+        assert list(container.state.iterdir()) == []
     print(f"stopped in {took * 1000:.0f} ms")
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.15, 0.2, 0.3])
-def test_stop_is_heard_however_early_it_comes(rack: Rack, delay: float) -> None:
-    before = _settled(rack.lab)
-    container = rack.container().spawn()
-    time.sleep(delay)
-    assert container.stop() < KILLED
-    assert_as_found(rack.lab, before)
-    assert not rack.lab.pins.exists()
-
-
 def test_a_crash_and_a_new_container_lose_no_frame(rack: Rack) -> None:
-    before = _settled(rack.lab)
+    before = rack.lab.settled()
     container = rack.container().start()
-    with Stream(rack.stations["a1"], rack.stations["b1"]) as stream:
-        poll(stream.flows)
+    with lossless(rack.stations["a1"], rack.stations["b1"]):
         for _ in range(3):
             container.crash()
             container = rack.container().start()
             assert container.events("program.adopted")
-        stream.assert_perfect()
-    print(stream)
     assert container.stop() < KILLED
-    assert_as_found(rack.lab, before)
+    rack.lab.assert_as_found(before)
