@@ -23,7 +23,6 @@ from typing import Any, Final
 import pytest
 from netns.lab import NETNS, PATIENCE, REPO, Lab, Station, inside, poll, run
 from netns.service import document
-from netns.test_invariants import _settled, assert_as_found
 from netns.traffic import Stream
 
 SUITE: Final = "bookworm"
@@ -82,13 +81,8 @@ class Machine:
     def _boot(self, tree: Path) -> None:
         """All mounts are the machine's own: they go with its last process."""
         keep_unit = "" if Path("/run/systemd/system").exists() else "--keep-unit"
-        script = BOOT.format(
-            work=self._work,
-            tree=tree,
-            name=self.lab.name,
-            netns=NETNS / self.lab.host,
-            keep_unit=keep_unit,
-        )
+        places = {"work": self._work, "tree": tree, "netns": NETNS / self.lab.host}
+        script = BOOT.format(**places, name=self.lab.name, keep_unit=keep_unit)
         with (self.lab.directory / "console").open("wb") as console:
             self._nspawn = subprocess.Popen(
                 ("setpriv", "--pdeathsig=KILL", "unshare", "--mount", "sh", "-euc", script),
@@ -123,8 +117,6 @@ class Machine:
         with suppress(OSError):
             Path("/run/systemd/nspawn/propagate", self.lab.name).rmdir()
         _remove_cgroups()
-
-    # ------------------------------------------------------------------ inside
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         enter = ("nsenter", f"--target={self._init}", "--all", "--root", "--wd")
@@ -165,9 +157,8 @@ class Machine:
 
     def cursor(self) -> str:
         """A place in the journal; pass it on as ``since``."""
-        return (
-            self.run("journalctl", "--show-cursor", "-n0").stdout.partition("cursor: ")[2].strip()
-        )
+        said = self.run("journalctl", "--show-cursor", "-n0").stdout
+        return said.partition("cursor: ")[2].strip()
 
     def journal(self, since: str) -> str:
         self.run("journalctl", "--sync")
@@ -197,7 +188,7 @@ def _remove_cgroups() -> None:
 @pytest.fixture(scope="module")
 def site() -> Iterator[tuple[Machine, Station, Station]]:
     with Lab() as lab:
-        a, b, _ = lab.veth("wa"), lab.veth("wb"), lab.veth("wc")
+        a, b, _ = lab.veths("wa", "wb", "wc")
         yield Machine(lab), a, b
 
 
@@ -229,23 +220,17 @@ def assert_perfect(stream: Stream) -> None:
     assert stream.rate > 400, stream.rate
 
 
-# ---------------------------------------------------------------------- start
-
-
 def test_start_returns_when_the_wire_is_there(
     site: tuple[Machine, Station, Station], machine: Machine
 ) -> None:
+    """And the status line says what is missing."""
     machine.systemctl("start")
     with Stream(*site[1:]) as stream:
         time.sleep(0.2)
     stream.assert_perfect()
     assert machine.show("ActiveState") == "active"
     poll(lambda: machine.show("StatusText") == "1 link: 1 connected", what="the status text")
-
-
-def test_the_status_line_says_what_is_missing(machine: Machine) -> None:
-    machine.write({"wa": "wb", "tap3": "tap4"})
-    machine.systemctl("start")
+    machine.write(WIRE | {"tap3": "tap4"})
     text = r"2 links: 1 connected, 1 waiting for tap3 and tap4"
     poll(lambda: re.fullmatch(text, machine.show("StatusText")), what="the status text")
 
@@ -273,21 +258,17 @@ def test_what_is_wrong_is_found_where_one_looks(machine: Machine) -> None:
     assert any("/nosuch.yaml:" in line for line in errors()[before + 1 :])
 
 
-def test_the_sandbox_is_closed(machine: Machine) -> None:
+def test_the_sandbox_is_closed_and_metrics_are_served_from_it(machine: Machine) -> None:
+    """By TCP to this host, and by a unix socket in the one directory that can be written to."""
+    port, path = 9109, machine.root / "run/xconnectd/metrics.sock"
+    machine.write(f"metrics: {{listen: 127.0.0.1:{port}}}\nlinks: {{wa: wb}}\n")
+    since = machine.cursor()
     machine.systemctl("start")
     status = machine.run("cat", f"/proc/{machine.pid}/status").stdout
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     capabilities = 1 << 12 | 1 << 38 | 1 << 39  # NET_ADMIN, PERFMON, BPF
     assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == capabilities
     assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
-
-
-def test_metrics_are_served_from_the_sandbox(machine: Machine) -> None:
-    """By TCP to this host, and by a unix socket in the one directory that can be written to."""
-    port, path = 9109, machine.root / "run/xconnectd/metrics.sock"
-    machine.write(f"metrics: {{listen: 127.0.0.1:{port}}}\nlinks: {{wa: wb}}\n")
-    since = machine.cursor()
-    machine.systemctl("start")
     poll(lambda: "metrics.served" in machine.events(since))
     here = ("127.0.0.1", port)
     asking = inside(machine.lab.host, lambda: socket.create_connection(here, PATIENCE))
@@ -336,27 +317,20 @@ def test_members_of_the_group_may_look(machine: Machine) -> None:
     assert done.returncode == 1
 
 
-# ---------------------------------------------------------------------- no lost frame
-
-
-def test_restarts_lose_no_frame(machine: Machine, stream: Stream) -> None:
-    before = machine.cursor()
-    for _ in range(4):
-        machine.systemctl("restart")
-        machine.systemctl("is-active")
-    assert_perfect(stream)
-    assert machine.events(before).count("program.adopted") == 4
-
-
-def test_crashes_lose_no_frame(machine: Machine, stream: Stream) -> None:
+@pytest.mark.parametrize("how", ["restart", "crash"])
+def test_restarts_and_crashes_lose_no_frame(machine: Machine, stream: Stream, how: str) -> None:
     before = machine.cursor()
     for _ in range(4):
         pid = machine.pid
-        machine.kill(signal.SIGKILL)
-        machine.await_restart(pid)
+        if how == "restart":
+            machine.systemctl("restart")
+            machine.systemctl("is-active")
+        else:
+            machine.kill(signal.SIGKILL)
+            machine.await_restart(pid)
     assert_perfect(stream)
     assert machine.events(before).count("program.adopted") == 4
-    assert machine.show("NRestarts") == "4"
+    assert machine.show("NRestarts") == ("4" if how == "crash" else "0")
 
 
 def test_a_hung_daemon_is_replaced_and_loses_no_frame(
@@ -392,9 +366,6 @@ def test_an_upgrade_of_the_program_loses_no_frame(machine: Machine, stream: Stre
     assert machine.events(before).count("program.loaded") == 3
 
 
-# ---------------------------------------------------------------------- reload
-
-
 def test_a_reload_returns_with_its_outcome(machine: Machine, stream: Stream) -> None:
     before = machine.cursor()
     (machine.root / "etc/xconnect.yaml").write_text("links: {wa: wb, : }\nno: 1\n")
@@ -408,35 +379,27 @@ def test_a_reload_returns_with_its_outcome(machine: Machine, stream: Stream) -> 
     assert_perfect(stream)
 
 
-# ---------------------------------------------------------------------- stop
-
-
-def test_a_stop_leaves_nothing(machine: Machine) -> None:
-    found = _settled(machine.lab)
+@pytest.mark.parametrize("crashed", [False, True])
+def test_a_stop_leaves_nothing(machine: Machine, crashed: bool) -> None:
+    found = machine.lab.settled()
     machine.systemctl("start")
     assert machine.lab.snapshot() != found
+    if crashed:
+        pid = machine.pid
+        machine.kill(signal.SIGKILL)
+        machine.await_restart(pid)
     machine.systemctl("stop")
     assert machine.show("Result") == "success"
-    assert_as_found(machine.lab, found)
+    machine.lab.assert_as_found(found)
     left = machine.run("find", "/sys/fs/bpf/xconnectd", "/run/xconnectd", "-mindepth", "1").stdout
     assert left == ""
 
 
-def test_a_stop_after_a_crash_leaves_nothing(machine: Machine) -> None:
-    found = _settled(machine.lab)
-    machine.systemctl("start")
-    pid = machine.pid
-    machine.kill(signal.SIGKILL)
-    machine.await_restart(pid)
-    machine.systemctl("stop")
-    assert_as_found(machine.lab, found)
-
-
-# ---------------------------------------------------------------------- beside other managers
-
-
 def test_networkd_leaves_the_ends_alone(machine: Machine) -> None:
-    """It is told to take every interface; the example that we ship comes first in the alphabet."""
+    """It is told to take every interface; the example that we ship comes first in the alphabet.
+
+    And the unit that is installed pleases systemd.
+    """
     directory = machine.root / "etc/systemd/network"
     example = machine.run("cat", "/usr/share/doc/xconnectd/examples/10-xconnectd.network").stdout
     names = next(line for line in example.splitlines() if line.startswith("Name="))
@@ -447,29 +410,19 @@ def test_networkd_leaves_the_ends_alone(machine: Machine) -> None:
     try:
         machine.systemctl("start")
         machine.run("systemctl", "start", "systemd-networkd.service")
-        wires = [
-            line.split()
-            for line in machine.run("networkctl", "list", "--no-legend").stdout.splitlines()
-            if line.split()[1] in ("wa", "wb")
-        ]
-        assert [fields[-1] for fields in wires] == ["unmanaged", "unmanaged"]
+        listed = machine.run("networkctl", "list", "--no-legend").stdout
+        wires = [row for row in map(str.split, listed.splitlines()) if row[1] in ("wa", "wb")]
+        assert [row[-1] for row in wires] == ["unmanaged", "unmanaged"]
         taken = "203.0.113.1/24"
         poll(lambda: taken in machine.lab.snapshot()["addresses"]["wc"], what="networkd at work")
         addresses = machine.lab.snapshot()["addresses"]
         assert taken not in addresses["wa"] + addresses["wb"]
         assert machine.status()["links"][0]["state"] == "connected"
+        assert machine.run("systemd-analyze", "verify", "--man=no", UNIT).stderr == ""
     finally:
         machine.run("systemctl", "stop", "systemd-networkd.socket", "systemd-networkd.service")
         for path in directory.glob("*.network"):
             path.unlink()
-
-
-# ---------------------------------------------------------------------- installation
-
-
-def test_the_installed_unit_pleases_systemd(machine: Machine) -> None:
-    done = machine.run("systemd-analyze", "verify", "--man=no", UNIT)
-    assert done.stderr == ""
 
 
 INSTALL: Final = """
@@ -506,10 +459,8 @@ def test_it_can_be_installed_elsewhere(tmp_path: Path) -> None:
     """As a package is built: nothing of where it was built may be in it."""
     make = ("make", "-C", str(REPO), f"DESTDIR={tmp_path}", "PREFIX=/opt/x")
     run(*make, "install")
-    assert (
-        'sys.path.insert(0, "/opt/x/lib/xconnectd")'
-        in (tmp_path / "opt/x/bin/xconnectd").read_text()
-    )
+    program = (tmp_path / "opt/x/bin/xconnectd").read_text()
+    assert 'sys.path.insert(0, "/opt/x/lib/xconnectd")' in program
     unit = (tmp_path / "opt/x/lib/systemd/system/xconnectd.service").read_text()
     assert "ExecStart=/opt/x/bin/xconnectd run" in unit
     assert "/usr/bin/xconnectd" not in unit
