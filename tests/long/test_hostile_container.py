@@ -6,23 +6,19 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from multiprocessing.sharedctypes import Synchronized as Counter
+from contextlib import suppress
 from xml.etree import ElementTree as ET
 
-from netns.lab import Lab, Station, inside, poll, run
+from netns.lab import Lab, Station, inside, meanwhile, poll, run
 from netns.service import Daemon
-from netns.test_config_changes import wired
-from netns.traffic import OFFLOADS, Stream, Tap
+from netns.traffic import OFFLOADS, lossless, wired
 from pyroute2 import IPRoute
 
 SECONDS = float(os.environ.get("XCONNECTD_HOSTILE_SECONDS") or 60)
-Attack = Callable[["Counter[int]"], None]
 
 HOSTILE_NAMES = (
     "$(id>x)",
@@ -37,106 +33,57 @@ HOSTILE_NAMES = (
 terminal, page or format string should."""
 
 
-@contextmanager
-def attacks(*all_: Attack) -> Iterator[list[Counter[int]]]:
-    """Each in a process of its own, as often as it can until the block ends; how often."""
-    counters: list[Counter[int]] = [multiprocessing.Value("L", 0) for _ in all_]
-    processes = [
-        multiprocessing.Process(target=attack, args=(counter,), daemon=True)
-        for attack, counter in zip(all_, counters, strict=True)
-    ]
-    for process in processes:
-        process.start()
-    try:
-        yield counters
-        assert all(process.is_alive() for process in processes), "an attack broke off"
-    finally:
-        for process in processes:
-            process.terminate()
-            process.join()
+def _set(box: Station, changes: list[dict[str, object]]) -> None:
+    """These, of the container's own interface."""
+
+    def change() -> None:
+        with IPRoute() as route:
+            (index,) = route.link_lookup(ifname="eth0")
+            for each in changes:
+                with suppress(Exception):
+                    route.link("set", index=index, **each)
+
+    inside(box.namespace, change)
 
 
-def _again_and_again(box: Station, *changes: dict[str, object]) -> Attack:
-    """These changes of the container's own interface, without end."""
-
-    def attack(counter: Counter[int]) -> None:
-        def change() -> None:
-            with IPRoute() as route:
-                (index,) = route.link_lookup(ifname="eth0")
-                while True:
-                    for each in changes:
-                        with suppress(Exception):
-                            route.link("set", index=index, **each)
-                        counter.value += 1
-
-        inside(box.namespace, change)
-
-    return attack
-
-
-def _other_mtus(box: Station) -> Attack:
-    return _again_and_again(box, *({"mtu": random.randint(68, 65535)} for _ in range(500)))
-
-
-def _flaps(box: Station) -> Attack:
-    return _again_and_again(box, {"state": "down"}, {"state": "up"})
-
-
-def _other_macs(box: Station) -> Attack:
-    return _again_and_again(box, *({"address": f"02:00:00:00:00:{n:02x}"} for n in range(256)))
-
-
-def _offloads(tap: Tap) -> Attack:
-    def attack(counter: Counter[int]) -> None:
-        while True:
-            for flags in (0, OFFLOADS):
-                tap.offload(flags)
-                counter.value += 1
-
-    return attack
-
-
-def _devices(box: Station) -> Attack:
+def _devices(box: Station) -> None:
     """Of its own: every one is told to whoever listens, and takes the kernel's lock."""
-
-    def attack(counter: Counter[int]) -> None:
-        make = "".join(f"link add x{n} type veth peer name y{n}\n" for n in range(50))
-        gone = "".join(f"link delete x{n}\n" for n in range(50))
-        while True:
-            run("ip", "-batch", "-", namespace=box.namespace, text=make + gone, check=False)
-            counter.value += 100
-
-    return attack
+    make = "".join(f"link add x{n} type veth peer name y{n}\n" for n in range(50))
+    gone = "".join(f"link delete x{n}\n" for n in range(50))
+    run("ip", "-batch", "-", namespace=box.namespace, text=make + gone, check=False)
 
 
 def test_two_wires_beside_the_worst_container_lose_no_frame(lab: Lab) -> None:
     """Nor does the log grow without end, nor an operator wait."""
-    a, b, c, d = (lab.veth(end) for end in ("va", "vb", "vc", "vd"))
-    box, partner = lab.veth("hostile"), lab.veth("partner")
+    a, b, c, d = lab.veths("va", "vb", "vc", "vd")
+    box, partner = lab.veths("hostile", "partner")
     tap = lab.tap("tap0")
     lab.veth("behind")
     wires = {"va": "vb", "vc": "vd", "hostile": "partner", "tap0": "behind"}
-    running = Daemon(lab, wires).start()
-    running.wait_link("connected", "vc", "vd")
+    running = Daemon(lab, wires).start().connected("vc", "vd")
     poll(lambda: wired(box, partner))
     spent, size = running.cpu(), len(running.text())
-    all_ = (_other_mtus(box), _flaps(box), _other_macs(box), _offloads(tap), _devices(box))
-    with Stream(a, b, rate=200) as one, Stream(c, d, rate=200) as two:
-        poll(one.flows), poll(two.flows)
-        with attacks(*all_) as counters:
-            end = time.monotonic() + SECONDS
-            while time.monotonic() < end:
-                assert running.returncode is None, running.text()[-2000:]
-                assert running.ask("status", timeout=10)["daemon"]["pid"] == running.pid
-                assert running.cli("reload").returncode in (0, 1)
-                time.sleep(1)
-            made = [counter.value for counter in counters]
-    one.assert_perfect()
-    two.assert_perfect()
+    mtus = [{"mtu": random.randint(68, 65535)} for _ in range(500)]
+    macs = [{"address": f"02:00:00:00:00:{n:02x}"} for n in range(256)]
+    attacks: list[Callable[[], object]] = [
+        lambda: _set(box, mtus),
+        lambda: _set(box, macs),
+        lambda: _set(box, [{"state": "down"}, {"state": "up"}] * 50),
+        lambda: [tap.offload(flags) for flags in (0, OFFLOADS)],
+        lambda: _devices(box),
+    ]
+    with lossless(a, b, rate=200), lossless(c, d, rate=200), meanwhile(*attacks) as times:
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            assert running.returncode is None, running.text()[-2000:]
+            assert running.ask("status", timeout=10)["daemon"]["pid"] == running.pid
+            assert running.cli("reload").returncode in (0, 1)
+            time.sleep(1)
+        made = times()
     assert all(made), f"an attack that never was: {made}"
     assert len(running.text()) - size < 5000 * SECONDS, "a flood of log lines"
     assert running.cpu() - spent < SECONDS / 2, "half a processor"
-    box.ip("link", "set", "eth0", "mtu", "1500", "up")
+    box.ip("link set eth0 mtu 1500 up")
     poll(lambda: wired(box, partner), what="the hostile one's own wire, once it is quiet")
     running.stop()
 
@@ -155,12 +102,11 @@ def _outputs(running: Daemon) -> Iterator[tuple[str, str]]:
 
 def test_a_hostile_name_reaches_no_shell_terminal_or_page(lab: Lab) -> None:
     """A container calls its end so, which is shown as the far end of ours."""
-    box, _ = lab.veth("va"), lab.veth("vb")
-    running = Daemon(lab, {"va": "vb"}).start()
-    running.wait_link("connected", "va", "vb")
+    box, _ = lab.veths("va", "vb")
+    running = Daemon(lab, {"va": "vb"}).start().connected()
     for name in HOSTILE_NAMES:
         inside(box.namespace, lambda name=name: _rename(name))  # type: ignore[misc]
-        poll(lambda: running.link("va", "vb")["state"] == "connected")
+        poll(lambda: running.link()["state"] == "connected")
         for what, text in _outputs(running):
             assert not [x for x in text if not x.isprintable() and x != "\n"], (what, name)
             assert "<script>" not in text or what not in SHOWN_IN_A_PAGE, what
