@@ -10,12 +10,12 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.netns.lab import BPFFS, Lab, inside
+from tests.netns.lab import BPFFS, PROG_TC, Lab, code, inside
 from xconnectd.dataplane import libbpf
 from xconnectd.dataplane.programs import MAX_ENDS
 
@@ -26,38 +26,34 @@ _INGRESS_IFINDEX: Final = 12  # in struct xdp_md
 _XDP_DROP: Final = 1
 
 
-def _op(opcode: int, target: int = 0, source: int = 0, offset: int = 0, value: int = 0) -> bytes:
-    return struct.pack("<BBhi", opcode, target | source << 4, offset, value)
+def _set(register: int, value: int) -> int:
+    return code(0xB7, register, value)
 
 
-def _set(register: int, value: int) -> bytes:
-    return _op(0xB7, register, value=value)
+def _call(helper: int) -> int:
+    return code(0x85, 0, helper)
 
 
-def _call(helper: int) -> bytes:
-    return _op(0x85, value=helper)
+_EXIT: Final = code(0x95)
+_Code = tuple[int, ...]
 
 
-_EXIT: Final = _op(0x95)
-SINK: Final = _set(0, _XDP_DROP) + _EXIT
-"""XDP: drops everything. The interface counts what it dropped as received."""
-
-
-def redirect(ifindex: int) -> bytes:
+def redirect(ifindex: int) -> _Code:
     """XDP or tc: everything leaves by one interface."""
-    return _set(1, ifindex) + _set(2, 0) + _call(_REDIRECT) + _EXIT
+    return (_set(1, ifindex), _set(2, 0), _call(_REDIRECT), _EXIT)
 
 
-def redirect_by(devmap: int) -> bytes:
+def redirect_by(devmap: int) -> _Code:
     """XDP: everything leaves by the interface that the map (a descriptor) has for its ingress."""
-    key = _op(0x61, 2, 1, _INGRESS_IFINDEX)
-    address = _op(0x18, 1, 1, value=devmap) + _op(0)
-    return key + address + _set(3, _XDP_DROP) + _call(_REDIRECT_MAP) + _EXIT
+    key = code(0x61, 2 | 1 << 4) | _INGRESS_IFINDEX << 16
+    address = (code(0x18, 1 | 1 << 4, devmap), 0)
+    return (key, *address, _set(3, _XDP_DROP), _call(_REDIRECT_MAP), _EXIT)
 
 
-def load_xdp(code: bytes, name: str = "bare") -> int:
+def load_xdp(instructions: Sequence[int], name: str = "bare") -> int:
     """With frags where the kernel knows them (5.18), as ours are; returns the descriptor."""
-    load = (libbpf.PROG_XDP, name, "GPL", code)
+    packed = struct.pack(f"<{len(instructions)}Q", *instructions)
+    load = (libbpf.PROG_XDP, name, "GPL", packed)
     try:
         return libbpf.load_program(*load, attach=libbpf.ATTACH_XDP, flags=libbpf.F_XDP_HAS_FRAGS)
     except libbpf.LoadError:
@@ -93,11 +89,9 @@ def wire_xdp(lab: Lab, how: str, *ends: str) -> None:
 
 def wire_tc(lab: Lab, *ends: str) -> None:
     for end, other in zip(ends, reversed(ends), strict=True):
-        code = redirect(lab.ifindex(other))
-        program = libbpf.load_program(libbpf.PROG_SCHED_CLS, "bare", "GPL", code)
-        path = pinned(lab, f"tc-{end}", program)
-        lab.tc("qdisc", "add", "dev", end, "clsact")
-        lab.tc(*("filter", "add", "dev", end, "ingress", "bpf", "da", "pinned", str(path)))
+        path = lab.program(PROG_TC, redirect(lab.ifindex(other)), f"tc-{end}")
+        lab.tc(f"qdisc add dev {end} clsact")
+        lab.tc(f"filter add dev {end} ingress bpf da pinned {path}")
 
 
 class Source:

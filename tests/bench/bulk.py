@@ -18,9 +18,8 @@ from .wires import arena
 def tcp(effort: Effort) -> list[Series]:
     """One stream, in alternate directions from round to round."""
     with arena() as (_, wires):
-        figures = interleave(
-            list(wires), effort.rounds, lambda name, n: _run(*wires[name].way(n), effort.bulk)
-        )
+        sample = lambda name, number: _run(*wires[name].way(number), effort.bulk)  # noqa: E731
+        figures = interleave(list(wires), effort.rounds, sample)
     return [
         Series("Bulk TCP", "Gbit/s", figures["speed"], more_is_better=True),
         Series("Processor time for bulk TCP, whole machine", "s/Gbit", figures["cost"]),

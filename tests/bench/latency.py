@@ -10,8 +10,8 @@ from typing import Final
 
 from tests.netns.lab import Station, inside
 
-from .rounds import Effort, Series, interleave
-from .wires import arena
+from .rounds import Effort, Series
+from .wires import contest
 
 _TIMEOUT: Final = struct.pack("ll", 2, 0)
 _PING: Final = bytes(18)
@@ -22,13 +22,8 @@ def round_trip(effort: Effort) -> list[Series]:
 
     On veth a frame is at the other end by the time ``send`` returns, or a soft interrupt later.
     """
-    with arena() as (_, wires):
-        figures = interleave(
-            list(wires),
-            effort.floods,
-            lambda name, n: {"time": _median(*wires[name].way(n), effort.pings)},
-        )
-    return [Series("Round trip of a 64-byte datagram", "µs", figures["time"])]
+    times = contest(effort.floods, lambda here, there: _median(here, there, effort.pings))
+    return [Series("Round trip of a 64-byte datagram", "µs", times)]
 
 
 def _median(here: Station, there: Station, count: int) -> float:

@@ -35,9 +35,8 @@ def start(effort: Effort) -> list[Series]:
         lives = {
             f"{_FEW} links": _life(labs, _FEW),
             f"{effort.crowd:,} links": _life(labs, effort.crowd),
+            f"{_FEW} links, metrics on": _life_with_metrics(labs),
         }
-        if with_metrics := _life_with_metrics(labs):
-            lives[f"{_FEW} links, metrics on"] = with_metrics
         if has_peer():
             lives[f"{PEER}, {_FEW} links"] = _life_of_peer(labs)
         figures = interleave(list(lives), effort.starts, lambda name, _: lives[name]())
@@ -64,32 +63,22 @@ def _life(labs: ExitStack, links: int) -> _Life:
     return partial(_lived, Daemon(lab, grow(lab, links)[1]))
 
 
-def _life_with_metrics(labs: ExitStack) -> _Life | None:
-    """None while the file knows no metrics."""
+def _life_with_metrics(labs: ExitStack) -> _Life:
     lab = labs.enter_context(Lab())
     text = document(grow(lab, _FEW)[1]) + f"metrics: {{listen: {_METRICS!r}}}\n"
-    daemon = Daemon(lab, text)
-    if daemon.cli("check", str(daemon.config)).returncode:
-        return None
     url = f"http://{_METRICS}/metrics"
     scrape = lambda: urllib.request.urlopen(url, timeout=5).read()  # noqa: E731
-    return partial(_lived, daemon, lambda: inside(lab.host, scrape))
+    return partial(_lived, Daemon(lab, text), lambda: inside(lab.host, scrape))
 
 
 def _lived(daemon: Daemon, use: Callable[[], object] = lambda: None) -> dict[str, float]:
     """A cold start, a crash, a start that adopts, a clean stop."""
-    cold = _ready(daemon)
-    cold_memory = _settled(daemon, use)
-    daemon.kill()
-    adopting = _ready(daemon)
-    memory = _settled(daemon, use)
-    daemon.stop()
-    return {
-        "cold ms": cold,
-        "adopting ms": adopting,
-        "cold MiB": cold_memory,
-        "adopting MiB": memory,
-    }
+    found = {}
+    for how in ("cold", "adopting"):
+        found[f"{how} ms"] = _ready(daemon)
+        found[f"{how} MiB"] = _settled(daemon, use)
+        daemon.kill() if how == "cold" else daemon.stop()
+    return found
 
 
 def _settled(daemon: Daemon, use: Callable[[], object]) -> float:
@@ -132,9 +121,6 @@ def _life_of_peer(labs: ExitStack) -> _Life:
         return {"first frame ms": took, "first frame MiB": memory}
 
     return live
-
-
-# ---------------------------------------------------------------------- idling
 
 
 def idle(effort: Effort) -> list[Series]:

@@ -16,12 +16,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Final, Self
 
-from tests.netns.lab import Lab, Station, inside
+from tests.netns.lab import XDP_DROP, Lab, Station, inside
 from tests.netns.traffic import ETH_P_STREAM
 
-from .bare import SINK, Source, load_xdp, pinned, source
+from .bare import Source, load_xdp, pinned, source
 from .rounds import Effort, Series, interleave
-from .wires import Wire, arena, received
+from .wires import Wire, arena, contest, received
 
 _PAYLOAD: Final = bytes(18)
 """With 42 bytes of headers, and the 4 of the checksum on a cable, a frame of 64 bytes."""
@@ -39,20 +39,15 @@ def _rate(send: Callable[[], object], receiver: Station, seconds: float) -> floa
     return (received(receiver) - before) / took / 1e6
 
 
-# ---------------------------------------------------------------------- from a socket
-
-
 def udp(effort: Effort) -> list[Series]:
     """64-byte frames from a UDP socket."""
-    with arena() as (_, wires):
 
-        def sample(name: str, number: int) -> dict[str, float]:
-            sender, receiver = wires[name].way(number)
-            with _Datagrams(sender, receiver) as datagrams:
-                return {"rate": _rate(datagrams.send, receiver, effort.flood)}
+    def sample(sender: Station, receiver: Station) -> float:
+        with _Datagrams(sender, receiver) as datagrams:
+            return _rate(datagrams.send, receiver, effort.flood)
 
-        figures = interleave(list(wires), effort.floods, sample)
-    return [Series("64-byte UDP from a socket", "Mpps", figures["rate"], more_is_better=True)]
+    rates = contest(effort.floods, sample)
+    return [Series("64-byte UDP from a socket", "Mpps", rates, more_is_better=True)]
 
 
 class _Vector(ctypes.Structure):
@@ -108,9 +103,6 @@ class _Datagrams:
         self._unread.close()
 
 
-# ---------------------------------------------------------------------- XDP frames
-
-
 def live(effort: Effort) -> list[Series]:
     """64-byte frames that enter and end as XDP frames, as between two NICs.
 
@@ -143,12 +135,9 @@ def _ways(lab: Lab, wire: Wire, sources: ExitStack) -> list[Source]:
     for end in wire.ends:
         lab.run("ethtool", "-K", end, "gro", "on")
     for station in stations:
-        sink = pinned(lab, f"sink-{station.end}", load_xdp(SINK, "sink"))
+        sink = pinned(lab, f"sink-{station.end}", load_xdp(XDP_DROP, "sink"))
         station.ip("link", "set", "dev", station.interface, "xdpdrv", "pinned", str(sink))
-    return [
-        sources.enter_context(_source(sender, receiver))
-        for sender, receiver in (stations, stations[::-1])
-    ]
+    return [sources.enter_context(_source(*way)) for way in (stations, stations[::-1])]
 
 
 def _source(sender: Station, receiver: Station) -> AbstractContextManager[Source]:

@@ -17,9 +17,8 @@ from typing import Final, Protocol, Self
 
 from tests.netns.lab import Lab, Station, inside, poll
 from tests.netns.service import Daemon, document
-from tests.netns.test_config_changes import wired
 from tests.netns.test_scale import grow
-from tests.netns.traffic import ETH_P_STREAM
+from tests.netns.traffic import ETH_P_STREAM, wired
 
 from .pacer import pacing
 from .replay import LOOKS, Replay

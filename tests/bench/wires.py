@@ -19,6 +19,7 @@ from tests.netns.service import Daemon, Wiring, document
 from tests.netns.traffic import passes
 
 from . import bare
+from .rounds import interleave
 
 PEER_VARIABLE: Final = "XDP_XCONNECT"
 PEER: Final = "xdp-xconnect"
@@ -41,6 +42,10 @@ class Wire:
     def way(self, number: int) -> tuple[Station, Station]:
         """From where to where in a round: every other one the other way."""
         return (self.b, self.a) if number % 2 else (self.a, self.b)
+
+    def ready_for_native(self) -> None:
+        for station in (self.a, self.b):
+            station.ready_for_native()
 
     def passes(self) -> bool:
         """Whether a frame passes now."""
@@ -96,9 +101,6 @@ def has_peer() -> bool:
     return bool(os.environ.get(PEER_VARIABLE))
 
 
-# ---------------------------------------------------------------------- building
-
-
 def _bare_generic(lab: Lab, wire: Wire) -> None:
     for end in wire.ends:
         lab.ip("link", "set", "dev", end, "mtu", _HEADROOM)
@@ -106,7 +108,7 @@ def _bare_generic(lab: Lab, wire: Wire) -> None:
 
 
 def _bare_native(lab: Lab, wire: Wire) -> None:
-    _ready_for_native(wire)
+    wire.ready_for_native()
     bare.wire_xdp(lab, "xdpdrv", *wire.ends)
 
 
@@ -129,18 +131,10 @@ def ours(mode: str) -> str:
     return f"xconnectd {mode}"
 
 
-def _ready_for_native(wire: Wire) -> None:
-    for station in (wire.a, wire.b):
-        station.ready_for_native()
-
-
 def _start_ours(lab: Lab, wires: Mapping[str, Wire]) -> None:
-    lines = [
-        f"  {one.ends[0]}: {{to: {one.ends[1]}, mode: {mode}}}\n"
-        for mode, one in ((mode, wires[ours(mode)]) for mode in MODES)
-    ]
-    _ready_for_native(wires[ours("native")])
-    Daemon(lab, "links:\n" + "".join(lines)).start()
+    ends = {mode: wires[ours(mode)].ends for mode in MODES}
+    wires[ours("native")].ready_for_native()
+    Daemon(lab, {a: {"to": b, "mode": mode} for mode, (a, b) in ends.items()}).start()
 
 
 @contextmanager
@@ -162,13 +156,15 @@ def arena() -> Iterator[tuple[Lab, dict[str, Wire]]]:
         yield lab, wires
 
 
-# ---------------------------------------------------------------------- counting
-
-
 def received(station: Station) -> int:
     """Frames that have come to the container's interface, by the kernel's own count."""
     table = inside(station.namespace, Path("/proc/thread-self/net/dev").read_text)
-    lines = (line.partition(":") for line in table.splitlines())
-    return next(
-        int(rest.split()[1]) for name, _, rest in lines if name.strip() == station.interface
-    )
+    rows = (line.split() for line in table.splitlines())
+    return next(int(row[2]) for row in rows if row[0] == f"{station.interface}:")
+
+
+def contest(rounds: int, sample: Callable[[Station, Station], float]) -> dict[str, list[float]]:
+    """What ``sample`` measures of every contender in every round, from one end to the other."""
+    with arena() as (_, wires):
+        way = lambda name, number: {"": sample(*wires[name].way(number))}  # noqa: E731
+        return interleave(list(wires), rounds, way)[""]
