@@ -34,7 +34,7 @@ LIMITS: Final = {
         KERNEL >= (6, 3),
         "before Linux 6.3 no veth tells what it can do: mode: native is refused",
     ),
-    "test_a_target_that_is_down": (
+    "[egress_down-": (
         KERNEL >= (5, 13),
         "before Linux 5.13 losses at the redirect are not counted",
     ),
