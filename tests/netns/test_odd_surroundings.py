@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 
 import pytest
 
 from .lab import REPO, Lab
-from .service import Daemon
+from .service import Daemon, Start
 from .test_hostile_files import dead_server
 from .traffic import wired
-
-Start = Callable[..., Daemon]
 
 
 @pytest.mark.parametrize(
     "line", ["try {0}", "plan {0}", "check {0}", "link add -c {0} vc vd", "link disable va -c {0}"]
 )
 def test_a_file_on_a_dead_mount_is_not_waited_for(lab: Lab, daemon: Start, line: str) -> None:
-    lab.veth("va"), lab.veth("vb")
+    lab.veths("va", "vb")
     running = daemon({"va": "vb"})
     with dead_server(lab) as dead:
         began = time.monotonic()
@@ -33,7 +30,7 @@ def test_a_file_on_a_dead_mount_is_not_waited_for(lab: Lab, daemon: Start, line:
 
 def test_who_lacks_a_capability_takes_no_wires_over(lab: Lab) -> None:
     """Pins can be opened without any: it has to be asked."""
-    a, b = lab.veth("va"), lab.veth("vb")
+    a, b = lab.veths("va", "vb")
     running = Daemon(lab, {"va": "vb"}).start()
     running.kill()
     xconnectd = (
