@@ -63,14 +63,9 @@ _KINDS: Mapping[str, Mapping[str, Any]] = {
     "tap": {"kind": "tun", "variant": "tap", "max_mtu": 65521, "features": TAP_OFFLOADS},
     "bare tap": {"kind": "tun", "variant": "tap", "max_mtu": 65521},
     "macvlan": {"kind": "macvlan", "variant": "passthru", "max_mtu": 1500, "addr_gen_mode": 0},
-    "nic": {
-        "max_mtu": 9216,
-        "addr_gen_mode": 0,
-        "features": NIC_OFFLOADS,
-        "xdp_features": NATIVE,
-        "driver": "ice",
-    },
-}
+    "nic": {"max_mtu": 9216, "addr_gen_mode": 0, "features": NIC_OFFLOADS, "xdp_features": NATIVE,
+            "driver": "ice"},
+}  # fmt: skip
 
 
 class Crash(BaseException):
@@ -84,6 +79,9 @@ class Step:
     verb: str
     ifindex: int
 
+    def refused(self, reason: int = errno.EIO) -> LinkError:
+        return LinkError(f"if{self.ifindex}", self.verb, reason)
+
 
 Trouble = Callable[[int, Step], BaseException | None]
 
@@ -94,20 +92,12 @@ def peace(_number: int, _step: Step) -> BaseException | None:
 
 def refuse(*numbers: int) -> Trouble:
     """Exactly these steps, counted from 0, are refused."""
-
-    def trouble(number: int, step: Step) -> BaseException | None:
-        return LinkError(f"if{step.ifindex}", step.verb, errno.EIO) if number in numbers else None
-
-    return trouble
+    return lambda number, step: step.refused() if number in numbers else None
 
 
 def refuse_verb(verb: str, ifindex: int, reason: int = errno.EIO) -> Trouble:
     """One kind of step on one interface is refused for as long as this trouble lasts."""
-
-    def trouble(_number: int, step: Step) -> BaseException | None:
-        return LinkError(f"if{ifindex}", verb, reason) if step == Step(verb, ifindex) else None
-
-    return trouble
+    return lambda _, step: step.refused(reason) if step == Step(verb, ifindex) else None
 
 
 def crash(at: int) -> Trouble:
@@ -216,7 +206,9 @@ class Kernel:
             )
             self.news.append(left)
 
-        self._move(arrival, arrives)
+        self._arrival = arrival
+        if arrives:
+            self.arrive()
         return there
 
     def bring_back(
@@ -231,27 +223,24 @@ class Kernel:
             self._meet(device, Far(here, None, device.name))
             self._tell(here)
 
-        self._move(arrival, arrives)
-        return here
-
-    def _move(self, arrival: Callable[[], None], arrives: bool) -> None:
         self._arrival = arrival
         if arrives:
             self.arrive()
+        return here
 
     def arrive(self) -> None:
         """Ends the move that is under way, if there is one."""
         arrival, self._arrival = self._arrival, lambda: None
         arrival()
 
+    settle = arrive
+
     def advertise(self, name: str) -> None:
         """A router on the wire speaks: the host believes it, unless a program of ours drops it."""
         device = self.get(name)
         if device.up and self.leads(name) == _STACK:
-            self.taught[device.ifindex] = (
-                "it carries fd00:77::1/64",
-                "the default route leads over it",
-            )
+            words = ("it carries fd00:77::1/64", "the default route leads over it")
+            self.taught[device.ifindex] = words
             self.news.append(Event(device.ifindex))
 
     def load_foreign(self, name: str, mode: str = "generic", program: int = FOREIGN) -> None:
@@ -275,8 +264,8 @@ class Kernel:
 
     def snapshot(self) -> tuple[dict[int, Interface], dict[int, int], dict[int, int], set[int]]:
         """Everything that can be found again, or not."""
-        devices = {index: self._now(each) for index, each in self.devices.items()}
-        return devices, dict(self.devmap), dict(self.peer_map), self.counted | self.guarded_
+        devices = self.complete(self.devices.values())
+        return devices, dict(self.devmap), self.peers(), self.counted | self.guarded_
 
     # ------------------------------------------------------------------ as a frame sees it
 
@@ -292,30 +281,24 @@ class Kernel:
             target = self.peer_map.get(device.ifindex)
         else:
             return _STACK
-        return self.devices[target].name if target in self.devices else None
+        return self._name_of(target)
 
     def leads_from(self, number: int, nsid: int) -> str | None:
         """The same for a device of another namespace, by its number there."""
-        target = self._redirected(self.elsewhere_[nsid][number])
-        return self.devices[target].name if target in self.devices else None
+        return self._name_of(self._redirected(self.elsewhere_[nsid][number]))
+
+    def _name_of(self, number: int | None) -> str | None:
+        return self.devices[number].name if number in self.devices else None
 
     def _redirected(self, device: Interface) -> int | None:
         """An older program works on with the entries that it had."""
         program = device.xdp[0].program
-        return self.older_maps.get(program, self.devmap if program in self._ours else {}).get(
-            device.ifindex
-        )
+        entries = self.older_maps.get(program, self.devmap if program in self._ours else {})
+        return entries.get(device.ifindex)
 
     @property
     def _ours(self) -> frozenset[int]:
         return OURS | {self.xdp, *self.older_maps}
-
-    def reaches(self, name: str) -> str | None:
-        """The same for a frame that is really sent: both ends must be up."""
-        there = self.leads(name)
-        if there is None or there == _STACK:
-            return there
-        return there if self.get(name).up and self.get(there).up else None
 
     def wired(self, a: str, b: str) -> bool:
         """For every frame, both ways."""
@@ -333,21 +316,17 @@ class Kernel:
     def untouched(self, name: str) -> bool:
         """Whether nothing of ours is on an interface or leads in or out of it."""
         device = self.get(name)
-        number = device.ifindex
-        maps = (self.devmap, self.peer_map)
-        return (
-            self._ours.isdisjoint(_programs(device))
-            and all(number not in each and number not in each.values() for each in maps)
-            and number not in self.counted | self.guarded_
-        )
+        known = {*self.counted, *self.guarded_}
+        for entries in (self.devmap, self.peer_map):
+            known |= {*entries, *entries.values()}
+        return self._ours.isdisjoint(_programs(device)) and device.ifindex not in known
 
     def black_holes(self) -> set[str]:
         """Ends with our program on and no entry: what comes in there is lost."""
         return {
             device.name
             for device in self.devices.values()
-            if self._ours & {*(xdp.program for xdp in device.xdp), *_ids(device.ingress)}
-            and self.leads(device.name) is None
+            if self._ours & _programs(device._replace(egress=())) and not self.leads(device.name)
         }
 
     # ------------------------------------------------------------------ Interfaces: looking
@@ -370,9 +349,8 @@ class Kernel:
         return {index: self._message(device) for index, device in self.devices.items()}
 
     def complete(self, interfaces: Iterable[Interface]) -> dict[int, Interface]:
-        return {
-            each.ifindex: self._now(self.devices.get(each.ifindex, each)) for each in interfaces
-        }
+        known = ((each.ifindex, self.devices.get(each.ifindex, each)) for each in interfaces)
+        return {ifindex: self._now(device) for ifindex, device in known}
 
     def uses(
         self, interfaces: Iterable[Interface], addressed: Iterable[Interface] = ()
@@ -391,9 +369,6 @@ class Kernel:
             return next(iter(self.find(ifindex)), None)
         self.meanwhile()
         return self.elsewhere_.get(nsid, {}).get(ifindex)
-
-    def settle(self) -> None:
-        self.arrive()
 
     def track_stacked(self) -> None:
         return
@@ -621,15 +596,8 @@ class Kernel:
 
     def _message(self, device: Interface) -> Interface:
         far = Far(device.far.ifindex, device.far.nsid) if device.far else None
-        return self._now(device)._replace(
-            far=far,
-            features=frozenset(),
-            xdp_features=None,
-            driver="",
-            qdisc="",
-            ingress=(),
-            egress=(),
-        )
+        untold = {"features": frozenset[str](), "xdp_features": None, "driver": ""}
+        return self._now(device)._replace(far=far, qdisc="", ingress=(), egress=(), **untold)
 
 
 class Book:
