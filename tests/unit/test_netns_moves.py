@@ -15,7 +15,7 @@ from kernel import Crash, Kernel, Step, crash, peace, refuse_verb
 from worlds import assert_as_evaluated
 
 from xconnectd.errors import DataplaneError
-from xconnectd.model import Interface, Mode, Scope, Wiring
+from xconnectd.model import Mode, Scope, Wiring
 from xconnectd.netlink.monitor import Event
 from xconnectd.reconcile import retry
 
@@ -51,14 +51,11 @@ def assert_all_or_nothing(keeper: Keeper) -> None:
     assert_as_evaluated(keeper.kernel, seen.evaluations, seen.observed)
 
 
-def is_as_found(now: Interface, then: Interface) -> bool:
-    return (now.mtu, now.addr_gen_mode, now.xdp) == (then.mtu, then.addr_gen_mode, ())
-
-
-def assert_as_found_one_day(keeper: Keeper, *names: str) -> None:
+def assert_as_found_one_day(keeper: Keeper, *names: str | int) -> None:
+    """Of interfaces by their names or numbers, each a veth that nothing was done to."""
     keeper.take(Wiring())
-    for name in names or ("v0",):
-        assert is_as_found(keeper.kernel.get(name), lab().get(name)), name
+    for (now,) in map(keeper.kernel.find, names or ("v0",)):
+        assert (now.mtu, now.addr_gen_mode, now.xdp) == (1500, 0, ()), now.name
     assert keeper.book.moved_netns == ()
     assert not keeper.book.records
 
@@ -114,6 +111,11 @@ def test_a_program_that_left_forwards_nothing_whatever_number_it_gets(dead: bool
         assert kernel.leads_from(number, 4) is None
         assert kernel.wired("v2", "v3")
     assert kernel.wired("v1", "nic0")
+    kernel.renew()  # and no more: the pass that was to follow was cut short
+    keeper.take(wiring("v2:v3", "v1:tap0"))
+    assert not kernel.older_forward()
+    assert {xdp.program for xdp in kernel.get("v2").xdp} == {kernel.xdp}
+    assert kernel.wired("v2", "v3")
 
 
 def test_an_end_that_leaves_during_a_pass_is_cut_off_in_it() -> None:
@@ -134,81 +136,41 @@ def test_an_end_that_leaves_during_a_pass_is_cut_off_in_it() -> None:
     assert_all_or_nothing(keeper)
 
 
-@pytest.mark.parametrize("mode", [Mode.GENERIC, Mode.TC])
-def test_the_number_of_an_end_that_left_leads_nowhere_before_anything_else_is_done(
-    mode: Mode,
-) -> None:
-    keeper = told(wiring(link("v0", "v1", mode=mode)))
-    kernel = keeper.kernel
-    number = kernel.index("v0")
-    kernel.send_away("v0", nsid=3)
-    done = []
-
-    def look(_number: int, step: Step) -> None:
-        if step not in (Step("unpoint", number), Step("unsteer", number)):
-            done.append(step)
-            for entries in (kernel.devmap, *kernel.older_maps.values(), kernel.peer_map):
-                assert number not in entries, step
-
-    kernel.trouble = look
-    keeper.settle()
-    assert done
-
-
 def test_what_left_forwards_nothing_though_an_end_cannot_be_put_back() -> None:
+    """That is forgotten when it is deleted."""
     keeper = told(wiring("v0:v1", "v2:v3", "nic0:tap0"))
-    kernel = keeper.kernel
-    kernel.trouble = refuse_verb("set promiscuous", kernel.index("nic0"))
-    keeper.take(wiring("v0:v1", "v2:v3"))
-    kernel.send_away("v0", nsid=3)
-    keeper.settle()
-    assert kernel.older_maps
-    assert not kernel.older_forward()
-
-
-def test_an_end_without_a_link_that_could_not_be_put_back_and_is_deleted_is_forgotten() -> None:
-    keeper = told(wiring("v0:v1", "nic0:tap0"))
     kernel = keeper.kernel
     number = kernel.index("nic0")
     kernel.trouble = refuse_verb("set promiscuous", number)
-    keeper.take(wiring("v0:v1"))
+    keeper.take(wiring("v0:v1", "v2:v3"))
+    kernel.send_away("v0", nsid=3)
+    keeper.settle()
+    assert (bool(kernel.older_maps), kernel.older_forward()) == (True, False)
     assert number in keeper.book.records
     kernel.delete("nic0")
     keeper.settle()
     assert number not in keeper.book.records
 
 
-def test_older_programs_that_forward_are_replaced_by_whatever_pass_comes_next() -> None:
-    keeper = told(TWO)
-    kernel = keeper.kernel
-    kernel.renew()  # and no more: the pass that was to follow was cut short
-    keeper.take(wiring("v0:v1", "v2:nic0"))
-    assert not kernel.older_forward()
-    assert {xdp.program for xdp in kernel.get("v0").xdp} == {kernel.xdp}
-    assert kernel.wired("v0", "v1")
-
-
 def test_a_burst_of_moves_renews_the_programs_once() -> None:
+    """One that is deleted or leaves without our program calls for nothing."""
     keeper = told(wiring("v0:v1", "v2:tap0", "v3:nic0"))
     kernel = keeper.kernel
     kernel.trouble = peace
-    for name in ("v0", "v1", "v2"):
+    kernel.delete("tap0")
+    kernel.unload("v2")
+    kernel.send_away("v2", nsid=3)
+    keeper.settle()
+    assert "renew" not in [step.verb for step in kernel.steps]
+    keeper.events()
+    kernel.add("v4")
+    keeper.take(wiring("v0:v1", "v4:v4", "v3:nic0"))
+    for name in ("v0", "v1", "v4"):
         kernel.send_away(name, nsid=3)
     keeper.settle()
     assert [step.verb for step in kernel.steps].count("renew") == 1
     assert kernel.wired("v3", "nic0")
     assert "drift.repaired" not in keeper.events()
-
-
-def test_an_end_that_is_deleted_or_left_without_our_program_renews_nothing() -> None:
-    keeper = told(TWO)
-    kernel = keeper.kernel
-    kernel.trouble = peace
-    kernel.delete("v0")
-    kernel.unload("v2")
-    kernel.send_away("v2", nsid=3)
-    keeper.settle()
-    assert "renew" not in [step.verb for step in kernel.steps]
 
 
 @pytest.mark.parametrize("seen", [True, False])
@@ -318,13 +280,14 @@ def test_a_report_that_comes_late_is_taken(meanwhile: Callable[[Keeper], None]) 
 def test_a_report_is_awaited_once(late: bool) -> None:
     """The number may be another device's by now."""
     keeper = told()
-    number = keeper.kernel.index("v0")
-    keeper.kernel.delete("v0")
-    report = keeper.kernel.news[-1]
+    kernel = keeper.kernel
+    number = kernel.index("v0")
+    kernel.delete("v0")
+    report = kernel.news[-1]
     if late:
-        keeper.kernel.news[-1] = Event(number, "v0")
+        kernel.news[-1] = Event(number, "v0")
         keeper.settle()
-        keeper.kernel.news.append(report)
+        kernel.news.append(report)
     keeper.settle()
     assert not keeper.netns_moves.awaits(number)
 
@@ -386,60 +349,76 @@ def test_a_crash_while_a_report_is_taken_does_not_forget_it(step: str, late: boo
 # --------------------------------------------------------------------------- and back
 
 
-@pytest.mark.parametrize("same_number", [True, False])
-def test_an_end_that_comes_back_is_wired_again_and_as_found_one_day(*, same_number: bool) -> None:
-    """It is set up, too: the kernel set it down on its way, not an operator."""
-    keeper = told()
-    number = keeper.kernel.index("v0")
-    there = keeper.kernel.send_away("v0")
-    keeper.settle()
-    keeper.kernel.bring_back(there, ifindex=number if same_number else None)
-    keeper.settle()
-    assert keeper.kernel.wired("v0", "v1")
-    assert keeper.state("v0:v1") == "connected"
-    assert keeper.book.moved_netns == ()
-    assert_all_or_nothing(keeper)
-    assert_as_found_one_day(keeper)
+def comes_late(keeper: Keeper, same: int | None) -> None:
+    """Of what is back its move is told last."""
+    report = vanished(keeper)
+    keeper.kernel.bring_back(report.new_ifindex or 0, 3, same)
+    keeper.kernel.news.insert(0, report)
 
 
-@pytest.mark.parametrize("same_number", [True, False])
-def test_an_end_that_is_back_in_the_pass_that_finds_it_missing(*, same_number: bool) -> None:
-    keeper = told()
+def is_known(keeper: Keeper, same: int | None) -> None:
+    there = keeper.kernel.send_away("v0", nsid=3)
+    keeper.settle()
+    keeper.kernel.bring_back(there, 3, same)
+
+
+def has_no_link_meanwhile(keeper: Keeper, same: int | None) -> None:
+    """And a pass comes before the news of its return."""
+    there = keeper.kernel.send_away("v0", nsid=3)
+    keeper.settle()
+    keeper.take(wiring("v2:v3"))
+    keeper.kernel.bring_back(there, 3, same)
+    keeper.take(ONE)
+
+
+def is_back_at_once(keeper: Keeper, same: int | None) -> None:
+    """In the pass that finds it missing."""
     kernel = keeper.kernel
     number = kernel.index("v0")
-    there = kernel.send_away("v0")
+    there = kernel.send_away("v0", nsid=3)
     report = kernel.news.pop()
 
     def returns(_number: int, step: Step) -> None:
         if step == Step("forget", number):
             kernel.trouble = peace
-            kernel.bring_back(there, ifindex=number if same_number else None)
+            kernel.bring_back(there, 3, same)
 
     kernel.trouble = returns
     kernel.news[:] = [Event(number, "v0")]
     keeper.settle()
     kernel.news.insert(0, report)
-    keeper.settle()
-    assert keeper.state("v0:v1") == "connected"
-    assert_as_found_one_day(keeper)
 
 
-def test_a_held_end_that_is_back_before_its_move_is_reported_is_counted_again() -> None:
-    """It was found down, and so it is back: nothing about it is to be recorded anew."""
-    kernel = Kernel()
-    kernel.add("v0", up=False)
-    keeper = Keeper(kernel).start(wiring(link("v0", "v0", enabled=False)))
-    kernel.bring_back(kernel.send_away("v0"))
-    keeper.settle()
-    assert kernel.is_held("v0")
+def cannot_be_recorded(keeper: Keeper, same: int | None) -> None:
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keeper.book, "hold", full)
+        is_known(keeper, same)
+        keeper.settle()
+        assert keeper.state("v0:v1") != "connected"
+    keeper.kernel.alter("v0", carrier=True)
+    keeper.retry()
+    pass_over_all(keeper)
 
 
-def test_an_end_that_is_back_before_its_move_is_reported() -> None:
+WAYS_BACK = [comes_late, is_known, has_no_link_meanwhile, is_back_at_once, cannot_be_recorded]
+
+
+@pytest.mark.parametrize("same_number", [True, False])
+@pytest.mark.parametrize("comes_back", WAYS_BACK)
+def test_an_end_that_comes_back_is_wired_again_and_as_found_one_day(
+    comes_back: Callable[[Keeper, int | None], None], *, same_number: bool
+) -> None:
+    """It is set up, too: the kernel set it down on its way, not an operator."""
     keeper = told()
-    report = vanished(keeper)
-    keeper.kernel.bring_back(report.new_ifindex or 0, nsid=3)
-    keeper.kernel.news.insert(0, report)
+    comes_back(keeper, keeper.kernel.index("v0") if same_number else None)
     keeper.settle()
+    assert keeper.kernel.wired("v0", "v1")
+    assert keeper.state("v0:v1") == "connected"
+    assert keeper.book.moved_netns == ()
+    assert_all_or_nothing(keeper)
     assert_as_found_one_day(keeper)
 
 
@@ -486,31 +465,23 @@ def test_an_end_whose_number_is_taken_before_any_look(name: str) -> None:
     assert_as_found_one_day(keeper)
 
 
-def test_an_end_that_comes_back_though_a_pass_comes_before_its_news() -> None:
+@pytest.mark.parametrize("taken", [False, True])
+def test_an_end_is_known_when_it_is_back_under_another_name(taken: bool) -> None:
+    """Named anew where it was, so that no link speaks of it.
+
+    What is of another kind is another device whatever its MAC and name, as a VLAN is that stands
+    on a NIC of ours.
+    """
     keeper = told()
     kernel = keeper.kernel
-    there = kernel.send_away("v0")
-    keeper.settle()
-    keeper.take(wiring("v2:v3"))
-    kernel.bring_back(there)
-    keeper.take(wiring("v2:v2"))
-    keeper.settle()
-    assert_as_found_one_day(keeper)
-
-
-def test_an_end_is_known_when_it_is_back_under_another_name() -> None:
-    """Named anew where it was, so that no link speaks of it."""
-    keeper = told()
-    kernel = keeper.kernel
-    there = kernel.send_away("v0", nsid=3)
-    keeper.settle()
-    moved = kernel.elsewhere_[3]
-    moved[there] = moved[there]._replace(name="stranger")
+    there = vanished(keeper).new_ifindex or 0
+    device = kernel.elsewhere_[3][there] = kernel.elsewhere_[3][there]._replace(name="stranger")
+    if taken:
+        kernel.add("v0", "nic", mac=device.mac, xdp=device.xdp)
     back = kernel.bring_back(there, nsid=3)
-    keeper.settle()
-    assert is_as_found(kernel.devices[back], lab().get("v0"))
-    assert keeper.book.moved_netns == ()
+    pass_over_all(keeper)
     assert back not in keeper.book.records
+    assert_as_found_one_day(keeper, back)
 
 
 @pytest.mark.parametrize("dead", [True, False])
@@ -538,40 +509,7 @@ def test_of_two_that_are_back_with_one_mac_one_is_taken_up() -> None:
     keeper = told()
     kernel = keeper.kernel
     back = kernel.devices[kernel.bring_back(vanished(keeper).new_ifindex or 0, nsid=3)]
-    kernel.add("twin")
-    kernel.alter("twin", mac=back.mac, xdp=back.xdp)
-    pass_over_all(keeper)
-    assert keeper.state("v0:v1") == "connected"
-    assert_as_found_one_day(keeper)
-
-
-def test_what_is_of_another_kind_is_another_device_whatever_its_mac_and_name() -> None:
-    """As a VLAN is that stands on a NIC of ours."""
-    keeper = told()
-    kernel = keeper.kernel
-    there = vanished(keeper).new_ifindex or 0
-    device = kernel.elsewhere_[3][there] = kernel.elsewhere_[3][there]._replace(name="other")
-    kernel.add("v0", "nic", mac=device.mac, xdp=device.xdp)
-    back = kernel.bring_back(there, nsid=3)
-    pass_over_all(keeper)
-    assert is_as_found(kernel.devices[back], lab().get("v0"))
-
-
-def test_a_full_disk_does_not_forget_an_end_that_comes_and_goes() -> None:
-    def full(*_: object) -> NoReturn:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    keeper = told()
-    kernel = keeper.kernel
-    there = kernel.send_away("v0", nsid=3)
-    keeper.settle()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keeper.book, "hold", full)
-        kernel.bring_back(there, nsid=3)
-        keeper.settle()
-        assert keeper.state("v0:v1") != "connected"
-    kernel.alter("v0", carrier=True)
-    keeper.retry()
+    kernel.add("twin", mac=back.mac, xdp=back.xdp)
     pass_over_all(keeper)
     assert keeper.state("v0:v1") == "connected"
     assert_as_found_one_day(keeper)
@@ -581,9 +519,7 @@ class Traveller:
     """A device that is moved to another namespace and back, in steps between the daemon's looks."""
 
     def __init__(self, kernel: Kernel, name: str) -> None:
-        self._kernel = kernel
-        self._name = name
-        self._number = kernel.index(name)
+        self._kernel, self._name, self._number = kernel, name, kernel.index(name)
         self._there: int | None = None
 
     def go(self) -> None:
@@ -658,13 +594,29 @@ def test_ends_that_come_and_go_between_any_two_looks_are_as_found_one_day(
 
 
 @pytest.mark.parametrize("mode", [Mode.GENERIC, Mode.TC])
-def test_the_keys_of_an_end_that_left_are_out_of_the_maps_at_once(mode: Mode) -> None:
-    """Another device may have its number the next moment, and is not wired by it."""
+@pytest.mark.parametrize("told_by", ["note", "settle"])
+def test_the_number_of_an_end_that_left_leads_nowhere_before_anything_else_is_done(
+    mode: Mode, told_by: str
+) -> None:
+    """Another device may have it the next moment, and is not wired by it."""
     keeper = told(wiring(link("v0", "v1", mode=mode)))
     kernel = keeper.kernel
     number = kernel.index("v0")
     assert number in {**kernel.devmap, **kernel.peer_map}
     kernel.send_away("v0", nsid=3)
-    (gone,) = (each for each in kernel.news if each.gone)
-    keeper.netns_moves.note(gone.ifindex, gone.mac, gone.nsid, gone.new_ifindex)
-    assert number not in {**kernel.devmap, **kernel.peer_map}
+    done = []
+
+    def look(_number: int, step: Step) -> None:
+        if step not in (Step("unpoint", number), Step("unsteer", number)):
+            done.append(step)
+            for entries in (kernel.devmap, *kernel.older_maps.values(), kernel.peer_map):
+                assert number not in entries, step
+
+    kernel.trouble = look
+    if told_by == "settle":
+        keeper.settle()
+        assert done
+    else:
+        (gone,) = (each for each in kernel.news if each.gone)
+        keeper.netns_moves.note(gone.ifindex, gone.mac, gone.nsid, gone.new_ifindex)
+        look(0, Step("", 0))
