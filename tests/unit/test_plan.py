@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from builders import PROGRAMS, TAKING, link, look, veth, wired, wiring
 from driven import Keeper
-from hypothesis import HealthCheck, Phase, assume, example, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from kernel import Kernel
 from worlds import (
@@ -22,7 +22,6 @@ from worlds import (
     healthy_ports,
     links,
     ports,
-    settings_of,
     unused_ports,
     wirings,
 )
@@ -48,22 +47,15 @@ from xconnectd.reconcile.actions import (
     Attach,
     Cut,
     Detach,
-    Forget,
     Hold,
     Point,
-    Set,
     as_json,
 )
 from xconnectd.reconcile.evaluate import Role, roles
 from xconnectd.reconcile.executor import Trouble
 from xconnectd.reconcile.reconciler import Seen
 
-LAWS = settings(
-    max_examples=40,
-    deadline=None,
-    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
-    suppress_health_check=[HealthCheck.too_slow],  # a shared machine
-)
+LAWS = settings(max_examples=40, phases=set(Phase) - {Phase.target, Phase.explain})
 
 
 def carried_out(keeper: Keeper, seen: Seen) -> Iterator[Action]:
@@ -98,32 +90,12 @@ def leftovers(
 a_world = st.builds(leftovers, ports, wirings, accidents(at_most=4), wirings)
 
 
-# --------------------------------------------------------------------------- it leads there
-
-
 @LAWS
 @given(keeper=a_world)
 def test_the_plan_reaches_what_is_wanted_and_a_second_one_is_empty(keeper: Keeper) -> None:
     seen = finish(keeper)
     assert_as_evaluated(keeper.kernel, seen.evaluations, seen.observed)
     assert seen.actions == ()
-
-
-@LAWS
-@given(all_ports=ports, wanted=wirings)
-def test_when_all_links_go_everything_is_as_found(
-    all_ports: tuple[Port, ...], wanted: Wiring
-) -> None:
-    kernel = build(all_ports)
-    found = kernel.snapshot()
-    keeper = Keeper(kernel).start(wanted)
-    keeper.reconciler.want(Wiring())
-    assert finish(keeper).actions == ()
-    assert kernel.snapshot() == found
-    assert not keeper.book.records
-
-
-# --------------------------------------------------------------------------- and nowhere else
 
 
 @st.composite
@@ -174,62 +146,6 @@ def _without(names: set[str], snapshot: tuple[Any, ...]) -> tuple[Any, ...]:
         if each.far and each.far.nsid is None and each.far.name in names:
             rest[number] = each._replace(far=None, carrier=False)
     return rest, *maps
-
-
-@LAWS
-@given(all_ports=ports, wanted=wirings)
-def test_a_link_turned_round_is_no_change(all_ports: tuple[Port, ...], wanted: Wiring) -> None:
-    keeper = Keeper(build(all_ports)).start(wanted)
-    turned = [replace(one, a=one.b, b=one.a) for one in wanted.links]
-    keeper.reconciler.want(wiring(*turned))
-    assert keeper.reconciler.look().actions == ()
-
-
-# --------------------------------------------------------------------------- in good order
-
-
-def positions(actions: Sequence[Action], *kinds: type[Action]) -> list[int]:
-    return [place for place, action in enumerate(actions) if isinstance(action, kinds)]
-
-
-@LAWS
-@given(keeper=a_world)
-def test_what_is_found_is_recorded_before_it_is_changed(keeper: Keeper) -> None:
-    """A crash between any two actions leaves a way back."""
-    for action in carried_out(keeper, seen := keeper.reconciler.look()):
-        match action:
-            case Set(setting=setting, value=value) if action.link:
-                change = keeper.book.records[action.interface.ifindex].changes.get(setting)
-                put_back = value == plan.value_of(action.interface, setting)
-                assert put_back or (change and value in (change.ours, change.found)), seen
-            case Attach() | AddFilter():
-                assert action.interface.ifindex in keeper.book.records
-            case _:
-                pass
-
-
-@LAWS
-@given(keeper=a_world)
-def test_each_end_goes_through_its_steps_in_order(keeper: Keeper) -> None:
-    actions = keeper.reconciler.look().actions
-    for ifindex in {action.interface.ifindex for action in actions}:
-        mine = [action for action in actions if action.interface.ifindex == ifindex]
-        wires = [place for place in positions(mine, Point) if "leads" not in mine[place].reason]
-        attaches = positions(mine, Attach, AddFilter)
-        assert not wires or max(attaches, default=-1) < min(wires)
-        if forgets := positions(mine, Forget):
-            assert forgets == [len(mine) - 1]
-            assert not positions(mine, Hold, Point, Attach, AddFilter)
-
-
-@LAWS
-@given(keeper=a_world)
-def test_actions_of_one_group_stand_together(keeper: Keeper) -> None:
-    seen = keeper.reconciler.look()
-    groups = list(plan._groups(roles(seen.evaluations), seen.observed))
-    number = {ifindex: place for place, group in enumerate(groups) for ifindex in group}
-    order = [number[action.interface.ifindex] for action in seen.actions]
-    assert order == sorted(order)
 
 
 @LAWS
@@ -303,27 +219,6 @@ def _in_mode(one: Link, mode: Mode) -> Link:
 
 def _stands(keeper: Keeper, one: Link) -> bool:
     return one.enabled and keeper.state(one.id) in ("connected", "down")
-
-
-# --------------------------------------------------------------------------- put back, or not
-
-
-@LAWS
-@given(all_ports=healthy_ports, wanted=wirings, mtu=st.sampled_from((1300, 9000)))
-def test_a_setting_is_put_back_only_where_it_is_still_ours(
-    all_ports: tuple[Port, ...], wanted: Wiring, mtu: int
-) -> None:
-    kernel = build(all_ports)
-    keeper = Keeper(kernel).start(wanted)
-    held = [kernel.devices[ifindex].name for ifindex in keeper.book.records]
-    assume(held)
-    found = {name: settings_of(kernel.get(name)) for name in held}
-    kernel.alter(held[0], mtu=mtu, promiscuous=False)
-    keeper.reconciler.want(Wiring())
-    finish(keeper)
-    assert kernel.get(held[0]).mtu == mtu
-    assert not kernel.get(held[0]).promiscuous
-    assert all(settings_of(kernel.get(name)) != found[name] for name in held)
 
 
 @pytest.mark.parametrize("mtu", [1300, 1500, 9000])
@@ -458,10 +353,6 @@ def test_a_mode_that_changes_takes_the_old_programs_off_last() -> None:
     ]  # fmt: skip
 
 
-def test_an_unknown_interface_is_not_touched() -> None:
-    assert names({}, A, B) == []
-
-
 def test_moving_a_wire_between_attached_ends_is_writing_entries_alone() -> None:
     ends = [wired(number, name) for number, name in enumerate("abcd", 5)]
     records = {number: each for end in ends for number, each in record(end).items()}
@@ -500,10 +391,3 @@ def test_where_an_older_program_leads_by_entries_of_its_own_is_carried_on() -> N
     kernel.lose_entry("a")
     done = [type(each) for each in keeper.reconciler.look().actions if each.interface.name == "a"]
     assert done.index(Point) < done.index(Attach)
-
-
-@pytest.mark.parametrize(("asked", "ours"), [(Mode.AUTO, True), (Mode.NATIVE, False)])
-def test_native_mode_that_was_not_asked_for_may_become_another(asked: Mode, *, ours: bool) -> None:
-    wanted = {5: role(5, Mode.NATIVE, link=link("a", "a", mode=asked))}
-    (attach,) = (each for each in plan.plan(wanted, look(A)) if isinstance(each, Attach))
-    assert attach.is_our_choice == ours
