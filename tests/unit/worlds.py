@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from builders import FOREIGN, TAP_OFFLOADS, link, wiring
 from hypothesis import strategies as st
@@ -267,10 +266,3 @@ def _is_free(kernel: Kernel, link: Link, end: Interface) -> bool:
     addressed = (end.ifindex in kernel.addressed or learnt) and not link.allow_addressed
     strangers = {xdp.program for xdp in end.xdp} | {each.program for each in end.ingress}
     return not (addressed or end.master or FOREIGN in strangers)
-
-
-def settings_of(device: Interface) -> tuple[Any, ...]:
-    """What must be as found when a link goes."""
-    flags = (device.up, device.promiscuous, device.mtu, device.addr_gen_mode)
-    foreign = [filter_ for filter_ in device.egress if filter_.program == FOREIGN]
-    return (*flags, device.qdisc, device.features, foreign, device.xdp)
