@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import link, link_report, look_at_pair, report, wired, wiring
-from driven import Keeper
-from kernel import Kernel
+from builders import link, link_report, look_at_pair, report, wired
 
 from xconnectd.config.source import FileState, Reading
 from xconnectd.errors import Problem, XconnectError
@@ -103,26 +101,8 @@ def test_the_end_of_a_link_that_waits_is_attached_while_it_is_held(mode: str) ->
     held = assess(a=wired(5, "a", mode), **NONE_B)
     assert (held.state, held.a.attached, held.b.attached) == (State.WAITING, True, False)
     assert not assess(a=A._replace(xdp=(), ingress=()), **NONE_B).a.attached
-
-
-def test_a_link_that_waits_says_why_its_end_is_not_held() -> None:
     (words,) = assess(a=A._replace(xdp=(), master=3, master_kind="bridge"), **NONE_B).warnings
     assert words.startswith("not held meanwhile: a is a port of a bridge")
-
-
-def test_status_is_right_without_a_daemon() -> None:
-    """A reader with the same file sees what the daemon made, and what somebody broke since."""
-    kernel = Kernel()
-    for name in ("a", "b", "c", "d"):
-        kernel.add(name)
-    keeper = Keeper(kernel).start(wiring("a:b", "c:d"))
-    kernel.unload("c")
-    reader = Keeper(kernel, keeper.book)
-    reader.reconciler.want(keeper.reconciler.wiring)
-    seen = reader.reconciler.look()
-    states = [link_state.assess(each, seen.observed) for each in seen.evaluations]
-    assert [each.state for each in states] == [State.CONNECTED, State.FAILED]
-    assert "not in the kernel" in states[1].reason
 
 
 # --------------------------------------------------------------------------- ends
@@ -153,22 +133,16 @@ PROMISED = {"link", "state", "reason", "mode", "mode_reason", "warnings", "descr
 PROMISED_OF_ENDS = {"name", "ifindex", "attached", "up", "carrier", "mtu", "far_mtu"}
 
 
-NO_FRAMES = Counters()
-
-
-def built(*statuses: LinkStatus, a: Counters = NO_FRAMES) -> StatusDocument:
+def built(
+    *statuses: LinkStatus, a: Counters | None = None, moved: tuple[MovedEnd, ...] = ()
+) -> StatusDocument:
     """Of links, and of what was counted at ``A``."""
-    return builder.build(
-        document.Daemon(),
-        Reading(Wiring(), ()),
-        Path("x.yaml"),
-        statuses=statuses,
-        counters={A.ifindex: a},
-        moved_netns=(),
-    )
+    nothing = document.Daemon(), Reading(Wiring(), ()), Path("x.yaml")
+    counters = {A.ifindex: a or Counters()}
+    return builder.build(*nothing, statuses=statuses, counters=counters, moved_netns=moved)
 
 
-def as_json(status: LinkStatus, a: Counters = NO_FRAMES) -> dict[str, Any]:
+def as_json(status: LinkStatus, a: Counters | None = None) -> dict[str, Any]:
     (found,) = built(status, a=a).as_json()["links"]
     return dict(found)
 
@@ -188,11 +162,7 @@ def test_the_promised_keys() -> None:
 
 def test_an_end_that_has_left_is_told_of_while_it_runs_our_program() -> None:
     moved = MovedEnd(Record(5, "a", ""), "generic", 3, 8)
-    both = (moved, moved._replace(mode=""))
-    nothing = Reading(Wiring(), ())
-    told = builder.build(
-        document.Daemon(), nothing, Path("x"), statuses=(), counters={}, moved_netns=both
-    )
+    told = built(moved=(moved, moved._replace(mode="")))
     assert told.moved_netns == (document.Moved("a", 5, moved.remedy),)
 
 
@@ -209,16 +179,16 @@ GOOD, WAITS = assess(), assess(**NONE_B)
 BUSY = failed()
 
 
-@pytest.mark.parametrize(
-    ("statuses", "words"),
-    [
-        ([], "0 links"),
-        ([GOOD], "1 link: 1 connected"),
-        ([GOOD, GOOD, WAITS], "3 links: 2 connected, 1 waiting for b"),
-        ([WAITS, WAITS], "2 links: 2 waiting"),
-        ([GOOD, WAITS, BUSY], "3 links: 1 failed (EBUSY), 1 connected, 1 waiting for b"),
-    ],
-)
+SUMMARIES: list[tuple[list[LinkStatus], str]] = [
+    ([], "0 links"),
+    ([GOOD], "1 link: 1 connected"),
+    ([GOOD, GOOD, WAITS], "3 links: 2 connected, 1 waiting for b"),
+    ([WAITS, WAITS], "2 links: 2 waiting"),
+    ([GOOD, WAITS, BUSY], "3 links: 1 failed (EBUSY), 1 connected, 1 waiting for b"),
+]
+
+
+@pytest.mark.parametrize(("statuses", "words"), SUMMARIES)
 def test_the_summary_counts_and_gives_a_lone_reason(statuses: list[LinkStatus], words: str) -> None:
     assert summary.summary(statuses) == words
 
@@ -289,17 +259,15 @@ def test_a_document_is_read_as_it_was_written(told: StatusDocument) -> None:
     assert json.dumps(read.as_json()) == written
 
 
-def test_what_nobody_has_told_has_no_key() -> None:
-    assert "differences" in whole().as_json()
-    assert "differences" not in built().as_json()
-    assert built().as_json()["daemon"] == {"running": False, "answers": False, "pid": None}
-
-
-def test_keys_that_no_field_can_be_called() -> None:
+def test_keys_that_no_field_can_be_called_and_those_of_what_nobody_has_told() -> None:
     told = whole().as_json()
+    assert "differences" in told
     assert told["daemon"]["try"] == {"hash": "abc", "ends_in_s": 9.5, "edited": True}
     assert told["daemon"]["passes"] == {"count": 2, "sum_s": 0.5, "le_s": {"0.1": 2}}
     assert {"from", "to", "reason", "frames"} <= told["links"][0]["drops"][0].keys()
+    told = built().as_json()
+    assert "differences" not in told
+    assert told["daemon"] == {"running": False, "answers": False, "pid": None}
 
 
 def with_news(told: Any) -> Any:
@@ -396,25 +364,14 @@ def test_what_a_far_end_does_not_take_has_a_suspect(
     assert told[0].remedy.startswith(remedy)
 
 
-def test_losses_come_worst_first_and_are_counted_once() -> None:
+def test_losses_come_worst_first_are_counted_once_and_their_commands_are_quoted() -> None:
     """What a driver dropped is in the interface's own count, too."""
     counters = {5: Counters(lost=Lost(1, 3, 1, 2, 1)), 6: Counters(untransmitted=5)}
-    told = drop_reasons.explained(End("va", 5), End("vb", 6), counters, enabled=True)
+    told = drop_reasons.explained(End("va", 5), End("x;id", 6), counters, enabled=True)
     assert [(each.reason, each.frames) for each in told[:3]] == [
         *(("peer_drop", 4), ("egress_down", 3), ("other", 2))
     ]
-
-
-def test_the_command_that_stops_a_loss_is_quoted() -> None:
-    ends = End("va", 5), End("x;id", 6)
-    counters = {5: Counters(lost=Lost(1, 1, 1, 1))}
-    told = drop_reasons.explained(*ends, counters, enabled=True)
-    commands = [each.remedy for each in told if each.remedy.startswith("ip ")]
-    assert len(commands) == 3
-    assert all("'x;id'" in command for command in commands)
-
-
-def test_what_was_dropped_by_the_driver_is_counted_once() -> None:
-    """A veth counts it in its own tx_dropped as well."""
-    told = drop_reasons.counted(Counters(lost=Lost(driver_drop=3)), Counters(untransmitted=5))
-    assert (told["driver_drop"], told["peer_drop"]) == (3, 2)
+    at_b = [each.remedy for each in told if each.remedy.startswith("ip ")][:4]
+    assert [command.count("'x;id'") for command in at_b] == [1, 1, 1, 1]
+    both = drop_reasons.counted(Counters(lost=Lost(driver_drop=3)), Counters(untransmitted=5))
+    assert (both["driver_drop"], both["peer_drop"]) == (3, 2)
