@@ -50,8 +50,6 @@ def test_a_removed_file_takes_its_links_along(tmp_path: Path) -> None:
     assert _links(files) == []
 
 
-# --------------------------------------------------------------------------- a disputed end
-
 LATE = "links:\n  vb: vd\n  ve: vf\n"
 
 
@@ -67,6 +65,16 @@ def disputed(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_disputed_end_that_nobody_had_is_of_the_first_by_name(disputed: Path) -> None:
+    """But who has no past, as ``check``, blames both files."""
+    assert _states(Files(disputed)) == {"a-first.yaml": "loaded", "one.yaml": "rejected"}
+    assert [str(problem) for problem in Files(disputed).judge().problems] == [
+        f"{here}:2:3: vb is an end of a link in {there}:2:3 already"
+        " (an interface belongs to one link of one file)"
+        for here, there in itertools.permutations(sorted(disputed.iterdir()))
+    ]
+
+
 @pytest.mark.parametrize("edit", ["", "# edited\n"])
 def test_a_disputed_end_is_of_the_file_that_had_it(disputed: Path, edit: str) -> None:
     """What is compared are links, not texts: a comment gives no better right to an end."""
@@ -79,75 +87,46 @@ def test_a_disputed_end_is_of_the_file_that_had_it(disputed: Path, edit: str) ->
     assert set(_links(files)) == {"va:vb", "ve:vf"}, "each keeps its last good links"
 
 
-def test_a_disputed_end_that_nobody_had_is_of_the_first_by_name(disputed: Path) -> None:
-    assert _states(Files(disputed)) == {"a-first.yaml": "loaded", "one.yaml": "rejected"}
-
-
 def test_after_a_start_a_disputed_end_is_of_the_file_that_wired_it(disputed: Path) -> None:
-    """Also where the other file has wires of its own."""
+    """Also where the other file has wires of its own; what a good file names is not found anew."""
     files = Files(disputed)
     files.read()
     files.keep([Link(Endpoint("vb"), Endpoint("va")), Link(Endpoint("ve"), Endpoint("vf"))])
     assert _states(files) == {"a-first.yaml": "rejected", "one.yaml": "loaded"}
     assert set(_links(files)) == {"va:vb", "ve:vf"}
-
-
-def test_who_has_no_past_blames_both_files_of_a_dispute(disputed: Path) -> None:
-    """`check` blamed the file that the daemon keeps, and called the one that it refuses good."""
-    reading = Files(disputed).judge()
-    assert [str(problem) for problem in reading.problems] == [
-        f"{here}:2:3: vb is an end of a link in {there}:2:3 already"
-        " (an interface belongs to one link of one file)"
-        for here, there in itertools.permutations(sorted(disputed.iterdir()))
-    ]
-
-
-def test_what_a_good_file_names_is_not_found_besides(tmp_path: Path) -> None:
-    (tmp_path / "one.yaml").write_text(PAIR)
-    (tmp_path / "two.yaml").write_text("links: [")
-    files = Files(tmp_path)
+    (disputed / "a-first.yaml").write_text("links: [")
+    files = Files(disputed)
     files.keep([Link(Endpoint("va"), Endpoint("vc")), Link(Endpoint("v2"), Endpoint("v3"))])
-    assert _links(files) == ["va:vb", "v2:v3"]
-
-
-def test_where_nothing_can_be_read_nothing_can_be_tried(tmp_path: Path) -> None:
-    files = Files(tmp_path / ("x" * 256))  # longer than a name can be
-    assert files.read().state == "rejected"
-    place, reading = files.imagine("x.yaml", PAIR.encode())
-    assert (place, reading.state) == (files.path, "rejected")
-    assert "too long" in str(*reading.problems)
-
-
-# --------------------------------------------------------------------------- a draft
+    assert set(_links(files)) == {"va:vb", "v2:v3"}
 
 
 def test_a_draft_takes_the_place_that_it_is_given(tmp_path: Path) -> None:
-    (tmp_path / "one.yaml").write_text(PAIR)
+    """In a directory of files, or of the one file; where nothing can be read nowhere."""
+    one, draft = tmp_path / "one.yaml", b"links:\n  va: vd\n"
+    one.write_text(PAIR)
+    for files in (Files(tmp_path), Files(one)):
+        files.read()
+        place, reading = files.imagine("/x/draft", draft, "one.yaml")
+        assert (place, reading.state) == (one, "loaded")
+    assert "the daemon has one file" in str(*files.imagine("draft", draft, "two.yaml")[1].problems)
     files = Files(tmp_path)
     files.read()
-    place, reading = files.imagine("/x/draft", b"links:\n  va: vd\n", "one.yaml")
-    assert (place, reading.state) == (tmp_path / "one.yaml", "loaded")
-    _, reading = files.imagine("/x/draft.yaml", b"links:\n  va: vd\n")
+    _, reading = files.imagine("/x/draft.yaml", draft)
     assert "if the draft replaces that file: --as its name" in str(*reading.problems)
-    place, reading = files.imagine("/x/draft", b"links: {}\n")
+    _, reading = files.imagine("/x/draft", b"links: {}\n")
     assert "or say --as NAME.yaml" in str(*reading.problems)
+    files = Files(tmp_path / ("x" * 256))  # longer than a name can be
+    assert files.read().state == "rejected"
+    place, reading = files.imagine("x.yaml", draft)
+    assert (place, reading.state) == (files.path, "rejected")
+    assert "too long" in str(*reading.problems)
 
-
-def test_where_there_is_one_file_there_is_no_other_place(place: Path) -> None:
-    place.write_text(PAIR)
-    files = Files(place)
-    assert files.imagine("draft", OTHER.encode(), place.name)[1].state == "loaded"
-    _, reading = files.imagine("draft", OTHER.encode(), "two.yaml")
-    assert "the daemon has one file" in str(*reading.problems)
-
-
-# --------------------------------------------------------------------------- metrics
 
 METRICS = "metrics: {listen: 127.0.0.1:9109}\n"
 HERE = Listen("127.0.0.1", 9109)
 
 
-def test_metrics_stand_in_one_file_of_all(tmp_path: Path) -> None:
+def test_metrics_stand_in_one_file_of_all_and_a_refused_one_keeps_them(tmp_path: Path) -> None:
     one, two = tmp_path / "1.yaml", tmp_path / "2.yaml"
     one.write_text(f"links: {{a: b}}\n{METRICS}")
     two.write_text("links: {c: d}\n")
@@ -159,18 +138,12 @@ def test_metrics_stand_in_one_file_of_all(tmp_path: Path) -> None:
         f"{two}:1:19: `metrics` stands in {one}:2:19 already (one daemon, one place to ask it)"
     ]
     assert reading.wiring.metrics == HERE
-    one.write_text("links: {a: b}\n")
-    reading = files.read()
-    assert (reading.state, reading.wiring.metrics) == ("loaded", HERE)
-    two.write_text("links: {c: d}\n")
-    assert files.read().wiring.metrics is None
-
-
-def test_a_refused_file_keeps_its_metrics(tmp_path: Path) -> None:
-    file = tmp_path / "x.yaml"
-    file.write_text(f"links: {{}}\n{METRICS}")
-    files = Files(file)
-    assert files.read().wiring.metrics == HERE
-    file.write_text("links:\n")
+    for text, state in (("links: {a: b}\n", "loaded"), ("links:\n", "rejected")):
+        one.write_text(text)
+        reading = files.read()
+        assert (reading.state, reading.wiring.metrics) == (state, HERE)
+    two.write_text("links:\n")
     reading = files.read()
     assert (reading.state, reading.wiring.metrics) == ("rejected", HERE)
+    two.write_text("links: {c: d}\n")
+    assert files.read().wiring.metrics is None
