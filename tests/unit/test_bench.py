@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from xml.etree import ElementTree as ET
 
-import pytest
-
 from tests.bench import render
 from tests.bench.render import number, plot, table
 from tests.bench.rounds import Series, Spread, interleave, orders
@@ -24,7 +22,8 @@ SPEEDS = Series(
 STARTS = Series("Start", "ms", {"2 links": [200.0, 210.0, 900.0], "1,000 links": [1234.5]})
 
 
-def test_every_name_has_its_turn_in_every_round_and_no_fixed_place() -> None:
+def test_values_of_a_round_stay_together_whatever_the_order() -> None:
+    """Every name has its turn in every round and no fixed place."""
     names = list("abcde")
     found = list(orders(names, 50))
     assert all(sorted(order) == names for order in found)
@@ -32,8 +31,6 @@ def test_every_name_has_its_turn_in_every_round_and_no_fixed_place() -> None:
     assert found == list(orders(names, 50))
     assert found != list(orders(names, 50, seed=2))
 
-
-def test_values_of_a_round_stay_together_whatever_the_order() -> None:
     def sample(name: str, number: int) -> Mapping[str, float]:
         return {"speed": ord(name) + number, **({"extra": 1.0} if name == "b" else {})}
 
@@ -42,16 +39,12 @@ def test_values_of_a_round_stay_together_whatever_the_order() -> None:
     assert figures["extra"] == {"b": [1, 1, 1]}, "a name without a figure is left out of it"
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([5.0], Spread(5, 5, 5, 5, 5, 1)),
-        ([3.0, 1.0], Spread(2, 1.5, 2.5, 1, 3, 2)),
-        ([9.0, 1.0, 2.0, 4.0, 3.0], Spread(3, 2, 4, 1, 9, 5)),
-    ],
-)
-def test_a_spread(values: list[float], expected: Spread) -> None:
-    assert Spread.of(values) == expected
+def test_a_spread_and_numbers_of_three_digits() -> None:
+    assert Spread.of([5.0]) == Spread(5, 5, 5, 5, 5, 1)
+    assert Spread.of([3.0, 1.0]) == Spread(2, 1.5, 2.5, 1, 3, 2)
+    assert Spread.of([9.0, 1.0, 2.0, 4.0, 3.0]) == Spread(3, 2, 4, 1, 9, 5)
+    texts = {0: "0", 0.04567: "0.0457", 0.5: "0.500", 1.234: "1.23", 54.3: "54.3", 1e4: "10,000"}
+    assert {value: number(value) for value in texts} == texts
 
 
 def test_a_ratio_is_the_median_of_ratios_and_not_the_ratio_of_medians() -> None:
@@ -66,30 +59,23 @@ def test_a_ratio_is_the_median_of_ratios_and_not_the_ratio_of_medians() -> None:
 
 
 def test_the_table_compares_each_wire_with_its_yardsticks() -> None:
+    """And a hopeless one leaves it legible."""
     text = table([SPEEDS, STARTS], ["Linux 6.18", "2 CPUs"])
     assert "Linux 6.18; 2 CPUs" in text
     assert "## Bulk TCP, Gbit/s (more is better)" in text
     rows = {line.split(" | ")[0].lstrip("| "): line for line in text.splitlines()}
-    quartiles = "0.90 (0.90 to 0.90) | 1.50 (1.50 to 1.50) | 0.90 (0.90 to 0.90)"
-    assert (
-        rows["xconnectd tc"]
-        == f"| xconnectd tc | 6.75 | 4.50 to 9.00 | 4.50 to 9.00 | {quartiles} |"
-    )
+    ours = "| xconnectd tc | 6.75 | 4.50 to 9.00 | 4.50 to 9.00 |"
+    quartiles = "0.90 (0.90 to 0.90) | 1.50 (1.50 to 1.50) | 0.90 (0.90 to 0.90) |"
+    assert rows["xconnectd tc"] == f"{ours} {quartiles}"
     assert rows["mirred"].endswith("| 1.00 (1.00 to 1.00) | 1.67 (1.67 to 1.67) |  |")
     assert rows["2 links"] == "| 2 links | 210 | 205 to 555 | 200 to 900 |"
     assert rows["1,000 links"].startswith("| 1,000 links | 1,234 |")
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0, "0"), (0.04567, "0.0457"), (0.5, "0.500"), (1.234, "1.23"), (54.3, "54.3"),
-     (1e4, "10,000")],
-)  # fmt: skip
-def test_numbers_have_three_digits(value: float, text: str) -> None:
-    assert number(value) == text
+    wide = table([Series("Cost", "s", {"peer": [15_000.0], "mirred": [0.1]})], [])
+    assert "| peer | 15,000 | 15,000 to 15,000 | 15,000 to 15,000 | 150,000 (" in wide
 
 
 def test_the_plot_shows_ratios_where_there_is_a_yardstick() -> None:
+    """And draws nothing beside its scale."""
     root = ET.fromstring(plot([SPEEDS, STARTS]))
     words = [one.text for one in root.iter(f"{SVG}text")]
     assert "Bulk TCP, ratio to mirred (more is better)" in words
@@ -98,17 +84,9 @@ def test_the_plot_shows_ratios_where_there_is_a_yardstick() -> None:
     assert words[words.index("xconnectd tc") + 1] == "0.900"
     assert words[words.index("2 links") + 1] == "210"
     assert len(list(root.iter(f"{SVG}circle"))) == 3 + 2
-
-
-def test_nothing_is_drawn_beside_its_scale() -> None:
     wild = Series("Wild", "ms", {"a": [1.0, 1.0, 1.0, 1e6], "b": [-1.0, 0.0, 0.0, 0.0]})
     lines = list(ET.fromstring(plot([wild, SPEEDS])).iter(f"{SVG}line"))
     assert lines
     for line in lines:
         left, right = float(line.attrib["x1"]), float(line.attrib["x2"])
         assert render._LABEL <= left <= right <= render._LABEL + render._SCALE
-
-
-def test_a_hopeless_wire_leaves_the_table_legible() -> None:
-    cost = Series("Cost", "s", {"peer": [15_000.0], "mirred": [0.1]})
-    assert "| peer | 15,000 | 15,000 to 15,000 | 15,000 to 15,000 | 150,000 (" in table([cost], [])
