@@ -34,16 +34,11 @@ x-mine:
 """
 
 
-# ---------------------------------------------------------------------- the unit
-
-
 @pytest.fixture
 def unit(tmp_path: Path) -> Path:
     """A copy of the unit whose program exists, for the real one need not be installed here."""
     if shutil.which("systemd-analyze") is None:
-        if os.environ.get("CI"):
-            pytest.fail("systemd-analyze is missing")
-        pytest.skip("systemd-analyze is missing")
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("systemd-analyze is missing")
     program = tmp_path / "xconnectd"
     program.touch(mode=0o755)
     copy = tmp_path / UNIT.name
@@ -57,34 +52,30 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_systemd_has_nothing_to_say_about_the_unit(unit: Path) -> None:
+def test_systemd_has_nothing_to_say_about_the_unit_and_it_keeps_its_sandbox(unit: Path) -> None:
     done = analyze("verify", "--man=no", str(unit))
     # An unknown directive is only a warning and exits with 0.
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_the_unit_keeps_its_sandbox(unit: Path) -> None:
     # The exposure was 1.9 when this was written; the threshold counts in tenths.
     done = analyze("security", "--offline=true", "--no-pager", "--threshold=20", str(unit))
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "Type=notify",  # "started" means wired
-        "ExecStart=/usr/bin/xconnectd run",
-        "ExecReload=/usr/bin/xconnectd reload",  # which waits for its outcome
-        "RuntimeDirectory=xconnectd",  # where the ledger is, unless told otherwise
-        "RuntimeDirectoryPreserve=yes",  # or a crash would lose what is to be put back
-        "StartLimitIntervalSec=0",  # or who makes starts fail makes the unit fail for good
-        "LimitNOFILE=4096",  # more than all doors together let in
-        "KillMode=mixed",  # or a child of the daemon dies under it
-        "SupplementaryGroups=xconnectd",  # or the status socket cannot be given to the group
-    ],
-)
-def test_what_the_daemon_relies_on(line: str) -> None:
-    assert line in UNIT.read_text().splitlines()
+RELIES_ON = {
+    "Type=notify": '"started" means wired',
+    "ExecStart=/usr/bin/xconnectd run": "",
+    "ExecReload=/usr/bin/xconnectd reload": "which waits for its outcome",
+    "RuntimeDirectory=xconnectd": "where the ledger is, unless told otherwise",
+    "RuntimeDirectoryPreserve=yes": "or a crash would lose what is to be put back",
+    "StartLimitIntervalSec=0": "or who makes starts fail makes the unit fail for good",
+    "LimitNOFILE=4096": "more than all doors together let in",
+    "KillMode=mixed": "or a child of the daemon dies under it",
+    "SupplementaryGroups=xconnectd": "or the status socket cannot be given to the group",
+}
+
+
+def test_what_the_daemon_relies_on() -> None:
+    assert RELIES_ON.keys() <= set(UNIT.read_text().splitlines())
 
 
 def test_each_capability_is_explained() -> None:
@@ -93,9 +84,6 @@ def test_each_capability_is_explained() -> None:
     assert granted == ["CAP_BPF CAP_NET_ADMIN CAP_PERFMON"]
     explained = re.findall(r"^#   (CAP_\w+) +\w", text, re.MULTILINE)
     assert sorted(explained) == sorted(granted[0].split())
-
-
-# ---------------------------------------------------------------------- the program
 
 
 def commands() -> dict[str, set[str]]:
@@ -158,14 +146,11 @@ def complete(*words: str, before: str = "") -> set[str]:
     return set(done.stdout.split())
 
 
-def test_the_completion_knows_every_command() -> None:
+def test_the_completion_knows_every_command_and_option() -> None:
     assert complete("") == {*commands(), "--help"}
     assert complete("stat") == {"status"}
-
-
-@pytest.mark.parametrize("command", sorted(commands()))
-def test_the_completion_knows_every_option(command: str) -> None:
-    assert complete(command, "-") == {*commands()[command], "--help"}
+    for command, options in commands().items():
+        assert complete(command, "-") == {*options, "--help"}
 
 
 def test_the_completion_knows_files_and_interfaces(tmp_path: Path) -> None:
@@ -195,7 +180,4 @@ def test_the_completion_knows_the_links_of_a_file(tmp_path: Path) -> None:
 def test_the_other_completions_are_those_of_the_program(shell: str) -> None:
     """Every command and option of the parser; ``make completion`` writes them again."""
     assert (REPO / "docs" / f"xconnectd.{shell}").read_text() == completion.generated(shell)
-
-
-def test_every_shell_reads_names_alike() -> None:
-    assert completion.NAMES in COMPLETION.read_text()
+    assert completion.NAMES in COMPLETION.read_text(), "every shell reads names alike"
