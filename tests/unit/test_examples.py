@@ -67,28 +67,20 @@ def ends(wiring: Wiring) -> set[str]:
     return {end.name for link in wiring.links for end in link.ends}
 
 
-# ------------------------------------------------------------------ the image
-
-
 def instruction(name: str) -> str:
     (found,) = re.findall(rf"^ *{name} (.*)$", DOCKERFILE.replace("\\\n", " "), re.MULTILINE)
     return str(found)
 
 
 def test_the_image_expects_what_the_examples_mount() -> None:
+    """And holds nothing of a machine."""
     assert json.loads(instruction("CMD")) == ["run", "-c", CONFIG]
     assert instruction("VOLUME") == RECORDS
     assert f"XCONNECTD_PINS={PINS}/" in instruction("ENV")
-    for path in (CONFIG, PINS, RECORDS):
-        assert re.search(rf"mkdir\b.* {path}\b", DOCKERFILE)
-
-
-def test_nothing_of_a_machine_is_in_the_image() -> None:
-    bases = set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE))
-    assert bases == {"${BASE}", "base"}
-    assert not re.search(
-        r"https?:|proxy|\.crt|\.pem|index-url|cert", DOCKERFILE.replace("ca-c", "")
-    )
+    assert set(re.findall(r"mkdir\b(.*)", DOCKERFILE)[0].split()) >= {CONFIG, PINS, RECORDS}
+    assert set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)) == {"${BASE}", "base"}
+    ours = DOCKERFILE.replace("ca-c", "")
+    assert not re.search(r"https?:|proxy|\.crt|\.pem|index-url|cert", ours)
 
 
 def test_the_image_is_made_of_what_is_pinned() -> None:
@@ -123,10 +115,8 @@ def test_docs_give_the_same_privileges_and_paths() -> None:
     assert RECORDS in command
 
 
-# ------------------------------------------------------------------ containerlab
-
-
 def test_containerlab_has_a_cable_end_for_every_end_of_a_wire() -> None:
+    """And runs the panel without privileges."""
     (lab,) = load("containerlab.clab.yaml")
     topology = lab["topology"]
     plugged = [end.split(":") for link in topology["links"] for end in link["endpoints"]]
@@ -136,76 +126,48 @@ def test_containerlab_has_a_cable_end_for_every_end_of_a_wire() -> None:
     wiring = reader.load(EXAMPLES / "containerlab" / "lab.yaml")
     assert ends(wiring) <= panel
     assert not any(link.allow_addressed for link in wiring.links)
-    binds = topology["nodes"]["panel"]["binds"]
-    assert binds == [f"containerlab:{CONFIG}:ro", f"/sys/fs/bpf:{PINS}"]
-
-
-def test_containerlab_runs_the_panel_without_privileges() -> None:
-    (lab,) = load("containerlab.clab.yaml")
-    panel = lab["topology"]["nodes"]["panel"]
-    assert panel["privileged"] is False
-    assert panel["cap-add"] == CAPABILITIES
-
-
-# ------------------------------------------------------------------ compose
+    node = topology["nodes"]["panel"]
+    assert node["binds"] == [f"containerlab:{CONFIG}:ro", f"/sys/fs/bpf:{PINS}"]
+    assert (node["privileged"], node["cap-add"]) == (False, CAPABILITIES)
 
 
 def test_compose_runs_the_panel_with_the_least() -> None:
+    """And wires what Docker has given an address."""
     (compose,) = load("compose.yaml")
     panel = compose["services"]["panel"]
-    assert panel["read_only"] is True
-    assert panel["cap_drop"] == ["ALL"]
+    assert (panel["read_only"], panel["cap_drop"]) == (True, ["ALL"])
     assert [name.replace("${BPF:-BPF}", "BPF") for name in panel["cap_add"]] == CAPABILITIES
     assert "privileged" not in panel
-    assert panel["volumes"] == [
-        f"./compose:{CONFIG}:ro",
-        f"/sys/fs/bpf:{PINS}",
-        f"records:{RECORDS}",
-    ]
+    places = [f"./compose:{CONFIG}:ro", f"/sys/fs/bpf:{PINS}", f"records:{RECORDS}"]
+    assert panel["volumes"] == places
     assert "records" in compose["volumes"]
     assert (EXAMPLES / panel["build"]).resolve() == REPO
     assert set(panel["networks"]) == compose["networks"].keys()
-
-
-def test_compose_wires_what_docker_has_given_an_address() -> None:
     wiring = reader.load(EXAMPLES / "compose" / "lab.yaml")
     assert ends(wiring) == {"eth0", "eth1"}
     assert all(link.allow_addressed for link in wiring.links)
 
 
-# ------------------------------------------------------------------ Kubernetes
-
-
 @pytest.mark.parametrize("name", KUBERNETES)
-def test_kubernetes_runs_it_with_the_least(name: str) -> None:
-    _, daemon_set = manifests(name)
-    (container,) = daemon_set["spec"]["template"]["spec"]["containers"]
+def test_kubernetes_runs_it_with_the_least_and_mounts_whole_directories(name: str) -> None:
+    config_map, daemon_set = manifests(name)
+    template = daemon_set["spec"]["template"]
+    (container,) = template["spec"]["containers"]
     context = container["securityContext"]
     assert context["capabilities"] == {"drop": ["ALL"], "add": CAPABILITIES}
     assert context["readOnlyRootFilesystem"] is True
     assert context["allowPrivilegeEscalation"] is False
     assert "privileged" not in context
     probe = container["readinessProbe"]["exec"]["command"]
-    health = instruction("HEALTHCHECK").partition("CMD ")[2]
-    assert probe == json.loads(health)
-
-
-@pytest.mark.parametrize("name", KUBERNETES)
-def test_kubernetes_mounts_whole_directories(name: str) -> None:
-    config_map, daemon_set = manifests(name)
-    pod = daemon_set["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
+    assert probe == json.loads(instruction("HEALTHCHECK").partition("CMD ")[2])
     mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
-    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
     assert mounts.keys() == volumes.keys()
     assert not any("subPath" in mount for mount in mounts.values())
     assert {mount["mountPath"] for mount in mounts.values()} == {CONFIG, PINS, RECORDS}
     assert mounts["config"]["mountPath"] == CONFIG
-    assert volumes["config"]["configMap"]["name"] == config_map["metadata"]["name"]
-    assert "items" not in volumes["config"]["configMap"]
+    assert volumes["config"]["configMap"] == {"name": config_map["metadata"]["name"]}
     assert volumes["bpf"]["hostPath"]["path"] == "/sys/fs/bpf"
-    labels = daemon_set["spec"]["template"]["metadata"]["labels"]
-    assert daemon_set["spec"]["selector"]["matchLabels"] == labels
 
 
 @pytest.mark.parametrize("name", KUBERNETES)
@@ -214,7 +176,9 @@ def test_kubernetes_lets_the_pods_in_and_onto_every_node(name: str) -> None:
     labels = namespace["metadata"]["labels"]
     assert labels == {"pod-security.kubernetes.io/enforce": "privileged"}
     assert {each["metadata"]["namespace"] for each in rest} == {namespace["metadata"]["name"]}
-    assert rest[-1]["spec"]["template"]["spec"]["tolerations"] == [{"operator": "Exists"}]
+    spec = rest[-1]["spec"]
+    assert spec["template"]["spec"]["tolerations"] == [{"operator": "Exists"}]
+    assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]
 
 
 def test_multus_wires_what_it_has_given_an_address() -> None:
