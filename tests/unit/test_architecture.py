@@ -136,9 +136,12 @@ def test_the_packages_import_what_the_table_says() -> None:
     assert _arrows() == IMPORTS
 
 
-def test_modules_are_nouns() -> None:
+def test_modules_are_nouns_and_packages_hold_only_their_docstring() -> None:
     last = {name.rpartition(".")[2] for name in MODULES}
     assert not last & {"utils", "util", "helpers", "common", "manager", "misc"}
+    for package in _packages():
+        assert [type(node) for node in MODULES[package].body] == [ast.Expr], package
+    assert _siblings("__init__") == set()
 
 
 def test_no_import_cycles() -> None:
@@ -150,12 +153,6 @@ def test_foreign_code_has_one_door() -> None:
     roots = {module: _roots(module) for module in MODULES}
     doors = {code: {each for each in MODULES if code in roots[each]} for code in SOLE_IMPORTERS}
     assert doors == SOLE_IMPORTERS
-
-
-def test_the_packages_themselves_hold_only_their_docstring() -> None:
-    for package in _packages():
-        assert [type(node) for node in MODULES[package].body] == [ast.Expr], package
-    assert _siblings("__init__") == set()
 
 
 @pytest.mark.parametrize("module", sorted(PURE))
@@ -220,35 +217,29 @@ def test_what_reads_no_kernel_needs_neither_bcc_nor_pyroute2_nor_watchdog(
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def _loaded(code: str, *words: str) -> set[str]:
+    """What a fresh process has imported when it has done that, or has ended itself."""
+    program = f"import contextlib, sys\nwith contextlib.suppress(SystemExit): {code}"
+    command = [sys.executable, "-c", f"{program}\nprint(*sys.modules)", *words]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+
 def test_the_daemon_starts_without_what_it_never_uses() -> None:
     """Each of these costs a start 3 to 100 ms and some megabytes."""
-    code = "import sys, xconnectd.daemon.daemon as _; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
+    loaded = _loaded("import xconnectd.daemon.daemon as _")
     assert "structlog" in loaded
-    unused = {
-        *("asyncio", "ssl", "bcc", "pyroute2", "rich", "prometheus_client"),
-        *("_hashlib", "multiprocessing"),
-    }
-    assert not {*unused, "pyroute2.netlink.rtnl.tcmsg"} & set(loaded)
+    unused = {"asyncio", "ssl", "bcc", "pyroute2", "rich", "prometheus_client", "_hashlib"}
+    assert not {*unused, "multiprocessing", "pyroute2.netlink.rtnl.tcmsg"} & loaded
 
 
 @pytest.mark.parametrize("command", ["check", "run", "schema"])
 def test_the_command_line_alone_loads_nothing_of_a_feature(command: str) -> None:
     """Each command brings along what it needs; to ask for its help needs nothing."""
-    code = (
-        "import contextlib, sys; from xconnectd.cli.main import main\n"
-        "with contextlib.suppress(SystemExit): main([sys.argv[1], '--help'])\n"
-        "print(*sys.modules)"
-    )
-    loaded = subprocess.run(
-        [sys.executable, "-c", code, command], capture_output=True, text=True, check=True
-    ).stdout.split()
+    loaded = _loaded("from xconnectd.cli.main import main; main(sys.argv[1:])", command, "--help")
     features = (
         *("config", "control.client", "status.collector", "status.text", "status.table"),
         *("diagnostics", "capture", "runtime"),
     )
     assert {name.partition(".")[0] for name in features} <= {_room(name) for name in MODULES}
-    assert not {f"xconnectd.{name}" for name in features} & set(loaded)
-    assert not {"asyncio", "importlib.metadata", "pyroute2", "rich", "structlog"} & set(loaded)
+    assert not {f"xconnectd.{name}" for name in features} & loaded
+    assert not {"asyncio", "importlib.metadata", "pyroute2", "rich", "structlog"} & loaded
