@@ -61,17 +61,18 @@ def draft(tmp_path: Path) -> Path:
 # --------------------------------------------------------------------------- try
 
 
-def answered(text: str) -> Script:
+def answered(text: str | None) -> Script:
+    """None: hangs up instead."""
+
     def script(talk: Talk) -> None:
         talk.until("Keep this wiring?")
-        talk.type(text)
+        talk.type(text) if text is not None else talk.end_input()
 
     return script
 
 
-def hung_up(talk: Talk) -> None:
-    talk.until("Keep this wiring?")
-    talk.end_input()
+NO = {"no": answered("n\n"), "nothing": answered("\n"), "something else": answered("yet\n"),
+      "end of input": answered(None), "too late": lambda talk: talk.until("[y/N]")}  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ["y\n", "Yes\n"])
@@ -93,21 +94,12 @@ def test_a_try_that_is_confirmed_is_the_file(
     assert sorted(site.file.parent.glob("*.yaml*")) == [draft, site.file], "no scratch file"
 
 
-@pytest.mark.parametrize(
-    ("script", "seconds"),
-    [
-        (answered("n\n"), 60),
-        (answered("\n"), 60),
-        (answered("yet\n"), 60),
-        (hung_up, 60),
-        (lambda talk: talk.until("[y/N]"), 0.1),
-    ],
-    ids=["no", "nothing", "something else", "end of input", "too late"],
-)
+@pytest.mark.parametrize("how", NO)
 def test_a_try_that_is_not_confirmed_goes_back(
-    site: Site, xconnectd: Commands, draft: Path, script: Script, seconds: float
+    site: Site, xconnectd: Commands, draft: Path, how: str
 ) -> None:
-    done = xconnectd("try --timeout", seconds, draft, script=script)
+    seconds = 0.1 if how == "too late" else 60
+    done = xconnectd("try --timeout", seconds, draft, script=NO[how])
     assert done.code == Exit.FAILED
     assert done.out.endswith("reverted to the previous wiring\n")
     xconnectd.settle()
@@ -187,6 +179,31 @@ def in_folder(begin: Callable[..., Commands]) -> Commands:
     return begin(files={"one.yaml": FIRST, "two.yaml": "links: {v2: v3}\n"})
 
 
+PLANS: list[tuple[str, str, set[str] | None]] = [
+    ("two.yaml", "{v2: v3}", set()),
+    ("two.yaml", "{v2: v4}", {"v2", "v3", "v4"}),
+    ("new.yaml", "{v4: v5}", {"v4", "v5"}),
+    ("draft --as two.yaml", "{v2: v4}", {"v2", "v3", "v4"}),
+    ("clash.yaml", "{v0: v5}", None),
+    ("new.yml", "{v4: v5}", None),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "ends"), PLANS)
+def test_a_plan_of_one_file_tells_what_a_try_of_it_does(
+    in_folder: Commands, tmp_path: Path, name: str, text: str, ends: set[str] | None
+) -> None:
+    """The links of the others stay, also those of one that is refused."""
+    draft = tmp_path / name.split(maxsplit=1)[0]
+    draft.write_text(f"links: {text}\n")
+    for other in (FIRST, BAD) if ends is not None else (FIRST,):
+        in_folder.do(lambda other=other: in_folder.site.save(other, "one.yaml"))  # type: ignore[misc]
+        done = in_folder("plan --json", draft, *name.split()[1:])
+        code = Exit.BAD_CONFIG if ends is None else Exit.CHANGES if ends else Exit.DONE
+        assert done.code == code, done.err
+        assert ends in (None, {each["interface"] for each in json.loads(done.out or "[]")})
+
+
 def test_one_file_of_a_directory_is_tried_and_kept(in_folder: Commands, tmp_path: Path) -> None:
     """By its own name, by a new one, or by that of the file that it replaces."""
     site, draft = in_folder.site, tmp_path / "draft"
@@ -200,31 +217,6 @@ def test_one_file_of_a_directory_is_tried_and_kept(in_folder: Commands, tmp_path
     assert (site.partner("v0"), site.partner("v2")) == ("v1", "v3")
     assert sorted(each.name for each in site.file.iterdir()) == ["one.yaml", "two.yaml"]
     assert (site.file / "two.yaml").read_text() == draft.read_text()
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "ends"),
-    [
-        ("two.yaml", "{v2: v3}", set()),
-        ("two.yaml", "{v2: v4}", {"v2", "v3", "v4"}),
-        ("new.yaml", "{v4: v5}", {"v4", "v5"}),
-        ("draft --as two.yaml", "{v2: v4}", {"v2", "v3", "v4"}),
-        ("clash.yaml", "{v0: v5}", None),
-        ("new.yml", "{v4: v5}", None),
-    ],
-)
-def test_a_plan_of_one_file_tells_what_a_try_of_it_does(
-    in_folder: Commands, tmp_path: Path, name: str, text: str, ends: set[str] | None
-) -> None:
-    """The links of the others stay, also those of one that is refused."""
-    draft = tmp_path / name.split(maxsplit=1)[0]
-    draft.write_text(f"links: {text}\n")
-    for other in (FIRST, BAD) if ends is not None else (FIRST,):
-        in_folder.do(lambda other=other: in_folder.site.save(other, "one.yaml"))  # type: ignore[misc]
-        done = in_folder("plan --json", draft, *name.split()[1:])
-        code = Exit.BAD_CONFIG if ends is None else Exit.CHANGES if ends else Exit.DONE
-        assert done.code == code, done.err
-        assert ends in (None, {each["interface"] for each in json.loads(done.out or "[]")})
 
 
 # --------------------------------------------------------------------------- plan
@@ -259,13 +251,9 @@ def test_a_reload_waits_for_its_outcome(site: Site, xconnectd: Commands) -> None
     site.file.write_text("links: {v0: v2, v4: nosuch}\n")
     done = xconnectd("reload")
     assert (done.code, done.out) == (Exit.DONE, "2 links: 1 connected, 1 waiting for nosuch\n")
-    assert site.partner() == "v2"
     site.file.write_text("links:\n  v0: v1\n  v0: v2\n")
     done = xconnectd("reload")
-    assert (done.code, done.out.startswith(f"{site.file}:3:3: ")) == (
-        Exit.BAD_CONFIG,
-        True,
-    )
+    assert (done.code, done.out.startswith(f"{site.file}:3:3: ")) == (Exit.BAD_CONFIG, True)
     assert site.partner() == "v2"
     xconnectd.kill_daemon()
     done = xconnectd("reload")
@@ -279,30 +267,27 @@ def test_status_for_people_and_for_programs(site: Site, xconnectd: Commands) -> 
     text = "links:\n  v0: {to: v1, description: spine, labels: {lab: demo}}\n  v2: nosuch\n"
     xconnectd.save(text)
     shown = xconnectd("status -v").out
-    for words in (
-        f"daemon: running, pid {os.getpid()}\n",
-        f"{site.file}: loaded ",
-        "spine\n",
-    ):
+    running = f"daemon: running, pid {os.getpid()}\n"
+    for words in (running, f"{site.file}: loaded ", "spine\n", "v0 — v1  connected  generic\n"):
         assert words in shown
-    assert "v0 — v1  connected  generic\n" in shown
     head, _, listed = xconnectd("status").out.partition("\n\n")
     assert shown.startswith(head)
     summary, titles, *lines = (line.split() for line in listed.splitlines())
     assert " ".join(summary) == "2 links: 1 connected, 1 waiting"
     assert titles[:3] == ["LINK", "STATE", "MODE"]
     assert lines[0][:5] == ["v2", "—", "nosuch", "waiting", "auto"], "problems first"
-    assert lines[0][-3:] == ["nosuch", "does", "not", "exist"][-3:]
+    assert lines[0][-1] == "exist"
     assert lines[1][:5] == ["v0", "—", "v1", "connected", "generic"]
     only = xconnectd("status --sort name --filter spine").out
     assert (" 1 with: spine\n" in only, "nosuch" in only) == (True, False)
     told = json.loads(xconnectd("status --json").out)
     good, waiting = told["links"]
     assert (good["description"], good["labels"]) == ("spine", {"lab": "demo"})
-    assert good["a"] | {"ifindex": site.kernel.index("v0"), "attached": True} == good["a"]
+    assert (good["a"]["ifindex"], good["a"]["attached"]) == (site.kernel.index("v0"), True)
     assert (waiting["state"], "nosuch" in waiting["reason"]) == ("waiting", True)
     assert (waiting["b"]["ifindex"], waiting["b"]["attached"]) == (None, False)
-    assert told["config"] | {"path": str(site.file), "state": "loaded", "problems": []}
+    config = told["config"]
+    assert [config[key] for key in ("path", "state", "problems")] == [str(site.file), "loaded", []]
     assert told["differences"] == []
 
 
@@ -349,30 +334,23 @@ def test_who_waits_sees_the_link_come(site: Site, xconnectd: Commands) -> None:
 
 
 def test_what_a_dead_daemon_left_is_looked_at(site: Site, xconnectd: Commands) -> None:
+    """When a failed link is tried again is told while somebody tries."""
+    site.kernel.load_foreign("v2")
+    xconnectd.save("links: {v0: v1, v2: v3}\n")
+    assert "retrying" in xconnectd("status -v").out
     xconnectd.kill_daemon()
+    told = xconnectd("status -v").out
+    assert ("v2 — v3  failed" in told, "retrying" in told) == (True, False)
     told = json.loads(xconnectd("status --json").out)
     assert told["daemon"] == {"running": False, "pid": None, "answers": False}
     assert told["links"][0]["state"] == "connected"
-    assert xconnectd("status --check").code == Exit.DONE
+    assert xconnectd("status --check v0").code == Exit.DONE
     site.kernel.unload("v0")
     told = json.loads(xconnectd("status --json").out)["links"][0]
     assert (told["state"], told["a"]["attached"], told["retry_in_s"]) == ("failed", False, None)
-    assert xconnectd("status --check").code == Exit.FAILED
+    assert xconnectd("status --check v0").code == Exit.FAILED
     site.file.write_text(BAD)
     assert json.loads(xconnectd("status --json").out)["config"]["state"] == "rejected"
-
-
-def test_when_a_failed_link_is_tried_again_is_told_while_somebody_tries(
-    site: Site,
-    xconnectd: Commands,
-) -> None:
-    site.kernel.load_foreign("v2")
-    xconnectd.save(DRAFT)
-    assert "retrying" in xconnectd("status -v").out
-    xconnectd.kill_daemon()
-    told = xconnectd("status -v")
-    assert "v0 — v2  failed" in told.out
-    assert "retrying" not in told.out
 
 
 @pytest.mark.parametrize(("text", "state"), [(None, "missing"), (BAD, "rejected")])
@@ -416,12 +394,8 @@ def test_events_come_as_they_are_logged_until_the_daemon_ends(
 
 def listened(xconnectd: Commands) -> None:
     """Waits until somebody does."""
-
-    def listens() -> bool:
-        clients = xconnectd.site.keeper.daemon._server._clients
-        return any(each.wants_events for each in clients)
-
-    while not xconnectd.do(listens):
+    server = xconnectd.site.keeper.daemon._server
+    while not xconnectd.do(lambda: any(each.wants_events for each in server._clients)):
         pass
 
 
@@ -435,25 +409,24 @@ def test_a_reader_of_events_that_has_seen_enough(xconnectd: Commands) -> None:
 
     done = xconnectd("events", script=script)
     assert (done.code, done.err) == (Exit.DONE, "")
-    assert " link.rewired " in done.out
-    assert "trigger=config" in done.out
+    assert (" link.rewired " in done.out, "trigger=config" in done.out) == (True, True)
 
 
 # --------------------------------------------------------------------------- nobody reads
 
 
-@pytest.mark.parametrize(
-    ("line", "code"),
-    [
-        ("status", Exit.DONE),
-        ("plan", Exit.DONE),
-        ("schema", Exit.DONE),
-        ("status --watch", Exit.DONE),
-        ("wait --timeout 0 v4", Exit.FAILED),
-        ("plan nosuch.yaml", Exit.BAD_CONFIG),
-        ("status --json --sort state", Exit.USAGE),
-    ],
-)
+ENOUGH = [
+    ("status", Exit.DONE),
+    ("plan", Exit.DONE),
+    ("schema", Exit.DONE),
+    ("status --watch", Exit.DONE),
+    ("wait --timeout 0 v4", Exit.FAILED),
+    ("plan nosuch.yaml", Exit.BAD_CONFIG),
+    ("status --json --sort state", Exit.USAGE),
+]
+
+
+@pytest.mark.parametrize(("line", "code"), ENOUGH)
 def test_a_reader_that_has_seen_enough_is_no_failure_and_hides_none(
     xconnectd: Commands, line: str, code: int
 ) -> None:
