@@ -71,14 +71,13 @@ def files(directory: Path) -> list[Path]:
 # --------------------------------------------------------------------------- there and back
 
 
-def test_everything_is_there_after_a_restart(filled: Ledger) -> None:
+def test_everything_is_there_after_a_restart_and_nothing_after_the_end(filled: Ledger) -> None:
     assert contents(filled) == contents(reopened(filled)) == FULL
-    assert contents(Ledger(filled.path.parent, "another")) == EMPTY
-
-
-def test_a_fresh_one_is_empty_and_leaves_no_trace(ledger: Ledger) -> None:
-    assert contents(ledger) == EMPTY
-    assert not ledger.path.exists()
+    fresh = Ledger(filled.path.parent, "another")
+    assert (contents(fresh), fresh.path.exists()) == (EMPTY, False)
+    for _ in range(2):
+        filled.remove()
+        assert not filled.path.exists()
 
 
 def test_records_are_replaced_and_dropped(filled: Ledger) -> None:
@@ -91,16 +90,31 @@ def test_records_are_replaced_and_dropped(filled: Ledger) -> None:
         assert [[*each.named.get(name, ())] for name in ("new0", "eth0", "eth1")] == [[5], [], []]
 
 
-@pytest.mark.parametrize("what", ["set_moved_netns", "set_unreported"])
-def test_who_has_left_is_reason_enough_to_keep_it(ledger: Ledger, what: str) -> None:
-    getattr(ledger, what)((MOVED if what == "set_moved_netns" else OTHER,))
-    assert ledger.is_needed()
+@pytest.mark.parametrize("what", ["set_moved_netns", "set_unreported", None])
+def test_records_outlive_the_pins_as_long_as_an_end_may_come_back(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, what: str | None
+) -> None:
+    monkeypatch.setattr(runtime.Dataplane, "discard", lambda _: None)
+    ledger.know_programs(frozenset((5,)))
+    if what:
+        getattr(ledger, what)((MOVED if what == "set_moved_netns" else OTHER,))
+    assert ledger.is_needed() is bool(what)
+    engine = object.__new__(runtime.Engine)
+    engine.ledger = ledger
+    engine.remove()
+    assert ledger.path.exists() is bool(what)
 
 
-def test_programs_are_only_ever_added(filled: Ledger) -> None:
+def test_programs_are_only_ever_added_and_what_is_known_is_not_written_again(
+    filled: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A program that is attached somewhere must not become foreign."""
     filled.know_programs(frozenset((103,)))
     assert reopened(filled).programs == {101, 102, 103}
+    monkeypatch.setattr(filled, "_save", pytest.fail)
+    filled.know_programs(frozenset((101,)))
+    filled.set_moved_netns((MOVED,))
+    filled.set_unreported((OTHER,))
 
 
 def test_one_change_writes_one_line_of_plain_json(filled: Ledger) -> None:
@@ -115,26 +129,11 @@ def test_one_change_writes_one_line_of_plain_json(filled: Ledger) -> None:
     assert data["changes"] == {"mtu": {"found": 1500, "ours": 65535}}
 
 
-def test_what_is_known_already_is_not_written_again(
-    filled: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(filled, "_save", pytest.fail)
-    filled.know_programs(frozenset((101,)))
-    filled.set_moved_netns((MOVED,))
-    filled.set_unreported((OTHER,))
-
-
 def test_the_journal_does_not_grow_for_ever(filled: Ledger) -> None:
     for number in range(3000):
         filled.hold(Record(5, f"eth{number}", RECORD.mac, {}))
     assert len((filled.path / "ends").read_text().split("\n")) < 1100
     assert reopened(filled).records == {5: Record(5, "eth2999", RECORD.mac, {}), 6: OTHER}
-
-
-def test_nothing_is_left_behind(filled: Ledger) -> None:
-    filled.remove()
-    assert not filled.path.exists()
-    filled.remove()
 
 
 def test_nobody_else_reads_it(tmp_path: Path) -> None:
@@ -156,7 +155,6 @@ def test_nobody_else_reads_it(tmp_path: Path) -> None:
 def test_the_directory_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XCONNECTD_STATE_DIR", str(tmp_path))
     assert Ledger().path == tmp_path / paths.namespace_cookie()
-    assert paths.namespace_cookie() == paths.namespace_cookie()
 
 
 # --------------------------------------------------------------------------- reboots
@@ -172,7 +170,13 @@ def rebooted(filled: Ledger, monkeypatch: pytest.MonkeyPatch) -> Ledger:
 def test_after_a_reboot_all_is_void_and_it_starts_afresh(rebooted: Ledger) -> None:
     assert contents(rebooted) == EMPTY
     rebooted.hold(OTHER)
-    assert contents(reopened(rebooted)) == ({6: OTHER}, *EMPTY[1:-1], True)
+    again = reopened(rebooted)
+    assert contents(again) == ({6: OTHER}, *EMPTY[1:-1], True)
+    (again.path / "boot").unlink()  # a crash while the directory was made
+    again = reopened(again)
+    assert again.records == {}
+    again.hold(RECORD)
+    assert reopened(again).records == {5: RECORD}
 
 
 def test_a_boot_id_may_be_another_and_the_kernel_the_same(rebooted: Ledger) -> None:
@@ -184,15 +188,6 @@ def test_a_boot_id_may_be_another_and_the_kernel_the_same(rebooted: Ledger) -> N
     assert (other.records, other.unjudged) == ({}, ("eth0", OTHER.name))
     other.hold(OTHER)
     assert Ledger(root, cookie).unjudged == ()
-
-
-def test_a_crash_while_the_directory_was_made(filled: Ledger) -> None:
-    """Records without a boot id are void; the next write must not be."""
-    (filled.path / "boot").unlink()
-    again = reopened(filled)
-    assert again.records == {}
-    again.hold(RECORD)
-    assert reopened(again).records == {5: RECORD}
 
 
 # --------------------------------------------------------------------------- torn files
@@ -289,17 +284,3 @@ def test_what_a_crash_left_is_in_nobodys_way(filled: Ledger) -> None:
     assert reopened(again).records.keys() == {5, 6, 7}
     again.remove()
     assert not again.path.exists()
-
-
-@pytest.mark.parametrize("is_needed", [True, False])
-def test_records_outlive_the_pins_as_long_as_an_end_may_come_back(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, is_needed: bool
-) -> None:
-    monkeypatch.setattr(runtime.Dataplane, "discard", lambda _: None)
-    ledger.know_programs(frozenset((5,)))
-    if is_needed:
-        ledger.set_unreported((RECORD,))
-    engine = object.__new__(runtime.Engine)
-    engine.ledger = ledger
-    engine.remove()
-    assert ledger.path.exists() is is_needed
