@@ -17,29 +17,23 @@ from xconnectd.cli.main import main
 from xconnectd.config import json_schema
 from xconnectd.errors import XconnectError
 
+OPTIONS = {
+    "--health": ["--json", "-c x.yaml", "--watch", "--check", "--sort rate", "va", "-v"],
+    "never ends": ["--check --watch"],
+    "the table": ["-v --sort rate", "--watch --json --filter x"],
+    "one of the two": ["-v --watch"],
+}
 
-@pytest.mark.parametrize(
-    ("options", "why"),
-    [
-        ("--health --json", "--health"),
-        ("--health -c x.yaml", "--health"),
-        ("--health --watch", "--health"),
-        ("--health --check", "--health"),
-        ("--health --sort rate", "--health"),
-        ("--health va", "--health"),
-        ("--check --watch", "never ends"),
-        ("--health -v", "--health"),
-        ("-v --sort rate", "the table"),
-        ("--watch --json --filter x", "the table"),
-        ("-v --watch", "one of the two"),
-    ],
-)
+
+@pytest.mark.parametrize(("why", "lines"), OPTIONS.items())
 def test_options_of_status_that_do_not_go_together(
-    options: str, why: str, capsys: pytest.CaptureFixture[str]
+    why: str, lines: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["status", *options.split()]) == Exit.USAGE
-    told = capsys.readouterr()
-    assert (told.out, why in told.err) == ("", True)
+    for line in lines:
+        first = ["--health"] * (why == "--health")
+        assert main(["status", *first, *line.split()]) == Exit.USAGE
+        told = capsys.readouterr()
+        assert (told.out, why in told.err) == ("", True), line
 
 
 def test_a_name_is_obeyed_by_no_terminal(
@@ -63,21 +57,15 @@ def test_a_name_is_obeyed_by_no_terminal(
         assert name in told
 
 
-# --------------------------------------------------------------------------- exit codes, results
-
-
-@pytest.mark.parametrize("line", ["", "nosuch", "run --nosuch", "status --sort x"])
-def test_usage_errors_exit_2(line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        main(line.split())
-    assert end.value.code == Exit.USAGE
-    assert capsys.readouterr().err.startswith("usage: xconnectd")
-
-
-@pytest.mark.parametrize("line", ["detach", "detach --all va"])
-def test_detach_wants_names_or_all(line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(line.split()) == Exit.USAGE
-    assert capsys.readouterr().err == "xconnectd: name interfaces, or say --all\n"
+def test_usage_errors_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for line in ("", "nosuch", "run --nosuch", "status --sort x"):
+        with pytest.raises(SystemExit) as end:
+            main(line.split())
+        assert end.value.code == Exit.USAGE
+        assert capsys.readouterr().err.startswith("usage: xconnectd"), line
+    for line in ("detach", "detach --all va"):
+        assert main(line.split()) == Exit.USAGE
+        assert capsys.readouterr().err == "xconnectd: name interfaces, or say --all\n", line
 
 
 def test_check_says_yes_and_no(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
