@@ -10,15 +10,7 @@ from pathlib import Path
 import pytest
 
 from xconnectd.dataplane import compiler
-from xconnectd.dataplane.compiler import (
-    Code,
-    Source,
-    code_for,
-    compile_in_child,
-    decode,
-    encode,
-    source_hash,
-)
+from xconnectd.dataplane.compiler import Code, Source, code_for, decode, encode, source_hash
 from xconnectd.errors import DataplaneError
 
 
@@ -38,11 +30,8 @@ CODE = {"ingress": Code.from_numbered(NUMBERED), "egress_drop": Code(MOVE)}
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """A copy of the sources, without code that may have been made from them."""
-    copy = tmp_path / "bpf"
-    shutil.copytree(
-        compiler.source_directory(), copy, ignore=shutil.ignore_patterns("xconnect.json")
-    )
-    return copy
+    without = shutil.ignore_patterns("xconnect.json")
+    return Path(shutil.copytree(compiler.source_directory(), tmp_path / "bpf", ignore=without))
 
 
 @pytest.fixture(autouse=True)
@@ -56,15 +45,13 @@ FILLED = instruction(0x18, 0x01, LOW) + instruction(0, 0, HIGH)
 
 
 def test_map_references_become_relocations_and_descriptors_again() -> None:
+    """Constants are left open, and put in whole."""
     code = Code.from_numbered(NUMBERED)
     assert code.relocations == ((1, "peers"), (5, "peers"))
     bare, bound = (instruction(0x18, 0x11, fd) + instruction(0) for fd in (0, 70_000))
     assert code.instructions == MOVE + bare + CONSTANT_2 + bare
     assert code.bound({"peers": 2, "entries": 77}) == NUMBERED
     assert code.bound({"peers": 70_000}) == MOVE + bound + CONSTANT_2 + bound
-
-
-def test_constants_are_left_open_and_put_in_whole() -> None:
     code = Code.from_numbered(MOVE + OPEN_2 + MAP_2, SOURCE)
     assert (code.constants, code.relocations) == (((1, "other"),), ((3, "peers"),))
     assert code.bound({"peers": 2}, {"other": HUGE}) == MOVE + FILLED + MAP_2
@@ -81,34 +68,17 @@ def test_code_survives_being_written_down_for_its_own_source() -> None:
     assert decode(text, "capture", "xyz") == other
     assert decode(text, "some", "abd") is decode(text, "third", "abc") is None
     assert decode('{"format": 1, "source": "abc", "programs": {}}', "xconnect", "abc") is None
-
-
-@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"format": 2, "sources": {"a": 1}}'])
-def test_what_is_no_code_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"not compiled code|Expecting value"):
-        decode(text, "a", "abc")
-
-
-def test_a_source_that_changes_leaves_the_hashes_of_the_others(directory: Path) -> None:
-    def hashes() -> dict[str, str]:
-        return {one.name: source_hash(directory, one) for one in compiler.SOURCES}
-
-    before = hashes()
-    (directory / "capture.c").write_text("/* other */")
-    assert {name for name in before if before[name] != hashes()[name]} == {"capture"}
-
-
-@pytest.mark.parametrize("source", compiler.SOURCES, ids=lambda source: source.name)
-def test_the_names_are_those_of_the_source(source: Source) -> None:
-    """The C numbers its maps and constants; the names here are in that order."""
-    text = (compiler.source_directory() / f"{source.name}.c").read_text()
-    for kind, names in (("map", source.maps), ("constant", source.constants)):
-        body = re.search(rf"^enum {kind} {{(.*?)^}};", text, re.MULTILINE | re.DOTALL)
-        listed = re.findall(r"^\t(\w+)(?: = \d)?,", body[1], re.MULTILINE) if body else []
-        assert tuple(name.lower() for name in listed) == names
+    for odd in ("", "{}", "[]", "null", '{"format": 2, "sources": {"a": 1}}'):
+        with pytest.raises(ValueError, match=r"not compiled code|Expecting value"):
+            decode(odd, "a", "abc")
 
 
 def test_the_hash_covers_source_headers_and_their_names(directory: Path) -> None:
+    """Those of the other sources stay when one changes."""
+    before = {one.name: source_hash(directory, one) for one in compiler.SOURCES}
+    (directory / "capture.c").write_text("/* other */")
+    after = {one.name: source_hash(directory, one) for one in compiler.SOURCES}
+    assert {name for name in before if before[name] != after[name]} == {"capture"}
     seen = {source_hash(directory)}
     assert seen == {source_hash(compiler.source_directory())}
     header = directory / "include/linux/types.h"
@@ -121,6 +91,16 @@ def test_the_hash_covers_source_headers_and_their_names(directory: Path) -> None
         change()
         seen.add(source_hash(directory))
     assert len(seen) == 5
+
+
+@pytest.mark.parametrize("source", compiler.SOURCES, ids=lambda source: source.name)
+def test_the_names_are_those_of_the_source(source: Source) -> None:
+    """The C numbers its maps and constants; the names here are in that order."""
+    text = (compiler.source_directory() / f"{source.name}.c").read_text()
+    for kind, names in (("map", source.maps), ("constant", source.constants)):
+        body = re.search(rf"^enum {kind} {{(.*?)^}};", text, re.MULTILINE | re.DOTALL)
+        listed = re.findall(r"^\t(\w+)(?: = \d)?,", body[1], re.MULTILINE) if body else []
+        assert tuple(name.lower() for name in listed) == names
 
 
 @pytest.mark.parametrize("place", ["beside the source", "named by the variable"])
@@ -137,13 +117,9 @@ def test_ready_made_code_saves_the_compiler(
     assert code_for(directory, source) == CODE
     file.write_text(_written(CODE, "of an older source"))
     assert code_for(directory, source).keys() == {"fresh"}
-
-
-def test_broken_ready_made_code_is_named(directory: Path) -> None:
-    path = directory / "xconnect.json"
-    path.write_text("half a fi")
-    with pytest.raises(DataplaneError, match=rf"code: {path}: Expecting value"):
-        code_for(directory, source_hash(directory))
+    file.write_text("half a fi")
+    with pytest.raises(DataplaneError, match=rf"code: {file}: Expecting value"):
+        code_for(directory, source)
 
 
 @pytest.mark.parametrize(
@@ -162,5 +138,5 @@ def test_a_child_that_fails_takes_its_last_words_along(
     (directory.parent / "bcc.py").write_text(program)
     monkeypatch.setenv("PYTHONPATH", str(directory.parent))
     with pytest.raises(DataplaneError, match=words) as caught:
-        compile_in_child(directory, source_hash(directory))
+        compiler.compile_in_child(directory, source_hash(directory))
     assert last in caught.value.log
