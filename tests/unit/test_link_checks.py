@@ -61,6 +61,10 @@ def test_a_good_link_has_one_good_word() -> None:
     (good,) = link_checks.of_link(facts())
     assert (good.level, good.check, good.remedy) == (Level.OK, "link", "")
     assert link_checks.of_link(facts(failure="it was busy")) == (good,)
+    plug: dict[str, Any] = {"one": link("a", "a"), "names": {"a": 5}, "far_b": None}
+    assert link_checks.of_link(facts(**plug, entries={5: 5}))[0].level is Level.OK
+    walked_once = link_checks.of_link(facts(**plug, entries={}))
+    assert [each.check for each in walked_once] == ["entry"]
 
 
 OFF = link("a", "b", enabled=False)
@@ -195,12 +199,6 @@ def test_names_are_quoted_in_commands_and_send_nothing_to_the_terminal() -> None
     assert "�]0;" in lines[0]
 
 
-def test_a_loopback_is_walked_once() -> None:
-    plug: dict[str, Any] = {"one": link("a", "a"), "names": {"a": 5}, "far_b": None}
-    assert [each.check for each in link_checks.of_link(facts(**plug, entries={}))] == ["entry"]
-    assert link_checks.of_link(facts(**plug, entries={5: 5}))[0].level is Level.OK
-
-
 def test_what_the_daemon_says_to_those_who_may_not_look() -> None:
     marked = end_report("a", passed_to_host=3)
     told = link_report(marked, "b", "failed", reason="no", warnings=("x",), mode="tc")
@@ -211,9 +209,6 @@ def test_what_the_daemon_says_to_those_who_may_not_look() -> None:
     assert warning.level is WARN
     (good,) = link_checks.of_report(link_report("a", "b"))
     assert good.level is Level.OK
-
-
-def test_moved_ends_and_bad_files() -> None:
     (it,) = link_checks.of_moved_netns((GONE, GONE._replace(mode="")))
     assert it.remedy == GONE.remedy
     (bad,) = config_checks.of_problems(["x.yaml:1:1: no"], "my file.yaml")
