@@ -41,6 +41,7 @@ def test_what_an_older_kernel_does_without_is_said() -> None:
     assert missed("5.10.0-32-cloud-amd64") == ["5.12", "5.13", "5.18", "5.18", "6.4"]
     assert missed("5.15.0") == ["5.18", "5.18", "6.4"]
     assert missed("6.4.0") == missed("6.18.0") == []
+    assert "guard" not in found(guard_unavailable="it is missing", release="6.3")
 
 
 ASK_ROOT = "sudo xconnectd doctor"
@@ -106,16 +107,9 @@ def test_every_lack_has_a_remedy(
     assert bool(finding.remedy) == (level is not Level.OK)
 
 
-def test_a_guard_that_the_kernel_has_not_is_told_of_the_kernel() -> None:
-    assert "guard" not in found(guard_unavailable="it is missing", release="6.3")
-
-
-@pytest.mark.parametrize("answers", [True, False])
-def test_no_process_is_killed_that_cannot_be_seen(answers: bool) -> None:
+def test_no_process_is_killed_that_cannot_be_seen() -> None:
     """It is 0 here; `kill 0` would end the shell and all that it has started."""
-    unseen = found(pid=0, answers=answers, programs=0, systemd=False)
-    assert not any("kill" in each.remedy for each in unseen.values())
-
-
-def test_without_systemd_a_daemon_is_replaced_by_hand() -> None:
+    for answers in (True, False):
+        unseen = found(pid=0, answers=answers, programs=0, systemd=False)
+        assert not any("kill" in each.remedy for each in unseen.values())
     assert replace(GOOD, systemd=False).repair == "kill 7; xconnectd run -c /etc/xconnect.yaml"
