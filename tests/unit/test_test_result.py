@@ -56,31 +56,27 @@ def test_the_cause_explains_what_got_lost(
     assert (found and found.check) == check
 
 
-@pytest.mark.parametrize(
-    ("counted", "check"),
-    [
-        ({"error": "Network is down"}, "sender"),
-        ({}, "far end"),
-        ({"reached": 4, "no_entry": 4}, "entry"),
-        ({"reached": 4}, "program"),
-        ({"reached": 4, "counted": 4, "not_sent": 4}, "target"),
-        ({"reached": 4, "counted": 4}, "beyond"),
-    ],
-)
-def test_counters_tell_where_frames_were_last_seen(counted: dict[str, Any], check: str) -> None:
+SEEN: list[tuple[str, dict[str, Any]]] = [
+    ("sender", {"error": "Network is down"}),
+    ("far end", {}),
+    ("entry", {"reached": 4, "no_entry": 4}),
+    ("program", {"reached": 4}),
+    ("target", {"reached": 4, "counted": 4, "not_sent": 4}),
+    ("beyond", {"reached": 4, "counted": 4}),
+]
+
+
+@pytest.mark.parametrize(("check", "counted"), SEEN)
+def test_counters_tell_where_frames_were_last_seen(check: str, counted: dict[str, Any]) -> None:
     found = test_result.where_they_stop(replace(DEAD, **counted))
     assert found.check == check
     assert "4 of 4 frames lost" in found.text
 
 
-def test_frames_that_are_not_lost_but_harmed() -> None:
-    harmed = replace(GOOD, lengths=(Lengths(60, 2, 2, duplicated=1),))
-    found = test_result.cause([], [harmed])
-    assert found
-    assert found.check == "damage"
-
-
-def test_lengths_are_named_where_they_decide() -> None:
+def test_frames_that_are_not_lost_but_harmed_and_lengths_that_decide() -> None:
+    harmed = test_result.cause([], [replace(GOOD, lengths=(Lengths(60, 2, 2, duplicated=1),))])
+    assert harmed is not None
+    assert harmed.check == "damage"
     assert "(all longer than 60 bytes)" in test_result.where_they_stop(CUT).text
     assert "longer" not in test_result.where_they_stop(HOLED).text
 
