@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,31 +18,31 @@ from xconnectd.daemon import systemd
 from xconnectd.events import Event, Tap
 
 
-def full_disk() -> TextIO:
-    return Path("/dev/full").open("w")
-
-
 def pipe_that_nobody_reads() -> TextIO:
     read, write = os.pipe()
     os.close(read)
     return os.fdopen(write, "w")
 
 
-@pytest.mark.parametrize("make", [full_disk, pipe_that_nobody_reads])
+@pytest.fixture(autouse=True)
+def _own_logger() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+@pytest.mark.parametrize("make", [partial(Path("/dev/full").open, "w"), pipe_that_nobody_reads])
 @pytest.mark.parametrize("form", ["console", "json"])
 def test_a_log_that_cannot_be_written_ends_nothing(make: Callable[[], TextIO], form: str) -> None:
     told: list[Mapping[str, Any]] = []
     tap = Tap()
     tap.publish = told.append
-    stream = make()
-    try:
+    with suppress(OSError), make() as stream:
         logger = events.setup(form, stream=stream, tap=tap)
-        for level in ("debug", "info", "warning", "error"):
+        for level in LEVELS:
             getattr(logger, level)(Event.LINK_DOWN, reason=level)
-    finally:
-        structlog.reset_defaults()
-        with suppress(OSError):
-            stream.close()
     assert [each["reason"] for each in told] == ["info", "warning", "error"]
 
 
@@ -55,15 +56,11 @@ def test_the_journal_gets_a_priority_with_every_line(
     with path.open("w") as stream:
         there = os.fstat(stream.fileno())
         monkeypatch.setenv("JOURNAL_STREAM", f"{there.st_dev}:{there.st_ino + (not ours)}")
-        try:
-            logger = events.setup(form, "debug", stream=stream, journal=systemd.is_journal(stream))
-            for level in ("debug", "info", "warning", "error"):
-                getattr(logger, level)(Event.LINK_DOWN, reason=level)
-            logger.error(Event.LINK_FAILED, exc_info=KeyError("x"))
-        finally:
-            structlog.reset_defaults()
-    lines = path.read_text().splitlines()
-    priorities = [line[:3] for line in lines]
+        logger = events.setup(form, "debug", stream=stream, journal=systemd.is_journal(stream))
+        for level in LEVELS:
+            getattr(logger, level)(Event.LINK_DOWN, reason=level)
+        logger.error(Event.LINK_FAILED, exc_info=KeyError("x"))
+    priorities = [line[:3] for line in path.read_text().splitlines()]
     if ours:
         assert priorities[:4] == ["<7>", "<6>", "<4>", "<3>"]
         assert set(priorities[4:]) == {"<3>"}, "every line of it"
@@ -82,10 +79,7 @@ def test_colours_on_a_terminal_unless_they_are_refused(
 ) -> None:
     monkeypatch.setenv("NO_COLOR", no_color)
     stream = _Terminal()
-    try:
-        events.setup(stream=stream).warning(Event.LINK_DOWN, reason="so")
-    finally:
-        structlog.reset_defaults()
-    assert "link.down" in stream.getvalue()
-    assert stream.getvalue().rstrip().endswith("so")
-    assert ("\x1b[" in stream.getvalue()) is coloured
+    events.setup(stream=stream).warning(Event.LINK_DOWN, reason="so")
+    told = stream.getvalue()
+    assert ("link.down" in told, told.rstrip().endswith("so")) == (True, True)
+    assert ("\x1b[" in told) is coloured
