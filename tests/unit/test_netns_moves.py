@@ -422,6 +422,16 @@ def test_an_end_that_comes_back_is_wired_again_and_as_found_one_day(
     assert_as_found_one_day(keeper)
 
 
+def test_a_held_end_that_is_back_before_its_move_is_reported_is_counted_again() -> None:
+    """It was found down, and so it is back: nothing about it is to be recorded anew."""
+    kernel = Kernel()
+    kernel.add("v0", up=False)
+    keeper = Keeper(kernel).start(wiring(link("v0", "v0", enabled=False)))
+    kernel.bring_back(kernel.send_away("v0"))
+    keeper.settle()
+    assert kernel.is_held("v0")
+
+
 def test_an_end_that_is_back_and_leaves_again_within_a_pass() -> None:
     keeper = told()
     kernel = keeper.kernel
