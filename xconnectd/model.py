@@ -33,6 +33,13 @@ class Admin(StrEnum):
     KEEP = "keep"
 
 
+class Carrier(StrEnum):
+    """Whether an end shows its far end a carrier only while there is one behind its partner."""
+
+    FOLLOW = "follow"
+    INDEPENDENT = "independent"
+
+
 class Endpoint(NamedTuple):
     """What the file calls an end: a name (or altname) in a namespace.
 
@@ -55,7 +62,11 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A pair of ends and its options. ``a`` and ``b`` stand as the file has them."""
+    """A pair of ends and its options. ``a`` and ``b`` stand as the file has them.
+
+    ``carrier_of_nics``: the link itself, not ``defaults``, says ``carrier: follow``, so an end that
+    is neither veth nor tap may be set down, too.
+    """
 
     a: Endpoint
     b: Endpoint
@@ -63,6 +74,8 @@ class Link:
     enabled: bool = True
     admin: Admin = Admin.MANAGE
     allow_addressed: bool = False
+    carrier: Carrier = Carrier.FOLLOW
+    carrier_of_nics: bool = False
     description: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     place: Place | None = field(default=None, compare=False)
@@ -138,7 +151,8 @@ class Filter(NamedTuple):
 class Far(NamedTuple):
     """The other end of a veth. ``nsid`` is None when it lives in this namespace.
 
-    ``mtu`` and ``up`` are None when its namespace would not tell.
+    ``mtu`` and ``up`` (administratively) are None when its namespace would not tell;
+    ``namespace`` is what ``ip netns`` calls that, looked up for one that is down.
     """
 
     ifindex: int
@@ -146,6 +160,7 @@ class Far(NamedTuple):
     name: str = ""
     mtu: int | None = None
     up: bool | None = None
+    namespace: str = ""
 
 
 class Interface(NamedTuple):
@@ -205,6 +220,7 @@ class Setting(StrEnum):
 
     MTU = "mtu"
     UP = "up"
+    CARRIER = "carrier"
     PROMISCUOUS = "promiscuous"
     ADDR_GEN_MODE = "addr_gen_mode"
     CLSACT = "clsact"
@@ -240,7 +256,8 @@ class Record(NamedTuple):
 
     It is written before the change, so that a crash leaves a way back. An ifindex is used
     again for another device, hence the MAC. ``settled`` is False until an end that was found
-    down has been set up: after that, down is what an operator wants. ``refusal`` is the one
+    down has been set up, and while we set one up or down: after that, up or down is what an
+    operator wants. ``follows``: its carrier follows its partner. ``refusal`` is the one
     answer of the kernel that cannot be read again. ``idle_with`` is the ifindex of the other end
     while this one is held and not wired, when no map tells (None where there is no other);
     ``allowed`` is its ``allow_addressed``. ``kind`` is the interface's own, empty in a record of
@@ -256,6 +273,13 @@ class Record(NamedTuple):
     idle_with: int | None = None
     allowed: bool = False
     kind: str = ""
+    follows: bool = False
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether we set it down last: its far end is to see no carrier."""
+        change = self.changes.get(Setting.UP)
+        return change is not None and not change.ours
 
     @property
     def identity(self) -> tuple[int, str, str]:
@@ -449,7 +473,9 @@ class End(NamedTuple):
 
     MTUs are bytes; ``mtu`` is the interface's own, without the headroom that a link in generic
     mode gives it, ``far_mtu`` that of a veth's other end. ``far_nsid`` is the id that the other
-    end's namespace has here, None where it is in this one.
+    end's namespace has here, None where it is in this one. ``offers``: what is behind it is alive,
+    None where that cannot be read. ``shows_carrier``: what is behind it sees a carrier, None where
+    the link has no say in that; ``hidden`` is why it sees none.
     """
 
     name: str
@@ -462,6 +488,9 @@ class End(NamedTuple):
     far_up: bool | None = None
     far_name: str = ""
     far_nsid: int | None = None
+    offers: bool | None = None
+    shows_carrier: bool | None = None
+    hidden: str = ""
 
 
 @dataclass(frozen=True, slots=True)

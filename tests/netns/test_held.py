@@ -61,7 +61,7 @@ def test_the_end_that_is_there_is_silent_and_drops(lab: Lab, shared: Start, why:
         for question in questions:
             here.send(question)
             assert poll(lambda: answers(here.drain())), "the host should answer while nothing is"
-        running = shared(linked(enabled=why != "disabled"))
+        running = shared(linked(enabled=why != "disabled", carrier="independent"))
         link = running.wait_state("va", "vb", why)
         assert (link["a"]["attached"], link["b"]["attached"]) == (True, False)
         assert_silent(lab, here, questions)
@@ -109,7 +109,7 @@ def test_a_held_end_stays_so_over_a_crash_a_bad_file_and_a_rename(lab: Lab, shar
     assert lab.snapshot() == held
     lab.batch(["link set va down", "link set va name vx"])
     poll(lambda: not lab.xdp("vx"), what="an end without a link is detached")
-    lab.batch(["link set vx name va", "link set va up"])
+    lab.batch(["link set vx down", "link set vx name va", "link set va up"])
     poll(lambda: lab.xdp("va"), what="it is held again")
     running.stop()
     # The address that the kernel took when the end was set down comes with the next "up".

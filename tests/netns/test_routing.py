@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .lab import NETNS, PATIENCE, Lab, poll, run
-from .service import Daemon
+from .service import Daemon, document
 
 FRR: Final = Path("/usr/lib/frr")
 DAEMONS: Final = ("zebra", "ospfd", "bfdd")
@@ -198,7 +198,10 @@ def test_a_lab_of_routers(lab: Lab, daemon: Callable[..., Daemon]) -> None:
 
     # The routers are there first, one is late, and the host has learnt what it should not.
     poll(lambda: watch.default_routes() == SIZE - 1, what="the host takes what it hears")
-    kept = daemon(wires, "--on-exit", "keep")
+    file = (
+        f"defaults: {{carrier: independent}}\n{document(wires)}"  # else what waits sees no frames
+    )
+    kept = daemon(file, "--on-exit", "keep")
     watch.wait_forgotten()
     wait_frames(lab, "r5-eth1")
     watch.assert_nothing_learnt()
@@ -209,7 +212,7 @@ def test_a_lab_of_routers(lab: Lab, daemon: Callable[..., Daemon]) -> None:
     kept.crash()
     back_and_silent()
     kept.stop()
-    running = daemon(wires)
+    running = daemon(file)
     back_and_silent()
 
     # A container is deleted, the ends of its neighbours wait, and it is made again.

@@ -37,7 +37,7 @@ def test_the_host_does_not_answer(lab: Lab, shared: Start, mode: str) -> None:
         for question in questions:
             here.send(question)
             assert poll(lambda: answers(here.drain())), "the host should answer while nothing is"
-        running = shared(linked(mode, enabled=False))
+        running = shared(linked(mode, enabled=False, carrier="independent"))
         link = running.wait_state("va", "vb", "disabled")
         assert (link["a"]["attached"], link["b"]["attached"]) == (True, True)
         here.drain()
@@ -45,7 +45,7 @@ def test_the_host_does_not_answer(lab: Lab, shared: Start, mode: str) -> None:
         poll(lambda: running.link()["a"]["dropped"]["no_entry"] == len(questions))
         assert running.link()["a"]["passed_to_host"] == 0
         assert here.drain() == []
-        running.write(linked(mode))
+        running.write(linked(mode, carrier="independent"))
         running.connected()
         delivery = exchange(here, there, questions)
         assert delivery.exact, delivery
@@ -111,7 +111,9 @@ def test_what_local_programs_tell_everybody_is_dropped_and_counted(
         here, there, waiting, loud = (stack.enter_context(each.port()) for each in stations)
         inside(lab.host, lambda: _tell_everybody("loud"))
         poll(lambda: sum(b"to everybody" in x for x in loud.drain()) == 3)
-        running = shared(linked(mode) | {"vc": {"to": "vd", "mode": mode}}).connected()
+        running = shared(
+            linked(mode) | {"vc": {"to": "vd", "mode": mode, "carrier": "independent"}}
+        ).connected()
         for port in (here, there, waiting):
             port.drain()
         for end, other in (("va", "vb"), ("vc", "vd")):

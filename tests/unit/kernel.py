@@ -19,6 +19,8 @@ here is a bug that the unit tests cannot see. It was taught:
   and goes down; it comes back with a new number. On its way it is listed nowhere, and the news
   comes when it has arrived. Only one is on its way at a time (RTNL).
 - Both ends of a veth go together; that one is down or up is told of the other, too (its carrier).
+- The far end of a veth is up or down whatever ours is, and that is told. A tap has a carrier when
+  it is opened, none when it is closed, and what it is given in between.
 - A router's advertisement gives the host addresses and routes where it reaches its stack.
 - Frames that are marked as redirected pass generic XDP unseen and go on to clsact.
 - Frames: no program means the host's stack; no entry means dropped; a target that is down means
@@ -60,8 +62,14 @@ _FD = 1000  # program n is open as descriptor n + _FD
 _STACK = "the host's stack"
 _KINDS: Mapping[str, Mapping[str, Any]] = {
     "veth": {"kind": "veth", "max_mtu": 65535, "addr_gen_mode": 0},
-    "tap": {"kind": "tun", "variant": "tap", "max_mtu": 65521, "features": TAP_OFFLOADS},
-    "bare tap": {"kind": "tun", "variant": "tap", "max_mtu": 65521},
+    "tap": {
+        "kind": "tun",
+        "variant": "tap",
+        "max_mtu": 65521,
+        "features": TAP_OFFLOADS,
+        "carrier": True,
+    },
+    "bare tap": {"kind": "tun", "variant": "tap", "max_mtu": 65521, "carrier": True},
     "macvlan": {"kind": "macvlan", "variant": "passthru", "max_mtu": 1500, "addr_gen_mode": 0},
     "nic": {"max_mtu": 9216, "addr_gen_mode": 0, "features": NIC_OFFLOADS, "xdp_features": NATIVE,
             "driver": "ice"},
@@ -127,6 +135,7 @@ class Kernel:
         self.addressed: dict[int, tuple[str, ...]] = {}
         self.taught: dict[int, tuple[str, ...]] = {}
         self.opened = set(OURS)
+        self.closed: set[int] = set()
         self.news: list[Event] = []
         self.steps: list[Step] = []
         self.dumps = 0
@@ -418,6 +427,9 @@ class Kernel:
                 self._alter(device.ifindex, mtu=value, addr_gen_mode=generation)
             case Setting.CLSACT:
                 self._clsact(device, value)
+            case Setting.CARRIER:
+                is_open = device.ifindex not in self.closed
+                self._alter(device.ifindex, carrier=bool(value) and is_open)
             case Setting.UP | Setting.PROMISCUOUS:
                 self._alter(device.ifindex, **{str(setting): bool(value)})
             case Setting.ADDR_GEN_MODE:
@@ -591,6 +603,8 @@ class Kernel:
         far = device.far
         if other := self._peer(device):
             far = Far(other.ifindex, None, other.name, other.mtu, other.up)
+        if device.variant == "tap":
+            return device
         connected = far is None or bool(far.up)
         return device._replace(far=far, carrier=device.up and connected)
 

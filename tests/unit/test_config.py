@@ -17,7 +17,7 @@ from xconnectd.config.parser import parse
 from xconnectd.config.reader import load
 from xconnectd.dataplane.programs import MAX_ENDS
 from xconnectd.errors import ConfigError, Problem
-from xconnectd.model import Admin, Link, Listen, Mode, Place
+from xconnectd.model import Admin, Carrier, Link, Listen, Mode, Place
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "xconnect.yaml"
 
@@ -57,7 +57,16 @@ GOOD = [
     ("links: {a: {enabled: false, to: b}}", [link("a", "b", enabled=False)]),
     ("links: {a: {to: b, enabled: true, admin: keep}}", [link("a", "b", admin=Admin.KEEP)]),
     ("links: {a: {to: b, allow_addressed: true}}", [link("a", "b", allow_addressed=True)]),
-    ("links: {a: {to: b, carrier: independent}}", [link("a", "b")]),
+    (
+        "links: {a: {to: b, carrier: independent}}",
+        [link("a", "b", carrier=Carrier.INDEPENDENT)],
+    ),
+    ("links: {a: {to: b, carrier: follow}}", [link("a", "b", carrier_of_nics=True)]),
+    ("{defaults: {carrier: follow}, links: {a: b}}", [link("a", "b")]),
+    (
+        "{defaults: {carrier: independent}, links: {a: b, c: {to: d, carrier: follow}}}",
+        [link("a", "b", carrier=Carrier.INDEPENDENT), link("c", "d", carrier_of_nics=True)],
+    ),
     ("links: {a: {to: b, description: 12}}", [link("a", "b", description="12")]),
     ("links: {a: {to: b, description: }}", [link("a", "b")]),
     (f"links: {{a: {{to: b, description: {'x' * 256}}}}}", [link("a", "b", description="x" * 256)]),
@@ -198,7 +207,7 @@ BAD: list[tuple[str, int, int, str]] = [
     ("metrics: {listen: /run/x.sock}\nlinks: {}", 1, 19, "(`unix:/run/xconnectd/metrics.sock`)"),
     (f"metrics: {{listen: unix:/{'x' * 107}}}\nlinks: {{}}", 1, 19, "at most 107 ASCII characters"),
     ("links: {a: {to: b, impair: {}}}", 1, 20, f"`impair` is {NOT_YET}"),
-    ("links: {a: {to: b, carrier: linked}}", 1, 29, NOT_YET),
+    ("links: {a: {to: b, carrier: linked}}", 1, 29, "one of follow, independent"),
     # repeated keys
     ("links: {}\nlinks: {}", 2, 1, "the key `links` stands in line 1 already"),
     ("links:\n  a: b\n  c: d\n  a: e", 4, 3, "the key `a` stands in line 2 already"),

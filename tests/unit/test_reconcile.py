@@ -25,7 +25,7 @@ from worlds import (
     wirings,
 )
 
-from xconnectd.model import Filter, Link, Mode, Scope, Wiring, Xdp
+from xconnectd.model import Carrier, Filter, Link, Mode, Scope, Wiring, Xdp
 from xconnectd.netlink.monitor import Event
 from xconnectd.reconcile import link_state, retry
 
@@ -643,23 +643,23 @@ def test_an_end_that_waits_is_held_and_wired_by_its_entry_alone() -> None:
     before = kernel.get("v0")
     strike("deleted", "v1")(keeper)
     assert (keeper.state("v0:v1"), kernel.is_held("v0")) == ("waiting", True)
-    assert kernel.get("v0") == before
+    assert kernel.get("v0") == before._replace(up=False), "no carrier is shown"
     keeper.events()
     for accident in ("rid of its program", "rid of clsact"):
         strike(accident)(keeper)
         assert (kernel.is_held("v0"), keeper.events()) == (True, ["drift.repaired"])
-        assert kernel.get("v0") == before
+        assert kernel.get("v0") == before._replace(up=False)
     kernel.add("v1")
     kernel.trouble = peace
     keeper.settle()
     assert kernel.wired("v0", "v1")
     steps = {each.verb for each in kernel.steps if each.ifindex == kernel.index("v0")}
-    assert steps == {"point", "steer"}
+    assert steps == {"point", "steer", "hold", "count", "set up"}
 
 
 def test_an_end_found_down_is_set_up_with_its_link_and_not_before() -> None:
     """One that is set down while it is held stays down."""
-    keeper = told(WAITING)
+    keeper = told(wiring(link("v0", "v9", carrier=Carrier.INDEPENDENT), "tap0:tap9"))
     kernel = keeper.kernel
     assert kernel.is_held("tap0")
     assert not kernel.get("tap0").up
@@ -791,15 +791,21 @@ LOGGED = {
     "a link less": (file("nic0:tap0"), ["link.disconnected"]),
     "a link moved": (file("v0:v2", "nic0:tap0"), ["link.rewired"]),
     "nothing": (file("v1:v0", "tap0:nic0"), []),
-    "an end gone": (strike("deleted"), ["link.waiting"]),
+    "an end gone": (strike("deleted"), ["link.waiting", "carrier.hidden"]),
     "an end made anew": (strike("recreated"), ["link.connected"]),
-    "set down": (strike("set down"), ["link.down"]),
-    "set down and up": (in_turn(strike("set down"), strike("set up")), ["link.down", "link.up"]),
+    "set down": (strike("set down"), ["link.down", "carrier.hidden"]),
+    "set down and up": (
+        in_turn(strike("set down"), strike("set up")),
+        ["link.down", "carrier.hidden", "link.up", "carrier.shown"],
+    ),
     "a program gone": (strike("rid of its program"), ["drift.repaired"]),
     "an entry gone": (strike("rid of its entry"), ["drift.repaired"]),
     "clsact gone": (strike("rid of clsact"), ["drift.repaired"]),
     "an MTU": (strike("given another MTU"), ["drift.repaired"]),
-    "a program in the way": (strike("given a foreign program"), ["link.failed"]),
+    "a program in the way": (
+        strike("given a foreign program"),
+        ["link.failed", "carrier.hidden"],
+    ),
     "a port": (strike("made a port"), ["link.warning"]),
     "a tap that got offloads": (strike("given offloads", "tap0"), []),
 }

@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from xconnectd.config import parser
-from xconnectd.model import Admin, Mode
+from xconnectd.model import Admin, Carrier, Mode
 
 _Schema = dict[str, Any]
 
@@ -38,6 +38,11 @@ _MODES: Final = {
 _ADMINS: Final = {
     Admin.MANAGE: "is set up with its link, and put back",
     Admin.KEEP: "is never touched",
+}
+_CARRIERS: Final = {
+    Carrier.FOLLOW: "an end shows a carrier while there is one behind the other end; a NIC only"
+    " where the link itself says so",
+    Carrier.INDEPENDENT: "each end keeps its own",
 }
 
 
@@ -166,10 +171,7 @@ def _options() -> _Schema:
             },
             "additionalProperties": {"$ref": "#/definitions/text"},
         },
-        "carrier": {
-            "description": "Each end keeps its own; other values are kept for later.",
-            "const": parser.CARRIER,
-        },
+        "carrier": _choice("What the ends show of each other", "carrier", _CARRIERS),
     }
 
 

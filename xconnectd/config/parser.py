@@ -34,7 +34,7 @@ from yaml.events import (
 
 from xconnectd.config import edit
 from xconnectd.errors import ConfigError, Problem
-from xconnectd.model import Admin, Endpoint, Link, Listen, Mode, Place, Wiring
+from xconnectd.model import Admin, Carrier, Endpoint, Link, Listen, Mode, Place, Wiring
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -44,14 +44,16 @@ VERSION: Final = 1
 USER_PREFIX: Final = "x-"
 """Keys at the top that begin so are the user's own and ignored."""
 
-DEFAULT_KEYS: Final = ("mode", "admin", "allow_addressed")
+DEFAULT_KEYS: Final = ("mode", "admin", "allow_addressed", "carrier")
 """Those keys of a link that `defaults` may have. What the keys are is said with what reads them."""
 LATER_TOP_KEYS: Final = ("mirrors", "endpoints")
 LATER_LINK_KEYS: Final = ("impair", "mtu", "one_way")
 
-CHOICES: Final[Mapping[str, type[StrEnum]]] = {"mode": Mode, "admin": Admin}
-CARRIER: Final = "independent"
-"""The one value of ``carrier`` there is yet, and what happens without the key."""
+CHOICES: Final[Mapping[str, type[StrEnum]]] = {
+    "mode": Mode,
+    "admin": Admin,
+    "carrier": Carrier,
+}
 
 NAME_BYTES: Final = 127
 """ALTIFNAMSIZ less its NUL. What is longer than 15 (IFNAMSIZ) can only be an altname."""
@@ -525,12 +527,6 @@ def _label(key: _Scalar, node: _Node) -> tuple[str, str]:
     return _text(key, key), _text(key, node)
 
 
-def _carrier(key: _Scalar, node: _Node) -> None:
-    if not (isinstance(node, _Scalar) and node.value == CARRIER):
-        text = f"`{key.value}: {CARRIER}` is all there is, others are not in this version"
-        raise _Refusal(node, text, "leave the line out")
-
-
 def _end(key: _Scalar, node: _Node) -> Endpoint:
     if not isinstance(node, _Scalar):
         text = f"`{_short(key.value)}` is the name of one interface, not {_said(node)}"
@@ -654,7 +650,7 @@ _OPTIONS: Final[Mapping[str, _Read]] = {
     "allow_addressed": _flag,
     "description": _text,
     "labels": _to_mapping,
-    "carrier": _carrier,
+    "carrier": _choice,
 }
 
 
@@ -751,6 +747,7 @@ class _Reader:
             b = options.pop("to", None)
             if labels := options.get("labels"):
                 options["labels"] = self._labels(labels)
+            options["carrier_of_nics"] = options.get("carrier") is Carrier.FOLLOW
         else:
             options, b = {}, self._try(_end, key, value)
         if a and b:

@@ -154,13 +154,22 @@ def _interfaces(links: Iterable[Link]) -> Iterator[Metric]:
     labels = ("link", "interface")
     up = GaugeMetricFamily("xconnectd_interface_up", "1 if set up by its admin.", None, labels)
     carrier = GaugeMetricFamily("xconnectd_interface_carrier", "1 with a carrier.", None, labels)
+    shown = GaugeMetricFamily(
+        "xconnectd_interface_carrier_shown",
+        "1 if what is behind it is shown a carrier; none of an end where the link has no say.",
+        None,
+        labels,
+    )
     for link in links:
         for end in link.ends:
             if end.ifindex is not None:
                 up.add_metric((link.link, end.name), end.up)
                 carrier.add_metric((link.link, end.name), end.carrier)
+            if end.shows_carrier is not None:
+                shown.add_metric((link.link, end.name), end.shows_carrier)
     yield up
     yield carrier
+    yield shown
 
 
 def _config(config: Config, daemon: Daemon) -> Iterator[Metric]:

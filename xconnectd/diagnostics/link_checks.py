@@ -21,7 +21,7 @@ from xconnectd.model import (
     State,
     Xdp,
 )
-from xconnectd.reconcile import admission, mode_selection
+from xconnectd.reconcile import admission, carrier, mode_selection
 from xconnectd.status import document, drop_reasons
 
 _SLACK: Final = 18
@@ -77,8 +77,8 @@ def _walk(facts: LinkFacts) -> Iterator[Finding]:
             yield _missing(facts)
         yield from _not_held(facts)
         return
-    for end in evaluation.ends:
-        yield from _admin(end, facts)
+    for end, other in facts.ways:
+        yield from _admin(end, other, facts)
     yield from _ours(facts)
     for end in evaluation.ends:
         yield from _company(end, facts)
@@ -187,18 +187,20 @@ def _not_polling(end: Interface, facts: LinkFacts) -> Finding:
     return _stop("far end not polling", text, far.ready() if far else unknown)
 
 
-def _admin(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
-    if not end.up:
-        text = f"{end.name} is administratively down"
+def _admin(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Finding]:
+    """What an end lacks by itself; one that we set down lacks nothing, its partner does."""
+    record, far = facts.observed.ours[end.ifindex].record, facts.far.get(end.ifindex)
+    shown = facts.evaluation.carrier.get(other.ifindex)
+    so = f"; no carrier is shown at {other.name}" if shown and shown.cause and end != other else ""
+    if not end.up and not (record and record.is_hidden):
+        text = f"{end.name} is administratively down{so}"
         yield _stop("down", text, set_link(end, "up"))
-        return
-    far = facts.far.get(end.ifindex)
-    if far and not far.interface.up:
+    elif far and not far.interface.up:
         name = far.interface.name
-        text = f"{name}, the far end of {end.name}, is administratively down"
+        text = f"{name}, the far end of {end.name}, is administratively down{so}"
         yield _stop("far end down", text, far.set("up"))
-    elif not end.carrier:
-        yield _stop("carrier", f"{end.name} has no carrier", _plug_in(end))
+    elif not carrier.offers(end, record):
+        yield _stop("carrier", f"{end.name} has no carrier{so}", _plug_in(end))
 
 
 def _plug_in(end: Interface) -> str:

@@ -89,10 +89,20 @@ class Changes:
             case Setting.UP | Setting.PROMISCUOUS:
                 flag = uapi.IFF_UP if setting == Setting.UP else uapi.IFF_PROMISC
                 self._do(interface, action, _set(flags=flag if value else 0, change=flag))
+            case Setting.CARRIER:
+                self._carrier(interface, action, value)
             case Setting.CLSACT:
                 self._clsact(interface, value)
             case _:
                 self._feature(interface, setting.partition(":")[2], on=bool(value))
+
+    def _carrier(self, interface: Interface, action: str, value: int) -> None:
+        """A tap that nothing has open cannot have one (EPERM); it gets one when it is opened."""
+        try:
+            self._do(interface, action, _set((("IFLA_CARRIER", value),)))
+        except LinkError as error:
+            if not value or error.errno != errno.EPERM:
+                raise
 
     def _clsact(self, interface: Interface, present: int) -> None:
         request = tc_request(

@@ -108,10 +108,15 @@ OVER_NETLINK: Final = (Set, Attach, Detach, AddFilter, DeleteFilter, Unlearn)
 """What changes an interface, and is told to everybody; the others write maps and records."""
 
 
+def is_of_admin_state(action: Action) -> bool:
+    """Whether it sets an end up or down, or the carrier of a tap."""
+    return isinstance(action, Set) and action.setting in (Setting.UP, Setting.CARRIER)
+
+
 def is_mere_setting(action: Action) -> bool:
     """Whether frames are forwarded without it: not so clsact, which carries our filters."""
     if isinstance(action, Set):
-        return action.setting not in (Setting.CLSACT, Setting.UP)
+        return action.setting != Setting.CLSACT and not is_of_admin_state(action)
     return isinstance(action, Hold | Unlearn)
 
 

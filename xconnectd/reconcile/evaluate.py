@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from xconnectd import spelling
 from xconnectd.model import Interface, Link, Mode, Observed
-from xconnectd.reconcile import admission, mode_selection
+from xconnectd.reconcile import admission, carrier, mode_selection
+from xconnectd.reconcile.carrier import Shown
 
 
 class Refused(NamedTuple):
@@ -25,8 +26,9 @@ class Evaluation(NamedTuple):
     """One link, its ends as found, and either a mode or the reason against it.
 
     ``waiting`` and ``refusal`` are empty for a link that can stand. ``holding`` has the ends that
-    are ours to hold while it does not, by ifindex, each with the mode for that. ``hint`` is what
-    may be meant by the name of an end that does not exist.
+    are ours to hold while it does not, by ifindex, each with the mode for that. ``carrier`` is what
+    its ends are to show, by ifindex. ``hint`` is what may be meant by the name of an end that does
+    not exist.
     """
 
     link: Link
@@ -39,10 +41,16 @@ class Evaluation(NamedTuple):
     warnings: tuple[str, ...] = ()
     holding: Mapping[int, Mode] = MappingProxyType({})
     hint: str = ""
+    carrier: Mapping[int, Shown] = MappingProxyType({})
 
     @property
     def stands(self) -> bool:
         return not self.waiting and not self.refusal
+
+    @property
+    def why_held(self) -> str:
+        """Why its ends are only held; empty for a link that is to forward."""
+        return self.refusal or ("" if self.link.enabled else "the link is disabled") or self.waiting
 
     @property
     def ends(self) -> tuple[Interface, ...]:
@@ -57,7 +65,8 @@ class Role(NamedTuple):
     """What one interface is to be: an end of a link, whose other end is ``other`` if there is one.
 
     Its frames are redirected to ``target``. ``held`` is why it is only held, dropping in both
-    directions: then there is no target. It is empty for an end that is wired.
+    directions: then there is no target. It is empty for an end that is wired. ``carrier`` is what
+    it is to show, None where the link has no say.
     """
 
     link: Link
@@ -66,6 +75,7 @@ class Role(NamedTuple):
     target: int | None
     settings: Mapping[str, int] = MappingProxyType({})
     held: str = ""
+    carrier: Shown | None = None
 
 
 def evaluate(
@@ -78,9 +88,35 @@ def evaluate(
     evaluations = [_evaluate_alone(link, observed) for link in links]
     evaluations = _refuse(evaluations, _taken_twice(evaluations))
     evaluations = _refuse(evaluations, admission.cycles(_pairs(evaluations), observed))
-    if not failed:
-        return evaluations
-    return [_as_the_kernel_says(evaluation, failed) for evaluation in evaluations]
+    if failed:
+        evaluations = [_as_the_kernel_says(evaluation, failed) for evaluation in evaluations]
+    return [_with_carrier(each, observed) for each in evaluations]
+
+
+def _with_carrier(each: Evaluation, observed: Observed) -> Evaluation:
+    return each._replace(carrier=carrier.shown(each.link, each.a, each.b, each.why_held, observed))
+
+
+def far_ends_down(evaluations: Iterable[Evaluation]) -> frozenset[int]:
+    """The ids of the namespaces of far ends that are down."""
+    fars = [end.far for each in evaluations for end in each.ends if end.far]
+    return frozenset([far.nsid for far in fars if far.up is False and far.nsid is not None])
+
+
+def with_namespaces(
+    evaluations: Iterable[Evaluation], observed: Observed, names: Mapping[int, str]
+) -> tuple[Evaluation, ...]:
+    """The same, and where far ends that are down are, by the ids of their namespaces."""
+
+    def named(end: Interface | None) -> Interface | None:
+        if end is None or end.far is None or end.far.up is not False or end.far.nsid is None:
+            return end
+        return end._replace(far=end.far._replace(namespace=names.get(end.far.nsid, "")))
+
+    return tuple(
+        _with_carrier(each._replace(a=named(each.a), b=named(each.b)), observed)
+        for each in evaluations
+    )
 
 
 def with_hints(evaluations: Sequence[Evaluation], free: Iterable[str]) -> list[Evaluation]:
@@ -113,15 +149,16 @@ def roles(evaluations: Iterable[Evaluation]) -> dict[int, Role]:
 
 def _role(evaluation: Evaluation, end: Interface, other: Interface | None) -> Role | None:
     link, number = evaluation.link, other.ifindex if other else None
-    if evaluation.stands and link.enabled:
+    shown = evaluation.carrier.get(end.ifindex)
+    if not evaluation.why_held:
         settings = mode_selection.settings(end, evaluation.mode)
-        return Role(link, evaluation.mode, number, number, settings)
+        return Role(link, evaluation.mode, number, number, settings, carrier=shown)
     mode = evaluation.mode if evaluation.stands else evaluation.holding.get(end.ifindex)
     if mode is None:
         return None
-    why = evaluation.refusal or ("the link is disabled" if not link.enabled else evaluation.waiting)
     partner = None if number == end.ifindex else number
-    return Role(link, mode, partner, None, mode_selection.held_settings(end), why)
+    settings = mode_selection.held_settings(end)
+    return Role(link, mode, partner, None, settings, evaluation.why_held, shown)
 
 
 def _evaluate_alone(link: Link, observed: Observed) -> Evaluation:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from xconnectd.model import End, Endpoint, Far, Interface, Link, Mode, Observed, Setting, State
+from xconnectd.reconcile import carrier
 from xconnectd.reconcile.evaluate import Evaluation
 
 
@@ -66,6 +67,11 @@ def _state(evaluation: Evaluation, ends: tuple[End, End], observed: Observed) ->
         return State.FAILED, gap
     if not evaluation.link.enabled:
         return State.DISABLED, "enabled: false"
+    hidden = [end for end in dict.fromkeys(ends) if end.hidden]
+    if hidden:
+        return State.DOWN, "; ".join(
+            f"no carrier is shown at {end.name}: {end.hidden}" for end in hidden
+        )
     if why := next(filter(None, map(_why_down, ends)), ""):
         return State.DOWN, why
     return State.CONNECTED, ""
@@ -103,7 +109,11 @@ def _end(
 ) -> End:
     if interface is None:
         return End(endpoint.name)
-    far = interface.far
+    far, record = interface.far, observed.ours[interface.ifindex].record
+    to_show = evaluation.carrier.get(interface.ifindex)
+    shows = None
+    if to_show:
+        shows = interface.up if to_show.lever is Setting.UP else not to_show.cause
     return End(
         name=endpoint.name,
         ifindex=interface.ifindex,
@@ -115,6 +125,9 @@ def _end(
         far_up=far.up if far else None,
         far_name=far.name if far else "",
         far_nsid=far.nsid if far else None,
+        offers=carrier.offers(interface, record),
+        shows_carrier=shows,
+        hidden=to_show.cause if to_show and not shows else "",
     )
 
 

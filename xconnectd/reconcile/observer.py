@@ -6,12 +6,14 @@ It gives the pure core an ``Observed`` and the links it is about.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from itertools import count, filterfalse
 from operator import attrgetter
 from typing import Final
 
 from xconnectd.model import (
+    Carrier,
     Endpoint,
     Interface,
     Link,
@@ -92,11 +94,11 @@ class Observer:
         links = tuple(wiring.in_order(look.links.values()))
         return self._complete(observed, look.interfaces.values(), links), links
 
-    def again(self, before: Observed, links: Iterable[Link], changed: Iterable[int]) -> Observed:
+    def again(self, before: Observed, links: Iterable[Link], changed: AbstractSet[int]) -> Observed:
         """As ``before``, with all maps and records read anew, and the interfaces in ``changed``.
 
-        Those are the ifindexes that a pass has changed something of; far ends of veths are as they
-        were, too. What somebody else did to other interfaces since is not seen here. It is an
+        Those are the ifindexes that a pass has changed something of; other far ends of veths are as
+        they were, too. What somebody else did to other interfaces since is not seen here. It is an
         event, and whoever calls this must run another pass for every event on an interface that
         is not in ``changed``.
         """
@@ -107,7 +109,8 @@ class Observer:
         found = {each.ifindex: each for each in self._interfaces.find(*anew)}
         for ifindex, now in found.items():
             known = was[ifindex].far if ifindex in was else None
-            if known and now.far and known[:2] == now.far[:2]:
+            is_changed = known and known.nsid is None and known.ifindex in changed
+            if known and now.far and known[:2] == now.far[:2] and not is_changed:
                 found[ifindex] = now._replace(far=known)
         interfaces = {i: each for i, each in was.items() if i not in anew} | found
         covered = before.covered or frozenset()
@@ -322,7 +325,14 @@ def _idle_pairs(
 
 def _as_found(a: Interface, b: Interface, mode: Mode | None, observed: Observed) -> Link:
     found = mode or next((Mode(xdp.mode) for xdp in a.xdp if xdp.mode != "hw"), Mode.AUTO)
-    records = (observed.records.get(end.ifindex) for end in (a, b))
-    allowed = any(record.allowed for record in records if record)
-    link = Link(Endpoint(a.name), Endpoint(b.name), allow_addressed=allowed)
+    records = [(end, held) for end in (a, b) if (held := observed.records.get(end.ifindex))]
+    allowed = any(record.allowed for _, record in records)
+    follows = [end for end, record in records if record.follows]
+    link = Link(
+        Endpoint(a.name),
+        Endpoint(b.name),
+        allow_addressed=allowed,
+        carrier=Carrier.FOLLOW if follows else Carrier.INDEPENDENT,
+        carrier_of_nics=any(end.kind not in ("veth", "tun") for end in follows),
+    )
     return link if choose(link, a, b).mode is found else replace(link, mode=found)

@@ -8,7 +8,7 @@ Order within a group of links that exchange ends, so that no frame goes astray:
    the host there until then,
 3. cut the entries of ends that are detached or held, and wire: write the entries of all others,
 4. take off the programs of an earlier mode, and only then put settings back,
-5. set up ends that were found down,
+5. set up ends that were found down, show or hide the carrier of each,
 6. detach: the host's stack open again, programs off, settings put back.
 
 All steps but the third wait for the kernel's lock of all interfaces (RTNL), which others may hold
@@ -61,6 +61,9 @@ _REASONS: Final[Mapping[str, str]] = {
     Setting.ADDR_GEN_MODE: "the host must not talk IPv6 on a wire",
     Setting.CLSACT: "the host's own frames are dropped there",
 }
+_LEVERS: Final = (Setting.UP, Setting.CARRIER)
+"""What shows or hides a carrier; changed when the wire stands, each in its own way."""
+_SHOWN: Final = "there is a carrier behind the other end"
 _PUT_BACK = "put back as found"
 _IPV6_MTU: Final = 1280
 """Bytes; with less the kernel takes IPv6 off an interface, and address generation with it."""
@@ -126,8 +129,9 @@ class _End(NamedTuple):
 
     ``entries`` are those of each map that its programs read, now or from step 2 on, and
     ``leads_to`` is where its frames go now. ``changes`` are the settings that are not as wanted,
-    each with the value to put back one day. ``is_down``: it is found down, and no operator has set
-    it down since; ``sets_up``: so it is set up.
+    each with the value to put back one day. ``admin`` is the admin state it is given, None if it is
+    left; ``settled`` as in its record, were it left. ``carrier`` is the carrier that is set of a
+    tap, None if it is left.
     """
 
     interface: Interface
@@ -136,8 +140,9 @@ class _End(NamedTuple):
     entries: list[tuple[Mode, int | None]]
     leads_to: int | None
     changes: Mapping[str, Change]
-    is_down: bool
-    sets_up: bool
+    admin: int | None
+    settled: bool
+    carrier: int | None
 
     def held(self, changes: Mapping[str, Change]) -> Record:
         """Its record with these changes."""
@@ -147,11 +152,12 @@ class _End(NamedTuple):
             interface.name,
             interface.mac,
             changes,
-            not self.is_down,
+            self.settled and self.admin is None,
             self.ours.record.refusal if self.ours.record else None,
             role.other if role.held else None,
             role.link.allow_addressed,
             interface.kind,
+            role.carrier is not None,
         )
 
 
@@ -168,19 +174,68 @@ def _end(interface: Interface, role: Role, observed: Observed) -> _End:
     leads_to = peer if entry is None else entry
     if leads_to not in observed.interfaces:  # an older program's own entries can only be guessed
         leads_to = role.target if _runs_older(ours, observed.programs) else None
-    is_down = role.link.admin is Admin.MANAGE and not interface.up
-    is_down = is_down and (not record.settled if record else not (xdp or ours.ingress))
-    sets_up = is_down and not role.held  # one that is only held stays as it is
+    settled = record.settled if record else interface.up or bool(xdp or ours.ingress)
+    admin, settled = _admin(interface, role, record, settled=settled)
+    changes = _changes(interface, record, role.settings)
     return _End(
         interface,
         role,
         ours,
         entries,
         leads_to,
-        _changes(interface, record, {**role.settings, Setting.UP: 1} if sets_up else role.settings),
-        is_down,
-        sets_up,
+        changes | _levers(interface, role, record, admin),
+        admin,
+        settled,
+        _carrier(interface, role, record),
     )
+
+
+def _admin(
+    interface: Interface, role: Role, record: Record | None, *, settled: bool
+) -> tuple[int | None, bool]:
+    """The admin state that an end is given (None: it is left), and whether it is settled then.
+
+    What an operator did since we last set it stays. One that was found up is set up again; one
+    that was found down is set up while it is wired, but not with ``admin: keep``.
+    """
+    change = record.changes.get(Setting.UP) if record else None
+    hidden = change is not None and not change.ours
+    by_admin = role.carrier if role.carrier and role.carrier.lever is Setting.UP else None
+    if by_admin and by_admin.cause:
+        if interface.up and not (hidden and settled):
+            return 0, settled
+        return None, settled or hidden
+    manages = role.link.admin is Admin.MANAGE
+    is_ours = hidden or not settled
+    if not interface.up and is_ours and ((change and change.found) or (manages and not role.held)):
+        return 1, settled
+    return None, settled or interface.up or not manages
+
+
+def _carrier(interface: Interface, role: Role, record: Record | None) -> int | None:
+    """The carrier that a tap is given; opening one gives it a carrier, whatever we had set."""
+    ours = record.changes.get(Setting.CARRIER) if record else None
+    if role.carrier and role.carrier.lever is Setting.CARRIER and role.carrier.cause:
+        return 0 if interface.carrier else None
+    return 1 if ours and ours.found and not interface.carrier else None
+
+
+def _levers(
+    interface: Interface, role: Role, record: Record | None, admin: int | None
+) -> dict[str, Change]:
+    """What the record is to say of the levers from now on, as far as that changes."""
+    changes: dict[str, Change] = {}
+    if admin is not None:
+        known = record.changes.get(Setting.UP) if record else None
+        is_ours = record and known and (not record.settled or interface.up in known)
+        changes[Setting.UP] = Change(known.found if known and is_ours else int(interface.up), admin)
+    elif record and record.is_hidden and interface.up and not (role.carrier and role.carrier.cause):
+        changes[Setting.UP] = record.changes[Setting.UP]._replace(ours=1)
+    if role.carrier and role.carrier.lever is Setting.CARRIER and role.carrier.cause:
+        known = record.changes.get(Setting.CARRIER) if record else None
+        if known is None or interface.carrier:
+            changes[Setting.CARRIER] = Change(int(interface.carrier), 0)
+    return changes
 
 
 def _runs_older(ours: Ours, programs: Programs) -> bool:
@@ -226,7 +281,7 @@ class _Diff:
                 step(end)
         for interface in loose:
             self._cut_loose(interface)
-        for step in (self._cut, self._wire, self._clean_up, self._put_back_unwanted, self._set_up):
+        for step in (self._cut, self._wire, self._clean_up, self._put_back_unwanted, self._show):
             for end in ends:
                 step(end)
         for interface in loose:
@@ -248,7 +303,7 @@ class _Diff:
         if held != end.ours.record:
             self._do(Hold(link, interface, "what is found is recorded first", held))
         for setting, change in end.changes.items():
-            if setting != Setting.UP:
+            if setting not in _LEVERS:
                 self._do(Set(link, interface, _reason(setting), setting, change.ours))
         self._add_filter(end, "egress", end.ours.egress, programs.egress, _REASONS[Setting.CLSACT])
 
@@ -344,7 +399,7 @@ class _Diff:
         record = end.ours.record
         if record is None or end.role.held:
             return
-        unwanted = record.changes.keys() - end.role.settings.keys() - {Setting.UP}
+        unwanted = record.changes.keys() - end.role.settings.keys() - {*_LEVERS}
         if unwanted:
             self._put_back(end.role.link.id, end.interface, record, sorted(unwanted))
             kept = {**record.changes, **end.changes}
@@ -352,18 +407,30 @@ class _Diff:
             reason = "less is changed than before"
             self._do(Hold(end.role.link.id, end.interface, reason, end.held(left)))
 
-    # ---- 5. set up
+    # ---- 5. set up, or show no carrier
 
-    def _set_up(self, end: _End) -> None:
-        if not end.sets_up:
-            return
-        link, interface = end.role.link.id, end.interface
-        self._do(Set(link, interface, _REASONS[Setting.UP], Setting.UP, 1))
+    def _show(self, end: _End) -> None:
+        """What is set is what we want; from then on another value is what somebody else wants."""
+        link, interface, role = end.role.link.id, end.interface, end.role
+        cause = role.carrier.cause if role.carrier else ""
+        hidden = end.ours.record is not None and end.ours.record.is_hidden
+        reason = f"no carrier is shown: {cause}" if cause else _SHOWN
+        if end.admin is not None:
+            why = reason if cause or hidden else _REASONS[Setting.UP]
+            self._do(Set(link, interface, why, Setting.UP, end.admin))
+        if end.carrier is not None:
+            self._do(Set(link, interface, reason, Setting.CARRIER, end.carrier))
         kept = {**(end.ours.record.changes if end.ours.record else {}), **end.changes}
-        wanted = {*end.role.settings, Setting.UP}
-        held = end.held({name: change for name, change in kept.items() if name in wanted})
-        reason = "from here on down is what somebody wants"
-        self._do(Hold(link, interface, reason, held._replace(settled=True)))
+        shown_again = Setting.CARRIER in kept and not cause
+        if end.admin is None and not shown_again:
+            return
+        if not role.held:
+            wanted = {*role.settings, *_LEVERS}
+            kept = {name: change for name, change in kept.items() if name in wanted}
+        if shown_again:
+            del kept[Setting.CARRIER]
+        reason = "from here on another admin state is what somebody else wants"
+        self._do(Hold(link, interface, reason, end.held(kept)._replace(settled=True)))
 
     # ---- 6. detach
 
@@ -377,7 +444,7 @@ class _Diff:
             self._detach_xdp("", interface, ours, _NO_LINK)
             self._delete_filters(interface, "ingress", ours.ingress)
             changes = record.changes if record else {}
-            last = [name for name in (Setting.CLSACT, Setting.ADDR_GEN_MODE) if name in changes]
+            last = [name for name in _last(changes) if name in changes]
             first = [name for name in _up_first(changes) if name not in last]
             if record:
                 self._put_back("", interface, record, first)
@@ -390,10 +457,14 @@ class _Diff:
     def _put_back(
         self, link: str, interface: Interface, record: Record, names: Iterable[str]
     ) -> None:
-        """Only where a setting still has our value: what came meanwhile is somebody else's."""
+        """Only where a setting still has our value: what came meanwhile is somebody else's.
+
+        While we were setting the admin state either value was ours.
+        """
         for name in names:
-            change = record.changes[name]
-            if value_of(interface, name) != change.ours or change.found == change.ours:
+            change, now = record.changes[name], value_of(interface, name)
+            is_ours = now == change.ours or (name == Setting.UP and not record.settled)
+            if now == change.found or not is_ours:
                 continue
             if name == Setting.CLSACT and self._shares_clsact(interface):
                 continue
@@ -424,6 +495,8 @@ def value_of(interface: Interface, setting: str) -> int:
             return interface.mtu
         case Setting.UP:
             return int(interface.up)
+        case Setting.CARRIER:
+            return int(interface.carrier)
         case Setting.PROMISCUOUS:
             return int(interface.promiscuous)
         case Setting.ADDR_GEN_MODE:
@@ -441,6 +514,12 @@ def _loses_ipv6(interface: Interface, record: Record) -> bool:
     """Whether the MTU that is put back leaves no IPv6 there; what comes anew is as found."""
     mtu = record.changes.get(Setting.MTU)
     return mtu is not None and interface.mtu == mtu.ours and mtu.found < _IPV6_MTU
+
+
+def _last(changes: Mapping[str, Change]) -> tuple[Setting, ...]:
+    """What is put back when all of ours is off: the host speaks on an end that is up."""
+    is_hidden = Setting.UP in changes and changes[Setting.UP].found
+    return (Setting.CLSACT, Setting.ADDR_GEN_MODE, *((Setting.UP,) if is_hidden else ()))
 
 
 def _up_first(changes: Mapping[str, Change]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from xconnectd.errors import InterfaceGoneError, XconnectError
 from xconnectd.events import Event, Logger
-from xconnectd.model import Link, Observed, Scope, State, Wiring, Xdp
+from xconnectd.model import Interface, Link, Observed, Scope, State, Wiring
 from xconnectd.reconcile import (
     actions,
     evaluate,
@@ -53,6 +53,10 @@ _RENEWAL_PAUSE = 10.0
 _ROUNDS = 6
 """A plan, its undoing where the kernel refused a part, for each end that it would not even let us
 hold, and room for what changed meanwhile."""
+
+
+FarEnd = tuple[int, int | None]
+"""The far end of a veth: its ifindex and the id of its namespace (None: this one)."""
 
 
 class Seen(NamedTuple):
@@ -103,8 +107,9 @@ class Reconciler:
         self._loose: set[str] = set()
         self._left: dict[int, int] = {}
         self._left_peers: dict[int, int] = {}
-        self._admin_down: dict[int, tuple[Xdp, ...]] = {}
+        self._admin_down: dict[int, Interface] = {}
         self._ends: dict[int, Link] = {}
+        self._far_ends: dict[FarEnd, int] = {}
         self._unseen = Scope()
         self._renewal_due = 0.0
 
@@ -246,11 +251,19 @@ class Reconciler:
             evaluations = tuple(
                 evaluate.with_hints(evaluations, self._free(self._interfaces.names()))
             )
-        statuses = [link_state.assess(each, seen.observed) for each in evaluations]
+        statuses = self.assess(evaluations, seen.observed)
         self._remember(scope, seen, statuses, trouble)
         seconds = time.monotonic() - started
         self.tally.passed(seconds)
         self._report(statuses, done, trigger, seconds)
+
+    def assess(self, evaluations: Iterable[Evaluation], observed: Observed) -> list[LinkStatus]:
+        """The states of these links; of a far end that is down it is looked up where it is."""
+        evaluations = tuple(evaluations)
+        if nsids := evaluate.far_ends_down(evaluations):
+            names = {nsid: self._interfaces.namespace_name(nsid) for nsid in nsids}
+            evaluations = evaluate.with_namespaces(evaluations, observed, names)
+        return [link_state.assess(each, observed) for each in evaluations]
 
     def detach(self, trigger: str, names: Iterable[str] | None = None) -> list[str]:
         """Detaches every end (or of the named ones and their partners), in a pass like any other.
@@ -289,6 +302,11 @@ class Reconciler:
     # ------------------------------------------------------------------ what the kernel tells
 
     @property
+    def far_ends(self) -> Mapping[FarEnd, int]:
+        """The far ends of our ends, with the ifindexes of ours, as the last passes saw them."""
+        return self._far_ends
+
+    @property
     def has_unseen(self) -> bool:
         """Whether events were received in a pass that did not look at what they concern."""
         return bool(self._unseen.links or self._unseen.ifindexes)
@@ -310,6 +328,8 @@ class Reconciler:
                 self._netns_moves.note(event.ifindex, event.mac, event.nsid, event.new_ifindex)
             if self._is_concerned(event):
                 concerned.add(event.ifindex)
+            if near := self._far_ends.get((event.ifindex, None)):
+                concerned.add(near)
         links = [self._ends[ifindex] for ifindex in concerned & self._ends.keys()]
         self._unseen |= Scope(frozenset(links), frozenset(concerned))
         if concerned and self._loose:  # an address is reported before its routes are gone
@@ -367,15 +387,20 @@ class Reconciler:
         return bool(self._left_peers) and self._dataplane.peers() != self._left_peers
 
     def disturbed(self) -> Scope:
-        """Admin-down ends whose XDP program has changed, a few at each call.
+        """Admin-down ends whose XDP program or far end has changed, a few at each call.
 
-        The kernel tells nobody of a program on an interface that is down.
+        The kernel tells nobody of a program on an interface that is down, and of a far end in
+        another namespace only whoever has CAP_NET_BROADCAST there.
         """
         found = []
         for ifindex in [*self._admin_down][:_ADMIN_DOWN_A_TICK]:
             before = self._admin_down.pop(ifindex)
             self._admin_down[ifindex] = before  # the others' turn is next
-            if any(now.xdp != before for now in self._interfaces.find(ifindex)):
+            far = before.far
+            there = self._interfaces.at(far.ifindex, far.nsid) if far else None
+            if any(now.xdp != before.xdp for now in self._interfaces.find(ifindex)) or (
+                far and there and there.up != far.up
+            ):
                 found.append(ifindex)
         return Scope(ifindexes=frozenset(found))
 
@@ -432,7 +457,11 @@ class Reconciler:
             for end in each.ends:
                 self._ends[end.ifindex] = each.link
                 if not end.up:
-                    self._admin_down[end.ifindex] = end.xdp
+                    self._admin_down[end.ifindex] = end
+                if end.far:
+                    self._far_ends[end.far.ifindex, end.far.nsid] = end.ifindex
+        if len(self._far_ends) > 2 * len(self._ends):
+            self._far_ends = {far: end for far, end in self._far_ends.items() if end in self._ends}
 
     def _report(
         self, statuses: Iterable[LinkStatus], done: list[Action], trigger: str, seconds: float

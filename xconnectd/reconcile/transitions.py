@@ -11,14 +11,22 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from xconnectd.events import Event
-from xconnectd.model import State
-from xconnectd.reconcile.actions import Action, Attach, Hold, Unlearn, as_json
+from xconnectd.model import End, State
+from xconnectd.reconcile.actions import (
+    Action,
+    Attach,
+    Hold,
+    Unlearn,
+    as_json,
+    is_of_admin_state,
+)
 from xconnectd.reconcile.link_state import LinkStatus
 
 _WORKS = (State.CONNECTED, State.DOWN)
 _STANDS = (*_WORKS, State.DISABLED)
 _WARNINGS = (Event.LINK_FAILED, Event.LINK_WARNING, Event.DRIFT_REPAIRED)
 _STATELESS = (Event.LINK_WARNING, Event.DRIFT_REPAIRED)
+_OF_CARRIER = (Event.CARRIER_HIDDEN, Event.CARRIER_SHOWN)
 
 _AT_ONCE: Final = 20
 _ANOTHER_IN: Final = 6.0
@@ -67,6 +75,8 @@ class Repeats:
     def note(self, change: Report, now: float) -> Iterator[Report]:
         """What is to be logged at once: the change itself, unless there were too many."""
         kind = str(change.event) if change.event in _STATELESS else "state"
+        if change.event in _OF_CARRIER:
+            kind = f"carrier of {change.fields['interface']}"
         key = (str(change.fields["link"]), kind)
         series = self._series.setdefault(key, _Series(now))
         series.refill(now)
@@ -118,11 +128,12 @@ def changes(
     gone = list(gone)
     actions: dict[str, list[Action]] = {}
     for action in done:
-        # A record is no repair, nor is a newer program of ours in an older one's place.
+        # A record is no repair, nor is a newer program of ours in an older one's place, nor what
+        # an end shows: that follows its partner.
         is_upkeep = isinstance(action, Hold) or (isinstance(action, Attach) and action.replacing)
         if isinstance(action, Unlearn):
             yield Report(Event.RA_REMOVED, _of_router(action))
-        elif not is_upkeep:
+        elif not is_upkeep and not is_of_admin_state(action):
             actions.setdefault(action.link, []).append(action)
     moved: set[str] = set()
     for now in after:
@@ -166,6 +177,12 @@ def _of_link(
     elif was and actions and trigger == "netlink" and _is_repaired(was, now):
         reason = ", ".join(dict.fromkeys(_in_words(actions)))
         yield Report(Event.DRIFT_REPAIRED, fields | {"reason": reason})
+    before = {end.name: end for end in (was.a, was.b)} if was else {}
+    for end in dict.fromkeys((now.a, now.b)):
+        if event := _carrier_event(before.get(end.name), end):
+            reason = end.hidden or "there is a carrier behind the other end"
+            told = {"interface": end.name, "ifindex": end.ifindex, "reason": reason}
+            yield Report(event, fields | told)
     known = was.warnings if was else ()
     for warning in now.warnings:
         if warning not in known:
@@ -188,6 +205,16 @@ def _transition(was: LinkStatus | None, now: LinkStatus) -> Event | None:
             return Event.LINK_DISABLED
         case State.FAILED:
             return Event.LINK_FAILED
+
+
+def _carrier_event(was: End | None, now: End) -> Event | None:
+    """What an operator sets down or up himself is told by the state of the link."""
+    was_hidden = was is not None and was.ifindex == now.ifindex and bool(was.hidden)
+    if bool(now.hidden) == was_hidden:
+        return None
+    if now.hidden:
+        return Event.CARRIER_HIDDEN
+    return Event.CARRIER_SHOWN if now.shows_carrier else None
 
 
 def _is_repaired(was: LinkStatus, now: LinkStatus) -> bool:

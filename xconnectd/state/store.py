@@ -246,6 +246,7 @@ def _as_json(record: Record) -> dict[str, Any]:
         "idle_with": record.idle_with,
         "allowed": record.allowed,
         "kind": record.kind,
+        "follows": record.follows,
     }
 
 

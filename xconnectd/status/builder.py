@@ -88,6 +88,8 @@ def _end(end: End, other: End, counters: Mapping[int, Counters]) -> document.End
         last_frame_age_s=_age(counted.last),
         dropped=drop_reasons.counted(counted, there),
         passed_to_host=counted.passed_to_host,
+        offers=end.offers,
+        shows_carrier=end.shows_carrier,
     )
 
 

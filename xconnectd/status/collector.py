@@ -20,7 +20,7 @@ from xconnectd.errors import HiddenError, PrivilegeError
 from xconnectd.model import State, Wiring
 from xconnectd.netlink import netns
 from xconnectd.paths import DEFAULT_CONFIG
-from xconnectd.reconcile import actions, link_state
+from xconnectd.reconcile import actions
 from xconnectd.reconcile.reconciler import Seen
 from xconnectd.runtime import Engine
 from xconnectd.status import builder
@@ -157,7 +157,7 @@ def report_of(engine: Engine, file: Path | None) -> StatusDocument:
         told.daemon if told else _silent_daemon(),
         reading,
         source.path,
-        statuses=[link_state.assess(each, found.observed) for each in found.evaluations],
+        statuses=engine.reconciler.assess(found.evaluations, found.observed),
         counters=engine.counters(),
         drop_stats_unavailable=drop_stats,
         guard_unavailable=guard,

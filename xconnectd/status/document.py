@@ -91,7 +91,8 @@ class End(NamedTuple):
     """One end of a link, and what is counted of the frames that came in by it.
 
     MTUs are bytes, without the headroom that a link gives its ends. Rates are None in a look
-    alone, ``passed_to_host`` where nobody can tell.
+    alone, ``passed_to_host`` where nobody can tell. ``offers`` is None where it cannot be read (is
+    what is behind the end alive?), ``shows_carrier`` where the link has no say in what that sees.
     """
 
     name: str
@@ -110,6 +111,8 @@ class End(NamedTuple):
     last_frame_age_s: float | None = None
     dropped: Mapping[str, int] = _NOTHING
     passed_to_host: int | None = None
+    offers: bool | None = None
+    shows_carrier: bool | None = None
 
     def since(self, before: Self, seconds: float) -> Self:
         """With rates. Counters begin anew with an end; a rate below nothing would be no rate."""

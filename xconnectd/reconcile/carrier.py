@@ -1,0 +1,117 @@
+"""Which ends of a link show a carrier: each while what is behind its partner is alive. Pure.
+
+An end *offers* if what is behind it is alive: the far end of a veth is administratively up, a tap
+is open, a NIC has a carrier. It *shows* a carrier if the link stands, nobody else has set its
+partner down and its partner offers. That never depends on what the partner shows, so two ends
+cannot hold each other down.
+
+What an end shows is set by its lever. The far end of a veth has a carrier while ours is set up
+(veth has no ndo_change_carrier: drivers/net/veth.c), as has the far end of a NIC's cable. What
+reads a tap sees IFLA_CARRIER (tun_net_change_carrier in drivers/net/tun.c, Linux 5.0).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from xconnectd.model import (
+    NOTHING,
+    Admin,
+    Carrier,
+    Interface,
+    Link,
+    Observed,
+    Ours,
+    Record,
+    Setting,
+)
+
+
+class Shown(NamedTuple):
+    """What an end is to show, and by which setting. ``cause`` is why it shows none, else empty."""
+
+    lever: Setting
+    cause: str = ""
+
+
+def shown(
+    link: Link, a: Interface | None, b: Interface | None, why_not: str, observed: Observed
+) -> dict[int, Shown]:
+    """By ifindex what the ends of a link are to show, of those where it has a say.
+
+    ``why_not`` is why the link does not forward now, empty if it does.
+    """
+    ends = [(end, lever) for end in (a, b) if end and (lever := _lever(link, end, observed))]
+    if why_not or a is None or b is None or a.ifindex == b.ifindex:
+        return {end.ifindex: Shown(lever, why_not) for end, lever in ends}
+    found: dict[int, Shown] = {}
+    for end, lever in sorted(ends, key=lambda each: each[0].name):
+        partner = b if end is a else a
+        blind = _is_blind(partner, found.get(partner.ifindex))
+        found[end.ifindex] = Shown(lever, "" if blind else _silence(link, partner, observed))
+    return found
+
+
+def _lever(link: Link, end: Interface, observed: Observed) -> Setting | None:
+    """None where the link has no say: what the host uses must not lose its routes, either."""
+    if link.carrier is Carrier.INDEPENDENT or link.admin is Admin.KEEP:
+        return None
+    if any(not use.learnt for use in observed.uses.get(end.ifindex, ())):
+        return None
+    if end.variant == "tap":
+        return Setting.CARRIER
+    return Setting.UP if end.kind == "veth" or link.carrier_of_nics else None
+
+
+def _is_blind(end: Interface, now: Shown | None) -> bool:
+    """Whether this end is set down in the same pass, after which nobody can read what it offers.
+
+    It would count as offering then. So of two NICs without a carrier only one is set down.
+    """
+    if now is None or not now.cause:
+        return False
+    return now.lever is Setting.UP and _far_up(end) is None
+
+
+def _silence(link: Link, end: Interface, observed: Observed) -> str:
+    """Why the partner of ``end`` is to show no carrier; empty if it is to show one."""
+    ours = observed.ours.get(end.ifindex, NOTHING)
+    if is_set_down(link, end, ours):
+        return f"{end.name} is administratively down"
+    return "" if offers(end, ours.record) else why_silent(end)
+
+
+def is_set_down(link: Link, end: Interface, ours: Ours) -> bool:
+    """Whether somebody else wants this end down: neither we, nor is it one to be set up yet."""
+    if end.up:
+        return False
+    record = ours.record
+    if record is None:
+        return link.admin is Admin.KEEP or ours.runs
+    return not record.is_hidden and (record.settled or link.admin is Admin.KEEP)
+
+
+def offers(end: Interface, record: Record | None) -> bool:
+    """Whether what is behind an end is alive; what cannot be read of one that is down counts."""
+    if end.variant == "tap":
+        hidden = record.changes.get(Setting.CARRIER) if record else None
+        return end.carrier or bool(hidden and hidden.found)
+    if (far_up := _far_up(end)) is not None:
+        return far_up
+    return end.carrier or not end.up
+
+
+def why_silent(end: Interface) -> str:
+    """Why an end does not offer."""
+    far = end.far
+    if end.variant == "tap":
+        return f"nothing has {end.name} open"
+    if far and far.up is False:
+        if far.namespace:
+            return f"{far.name} in {far.namespace} is down"
+        return f"{far.name}, the far end of {end.name}, is down"
+    return f"{end.name} has no carrier"
+
+
+def _far_up(end: Interface) -> bool | None:
+    return end.far.up if end.far else None
