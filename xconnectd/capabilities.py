@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 _BITS: Final = {
+    "CAP_NET_BROADCAST": 11,
     "CAP_NET_ADMIN": 12,
     "CAP_NET_RAW": 13,
     "CAP_SYS_ADMIN": 21,

@@ -266,7 +266,7 @@ def test_the_sandbox_is_closed_and_metrics_are_served_from_it(machine: Machine) 
     machine.systemctl("start")
     status = machine.run("cat", f"/proc/{machine.pid}/status").stdout
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    capabilities = 1 << 12 | 1 << 38 | 1 << 39  # NET_ADMIN, PERFMON, BPF
+    capabilities = 1 << 11 | 1 << 12 | 1 << 38 | 1 << 39  # NET_BROADCAST, NET_ADMIN, PERFMON, BPF
     assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == capabilities
     assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
     poll(lambda: "metrics.served" in machine.events(since))

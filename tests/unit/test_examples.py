@@ -24,7 +24,7 @@ DOCKERFILE: Final = (REPO / "Dockerfile").read_text()
 KUBERNETES: Final = ("kubernetes.yaml", "kubernetes-multus.yaml")
 DIRECTORIES: Final = ("containerlab", "compose")
 
-CAPABILITIES: Final = ["BPF", "NET_ADMIN"]
+CAPABILITIES: Final = ["BPF", "NET_ADMIN", "NET_BROADCAST"]
 CONFIG, PINS, RECORDS = "/etc/xconnectd", "/bpf", "/run/xconnectd"
 
 

@@ -11,7 +11,12 @@ from xconnectd.diagnostics import host_checks
 from xconnectd.diagnostics.facts import HostFacts
 from xconnectd.diagnostics.finding import Finding, Level
 
-ROOT = frozenset({"CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_ADMIN", "CAP_BPF", "CAP_PERFMON"})
+ROOT = frozenset(
+    {
+        *("CAP_NET_ADMIN", "CAP_NET_BROADCAST", "CAP_NET_RAW", "CAP_SYS_ADMIN"),
+        *("CAP_BPF", "CAP_PERFMON"),
+    }
+)
 GOOD = HostFacts(
     release="6.12.1-amd64", capabilities=ROOT, systemd=True, pins="/sys/fs/bpf/xconnectd/1",
     on_bpffs=True, writable=True, bpf="", programs=3, code="bcc", libbpf="v1.1", pyroute2="0.9.7",
@@ -91,6 +96,8 @@ CASES: list[tuple[str, dict[str, Any], Level, str]] = [
     ("config", {"config_state": "missing", "pid": None}, Level.WARN, "xconnectd check"),
     ("config", {"config_state": "rejected", "problems": ("x:1:1: no",)}, Level.FAIL,
      "xconnectd check /etc/xconnect.yaml"),
+    ("capabilities", {"daemon_capabilities": ROOT - {"CAP_NET_BROADCAST"}}, Level.WARN,
+     "--cap-add NET_BROADCAST"),
     ("guard", {"guard_unavailable": "it is missing"}, Level.WARN, "docs/safety.md"),
     ("guard", {"guard_unavailable": "it is missing", "daemon_capabilities": LEAST}, Level.WARN,
      "give the daemon CAP_PERFMON"),

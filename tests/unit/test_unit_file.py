@@ -81,7 +81,7 @@ def test_what_the_daemon_relies_on() -> None:
 def test_each_capability_is_explained() -> None:
     text = UNIT.read_text()
     granted = re.findall(r"^CapabilityBoundingSet=(.*)$", text, re.MULTILINE)
-    assert granted == ["CAP_BPF CAP_NET_ADMIN CAP_PERFMON"]
+    assert granted == ["CAP_BPF CAP_NET_ADMIN CAP_NET_BROADCAST CAP_PERFMON"]
     explained = re.findall(r"^#   (CAP_\w+) +\w", text, re.MULTILINE)
     assert sorted(explained) == sorted(granted[0].split())
 

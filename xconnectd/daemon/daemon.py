@@ -31,6 +31,7 @@ from xconnectd.errors import is_full
 from xconnectd.events import Event, Logger, Tap
 from xconnectd.model import State
 from xconnectd.netlink import monitor
+from xconnectd.netlink.far_monitor import FarEvents
 from xconnectd.netlink.monitor import Events, OverrunError
 from xconnectd.runtime import Runtime
 from xconnectd.status.summary import headline
@@ -88,8 +89,11 @@ class Daemon:
         clock: Clock = time,
         selector: selectors.BaseSelector | None = None,
         wakeup: Wakeup | None = None,
+        far_events: FarEvents | None = None,
     ) -> None:
         """Clients reach it by sockets in the directory ``sockets`` (None: no client does).
+
+        Without ``far_events`` the far ends of veths that we set down are looked at each second.
 
         Raises:
             OSError: the sockets cannot be made.
@@ -98,6 +102,7 @@ class Daemon:
         self._reconciler = runtime.reconciler
         self._reconciler.receive = self._receive
         self._events = events
+        self._far_events = far_events
         self._lost_events = False
         self._log = log
         self._on_exit = on_exit
@@ -132,6 +137,16 @@ class Daemon:
         """
         wakeup = Wakeup()
         events = Events()
+        far_events = None
+        try:
+            far_events = FarEvents(lambda: runtime.reconciler.far_ends)
+        except PermissionError:
+            log.warning(
+                Event.CARRIER_UNWATCHED,
+                reason="without CAP_NET_BROADCAST the kernel does not tell what happens in other"
+                " namespaces: that a far end comes up is seen late, by looking at a few each"
+                " second; give the daemon that capability",
+            )
         runtime.host_use.track_stacked()
         disk = Disk()
         try:
@@ -149,6 +164,7 @@ class Daemon:
             sockets=runtime.ledger.path,
             on_exit=on_exit,
             wakeup=wakeup,
+            far_events=far_events,
         )
         wakeup.on_signals()
         daemon.signals.catch()
@@ -204,6 +220,8 @@ class Daemon:
         )
         self._tell_manager(READY=1)
         self._selector.register(self._events, selectors.EVENT_READ, self._on_events)
+        if self._far_events:
+            self._selector.register(self._far_events, selectors.EVENT_READ, self._on_events)
         self._selector.register(self._wakeup, selectors.EVENT_READ, self._wakeup.clear)
 
     def step(self) -> None:
@@ -237,6 +255,8 @@ class Daemon:
         if on_exit is OnExit.DETACH and not problems:
             self._runtime.remove()
         self._events.close()
+        if self._far_events:
+            self._far_events.close()
         self._wakeup.close()
         return not problems
 
@@ -247,14 +267,16 @@ class Daemon:
         if self._is_behind:
             return 0.0
         files = self._files.due if self._trial.deadline is None else self._trial.deadline
-        due = (self._tick.due, files, self._reconciler.next_retry(), self._events.due)
+        far = self._far_events.due if self._far_events else None
+        due = (self._tick.due, files, self._reconciler.next_retry(), self._events.due, far)
         return max(0.0, min(each for each in due if each is not None) - self._clock.monotonic())
 
     def _on_time(self) -> None:
         if self.signals.stopping:
             return
         self._trial.check()
-        if self._is_behind or self._events.is_due():
+        far = self._far_events
+        if self._is_behind or self._events.is_due() or (far and far.is_due()):
             self._on_events()
         if due := self._reconciler.due():
             self._reconciler.run(due, "retry")
@@ -302,6 +324,8 @@ class Daemon:
         """What the kernel has told and nobody has read; a pass asks before it looks again."""
         try:
             events = self._events.drain()
+            if self._far_events:
+                events += self._far_events.drain()
         except OverrunError:
             self._lost_events = True
             return []

@@ -12,6 +12,8 @@ from xconnectd.diagnostics.finding import Finding, Level
 
 _BPFFS: Final = "/sys/fs/bpf"
 _MOUNT: Final = f"mount -t bpf bpf {_BPFFS}"
+_FAR_ENDS: Final = frozenset(("CAP_NET_BROADCAST",))
+"""What hearing of the far ends in other namespaces needs."""
 _PYROUTE2: Final = (0, 9, 1)
 
 _NETFILTER_PROGRAMS: Final = (6, 4)
@@ -79,6 +81,13 @@ def _capabilities(host: HostFacts) -> Iterator[Finding]:
         if lacking:
             remedy = "give it those: CapabilityBoundingSet= of the unit, --cap-add of the container"
             yield _fail("capabilities", f"the daemon lacks {lacking}", remedy)
+        elif _lacking(_FAR_ENDS, host.daemon_capabilities):
+            text = "the daemon lacks CAP_NET_BROADCAST: that a far end comes up is seen late"
+            remedy = (
+                "give it that: CapabilityBoundingSet= of the unit, --cap-add NET_BROADCAST of the"
+                " container"
+            )
+            yield _warn("capabilities", text, remedy)
 
 
 def _guard(host: HostFacts) -> Iterator[Finding]:

@@ -108,14 +108,7 @@ class Events:
         groups: Collection[int] = _GROUPS,
         buffer_bytes: int = 8 << 20,
     ) -> None:
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
-        )
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
-        except PermissionError:  # in a user namespace; the default buffer overruns sooner
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
-        self._socket.bind((0, 0))
+        self._socket = open_socket(buffer_bytes)
         for group in groups:
             self._socket.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_ADD_MEMBERSHIP, group)
         self._follows_routes = False
@@ -218,13 +211,31 @@ class Events:
 
     def _filter(self) -> None:
         """Has the kernel drop what the muted make."""
-        if not self._muted:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
-            return
-        code = b"".join(_instructions(self._muted))
-        held = ctypes.create_string_buffer(code, len(code))
-        program = struct.pack("@HP", len(code) // 8, ctypes.addressof(held))
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        mute(self._socket, self._muted)
+
+
+def open_socket(buffer_bytes: int) -> socket.socket:
+    """A socket of rtnetlink that receives from no group yet."""
+    found = socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+    )
+    try:
+        found.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
+    except PermissionError:  # in a user namespace; the default buffer overruns sooner
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+    found.bind((0, 0))
+    return found
+
+
+def mute(receiver: socket.socket, muted: Collection[int]) -> None:
+    """Has the kernel drop what is about these interfaces, but for the news that one is gone."""
+    if not muted:
+        receiver.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+        return
+    code = b"".join(_instructions(muted))
+    held = ctypes.create_string_buffer(code, len(code))
+    program = struct.pack("@HP", len(code) // 8, ctypes.addressof(held))
+    receiver.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def _instructions(muted: Iterable[int]) -> Iterable[bytes]:

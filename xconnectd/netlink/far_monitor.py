@@ -1,0 +1,150 @@
+"""The link messages of other network namespaces: what becomes of the far ends of veths.
+
+One socket receives those of every namespace that has an id here (NETLINK_LISTEN_ALL_NSID, Linux
+4.2). What a message says is read again by whoever is told, so it gives no more than our own end.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, Generic, TypeVar
+
+from xconnectd.netlink import uapi
+from xconnectd.netlink.monitor import Event, OverrunError, mute, open_socket
+from xconnectd.netlink.transport import HEADER, INDEX, INDEX_OFFSET, RECV_SIZE
+
+FarEnd = tuple[int, int | None]
+"""Its ifindex, and the id of its namespace (None: this one)."""
+
+_BUFFER_BYTES: Final = 8 << 20
+_NSID: Final = struct.Struct("=i")
+
+_INTERVAL: Final = 0.05
+"""Seconds. A container can set its end up and down thirty thousand times in each."""
+_MOST_NEWS: Final = 4
+"""News of one far end in an interval; the rest of them is told together at its end."""
+_MOST_MESSAGES: Final = 64
+"""Messages about one ifindex, in all namespaces; with more of them the kernel drops the rest.
+
+It cannot tell the namespaces apart, and in most containers eth0 has the same number.
+"""
+_MOST_MUTED: Final = 1000
+"""The kernel takes programs of 4,096 instructions (BPF_MAXINSNS), and two are for one interface."""
+
+_Key = TypeVar("_Key")
+
+
+class _Rate(Generic[_Key]):
+    """What happens more than ``most`` times in an interval, until the interval is over.
+
+    ``over`` has when that is (``time.monotonic``).
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._made: dict[_Key, tuple[float, int]] = {}
+        self.over: dict[_Key, float] = {}
+
+    def count(self, key: _Key, now: float) -> None:
+        since, made = self._made.get(key, (now, 0))
+        if now - since >= _INTERVAL:
+            since, made = now, 0
+        self._made[key] = since, made + 1
+        if made >= self._most:
+            self.over.setdefault(key, since + _INTERVAL)
+
+    def end(self, now: float) -> list[_Key]:
+        """Those whose interval is over; from now on they count anew."""
+        ended = [key for key, due in self.over.items() if due <= now]
+        for key in ended:
+            del self.over[key], self._made[key]
+        return ended
+
+
+class FarEvents:
+    """The feed of what happens to the far ends of our veths.
+
+    ``watched`` gives the far ends (ifindex, id of its namespace), with the ifindexes of ours.
+    """
+
+    def __init__(self, watched: Callable[[], Mapping[FarEnd, int]]) -> None:
+        """Raises PermissionError without CAP_NET_BROADCAST."""
+        self._watched = watched
+        self._socket = open_socket(_BUFFER_BYTES)
+        try:
+            self._socket.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_LISTEN_ALL_NSID, 1)
+        except OSError:
+            self._socket.close()
+            raise
+        self._socket.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_ADD_MEMBERSHIP, uapi.RTNLGRP_LINK)
+        self._news: _Rate[FarEnd] = _Rate(_MOST_NEWS)
+        self._messages: _Rate[int] = _Rate(_MOST_MESSAGES)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    @property
+    def due(self) -> float | None:
+        """When ``drain`` has more to tell (``time.monotonic``), also if nothing can be read."""
+        return min((*self._news.over.values(), *self._messages.over.values()), default=None)
+
+    def is_due(self) -> bool:
+        return self.due is not None and self.due <= time.monotonic()
+
+    def drain(self) -> list[Event]:
+        """Our ends whose far end has changed, each once.
+
+        Raises:
+            OverrunError: events were lost since the last call.
+        """
+        watched = self._watched()
+        ends = set(self._unmuted(watched))
+        overrun: OSError | None = None
+        while True:
+            try:
+                data, ancillary, *_ = self._socket.recvmsg(RECV_SIZE, socket.CMSG_SPACE(_NSID.size))
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                overrun = error
+                continue
+            if ancillary:  # else it is of this namespace
+                (nsid,) = _NSID.unpack(ancillary[0][2])
+                ends.update(self._news_of(data, nsid, watched))
+        if overrun:
+            raise OverrunError from overrun
+        return [Event(end) for end in ends]
+
+    def _news_of(self, data: bytes, nsid: int, watched: Mapping[FarEnd, int]) -> Iterator[int]:
+        """Our ends that messages of a namespace concern, but for those told often enough."""
+        start, now = 0, time.monotonic()
+        while start < len(data):
+            length, *_ = HEADER.unpack_from(data, start)
+            (ifindex,) = INDEX.unpack_from(data, start + INDEX_OFFSET)
+            start += (length + 3) & ~3
+            muted = len(self._messages.over)
+            if muted < _MOST_MUTED and ifindex not in self._messages.over:
+                self._messages.count(ifindex, now)
+                if len(self._messages.over) > muted:
+                    mute(self._socket, self._messages.over)
+            far = ifindex, nsid
+            if far in watched and far not in self._news.over:
+                self._news.count(far, now)
+                yield watched[far]
+
+    def _unmuted(self, watched: Mapping[FarEnd, int]) -> Iterator[int]:
+        """Our ends of whose far ends not all was told, once their interval is over."""
+        now = time.monotonic()
+        yield from [watched[far] for far in self._news.end(now) if far in watched]
+        if numbers := self._messages.end(now):
+            mute(self._socket, self._messages.over)
+            yield from [end for (ifindex, _), end in watched.items() if ifindex in numbers]
