@@ -70,14 +70,14 @@ Logger = structlog.typing.FilteringBoundLogger
 
 
 class Tap:
-    """Passes every event on to ``publish`` as well, whatever level is logged."""
+    """Hands every event to ``subscribers`` as well, whatever level is logged."""
 
     def __init__(self) -> None:
-        self.publish: Callable[[Mapping[str, Any]], None] | None = None
+        self.subscribers: tuple[Callable[[Mapping[str, Any]], None], ...] = ()
 
     def __call__(self, _logger: Any, _method: str, event: Any) -> Any:
-        if self.publish:
-            self.publish(dict(event))
+        for publish in self.subscribers:
+            publish(dict(event))
         return event
 
 

@@ -38,7 +38,7 @@ LEVELS = ("debug", "info", "warning", "error")
 def test_a_log_that_cannot_be_written_ends_nothing(make: Callable[[], TextIO], form: str) -> None:
     told: list[Mapping[str, Any]] = []
     tap = Tap()
-    tap.publish = told.append
+    tap.subscribers = (told.append,)
     with suppress(OSError), make() as stream:
         logger = events.setup(form, stream=stream, tap=tap)
         for level in LEVELS:

@@ -200,6 +200,8 @@ class Files:
 
         Not so a directory that is away for a moment, nor one that is empty where the file was.
         """
+        if self._good.keys() <= set(paths):
+            return
         if self._ask(signature.signature, self.path) and (paths or self.path not in self._good):
             self._good = {path: good for path, good in self._good.items() if path in paths}
 

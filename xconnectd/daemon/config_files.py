@@ -45,6 +45,7 @@ class ConfigFiles:
 
     Attributes:
         source: what is read.
+        changed: expires when a change is to be read.
         reading: what was last read.
         last_reload: when something new was last wanted (seconds since the epoch), None: never.
         last_load: when all files were last loaded and said something new, likewise.
@@ -66,7 +67,7 @@ class ConfigFiles:
         self._log = log
         self._clock = clock
         self._wake = wake
-        self._changed = Timer(clock)
+        self.changed = Timer(clock)
         self._watch = watch(self._file_changed)
         self.reading = Reading(self._reconciler.wiring, ())
         self.last_reload: float | None = None
@@ -85,19 +86,14 @@ class ConfigFiles:
 
     def _file_changed(self, settle: float) -> None:
         """Called by the watcher's thread."""
-        self._changed.set_in(settle)
+        self.changed.set_in(settle)
         self._wake()
 
     # ------------------------------------------------------------------ reading
 
-    @property
-    def due(self) -> float | None:
-        """When a change is to be read (``monotonic``), None while nothing has changed."""
-        return self._changed.due
-
     def read_if_due(self) -> Scope:
         """What a pass must look at after a change that is due; nothing without one."""
-        return self._take(self.source.read()) if self._changed.expired() else Scope()
+        return self._take(self.source.read()) if self.changed.expired() else Scope()
 
     def read_again(self) -> Scope:
         """As if all were new: every file that is refused is told again."""

@@ -10,7 +10,6 @@ import os
 import selectors
 import sys
 import time
-from collections.abc import Mapping
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -124,7 +123,7 @@ class Daemon:
             metrics=self._exporter.told,
         )
         self._server = self._serve_clients(sockets)
-        tap.publish = self._publish
+        tap.subscribers = (self._requests.note, self._server.publish)
 
     @classmethod
     def of_process(
@@ -189,10 +188,6 @@ class Daemon:
     def _look(self) -> Facts:
         """For metrics."""
         return self._requests.facts()
-
-    def _publish(self, event: Mapping[str, Any]) -> None:
-        self._requests.note(event)
-        self._server.publish(event)
 
     # ------------------------------------------------------------------ life
 
@@ -266,7 +261,7 @@ class Daemon:
         """Seconds until the next thing that is due."""
         if self._is_behind:
             return 0.0
-        files = self._files.due if self._trial.deadline is None else self._trial.deadline
+        files = self._files.changed.due if self._trial.deadline is None else self._trial.deadline
         far = self._far_events.due if self._far_events else None
         due = (self._tick.due, files, self._reconciler.next_retry(), self._events.due, far)
         return max(0.0, min(each for each in due if each is not None) - self._clock.monotonic())
@@ -304,7 +299,7 @@ class Daemon:
     def _on_files(self) -> None:
         """A change while a wiring is being tried waits for the end of the try."""
         if self._trial.deadline is not None:
-            if self._files.due is not None:
+            if self._files.changed.due is not None:
                 self._trial.file_changed()
         elif not self.signals.stopping and (scope := self._files.read_if_due()):
             self._reconciler.run(scope, "config")

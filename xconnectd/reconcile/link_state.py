@@ -148,6 +148,6 @@ def _is_attached(interface: Interface, evaluation: Evaluation, observed: Observe
     ours = observed.ours[interface.ifindex]
     xdp = {xdp.mode for xdp in ours.xdp}
     filtered = bool(ours.ingress)
-    if not evaluation.stands:
+    if evaluation.waiting or evaluation.refusal:
         return bool(xdp) or filtered
     return filtered and (evaluation.mode is Mode.TC or str(evaluation.mode) in xdp)
