@@ -25,6 +25,7 @@ from xconnectd.netlink.transport import (
     INDEX_OFFSET,
     LINK_ATTRIBUTES,
     ROUTE_ATTRIBUTES,
+    Question,
     Route,
     address_request,
     attributes_in,
@@ -80,17 +81,15 @@ class HostUse:
         """
         whole = {each.ifindex: each for each in interfaces}
         every = whole | {each.ifindex: each for each in addressed}
-        addresses = self._addresses(every)
+        # The kernel takes the routes over an interface down with it.
+        up = [ifindex for ifindex, each in whole.items() if each.up]
+        addresses, routes = self._ask(every, up)
         found: dict[int, tuple[Use, ...]] = dict.fromkeys(every, ())
         for ifindex, own in addresses.items():
             found[ifindex] += _of_addresses(own, every[ifindex])
-        if not whole:
-            return found
-        # The kernel takes the routes over an interface down with it.
-        routes = self._routes([ifindex for ifindex, each in whole.items() if each.up])
         for ifindex, over in routes.items():
             found[ifindex] += _of_routes(over, addresses.get(ifindex, ()), whole[ifindex])
-        for ifindex, on_top in self._stacked_on(whole).items():
+        for ifindex, on_top in self._stacked_on(whole).items() if whole else ():
             found[ifindex] += on_top
         return found
 
@@ -100,41 +99,43 @@ class HostUse:
         Addresses, routes and neighbours are read again here.
         """
         ifindex = interface.ifindex
-        own = self._addresses([ifindex]).get(ifindex, [])
-        routes = self._routes([ifindex], [socket.AF_INET6])[ifindex]
+        addresses, routes = self._ask([ifindex], [ifindex], [socket.AF_INET6])
+        own = addresses.get(ifindex, [])
         neighbours = self._route.ask(neighbour_request(ifindex))
         gone = [(each.message, uapi.RTM_DELADDR) for each in own if each.learnt]
-        gone += [(each.message, uapi.RTM_DELROUTE) for each in routes if _is_learnt(each, own)]
+        gone += [
+            (each.message, uapi.RTM_DELROUTE) for each in routes[ifindex] if _is_learnt(each, own)
+        ]
         gone += [(each, uapi.RTM_DELNEIGH) for each in neighbours if _is_resolved(each)]
         return [deletion(message, kind) for message, kind in gone]
 
-    def _addresses(self, ifindexes: Iterable[int]) -> dict[int, list[_Address]]:
-        """By ifindex those of each that has any but link-local ones."""
-        answers = self._route.ask_each([(_GET_ADDRESSES, ifindex) for ifindex in ifindexes])
-        messages = [*chain.from_iterable(answers)]
-        told = [attributes_in(message, ADDRESS_ATTRIBUTES) for message in messages]
-        found: dict[int, list[_Address]] = {}
-        for address in filter(None, map(_address, messages, told)):
-            found.setdefault(ifindex_of(address.message), []).append(address)
-        return found
+    def _ask(
+        self, ends: Collection[int], over: Collection[int], families: Collection[int] = _FAMILIES
+    ) -> tuple[dict[int, list[_Address]], dict[int, list[_RouteEntry]]]:
+        """By ifindex the addresses of each of ``ends``, and the routes over each of ``over``.
 
-    def _routes(
-        self, ifindexes: Collection[int], families: Collection[int] = _FAMILIES
-    ) -> dict[int, list[_RouteEntry]]:
-        """By ifindex the unicast routes over each; no others are entered or learnt."""
-        asked = [(family, ifindex) for family in families for ifindex in ifindexes]
-        answers = self._route.ask_each([(route_request(*each), None) for each in asked])
-        over = [
+        Without link-local addresses, and unicast routes alone: no others are entered or learnt.
+        """
+        routed = [(family, ifindex) for family in families for ifindex in over]
+        questions: list[Question] = [(_GET_ADDRESSES, ifindex) for ifindex in ends]
+        questions += [(route_request(*each), None) for each in routed]
+        answers = self._route.ask_each(questions)
+        messages = [*chain.from_iterable(answers[: len(ends)])]
+        unicast = [
             (ifindex, message)
-            for (_, ifindex), answer in zip(asked, answers, strict=True)
+            for (_, ifindex), answer in zip(routed, answers[len(ends) :], strict=True)
             for message in answer
             if message[_ROUTE_TYPE] == uapi.RTN_UNICAST
         ]
-        told = [attributes_in(message, ROUTE_ATTRIBUTES) for _, message in over]
-        found: dict[int, list[_RouteEntry]] = {ifindex: [] for ifindex in ifindexes}
-        for (ifindex, message), attributes in zip(over, told, strict=True):
-            found[ifindex].append(_route_entry(message, attributes))
-        return found
+        of_addresses = [attributes_in(message, ADDRESS_ATTRIBUTES) for message in messages]
+        of_routes = [attributes_in(message, ROUTE_ATTRIBUTES) for _, message in unicast]
+        addresses: dict[int, list[_Address]] = {}
+        for address in filter(None, map(_address, messages, of_addresses)):
+            addresses.setdefault(ifindex_of(address.message), []).append(address)
+        routes: dict[int, list[_RouteEntry]] = {ifindex: [] for ifindex in over}
+        for (ifindex, message), attributes in zip(unicast, of_routes, strict=True):
+            routes[ifindex].append(_route_entry(message, attributes))
+        return addresses, routes
 
     # ---------------------------------------------------------------- stacked devices
 
