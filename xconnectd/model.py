@@ -5,7 +5,7 @@ No I/O, no logging, and nothing imported from the rest of the package.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
 from shlex import quote
@@ -453,6 +453,18 @@ class Observed(NamedTuple):
     def find(self, end: Endpoint) -> Interface | None:
         index = self.names.get(end.name)
         return None if index is None else self.interfaces.get(index)
+
+    def ends_of(self, links: Iterable[Link]) -> tuple[list[Interface], list[Interface]]:
+        """The ends of these links that are there, and those of a link that does not stand yet."""
+        ends, new = [], []
+        for link in links:
+            a, b = self.find(link.a), self.find(link.b)
+            for end, other in ((a, b), (b, a)):
+                if end:
+                    ends.append(end)
+                    if not (other and self.keeps(link, end, other)):
+                        new.append(end)
+        return ends, new
 
 
 # --------------------------------------------------------------------------- outcome

@@ -726,12 +726,12 @@ def test_an_address_that_goes_frees_the_end_at_once() -> None:
     kernel = lab()
     kernel.addressed[kernel.index("v1")] = ("it carries 192.0.2.1/24",)
     keeper = Keeper(kernel).start(FIRST)
-    assert (keeper.state("v0:v1"), keeper.reconciler.loose) == ("failed", True)
+    assert (keeper.state("v0:v1"), keeper.reconciler.loose) == ("failed", {"v0:v1"})
     assert (kernel.is_held("v0"), kernel.untouched("v1")) == (True, True)
     kernel.addressed.clear()
     kernel.news.append(Event(kernel.index("v1")))
     keeper.settle()
-    assert (keeper.state("v0:v1"), keeper.reconciler.loose) == ("connected", False)
+    assert (keeper.state("v0:v1"), keeper.reconciler.loose) == ("connected", set())
 
 
 def test_a_partner_that_wants_another_mode_leaves_no_moment_without_a_program() -> None:

@@ -222,7 +222,7 @@ class Daemon:
     def step(self) -> None:
         """One turn of the loop: waits until something comes or is due, and deals with it."""
         self._exporter.follow(self._reconciler.wiring.metrics)
-        self._events.follow_routes(self._reconciler.loose)
+        self._events.follow_routes(bool(self._reconciler.loose))
         self._tick.set_in(_TICK)
         for key, _ in self._selector.select(self._timeout()):
             key.data()
@@ -261,7 +261,8 @@ class Daemon:
         """Seconds until the next thing that is due."""
         if self._is_behind:
             return 0.0
-        files = self._files.changed.due if self._trial.deadline is None else self._trial.deadline
+        tried = self._trial.tried
+        files = tried.deadline if tried else self._files.changed.due
         far = self._far_events.due if self._far_events else None
         due = (self._tick.due, files, self._reconciler.next_retry(), self._events.due, far)
         return max(0.0, min(each for each in due if each is not None) - self._clock.monotonic())
@@ -298,7 +299,7 @@ class Daemon:
 
     def _on_files(self) -> None:
         """A change while a wiring is being tried waits for the end of the try."""
-        if self._trial.deadline is not None:
+        if self._trial.tried:
             if self._files.changed.due is not None:
                 self._trial.file_changed()
         elif not self.signals.stopping and (scope := self._files.read_if_due()):

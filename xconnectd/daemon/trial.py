@@ -19,7 +19,7 @@ _TIME_TO_WRITE: Final = 10.0
 _TOO_LATE: Final = "too late, it was reverted"
 
 
-class _Tried(NamedTuple):
+class Tried(NamedTuple):
     """What is being tried, by whom (None: gone), and until when (``monotonic``)."""
 
     client: Client | None
@@ -32,26 +32,25 @@ class _Tried(NamedTuple):
 
 
 class Trial:
-    """One wiring at a time. While one is tried, changed files are not read."""
+    """One wiring at a time. While one is tried, changed files are not read.
+
+    Attributes:
+        tried: what is being tried, None while nothing is.
+    """
 
     def __init__(self, runtime: Runtime, files: ConfigFiles, log: Logger, clock: Clock) -> None:
         self._reconciler = runtime.reconciler
         self._files = files
         self._log = log
         self._clock = clock
-        self._tried: _Tried | None = None
-
-    @property
-    def deadline(self) -> float | None:
-        """When what is tried is reverted (``monotonic``); None while nothing is."""
-        return self._tried.deadline if self._tried else None
+        self.tried: Tried | None = None
 
     def told(self) -> document.Trial | None:
         """For ``status``; None while nothing is tried."""
-        if self._tried is None:
+        if self.tried is None:
             return None
-        left = max(0.0, self._tried.deadline - self._clock.monotonic())
-        return document.Trial(self._tried.wiring.hash, round(left, 1), self._tried.edited)
+        left = max(0.0, self.tried.deadline - self._clock.monotonic())
+        return document.Trial(self.tried.wiring.hash, round(left, 1), self.tried.edited)
 
     # ------------------------------------------------------------------ asked by its client
 
@@ -61,13 +60,13 @@ class Trial:
             draft = Draft.of(request)
         except ValueError as error:
             return {"ok": False, "error": f"not understood: {error}"}
-        if self._tried:
+        if self.tried:
             return {"ok": False, "error": "another wiring is being tried"}
         place, reading = self._files.source.imagine(draft.name, draft.text, draft.instead)
         if reading.problems:
             return {"ok": False, "refused": [tuple(each) for each in reading.problems]}
         wiring, seconds = reading.wiring, draft.seconds
-        self._tried = _Tried(client, wiring, self._clock.monotonic() + seconds)
+        self.tried = Tried(client, wiring, self._clock.monotonic() + seconds)
         self._log.info(Event.TRY_STARTED, config_hash=wiring.hash, seconds=seconds)
         if scope := self._reconciler.want(wiring):
             self._reconciler.run(scope, "try")
@@ -75,17 +74,17 @@ class Trial:
 
     def hold(self, client: Client) -> Answer:
         """The client is about to put the file in place: time enough for that."""
-        if self._tried is None or self._tried.client is not client:
+        if self.tried is None or self.tried.client is not client:
             return {"ok": False, "error": _TOO_LATE}
         deadline = self._clock.monotonic() + _TIME_TO_WRITE
-        self._tried = self._tried._replace(deadline=deadline, being_written=True)
+        self.tried = self.tried._replace(deadline=deadline, being_written=True)
         return {"ok": True}
 
     def keep(self, client: Client) -> Answer:
         """What was tried stands in the file's place now; from here on the file wins."""
-        if self._tried is None or self._tried.client is not client:
+        if self.tried is None or self.tried.client is not client:
             return {"ok": False, "error": _TOO_LATE}
-        tried, self._tried = self._tried.wiring, None
+        tried, self.tried = self.tried.wiring, None
         if scope := self._files.read_again():
             self._reconciler.run(scope, "config")
         self._log.info(Event.TRY_KEPT, config_hash=self._reconciler.wiring.hash)
@@ -96,12 +95,12 @@ class Trial:
 
     def client_gone(self, client: Client) -> None:
         """Called also in the middle of a pass, whose events this client was to be told."""
-        if self._tried and self._tried.client is client:
-            self._tried = self._tried._replace(client=None)
+        if self.tried and self.tried.client is client:
+            self.tried = self.tried._replace(client=None)
 
     def check(self) -> None:
         """Back to what the files say now, if nobody confirmed it in time or its client is gone."""
-        tried = self._tried
+        tried = self.tried
         if tried and (tried.client is None or self._clock.monotonic() >= tried.deadline):
             self.forget("not confirmed")
             if scope := self._files.read_again():
@@ -109,14 +108,14 @@ class Trial:
 
     def forget(self, reason: str) -> None:
         """Ends it, for who reads the files next."""
-        if self._tried:
-            self._tried = None
+        if self.tried:
+            self.tried = None
             self._log.warning(Event.TRY_REVERTED, reason=reason)
 
     def file_changed(self) -> None:
         """A file was changed meanwhile: told once, unless it is the one to be kept."""
-        if self._tried and not self._tried.being_written and not self._tried.edited:
-            self._tried = self._tried._replace(edited=True)
+        if self.tried and not self.tried.being_written and not self.tried.edited:
+            self.tried = self.tried._replace(edited=True)
             self._log.warning(
                 Event.CONFIG_DEFERRED,
                 path=str(self._files.source.path),

@@ -205,27 +205,13 @@ def _evaluate_ends(
     """The ends that may be held whatever becomes of the link, and words on those that may not."""
     holding, barred = {}, []
     for end in ends:
-        mode = _mode_to_hold(link, end, observed)
-        words = mode_selection.impossible(end) or admission.refusal_to_hold(
-            link, mode, end, observed
-        )
+        choice = mode_selection.choose_to_hold(link, end, observed.ours[end.ifindex].xdp)
+        words = choice.refusal or admission.refusal_to_hold(link, choice.mode, end, observed)
         if words:
             barred.append(f"not held meanwhile: {words}")
         else:
-            holding[end.ifindex] = mode
+            holding[end.ifindex] = choice.mode
     return holding, tuple(barred)
-
-
-def _mode_to_hold(link: Link, end: Interface, observed: Observed) -> Mode:
-    """The mode of our XDP program there: a partner that comes and goes changes nothing on it.
-
-    Without one it is what a loopback of this end would have, but for native XDP, which
-    resets many a NIC: that is for a partner to be worth it.
-    """
-    for xdp in observed.ours[end.ifindex].xdp:
-        return Mode(xdp.mode)
-    alone = mode_selection.choose(link, end, end).mode
-    return Mode.GENERIC if alone is Mode.GENERIC else Mode.TC
 
 
 def _warnings(link: Link, ends: Iterable[Interface], observed: Observed) -> list[str]:

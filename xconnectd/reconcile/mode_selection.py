@@ -8,11 +8,11 @@ both for any target. A native redirect needs drivers that made for it at both en
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from shlex import quote
 from typing import Final, NamedTuple
 
-from xconnectd.model import FEATURE_PREFIX, Interface, Link, Mode, Setting, XdpFeature
+from xconnectd.model import FEATURE_PREFIX, Interface, Link, Mode, Setting, Xdp, XdpFeature
 
 HEADROOM: Final = 65535
 """MTU in bytes that lets a whole GSO packet through a generic redirect (veth's maximum)."""
@@ -74,6 +74,19 @@ def choose(link: Link, a: Interface, b: Interface, refused: str = "") -> Choice:
             return Choice(Mode.TC, "asked for in the file")
         case Mode.AUTO:
             return _automatic(ends, refused)
+
+
+def choose_to_hold(link: Link, end: Interface, ours: Iterable[Xdp]) -> Choice:
+    """The mode of our XDP program there: a partner that comes and goes changes nothing on it.
+
+    Without one (``ours``) it is what a loopback of this end would have, but for native XDP, which
+    resets many a NIC: that is for a partner to be worth it.
+    """
+    refusal = impossible(end)
+    for xdp in ours:
+        return Choice(Mode(xdp.mode), "it runs there", refusal)
+    alone = choose(link, end, end).mode
+    return Choice(Mode.GENERIC if alone is Mode.GENERIC else Mode.TC, "no partner", refusal)
 
 
 def impossible(end: Interface) -> str:

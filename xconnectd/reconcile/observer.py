@@ -142,7 +142,7 @@ class Observer:
         complete = self._interfaces.complete(ends)
         interfaces = {**observed.interfaces, **complete}
         observed = observed._replace(interfaces=interfaces).told_apart()
-        linked, new = _ends(observed, links)
+        linked, new = observed.ends_of(links)  # a new one may be a lock-out
         uses = self._host_use.uses(
             [each for each in new if each.ifindex in complete],
             [each for each in linked if each.ifindex in complete],
@@ -177,19 +177,6 @@ class Observer:
 _ID: Final = attrgetter("id")
 _NAME_A: Final = attrgetter("a.name")
 _NAME_B: Final = attrgetter("b.name")
-
-
-def _ends(observed: Observed, links: Iterable[Link]) -> tuple[list[Interface], list[Interface]]:
-    """The ends of these links, and those whose link does not stand yet: it may be a lock-out."""
-    ends, new = [], []
-    for link in links:
-        a, b = observed.find(link.a), observed.find(link.b)
-        for end, other in ((a, b), (b, a)):
-            if end:
-                ends.append(end)
-                if not (other and observed.keeps(link, end, other)):
-                    new.append(end)
-    return ends, new
 
 
 def _names(interfaces: Iterable[Interface]) -> dict[str, int]:

@@ -72,6 +72,7 @@ class Reconciler:
 
     Attributes:
         wiring: what is wanted.
+        loose: the links of which an end is there and not held: the host may use it.
         tally: its passes and repairs so far.
         receive: yields the kernel's events that are queued; a daemon sets it, and whoever only
             looks hears none.
@@ -104,7 +105,7 @@ class Reconciler:
         self.wiring = Wiring()
         self._index = Index(self.wiring)
         self._statuses: dict[str, LinkStatus] = {}
-        self._loose: set[str] = set()
+        self.loose: set[str] = set()
         self._left: dict[int, int] = {}
         self._left_peers: dict[int, int] = {}
         self._admin_down: dict[int, Interface] = {}
@@ -122,10 +123,10 @@ class Reconciler:
 
     def want(self, wiring: Wiring) -> Scope:
         """Takes a new wiring and returns what a pass must look at to make it true."""
-        before, self._index = self._index, Index(wiring)
         changed, moved = _changed(self.wiring.links, wiring.links)
-        self.wiring = wiring
         self._backoff.forget([link.id for link in changed])
+        before, self._index = self._index, Index(wiring)
+        self.wiring = wiring
         if moved and not _same_order(before.ids, self._index.ids):
             # Of two that clash the later fails.
             changed += [
@@ -139,11 +140,6 @@ class Reconciler:
         """The wires that stand in the kernel."""
         observed, _ = self._observer.everything(Wiring())
         return observer.wiring_in_kernel(observed).links
-
-    @property
-    def loose(self) -> bool:
-        """Whether an end that the file names is there, and not held: the host may use it."""
-        return bool(self._loose)
 
     # ------------------------------------------------------------------ passes
 
@@ -212,7 +208,7 @@ class Reconciler:
         """Looks again if an interface vanished between one question about it and the next."""
         for _ in range(_PATIENCE):
             with suppress(InterfaceGoneError):
-                if scope is None or len(scope) > _MANY:
+                if scope is None or len(scope.links) + len(scope.ifindexes) > _MANY:
                     return self._observer.everything(self.wiring)
                 return self._observer.narrow(self._index, scope)
         raise InterfaceGoneError("interfaces come and go faster than they can be looked at")
@@ -332,7 +328,7 @@ class Reconciler:
                 concerned.add(near)
         links = [self._ends[ifindex] for ifindex in concerned & self._ends.keys()]
         self._unseen |= Scope(frozenset(links), frozenset(concerned))
-        if concerned and self._loose:  # an address is reported before its routes are gone
+        if concerned and self.loose:  # an address is reported before its routes are gone
             self._interfaces.settle()
 
     def _is_concerned(self, event: LinkEvent) -> bool:
@@ -480,9 +476,9 @@ class Reconciler:
                 self.tally.repairs += 1
                 self._count_repair(str(change.fields["link"]))
         self._statuses |= {each.link.id: each for each in after}
-        self._loose -= {each.link.id for each in after}
-        self._loose |= {each.link.id for each in after if each.is_loose}
-        self._loose &= wanted
+        self.loose -= {each.link.id for each in after}
+        self.loose |= {each.link.id for each in after if each.is_loose}
+        self.loose &= wanted
         for each in gone:
             del self._statuses[each.link.id]
         self._log.debug(Event.PASS_DONE, actions=len(done), **more)
