@@ -15,7 +15,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -43,17 +43,20 @@ exec systemd-nspawn --quiet --directory={work}/root --boot --machine={name} \
 """
 
 
-def debian() -> Path:
-    """A minimal Debian with what the package would depend on; made once, then kept."""
-    key = hashlib.sha256(" ".join((SUITE, *PACKAGES)).encode()).hexdigest()[:8]
+def debian(packages: Sequence[str] = PACKAGES, variant: str = "minbase") -> Path:
+    """A Debian with what the package would depend on, or what is asked for; made once, then kept.
+
+    ``variant`` is debootstrap's, ``-`` what the installer begins with.
+    """
+    key = hashlib.sha256(" ".join((SUITE, variant, *packages)).encode()).hexdigest()[:8]
     tree = CACHE / f"{SUITE}-{key}"
     if not tree.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         building = CACHE / f"building-{key}"
-        include = f"--include={','.join(PACKAGES)}"
+        include = f"--include={','.join(packages)}"
         run("rm", "-rf", "--one-file-system", str(building))
         # In a mount namespace, so that an end half-way leaves no /proc mounted in there.
-        bootstrap = ("unshare", "--mount", "debootstrap", "--variant=minbase", include)
+        bootstrap = ("unshare", "--mount", "debootstrap", f"--variant={variant}", include)
         done = subprocess.run(
             (*bootstrap, SUITE, str(building)), capture_output=True, text=True, timeout=900
         )
@@ -72,8 +75,11 @@ class Machine:
         upper = self._work / "upper"
         upper.mkdir(parents=True)
         self._install(upper)
-        self._boot(debian())
+        self._boot(self._tree())
         self.root = Path("/proc", str(self._init), "root")
+
+    def _tree(self) -> Path:
+        return debian()
 
     def _install(self, root: Path) -> None:
         run("make", "-C", str(REPO), "install", f"DESTDIR={root}")
