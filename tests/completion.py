@@ -33,6 +33,21 @@ It knows how such files are written by hand, and nothing else of YAML: a shell w
 each TAB.
 """
 
+SAMPLE: Final = """\
+version: 1
+defaults: {mode: auto}
+links:
+  # a leaf
+  xa: xb   # short
+  "xc":
+    to: 'xd'
+    description: from xc to there
+  xe: {mode: tc, to: xf}
+x-mine:
+  to: nothing
+"""
+"""A file for tests: every way in which a link is written."""
+
 _ZSH: Final = f"""
 _xconnectd_names() {{
   local -a files=(/etc/xconnect.yaml(N) /etc/xconnectd/*.yaml(N)) names

@@ -17,21 +17,9 @@ from pathlib import Path
 import pytest
 from netns.lab import REPO
 
+from tests import completion
 from xconnectd.cli import arguments
 
-FILE = """\
-version: 1
-defaults: {mode: auto}
-links:
-  # a leaf
-  xa: xb   # short
-  "xc":
-    to: 'xd'
-    description: from xc to there
-  xe: {mode: tc, to: xf}
-x-mine:
-  to: nothing
-"""
 ZSHRC = """\
 PS1= HISTFILE=
 fpath=($HERE $fpath)
@@ -126,7 +114,7 @@ def test_every_command_and_every_option_is_offered(ask: Ask) -> None:
 
 def test_links_are_offered_by_name(ask: Ask, tmp_path: Path) -> None:
     file = tmp_path / "lab.yaml"
-    file.write_text(FILE)
+    file.write_text(completion.SAMPLE)
     names = {"xa", "xb", "xa:xb", "xc", "xd", "xc:xd", "xe", "xf", "xe:xf"}
     here = {path.name for path in Path("/sys/class/net").iterdir()}
     for given in (file, tmp_path):

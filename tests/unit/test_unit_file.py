@@ -21,17 +21,7 @@ REPO = Path(__file__).parents[2]
 UNIT = REPO / "systemd" / "xconnectd.service"
 MAN = REPO / "docs" / "xconnectd.8"
 COMPLETION = REPO / "docs" / "xconnectd.bash"
-LINKS = """\
-links:
-  # a leaf
-  xa: xb # short
-  "xc":
-    to: 'xd'
-    description: from xc to there
-  xe: {mode: tc, to: xf}
-x-mine:
-  to: nothing
-"""
+# ---------------------------------------------------------------------- the unit
 
 
 @pytest.fixture
@@ -165,7 +155,7 @@ def test_the_completion_knows_files_and_interfaces(tmp_path: Path) -> None:
 
 def test_the_completion_knows_the_links_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "lab.yaml"
-    file.write_text(LINKS)
+    file.write_text(completion.SAMPLE)
     ends = {"xa", "xb", "xc", "xd", "xe", "xf"}
     trimming = '__ltrim_colon_completions() { COMPREPLY=("${COMPREPLY[@]/#x?:}"); };'
     for given in (file, tmp_path):
