@@ -11,7 +11,7 @@ import pty
 import re
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +22,7 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 from .netns.frames import LLDP
-from .netns.lab import Lab, poll
+from .netns.lab import Lab, Station, poll, run
 from .netns.service import Daemon
 from .netns.terminal import Terminal
 from .netns.traffic import Wire, exchange
@@ -80,6 +80,15 @@ links:
 """
 
 
+_BAD: Final = """\
+links:
+  leaf1-eth1: spine1-eth1
+  leaf2-eth1: {too: spine1-eth1}
+"""
+_QUOTED: Final = re.compile(r"(<!-- make screens: (\w+) -->\n```\w+\n).*?(?=```)", re.DOTALL)
+"""Such a block of a page is what a command prints."""
+
+
 class Line(NamedTuple):
     """A line of a terminal, with its colours, and when it was complete (seconds)."""
 
@@ -92,17 +101,42 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=REPO / "docs", metavar="DIRECTORY")
     output: Path = parser.parse_args().output
     with Lab() as lab:
-        (output / "screens.md").write_text(page(lab))
+        for name, text in pages(lab).items():
+            (output / name).write_text(text)
     lines = list(record([str(REPO / "tests" / "demo")]))
     (output / "demo.svg").write_text(film(lines, "sudo make demo"))
 
 
-# ---------------------------------------------------------------------- a page of text
+# ---------------------------------------------------------------------- pages of text
 
 
-def page(lab: Lab) -> str:
-    """Status, plan, events and capture of a lab in which not all is well, as Markdown."""
-    daemon, here, there = _wired(lab)
+class _Scene(NamedTuple):
+    """A lab in which not all is well. ``here`` and ``there`` are at the ends of a good link."""
+
+    lab: Lab
+    daemon: Daemon
+    stations: Mapping[str, Station]
+    here: Wire
+    there: Wire
+
+
+def pages(lab: Lab) -> dict[str, str]:
+    """The pages that show what commands print, by their names."""
+    scene = _wired(lab)
+    screens = _screens(scene)
+    outputs = _outputs(scene)
+    texts = {path.name: path.read_text() for path in sorted((REPO / "docs").glob("*.md"))}
+    quoting = {name: text for name, text in texts.items() if _QUOTED.search(text)}
+    renewed = {
+        name: _QUOTED.sub(lambda found: found[1] + outputs[found[2]], text)
+        for name, text in quoting.items()
+    }
+    return {"screens.md": screens, **renewed}
+
+
+def _screens(scene: _Scene) -> str:
+    """Status, plan, events and capture, as Markdown."""
+    lab, daemon, _, here, there = scene
     draft = lab.directory / "draft.yaml"
     draft.write_text(_DRAFT)
     parts = [_PAGE]
@@ -122,8 +156,63 @@ def page(lab: Lab) -> str:
     return "\n".join(parts)
 
 
-def _wired(lab: Lab) -> tuple[Daemon, Wire, Wire]:
-    """A daemon, and the two ends of a link that is well."""
+def _outputs(scene: _Scene) -> dict[str, str]:
+    """What the pages quote, by the names that they have there."""
+    return {
+        "graph": _said(scene, "graph"),
+        "test": _typed(scene, "test leaf3-eth1"),
+        "good": _typed(scene, "test leaf1-eth1"),
+        "check": _checked(scene),
+        "capture": _captured(scene),
+        "lost": _lost(scene),
+    }
+
+
+def _said(scene: _Scene, words: str) -> str:
+    """With the names that people would give to namespaces: ``leaf1`` for that of leaf1-eth1."""
+    text = scene.daemon.cli(*words.split()).stdout
+    for station in scene.stations.values():
+        text = text.replace(station.namespace, station.end.partition("-")[0])
+    return text
+
+
+def _typed(scene: _Scene, words: str) -> str:
+    return f"$ sudo xconnectd {words}\n{_said(scene, words)}"
+
+
+def _checked(scene: _Scene) -> str:
+    bad = scene.lab.directory / "wire.yaml"
+    bad.write_text(_BAD)
+    told = _said(scene, f"check {bad}").replace(str(bad), bad.name)
+    return f"$ xconnectd check wire.yaml\n{told}"
+
+
+def _captured(scene: _Scene) -> str:
+    """A ping, which begins with ARP; both have a MAC that stays the same."""
+    leaf, spine = scene.stations["leaf1-eth1"], scene.stations["spine1-eth1"]
+    for number, station in enumerate((leaf, spine), start=1):
+        station.ip("link", "set", "eth0", "address", f"02:00:00:00:00:0{number}")
+        station.ip("address", "add", f"198.51.100.{number}/24", "dev", "eth0")
+    words = "capture leaf1-eth1 --count 4 icmp or arp"
+    terminal = Terminal(scene.daemon, *words.split(), columns=160)
+    time.sleep(1)  # until it listens; what came before would not be there
+    run("ping", "-c1", "198.51.100.2", namespace=leaf.namespace)
+    terminal.wait()
+    frames = [line for line in terminal.read().splitlines() if "ethertype" in line]
+    return "\n".join((f"$ sudo xconnectd {words}", *frames, ""))
+
+
+def _lost(scene: _Scene) -> str:
+    """Of three frames that the other end does not take."""
+    scene.stations["spine1-eth1"].ip("link", "set", "eth0", "mtu", "1000")
+    for _ in range(3):
+        scene.here.send(LLDP + bytes(1200))
+    poll(lambda: "lost" in _said(scene, "status -v leaf1-eth1"), what="a loss")
+    lines = _said(scene, "status -v leaf1-eth1").splitlines()
+    return "\n".join((*(line.strip() for line in lines if "lost" in line), ""))
+
+
+def _wired(lab: Lab) -> _Scene:
     names = re.findall(r"[a-z]+\d-eth\d", _WIRING)
     stations = {name: lab.veth(name) for name in names if name != "spine1-eth4"}
     daemon = Daemon(lab, _WIRING).start()
@@ -132,7 +221,7 @@ def _wired(lab: Lab) -> tuple[Daemon, Wire, Wire]:
     here, there = stations["leaf1-eth1"].port(), stations["spine1-eth1"].port()
     lab.on_close(here.close)
     lab.on_close(there.close)
-    return daemon, here, there
+    return _Scene(lab, daemon, stations, here, there)
 
 
 def _tell_something(daemon: Daemon, terminal: Terminal) -> None:

@@ -1,4 +1,4 @@
-"""The page of screens is what the commands print today, but for numbers and how wide they are."""
+"""What pages quote is what the commands print today, but for numbers and how wide they are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from netns.lab import REPO, Lab
 
-from tests.screens import page
+from tests.screens import pages
 
 
 def _words(text: str) -> set[str]:
@@ -15,7 +15,9 @@ def _words(text: str) -> set[str]:
     return {" ".join(line.split()) for line in plain.splitlines()}
 
 
-def test_the_screens_are_not_stale() -> None:
+def test_what_pages_quote_is_not_stale() -> None:
     with Lab() as lab:
-        now = page(lab)
-    assert _words(now) == _words((REPO / "docs" / "screens.md").read_text()), "run make screens"
+        now = pages(lab)
+    assert set(now) >= {"screens.md", "troubleshooting.md", "graph.md", "file.md"}
+    for name, text in now.items():
+        assert _words(text) == _words((REPO / "docs" / name).read_text()), f"{name}: make screens"
