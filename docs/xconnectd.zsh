@@ -10,33 +10,33 @@
 
 _shtab_xconnectd_commands() {
   local _commands=(
-    capture:'the frames of links, live (root)'
-    check:'validates a file; - is standard input'
-    detach:'removes what is ours while no daemon runs'
-    doctor:'looks for what is wrong, and how to fix it'
-    events:'every change, one line each, as it comes'
-    graph:'the wiring as a picture'
-    link:'changes one link of the file'
-    plan:'what a reload would change; changes nothing'
-    reload:'makes the daemon read its files again, and waits'
-    run:'the daemon, in the foreground'
-    schema:'JSON Schema of the file, for editors'
-    status:'every link, as the kernel has it'
-    test:'sends frames through a link, or says why it cannot'
-    try:'applies a file, and goes back unless confirmed'
-    version:'versions of the parts'
-    wait:'returns when links are connected'
+    capture:'show or save the frames of links, live (root)'
+    check:'check a file for mistakes; - is standard input'
+    detach:'remove all xconnectd programs and restore the interfaces (no daemon may run)'
+    doctor:'check the host and all links, with a fix for each problem'
+    events:'follow the daemon'"'"'s events, one line each'
+    graph:'draw the wiring'
+    link:'add, remove, enable, disable or move one link of the file'
+    plan:'show what a reload would change, and change nothing'
+    reload:'make the daemon read its files now, and wait for the result'
+    run:'run the daemon in the foreground'
+    schema:'print the JSON Schema of the file, for editors'
+    status:'show every link: state, mode, rates, drops, reason'
+    test:'send test frames through a link, and say where they are lost'
+    try:'apply a file, and revert it unless confirmed in time'
+    version:'print the versions of xconnectd, kernel, bcc and pyroute2'
+    wait:'wait until links are connected'
   )
   _describe 'xconnectd commands' _commands
 }
 
 _shtab_xconnectd_link_commands() {
   local _commands=(
-    add:'a line for a new link'
-    disable:'enabled: false: it is cut, its line stays'
-    enable:'takes enabled: false away'
-    move:'leads the wire of an end to another'
-    remove:'takes its line out'
+    add:'add a link'
+    disable:'disable a link; its line stays'
+    enable:'enable a link'
+    move:'replace one end of a link by another interface'
+    remove:'remove a link'
   )
   _describe 'xconnectd link commands' _commands
 }
@@ -51,14 +51,14 @@ _shtab_xconnectd_defaults_added=0
 
 _shtab_xconnectd_capture_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  {-w,--write}"[as pcapng\; -\: to stdout\; default\: the lines of tcpdump]:FILE:_files"
-  "--plain[lines without tcpdump, as where there is none]"
-  "--direction[what comes in by the link\'s first end, its second, or either]:direction:(a b both)"
-  "--count[end after N frames]:N:"
-  "--snaplen[bytes to keep of a frame\; default\: all, 65498 at most]:N:"
-  "--buffer[for frames that wait to be written, in all\; default\: 64]:MIB:"
-  ":its id, both its ends, or either end:_xconnectd_names"
-  "(*)::more links\; from the first word that names none a filter as for tcpdump:_xconnectd_names"
+  {-w,--write}"[write pcapng instead of lines of text\; -\: to stdout]:FILE:_files"
+  "--plain[do not use tcpdump\: print length, addresses and type]"
+  "--direction[only frames that arrive at the link\'s first end (a) or second (b)]:direction:(a b both)"
+  "--count[stop after N frames]:N:"
+  "--snaplen[bytes to keep of each frame\; default\: all, at most 65498]:N:"
+  "--buffer[memory for frames not yet written\; default\: 64]:MIB:"
+  ":a\:b, or one of its ends:_xconnectd_names"
+  "(*)::more links, then a filter as for tcpdump:_xconnectd_names"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -66,8 +66,8 @@ _shtab_xconnectd_capture_defaults_added=0
 
 _shtab_xconnectd_check_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--here[names ends that do not exist here now\; exit 1 if any]"
-  ":default\: \/etc\/xconnect.yaml\; of a directory every \*.yaml:_xconnectd_yaml"
+  "--here[also name interfaces that do not exist on this machine\; exit 1 if any]"
+  ":default\: \/etc\/xconnect.yaml\; a directory stands for its \*.yaml:_xconnectd_yaml"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -75,8 +75,8 @@ _shtab_xconnectd_check_defaults_added=0
 
 _shtab_xconnectd_detach_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--all[everything of ours]"
-  "(*)::what to detach from:_xconnectd_interfaces"
+  "--all[from every interface]"
+  "(*)::the interfaces to detach from:_xconnectd_interfaces"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -84,7 +84,7 @@ _shtab_xconnectd_detach_defaults_added=0
 
 _shtab_xconnectd_doctor_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  {-c,--config}"[default\: that of the daemon\; of a directory every \*.yaml]:FILE|DIR:_xconnectd_yaml"
+  {-c,--config}"[default\: that of the daemon\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
   "--json[one JSON document]"
 )
 
@@ -93,7 +93,7 @@ _shtab_xconnectd_doctor_defaults_added=0
 
 _shtab_xconnectd_events_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--json[a JSON document a line, one for each event]"
+  "--json[one JSON document per line]"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -101,7 +101,7 @@ _shtab_xconnectd_events_defaults_added=0
 
 _shtab_xconnectd_graph_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  {-c,--config}"[default\: that of the daemon\; of a directory every \*.yaml]:FILE|DIR:_xconnectd_yaml"
+  {-c,--config}"[default\: that of the daemon\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
   "--format[format]:format:(mermaid dot svg)"
 )
 
@@ -119,10 +119,10 @@ _shtab_xconnectd_link_add_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--mode[mode]:mode:(auto generic native tc)"
   "--description[TEXT]:TEXT:"
-  {-c,--config}"[default\: \/etc\/xconnect.yaml\; of a directory every \*.yaml]:FILE|DIR:_xconnectd_yaml"
-  "--try[goes back by itself unless confirmed in time]:SECONDS:"
+  {-c,--config}"[default\: \/etc\/xconnect.yaml\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
+  "--try[ask, and revert the change unless confirmed in time]:SECONDS:"
   ":an interface:_xconnectd_interfaces"
-  ":its partner:_xconnectd_interfaces"
+  ":the interface it is connected to:_xconnectd_interfaces"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -130,8 +130,8 @@ _shtab_xconnectd_link_add_defaults_added=0
 
 _shtab_xconnectd_link_disable_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  {-c,--config}"[default\: \/etc\/xconnect.yaml\; of a directory every \*.yaml]:FILE|DIR:_xconnectd_yaml"
-  "--try[goes back by itself unless confirmed in time]:SECONDS:"
+  {-c,--config}"[default\: \/etc\/xconnect.yaml\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
+  "--try[ask, and revert the change unless confirmed in time]:SECONDS:"
   ":a\:b, or one of its ends:_xconnectd_names"
 )
 
@@ -140,8 +140,8 @@ _shtab_xconnectd_link_disable_defaults_added=0
 
 _shtab_xconnectd_link_enable_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  {-c,--config}"[default\: \/etc\/xconnect.yaml\; of a directory every \*.yaml]:FILE|DIR:_xconnectd_yaml"
-  "--try[goes back by itself unless confirmed in time]:SECONDS:"
+  {-c,--config}"[default\: \/etc\/xconnect.yaml\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
+  "--try[ask, and revert the change unless confirmed in time]:SECONDS:"
   ":a\:b, or one of its ends:_xconnectd_names"
 )
 
@@ -150,10 +150,10 @@ _shtab_xconnectd_link_enable_defaults_added=0
 
 _shtab_xconnectd_link_move_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  {-c,--config}"[default\: \/etc\/xconnect.yaml\; of a directory every \*.yaml]:FILE|DIR:_xconnectd_yaml"
-  "--try[goes back by itself unless confirmed in time]:SECONDS:"
-  ":the end that is left:_xconnectd_names"
-  ":where the wire leads from then on:_xconnectd_interfaces"
+  {-c,--config}"[default\: \/etc\/xconnect.yaml\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
+  "--try[ask, and revert the change unless confirmed in time]:SECONDS:"
+  ":the end to replace:_xconnectd_names"
+  ":the interface to use instead:_xconnectd_interfaces"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -161,8 +161,8 @@ _shtab_xconnectd_link_move_defaults_added=0
 
 _shtab_xconnectd_link_remove_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  {-c,--config}"[default\: \/etc\/xconnect.yaml\; of a directory every \*.yaml]:FILE|DIR:_xconnectd_yaml"
-  "--try[goes back by itself unless confirmed in time]:SECONDS:"
+  {-c,--config}"[default\: \/etc\/xconnect.yaml\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
+  "--try[ask, and revert the change unless confirmed in time]:SECONDS:"
   ":a\:b, or one of its ends:_xconnectd_names"
 )
 
@@ -171,10 +171,10 @@ _shtab_xconnectd_link_remove_defaults_added=0
 
 _shtab_xconnectd_plan_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--as[of the daemon\'s directory, the file that it replaces\; default\: its own name]:NAME:"
-  {-v,--verbose}"[every step in place of links]"
+  "--as[the file in the daemon\'s directory that it replaces\; default\: the same name]:NAME:"
+  {-v,--verbose}"[every step instead of a line per link]"
   "--json[one JSON document]"
-  ":default\: that of the daemon\; of a directory every \*.yaml:_xconnectd_yaml"
+  ":default\: that of the daemon\; a directory stands for its \*.yaml:_xconnectd_yaml"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -189,11 +189,11 @@ _shtab_xconnectd_reload_defaults_added=0
 
 _shtab_xconnectd_run_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  {-c,--config}"[default\: \/etc\/xconnect.yaml\; of a directory every \*.yaml]:FILE|DIR:_xconnectd_yaml"
-  "--strict[exit 78 on a bad file, wires untouched]"
-  "--log-format[default\: by terminal]:log_format:(console json)"
+  {-c,--config}"[default\: \/etc\/xconnect.yaml\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
+  "--strict[if the file is bad, exit with 78 and change nothing]"
+  "--log-format[default\: console on a terminal, else json]:log_format:(console json)"
   "--log-level[log_level]:log_level:(debug info warning error)"
-  "--on-exit[keep\: the wires stay for the next start]:on_exit:(detach keep)"
+  "--on-exit[keep\: leave the wires in place for the next start]:on_exit:(detach keep)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -208,15 +208,15 @@ _shtab_xconnectd_schema_defaults_added=0
 
 _shtab_xconnectd_status_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  {-c,--config}"[default\: that of the daemon\; of a directory every \*.yaml]:FILE|DIR:_xconnectd_yaml"
-  "--json[one JSON document\; with --watch one a second, a line each]"
-  {-v,--verbose}"[all of each link\: ends, counters, remedies]"
-  "--watch[the table live on a terminal, elsewhere lines each second]"
-  "--sort[default\: state, what is wrong first]:sort:(state name rate drops)"
-  "--filter[links in which all these words occur\; state\:down is that state]:TEXT:"
+  {-c,--config}"[default\: that of the daemon\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
+  "--json[one JSON document\; with --watch one per second, each on a line]"
+  {-v,--verbose}"[everything about each link\: ends, counters, remedies]"
+  "--watch[keep the table up to date\; in a pipe\: lines every second]"
+  "--sort[default\: state, problems first]:sort:(state name rate drops)"
+  "--filter[only links that contain all these words\; state\:down selects a state]:TEXT:"
   "--check[exit 1 unless every enabled link is connected]"
   "--health[exit 1 unless the daemon answers, its files are good and no link has failed]"
-  "(*)::its name here, a\:b, or one of its ends\; default\: every link:_xconnectd_names"
+  "(*)::a\:b, or one of its ends\; default\: every link:_xconnectd_names"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -224,10 +224,10 @@ _shtab_xconnectd_status_defaults_added=0
 
 _shtab_xconnectd_test_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  {-c,--config}"[default\: that of the daemon\; of a directory every \*.yaml]:FILE|DIR:_xconnectd_yaml"
+  {-c,--config}"[default\: that of the daemon\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
   "--json[one JSON document]"
-  "--count[frames of each size, each way\; default\: 20, 100 at most]:N:"
-  ":its name in status, a\:b, or one of its ends:_xconnectd_names"
+  "--count[frames per size and direction\; default\: 20, at most 100]:N:"
+  ":a\:b, or one of its ends:_xconnectd_names"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -235,9 +235,9 @@ _shtab_xconnectd_test_defaults_added=0
 
 _shtab_xconnectd_try_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--as[of the daemon\'s directory, the file that it replaces\; default\: its own name]:NAME:"
-  "--yes[keeps it without a question]"
-  "--timeout[for the answer\; default\: 30, 3600 at most]:SECONDS:"
+  "--as[the file in the daemon\'s directory that it replaces\; default\: the same name]:NAME:"
+  "--yes[keep it without asking]"
+  "--timeout[time to confirm\; default\: 30, at most 3600]:SECONDS:"
   ":FILE:_xconnectd_yaml"
 )
 
@@ -254,7 +254,7 @@ _shtab_xconnectd_version_defaults_added=0
 
 _shtab_xconnectd_wait_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  {-c,--config}"[default\: that of the daemon\; of a directory every \*.yaml]:FILE|DIR:_xconnectd_yaml"
+  {-c,--config}"[default\: that of the daemon\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
   "--timeout[default\: 60]:SECONDS:"
   "(*)::default\: every enabled link:_xconnectd_names"
 )

@@ -124,8 +124,8 @@ class Engine:
                 log.warning(
                     Event.STATE_UNJUDGED,
                     interfaces=ledger.unjudged,
-                    reason="records of another boot, as far as can be told: what was changed on"
-                    " these is not put back",
+                    reason="recorded in another boot, as far as can be told: what was changed on"
+                    " these is not restored",
                 )
             stale.sweep(ledger.path.parent, pins().parent, ledger.path.name)
             plane = Dataplane.open(pins(), kept=ledger.path / "code")
@@ -221,7 +221,7 @@ class Engine:
                 f"they cannot be pinned again, so no other start will adopt the wires: {error}"
             )
         if outcome != self._unpinned:
-            reason = f"somebody removed pins of ours in {pins()}; {outcome}"
+            reason = f"our pins in {pins()} were removed; {outcome}"
             self._log.warning(Event.PINS_LOST, reason=reason)
         self._unpinned = outcome
 
@@ -268,7 +268,7 @@ def _note_start(ledger: Ledger, dataplane: Dataplane, log: Logger) -> None:
     except OSError as error:
         problem = error
     if problem:
-        reason = f"{problem}: wires that stand go on, new ones fail until it can be written"
+        reason = f"{problem}: existing links go on, new ones fail until it can be written"
         log.warning(Event.STATE_UNWRITABLE, reason=reason)
 
 

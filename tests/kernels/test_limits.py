@@ -29,14 +29,14 @@ def test_what_the_kernel_lacks_is_what_doctor_says(lab: Lab, daemon: Start) -> N
         port.send(bytes(60))
     link = running.link()
     unavailable = running.status()["drop_stats_unavailable"]
-    assert told((5, 12), "known by its inode") == inside(
+    assert told((5, 12), "known by inode numbers") == inside(
         lab.host, paths.namespace_cookie
     ).startswith("inode-")
-    assert told((5, 13), "losses at the redirect") == ("Linux 5.13 does" in unavailable)
+    assert told((5, 13), "dropped in the redirect") == ("Linux 5.13 is needed" in unavailable)
     assert bool(running.events("drop_stats.unavailable")) == bool(unavailable)
-    assert told((5, 18), "no XDP fragments") == told((5, 18), "when the last frame came")
+    assert told((5, 18), "no XDP fragments") == told((5, 18), "the age of the last frame")
     assert (link["a"]["last_frame_age_s"] is None) == (KERNEL < (5, 18))
-    told((6, 3), "no driver tells what it can do")
+    told((6, 3), "drivers do not report what they can do")
 
 
 def test_native_between_containers_is_refused_with_the_kernels_reason(

@@ -318,7 +318,7 @@ def test_members_of_the_group_may_look(machine: Machine) -> None:
     stranger = ("setpriv", "--reuid=4711", "--regid=4711", "--clear-groups")
     done = machine.run(*stranger, "xconnectd", "status", check=False)
     assert done.returncode == 1
-    assert "only root and group xconnectd may ask" in done.stderr
+    assert "only root and group xconnectd may connect" in done.stderr
     done = machine.run(*member, "xconnectd", "reload", check=False)
     assert done.returncode == 1
 

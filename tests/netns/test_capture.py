@@ -192,7 +192,7 @@ def test_several_at_once_see_the_same_and_what_they_asked_for(wire: Wire) -> Non
     forth, back = (way.stop() for way in ways)
     assert (forth.interfaces, forth.frames(a)) == ([a], others + frames)
     assert (back.interfaces, back.frames(b)) == ([b], frames[:2])
-    assert f"{b} → {a}: 2 frames came in, 2 kept" in ways[1].errors.decode()
+    assert f"{b} → {a}: 2 frames received, 2 captured" in ways[1].errors.decode()
 
 
 def test_a_plug_has_one_way(lab: Lab, daemon: Start) -> None:
@@ -297,7 +297,7 @@ def test_lines_say_what_tcpdump_says_and_the_direction(own: Wire) -> None:
     assert any(re.search(tcp, line) for line in forth)
     summary = capture.errors.decode().splitlines()
     assert [line.partition(" kept")[0] for line in summary] == [
-        f"xconnectd: {way}: {counted(len(part), 'frame')} came in, {len(part)}"
+        f"xconnectd: {way}: {counted(len(part), 'frame')} received, {len(part)}"
         for way, part in (("va → vb", forth), ("vb → va", back))
     ]
 
@@ -487,7 +487,7 @@ def test_what_is_kept_and_what_is_lost_is_what_was_sent(wire: Wire) -> None:
     print(f"{rate:.0f} frames/s, {len(file.packets)} kept, {lost} lost")
     assert lost > 10_000
     assert (received, len(file.packets) + lost) == (count, count)
-    assert f"{count} frames came in, {len(file.packets)} kept" in capture.errors.decode()
+    assert f"{count} frames received, {len(file.packets)} captured" in capture.errors.decode()
     assert f"{lost} lost" in capture.errors.decode()
 
 

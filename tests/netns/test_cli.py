@@ -91,7 +91,7 @@ def test_what_a_dead_daemon_left_is_looked_at_and_detached(lab: Lab, shared: Sta
     done = running.cli("detach", "nosuch", "va", "ve")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        f"xconnectd: {name}: nothing of xconnectd is there; ours: va, vb, vc, vd"
+        f"xconnectd: {name}: xconnectd is not attached there; attached: va, vb, vc, vd"
         for name in ("nosuch", "ve")
     ]
     assert cut(a, b), "the others are still detached"
@@ -102,7 +102,7 @@ def test_what_a_dead_daemon_left_is_looked_at_and_detached(lab: Lab, shared: Sta
     lab.ip("link property add dev vc altname uplink-to-the-other-rack")
     assert running.cli("detach", "uplink-to-the-other-rack").returncode == 0
     assert lab.xdp("vd") == 0
-    assert running.cli("detach", "vd").stderr.endswith("ours: none\n")
+    assert running.cli("detach", "vd").stderr.endswith("attached: none\n")
     assert running.cli("detach", "--all").returncode == 0, "nothing to do is no failure"
     assert lab.xdp("ve") == foreign
 

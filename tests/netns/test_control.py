@@ -114,7 +114,7 @@ def test_who_may_use_which_socket(bench: Bench) -> None:
         surroundings = running._surroundings() | {"capture_output": True, "text": True}
         return subprocess.run(_as_member(running, *args), **surroundings, timeout=PATIENCE)
 
-    assert "only root and group xconnectd may ask" in member("status").stderr
+    assert "only root and group xconnectd may connect" in member("status").stderr
     os.chown(looking, -1, STRANGER)
     try:
         shown = member("status", "--json", "--check")
@@ -146,6 +146,6 @@ def test_who_may_use_which_socket(bench: Bench) -> None:
     assert looking.exists(), "the dead daemon's, closed to strangers"
     for name in ("status", "reload"):
         done = member(name)
-        way_out = "; root sees the wires: sudo xconnectd status\n"
+        way_out = "; the wires can be seen without it: sudo xconnectd status\n"
         assert done.stderr == f"xconnectd: no daemon runs in this network namespace{way_out}"
         assert done.returncode == 1

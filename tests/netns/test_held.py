@@ -151,7 +151,7 @@ def test_what_a_router_made_the_host_believe_is_removed(
         (told,) = running.events("interface.ra_removed")
         assert (told["interface"], told["link"]) == (end, running.link(end, "vb")["link"])
         assert "fd00:77::" in told["reason"]
-        assert "the default route leads over it" in told["reason"]
+        assert "the default route uses it" in told["reason"]
         for again in (True, False):
             running.wait_state(end, "vb", "connected")
             assert believed(lab, end) == []

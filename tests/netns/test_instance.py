@@ -73,7 +73,7 @@ def test_the_name_in_other_hands_keeps_no_daemon_from_starting(
         assert f"pid {running.pid}" in second.text()
         running.kill()
         mend = running.cli("doctor").stdout
-        assert "daemon: none runs in this namespace" in mend
+        assert "daemon: none runs in this network namespace" in mend
         assert str(process.pid) not in mend
         running.start()
         assert wired(*ends)

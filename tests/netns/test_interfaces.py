@@ -63,13 +63,13 @@ def test_a_driver_is_asked_by_such_a_name(lab: Lab) -> None:
 def test_our_own_namespace_is_not_elsewhere(
     lab: Lab, interfaces: Interfaces, host_use: HostUse
 ) -> None:
-    """It gets an id for itself as soon as somebody looks at what stands on it from elsewhere."""
+    """It gets an id for itself as soon as somebody looks at what is on top of it from elsewhere."""
     box = lab.namespace("box")
     lab.ip("link add va type ifb")
     lab.ip("link add link va name mv0 type macvlan")
     lab.ip(f"link set mv0 netns {box}")
     uses = inside(lab.host, lambda: host_use.uses(interfaces.all().values()))
-    assert uses[lab.ifindex("va")] == (Use("mv0 of another namespace stands on it"),)
+    assert uses[lab.ifindex("va")] == (Use("mv0 of another namespace is on top of it"),)
     assert inside(lab.host, interfaces.own_nsid) is not None
     names = inside(lab.host, lambda: sorted(each.name for _, each in interfaces.elsewhere()))
     assert names == ["lo", "mv0"]
@@ -78,7 +78,7 @@ def test_our_own_namespace_is_not_elsewhere(
 def test_what_stands_elsewhere_on_another_device_of_that_number(
     lab: Lab, interfaces: Interfaces, host_use: HostUse
 ) -> None:
-    """As long as ours has no id for itself, nothing of another namespace stands on it."""
+    """As long as ours has no id for itself, nothing of another namespace is on top of it."""
     lab.ip("link add va index 77 type ifb")
     away = lab.namespace("away")
     lab.ip(f"netns set {away} 5")

@@ -282,7 +282,7 @@ def test_an_interface_that_the_host_uses_is_refused_unless_allowed(lab: Lab, sha
 
     assert_refused(*uses)
     reason = running.link(*pairs["macvlan elsewhere"])["reason"]
-    assert "mv1 of another namespace stands on it" in reason
+    assert "mv1 of another namespace is on top of it" in reason
     running.write(f"defaults: {{allow_addressed: true}}\nlinks: {json.dumps(wiring)}\n")
     for use in uses.keys() & ALLOWABLE.keys():
         running.connected(*pairs[use])
@@ -446,7 +446,7 @@ def test_an_altname_is_a_name_also_when_it_is_given_later(lab: Lab, shared: Star
     poll(lambda: wired(a, b))
     lab.ip(f"address add 203.0.113.5/24 dev {odd}")
     poll(lambda: running.link(name, "vb")["warnings"], what="a warning in status")
-    assert "x��: it carries 203.0.113.5/24" in running.cli("status").stdout
+    assert "x��: it has the address 203.0.113.5/24" in running.cli("status").stdout
     lab.ip(f"link set {odd} name va")  # what has the name that was noted is looked for
     running.wait_state(name, "vb", "connected")
     running.write({"vb": "missing"})

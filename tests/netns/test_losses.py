@@ -51,7 +51,7 @@ WAYS = [
     ),
     ("peer_drop", "auto", 3000, _LONGER, _TOO_LONG, "the same MTU"),
     ("peer_drop", "auto", 100, _DOWN, "the far end of vb is down", ""),
-    ("no_entry", "auto", 100, "", "led nowhere", ""),
+    ("no_entry", "auto", 100, "", "not connected", ""),
     ("xmit_unsupported", "native", 100, "ip link add none up type bridge", "", "mode: tc"),
     ("driver_drop", "native", 100, _DOWN, "the far end of vb is down", ""),
 ]
@@ -128,7 +128,7 @@ def test_without_the_privilege_frames_cross_and_it_is_said(lab: Lab, daemon: Sta
     started.wait_state("va", "vb", "connected")
     assert "CAP_PERFMON" in started.status()["drop_stats_unavailable"]
     assert "CAP_PERFMON" in started.status()["guard_unavailable"]
-    assert "host's stack needs CAP_PERFMON" in started.cli("status").stdout
+    assert "uncounted: CAP_PERFMON is missing" in started.cli("status").stdout
     assert "give the daemon CAP_PERFMON" in started.cli("doctor").stdout
     _send(a)
     poll(lambda: started.link()["a"]["frames"] == SENT)

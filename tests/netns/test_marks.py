@@ -179,7 +179,7 @@ def test_what_skips_every_hook_stops_before_the_hosts_stack(
     assert host.hears("va") == set()
     assert _passed(running) == [3, 0]
     for command in ("status", "doctor") if mode == "tc" and twice else ():
-        assert "3 frames that came in by va skipped every hook" in running.cli(command).stdout
+        assert "3 frames that came in by va bypassed all our hooks" in running.cli(command).stdout
 
 
 def test_tcp_of_a_guest_behind_mirred_is_as_fast_as_tc(lab: Lab, shared: Start) -> None:

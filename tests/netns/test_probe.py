@@ -167,7 +167,7 @@ def test_why_a_link_was_refused_or_is_left_alone(good: Good) -> None:
         assert (cause["check"], text in cause["text"]) == (check, True)
     found = probed(good.daemon, "c1")
     assert (found["ok"], found["live"]) == (True, False)
-    assert "p1, the far end of p0, is wired, too" in found["untested"]
+    assert "p1, the far end of p0, is an end of a link too" in found["untested"]
 
 
 def test_doctor_of_a_healthy_host(good: Good) -> None:
@@ -309,7 +309,7 @@ FAULTS = {
     ),
     "the far ends' MTUs differ": Fault("generic", "mtu", "b", "ip -n {A} link set eth0 mtu 3000"),
     "the host end's MTU was set back": Fault("generic", "mtu", "b", "ip link set {b} mtu 1000"),
-    "the far end does not poll": Fault(
+    "the far end takes no redirected frames": Fault(
         "native", "far end not polling", "b", "ip netns exec {B} ethtool -K eth0 gro off"
     ),
     "checksums are left to native XDP": Fault(
@@ -396,7 +396,7 @@ def test_frames_that_only_a_tc_redirect_marks_do_not_cross(broken: Broken) -> No
     link = broken.links[name]
     assert texts == [f"{link.a} → {link.b}: 2 of 2 frames that tc redirected do not cross"]
     told = broken.daemon.cli("test", link.a, "--count", "2").stdout
-    assert "0 of 2 that tc redirected" in told
+    assert "0 of 2 redirected by tc" in told
 
 
 def test_frames_stop_where_the_mtu_says(broken: Broken) -> None:

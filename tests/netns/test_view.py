@@ -47,7 +47,7 @@ def test_pins_that_nobody_lets_us_see(lab: Lab, shared: Start) -> None:
     assert [each["state"] for each in report["links"]] == ["connected"], "the daemon's words"
     assert "cannot be seen from here" in report["unseen"]
     assert running.cli("wait", "--timeout", "0", by=blind).returncode == 0
-    assert "as the daemon tells it" in running.cli("status", by=blind).stdout
+    assert "this is the daemon's report" in running.cli("status", by=blind).stdout
     running.kill()
     way_out = f"nsenter --net=/run/netns/{lab.host} xconnectd status"
     for command in ("status", "wait --timeout 0", "plan", "doctor"):
@@ -76,10 +76,10 @@ def test_losses_are_read_whatever_release_counts_them(lab: Lab, shared: Start) -
     wider = libbpf.create_map("xc_drops", libbpf.MapFormat(libbpf.MAP_LRU_HASH, 8 * 7, 16))
     libbpf.pin(wider, drops)
     os.close(wider)
-    assert "of another release" in running.status()["drop_stats_unavailable"], "not zeros"
+    assert "by another version" in running.status()["drop_stats_unavailable"], "not zeros"
     (counters,) = lab.pins.glob("counters-*")
     counters.rename(lab.pins / "counters-01234567")
-    assert "is another release's: use its own xconnectd" in running.cli("status").stderr
+    assert "by another version: use that version's xconnectd" in running.cli("status").stderr
 
 
 def other_boot(directory: Path) -> tuple[str, ...]:
@@ -105,7 +105,7 @@ def test_records_under_another_boot_id(lab: Lab, shared: Start) -> None:
     kept = [path.read_bytes() for path in running.socket_path().parent.glob("ends")]
     refused = running.cli("detach", "--all", by=by)
     assert refused.returncode == 1
-    assert "records of va, vb" in refused.stderr
+    assert "records of changes to va, vb" in refused.stderr
     assert [path.read_bytes() for path in running.socket_path().parent.glob("ends")] == kept != []
     next_one = Daemon(lab, PAIR, through=by).start()
     assert next_one.wait_event("state.unjudged")["interfaces"] == ["va", "vb"]

@@ -140,7 +140,7 @@ def test_it_stands_aside_for_the_shell_and_outlives_the_daemon(bench: Daemon) ->
     bench.kill()
     bench.lab.ip("link set va xdpgeneric off")
     os.kill(table.process.pid, signal.SIGCONT)
-    poll(lambda: "no program of ours on va" in table.read()[seen:])
+    poll(lambda: "our program is not attached to va" in table.read()[seen:])
     table.shows("failed")
     table.hang_up()
     table.wait()

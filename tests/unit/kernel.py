@@ -248,7 +248,7 @@ class Kernel:
         """A router on the wire speaks: the host believes it, unless a program of ours drops it."""
         device = self.get(name)
         if device.up and self.leads(name) == _STACK:
-            words = ("it carries fd00:77::1/64", "the default route leads over it")
+            words = ("it has the address fd00:77::1/64", "the default route uses it")
             self.taught[device.ifindex] = words
             self.news.append(Event(device.ifindex))
 

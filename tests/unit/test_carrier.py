@@ -99,7 +99,7 @@ def test_where_a_link_has_no_say() -> None:
     assert causes(INDEPENDENT, A, AWAY) == {}
     assert causes(link("a", "b", admin=Admin.KEEP), A, AWAY) == {}
     used = {
-        5: (Use("it carries 198.51.100.1/24"),),
+        5: (Use("it has the address 198.51.100.1/24"),),
         6: (Use("fe80::/64 by a router", learnt=True),),
     }
     assert causes(FOLLOWS, A, AWAY, uses=used) == {"b": ""}, "the host would lose its routes"

@@ -19,9 +19,12 @@ from xconnectd.errors import XconnectError
 
 OPTIONS = {
     "--health": ["--json", "-c x.yaml", "--watch", "--check", "--sort rate", "va", "-v"],
-    "never ends": ["--check --watch"],
-    "the table": ["-v --sort rate", "--watch --json --filter x"],
-    "one of the two": ["-v --watch"],
+    "cannot be combined": [
+        "--check --watch",
+        "-v --sort rate",
+        "--watch --json --filter x",
+        "-v --watch",
+    ],
 }
 
 
@@ -65,7 +68,7 @@ def test_usage_errors_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().err.startswith("usage: xconnectd"), line
     for line in ("detach", "detach --all va"):
         assert main(line.split()) == Exit.USAGE
-        assert capsys.readouterr().err == "xconnectd: name interfaces, or say --all\n", line
+        assert capsys.readouterr().err == "xconnectd: name the interfaces, or use --all\n", line
 
 
 def test_check_says_yes_and_no(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,7 +115,7 @@ def test_where_nobody_can_answer_nothing_is_tried(
 ) -> None:
     done = xconnectd("try", draft)
     assert (done.code, done.out) == (Exit.USAGE, "")
-    assert "stdin has ended; --yes keeps it" in done.err
+    assert "standard input is closed; --yes keeps it" in done.err
     assert "try.started" not in site.keeper.events()
     for text, code, partner in (("n\n", Exit.FAILED, "v1"), ("y\n", Exit.DONE, "v2")):
         assert xconnectd("try", draft, script=lambda talk, text=text: talk.type(text)).code == code  # type: ignore[misc]
@@ -235,7 +235,7 @@ def test_a_plan_tells_what_a_reload_would_change_and_changes_nothing(
     told = xconnectd("plan", draft)
     assert told.code == Exit.CHANGES
     (change, count) = told.out.splitlines()
-    assert change.startswith("~ v0:v1 → v0:v2  generic: veth: takes whole GSO packets")
+    assert change.startswith("~ v0:v1 → v0:v2  generic: veth: offloaded packets")
     assert count == "1 change"
     steps = xconnectd("plan -v", draft).out.splitlines()
     assert (len(steps), steps[-1]) == (len(actions) + 1, f"{len(actions)} steps")
@@ -385,7 +385,7 @@ def test_events_come_as_they_are_logged_until_the_daemon_ends(
 
     site.keeper.events()
     done = xconnectd("events --json", script=script)
-    assert (done.code, done.err) == (Exit.FAILED, "xconnectd: the daemon has gone\n")
+    assert (done.code, done.err) == (Exit.FAILED, "xconnectd: the daemon has ended\n")
     told = [json.loads(line) for line in done.out.splitlines()]
     assert [each["event"] for each in told] == site.keeper.events()
     rewired = next(each for each in told if each["event"] == "link.rewired")

@@ -65,7 +65,9 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "open", denied)
-    assert "Permission denied (let the user this runs as read it)" in str(refusal(tmp_path / "x"))
+    assert "Permission denied (make it readable for the user that xconnectd runs as)" in str(
+        refusal(tmp_path / "x")
+    )
 
 
 def test_a_file_may_have_eight_mebibytes(tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_a_symlink_of_neither_root_nor_its_targets_owner_is_not_followed(
     link_of(LAB, shared / "nested", "../secret")
     link_of(ROOT, shared / "directory", shared.parent)
     why = str(refusal(link_of(LAB, shared / "x.yaml", shared.parent / target)))
-    assert "on its way belongs to user 65534 and leads to what user 0 owns" in why
+    assert "in its path belongs to user 65534 and points to what user 0 owns" in why
     assert "chown -h root" in why
     assert "the_secret" not in why
 
@@ -164,7 +166,7 @@ def test_words_are_kept_from_who_could_not_have_read_them(shared: Path) -> None:
     secret, link = shared.parent / "secret", link_of(ROOT, shared / "x.yaml", "../secret")
     told = refusal(link)
     assert "the_secret" not in str(told)
-    assert "a problem, whose words are kept from user 65534, who owns the directory" in str(told)
+    assert "a problem, not shown since user 65534, who owns the directory" in str(told)
     assert [(problem.line, problem.column) for problem in told.problems] == [(2, 1)]
     for readable in (link_of(ROOT, shared / "y.yaml", "../public"), secret):
         assert "the_secret" in str(refusal(readable))

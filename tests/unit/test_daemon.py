@@ -163,7 +163,7 @@ def test_who_may_only_look_tries_and_reloads_nothing(site: Site) -> None:
     with closing(site.connect("status.sock")) as reader:
         assert reader.ask("status")["daemon"]["running"]
         for do in ("try", "hold", "keep", "reload"):
-            assert "may only look" in reader.ask(do, path="a", text=DRAFT, timeout=1)["error"]
+            assert "read-only" in reader.ask(do, path="a", text=DRAFT, timeout=1)["error"]
     assert site.partner() == "v1"
 
 
@@ -239,9 +239,9 @@ def test_an_entry_that_is_lost_is_put_back_at_the_next_tick(site: Site, clock: C
 
 
 def test_routes_are_followed_while_an_end_cannot_be_held(site: Site) -> None:
-    """One that leads over it may be what keeps it; without such an end a router's are many."""
+    """One that uses it may be what keeps it; without such an end a router's are many."""
     kernel, news = site.kernel, site.keeper.news
-    kernel.addressed[kernel.index("v2")] = ("the route to 198.51.100.0/24 leads over it",)
+    kernel.addressed[kernel.index("v2")] = ("the route to 198.51.100.0/24 uses it",)
     site.save("links: {v0: v2}\n")
     site.keeper.step()
     assert news.follows_routes

@@ -92,7 +92,7 @@ def test_a_device_that_is_gone_stands_on_nothing() -> None:
     answers: Any = Answers(link(uapi.RTM_NEWLINK, 9, "va.7", **vlan))
     use, end = host_use.HostUse(answers, answers), Interface(5, "va", kind="veth", up=False)
     use.track_stacked()
-    assert [each.words for each in use.uses([end])[5]] == ["va.7 stands on it"]
+    assert [each.words for each in use.uses([end])[5]] == ["va.7 is on top of it"]
     gone = link(uapi.RTM_DELLINK, 9, "va.7", **vlan)
     use.update_stacked(Event(9, "va.7", gone=True, message=gone))
     assert use.uses([end])[5] == ()
@@ -104,7 +104,7 @@ def test_link_local_addresses_are_no_use_by_the_host() -> None:
     answers: Any = Answers(others=[fe80, here])
     use = host_use.HostUse(answers, answers)
     ((found,),) = use.uses((), [Interface(5, "va")]).values()
-    assert found.words == "it carries fd00:77::1/64"
+    assert found.words == "it has the address fd00:77::1/64"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from builders import link, wiring
 from driven import Keeper
 from kernel import Kernel
 
-from xconnectd.model import Mode, Wiring
+from xconnectd.model import Link, Mode, Wiring
 from xconnectd.reconcile.link_changes import link_changes
 
 FIRST = wiring("a:b", "c:d")
@@ -28,7 +28,7 @@ def told(keeper: Keeper, wanted: Wiring) -> list[str]:
     return [f"{each.sign} {each.text}: {each.reason}" for each in changes]
 
 
-GSO = "veth: takes whole GSO packets and unfinished checksums"
+GSO = "veth: offloaded packets (GSO, checksums) cross unchanged"
 
 
 CHANGES = [
@@ -43,7 +43,7 @@ CHANGES = [
     (wiring("a:b", link("c", "d", enabled=False)), ["~ c:d: enabled: false"]),
     (
         wiring("a:b", link("c", "d", mode=Mode.TC)),
-        ["~ c:d: mode is tc now; put back as found; less is changed than before"],
+        ["~ c:d: generic → tc: asked for in the file"],
     ),
     (wiring("a:b", "c:d", "e:nosuch"), ["+ e:nosuch: waits: nosuch does not exist"]),
     (wiring("a:b", "c:nosuch"), ["~ c:d → c:nosuch: waits: nosuch does not exist"]),
@@ -60,8 +60,21 @@ def test_every_step_is_of_a_line(keeper: Keeper) -> None:
     keeper.kernel.unload("c")
     keeper.kernel.load_foreign("e")
     drifted, refused = told(keeper, wiring("a:b", "c:d", "e:f"))
-    assert drifted.startswith("~ c:d: ")
+    assert drifted == "~ c:d: to be repaired: attach generic c"
     assert refused.startswith("+ e:f: fails: e runs an XDP program that is not ours")
+
+
+@pytest.mark.parametrize(
+    ("before", "line"),
+    [
+        (link("c", "d", mode=Mode.TC), f"~ c:d: tc → generic: {GSO}"),
+        (link("c", "d", enabled=False), f"~ c:d: generic: {GSO}"),
+        (link("c", "nosuch"), f"+ c:d: generic: {GSO}"),
+    ],
+)
+def test_what_was_otherwise_before(keeper: Keeper, before: Link, line: str) -> None:
+    keeper.take(wiring("a:b", before))
+    assert told(keeper, FIRST) == [line]
 
 
 def test_an_end_that_was_held_alone(keeper: Keeper) -> None:

@@ -70,7 +70,11 @@ def test_a_good_link_has_one_good_word() -> None:
 OFF = link("a", "b", enabled=False)
 GONE = MovedEnd(Record(6, "b", "02:00"), "generic", 3, 9, "blue", "b")
 DOWN_B = far(FAR_B, up=False)
-USES = ("it carries 192.0.2.1/24", "it carries 192.0.2.2/24", "the default route leads over it")
+USES = (
+    "it has the address 192.0.2.1/24",
+    "it has the address 192.0.2.2/24",
+    "the default route uses it",
+)
 ENDED = ("ip addr flush dev a", "ip addr flush dev a", "ip route del default dev a")
 IN_USE = {5: tuple(map(Use, USES, ENDED))}
 HERE = {"a": A._replace(far=Far(6, None, "b")), "b": B._replace(far=Far(5, None, "a"))}
@@ -82,10 +86,10 @@ Case = tuple[LinkFacts, str, Level, Stops, str, str]
 CASES: list[Case] = [
     (facts(names={"a": 5}), "interface", FAIL, ALL, "b does not exist", "ip -br link  #"),
     (facts(names={"a": 5}, moved_netns=(GONE,)), "interface", FAIL, ALL,
-     "it left for the namespace blue", "ip -n blue link set dev b netns 1"),
+     "it was moved to the namespace blue", "ip -n blue link set dev b netns 1"),
     (facts(OFF, entries={}), "disabled", WARN, ALL, "enabled: false", "/etc/x.yaml: enabled: true"),
     (facts(OFF, entries={}, names={}), "disabled", WARN, ALL, "enabled: false", "enabled: true"),
-    (facts(OFF, entries={5: 6}), "entry", WARN, NOTHING, "a (key 5) still leads to", REPAIR),
+    (facts(OFF, entries={5: 6}), "entry", WARN, NOTHING, "a (key 5) still forwards to", REPAIR),
     # Interfaces.
     (facts(b=B._replace(up=False)), "down", FAIL, ALL, "b is admin", "ip link set dev b up"),
     (facts(b=B._replace(carrier=False), far_b=DOWN_B), "far end down", FAIL, ALL,
@@ -97,21 +101,22 @@ CASES: list[Case] = [
     (in_tc(b={"kind": "", "carrier": False}, far_b=None), "carrier", FAIL, ALL,
      "b has no carrier", "cable"),
     # What is ours.
-    (facts(a=A._replace(xdp=())), "program", FAIL, ALL, "no XDP program of ours on a", REPAIR),
+    (facts(a=A._replace(xdp=())), "program", FAIL, ALL, "our XDP program is not on a", REPAIR),
     (facts(a=A._replace(xdp=(Xdp("native", 101),))), "program", FAIL, ALL,
      "a runs our program in native mode", REPAIR),
     (facts(entries={5: 6}), "entry", FAIL, ALL, "no entry for b in the devmap (key 6)", REPAIR),
-    (facts(entries={5: 9, 6: 5}), "entry", FAIL, ALL, "a (key 5) leads to ifindex 9, not to b (6)",
+    (facts(entries={5: 9, 6: 5}), "entry", FAIL, ALL,
+     "a (key 5) forwards to ifindex 9, not to b (6)",
      REPAIR),
     (in_tc(peers={5: 6}), "entry", FAIL, ALL, "no entry for b in the peers map (key 6)", REPAIR),
-    (facts(peers={5: 6}), "entry", FAIL, SOME, "peers map (key 6): frames that a tc", REPAIR),
+    (facts(peers={5: 6}), "entry", FAIL, SOME, "peers map (key 6): frames that tc", REPAIR),
     (facts(a=A._replace(ingress=())), "filter", FAIL, SOME,
-     "a has lost our ingress filter: frames that a tc", REPAIR),
-    (in_tc(b={"ingress": ()}), "filter", FAIL, ALL, "b has lost our ingress filter", REPAIR),
+     "a lacks our ingress filter: frames that tc", REPAIR),
+    (in_tc(b={"ingress": ()}), "filter", FAIL, ALL, "b lacks our ingress filter", REPAIR),
     (in_tc(b={"ingress": (), "egress": (), "qdisc": ""}), "filter", FAIL, ALL,
-     "b has lost clsact", REPAIR),
+     "b lacks clsact", REPAIR),
     (facts(a=A._replace(egress=())), "egress_drop", WARN, NOTHING,
-     "the host can talk into the wire", REPAIR),
+     "the host can send into the wire", REPAIR),
     (facts(a=A._replace(xdp=()), failure="a: attach: Peer MTU is too large"), "refused", FAIL, ALL,
      "Peer MTU is too large", REPAIR),
     # What is somebody else's.
@@ -137,9 +142,9 @@ CASES: list[Case] = [
     (facts(**HERE | {"a": HERE["a"]._replace(master=3)}), "refused", FAIL, ALL, "circle", "/etc/x"),
     # Native mode.
     (native(xdp_features=XdpFeature.BASIC | XdpFeature.REDIRECT), "far end not polling", FAIL, ALL,
-     "b: its far end eth0 does not poll", "nsenter --net=/run/netns/b ethtool -K eth0 gro on"),
+     "eth0 takes no redirected frames", "nsenter --net=/run/netns/b ethtool -K eth0 gro on"),
     (native(xdp_features=None), "refused", FAIL, ALL, "does not tell", "change the link in /etc/x"),
-    (native(far_b=SUMS), "offload", FAIL, OFFLOADED, "checksums (its TCP and UDP are dead)",
+    (native(far_b=SUMS), "offload", FAIL, OFFLOADED, "checksums (its TCP and UDP do not work)",
      "nsenter --net=/run/netns/b ethtool -K eth0 gro on tx off"),
     (native(far_b=TAGS), "offload", FAIL, OFFLOADED, "VLAN tags (they are lost)", "txvlan off"),
     # Lengths, and far ends.
@@ -151,7 +156,7 @@ CASES: list[Case] = [
     (facts(far_b=far(FAR_B, xdp=(Xdp("generic", 99),))), "far end's program", WARN, SOME,
      "(generic, id 99)", "nsenter --net=/run/netns/b ip link set dev eth0 xdpgeneric off"),
     (facts(passed={6: 1, 9: 4}), "passed to host", FAIL, NOTHING,
-     "1 frame that came in by b skipped every hook", "docs/safety.md"),
+     "1 frame that came in by b bypassed all our hooks", "docs/safety.md"),
     (in_tc(passed={5: 2}), "passed to host", FAIL, NOTHING, "2 frames", "mode: generic"),
 ]  # fmt: skip
 
@@ -205,7 +210,7 @@ def test_what_the_daemon_says_to_those_who_may_not_look() -> None:
     failed, passed, warning = link_checks.of_report(told)
     assert (failed.level, failed.check, failed.text) == (FAIL, "failed", "failed: no")
     assert (passed.level, passed.check) == (FAIL, "passed to host")
-    assert passed.text.startswith("3 frames that came in by a skipped every hook")
+    assert passed.text.startswith("3 frames that came in by a bypassed all our hooks")
     assert warning.level is WARN
     (good,) = link_checks.of_report(link_report("a", "b"))
     assert good.level is Level.OK

@@ -47,25 +47,25 @@ def choose(mode: Mode, a: Make, b: Make, **more: str) -> mode_selection.Choice:
 
 
 AUTO = [
-    (VETH, VETH, Mode.GENERIC, "veth: takes whole GSO packets and unfinished checksums"),
-    (VETH, TAP, Mode.GENERIC, "tap and veth: takes whole GSO packets"),
-    (TAP, TAP, Mode.GENERIC, "tap: takes whole GSO packets"),
+    (VETH, VETH, Mode.GENERIC, "veth: offloaded packets (GSO, checksums) cross unchanged"),
+    (VETH, TAP, Mode.GENERIC, "tap and veth: offloaded packets"),
+    (TAP, TAP, Mode.GENERIC, "tap: offloaded packets"),
     (VETH, TIGHT_VETH, Mode.TC, "b: its MTU cannot go above 3506"),
-    (VETH, BARE_TAP, Mode.TC, "b: its reader has no tx checksum offload"),
-    (tap(TAP_OFFLOADS - {"tx-checksum-ip-generic"}), VETH, Mode.TC, "a: its reader has no tx ch"),
+    (VETH, BARE_TAP, Mode.TC, "b: what has the tap open takes no tx checksum offload"),
+    (tap(TAP_OFFLOADS - {"tx-checksum-ip-generic"}), VETH, Mode.TC, "a: what has the tap open"),
     (VETH, tap(TAP_OFFLOADS - {"tx-tcp-segmentation"}), Mode.TC, "TCP segmentation offload"),
     (VETH, tap(TAP_OFFLOADS - {"tx-tcp6-segmentation"}), Mode.TC, "TCP segmentation offload for I"),
     (VETH, tap(TAP_OFFLOADS - {"tx-udp-segmentation"}), Mode.TC, "UDP segmentation offload"),
-    (NIC, TAP, Mode.TC, "a: a NIC takes neither GSO packets"),
-    (VETH, NIC, Mode.TC, "b: a NIC takes neither"),
-    (MACVLAN, MACVLAN, Mode.TC, "a: a macvlan takes neither"),
-    (VXLAN, VETH, Mode.TC, "a: a vxlan takes neither"),
-    (NIC, MACVLAN, Mode.TC, "a: a NIC takes neither"),
-    (NIC, NIC, Mode.NATIVE, "NICs that take redirected frames"),
-    (OLD_NIC, NIC, Mode.NATIVE, "NICs that take"),
-    (VIRTIO, NIC, Mode.NATIVE, "NICs that take"),
-    (NIC, POOR_NIC, Mode.TC, "b: driver igb has no native XDP"),
-    (NAMELESS_NIC, NIC, Mode.TC, "a: NIC has no native XDP"),
+    (NIC, TAP, Mode.TC, "a: a NIC needs offloads"),
+    (VETH, NIC, Mode.TC, "b: a NIC needs offloads"),
+    (MACVLAN, MACVLAN, Mode.TC, "a: a macvlan needs offloads"),
+    (VXLAN, VETH, Mode.TC, "a: a vxlan needs offloads"),
+    (NIC, MACVLAN, Mode.TC, "a: a NIC needs offloads"),
+    (NIC, NIC, Mode.NATIVE, "both ends are NICs"),
+    (OLD_NIC, NIC, Mode.NATIVE, "both ends are NICs"),
+    (VIRTIO, NIC, Mode.NATIVE, "both ends are NICs"),
+    (NIC, POOR_NIC, Mode.TC, "b: driver igb cannot send redirected"),
+    (NAMELESS_NIC, NIC, Mode.TC, "a: NIC cannot send redirected"),
 ]
 
 
@@ -90,9 +90,12 @@ def test_auto_gives_way_where_a_driver_refused_native() -> None:
 
 
 IMPOSSIBLE = [
-    (device("macvtap", variant="bridge"), " is a macvtap: its frames go to its file descriptor"),
-    (device("ipvtap"), " is a ipvtap: its frames go to its file descriptor"),
-    (device("tun", variant="tun", ethernet=False), " is a tun device: there are no Ethernet"),
+    (device("macvtap", variant="bridge"), " is a macvtap: its frames bypass every hook"),
+    (device("ipvtap"), " is a ipvtap: its frames bypass every hook"),
+    (
+        device("tun", variant="tun", ethernet=False),
+        " is a tun device: it has the address no Ethernet",
+    ),
     (device("", ethernet=False), " is not an Ethernet interface"),
     (device("wireguard", ethernet=False), " is not an Ethernet interface"),
 ]
@@ -111,16 +114,16 @@ Asked = tuple[Mode, Make, Make, str, str, list[str]]
 ASKED: list[Asked] = [
     (Mode.TC, NIC, NIC, "", "", []),
     (Mode.GENERIC, VETH, TAP, "", "", []),
-    (Mode.GENERIC, NIC, BARE_TAP, "", "", ["a: a NIC takes neither", "b: its reader has no tx ch"]),
+    (Mode.GENERIC, NIC, BARE_TAP, "", "", ["a: a NIC needs offloads", "b: what has the tap open"]),
     (Mode.NATIVE, READY_VETH, READY_VETH, "", "",
      ["a: native XDP passes neither", "b: native XDP passes neither unfinished checksums"]),
-    (Mode.NATIVE, NATIVE_TAP, NIC, "", "", ["a: native XDP on a tap loses its reader"]),
+    (Mode.NATIVE, NATIVE_TAP, NIC, "", "", ["a: native XDP on a tap breaks the checksums"]),
     (Mode.NATIVE, READY_VETH, UNREADY_VETH, "b: its far end does not take native", READY, []),
     (Mode.NATIVE, veth(XdpFeature.BASIC, far=""), NIC, "a: its far", "-K the far end of a gro", []),
     (Mode.NATIVE, READY_VETH, VETH, "b: this kernel does not tell", "use mode: auto", []),
-    (Mode.NATIVE, NIC, MACVLAN, "b: macvlan has no", "native XDP that takes redirected frames", []),
-    (Mode.NATIVE, NIC, POOR_NIC, "b: driver igb has no", "that takes redirected frames", []),
-    (Mode.NATIVE, NIC, VXLAN, "b: vxlan has no", "native XDP that takes redirected frames", []),
+    (Mode.NATIVE, NIC, MACVLAN, "b: macvlan cannot send", "redirected frames in native XDP", []),
+    (Mode.NATIVE, NIC, POOR_NIC, "b: driver igb cannot send", "in native XDP", []),
+    (Mode.NATIVE, NIC, VXLAN, "b: vxlan cannot send", "redirected frames in native XDP", []),
 ]  # fmt: skip
 
 

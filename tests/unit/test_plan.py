@@ -260,7 +260,7 @@ def names(wanted: dict[int, Role], *ends: Interface, **seen: Any) -> list[str]:
     return [f"{entry['action']} {entry['interface']}" for entry in as_json(actions)]
 
 
-ROUTER = {5: (Use("it carries fd00::1/64", learnt=True),)}
+ROUTER = {5: (Use("it has the address fd00::1/64", learnt=True),)}
 FULL = {"uses": ROUTER, "guarded": frozenset()}
 
 
@@ -295,7 +295,7 @@ LESS = {"mtu": (1500, 65535)}
 # An end, what was changed on it, and whether that setting is put back when its link goes.
 PUT_BACK = [
     (WIRED_A, {"clsact": (0, 1)}, "set clsact 0 a", True),
-    (SHARED, {"clsact": (0, 1)}, "set clsact 0 a", False),  # somebody else stands on it
+    (SHARED, {"clsact": (0, 1)}, "set clsact 0 a", False),  # somebody else is on top of it
     (WIRED_A, {"mtu": (1500, 65535)}, "set mtu 1500 a", False),  # it is not ours any more
     (SMALL, {"mtu": (1280, 65535), "addr_gen_mode": (0, 1)}, "set addr_gen_mode 0 a", True),
     # With an MTU too small for IPv6 address generation goes; to set it would be refused.

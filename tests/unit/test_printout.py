@@ -34,7 +34,7 @@ def test_a_loopback_plug_has_one_way() -> None:
 def test_frames_that_got_past_the_hooks_are_an_error() -> None:
     told = report(link_report("a", end_report("b", passed_to_host=2)))
     (line,) = (line for line in text.lines(told) if "error: " in line)
-    assert line.startswith("    error: 2 frames that came in by b skipped every hook")
+    assert line.startswith("    error: 2 frames that came in by b bypassed all our hooks")
 
 
 def test_large_numbers_are_brief_and_blocked_host_frames_are_told_where_there_are_some() -> None:

@@ -683,7 +683,7 @@ def test_an_end_that_is_held_is_detached_when_the_host_uses_it(use: str, enabled
     keeper = told(wiring(link("v0", "v9", enabled=enabled), "tap0:tap9"))
     kernel = keeper.kernel
     if use == "address":
-        kernel.addressed[kernel.index("v0")] = ("it carries 192.0.2.1/24",)
+        kernel.addressed[kernel.index("v0")] = ("it has the address 192.0.2.1/24",)
         kernel.news.append(Event(kernel.index("v0")))
     else:
         kernel.alter("v0", master=3, master_kind="bridge")
@@ -691,7 +691,7 @@ def test_an_end_that_is_held_is_detached_when_the_host_uses_it(use: str, enabled
     assert kernel.untouched("v0")
     assert keeper.state("v0:v9") == ("waiting" if enabled else "disabled")
     (warning,) = keeper.reconciler.statuses["v0:v9"].warnings
-    assert "not held" in warning
+    assert "left to the host" in warning
     kernel.addressed.clear()
     kernel.alter("v0", master=0, master_kind="")
     keeper.settle()
@@ -706,7 +706,7 @@ def test_what_a_router_taught_the_host_is_removed_when_the_end_is_taken(wanted: 
     keeper = Keeper(kernel).start(wanted)
     (told,) = (each for each in keeper.log if each["event"] == "interface.ra_removed")
     assert (told["interface"], told["ifindex"]) == ("v0", kernel.index("v0"))
-    assert "the default route leads over it" in told["reason"]
+    assert "the default route uses it" in told["reason"]
     keeper.events()
     strike("met by a router")(keeper)
     assert (kernel.taught, keeper.events()) == ({}, [])
@@ -724,7 +724,7 @@ def test_a_router_behind_a_nic_is_the_hosts_own() -> None:
 def test_an_address_that_goes_frees_the_end_at_once() -> None:
     """Its number is in no record then, and the news carries no name; its partner is held."""
     kernel = lab()
-    kernel.addressed[kernel.index("v1")] = ("it carries 192.0.2.1/24",)
+    kernel.addressed[kernel.index("v1")] = ("it has the address 192.0.2.1/24",)
     keeper = Keeper(kernel).start(FIRST)
     assert (keeper.state("v0:v1"), keeper.reconciler.loose) == ("failed", {"v0:v1"})
     assert (kernel.is_held("v0"), kernel.untouched("v1")) == (True, True)

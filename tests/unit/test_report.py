@@ -21,7 +21,7 @@ WAITING = status(State.WAITING, numbers=(5, None), reason="b does not exist")
 LOOSE = WAITING._replace(a=End("a", 5))
 FAILED = status(State.FAILED, reason="attach: EBUSY")
 DISABLED = status(State.DISABLED, reason="enabled: false")
-WARNED = UP._replace(warnings=("a: it carries 192.0.2.1/24",))
+WARNED = UP._replace(warnings=("a: it has the address 192.0.2.1/24",))
 TO_C = status(b="c", numbers=(5, 7))
 A = Interface(5, "a")
 ACTION = Point("a:b", A, "wired", Mode.GENERIC, 6)
@@ -95,7 +95,7 @@ REASONS: list[tuple[list[Report], str, dict[str, object]]] = [
     (changes(None, UP), "INFO", {"a": "a", "b": "b", "mode": "generic", "reason": UP.mode_reason}),
     (changes(UP, DOWN), "INFO", {"reason": DOWN.reason}),
     (changes(UP, FAILED), "WARNING", {"reason": "attach: EBUSY"}),
-    (changes(UP, WARNED), "WARNING", {"reason": "a: it carries 192.0.2.1/24"}),
+    (changes(UP, WARNED), "WARNING", {"reason": "a: it has the address 192.0.2.1/24"}),
 ]
 
 

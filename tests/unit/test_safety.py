@@ -20,9 +20,9 @@ OTHER = Interface(6, "b", kind="veth", max_mtu=65535)
 HELD = {5: Record(5, "a", MAC)}
 HELD_ALLOWED = {5: Record(5, "a", MAC, allowed=True)}
 NOT_IT = {5: Record(5, "a", "02:00:00:00:00:99")}
-USED = {5: (Use("it carries 192.0.2.1/24"), Use("the default route leads over it"))}
-LEARNT = {5: (Use("it carries fd00:77::1/64", learnt=True),)}
-IN_USE = "the host uses a: it carries 192.0.2.1/24; the default route leads over it"
+USED = {5: (Use("it has the address 192.0.2.1/24"), Use("the default route uses it"))}
+LEARNT = {5: (Use("it has the address fd00:77::1/64", learnt=True),)}
+IN_USE = "the host uses a: it has the address 192.0.2.1/24; the default route uses it"
 
 
 def end(**facts: Any) -> Interface:
@@ -71,7 +71,7 @@ CASES: list[tuple[Interface, dict[str, Any], Link, Mode, str]] = [
     (IN_OUR_PLACE, {}, AB, Mode.GENERIC, "a tc egress filter that is not ours: u32"),
     (OURS_BY_NUMBER, {}, AB, Mode.GENERIC, "a tc ingress filter that is not ours: bpf x"),
     (BESIDE, {}, AB, Mode.TC, ""),
-    (end(qdisc="ingress"), {}, AB, Mode.TC, "take it off: tc qdisc del dev a ingress"),
+    (end(qdisc="ingress"), {}, AB, Mode.TC, "remove it: tc qdisc del dev a ingress"),
 ]
 
 
@@ -196,7 +196,7 @@ def evaluated(*links: Link, **options: Any) -> list[evaluate.Evaluation]:
         (("eth0", "no0"), "no0 does not exist", ""),
         (("no0", "no1"), "no0 and no1 do not exist", ""),
         (("no0", "no0"), "no0 does not exist", ""),
-        (("eth0", "uplink"), "", "eth0 and uplink are one interface, eth0"),
+        (("eth0", "uplink"), "", "eth0 and uplink are the same interface, eth0"),
         (("uplink", "eth1"), "", ""),
     ],
 )

@@ -52,7 +52,7 @@ def far(up: bool | None) -> Far:
     return Far(2, 0, "eth0", 1500, up)
 
 
-NO_PROGRAM = "not in the kernel: no program of ours on a"
+NO_PROGRAM = "not in the kernel: our program is not attached to a"
 # The link, what is seen, its state, and its reason.
 CASES: list[tuple[Link | None, dict[str, Any], State, str]] = [
     (None, {}, State.CONNECTED, ""),
@@ -67,22 +67,22 @@ CASES: list[tuple[Link | None, dict[str, Any], State, str]] = [
     (None, {"a": wired(5, "a", "native")}, State.FAILED, NO_PROGRAM),
     # Without the filter for marked frames an end is not attached.
     (None, {"a": A._replace(ingress=())}, State.FAILED, NO_PROGRAM),
-    (None, {"entries": {5: 6}}, State.FAILED, "not in the kernel: b does not lead to a"),
-    (None, {"entries": {5: 9, 6: 5}}, State.FAILED, "not in the kernel: a does not lead to b"),
-    (None, {"peers": {5: 6}}, State.FAILED, "not in the kernel: b does not lead to a"),
+    (None, {"entries": {5: 6}}, State.FAILED, "not in the kernel: b does not forward to a"),
+    (None, {"entries": {5: 9, 6: 5}}, State.FAILED, "not in the kernel: a does not forward to b"),
+    (None, {"peers": {5: 6}}, State.FAILED, "not in the kernel: b does not forward to a"),
     (None, {"a": A._replace(xdp=(Xdp("generic", 77),)), "foreign": {77: "id 77 (x)"}}, State.FAILED,
      "a runs an XDP program that is not ours: id 77 (x)"),
     (OFF, {"entries": {}}, State.DISABLED, "enabled: false"),
     (OFF, NONE_B, State.DISABLED, "enabled: false"),
     (OFF, {"names": {}, "entries": {}}, State.DISABLED, "enabled: false"),
     (OFF, {"entries": {}, "a": A._replace(up=False)}, State.DISABLED, "enabled: false"),
-    (OFF, {}, State.FAILED, "not in the kernel: a still leads somewhere"),
+    (OFF, {}, State.FAILED, "not in the kernel: a still forwards"),
     (OFF, {"entries": {}, "peers": {6: 5}}, State.FAILED,
-     "not in the kernel: b still leads somewhere"),
+     "not in the kernel: b still forwards"),
     # In tc mode the filter and the other map count.
     (IN_TC, {"a": TC_A, "b": TC_B, "entries": {}, "peers": {5: 6, 6: 5}}, State.CONNECTED, ""),
     (IN_TC, {"a": TC_A, "b": TC_B, "entries": {}}, State.FAILED,
-     "not in the kernel: a does not lead to b"),
+     "not in the kernel: a does not forward to b"),
     (IN_TC, {"a": TC_A._replace(ingress=()), "b": TC_B, "entries": {}, "peers": {5: 6, 6: 5}},
      State.FAILED, NO_PROGRAM),
 ]  # fmt: skip
@@ -102,7 +102,7 @@ def test_the_end_of_a_link_that_waits_is_attached_while_it_is_held(mode: str) ->
     assert (held.state, held.a.attached, held.b.attached) == (State.WAITING, True, False)
     assert not assess(a=A._replace(xdp=(), ingress=()), **NONE_B).a.attached
     (words,) = assess(a=A._replace(xdp=(), master=3, master_kind="bridge"), **NONE_B).warnings
-    assert words.startswith("not held meanwhile: a is a port of a bridge")
+    assert words.startswith("left to the host until then: a is a port of a bridge")
 
 
 # --------------------------------------------------------------------------- ends
@@ -352,7 +352,8 @@ DEAD = {"a": NARROW["a"], "b": NARROW["b"]._replace(far_up=False)}
     [
         (NARROW, "longer than the far end of vb takes (MTU 1500)", "give the far ends of va"),
         (DEAD, "the far end of vb is down", "set the far end of vb up"),
-        ({"a": NARROW["b"], "b": NARROW["a"]}, "not taken behind va", "ip -s -s link show dev va"),
+        ({"a": NARROW["b"], "b": NARROW["a"]}, "not accepted behind va",
+         "ip -s -s link show dev va"),
     ],
 )  # fmt: skip
 def test_what_a_far_end_does_not_take_has_a_suspect(

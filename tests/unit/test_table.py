@@ -67,7 +67,7 @@ def test_a_row_sums_losses_and_takes_the_latest_frame() -> None:
     assert plug.drops == 5, "one interface is counted once"
     assert (unknown.age, unknown.reason) == (None, "")
     assert shown.reason == "�[2J program �", "nothing that a terminal would obey"
-    assert passed.reason.startswith("2 frames that came in by a skipped every hook")
+    assert passed.reason.startswith("2 frames that came in by a bypassed all our hooks")
 
 
 # --------------------------------------------------------------------------- columns

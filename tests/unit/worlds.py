@@ -79,7 +79,7 @@ def _spoil(kernel: Kernel, name: str, trouble: str) -> None:
         case "router":
             kernel.advertise(name)
         case "address":
-            kernel.addressed[kernel.index(name)] = ("it carries 192.0.2.1/24",)
+            kernel.addressed[kernel.index(name)] = ("it has the address 192.0.2.1/24",)
 
 
 # --------------------------------------------------------------------------- random wirings

@@ -169,6 +169,6 @@ def _summary(way: Way, account: Account) -> str:
     tally = account.tally
     advice = " (a larger --buffer or a smaller --snaplen loses fewer)" if tally.lost else ""
     return (
-        f"{way}: {counted(tally.received, 'frame')} came in, {account.kept} kept,"
-        f" {account.passed_by} did not match, {tally.lost} lost{advice}"
+        f"{way}: {counted(tally.received, 'frame')} received, {account.kept} captured,"
+        f" {account.passed_by} filtered out, {tally.lost} lost{advice}"
     )

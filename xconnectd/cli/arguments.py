@@ -67,8 +67,7 @@ class _Parser(argparse.ArgumentParser):
 def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="xconnectd",
-        description="A declarative cross-connect daemon: a YAML file of interface pairs"
-        " becomes wires.",
+        description="Connects pairs of network interfaces, as a YAML file lists them.",
         epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 the daemon could not start,"
         " 78 bad configuration; plan: 10 for changes.",
     )
@@ -87,67 +86,88 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_daemon(add: _Adder) -> None:
-    run = add("run", "the daemon, in the foreground", "run -c lab.yaml --log-format json")
+    run = add("run", "run the daemon in the foreground", "run -c lab.yaml --log-format json")
     _config(run)
-    run.add_argument("--strict", action="store_true", help="exit 78 on a bad file, wires untouched")
-    run.add_argument("--log-format", choices=("console", "json"), help="default: by terminal")
+    run.add_argument(
+        "--strict", action="store_true", help="if the file is bad, exit with 78 and change nothing"
+    )
+    run.add_argument(
+        "--log-format",
+        choices=("console", "json"),
+        help="default: console on a terminal, else json",
+    )
     run.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     run.add_argument(
         "--on-exit",
         choices=("detach", "keep"),
         default="detach",
-        help="keep: the wires stay for the next start",
+        help="keep: leave the wires in place for the next start",
     )
 
 
 def _add_files(add: _Adder) -> None:
     """From a file to wires."""
-    check = add("check", "validates a file; - is standard input", "check lab.yaml")
+    check = add("check", "check a file for mistakes; - is standard input", "check lab.yaml")
     check.add_argument("file", nargs="?", **_file_or_directory(DEFAULT_CONFIG))
     check.add_argument(
-        "--here", action="store_true", help="names ends that do not exist here now; exit 1 if any"
+        "--here",
+        action="store_true",
+        help="also name interfaces that do not exist on this machine; exit 1 if any",
     )
 
-    plan = add("plan", "what a reload would change; changes nothing", "plan lab.yaml --json")
+    plan = add(
+        "plan", "show what a reload would change, and change nothing", "plan lab.yaml --json"
+    )
     plan.add_argument("file", nargs="?", **_file_or_directory(None))
     _instead(plan)
-    plan.add_argument("-v", "--verbose", action="store_true", help="every step in place of links")
+    plan.add_argument(
+        "-v", "--verbose", action="store_true", help="every step instead of a line per link"
+    )
     _json(plan)
 
     attempt = add(
-        "try", "applies a file, and goes back unless confirmed", "try draft.yaml", module="trial"
+        "try",
+        "apply a file, and revert it unless confirmed in time",
+        "try draft.yaml",
+        module="trial",
     )
     attempt.add_argument("file", type=Path, metavar="FILE")
     _instead(attempt)
-    attempt.add_argument("--yes", action="store_true", help="keeps it without a question")
+    attempt.add_argument("--yes", action="store_true", help="keep it without asking")
     attempt.add_argument(
         "--timeout",
         type=_number(float, "a number of seconds", 0.1, protocol.LONGEST_TRY),
         default=30.0,
         metavar="SECONDS",
-        help=f"for the answer; default: 30, {protocol.LONGEST_TRY} at most",
+        help=f"time to confirm; default: 30, at most {protocol.LONGEST_TRY}",
     )
 
     _add_link(add)
-    add("reload", "makes the daemon read its files again, and waits", "reload")
+    add("reload", "make the daemon read its files now, and wait for the result", "reload")
 
 
 def _add_link(add: _Adder) -> None:
-    link = add("link", "changes one link of the file", "link move leaf1-eth1 leaf2-eth1 --try 30")
+    link = add(
+        "link",
+        "add, remove, enable, disable or move one link of the file",
+        "link move leaf1-eth1 leaf2-eth1 --try 30",
+    )
     actions = _Adder(link.add_subparsers(title="actions", required=True, metavar="ACTION"), "link")
-    new = actions("add", "a line for a new link", "add leaf1-eth1 spine1-eth1 --mode tc")
+    new = actions("add", "add a link", "add leaf1-eth1 spine1-eth1 --mode tc")
     new.add_argument("a", metavar="A", help="an interface")
-    new.add_argument("b", metavar="B", help="its partner")
+    new.add_argument("b", metavar="B", help="the interface it is connected to")
     new.add_argument("--mode", choices=[mode.value for mode in Mode])
     new.add_argument("--description", metavar="TEXT")
-    gone = actions("remove", "takes its line out", "remove leaf1-eth1:spine1-eth1")
-    on = actions("enable", "takes enabled: false away", "enable leaf1-eth1")
-    off = actions("disable", "enabled: false: it is cut, its line stays", "disable leaf1-eth1")
+    gone = actions("remove", "remove a link", "remove leaf1-eth1:spine1-eth1")
+    on = actions("enable", "enable a link", "enable leaf1-eth1")
+    off = actions("disable", "disable a link; its line stays", "disable leaf1-eth1")
     for each in (gone, on, off):
         each.add_argument("link", metavar="LINK", help="a:b, or one of its ends")
-    move = actions("move", "leads the wire of an end to another", "move spine1-eth1 spine2-eth1")
-    move.add_argument("link", metavar="END", help="the end that is left")
-    move.add_argument("new", metavar="NEW-END", help="where the wire leads from then on")
+    move = actions(
+        "move", "replace one end of a link by another interface", "move spine1-eth1 spine2-eth1"
+    )
+    move.add_argument("link", metavar="END", help="the end to replace")
+    move.add_argument("new", metavar="NEW-END", help="the interface to use instead")
     for each in (new, gone, on, off, move):
         _config(each)
         each.add_argument(
@@ -155,32 +175,37 @@ def _add_link(add: _Adder) -> None:
             dest="seconds",
             type=_number(float, "a number of seconds", 0.1, protocol.LONGEST_TRY),
             metavar="SECONDS",
-            help="goes back by itself unless confirmed in time",
+            help="ask, and revert the change unless confirmed in time",
         )
 
 
 def _add_status(add: _Adder) -> None:
-    status = add("status", "every link, as the kernel has it", "status --sort rate")
-    _words(status, "LINK", "its name here, a:b, or one of its ends; default: every link")
+    status = add(
+        "status", "show every link: state, mode, rates, drops, reason", "status --sort rate"
+    )
+    _words(status, "LINK", "a:b, or one of its ends; default: every link")
     _config(status, None)
-    _json(status, "one JSON document; with --watch one a second, a line each")
+    _json(status, "one JSON document; with --watch one per second, each on a line")
     status.add_argument(
-        "-v", "--verbose", action="store_true", help="all of each link: ends, counters, remedies"
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="everything about each link: ends, counters, remedies",
     )
     status.add_argument(
         "--watch",
         action="store_true",
-        help="the table live on a terminal, elsewhere lines each second",
+        help="keep the table up to date; in a pipe: lines every second",
     )
     status.add_argument(
         "--sort",
         choices=("state", "name", "rate", "drops"),
-        help="default: state, what is wrong first",
+        help="default: state, problems first",
     )
     status.add_argument(
         "--filter",
         metavar="TEXT",
-        help="links in which all these words occur; state:down is that state",
+        help="only links that contain all these words; state:down selects a state",
     )
     status.add_argument(
         "--check", action="store_true", help="exit 1 unless every enabled link is connected"
@@ -194,11 +219,11 @@ def _add_status(add: _Adder) -> None:
 
 def _add_looks(add: _Adder) -> None:
     """What there is, and what happens."""
-    graph = add("graph", "the wiring as a picture", "graph --format svg > wiring.svg")
+    graph = add("graph", "draw the wiring", "graph --format svg > wiring.svg")
     _config(graph, None)
     graph.add_argument("--format", choices=("mermaid", "dot", "svg"), default="mermaid")
 
-    wait = add("wait", "returns when links are connected", "wait --timeout 10 eth0:tap0")
+    wait = add("wait", "wait until links are connected", "wait --timeout 10 eth0:tap0")
     _config(wait, None)
     wait.add_argument(
         "--timeout",
@@ -209,14 +234,16 @@ def _add_looks(add: _Adder) -> None:
     )
     _words(wait, "LINK", "default: every enabled link")
 
-    events = add("events", "every change, one line each, as it comes", "events --json")
-    _json(events, "a JSON document a line, one for each event")
+    events = add("events", "follow the daemon's events, one line each", "events --json")
+    _json(events, "one JSON document per line")
 
 
 def _add_examinations(add: _Adder) -> None:
     """What is wrong with it."""
-    test = add("test", "sends frames through a link, or says why it cannot", "test eth0:tap0")
-    test.add_argument("link", metavar="LINK", help="its name in status, a:b, or one of its ends")
+    test = add(
+        "test", "send test frames through a link, and say where they are lost", "test eth0:tap0"
+    )
+    test.add_argument("link", metavar="LINK", help="a:b, or one of its ends")
     _config(test, None)
     _json(test)
     test.add_argument(
@@ -224,65 +251,73 @@ def _add_examinations(add: _Adder) -> None:
         type=_number(int, "a whole number", 1, _MOST_ROUNDS),
         default=20,
         metavar="N",
-        help=f"frames of each size, each way; default: 20, {_MOST_ROUNDS} at most",
+        help=f"frames per size and direction; default: 20, at most {_MOST_ROUNDS}",
     )
 
-    doctor = add("doctor", "looks for what is wrong, and how to fix it", "doctor --json")
+    doctor = add(
+        "doctor", "check the host and all links, with a fix for each problem", "doctor --json"
+    )
     _config(doctor, None)
     _json(doctor)
 
 
 def _add_capture(add: _Adder) -> None:
-    capture = add("capture", "the frames of links, live (root)", "capture leaf1-eth1 icmp or arp")
-    capture.add_argument("link", metavar="LINK", help="its id, both its ends, or either end")
+    capture = add(
+        "capture", "show or save the frames of links, live (root)", "capture leaf1-eth1 icmp or arp"
+    )
+    capture.add_argument("link", metavar="LINK", help="a:b, or one of its ends")
     _words(
         capture,
         "LINK|FILTER",
-        "more links; from the first word that names none a filter as for tcpdump",
+        "more links, then a filter as for tcpdump",
     )
     form = capture.add_mutually_exclusive_group()
     form.add_argument(
         "-w",
         "--write",
         metavar="FILE",
-        help="as pcapng; -: to stdout; default: the lines of tcpdump",
+        help="write pcapng instead of lines of text; -: to stdout",
     )
     form.add_argument(
-        "--plain", action="store_true", help="lines without tcpdump, as where there is none"
+        "--plain", action="store_true", help="do not use tcpdump: print length, addresses and type"
     )
     capture.add_argument(
         "--direction",
         choices=("a", "b", "both"),
         default="both",
-        help="what comes in by the link's first end, its second, or either",
+        help="only frames that arrive at the link's first end (a) or second (b)",
     )
     positive = _number(int, "a whole number", 1)
     capture.add_argument(
-        "--count", type=positive, default=0, metavar="N", help="end after N frames"
+        "--count", type=positive, default=0, metavar="N", help="stop after N frames"
     )
     capture.add_argument(
         "--snaplen",
         type=_number(int, "a whole number", 1, _LONGEST_FRAME),
         default=_LONGEST_FRAME,
         metavar="N",
-        help=f"bytes to keep of a frame; default: all, {_LONGEST_FRAME} at most",
+        help=f"bytes to keep of each frame; default: all, at most {_LONGEST_FRAME}",
     )
     capture.add_argument(
         "--buffer",
         type=positive,
         default=64,
         metavar="MIB",
-        help="for frames that wait to be written, in all; default: 64",
+        help="memory for frames not yet written; default: 64",
     )
 
 
 def _add_others(add: _Adder) -> None:
-    detach = add("detach", "removes what is ours while no daemon runs", "detach --all")
-    detach.add_argument("--all", action="store_true", help="everything of ours")
-    _words(detach, "IFACE", "what to detach from")
+    detach = add(
+        "detach",
+        "remove all xconnectd programs and restore the interfaces (no daemon may run)",
+        "detach --all",
+    )
+    detach.add_argument("--all", action="store_true", help="from every interface")
+    _words(detach, "IFACE", "the interfaces to detach from")
 
-    add("schema", "JSON Schema of the file, for editors", "schema > xconnect.schema.json")
-    _json(add("version", "versions of the parts", "version"))
+    add("schema", "print the JSON Schema of the file, for editors", "schema > xconnect.schema.json")
+    _json(add("version", "print the versions of xconnectd, kernel, bcc and pyroute2", "version"))
 
 
 class _Adder:
@@ -317,7 +352,7 @@ def _config(parser: argparse.ArgumentParser, default: Path | None = DEFAULT_CONF
 
 
 def _file_or_directory(default: Path | None) -> dict[str, Any]:
-    text = f"default: {default or 'that of the daemon'}; of a directory every *.yaml"
+    text = f"default: {default or 'that of the daemon'}; a directory stands for its *.yaml"
     return {"type": Path, "metavar": "FILE|DIR", "help": text}
 
 
@@ -327,7 +362,7 @@ def _instead(parser: argparse.ArgumentParser) -> None:
         dest="instead",
         default="",
         metavar="NAME",
-        help="of the daemon's directory, the file that it replaces; default: its own name",
+        help="the file in the daemon's directory that it replaces; default: the same name",
     )
 
 

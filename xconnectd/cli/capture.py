@@ -13,7 +13,7 @@ from xconnectd.cli.output import print_message
 
 def run(options: argparse.Namespace) -> int:
     if options.write == session.STDOUT and sys.stdout.isatty():
-        print_message("a capture is no text for a terminal: -w FILE, or a pipe")
+        print_message("pcapng is no text for a terminal: use -w FILE or a pipe")
         return Exit.USAGE
     order = session.Order(
         words=(options.link, *options.words),

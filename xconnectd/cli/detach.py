@@ -13,21 +13,21 @@ from xconnectd.errors import BusyError
 from xconnectd.runtime import Engine
 
 _UNJUDGED: Final = (
-    "{path} has records of {names}, by their boot id of another boot, and no pinned program shows"
-    " that it is this one. Nothing is put back, and they stay. If only /proc is not the machine's"
-    " own, detach from where it is; else rm -r {path}"
+    "{path} has records of changes to {names} that seem to be from another boot, so nothing is"
+    " restored. If this runs in a container with its own /proc, run it on the host; if the machine"
+    " has booted since: rm -r {path}"
 )
 
 
 def run(options: argparse.Namespace) -> int:
     if bool(options.words) == options.all:
-        print_message("name interfaces, or say --all")
+        print_message("name the interfaces, or use --all")
         return Exit.USAGE
     events.setup(level="warning")
     try:
         engine = Engine.take_what_is_there()
     except BusyError as error:
-        print_message(f"{error}: take the links out of its file")
+        print_message(f"{error}: remove the links from its file instead")
         return Exit.FAILED
     with engine:
         if names := engine.ledger.unjudged:
@@ -40,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
             problems += engine.reconciler.detach("command", options.words)
         for gone in engine.ledger.moved_netns:
             print_message(
-                f"{gone.record.name} left for another namespace; take it off: {gone.remedy}"
+                f"{gone.record.name} was moved to another namespace; remove our program there:"
+                f" {gone.remedy}"
             )
     for problem in problems:
         print_message(problem)
@@ -53,4 +54,4 @@ def _not_ours(engine: Engine, names: Sequence[str]) -> list[str]:
     ours = {action.interface.ifindex: action.interface.name for action in seen.actions}
     known = ", ".join(sorted(ours.values())) or "none"
     wrong = [name for name in names if seen.observed.names.get(name) not in ours]
-    return [f"{name}: nothing of xconnectd is there; ours: {known}" for name in wrong]
+    return [f"{name}: xconnectd is not attached there; attached: {known}" for name in wrong]

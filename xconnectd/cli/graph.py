@@ -33,8 +33,7 @@ def _rendered(dot: str) -> str:
         )
     except FileNotFoundError:
         raise XconnectError(
-            "--format svg is drawn by Graphviz, which is not here: install the package graphviz,"
-            " or take --format mermaid"
+            "--format svg needs Graphviz: install the package graphviz, or use --format mermaid"
         ) from None
     if done.returncode:
         raise XconnectError(f"dot -Tsvg: {done.stderr.strip()}")

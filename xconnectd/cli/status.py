@@ -53,13 +53,13 @@ def _contradiction(options: argparse.Namespace) -> str:
     if options.health and any(
         (options.words, options.config, text, options.watch, options.check, table)
     ):
-        return "--health asks the daemon alone: no link and no other option goes with it"
+        return "--health takes no link and no other option"
     if options.check and options.watch:
-        return "--check answers by its exit code and --watch never ends: one of the two"
+        return "--check and --watch cannot be combined"
     if options.verbose and options.watch:
-        return "--watch shows the table, and -v is text: one of the two"
+        return "--watch and -v cannot be combined"
     if table and text:
-        return "--sort and --filter are for the table: neither --json nor -v goes with them"
+        return "--sort and --filter cannot be combined with --json or -v"
     return ""
 
 

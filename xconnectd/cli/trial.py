@@ -27,7 +27,7 @@ def attempt(
         early = "y\n" if yes else _typed_ahead()
         if early == "":
             print_message(
-                "nobody can confirm it: stdin has ended; --yes keeps it without a question"
+                "nobody can confirm it: standard input is closed; --yes keeps it without asking"
             )
             return Exit.USAGE
         trial.start(timeout, instead)
@@ -52,7 +52,7 @@ def _confirmed(trial: Trial, early: str | None) -> bool:
     """Asks until there is an answer, the time is over, or the terminal has gone."""
     if early is not None:
         return _is_yes(early)
-    print(f"Keep this wiring? It goes back by itself in {trial.timeout:.0f} s. [y/N] ", end="")
+    print(f"Keep this wiring? It is reverted in {trial.timeout:.0f} s. [y/N] ", end="")
     sys.stdout.flush()
     ready, _, _ = select.select([sys.stdin], [], [], trial.timeout)
     answer = sys.stdin.readline() if ready else ""

@@ -286,7 +286,7 @@ def _compose(text: str, report: _Report) -> _Node | None:
 def _not_yaml(error: yaml.MarkedYAMLError, text: str) -> _Refusal:
     if conflict := re.search("^<<<<<<< ", text, re.MULTILINE):
         where = _Spot.after(text[: conflict.start()])
-        return _Refusal(where, "a merge conflict begins", "settle it, and take its marks out")
+        return _Refusal(where, "an unresolved merge conflict", "resolve it, and remove its markers")
     return _Refusal(_mistake(error, text), f"is not YAML: {_words(error)}", _way_out(error))
 
 
@@ -370,7 +370,7 @@ class _Composer:
         if name not in self._anchors:
             raise _Refusal(event, f"`*{_short(name)}` has no `&{_short(name)}` above it")
         if (anchor := self._anchors[name]) is None:
-            raise _Refusal(event, f"`*{_short(name)}` stands inside of what it refers to")
+            raise _Refusal(event, f"`*{_short(name)}` is part of what it refers to")
         self._size += anchor.size
         if self._size > _MAX_NODES:
             text = f"its aliases expand to more than {_MAX_NODES:,} nodes"

@@ -111,7 +111,11 @@ def read(path: str) -> Content:
         hint = "create it; `links: {}` alone connects nothing"
         return Content(problem=Problem.of_file(path, "there is no such file", hint), missing=True)
     except OSError as error:
-        hint = "let the user this runs as read it" if isinstance(error, PermissionError) else ""
+        hint = (
+            "make it readable for the user that xconnectd runs as"
+            if isinstance(error, PermissionError)
+            else ""
+        )
         text = f"cannot be read: {error.strerror or error}"
         return Content(problem=Problem.of_file(path, text, hint))
     except _Refusal as refusal:
@@ -149,7 +153,7 @@ def _open_to_all(path: Path, file: os.stat_result, directory: os.stat_result) ->
     for place, info in ((path, file), (path.parent, directory)):
         sticky = stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX
         if info.st_mode & stat.S_IWOTH and not sticky:
-            yield f"{place}: writable by everyone, who can so wire this host's interfaces as root"
+            yield f"{place}: writable by everyone: anybody can connect this host's interfaces"
 
 
 # --------------------------------------------------------------------------- what it is
@@ -252,8 +256,8 @@ class _Walk:
             owner = os.fstat(here).st_uid
             if link.owner not in (0, os.geteuid(), owner):
                 raise _Refusal(
-                    f"the symlink {printable(link.path)} on its way belongs to user {link.owner}"
-                    f" and leads to what user {owner} owns",
+                    f"the symlink {printable(link.path)} in its path belongs to user {link.owner}"
+                    f" and points to what user {owner} owns",
                     "make it root's (chown -h root), or name the file itself",
                 )
 
@@ -295,6 +299,6 @@ def _is_strange(user: int, file: os.stat_result) -> bool:
 
 def _without_words(problems: tuple[Problem, ...], user: int) -> list[Problem]:
     """The same places, without what stands there."""
-    text = f"a problem, whose words are kept from user {user}, who owns the directory"
+    text = f"a problem, not shown since user {user}, who owns the directory, may not read the file"
     hint = "let them read the file, or check a copy of it elsewhere"
     return [problem._replace(text=text, hint=hint) for problem in problems]

@@ -186,7 +186,7 @@ class Files:
                 return Problem.of_file(name, f"the daemon has one file, {place}", "leave out --as")
         elif not _counts(place):
             hint = "name it *.yaml, without a leading dot, or say --as NAME.yaml"
-            return Problem.of_file(name, f"{place.name} would not count in {self.path}", hint)
+            return Problem.of_file(name, f"{place.name} would be ignored in {self.path}", hint)
         return None
 
     def _read_paths(self) -> list[FileState]:

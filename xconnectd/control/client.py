@@ -70,19 +70,21 @@ class Connection:
     def _why_no_answer(self) -> str:
         if is_stopped(self._pid):
             return f"the daemon, pid {self._pid}, is stopped: kill -CONT {self._pid}"
-        return f"the daemon, pid {self._pid}, does not answer: xconnectd doctor"
+        return f"the daemon, pid {self._pid}, does not answer; see xconnectd doctor"
 
     def _why_not(self, path: Path, error: OSError) -> str:
         """A socket that a killed daemon left behind forbids as one that is listened to."""
         pid = self._pid
         if pid is None:
-            way_out = "; root sees the wires: sudo xconnectd status" if os.geteuid() else ""
+            way_out = (
+                "; the wires can be seen without it: sudo xconnectd status" if os.geteuid() else ""
+            )
             return f"no daemon runs in this network namespace{way_out}"
         if not isinstance(error, PermissionError):
             return f"the daemon{f', pid {pid},' if pid else ''} does not answer at {path}"
         if path.name == CONTROL:
             return f"{path}: only root may: sudo xconnectd …"
-        return f"{path}: only root and group {unix_sockets.GROUP} may ask"
+        return f"{path}: only root and group {unix_sockets.GROUP} may connect"
 
     def ask(self, do: str, **details: Any) -> Answer:
         self.send(do, **details)
@@ -96,14 +98,14 @@ class Connection:
         """
         report = self.ask("status")
         if error := report.get("error"):
-            raise NoDaemonError(f"the daemon cannot look: {error}")
+            raise NoDaemonError(f"the daemon cannot read the kernel's state: {error}")
         return report
 
     def send(self, do: str, **details: Any) -> None:
         try:
             self._socket.sendall(json.dumps({"do": do, **details}).encode() + b"\n")
         except OSError as error:
-            raise NoDaemonError("the daemon has gone") from error
+            raise NoDaemonError("the daemon has ended") from error
 
     def read(self) -> Answer:
         try:
@@ -111,7 +113,7 @@ class Connection:
         except OSError as error:
             raise NoDaemonError(self._why_no_answer()) from error
         if not line:
-            raise NoDaemonError("the daemon has gone")
+            raise NoDaemonError("the daemon has ended")
         answer: Answer = json.loads(line)
         return answer
 

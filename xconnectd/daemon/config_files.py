@@ -162,7 +162,7 @@ class ConfigFiles:
             self._log.warning(
                 Event.CONFIG_UNWATCHED,
                 path=str(self.source.path),
-                reason=f"{problem}; meanwhile a change is found within two seconds",
+                reason=f"{problem}; until then the file is checked every two seconds",
             )
         elif self._unwatched and not problem:
             self._log.info(Event.CONFIG_WATCHED, path=str(self.source.path))

@@ -182,7 +182,9 @@ class Daemon:
         except OSError as error:
             if not is_full(error) and place is not None and place.exists():
                 raise
-            self._log.warning(Event.STATE_UNWRITABLE, reason=f"no command reaches me: {error}")
+            self._log.warning(
+                Event.STATE_UNWRITABLE, reason=f"commands cannot reach the daemon: {error}"
+            )
             return serve(None)
 
     def _look(self) -> Facts:
@@ -333,7 +335,9 @@ class Daemon:
         self._reconciler.handle(self._receive())
         if self._lost_events:
             self._lost_events = False
-            self._log.warning(Event.EVENTS_LOST, reason="too many at once; all is read again")
+            self._log.warning(
+                Event.EVENTS_LOST, reason="too many kernel events at once; all is read again"
+            )
             self._runtime.host_use.track_stacked()
             self._reconciler.resync("netlink")
 

@@ -142,7 +142,7 @@ class Exporter:
         """Once a kind, so that nobody fills the log by asking oddly."""
         if kind not in self._told:
             self._told.add(kind)
-            self._troubles.put(f"{reason}; more of this kind is not told")
+            self._troubles.put(f"{reason}; further ones are not logged")
             self._ring()
 
 

@@ -85,7 +85,7 @@ def families(told: StatusDocument) -> Iterator[Metric]:
 def _states(links: Iterable[Link]) -> Metric:
     labels = ("link", "a", "b", "state")
     family = GaugeMetricFamily(
-        "xconnectd_link_state", "1 for the state a link is in.", None, labels
+        "xconnectd_link_state", "1 for the state that a link is in.", None, labels
     )
     for link in links:
         names = (link.link, link.a.name, link.b.name)
@@ -99,7 +99,9 @@ def _facts(links: Iterable[Link]) -> Metric:
 
     The file's labels are ``label_NAME``, with ``_`` for what a name of Prometheus may not hold.
     """
-    family = InfoMetricFamily("xconnectd_link", "A link's mode and words.", None, ("link",))
+    family = InfoMetricFamily(
+        "xconnectd_link", "A link's mode, description and labels.", None, ("link",)
+    )
     for link in links:
         own = {f"label_{re.sub(r'[^a-zA-Z0-9_]', '_', key)}": v for key, v in link.labels.items()}
         family.add_metric((link.link,), {"mode": link.mode, "description": link.description, **own})
@@ -123,7 +125,7 @@ def _drops(links: Iterable[Link]) -> Metric:
     """Whatever reasons the document has; no sample is made up for one that it does not know."""
     family = CounterMetricFamily(
         "xconnectd_dropped_frames",
-        "Frames dropped, by the interface they came in by (host_egress: were to go out of).",
+        "Dropped frames by ingress interface (host_egress: by egress interface).",
         None,
         ("link", "interface", "reason"),
     )
@@ -138,7 +140,7 @@ def _passed(links: Iterable[Link]) -> Iterator[Metric]:
     """Nothing where nobody can tell."""
     family = CounterMetricFamily(
         "xconnectd_passed_to_host_frames",
-        "Frames that skipped every hook and were stopped at the host's IP stack: always 0.",
+        "Frames that bypassed all hooks and were dropped at the host's IP stack; should be 0.",
         None,
         ("link", "interface"),
     )
@@ -152,7 +154,7 @@ def _passed(links: Iterable[Link]) -> Iterator[Metric]:
 
 def _interfaces(links: Iterable[Link]) -> Iterator[Metric]:
     labels = ("link", "interface")
-    up = GaugeMetricFamily("xconnectd_interface_up", "1 if set up by its admin.", None, labels)
+    up = GaugeMetricFamily("xconnectd_interface_up", "1 if administratively up.", None, labels)
     carrier = GaugeMetricFamily("xconnectd_interface_carrier", "1 with a carrier.", None, labels)
     shown = GaugeMetricFamily(
         "xconnectd_interface_carrier_shown",
@@ -175,7 +177,7 @@ def _interfaces(links: Iterable[Link]) -> Iterator[Metric]:
 def _config(config: Config, daemon: Daemon) -> Iterator[Metric]:
     yield InfoMetricFamily(
         "xconnectd_config",
-        "The file (or directory), the hash of what is wanted, and whether it was taken.",
+        "The file or directory, the hash of its links, and whether it was accepted.",
         {"hash": config.hash, "path": config.path, "state": config.state},
     )
     yield GaugeMetricFamily(
@@ -186,7 +188,7 @@ def _config(config: Config, daemon: Daemon) -> Iterator[Metric]:
     if daemon.last_load is not None:
         yield GaugeMetricFamily(
             "xconnectd_config_last_load_timestamp_seconds",
-            "When the files were last taken.",
+            "Time of the last successful load.",
             daemon.last_load,
         )
 
@@ -194,17 +196,19 @@ def _config(config: Config, daemon: Daemon) -> Iterator[Metric]:
 def _doings(daemon: Daemon) -> Iterator[Metric]:
     passes = HistogramMetricFamily(
         "xconnectd_reconcile_duration_seconds",
-        "Passes over links by the time they took.",
+        "Duration of passes over links.",
     )
     told = daemon.passes
     passes.add_metric((), [*told.le_s.items(), ("+Inf", told.total)], told.sum_s)
     yield passes
     yield CounterMetricFamily(
-        "xconnectd_drift_repairs", "Links put back after somebody changed them.", daemon.repairs
+        "xconnectd_drift_repairs",
+        "Repairs of links after something else had changed them.",
+        daemon.repairs,
     )
     starts = CounterMetricFamily(
         "xconnectd_starts",
-        "Starts since all was last detached, by what became of the programs in the kernel.",
+        "Starts since the last detach, by whether programs were loaded or adopted.",
         None,
         ("programs",),
     )

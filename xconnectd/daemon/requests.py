@@ -54,7 +54,7 @@ class Requests:
             client.wants_events = True
             return {"ok": True}
         if not client.privileged:
-            return {"ok": False, "error": "this socket may only look"}
+            return {"ok": False, "error": "this socket is read-only: use control.sock"}
         match do:
             case "reload":
                 self._reload()

@@ -35,9 +35,9 @@ _AT_DRIVERS: Final = ("transmit_failed", "xdp_devmap_xmit")
 """Programs, and the tracepoints they listen at."""
 
 _UNAVAILABLE: Final = {
-    errno.EPERM: "counting frames lost at the redirect needs CAP_PERFMON",
-    errno.EACCES: "counting frames lost at the redirect needs CAP_PERFMON",
-    errno.EINVAL: "this kernel does not say why frames are lost at the redirect (Linux 5.13 does)",
+    errno.EPERM: "frames dropped in the redirect are not counted: CAP_PERFMON is missing",
+    errno.EACCES: "frames dropped in the redirect are not counted: CAP_PERFMON is missing",
+    errno.EINVAL: "frames dropped in the redirect are not counted: Linux 5.13 is needed",
 }
 
 
@@ -53,7 +53,9 @@ class Drops:
         self._map: Map | None = None
         self._watched: Map | None = None
         self._listens_to_drivers = False
-        self.unavailable = "no daemon has begun to count frames lost at the redirect"
+        self.unavailable = (
+            "frames dropped in the redirect are not counted: no daemon has started to"
+        )
         """Why nothing is counted; empty if it is."""
 
     @classmethod
@@ -72,15 +74,15 @@ class Drops:
             pass
         except OSError as error:
             why = _UNAVAILABLE.get(error.errno or 0)
-            drops.unavailable = why or f"frames lost at the redirect are not counted: {error}"
+            drops.unavailable = why or f"frames dropped in the redirect are not counted: {error}"
         return drops
 
     def _use(self) -> None:
         drops = libbpf.open_pin(self._place / _MAP)
         if libbpf.value_size(drops) != _FORMAT.value_size:
             os.close(drops)
-            others = "frames lost at the redirect are counted in the way of another release"
-            raise DataplaneError("drops", f"{others}: use its own xconnectd status")
+            others = "frames dropped in the redirect are counted by another version"
+            raise DataplaneError("drops", f"{others}: use that version's xconnectd status")
         self._map = Map(drops, ctypes.c_uint64, len(Lost._fields))
         if (self._place / _WATCHED).exists():  # a release before had none
             self._watched = Map(libbpf.open_pin(self._place / _WATCHED))

@@ -37,8 +37,12 @@ _HOOKS: Final = (libbpf.PREROUTING, libbpf.LOCAL_OUT, libbpf.FORWARD)
 _MAP: Final = "guarded"
 _PROGRAM: Final = "guard"
 
-_TOO_OLD: Final = "what reaches the host's stack is neither stopped nor counted before Linux 6.4"
-_FORBIDDEN: Final = "stopping and counting what reaches the host's stack needs CAP_PERFMON"
+_TOO_OLD: Final = (
+    "frames that bypass our hooks reach the host's IP stack uncounted: Linux 6.4 is needed"
+)
+_FORBIDDEN: Final = (
+    "frames that bypass our hooks reach the host's IP stack uncounted: CAP_PERFMON is missing"
+)
 _UNAVAILABLE: Final = {errno.EINVAL: _TOO_OLD, errno.EPERM: _FORBIDDEN, errno.EACCES: _FORBIDDEN}
 
 
@@ -50,7 +54,9 @@ class Guard:
     """
 
     def __init__(self, pins: Pins) -> None:
-        self.unavailable = "no daemon has begun to guard the host's stack"
+        self.unavailable = (
+            "frames that bypass our hooks reach the host's IP stack uncounted: no daemon guards it"
+        )
         self._pins = pins
         self._directory = compiler.source_directory()
         self._made_of = compiler.source_hash(self._directory, compiler.GUARD)
@@ -75,7 +81,7 @@ class Guard:
         except (DataplaneError, LookupError) as error:
             guard.unavailable = str(error)
         except OSError as error:
-            other = f"what reaches the host's stack is neither stopped nor counted: {error}"
+            other = f"frames that bypass our hooks reach the host's IP stack uncounted: {error}"
             guard.unavailable = _UNAVAILABLE.get(error.errno or 0, other)
         return guard
 

@@ -68,7 +68,7 @@ _SHARED: Final = tuple(name for name in _FORMATS if name not in OWN_MAPS)
 """Maps that all generations share."""
 
 _OPEN: Final = "open"
-_OTHERS: Final = "what is pinned in {root} is another release's: use its own xconnectd"
+_OTHERS: Final = "the pins in {root} were made by another version: use that version's xconnectd"
 _LOOKS: Final = 3
 """Those who only look may look while a daemon retires what was the newest."""
 _EXPECTED: Final = 256
@@ -236,7 +236,7 @@ class Dataplane:
 
     def entries(self) -> dict[int, int]:
         """All of them: 3 µs each, since a devmap has no batch operations. See ``holds``."""
-        with _stage("entries", "walking the map"):
+        with _stage("entries", "reading the map"):
             return self._entries.items()
 
     def holds(self, wanted: Mapping[int, int]) -> bool:
@@ -270,7 +270,7 @@ class Dataplane:
             raise _refused("unsteer", key, 0, error) from error
 
     def peers(self) -> dict[int, int]:
-        with _stage("peers", "walking the map"):
+        with _stage("peers", "reading the map"):
             return self._peers.all_items()
 
     # ------------------------------------------------------------------ what is in all of them
@@ -283,7 +283,7 @@ class Dataplane:
         Guarded is what is kept from the host's stack as it comes in; None where that cannot be.
         """
         if ends is None:
-            with _stage("guard", "walking what is guarded"):
+            with _stage("guard", "reading the guard's map"):
                 return self.entries(), self.peers(), self._guard.guarded()
         try:
             guarded = self._guard.guarded(ends)
@@ -316,7 +316,7 @@ class Dataplane:
             return _summed(self._counters.words(key))
 
     def all_counters(self) -> dict[int, Counters]:
-        with _stage("counters", "walking the counters"):
+        with _stage("counters", "reading the counters"):
             lost, stopped = self._drops.all(), self._guard.stopped()
             return {
                 key: _with_stopped(
@@ -386,7 +386,7 @@ class Dataplane:
         try:
             self._guard.remove(key)
         except OSError as error:
-            raise _judged("guard", "guarding the host no more", error) from error
+            raise _judged("guard", "ending the guard of the host", error) from error
 
     # ------------------------------------------------------------------ life cycle
 

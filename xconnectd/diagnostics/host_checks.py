@@ -18,13 +18,13 @@ _PYROUTE2: Final = (0, 9, 1)
 
 _NETFILTER_PROGRAMS: Final = (6, 4)
 _MISSED: Final = (
-    ((5, 12), "a namespace is known by its inode, which may come again as another's"),
-    ((5, 13), "losses at the redirect are not counted, nor their reasons"),
+    ((5, 12), "network namespaces are known by inode numbers, which the kernel may use again"),
+    ((5, 13), "frames dropped in the redirect are not counted"),
     ((5, 18), "there are no XDP fragments: native XDP takes an MTU of some 3,500 at most"),
-    ((5, 18), "nothing tells when the last frame came, but in tc mode from 5.11 on"),
+    ((5, 18), "the age of the last frame is not known (in tc mode it is from 5.11 on)"),
     (
         _NETFILTER_PROGRAMS,
-        "what an ifb or a program marks to skip our hooks reaches the host's stack uncounted",
+        "frames that bypass our hooks reach the host's IP stack uncounted",
     ),
 )
 """What older kernels do without."""
@@ -72,14 +72,14 @@ def _capabilities(host: HostFacts) -> Iterator[Finding]:
         text = f"this command lacks {lacking}: it cannot see everything"
         yield _warn("capabilities", text, "sudo xconnectd doctor")
     elif "CAP_SYS_ADMIN" not in host.capabilities:
-        text = "enough for the daemon; CAP_SYS_ADMIN would tell the names of foreign programs"
+        text = "enough for the daemon; CAP_SYS_ADMIN would also show the names of foreign programs"
         yield _ok("capabilities", text)
     else:
         yield _ok("capabilities", "all that is needed")
     if host.daemon_capabilities is not None:
         lacking = _lacking(host.needed, host.daemon_capabilities)
         if lacking:
-            remedy = "give it those: CapabilityBoundingSet= of the unit, --cap-add of the container"
+            remedy = "add them: CapabilityBoundingSet= of the unit, --cap-add of the container"
             yield _fail("capabilities", f"the daemon lacks {lacking}", remedy)
         elif _lacking(_FAR_ENDS, host.daemon_capabilities):
             text = "the daemon lacks CAP_NET_BROADCAST: that a far end comes up is seen late"
@@ -94,7 +94,7 @@ def _guard(host: HostFacts) -> Iterator[Finding]:
     """An older kernel has none, which is told of the kernel."""
     if not host.guard_unavailable or host.kernel < _NETFILTER_PROGRAMS:
         return
-    remedy = "docs/safety.md says what stays open, and how sysctl closes it"
+    remedy = "docs/safety.md: what is open, and the sysctl that closes it"
     if _lacking(frozenset({"CAP_PERFMON"}), host.daemon_capabilities or frozenset()):
         remedy = (
             "give the daemon CAP_PERFMON (CapabilityBoundingSet= of the unit, --cap-add PERFMON of"
@@ -111,7 +111,7 @@ def _lacking(needed: frozenset[str], held: frozenset[str]) -> str:
 
 def _bpf(host: HostFacts) -> Iterator[Finding]:
     if host.bpf is None:
-        yield _warn("bpf", "not tried whether bpf() is allowed", "sudo xconnectd doctor")
+        yield _warn("bpf", "not checked whether bpf() is allowed", "sudo xconnectd doctor")
     elif host.bpf:
         remedy = "look for a seccomp profile (container: --security-opt seccomp=unconfined)"
         yield _fail("bpf", f"bpf() is refused: {host.bpf}", remedy)
@@ -139,12 +139,12 @@ def _programs(host: HostFacts) -> Iterator[Finding]:
     if host.programs is None:
         yield _warn("programs", "the pins cannot be read from here", "sudo xconnectd doctor")
     elif host.programs:
-        yield _ok("programs", f"{host.programs} of ours in the kernel")
+        yield _ok("programs", f"{host.programs} xconnectd programs in the kernel")
     elif host.pid is not None:
-        text = f"a daemon runs, and nothing of ours is pinned in {host.pins}"
+        text = f"a daemon runs, but has nothing pinned in {host.pins}"
         yield _fail("programs", text, host.repair)
     else:
-        yield _ok("programs", "none of ours in the kernel")
+        yield _ok("programs", "no xconnectd programs in the kernel")
 
 
 # --------------------------------------------------------------------------- what is installed
@@ -169,7 +169,7 @@ def _pyroute2(host: HostFacts) -> Iterator[Finding]:
     if not host.pyroute2:
         yield _fail("pyroute2", "not installed", "pip install 'pyroute2>=0.9.1'")
     elif version_numbers(host.pyroute2)[:3] < _PYROUTE2:
-        text = f"{host.pyroute2} packs XDP flags wrongly"
+        text = f"{host.pyroute2} has a bug in its XDP flags"
         yield _fail("pyroute2", text, "pip install 'pyroute2>=0.9.1'")
     else:
         yield _ok("pyroute2", host.pyroute2)
@@ -185,20 +185,22 @@ def _btf(host: HostFacts) -> Iterator[Finding]:
 
 def _xdp_features(host: HostFacts) -> Iterator[Finding]:
     if host.xdp_features:
-        yield _ok("xdp-features", "drivers tell what they can do")
+        yield _ok("xdp-features", "drivers report what they can do")
     elif host.kernel < (6, 3):
-        text = "before Linux 6.3 no driver tells what it can do, its name decides"
+        text = "before Linux 6.3 drivers do not report what they can do: known names decide"
         yield _ok("xdp-features", text)
     else:
-        text = "the kernel does not answer: a driver's name decides"
+        text = "the kernel does not report what drivers can do: known names decide"
         yield _warn("xdp-features", text, "xconnectd version")
 
 
 def _jit(host: HostFacts) -> Iterator[Finding]:
     if host.jit is None:
-        yield _warn("jit", "not tried whether BPF programs are compiled", "sudo xconnectd doctor")
+        yield _warn(
+            "jit", "not checked whether BPF programs are JIT-compiled", "sudo xconnectd doctor"
+        )
     elif host.jit:
-        yield _ok("jit", "BPF programs are compiled")
+        yield _ok("jit", "BPF programs are JIT-compiled")
     else:
         text = "BPF programs are interpreted, several times slower"
         remedy = "sysctl -w net.core.bpf_jit_enable=1  # in the machine's own namespace"
@@ -210,7 +212,9 @@ def _jit(host: HostFacts) -> Iterator[Finding]:
 
 def _daemon(host: HostFacts) -> Iterator[Finding]:
     if host.pid is None:
-        text = "none runs in this namespace: wires stay as they are, nothing repairs them"
+        text = (
+            "none runs in this network namespace: links go on, but nothing repairs or changes them"
+        )
         yield _warn("daemon", text, host.start)
     elif host.stopped:
         yield _fail("daemon", f"pid {host.pid} is stopped", f"kill -CONT {host.pid}")
@@ -219,7 +223,7 @@ def _daemon(host: HostFacts) -> Iterator[Finding]:
         text = f"{_process(host.pid)} does not answer"
         yield _fail("daemon", text, kill if host.pid else host.repair)
     elif host.answers is None:
-        text = f"runs, {_process(host.pid)}; only root and group xconnectd may ask it"
+        text = f"runs, {_process(host.pid)}; only root and group xconnectd may connect to it"
         yield _ok("daemon", text)
     else:
         yield _ok("daemon", f"runs, {_process(host.pid)}")

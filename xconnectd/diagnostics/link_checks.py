@@ -60,7 +60,7 @@ def of_report(link: document.Link) -> tuple[Finding, ...]:
 def of_moved_netns(moved: Iterable[MovedEnd]) -> Iterator[Finding]:
     for gone in moved:
         if gone.runs_ours:
-            text = f"{gone.record.name} left for another namespace with our program on it"
+            text = f"{gone.record.name} was moved to another namespace with our program on it"
             yield Finding(Level.FAIL, "moved_netns", text, gone.remedy)
 
 
@@ -111,7 +111,7 @@ def _missing(facts: LinkFacts) -> Finding:
     names = [end.name for end in link.ends if observed.find(end) is None]
     left = [gone for gone in observed.moved_netns if gone.record.name in names]
     if left and (place := left[0].namespace):
-        text = f"{facts.evaluation.waiting}: it left for the namespace {place}"
+        text = f"{facts.evaluation.waiting}: it was moved to the namespace {place}"
         back = f"ip -n {quote(place)} link set dev {quote(left[0].name)} netns {facts.home}"
         return _stop("interface", text, back)
     remedy = f"ip -br link  # what there is: create it, or name another in {facts.file}"
@@ -124,7 +124,7 @@ def _not_held(facts: LinkFacts) -> Iterator[Finding]:
         yield Finding(Level.WARN, "not held", warning)
     for end in facts.evaluation.ends:
         if end.ifindex in facts.evaluation.holding and not facts.observed.ours[end.ifindex].runs:
-            text = f"no program of ours on {end.name}: the host receives and answers there"
+            text = f"our program is not on {end.name}: the host receives and answers there"
             yield Finding(Level.WARN, "not held", text, facts.repair)
 
 
@@ -182,7 +182,7 @@ def _foreign_xdp(end: Interface, observed: Observed) -> Xdp | None:
 def _not_polling(end: Interface, facts: LinkFacts) -> Finding:
     far = facts.far.get(end.ifindex)
     name = far.interface.name if far else f"the far end of {end.name}"
-    text = f"{end.name}: its far end {name} does not poll, native redirects into it are lost"
+    text = f"{end.name}: its far end {name} takes no redirected frames, all are lost"
     unknown = mode_selection.FAR_READY.format(far="FAR_END")
     return _stop("far end not polling", text, far.ready() if far else unknown)
 
@@ -229,15 +229,15 @@ def _program(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
     """Somebody else's in its place is a refusal already."""
     mode = facts.evaluation.mode
     if not facts.observed.ours[end.ifindex].ingress:
-        what = "our ingress filter" if end.qdisc else "clsact, and with it our ingress filter"
+        what = "our ingress filter" if end.qdisc else "clsact with our ingress filter"
         carried, stops = _carried_by_tc(facts)
-        text = f"{end.name} has lost {what}: {carried} are lost"
+        text = f"{end.name} lacks {what}: {carried} are lost"
         yield Finding(Level.FAIL, "filter", text, facts.repair, stops)
     if mode is Mode.TC:
         return
     found = {xdp.mode for xdp in facts.observed.ours[end.ifindex].xdp}
     if not found:
-        yield _stop("program", f"no XDP program of ours on {end.name}", facts.repair)
+        yield _stop("program", f"our XDP program is not on {end.name}", facts.repair)
     elif str(mode) not in found:
         text = f"{end.name} runs our program in {found.pop()} mode, the link is {mode}"
         yield _stop("program", text, facts.repair)
@@ -247,7 +247,7 @@ def _carried_by_tc(facts: LinkFacts) -> tuple[str, Stops]:
     """All frames in tc mode; in the others those that XDP does not see."""
     if facts.evaluation.mode is Mode.TC:
         return "frames", Stops.ALL
-    return "frames that a tc redirect has marked", Stops.SOME
+    return "frames that tc has redirected", Stops.SOME
 
 
 def _entry(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Finding]:
@@ -260,7 +260,7 @@ def _entry(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Findi
         found = entries.get(end.ifindex)
         if not facts.evaluation.link.enabled:
             if found is not None:
-                text = f"{end.name} {key} still leads to ifindex {found}"
+                text = f"{end.name} {key} still forwards to ifindex {found}"
                 yield Finding(Level.WARN, "entry", text, facts.repair)
         elif found is None:
             text = f"no entry for {end.name} in the {kind} {key}: {carried} are dropped"
@@ -268,14 +268,14 @@ def _entry(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Findi
             return
         elif found != other.ifindex:
             where = f"{other.name} ({other.ifindex})"
-            text = f"{end.name} {key} leads to ifindex {found}, not to {where}"
+            text = f"{end.name} {key} forwards to ifindex {found}, not to {where}"
             yield Finding(Level.FAIL, "entry", text, facts.repair, stops)
             return
 
 
 def _egress_drop(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
     if not facts.observed.ours[end.ifindex].egress:
-        text = f"{end.name} has lost our egress filter: the host can talk into the wire"
+        text = f"{end.name} lacks our egress filter: the host can send into the wire"
         yield Finding(Level.WARN, "egress_drop", text, facts.repair)
 
 
@@ -355,11 +355,14 @@ def _offloads(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
         return
     undone = []
     if not far.features.isdisjoint(_UNFINISHED):
-        undone.append("checksums (its TCP and UDP are dead)")
+        undone.append("checksums (its TCP and UDP do not work)")
     if not far.features.isdisjoint(_TAGS):
         undone.append("VLAN tags (they are lost)")
     if undone:
         name = far.interface.name
-        text = f"{name}, the far end of {end.name}, leaves to its driver: {', '.join(undone)}"
+        text = (
+            f"{name}, the far end of {end.name}, has offloads on that native XDP cannot pass on:"
+            f" {', '.join(undone)}"
+        )
         remedy = far.ready()
         yield Finding(Level.FAIL, "offload", text, remedy, Stops.OFFLOADED)

@@ -160,7 +160,7 @@ class Tester:
             return None
         place = self._known.get(end.far.nsid)
         if place is None:
-            raise UntestableError(f"the namespace of the far end of {end.name} is not to be found")
+            raise UntestableError(f"the namespace of the far end of {end.name} cannot be found")
         return place
 
     def _socket(self, end: Interface, facts: LinkFacts) -> PacketSocket:
@@ -170,9 +170,11 @@ class Tester:
             kind = end.variant or end.kind or "NIC"
             raise UntestableError(f"{end.name} is a {kind}: nothing can be sent from its far end")
         if far is None:
-            raise UntestableError(f"the far end of {end.name} cannot be looked at")
+            raise UntestableError(f"the far end of {end.name} cannot be read")
         if facts.observed.ours_on(far.interface).runs:
-            raise UntestableError(f"{far.interface.name}, the far end of {end.name}, is wired, too")
+            raise UntestableError(
+                f"{far.interface.name}, the far end of {end.name}, is an end of a link too"
+            )
         place = self._place(end)
         try:
             return netns.inside(place, lambda: PacketSocket(far.interface.name))
@@ -267,7 +269,7 @@ def test(name: str, file: Path | None, rounds: int) -> tuple[Outcome, tuple[Find
     try:
         engine = Engine.watch()
     except (PrivilegeError, PermissionError) as error:
-        raise UntestableError("only root can look at a link: sudo xconnectd test") from error
+        raise UntestableError("only root can test a link: sudo xconnectd test") from error
     with engine:
         look = collector.look(engine, file)
         path = str(look.files.path)

@@ -14,7 +14,7 @@ from xconnectd.formatting import printable
 WATCHED: Final = 1.0
 """Seconds for which the counters are watched where no frames can be sent."""
 
-_LATENCY: Final = "from before send() at the one far end to the kernel's receive time at the other"
+_LATENCY: Final = "from send() at one far end until the kernel has it at the other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,10 @@ class Outcome:
         else:
             yield f"{self.link}: {printable(cause.text)}"
             yield f"    fix: {printable(cause.remedy)}"
-        how = f"no frames sent: {self.untested}" if self.untested else f"latency: {_LATENCY}"
-        yield printable(how)
+        if self.untested:
+            yield printable(f"no frames sent: {self.untested}")
+        elif any(self.delays.values()):
+            yield f"latency: {_LATENCY}"
         for way in self.ways:
             yield from self._way_lines(way)
         for finding in self.findings:
@@ -63,8 +65,8 @@ class Outcome:
         name = f"{way.source} → {way.target}"
         if self.untested:
             yield (
-                f"{name}, in {WATCHED:g} s: {way.counted} frames handed on, {way.no_entry} without"
-                f" an entry, {way.not_sent} that {way.target} could not send"
+                f"{name}, in {WATCHED:g} s: {way.counted} frames forwarded, {way.no_entry} without"
+                f" an entry, {way.not_sent} not sent by {way.target}"
             )
             return
         spread = test_frames.spread(self.delays.get(way.source, ()))
@@ -84,8 +86,8 @@ class Outcome:
 
 def _redirected_in_words(way: Way) -> str:
     if way.redirected is None:
-        return "; none that tc redirected could be sent"
-    return f"; {way.redirected.arrived} of {way.redirected.sent} that tc redirected"
+        return "; none redirected by tc"
+    return f"; {way.redirected.arrived} of {way.redirected.sent} redirected by tc"
 
 
 def _way_as_json(way: Way, delays: Sequence[float]) -> dict[str, Any]:

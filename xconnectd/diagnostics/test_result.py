@@ -129,11 +129,11 @@ def where_they_stop(way: Way) -> Finding:
     elif way.reached < way.lost:
         check, where = "far end", f"they do not get from its far end to {way.source}"
     elif way.no_entry >= way.lost:
-        check, where = "entry", f"our program on {way.source} drops them for want of an entry"
+        check, where = "entry", f"our program on {way.source} has no entry and drops them"
     elif way.counted < way.lost:
         check, where = "program", f"our program on {way.source} does not see them"
     elif way.not_sent >= way.lost:
-        check, where = "target", f"{way.target} cannot hand them to its far end"
+        check, where = "target", f"{way.target} cannot pass them to its far end"
         look = f"ip -s link show dev {quote(way.target)}"
     else:
         check, where = "beyond", f"they leave by {way.target} and are lost behind it"

@@ -168,12 +168,12 @@ class HostUse:
         known = self._all_stacked() if self._stacked is None else self._stacked
         for name, lowers in known.values():
             for ifindex in lowers & interfaces.keys():
-                use = Use(f"{name} stands on it", f"ip link del dev {quote(name)}")
+                use = Use(f"{name} is on top of it", f"ip link del dev {quote(name)}")
                 found[ifindex] += (use,)
         if not {each.kind for each in interfaces.values()} <= _KINDS_OF_WIRES:
             for name, lowers in self._stacked_elsewhere():
                 for ifindex in lowers & interfaces.keys():
-                    found[ifindex] += (Use(f"{name} of another namespace stands on it"),)
+                    found[ifindex] += (Use(f"{name} of another namespace is on top of it"),)
         return found
 
     def _stacked_elsewhere(self) -> list[_Stacked]:
@@ -215,7 +215,9 @@ class _Address(NamedTuple):
 
 def _of_addresses(addresses: Iterable[_Address], interface: Interface) -> tuple[Use, ...]:
     flush = f"ip addr flush dev {quote(interface.name)}"
-    return tuple([Use(f"it carries {each.address}", flush, each.learnt) for each in addresses])
+    return tuple(
+        [Use(f"it has the address {each.address}", flush, each.learnt) for each in addresses]
+    )
 
 
 def _of_routes(
@@ -297,10 +299,10 @@ def _route_in_words(route: _RouteEntry, interface: str) -> tuple[str, str]:
     """What it is, and the command that deletes it."""
     if route.destination is None:
         where = "default"
-        words = f"{'a' if route.prefix_length else 'the default'} route leads over it"
+        words = f"{'a' if route.prefix_length else 'the default'} route uses it"
     else:
         where = f"{ipaddress.ip_address(route.destination)}/{route.prefix_length}"
-        words = f"the route to {where} leads over it"
+        words = f"the route to {where} uses it"
     family = "-6 " if route.family == socket.AF_INET6 else ""
     of_table = "" if route.table in (0, uapi.RT_TABLE_MAIN) else f" table {route.table}"
     return words, f"ip {family}route del {where} dev {quote(interface)}{of_table}"

@@ -120,6 +120,12 @@ def is_mere_setting(action: Action) -> bool:
     return isinstance(action, Hold | Unlearn)
 
 
+def in_words(actions: Iterable[Action]) -> str:
+    """``attach generic va, point generic va``: what is done, without the records of it."""
+    steps = as_json(action for action in actions if not isinstance(action, Hold))
+    return ", ".join(dict.fromkeys(f"{each['action']} {each['interface']}" for each in steps))
+
+
 def as_json(actions: Iterable[Action]) -> list[dict[str, str]]:
     return [
         {

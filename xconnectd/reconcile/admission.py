@@ -56,8 +56,8 @@ def _foreign(mode: Mode, end: Interface, observed: Observed) -> str:
             return f"{end.name} runs an XDP program that is not ours: {who}"
     if end.qdisc == "ingress":
         return (
-            f"{end.name} has an ingress qdisc where clsact must stand;"
-            f" take it off: tc qdisc del dev {quote(end.name)} ingress"
+            f"{end.name} has an ingress qdisc, but clsact is needed;"
+            f" remove it: tc qdisc del dev {quote(end.name)} ingress"
         )
     if found := foreign_filter(mode, end, observed):
         direction, filter_ = found
@@ -134,7 +134,7 @@ def cycles(pairs: Sequence[tuple[str, int, int]], observed: Observed) -> Mapping
         partner |= {a: b, b: a}
         if path := _way_round(b, partner, observed):
             names = " → ".join(_names(path, observed))
-            closing[link] = f"it closes a cycle in which frames would circle for ever: {names}"
+            closing[link] = f"it closes a loop in which frames would circle for ever: {names}"
             del partner[a]
             partner.pop(b, None)  # the end of a loopback is its own partner
     return closing

@@ -171,7 +171,7 @@ def _evaluate_alone(link: Link, observed: Observed) -> Evaluation:
         waiting = f"{' and '.join(missing)} {'does' if len(missing) == 1 else 'do'} not exist"
         return found._replace(holding=holding, waiting=waiting, warnings=barred)
     if len(ends) == 1 and link.a != link.b:
-        reason = f"{link.a} and {link.b} are one interface, {a.name}"
+        reason = f"{link.a} and {link.b} are the same interface, {a.name}"
         return found._replace(holding=holding, refusal=reason)
     refused = next(filter(None, (_refusal_of(end, observed) for end in ends)), "")
     choice = mode_selection.choose(link, a, b, refused)
@@ -208,7 +208,7 @@ def _evaluate_ends(
         choice = mode_selection.choose_to_hold(link, end, observed.ours[end.ifindex].xdp)
         words = choice.refusal or admission.refusal_to_hold(link, choice.mode, end, observed)
         if words:
-            barred.append(f"not held meanwhile: {words}")
+            barred.append(f"left to the host until then: {words}")
         else:
             holding[end.ifindex] = choice.mode
     return holding, tuple(barred)
@@ -225,7 +225,7 @@ def _warnings(link: Link, ends: Iterable[Interface], observed: Observed) -> list
             )
         if end.kind == "bridge":
             words.append(
-                f"{end.name}: a bridge hands up only its own MAC, broadcast and multicast; name"
+                f"{end.name}: a bridge passes up only its own MAC, broadcast and multicast; name"
                 " one end of a veth here, and make the other a port of the bridge"
             )
     return words

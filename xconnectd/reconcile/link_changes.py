@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
-from xconnectd.model import Observed
-from xconnectd.reconcile.actions import Action
+from xconnectd.model import Mode, Observed
+from xconnectd.reconcile.actions import Action, in_words
 from xconnectd.reconcile.evaluate import Evaluation
 
 _Pair = frozenset[int]
@@ -44,11 +44,12 @@ def link_changes(
         donor = next((other for other in going if other & pair), None)
         was = going.pop(donor) if donor else ""
         if donor and donor != pair:
-            yield LinkChange(Sign.CHANGED, f"{was} → {each.link.id}", _why(each, ()))
+            yield LinkChange(Sign.CHANGED, f"{was} → {each.link.id}", _why(each))
         elif own:
             is_new = not was and not all(observed.ours[end.ifindex].held for end in each.ends)
             sign = Sign.MADE if is_new else Sign.CHANGED
-            yield LinkChange(sign, each.link.id, _why(each, () if is_new else own))
+            why = _why(each, _mode(pair, observed) if was else "", in_words(own))
+            yield LinkChange(sign, each.link.id, why)
     rest = [action.interface for own in steps.values() for action in own]
     left = {end.ifindex: end.name for end in rest}
     held = (name for ifindex, name in left.items() if not any(ifindex in pair for pair in stood))
@@ -56,15 +57,26 @@ def link_changes(
         yield LinkChange(Sign.GONE, name, "not in the file")
 
 
-def _why(each: Evaluation, repairs: Iterable[Action]) -> str:
+def _why(each: Evaluation, stood: str = "", repairs: str = "") -> str:
+    """``stood`` is the mode in which it is connected now, empty if it is not."""
     if each.refusal:
         return f"fails: {each.refusal}"
     if not each.link.enabled:
         return "enabled: false"
     if each.waiting:
         return f"waits: {each.waiting}"
-    reasons = dict.fromkeys(action.reason for action in repairs)
-    return "; ".join(reasons) or f"{each.mode}: {each.mode_reason}"
+    if stood == each.mode:
+        return f"to be repaired: {repairs}"
+    change = f"{stood} → {each.mode}" if stood else each.mode
+    return f"{change}: {each.mode_reason}"
+
+
+def _mode(pair: _Pair, observed: Observed) -> str:
+    """In tc mode there are no entries for XDP. Without our program nothing tells the XDP mode."""
+    if pair.isdisjoint(observed.entries):
+        return Mode.TC
+    ends = (observed.interfaces[ifindex] for ifindex in pair)
+    return next((xdp.mode for end in ends for xdp in observed.ours_on(end).xdp), "")
 
 
 def _standing(observed: Observed) -> dict[_Pair, str]:

@@ -82,7 +82,7 @@ def _gaps(evaluation: Evaluation, ends: tuple[End, End], observed: Observed) -> 
     for end in ends:
         taken = end.ifindex in evaluation.holding or (evaluation.stands and end.ifindex is not None)
         if taken and not end.attached:
-            yield f"not in the kernel: no program of ours on {end.name}"
+            yield f"not in the kernel: our program is not attached to {end.name}"
     if evaluation.a is None or evaluation.b is None:
         return
     maps = [observed.peers] if evaluation.mode is Mode.TC else [observed.entries, observed.peers]
@@ -90,9 +90,9 @@ def _gaps(evaluation: Evaluation, ends: tuple[End, End], observed: Observed) -> 
         wanted = there.ifindex if evaluation.link.enabled else None
         found = {entries.get(here.ifindex) for entries in maps}
         if wanted is None and found != {None}:
-            yield f"not in the kernel: {here.name} still leads somewhere"
+            yield f"not in the kernel: {here.name} still forwards"
         elif found != {wanted}:
-            yield f"not in the kernel: {here.name} does not lead to {there.name}"
+            yield f"not in the kernel: {here.name} does not forward to {there.name}"
 
 
 def _why_down(end: End) -> str:

@@ -93,12 +93,12 @@ def impossible(end: Interface) -> str:
     """Why no mode makes a wire of this interface; empty when one does."""
     if end.kind in ("macvtap", "ipvtap"):
         return (
-            f"{end.name} is a {end.kind}: its frames go to its file descriptor past every hook;"
+            f"{end.name} is a {end.kind}: its frames bypass every hook;"
             " use a tap, or a macvlan in passthru mode"
         )
     if not end.ethernet:
         what = "a tun device" if end.kind == "tun" else "not an Ethernet interface"
-        return f"{end.name} is {what}: there are no Ethernet frames to carry"
+        return f"{end.name} is {what}: it has the address no Ethernet frames"
     return ""
 
 
@@ -106,13 +106,13 @@ def _automatic(ends: tuple[Interface, ...], refused: str) -> Choice:
     if {end.kind for end in ends} == {_NIC}:
         lacks = next(filter(None, map(_lacks_for_native, ends)), refused)
         if not lacks:
-            return Choice(Mode.NATIVE, "NICs that take redirected frames at both ends")
+            return Choice(Mode.NATIVE, "both ends are NICs with native XDP")
         return Choice(Mode.TC, lacks)
     lacks = next(filter(None, map(_lacks_for_generic, ends)), "")
     if lacks:
         return Choice(Mode.TC, lacks)
     kinds = " and ".join(sorted({_kind(end) for end in ends}))
-    return Choice(Mode.GENERIC, f"{kinds}: takes whole GSO packets and unfinished checksums")
+    return Choice(Mode.GENERIC, f"{kinds}: offloaded packets (GSO, checksums) cross unchanged")
 
 
 def _native_on_request(ends: tuple[Interface, ...]) -> Choice:
@@ -147,7 +147,9 @@ def _native_warning(end: Interface) -> str:
             f" of its far end; it needs there: {FAR_READY.format(far=_far_name(end))}"
         )
     if end.kind == "tun":
-        return f"{end.name}: native XDP on a tap loses its reader's unfinished checksums"
+        return (
+            f"{end.name}: native XDP on a tap breaks the checksums that its sender left unfinished"
+        )
     return ""
 
 
@@ -162,17 +164,17 @@ def _lacks_for_native(end: Interface) -> str:
     if capable:
         return ""
     what = f"driver {end.driver}" if end.driver else _kind(end)
-    return f"{end.name}: {what} has no native XDP that takes redirected frames"
+    return f"{end.name}: {what} cannot send redirected frames in native XDP"
 
 
 def _lacks_for_generic(end: Interface) -> str:
     """Why a generic redirect into this end would lose frames; empty when it would not."""
     if end.kind != "veth" and _kind(end) != "tap":
-        return f"{end.name}: a {_kind(end)} takes neither GSO packets nor unfinished checksums"
+        return f"{end.name}: a {_kind(end)} needs offloads (GSO, checksums) finished, which tc does"
     if headroom(end) < _ENOUGH_HEADROOM:
         return (
-            f"{end.name}: its MTU cannot go above {headroom(end)}, whole GSO packets do not fit"
-            " (its far end runs a native XDP program?)"
+            f"{end.name}: its MTU cannot go above {headroom(end)}, too little for GSO packets"
+            " (does its far end run a native XDP program?)"
         )
     return _tap_lacks(end) if end.kind == "tun" else ""
 
@@ -180,9 +182,9 @@ def _lacks_for_generic(end: Interface) -> str:
 def _tap_lacks(end: Interface) -> str:
     for feature, words in _TAP_OFFLOADS.items():
         if feature not in end.features:
-            return f"{end.name}: its reader has no {words}"
+            return f"{end.name}: what has the tap open takes no {words}"
     if _TAP_UDP_OFFLOAD not in end.features:
-        return f"{end.name}: its reader has no UDP segmentation offload"
+        return f"{end.name}: what has the tap open takes no UDP segmentation offload"
     return ""
 
 

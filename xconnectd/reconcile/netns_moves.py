@@ -153,8 +153,8 @@ class NetnsMoves:
             Event.MOVED_NETNS,
             interface=gone.record.name,
             ifindex=gone.record.ifindex,
-            reason="it left with our XDP program, which drops all that comes in there;"
-            f" take it off: {gone.remedy}",
+            reason="moved to another namespace with our XDP program on it, which drops all that"
+            f" comes in there; remove it: {gone.remedy}",
         )
 
     def find(self) -> bool:

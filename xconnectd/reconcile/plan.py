@@ -55,19 +55,19 @@ from xconnectd.reconcile.actions import (
 from xconnectd.reconcile.evaluate import Role
 
 _REASONS: Final[Mapping[str, str]] = {
-    Setting.MTU: "whole GSO packets must fit through a generic redirect",
-    Setting.UP: "it was found down (admin: manage)",
-    Setting.PROMISCUOUS: "a NIC drops frames for other MACs before any program sees them",
-    Setting.ADDR_GEN_MODE: "the host must not talk IPv6 on a wire",
-    Setting.CLSACT: "the host's own frames are dropped there",
+    Setting.MTU: "raised so that GSO packets fit through the redirect",
+    Setting.UP: "the end is down (admin: manage)",
+    Setting.PROMISCUOUS: "or the NIC drops frames for other MACs",
+    Setting.ADDR_GEN_MODE: "no IPv6 of the host on a wire",
+    Setting.CLSACT: "blocks frames that the host sends",
 }
 _LEVERS: Final = (Setting.UP, Setting.CARRIER)
 """What shows or hides a carrier; changed when the wire stands, each in its own way."""
 _SHOWN: Final = "there is a carrier behind the other end"
-_PUT_BACK = "put back as found"
+_PUT_BACK = "restored as found"
 _IPV6_MTU: Final = 1280
 """Bytes; with less the kernel takes IPv6 off an interface, and address generation with it."""
-_NO_LINK = "no link has this end"
+_NO_LINK = "in no link any more"
 
 
 def plan(wanted: Mapping[int, Role], observed: Observed) -> tuple[Action, ...]:
@@ -301,7 +301,7 @@ class _Diff:
         kept = end.ours.record.changes if end.ours.record else {}
         held = end.held({**kept, **end.changes})
         if held != end.ours.record:
-            self._do(Hold(link, interface, "what is found is recorded first", held))
+            self._do(Hold(link, interface, "its settings are saved, to be restored later", held))
         for setting, change in end.changes.items():
             if setting not in _LEVERS:
                 self._do(Set(link, interface, _reason(setting), setting, change.ours))
@@ -321,18 +321,18 @@ class _Diff:
             return
         for mode, entry in end.entries:
             if entry is None:
-                reason = "it leads there"
+                reason = "forwards on while its program changes"
                 self._do(Point(end.role.link.id, end.interface, reason, mode, end.leads_to))
 
     def _attach(self, end: _End) -> None:
         interface, role, observed = end.interface, end.role, self._observed
-        reason = f"frames are dropped here: {role.held}" if role.held else "frames are taken here"
+        reason = f"drops what comes in: {role.held}" if role.held else "takes what comes in"
         if role.mode is not Mode.TC:
             self._attach_xdp(end, reason)
-            reason = "frames that XDP does not see are taken here"
+            reason = "takes what XDP does not see"
         self._add_filter(end, "ingress", end.ours.ingress, observed.programs.ingress, reason)
         if observed.guarded is not None and interface.ifindex not in observed.guarded:
-            reason = "what gets past the programs is not for the host"
+            reason = "stops at the host's IP stack what bypasses the programs"
             self._do(Guard(role.link.id, interface, reason))
 
     def _attach_xdp(self, end: _End, reason: str) -> None:
@@ -346,7 +346,7 @@ class _Diff:
                     Detach(role.link.id, interface, "mode changes", Mode(xdp.mode), xdp.program)
                 )
         if not now or now != self._observed.programs.xdp:
-            reason = "a newer program replaces it" if now else reason
+            reason = "replaced by this version's program" if now else reason
             ours = role.mode is Mode.NATIVE and role.link.mode is Mode.AUTO
             self._do(Attach(role.link.id, interface, reason, role.mode, now, ours))
 
@@ -381,7 +381,7 @@ class _Diff:
         for mode, entry in end.entries:
             now = end.leads_to if entry is None else entry
             if now != end.role.target:
-                reason = "wired" if now is None else f"wired to ifindex {now} until now"
+                reason = "connected" if now is None else f"was connected to ifindex {now}"
                 self._do(Point(end.role.link.id, end.interface, reason, mode, end.role.target))
 
     # ---- 4. what an earlier mode left behind
@@ -389,7 +389,7 @@ class _Diff:
     def _clean_up(self, end: _End) -> None:
         if end.role.mode is not Mode.TC:
             return
-        link, reason = end.role.link.id, f"mode is {end.role.mode} now"
+        link, reason = end.role.link.id, f"not used in {end.role.mode} mode"
         self._detach_xdp(link, end.interface, end.ours, reason)
         if end.interface.ifindex in self._observed.entries or end.ours.xdp:
             self._do(Cut(link, end.interface, reason, Mode.GENERIC))
@@ -404,7 +404,7 @@ class _Diff:
             self._put_back(end.role.link.id, end.interface, record, sorted(unwanted))
             kept = {**record.changes, **end.changes}
             left = {name: change for name, change in kept.items() if name not in unwanted}
-            reason = "less is changed than before"
+            reason = "fewer settings to restore"
             self._do(Hold(end.role.link.id, end.interface, reason, end.held(left)))
 
     # ---- 5. set up, or show no carrier

@@ -366,8 +366,9 @@ class Reconciler:
             self._renewal_due = time.monotonic() + _RENEWAL_PAUSE
             self._log.error(
                 Event.RENEWAL_FAILED,
-                reason=f"an end left with our XDP program, and what stays could get no new one:"
-                f" until that is taken off there, its frames may enter another wire: {error}",
+                reason="an end was moved to another namespace with our XDP program on it, and no"
+                " new program could be loaded for the others: until the old one is removed there,"
+                f" frames from it may enter another link: {error}",
             )
             return False
         with suppress(OSError):  # a full disk: they are known as long as they are pinned

@@ -17,7 +17,7 @@ from xconnectd.reconcile.actions import (
     Attach,
     Hold,
     Unlearn,
-    as_json,
+    in_words,
     is_of_admin_state,
 )
 from xconnectd.reconcile.link_state import LinkStatus
@@ -175,8 +175,7 @@ def _of_link(
         reason = f"mode {was.mode} → {now.mode}: {now.mode_reason}"
         yield Report(Event.LINK_REWIRED, fields | {"reason": reason})
     elif was and actions and trigger == "netlink" and _is_repaired(was, now):
-        reason = ", ".join(dict.fromkeys(_in_words(actions)))
-        yield Report(Event.DRIFT_REPAIRED, fields | {"reason": reason})
+        yield Report(Event.DRIFT_REPAIRED, fields | {"reason": in_words(actions)})
     before = {end.name: end for end in (was.a, was.b)} if was else {}
     for end in dict.fromkeys((now.a, now.b)):
         if event := _carrier_event(before.get(end.name), end):
@@ -225,11 +224,6 @@ def _is_repaired(was: LinkStatus, now: LinkStatus) -> bool:
 
 def _same_ends(was: LinkStatus, now: LinkStatus) -> bool:
     return {was.a.ifindex, was.b.ifindex} == {now.a.ifindex, now.b.ifindex}
-
-
-def _in_words(actions: Iterable[Action]) -> Iterator[str]:
-    for entry in as_json(actions):
-        yield f"{entry['action']} {entry['interface']}"
 
 
 def _of_router(action: Unlearn) -> dict[str, Any]:

@@ -181,7 +181,7 @@ def spellings(link: str, a: str, b: str) -> tuple[str, ...]:
 
 
 class Moved(NamedTuple):
-    """An interface that left for another namespace with our program on it."""
+    """An interface that was moved to another namespace with our program on it."""
 
     interface: str
     ifindex: int

@@ -47,12 +47,12 @@ def explained(
 def passed(name: str, frames: int, mode: str) -> tuple[str, str]:
     """What it means that frames got past every hook, and what to do about it."""
     text = (
-        f"{counted_in_words(frames, 'frame')} that came in by {name} skipped every hook of ours"
-        " and got as far as the host's IP stack, where they were dropped"
+        f"{counted_in_words(frames, 'frame')} that came in by {name} bypassed all our hooks"
+        " and were dropped at the host's IP stack"
     )
     if mode == Mode.TC:
-        return text, "an ifb behind it marks them so: take that off, or use mode: generic"
-    return text, "a program behind it marks them so: see docs/safety.md"
+        return text, "an ifb behind it marks them: remove it, or use mode: generic"
+    return text, "a program behind it marks them: see docs/safety.md"
 
 
 def of(end: End, counters: Mapping[int, Counters]) -> Counters:
@@ -65,7 +65,7 @@ def _in_words(here: End, there: End, *, enabled: bool) -> dict[str, tuple[str, s
     name, quoted = there.name, quote(there.name)
     return {
         "no_entry": (
-            f"came in by {here.name} while it led nowhere",
+            f"came in by {here.name} while it was not connected",
             "" if enabled else "enabled: true",
         ),
         "mtu_exceeded": (
@@ -89,7 +89,7 @@ def _behind(here: End, there: End) -> tuple[str, str]:
     if texts:
         return texts[0]
     return (
-        f"not taken behind {there.name}: what is there was down, slow, or took only shorter frames",
+        f"not accepted behind {there.name}: it was down, too slow, or has a smaller MTU",
         f"ip -s -s link show dev {quote(there.name)}",
     )
 

@@ -29,11 +29,12 @@ def notes(told: StatusDocument) -> Iterator[str]:
 
 def _notes(told: StatusDocument) -> Iterator[str]:
     if told.unseen:
-        yield f"note: as the daemon tells it; {told.unseen}"
+        yield f"note: this is the daemon's report; {told.unseen}"
     for note in filter(None, (told.drop_stats_unavailable, told.guard_unavailable)):
         yield f"note: {note}"
     for gone in told.moved_netns:
-        yield f"left with our program: {gone.interface}; {gone.remedy}"
+        where = f"moved to another namespace with our program: {gone.interface}"
+        yield f"{where}; remove it there: {gone.remedy}"
     if told.differences:
         yield ""
         count = counted(len(told.differences), "difference")
