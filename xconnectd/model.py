@@ -1,6 +1,6 @@
 """Frozen value types: what the file asks for and what the kernel holds.
 
-No I/O, no logging, and nothing imported from the rest of the package.
+No I/O, no logging, and of the rest of the package only what is such a type too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from enum import IntFlag, StrEnum
 from shlex import quote
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Self
+
+from xconnectd.monitor_address import MonitorAddress
 
 _NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 
@@ -65,7 +67,8 @@ class Link:
     """A pair of ends and its options. ``a`` and ``b`` stand as the file has them.
 
     ``carrier_of_nics``: the link itself, not ``defaults``, says ``carrier: follow``, so an end that
-    is neither veth nor tap may be set down, too.
+    is neither veth nor tap may be set down, too. ``monitors`` are the monitors of the virtual
+    machines behind its ends, by the names of those.
     """
 
     a: Endpoint
@@ -76,6 +79,7 @@ class Link:
     allow_addressed: bool = False
     carrier: Carrier = Carrier.FOLLOW
     carrier_of_nics: bool = False
+    monitors: tuple[tuple[str, MonitorAddress], ...] = ()
     description: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     place: Place | None = field(default=None, compare=False)
@@ -405,6 +409,7 @@ class Observed(NamedTuple):
     addresses alone for others. ``foreign`` describes programs that are not ours by id.
     ``guarded`` are the ends in front of which the host's IP stack is closed, None where that cannot
     be. ``covered`` are the ifindexes a narrow look asked for, None for a look at everything.
+    ``monitors`` is what is wrong with monitors of virtual machines, in words.
     ``ours`` is what is ours on each of ``interfaces``, by ifindex (see ``told_apart``).
     """
 
@@ -419,6 +424,7 @@ class Observed(NamedTuple):
     moved_netns: tuple[MovedEnd, ...] = ()
     guarded: frozenset[int] | None = None
     covered: frozenset[int] | None = None
+    monitors: Mapping[MonitorAddress, str] = _NOTHING
     ours: Mapping[int, Ours] = _NOTHING
 
     def told_apart(self) -> Self:

@@ -50,7 +50,7 @@ IMPORTS: dict[str, set[str]] = {
         *("control", "runtime", "status"),
     },
     "capture": {"root", "netlink", "dataplane", "runtime", "status"},
-    "daemon": {"root", "config", "netlink", "control", "runtime", "status"},
+    "daemon": {"root", "config", "netlink", "qemu", "control", "runtime", "status"},
     "cli": {
         *("root", "config", "netlink", "reconcile", "control", "runtime", "status"),
         *("diagnostics", "capture", "daemon"),

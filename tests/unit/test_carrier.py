@@ -26,6 +26,7 @@ from xconnectd.model import (
     Setting,
     Use,
 )
+from xconnectd.monitor_address import MonitorAddress
 from xconnectd.reconcile import carrier
 
 FOLLOWS, INDEPENDENT = link("a", "b"), link("a", "b", carrier=Carrier.INDEPENDENT)
@@ -103,6 +104,26 @@ def test_where_a_link_has_no_say() -> None:
         6: (Use("fe80::/64 by a router", learnt=True),),
     }
     assert causes(FOLLOWS, A, AWAY, uses=used) == {"b": ""}, "the host would lose its routes"
+
+
+def test_a_machine_is_told_also_where_there_is_no_lever_and_what_is_wrong_is_a_warning() -> None:
+    address = MonitorAddress.parse("qmp:/run/r1.sock#net0")
+    one = link("a", "n", monitors=(("n", address),))
+    assert causes(one, A._replace(far=DOWN), nic(6, "n"))["n"].startswith("eth0, the far end of a")
+    kernel = Kernel()
+    kernel.add("a")
+    kernel.add("n", "nic")
+    keeper = Keeper(kernel).start(wiring(one))
+    assert keeper.reconciler.guest_carriers() == {address: True}
+    kernel.alter("a", far=DOWN)
+    keeper.settle()
+    assert keeper.reconciler.guest_carriers() == {address: False}
+    keeper.reconciler.monitor_errors = lambda: {address: "no answer"}
+    keeper.reconciler.run(keeper.reconciler.monitored, "netlink")
+    (warning,) = keeper.reconciler.statuses["a:n"].warnings
+    assert warning == "n: the machine behind it is not told of its carrier: no answer"
+    keeper.take(wiring(link("a", "n", carrier=Carrier.INDEPENDENT)))
+    assert keeper.reconciler.guest_carriers() == {}
 
 
 def test_a_link_that_does_not_forward_shows_why() -> None:

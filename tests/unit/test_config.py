@@ -18,6 +18,9 @@ from xconnectd.config.reader import load
 from xconnectd.dataplane.programs import MAX_ENDS
 from xconnectd.errors import ConfigError, Problem
 from xconnectd.model import Admin, Carrier, Link, Listen, Mode, Place
+from xconnectd.monitor_address import MonitorAddress
+
+MONITOR = "qmp:/run/r1.sock#net0"
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "xconnect.yaml"
 
@@ -60,6 +63,10 @@ GOOD = [
     (
         "links: {a: {to: b, carrier: independent}}",
         [link("a", "b", carrier=Carrier.INDEPENDENT)],
+    ),
+    (
+        f"links: {{a: {{to: b, ends: {{b: {{monitor: '{MONITOR}'}}}}}}}}",
+        [link("a", "b", monitors=(("b", MonitorAddress.parse(MONITOR)),))],
     ),
     ("links: {a: {to: b, carrier: follow}}", [link("a", "b", carrier_of_nics=True)]),
     ("{defaults: {carrier: follow}, links: {a: b}}", [link("a", "b")]),
@@ -208,6 +215,11 @@ BAD: list[tuple[str, int, int, str]] = [
     (f"metrics: {{listen: unix:/{'x' * 107}}}\nlinks: {{}}", 1, 19, "at most 107 ASCII characters"),
     ("links: {a: {to: b, impair: {}}}", 1, 20, f"`impair` is {NOT_YET}"),
     ("links: {a: {to: b, carrier: linked}}", 1, 29, "one of follow, independent"),
+    ("links: {a: {to: b, ends: {c: {}}}}", 1, 27, "its ends are a and b"),
+    ("links: {a: {to: b, ends: {b: {monitor: r1}}}}", 1, 40, "a monitor begins with `qmp:`"),
+    ("links: {a: {to: b, ends: {b: net0}}}", 1, 30, "`b` is a mapping, not `net0`"),
+    (f"links: {{a: {{to: b, ends: {{a: &x {{monitor: '{MONITOR}'}}, b: *x}}}}}}", 1, 30,
+     "is the monitor of `a` already"),
     # repeated keys
     ("links: {}\nlinks: {}", 2, 1, "the key `links` stands in line 1 already"),
     ("links:\n  a: b\n  c: d\n  a: e", 4, 3, "the key `a` stands in line 2 already"),

@@ -13,6 +13,8 @@ schema is the milder one unless said otherwise:
 - an interface in two links, ``a: b`` beside ``b: a`` with other options, a repeated key;
 - the limit of a name in bytes (the schema counts characters);
 - how a scalar is written: ``yes`` and ``True`` for ``true``, ``1.0`` for version 1, a tag;
+- an option of something that is no end of its link, one monitor for two ends;
+- all that cannot be a monitor's host or path;
 - an end called ``null`` or ``~``: a name to ``parser``, a missing one to the schema, which
   thereby finds the unfinished line ``eth0:``.
 """
@@ -171,7 +173,34 @@ def _options() -> _Schema:
             },
             "additionalProperties": {"$ref": "#/definitions/text"},
         },
+        "ends": {
+            "description": "Options of one end, by its name.",
+            "examples": [{"tap0": {"monitor": "qmp:/run/r1.sock#net0"}}],
+            "type": "object",
+            "propertyNames": {"$ref": "#/definitions/end"},
+            "additionalProperties": {
+                "type": "object",
+                "properties": _pick(parser.END_KEYS, _end_options()),
+                "additionalProperties": False,
+            },
+        },
         "carrier": _choice("What the ends show of each other", "carrier", _CARRIERS),
+    }
+
+
+def _end_options() -> _Schema:
+    return {
+        "monitor": {
+            "description": "QEMU's monitor, by which the machine behind a tap sees the carrier:"
+            " qmp: or hmp:, a socket's path or HOST:PORT, a hash sign and the netdev's id.",
+            "type": "string",
+            "pattern": parser.MONITOR_PATTERN,
+            "examples": [
+                "qmp:/run/r1.sock#net0",
+                "qmp:127.0.0.1:4444#net0",
+                "hmp:127.0.0.1:4001#p01",
+            ],
+        }
     }
 
 

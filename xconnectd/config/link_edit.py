@@ -86,6 +86,9 @@ def move(text: str, end: str, new: str) -> str:
                 value["to"] = _as_written(value["to"], new)
             else:
                 links[key] = _as_written(value, new)
+        options = links[key].get("ends") if isinstance(links[key], CommentedMap) else None
+        if isinstance(options, CommentedMap) and end in options:
+            _rename(options, end, new)
         if end == a:
             _rename(links, key, _as_written(key, new))
 

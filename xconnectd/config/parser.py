@@ -35,6 +35,7 @@ from yaml.events import (
 from xconnectd.config import edit
 from xconnectd.errors import ConfigError, Problem
 from xconnectd.model import Admin, Carrier, Endpoint, Link, Listen, Mode, Place, Wiring
+from xconnectd.monitor_address import MonitorAddress
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -88,6 +89,9 @@ _PATH_BYTES: Final = 107
 _PATH: Final = f"/[!-~]{{0,{_PATH_BYTES - 2}}}[!-.0-~]"
 LISTEN_PATTERN: Final = rf"^(?:(?:localhost|{_IPV4}|\[(?:{_IPV6})\]):{_PORT}|unix:{_PATH}){END}"
 """Where metrics can be served. Compiled by the file that has them, as that takes milliseconds."""
+
+MONITOR_PATTERN: Final = rf"^(?:qmp|hmp):[^#]*.#[A-Za-z][A-Za-z0-9._-]*{END}"
+"""Milder than what reads it."""
 
 MAX_LINKS: Final = 32_768
 """As many as the kernel's maps have room for: 65,536 ends."""
@@ -527,6 +531,14 @@ def _label(key: _Scalar, node: _Node) -> tuple[str, str]:
     return _text(key, key), _text(key, node)
 
 
+def _monitor(key: _Scalar, node: _Node) -> MonitorAddress:
+    try:
+        return MonitorAddress.parse(_text(key, node))
+    except ValueError as error:
+        problem, hint = error.args
+        raise _Refusal(node, problem, hint) from None
+
+
 def _end(key: _Scalar, node: _Node) -> Endpoint:
     if not isinstance(node, _Scalar):
         text = f"`{_short(key.value)}` is the name of one interface, not {_said(node)}"
@@ -651,6 +663,7 @@ _OPTIONS: Final[Mapping[str, _Read]] = {
     "description": _text,
     "labels": _to_mapping,
     "carrier": _choice,
+    "ends": _to_mapping,
 }
 
 
@@ -681,10 +694,12 @@ _TOP: Final = _Level(
 _DEFAULTS: Final = _Level("in `defaults`", {key: _OPTIONS[key] for key in DEFAULT_KEYS})
 _METRICS: Final = _Level("in `metrics`", {"listen": _listen})
 _LINK: Final = _Level("in a link", _OPTIONS, LATER_LINK_KEYS)
+_ENDS: Final = _Level("of an end", {"monitor": _monitor})
 
 TOP_KEYS: Final = tuple(_TOP.known)
 METRICS_KEYS: Final = tuple(_METRICS.known)
 LINK_KEYS: Final = tuple(_LINK.known)
+END_KEYS: Final = tuple(_ENDS.known)
 
 
 class _Reader:
@@ -696,6 +711,7 @@ class _Reader:
         self._report = report
         self._defaults: dict[str, Any] = {}
         self._taken: dict[str, Link] = {}
+        self._known_monitors: dict[MonitorAddress, Endpoint] = {}
         self._refused: set[tuple[int, int]] = set()
 
     def read(self, root: _Node | None) -> None:
@@ -748,6 +764,8 @@ class _Reader:
             if labels := options.get("labels"):
                 options["labels"] = self._labels(labels)
             options["carrier_of_nics"] = options.get("carrier") is Carrier.FOLLOW
+            if ends := options.pop("ends", None):
+                options["monitors"] = self._monitors(ends, {a, b})
         else:
             options, b = {}, self._try(_end, key, value)
         if a and b:
@@ -757,6 +775,25 @@ class _Reader:
     def _labels(self, labels: _Mapping) -> tuple[tuple[str, str], ...]:
         read = (self._try(_label, key, node) for key, node in labels.entries.values())
         return tuple(label for label in read if label is not None)
+
+    def _monitors(
+        self, ends: _Mapping, known: set[Endpoint | None]
+    ) -> tuple[tuple[str, MonitorAddress], ...]:
+        found = []
+        for key, node in ends.entries.values():
+            end = self._try(_end, key, key)
+            options = self._try(_to_mapping, key, node)
+            if end and None not in known and end not in known:
+                names = " and ".join(sorted({each.name for each in known if each}))
+                text = f"`{_short(end.name)}` is no end of this link"
+                self._report.problem(key, text, f"its ends are {names}")
+            address = options and self._values(_ENDS, options.entries).get("monitor")
+            if end and address and self._known_monitors.setdefault(address, end) != end:
+                text = f"{address} is the monitor of `{self._known_monitors[address]}` already"
+                self._report.problem(node, text, "a netdev is behind one interface")
+            if end and address:
+                found.append((end.name, address))
+        return tuple(found)
 
     def _lacks_other_end(self, key: _Scalar) -> tuple[_Scalar, _Node]:
         text = f"the link of `{_short(key.value)}` lacks `to`, its other end"

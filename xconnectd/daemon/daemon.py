@@ -29,9 +29,11 @@ from xconnectd.daemon.trial import Trial
 from xconnectd.errors import is_full
 from xconnectd.events import Event, Logger, Tap
 from xconnectd.model import State
+from xconnectd.monitor_address import MonitorAddress
 from xconnectd.netlink import monitor
 from xconnectd.netlink.far_monitor import FarEvents
 from xconnectd.netlink.monitor import Events, OverrunError
+from xconnectd.qemu.guest_links import GuestLinks
 from xconnectd.runtime import Runtime
 from xconnectd.status.summary import headline
 
@@ -89,10 +91,12 @@ class Daemon:
         selector: selectors.BaseSelector | None = None,
         wakeup: Wakeup | None = None,
         far_events: FarEvents | None = None,
+        guests: GuestLinks | None = None,
     ) -> None:
         """Clients reach it by sockets in the directory ``sockets`` (None: no client does).
 
-        Without ``far_events`` the far ends of veths that we set down are looked at each second.
+        Without ``far_events`` the far ends of veths that we set down are looked at each second;
+        without ``guests`` no virtual machine is told of its carrier.
 
         Raises:
             OSError: the sockets cannot be made.
@@ -102,6 +106,8 @@ class Daemon:
         self._reconciler.receive = self._receive
         self._events = events
         self._far_events = far_events
+        self._guests = guests
+        self._reconciler.monitor_errors = self._monitor_errors
         self._lost_events = False
         self._log = log
         self._on_exit = on_exit
@@ -164,6 +170,7 @@ class Daemon:
             on_exit=on_exit,
             wakeup=wakeup,
             far_events=far_events,
+            guests=GuestLinks(),
         )
         wakeup.on_signals()
         daemon.signals.catch()
@@ -217,6 +224,8 @@ class Daemon:
         )
         self._tell_manager(READY=1)
         self._selector.register(self._events, selectors.EVENT_READ, self._on_events)
+        if self._guests:
+            self._selector.register(self._guests, selectors.EVENT_READ, self._on_guests)
         if self._far_events:
             self._selector.register(self._far_events, selectors.EVENT_READ, self._on_events)
         self._selector.register(self._wakeup, selectors.EVENT_READ, self._wakeup.clear)
@@ -225,6 +234,8 @@ class Daemon:
         """One turn of the loop: waits until something comes or is due, and deals with it."""
         self._exporter.follow(self._reconciler.wiring.metrics)
         self._events.follow_routes(bool(self._reconciler.loose))
+        if self._guests:
+            self._guests.set(self._reconciler.guest_carriers())
         self._tick.set_in(_TICK)
         for key, _ in self._selector.select(self._timeout()):
             key.data()
@@ -244,7 +255,11 @@ class Daemon:
         self._exporter.close()
         self._reconciler.tell_repeated(at_once=True)
         on_exit = OnExit.KEEP if systemd.is_restarting() else self._on_exit
+        if self._guests and on_exit is OnExit.DETACH:
+            self._guests.set({})
         problems = self._reconciler.detach("signal") if on_exit is OnExit.DETACH else []
+        if self._guests:
+            self._guests.close()
         self._log.info(
             Event.DAEMON_STOPPED, wires=str(on_exit), problems=problems, trigger="signal"
         )
@@ -317,6 +332,17 @@ class Daemon:
         self._tell_manager(READY=1)
 
     # ------------------------------------------------------------------ the kernel
+
+    def _monitor_errors(self) -> dict[MonitorAddress, str]:
+        outcomes = self._guests.outcomes() if self._guests else {}
+        return {address: each.error for address, each in outcomes.items() if each.error}
+
+    def _on_guests(self) -> None:
+        """A monitor did what it was told, or did not: that is a warning of its link."""
+        if self._guests:
+            self._guests.drain()
+        if scope := self._reconciler.monitored:
+            self._reconciler.run(scope, "netlink")
 
     def _receive(self) -> list[monitor.Event]:
         """What the kernel has told and nobody has read; a pass asks before it looks again."""

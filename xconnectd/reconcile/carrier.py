@@ -28,9 +28,12 @@ from xconnectd.model import (
 
 
 class Shown(NamedTuple):
-    """What an end is to show, and by which setting. ``cause`` is why it shows none, else empty."""
+    """What an end is to show, and by which setting. ``cause`` is why it shows none, else empty.
 
-    lever: Setting
+    ``lever`` is None where only the monitor of a virtual machine is told.
+    """
+
+    lever: Setting | None
     cause: str = ""
 
 
@@ -41,7 +44,7 @@ def shown(
 
     ``why_not`` is why the link does not forward now, empty if it does.
     """
-    ends = [(end, lever) for end in (a, b) if end and (lever := _lever(link, end, observed))]
+    ends = [(end, _lever(link, end)) for end in (a, b) if end and _has_say(link, end, observed)]
     if why_not or a is None or b is None or a.ifindex == b.ifindex:
         return {end.ifindex: Shown(lever, why_not) for end, lever in ends}
     found: dict[int, Shown] = {}
@@ -52,12 +55,16 @@ def shown(
     return found
 
 
-def _lever(link: Link, end: Interface, observed: Observed) -> Setting | None:
-    """None where the link has no say: what the host uses must not lose its routes, either."""
+def _has_say(link: Link, end: Interface, observed: Observed) -> bool:
+    """Whether the link says what this end shows: what the host uses must not lose its routes."""
     if link.carrier is Carrier.INDEPENDENT or link.admin is Admin.KEEP:
-        return None
+        return False
     if any(not use.learnt for use in observed.uses.get(end.ifindex, ())):
-        return None
+        return False
+    return _lever(link, end) is not None or end.name in dict(link.monitors)
+
+
+def _lever(link: Link, end: Interface) -> Setting | None:
     if end.variant == "tap":
         return Setting.CARRIER
     return Setting.UP if end.kind == "veth" or link.carrier_of_nics else None

@@ -215,7 +215,11 @@ def _evaluate_ends(
 
 
 def _warnings(link: Link, ends: Iterable[Interface], observed: Observed) -> list[str]:
-    words = []
+    words = [
+        f"{end}: the machine behind it is not told of its carrier: {observed.monitors[address]}"
+        for end, address in link.monitors
+        if address in observed.monitors
+    ]
     for end in ends:
         words += admission.warnings(link, end, observed)
         if end.variant in ("private", "vepa", "bridge"):

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from xconnectd.errors import InterfaceGoneError, XconnectError
 from xconnectd.events import Event, Logger
 from xconnectd.model import Interface, Link, Observed, Scope, State, Wiring
+from xconnectd.monitor_address import MonitorAddress
 from xconnectd.reconcile import (
     actions,
     evaluate,
@@ -75,7 +76,8 @@ class Reconciler:
         loose: the links of which an end is there and not held: the host may use it.
         tally: its passes and repairs so far.
         receive: yields the kernel's events that are queued; a daemon sets it, and whoever only
-            looks hears none.
+            looks receives none.
+        monitor_errors: what is wrong with monitors of virtual machines; a daemon sets it.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Reconciler:
         self._repeats = transitions.Repeats()
         self.tally = Tally()
         self.receive: Callable[[], Iterable[LinkEvent]] = tuple
+        self.monitor_errors: Callable[[], Mapping[MonitorAddress, str]] = dict
         self.wiring = Wiring()
         self._index = Index(self.wiring)
         self._statuses: dict[str, LinkStatus] = {}
@@ -155,6 +158,7 @@ class Reconciler:
     def _judge(
         self, observed: Observed, links: Sequence[Link], refused: Mapping[str, Refused]
     ) -> Seen:
+        observed = observed._replace(monitors=self.monitor_errors())
         failed = {**self._backoff.still_failed(links, observed), **refused}
         evaluations = evaluate.evaluate(links, observed, failed)
         if observed.covered is None:
@@ -404,6 +408,24 @@ class Reconciler:
     def hurry(self) -> None:
         """The next pass tries all that failed, whenever it would have been due."""
         self._backoff.hurry()
+
+    @property
+    def monitored(self) -> Scope:
+        """The links with monitors."""
+        return Scope(self._index.monitored)
+
+    def guest_carriers(self) -> dict[MonitorAddress, bool]:
+        """By monitor, whether the machine behind an end is to see a carrier there."""
+        found: dict[MonitorAddress, bool] = {}
+        for link in self._index.monitored:
+            if status := self._statuses.get(link.id):
+                shows = {end.name: end.shows_carrier for end in (status.a, status.b)}
+                found |= {
+                    address: carrier
+                    for name, address in link.monitors
+                    if (carrier := shows.get(name)) is not None
+                }
+        return found
 
     def next_retry(self) -> float | None:
         """When the next failed link is due (``time.monotonic``)."""
