@@ -280,12 +280,6 @@ class Record(NamedTuple):
     follows: bool = False
 
     @property
-    def is_hidden(self) -> bool:
-        """Whether we set it down last: its far end is to see no carrier."""
-        change = self.changes.get(Setting.UP)
-        return change is not None and not change.ours
-
-    @property
     def identity(self) -> tuple[int, str, str]:
         """What no two records have in common; VLANs of one NIC have one MAC."""
         return self.ifindex, self.name, self.mac
@@ -386,7 +380,8 @@ class Ours(NamedTuple):
     """What is ours on an interface. ``xdp`` are two programs at a change of mode alone.
 
     ``record`` is none of an earlier device with the same ifindex. ``runs``: whether there is any
-    program of ours; ``held``: whether we made this interface an end, by a record or a program.
+    program of ours; ``held``: whether we made this interface an end, by a record or a program;
+    ``hidden``: whether we set it down last, for its far end to see no carrier.
     """
 
     record: Record | None = None
@@ -395,6 +390,7 @@ class Ours(NamedTuple):
     egress: tuple[Filter, ...] = ()
     runs: bool = False
     held: bool = False
+    hidden: bool = False
 
 
 NOTHING: Final = Ours()
@@ -441,7 +437,9 @@ class Observed(NamedTuple):
         runs = bool(xdp or ingress or egress)
         if record and not (runs or record.mac == interface.mac):
             record = None
-        return Ours(record, xdp, ingress, egress, runs, runs or record is not None)
+        up = record.changes.get(Setting.UP) if record else None
+        hidden = up is not None and not up.ours
+        return Ours(record, xdp, ingress, egress, runs, runs or record is not None, hidden)
 
     def keeps(self, link: Link, end: Interface, other: Interface) -> bool:
         """Whether ``end`` is held for this very link.

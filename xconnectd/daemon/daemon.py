@@ -144,7 +144,7 @@ class Daemon:
         events = Events()
         far_events = None
         try:
-            far_events = FarEvents(lambda: runtime.reconciler.far_ends)
+            far_events = FarEvents(runtime.reconciler.far_ends)
         except PermissionError:
             log.warning(
                 Event.CARRIER_UNWATCHED,

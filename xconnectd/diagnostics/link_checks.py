@@ -189,17 +189,17 @@ def _not_polling(end: Interface, facts: LinkFacts) -> Finding:
 
 def _admin(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Finding]:
     """What an end lacks by itself; one that we set down lacks nothing, its partner does."""
-    record, far = facts.observed.ours[end.ifindex].record, facts.far.get(end.ifindex)
+    far = facts.far.get(end.ifindex)
     shown = facts.evaluation.carrier.get(other.ifindex)
     so = f"; no carrier is shown at {other.name}" if shown and shown.cause and end != other else ""
-    if not end.up and not (record and record.is_hidden):
+    if not end.up and not facts.observed.ours[end.ifindex].hidden:
         text = f"{end.name} is administratively down{so}"
         yield _stop("down", text, set_link(end, "up"))
     elif far and not far.interface.up:
         name = far.interface.name
         text = f"{name}, the far end of {end.name}, is administratively down{so}"
         yield _stop("far end down", text, far.set("up"))
-    elif not carrier.offers(end, record):
+    elif not carrier.offers(end, facts.observed.ours[end.ifindex].record):
         yield _stop("carrier", f"{end.name} has no carrier{so}", _plug_in(end))
 
 

@@ -10,7 +10,7 @@ import errno
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, Generic, TypeVar
 
 from xconnectd.netlink import uapi
@@ -68,10 +68,10 @@ class _Rate(Generic[_Key]):
 class FarEvents:
     """The feed of what happens to the far ends of our veths.
 
-    ``watched`` gives the far ends (ifindex, id of its namespace), with the ifindexes of ours.
+    ``watched`` has the far ends (ifindex, id of its namespace), with the ifindexes of ours.
     """
 
-    def __init__(self, watched: Callable[[], Mapping[FarEnd, int]]) -> None:
+    def __init__(self, watched: Mapping[FarEnd, int]) -> None:
         """Raises PermissionError without CAP_NET_BROADCAST."""
         self._watched = watched
         self._socket = open_socket(_BUFFER_BYTES)
@@ -104,7 +104,7 @@ class FarEvents:
         Raises:
             OverrunError: events were lost since the last call.
         """
-        watched = self._watched()
+        watched = self._watched
         ends = set(self._unmuted(watched))
         overrun: OSError | None = None
         while True:

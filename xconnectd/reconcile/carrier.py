@@ -95,7 +95,7 @@ def is_set_down(link: Link, end: Interface, ours: Ours) -> bool:
     record = ours.record
     if record is None:
         return link.admin is Admin.KEEP or ours.runs
-    return not record.is_hidden and (record.settled or link.admin is Admin.KEEP)
+    return not ours.hidden and (record.settled or link.admin is Admin.KEEP)
 
 
 def offers(end: Interface, record: Record | None) -> bool:

@@ -183,7 +183,7 @@ def _end(interface: Interface, role: Role, observed: Observed) -> _End:
         ours,
         entries,
         leads_to,
-        changes | _levers(interface, role, record, admin),
+        changes | _levers(interface, role, ours, admin),
         admin,
         settled,
         _carrier(interface, role, record),
@@ -220,16 +220,15 @@ def _carrier(interface: Interface, role: Role, record: Record | None) -> int | N
     return 1 if ours and ours.found and not interface.carrier else None
 
 
-def _levers(
-    interface: Interface, role: Role, record: Record | None, admin: int | None
-) -> dict[str, Change]:
+def _levers(interface: Interface, role: Role, ours: Ours, admin: int | None) -> dict[str, Change]:
     """What the record is to say of the levers from now on, as far as that changes."""
     changes: dict[str, Change] = {}
+    record = ours.record
     if admin is not None:
         known = record.changes.get(Setting.UP) if record else None
         is_ours = record and known and (not record.settled or interface.up in known)
         changes[Setting.UP] = Change(known.found if known and is_ours else int(interface.up), admin)
-    elif record and record.is_hidden and interface.up and not (role.carrier and role.carrier.cause):
+    elif record and ours.hidden and interface.up and not (role.carrier and role.carrier.cause):
         changes[Setting.UP] = record.changes[Setting.UP]._replace(ours=1)
     if role.carrier and role.carrier.lever is Setting.CARRIER and role.carrier.cause:
         known = record.changes.get(Setting.CARRIER) if record else None
@@ -413,10 +412,9 @@ class _Diff:
         """What is set is what we want; from then on another value is what somebody else wants."""
         link, interface, role = end.role.link.id, end.interface, end.role
         cause = role.carrier.cause if role.carrier else ""
-        hidden = end.ours.record is not None and end.ours.record.is_hidden
         reason = f"no carrier is shown: {cause}" if cause else _SHOWN
         if end.admin is not None:
-            why = reason if cause or hidden else _REASONS[Setting.UP]
+            why = reason if cause or end.ours.hidden else _REASONS[Setting.UP]
             self._do(Set(link, interface, why, Setting.UP, end.admin))
         if end.carrier is not None:
             self._do(Set(link, interface, reason, Setting.CARRIER, end.carrier))

@@ -73,6 +73,8 @@ class Reconciler:
 
     Attributes:
         wiring: what is wanted.
+        far_ends: those of our ends, with the ifindexes of ours, as the last passes saw them; one
+            mapping for good.
         loose: the links of which an end is there and not held: the host may use it.
         tally: its passes and repairs so far.
         receive: yields the kernel's events that are queued; a daemon sets it, and whoever only
@@ -113,7 +115,7 @@ class Reconciler:
         self._left_peers: dict[int, int] = {}
         self._admin_down: dict[int, Interface] = {}
         self._ends: dict[int, Link] = {}
-        self._far_ends: dict[FarEnd, int] = {}
+        self.far_ends: dict[FarEnd, int] = {}
         self._unseen = Scope()
         self._renewal_due = 0.0
 
@@ -302,11 +304,6 @@ class Reconciler:
     # ------------------------------------------------------------------ what the kernel tells
 
     @property
-    def far_ends(self) -> Mapping[FarEnd, int]:
-        """The far ends of our ends, with the ifindexes of ours, as the last passes saw them."""
-        return self._far_ends
-
-    @property
     def has_unseen(self) -> bool:
         """Whether events were received in a pass that did not look at what they concern."""
         return bool(self._unseen.links or self._unseen.ifindexes)
@@ -328,7 +325,7 @@ class Reconciler:
                 self._netns_moves.note(event.ifindex, event.mac, event.nsid, event.new_ifindex)
             if self._is_concerned(event):
                 concerned.add(event.ifindex)
-            if near := self._far_ends.get((event.ifindex, None)):
+            if near := self.far_ends.get((event.ifindex, None)):
                 concerned.add(near)
         links = [self._ends[ifindex] for ifindex in concerned & self._ends.keys()]
         self._unseen |= Scope(frozenset(links), frozenset(concerned))
@@ -478,9 +475,10 @@ class Reconciler:
                 if not end.up:
                     self._admin_down[end.ifindex] = end
                 if end.far:
-                    self._far_ends[end.far.ifindex, end.far.nsid] = end.ifindex
-        if len(self._far_ends) > 2 * len(self._ends):
-            self._far_ends = {far: end for far, end in self._far_ends.items() if end in self._ends}
+                    self.far_ends[end.far.ifindex, end.far.nsid] = end.ifindex
+        if len(self.far_ends) > 2 * len(self._ends):
+            for far in [far for far, end in self.far_ends.items() if end not in self._ends]:
+                del self.far_ends[far]
 
     def _report(
         self, statuses: Iterable[LinkStatus], done: list[Action], trigger: str, seconds: float
