@@ -151,8 +151,6 @@ class Commands:
                 talk.close()
         return Done(code, talk.text, self._capsys.readouterr().err)
 
-    # ------------------------------------------------------------------ the daemon
-
     def do(self, call: Callable[[], T]) -> T:
         """Has the daemon's thread call this between two turns; returns what that returned."""
         outcome: Future[T] = Future()

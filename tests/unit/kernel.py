@@ -115,6 +115,8 @@ def crash(at: int) -> Trouble:
 class Kernel:
     """Interfaces, programs and maps, as ``netlink`` and ``dataplane`` show them.
 
+    It begins with veths of these names.
+
     Attributes:
         devices: by ifindex, complete; the values of the model, replaced when they change.
         trouble: asked before every step whether it is to fail.
@@ -123,7 +125,7 @@ class Kernel:
         meanwhile: called before each answer to a look: what others do between two of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *names: str) -> None:
         self.devices: dict[int, Interface] = {}
         self.elsewhere_: dict[int, dict[int, Interface]] = {}
         self.devmap: dict[int, int] = {}
@@ -144,6 +146,9 @@ class Kernel:
         self._arrival: Callable[[], None] = lambda: None
         self._trouble = peace
         self._numbers = iter(range(5, 100_000))
+        for name in names:
+            self.add(name)
+        self.news.clear()
 
     @property
     def trouble(self) -> Trouble:

@@ -39,9 +39,6 @@ def test_the_limit_is_that_of_whoever_sets_it() -> None:
     assert arguments._LONGEST_FRAME == tap.LONGEST
 
 
-# --------------------------------------------------------------------------- options
-
-
 @pytest.mark.parametrize(
     ("line", "words"),
     [

@@ -38,9 +38,6 @@ def record(
 LOST = struct.pack("=IHHQQ", 2, 0, 24, 7, 3)
 
 
-# ---------------------------------------------------------------------- records
-
-
 TAG = b"\x88\xa8\x20\x05"
 SENT = [HEAD + bytes([n]) * n for n in range(20)]
 RECORDS = {
@@ -75,9 +72,6 @@ def test_what_is_beyond_the_length_that_is_kept_is_not_made_up() -> None:
     assert [*map(perf_buffer._power_of_two, sizes)] == [131_072, 131_072, 131_072, 1 << 25]
 
 
-# ---------------------------------------------------------------------- the kernel's types
-
-
 @pytest.mark.skipif(not Path("/sys/kernel/btf/vmlinux").exists(), reason="no BTF in this kernel")
 def test_fields_are_found_in_unnamed_and_nested_parts_and_what_lacks_is_named() -> None:
     with btf.Kernel() as kernel:
@@ -94,9 +88,6 @@ def test_fields_are_found_in_unnamed_and_nested_parts_and_what_lacks_is_named() 
         ):
             with pytest.raises(LookupError, match=words):
                 ask()
-
-
-# ---------------------------------------------------------------------- filters
 
 
 ARP = HEAD[:12] + b"\x08\x06" + bytes(28)
@@ -121,9 +112,6 @@ def test_a_bad_filter_is_named_and_a_missing_library_too(monkeypatch: pytest.Mon
         Filter("arp")
 
 
-# ---------------------------------------------------------------------- words
-
-
 @pytest.mark.parametrize(
     ("kind", "words"),
     [("0800", "IPv4"), ("88b6", "0x88b6"), ("0026", "802.3"), ("81000005 86dd", "vlan 5 IPv6"),
@@ -132,9 +120,6 @@ def test_a_bad_filter_is_named_and_a_missing_library_too(monkeypatch: pytest.Mon
 def test_a_frame_in_words(kind: str, words: str) -> None:
     addresses = "02:00:00:00:00:01 > 02:00:00:00:00:02"
     assert describe(HEAD[:12] + bytes.fromhex(kind)) == f"{addresses} {words}"
-
-
-# ---------------------------------------------------------------------- a recording
 
 
 def test_a_processor_lost_between_two_clocks_does_not_move_the_frames(
@@ -257,9 +242,6 @@ def test_frames_of_several_rings_are_put_in_order() -> None:
     assert tap.in_order([*held, late], 8) == ([late, new], [])
 
 
-# ---------------------------------------------------------------------- tcpdump's lines
-
-
 def test_directions_are_put_into_the_lines_of_their_frames() -> None:
     """A frame may have further lines; one that looks like a first line is not taken for it."""
     directions = Directions()
@@ -278,9 +260,6 @@ def test_directions_are_put_into_the_lines_of_their_frames() -> None:
         "12:00:00.000002 vb → va [|ether]\n",
         "12:00:00.000003 va → vb 02:02 > 02:01, ARP\n",
     ]
-
-
-# ---------------------------------------------------------------------- what is asked for
 
 
 def _link(a: str, b: str) -> SimpleNamespace:

@@ -12,9 +12,7 @@ from kernel import Book, Kernel
 
 def test_an_end_that_cannot_be_recorded_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk: nothing is left of what was begun, also in no map."""
-    kernel = Kernel()
-    for end in ("a", "b"):
-        kernel.add(end)
+    kernel = Kernel("a", "b")
 
     def full(_book: Book, _record: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

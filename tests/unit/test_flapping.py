@@ -25,9 +25,7 @@ def test_what_was_not_told_at_once_is_summed_up_by_a_tick_and_by_the_stop(
     monkeypatch: pytest.MonkeyPatch, then: Callable[[Keeper], None]
 ) -> None:
     set_clock(monkeypatch)
-    kernel = Kernel()
-    for end in ("a", "b"):
-        kernel.add(end)
+    kernel = Kernel("a", "b")
     keeper = Keeper(kernel).start(wiring("a:b"))
     keeper.events()
     for up in (False, True) * 15 + (False,):

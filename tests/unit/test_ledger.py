@@ -68,9 +68,6 @@ def files(directory: Path) -> list[Path]:
     return [path for path in directory.rglob("*") if path.is_file()]
 
 
-# --------------------------------------------------------------------------- there and back
-
-
 def test_everything_is_there_after_a_restart_and_nothing_after_the_end(filled: Ledger) -> None:
     assert contents(filled) == contents(reopened(filled)) == FULL
     fresh = Ledger(filled.path.parent, "another")
@@ -157,9 +154,6 @@ def test_the_directory_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert Ledger().path == tmp_path / paths.namespace_cookie()
 
 
-# --------------------------------------------------------------------------- reboots
-
-
 @pytest.fixture
 def rebooted(filled: Ledger, monkeypatch: pytest.MonkeyPatch) -> Ledger:
     for reader in (store, stale):
@@ -188,9 +182,6 @@ def test_a_boot_id_may_be_another_and_the_kernel_the_same(rebooted: Ledger) -> N
     assert (other.records, other.unjudged) == ({}, ("eth0", OTHER.name))
     other.hold(OTHER)
     assert Ledger(root, cookie).unjudged == ()
-
-
-# --------------------------------------------------------------------------- torn files
 
 
 def test_a_torn_file_costs_only_itself(filled: Ledger) -> None:
@@ -231,8 +222,6 @@ def test_what_another_release_knows_besides_is_passed_over(filled: Ledger) -> No
         path.write_text(re.sub(known, r'"news": 1, \1', path.read_text()))
     assert contents(reopened(filled)) == FULL
 
-
-# --------------------------------------------------------------------------- full disks, crashes
 
 write = os.write
 

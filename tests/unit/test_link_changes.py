@@ -15,9 +15,7 @@ FIRST = wiring("a:b", "c:d")
 
 @pytest.fixture
 def keeper() -> Keeper:
-    kernel = Kernel()
-    for name in "abcdef":
-        kernel.add(name)
+    kernel = Kernel(*"abcdef")
     return Keeper(kernel).start(FIRST)
 
 

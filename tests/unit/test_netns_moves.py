@@ -29,9 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def lab() -> Kernel:
-    kernel = Kernel()
-    for name in ("v0", "v1", "v2", "v3"):
-        kernel.add(name)
+    kernel = Kernel("v0", "v1", "v2", "v3")
     kernel.add("nic0", "nic")
     kernel.add("tap0", "bare tap")
     kernel.news.clear()

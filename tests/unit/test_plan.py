@@ -223,9 +223,7 @@ def _stands(keeper: Keeper, one: Link) -> bool:
 
 @pytest.mark.parametrize("mtu", [1300, 1500, 9000])
 def test_what_somebody_sets_meanwhile_is_the_new_found(mtu: int) -> None:
-    kernel = Kernel()
-    kernel.add("a")
-    kernel.add("b")
+    kernel = Kernel("a", "b")
     keeper = Keeper(kernel).start(wiring("a:b"))
     kernel.alter("a", mtu=mtu)
     keeper.settle()
@@ -233,8 +231,6 @@ def test_what_somebody_sets_meanwhile_is_the_new_found(mtu: int) -> None:
     keeper.take(Wiring())
     assert (kernel.get("a").mtu, kernel.get("b").mtu) == (mtu, 1500)
 
-
-# --------------------------------------------------------------------------- single decisions
 
 A, B = veth(5, "a"), veth(6, "b")
 WIRED_A, WIRED_B = wired(5, "a"), wired(6, "b")
@@ -383,9 +379,7 @@ def test_an_older_program_is_replaced_by_name() -> None:
 
 def test_where_an_older_program_leads_by_entries_of_its_own_is_carried_on() -> None:
     """An entry comes before the program that reads it, else frames are lost in between."""
-    kernel = Kernel()
-    kernel.add("a")
-    kernel.add("b")
+    kernel = Kernel("a", "b")
     keeper = Keeper(kernel).start(wiring("a:b"))
     kernel.load_older("a")
     kernel.lose_entry("a")

@@ -125,9 +125,6 @@ def test_the_remedy_runs_nothing_that_a_name_says() -> None:
     assert shlex.split(there.remedy) == words
 
 
-# --------------------------------------------------------------------------- cycles
-
-
 def veths(count: int, nsid: int | None = None) -> Observed:
     """``count`` veths, ends 10 and 11, 20 and 21, and so on; the far ends in ``nsid``."""
     ends = [(10 * n + side, 10 * n + 1 - side) for n in range(1, count + 1) for side in (0, 1)]
@@ -176,8 +173,6 @@ def test_cycles_beside_each_other() -> None:
     assert "21:10" in refused_opens_the_way
     assert admission.cycles([("10:11", 10, 11)], veths(1, nsid=0)) == {}, "far ends elsewhere"
 
-
-# --------------------------------------------------------------------------- evaluations
 
 ETH0 = Interface(5, "eth0", ("uplink",), kind="veth", max_mtu=65535)
 ETH1 = Interface(6, "eth1", kind="veth", max_mtu=65535)

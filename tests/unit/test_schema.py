@@ -98,8 +98,6 @@ def test_no_description_has_what_markdown_takes_for_its_own() -> None:
         assert not re.search(r"[\\`*_{}\[\]#+!]", text), text
 
 
-# --------------------------------------------------------------------------- agreement
-
 # Short names from few letters collide now and then, which no schema sees; these never do.
 NAMES = ["eth0", "a" * 16, "b" * 127, "é", "12", "true", "null", "no", "...", "<<", "-", "x-y"]
 BAD_NAMES = ["", ".", "..", "a b", "a\n", "a:", "a/b", "a@b", "*", "?", "[0]", "{x}", "a,b",
@@ -197,8 +195,6 @@ documents = st.fixed_dictionaries(
 def test_both_judge_any_document_alike(document: Document) -> None:
     assert schema_takes(document) == config_takes(document)
 
-
-# --------------------------------------------------------------------------- where they differ
 
 # YAML, and whether the schema and config take it. Of a date YAML 1.1 makes what is no JSON.
 DIFFERENT = [

@@ -105,9 +105,6 @@ def test_the_end_of_a_link_that_waits_is_attached_while_it_is_held(mode: str) ->
     assert words.startswith("left to the host until then: a is a port of a bridge")
 
 
-# --------------------------------------------------------------------------- ends
-
-
 def test_the_mtu_is_the_interfaces_own_without_our_headroom() -> None:
     """Also that of a far end in this namespace, which may be the end of another link."""
     records = {n: Record(n, "x", A.mac, {Setting.MTU: Change(1500, 65535)}) for n in (5, 7)}
@@ -126,8 +123,6 @@ def test_ends_by_what_the_file_calls_them() -> None:
     plug = assess(link("a", "a"), entries={5: 5})
     assert plug.a == plug.b
 
-
-# --------------------------------------------------------------------------- JSON
 
 PROMISED = {"link", "state", "reason", "mode", "mode_reason", "warnings", "description", "labels"}
 PROMISED_OF_ENDS = {"name", "ifindex", "attached", "up", "carrier", "mtu", "far_mtu"}
@@ -206,9 +201,6 @@ def test_the_headline_begins_with_what_is_wrong() -> None:
     assert told == "/etc/x�.yaml is missing; 2 more files not taken; 1 link: 1 connected"
 
 
-# --------------------------------------------------------------------------- rates
-
-
 def test_rates_are_what_came_since() -> None:
     def report(frames: int) -> StatusDocument:
         return built(assess(), a=Counters(frames, 100 * frames))
@@ -221,8 +213,6 @@ def test_rates_are_what_came_since() -> None:
     (link,) = report(10).since(built(), 2.0).links
     assert link.a.frames_per_s is None
 
-
-# --------------------------------------------------------------------------- other releases
 
 RUNNING = document.Daemon(
     *(True, True, 7, 1.5, None, 2.5, "", 3),
@@ -292,9 +282,6 @@ def test_what_another_release_tells_is_read_as_far_as_it_is_known() -> None:
     json.dumps(read.as_json())
 
 
-# --------------------------------------------------------------------------- links by name
-
-
 FEW = report(
     link_report("va", "vb"),
     link_report("vc", "vd", "waiting", reason="vd does not exist"),
@@ -340,8 +327,6 @@ def test_a_file_that_is_not_good_is_missing_too() -> None:
     bad = report()._replace(config=document.Config("x", "rejected", problems=("x:1:1: no",)))
     assert bad.not_connected([]) == {"x": "rejected\nx:1:1: no"}
 
-
-# --------------------------------------------------------------------------- losses
 
 NARROW = {"a": End("va", 5, far_mtu=9000), "b": End("vb", 6, mtu=1400, far_mtu=1500, far_up=True)}
 DEAD = {"a": NARROW["a"], "b": NARROW["b"]._replace(far_up=False)}

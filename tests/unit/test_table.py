@@ -70,9 +70,6 @@ def test_a_row_sums_losses_and_takes_the_latest_frame() -> None:
     assert passed.reason.startswith("2 frames that came in by a bypassed all our hooks")
 
 
-# --------------------------------------------------------------------------- columns
-
-
 def cells(some: list[Row], width: int) -> list[dict[str, str]]:
     columns = table.columns(some, width)
     return [{column.title: column.cell(row) for column in columns} for row in some]
@@ -132,9 +129,6 @@ def test_summary() -> None:
     assert table.summary(FLEET, 6, "") == words
     assert table.summary(FLEET, 2, "veth") == f"{words}   2 with: veth"
     assert table.summary([], 0, "") == "0 links"
-
-
-# --------------------------------------------------------------------------- keys
 
 
 @pytest.mark.parametrize(

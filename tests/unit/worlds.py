@@ -15,9 +15,6 @@ from xconnectd.reconcile.evaluate import Evaluation
 NAMES = tuple(f"e{number}" for number in range(8))
 
 
-# --------------------------------------------------------------------------- random kernels
-
-
 @dataclass(frozen=True, slots=True)
 class Port:
     """An interface to be made; ``trouble`` is what makes it unfit, mostly nothing."""
@@ -82,9 +79,6 @@ def _spoil(kernel: Kernel, name: str, trouble: str) -> None:
             kernel.addressed[kernel.index(name)] = ("it has the address 192.0.2.1/24",)
 
 
-# --------------------------------------------------------------------------- random wirings
-
-
 @st.composite
 def links(draw: st.DrawFn, names: tuple[str, ...] = NAMES) -> tuple[Link, ...]:
     """Some of the names in pairs, now and then with itself."""
@@ -107,9 +101,6 @@ def _link(draw: st.DrawFn, a: str, b: str) -> Link:
 
 
 wirings = links().map(lambda all_: wiring(*all_))
-
-
-# --------------------------------------------------------------------------- random accidents
 
 
 def _recreate(kernel: Kernel, name: str) -> None:
@@ -219,9 +210,6 @@ class Accident:
 def accidents(*, at_most: int) -> st.SearchStrategy[list[Accident]]:
     one = st.builds(Accident, st.sampled_from((*sorted(ACCIDENTS), _BACK)), st.sampled_from(NAMES))
     return st.lists(one, max_size=at_most)
-
-
-# --------------------------------------------------------------------------- what must be true
 
 
 def assert_as_evaluated(
