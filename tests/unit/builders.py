@@ -37,12 +37,7 @@ SILENT = Filter("bpf", 1, 1, EGRESS, "xconnectd")
 
 NATIVE = XdpFeature.BASIC | XdpFeature.REDIRECT | XdpFeature.NDO_XMIT
 TAP_OFFLOADS = frozenset(
-    (
-        "tx-checksum-ip-generic",
-        "tx-tcp-segmentation",
-        "tx-tcp6-segmentation",
-        "tx-udp-segmentation",
-    )
+    ("tx-checksum-ip-generic", "tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-udp-segmentation")
 )
 NIC_OFFLOADS = frozenset(("rx-vlan-hw-parse", "rx-vlan-filter", "rx-lro", "rx-gro-hw"))
 

@@ -367,11 +367,7 @@ class Site:
 
     def _keeper(self, book: Book) -> Keeper:
         return Keeper(
-            self.kernel,
-            book,
-            source=Files(self.file),
-            sockets=self.sockets,
-            on_exit=self._on_exit,
+            self.kernel, book, source=Files(self.file), sockets=self.sockets, on_exit=self._on_exit
         ).start()
 
     def restart(self) -> None:

@@ -23,11 +23,7 @@ SECONDS = 5
 MEMORY = 500 << 20
 
 LONG = "y" * 4_000_000
-_ALIASED = {
-    "a name": "*s",
-    "a mode": "{to: b, mode: *s}",
-    "a key": "{to: b, *s : x}",
-}
+_ALIASED = {"a name": "*s", "a mode": "{to: b, mode: *s}", "a key": "{to: b, *s : x}"}
 HOSTILE = {
     f"a long text aliased as {what}": f"x-s: &s '{LONG}'\nlinks:\n"
     + "".join(f"  a{n}: {text}\n" for n in range(5_000))

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 from builders import link, status
 from prometheus_client import Metric
-from prometheus_client.openmetrics.parser import (
-    text_string_to_metric_families as parse_openmetrics,
-)
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from xconnectd.config.source import FileState, Reading
@@ -57,10 +55,7 @@ def report(*, state: str = "loaded", last_load: float | None = 1234.5) -> Status
 
 
 def ask(
-    path: str = "/metrics",
-    method: str = "GET",
-    told: StatusDocument | None = None,
-    **headers: str,
+    path: str = "/metrics", method: str = "GET", told: StatusDocument | None = None, **headers: str
 ) -> tuple[str, Labels, bytes]:
     """Status line, headers and body of one answer, over a real socket."""
     return served(told or report(), raw(path, method, **headers))

@@ -557,8 +557,7 @@ class Traveller:
     moves=[(0, "v2"), (0, "v0"), (4, "v2"), (5, "v0"), (0, "v0"), (7, "v2"), (0, "v2")], stops=False
 )
 @example(
-    moves=[(0, "v2"), (0, "v0"), (1, "v0"), (5, "v2"), (1, "v0"), (4, "v2"), (0, "v2")],
-    stops=False,
+    moves=[(0, "v2"), (0, "v0"), (1, "v0"), (5, "v2"), (1, "v0"), (4, "v2"), (0, "v2")], stops=False
 )
 def test_ends_that_come_and_go_between_any_two_looks_are_as_found_one_day(
     moves: list[tuple[int, str | None]], *, stops: bool

@@ -41,16 +41,7 @@ from xconnectd.model import (
     Xdp,
 )
 from xconnectd.reconcile import plan
-from xconnectd.reconcile.actions import (
-    Action,
-    AddFilter,
-    Attach,
-    Cut,
-    Detach,
-    Hold,
-    Point,
-    as_json,
-)
+from xconnectd.reconcile.actions import Action, AddFilter, Attach, Cut, Detach, Hold, Point, as_json
 from xconnectd.reconcile.evaluate import Role, roles
 from xconnectd.reconcile.executor import Trouble
 from xconnectd.reconcile.reconciler import Seen

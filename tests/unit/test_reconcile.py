@@ -14,16 +14,7 @@ from driven import Clock, Keeper, set_clock
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from kernel import OLDER, Crash, Kernel, Step, crash, peace, refuse, refuse_verb
-from worlds import (
-    ACCIDENTS,
-    Accident,
-    Port,
-    accidents,
-    assert_as_evaluated,
-    build,
-    ports,
-    wirings,
-)
+from worlds import ACCIDENTS, Accident, Port, accidents, assert_as_evaluated, build, ports, wirings
 
 from xconnectd.model import Carrier, Filter, Link, Mode, Scope, Wiring, Xdp
 from xconnectd.netlink.monitor import Event

@@ -309,10 +309,7 @@ def dead(_: Path, watch: ConfigWatch) -> None:
     "upheave", [replaced, deleted_and_made_again, made_again_with_the_same_number, dead]
 )
 def test_the_round_listens_again_after_an_upheaval(
-    path: Path,
-    watched: Watched,
-    calls: Calls,
-    upheave: Callable[[Path, ConfigWatch], None],
+    path: Path, watched: Watched, calls: Calls, upheave: Callable[[Path, ConfigWatch], None]
 ) -> None:
     watch = watched(path)
     upheave(path, watch)
