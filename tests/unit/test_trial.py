@@ -36,34 +36,25 @@ def test_a_secret_is_at_no_moment_open_to_others(
     assert file.read_text() == "links: {a: b}"
 
 
-def test_a_file_behind_a_symlink_is_kept_there(tmp_path: Path) -> None:
-    """The symlink was the user's way to arrange the files."""
-    real, link = tmp_path / "real.yaml", tmp_path / "xconnect.yaml"
-    real.write_text("links: {}")
-    link.symlink_to(real)
-    writer.replace(link, b"links: {a: b}")
-    assert (link.readlink(), real.read_text()) == (real, "links: {a: b}")
-
-
-def test_a_file_that_is_kept_is_whole_at_every_moment(tmp_path: Path) -> None:
-    """Its name goes to another inode: in the one before nothing is written."""
-    file, before = tmp_path / "xconnect.yaml", tmp_path / "before"
-    file.write_text("links: {}")
-    before.hardlink_to(file)
-    writer.replace(file, b"links: {a: b}")
-    assert (before.read_text(), file.read_text()) == ("links: {}", "links: {a: b}")
-    assert sorted(tmp_path.iterdir()) == [before, file]
-
-
-def test_a_file_that_cannot_be_written_stays_and_leaves_no_scratch(
+def test_a_file_that_is_kept_is_whole_at_every_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Its name goes to another inode: in the one before nothing is written.
+
+    One behind a symlink is kept there: that was the user's way to arrange the files. One that
+    cannot be written stays and leaves no scratch.
+    """
+
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    file = tmp_path / "xconnect.yaml"
+    file, before, link = (tmp_path / name for name in ("xconnect.yaml", "before", "link"))
     file.write_text("links: {}")
+    before.hardlink_to(file)
+    link.symlink_to(file)
+    writer.replace(link, b"links: {a: b}")
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        writer.replace(file, b"links: {a: b}")
-    assert (file.read_text(), list(tmp_path.iterdir())) == ("links: {}", [file])
+        writer.replace(file, b"links: {}")
+    assert (before.read_text(), file.read_text()) == ("links: {}", "links: {a: b}")
+    assert (sorted(tmp_path.iterdir()), link.readlink()) == ([before, link, file], file)
