@@ -38,14 +38,12 @@ def body(block: bytes) -> bytes:
 
 
 def test_a_section_says_byte_order_version_and_who_made_it() -> None:
+    """An interface has a name, a resolution and perhaps a filter."""
     content = body(SECTION)
     assert SECTION[:4] == b"\x0a\x0d\x0d\x0a"
     assert struct.unpack_from("<IHHq", content) == (0x1A2B3C4D, 1, 0, -1)
     texts = {1: b"link a:b", 2: b"x", 3: b"Linux 6", 4: b"xconnectd 1"}
     assert options(content[16:]) == texts
-
-
-def test_an_interface_has_a_name_a_resolution_and_a_filter() -> None:
     content = body(interface(snaplen=96, filter_="udp"))
     assert struct.unpack_from("<HHI", content) == (1, 0, 96)
     assert options(content[8:]) == {2: b"va", 3: b"va there", 9: b"\x09", 11: b"\0udp"}
@@ -66,12 +64,9 @@ def test_a_packet_is_padded_timed_and_inbound(size: int) -> None:
 def test_statistics_hold_the_counts() -> None:
     content = body(pcapng.statistics(1, STATISTICS))
     assert struct.unpack_from("<III", content) == (1, 2, 3)
-    counts = {4: 9, 5: 4, 6: 5, 8: 5}
-    times = {2: (0, 1), 3: (2, 3)}
-    assert options(content[12:]) == {
-        **{code: struct.pack("<II", *pair) for code, pair in times.items()},
-        **{code: struct.pack("<Q", count) for code, count in counts.items()},
-    }
+    counts = {code: struct.pack("<Q", count) for code, count in {4: 9, 5: 4, 6: 5, 8: 5}.items()}
+    times = {2: struct.pack("<II", 0, 1), 3: struct.pack("<II", 2, 3)}
+    assert options(content[12:]) == times | counts
 
 
 def test_tcpdump_reads_it(tmp_path: Path) -> None:
