@@ -35,27 +35,20 @@ def test_a_number_that_is_none_or_out_of_bounds(
     assert f"{text} {words}" in capsys.readouterr().err
 
 
-def test_the_limit_is_that_of_whoever_sets_it() -> None:
-    assert arguments._LONGEST_FRAME == tap.LONGEST
+WORDS = {
+    "status va --json vb": ["va", "vb"],
+    "status --watch --filter x vb": ["vb"],
+    "wait va --timeout 1 vb": ["va", "vb"],
+    "capture va --count 3 tcp port 80": ["tcp", "port", "80"],
+    "detach va": ["va"],
+}
 
 
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("status va --json vb", ["va", "vb"]),
-        ("status --watch --filter x vb", ["vb"]),
-        ("wait va --timeout 1 vb", ["va", "vb"]),
-        ("capture va --count 3 tcp port 80", ["tcp", "port", "80"]),
-        ("detach va", ["va"]),
-    ],
-)
-def test_words_stand_before_and_behind_options(line: str, words: list[str]) -> None:
-    assert arguments.parse(line.split()).words == words
-
-
-def test_a_file_that_is_named_has_one_path() -> None:
+def test_words_stand_before_and_behind_options() -> None:
+    assert {line: arguments.parse(line.split()).words for line in WORDS} == WORDS
     options = arguments.parse(["status", "-c", "lab.yaml"])
-    assert options.config == Path.cwd() / "lab.yaml"
+    assert options.config == Path.cwd() / "lab.yaml", "a file that is named has one path"
+    assert arguments._LONGEST_FRAME == tap.LONGEST, "the limit is that of whoever sets it"
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
@@ -67,12 +60,8 @@ def commands() -> dict[str, argparse.ArgumentParser]:
     return dict(found.choices)
 
 
-def test_every_command_is_a_module_with_a_run() -> None:
+def test_every_command_is_a_module_with_a_run_and_has_an_example() -> None:
     for name, parser in commands().items():
         module = import_module(f"xconnectd.cli.{parser.get_default('module')}")
         assert callable(module.run), name
-
-
-def test_every_command_has_an_example() -> None:
-    for name, parser in commands().items():
         assert f"example: xconnectd {name}" in parser.format_help()
