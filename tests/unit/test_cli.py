@@ -82,18 +82,23 @@ def test_check_says_yes_and_no(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["check", str(tmp_path / "nosuch.yaml")]) == Exit.BAD_CONFIG
 
 
-def test_schema_prints_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["schema"]) == Exit.DONE
-    assert json.loads(capsys.readouterr().out) == json_schema.document()
-
-
-def test_version_names_its_parts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_names_its_parts_and_schema_prints_the_schema(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["version"]) == Exit.DONE
     told = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines())
     assert told.keys() == {"xconnectd", "kernel", "bcc", "pyroute2"}
     assert told["kernel"] == os.uname().release
     assert main(["version", "--json"]) == Exit.DONE
     assert json.loads(capsys.readouterr().out).keys() == told.keys()
+    assert main(["schema"]) == Exit.DONE
+    assert json.loads(capsys.readouterr().out) == json_schema.document()
+
+
+def test_a_graph_that_cannot_be_drawn_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(XconnectError, match="install the package graphviz"):
+        graph._rendered("graph {}")
 
 
 @pytest.mark.parametrize(("line", "code"), [("schema", 0), ("--help", 0), ("status --sort x", 2)])
@@ -105,9 +110,3 @@ def test_a_process_whose_output_nobody_reads_ends_quietly(line: str, code: int) 
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert (done.returncode, "BrokenPipe" in done.stderr) == (code, False)
-
-
-def test_a_graph_that_cannot_be_drawn_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(XconnectError, match="install the package graphviz"):
-        graph._rendered("graph {}")
