@@ -110,16 +110,11 @@ def test_what_a_router_taught_the_host_is_its_use_of_a_nic_alone(kind: str, is_u
     assert bool(admission.warnings(AB, one, look(one, uses=LEARNT, records=HELD))) == is_use
 
 
-@pytest.mark.parametrize(
-    ("mode", "flag"), [("generic", "xdpgeneric"), ("native", "xdpdrv"), ("hw", "xdp")]
-)
-def test_the_remedy_for_an_end_in_another_netns_names_the_mode(mode: str, flag: str) -> None:
-    remedy = MovedEnd(Record(5, "old0", MAC), mode).remedy
-    assert remedy == f"# in the namespace where it is now: ip link set dev old0 {flag} off"
-
-
-def test_the_remedy_runs_nothing_that_a_name_says() -> None:
-    """Whoever owns the other namespace may call the device what they like."""
+def test_the_remedy_for_an_end_in_another_netns_names_the_mode() -> None:
+    """And runs nothing that a name says: whoever owns the other namespace may choose it."""
+    for mode, flag in (("generic", "xdpgeneric"), ("native", "xdpdrv"), ("hw", "xdp")):
+        remedy = MovedEnd(Record(5, "old0", MAC), mode).remedy
+        assert remedy == f"# in the namespace where it is now: ip link set dev old0 {flag} off"
     there = MovedEnd(Record(5, "old0", MAC), "generic", 3, 5, "a b", "x;$(id)|`")
     words = ["ip", "-n", "a b", "link", "set", "dev", "x;$(id)|`", "xdpgeneric", "off"]
     assert shlex.split(there.remedy) == words
@@ -214,27 +209,22 @@ def test_of_two_links_that_share_an_interface_the_later_fails_and_names_the_othe
         }
 
 
+def test_where_the_ends_of_a_link_lead() -> None:
+    """What the kernel refused does not stand: held, but for what it would not let us hold."""
+    off, refused = link("eth0", "eth1", enabled=False), evaluate.Refused("EBUSY", frozenset((6,)))
+    for one, targets in (
+        (link("eth0", "eth1"), {5: 6, 6: 5}),
+        (link("eth0", "eth0"), {5: 5}),
+        (off, {5: None, 6: None}),
+    ):
+        roles = evaluate.roles(evaluated(one))
+        assert {index: role.target for index, role in roles.items()} == targets
+    (judged,) = evaluated(link("eth0", "eth1"), failed={"eth0:eth1": refused})
+    assert judged.refusal == "EBUSY"
+    assert {index: role.held for index, role in evaluate.roles([judged]).items()} == {5: "EBUSY"}
+
+
 def test_an_end_that_sees_its_own_frames_only_is_warned_about() -> None:
     for name, words in (("mv", "in vepa mode receives"), ("br", "a bridge")):
         (one,) = evaluated(link(name, "eth1"))
         assert (one.stands, any(words in warning for warning in one.warnings)) == (True, True)
-
-
-def test_what_the_kernel_refused_in_this_pass_does_not_stand() -> None:
-    """Its ends are held, but for one that the kernel would not even let us hold."""
-    refused = {"eth0:eth1": evaluate.Refused("EBUSY", frozenset((6,)))}
-    (one,) = evaluated(link("eth0", "eth1"), failed=refused)
-    assert one.refusal == "EBUSY"
-    assert {index: role.held for index, role in evaluate.roles([one]).items()} == {5: "EBUSY"}
-
-
-def test_where_the_ends_of_a_link_lead() -> None:
-    off = link("eth0", "eth1", enabled=False)
-    ways = (
-        (link("eth0", "eth1"), {5: 6, 6: 5}),
-        (link("eth0", "eth0"), {5: 5}),
-        (off, {5: None, 6: None}),
-    )
-    for one, targets in ways:
-        roles = evaluate.roles(evaluated(one))
-        assert {index: role.target for index, role in roles.items()} == targets
