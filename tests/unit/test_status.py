@@ -161,13 +161,10 @@ def test_an_end_that_has_left_is_told_of_while_it_runs_our_program() -> None:
     assert told.moved_netns == (document.Moved("a", 5, moved.remedy),)
 
 
-@pytest.mark.parametrize(("seconds", "left"), [(30.0, 30.0), (-5.0, 0.0)])
-def test_the_time_to_the_next_try(
-    seconds: float, left: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_time_to_the_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 1000.0)
-    assert as_json(failed(1000.0 + seconds))["retry_in_s"] == left
-    assert as_json(assess())["retry_in_s"] is None
+    tries = [failed(1030.0), failed(995.0), assess()]
+    assert [as_json(each)["retry_in_s"] for each in tries] == [30.0, 0.0, None]
 
 
 GOOD, WAITS = assess(), assess(**NONE_B)
@@ -286,44 +283,33 @@ FEW = report(
     link_report("va", "vb"),
     link_report("vc", "vd", "waiting", reason="vd does not exist"),
     link_report("ve", "vf", "disabled", enabled=False),
-    differences=(
-        document.Difference("point", "va:vb", "va"), document.Difference("point", "vc:vd", "vc")
+    differences=tuple(
+        document.Difference("point", *link) for link in (("va:vb", "va"), ("vc:vd", "vc"))
     ),
-)  # fmt: skip
+)
 
 
-@pytest.mark.parametrize("name", ["va:vb", "vb:va", "va", "vb"])
-def test_a_report_of_some_links_alone(name: str) -> None:
-    told = FEW.only([name])
-    assert [each.link for each in (*told.links, *(told.differences or ()))] == ["va:vb"] * 2
+def test_a_report_of_some_links_alone() -> None:
+    """A name that no link has is told in a line, however many links there are."""
+    for name in ("va:vb", "vb:va", "va", "vb"):
+        told = FEW.only([name])
+        assert [each.link for each in (*told.links, *(told.differences or ()))] == ["va:vb"] * 2
     assert FEW.only([]) is FEW
-
-
-def test_a_name_that_no_link_has_is_told_in_a_line_however_many_links_there_are() -> None:
     many = report(*(link_report(f"leaf{n}", f"spine{n}") for n in range(2000)))
     with pytest.raises(XconnectError) as refused:
         many.only(["leaf7", "leav77"])
-    told = str(refused.value)
-    assert told.startswith("no link leav77 in x.yaml, which has 2000 links; did you mean leaf77:")
-    assert len(told) < 200
+    words = "no link leav77 in x.yaml, which has 2000 links; did you mean leaf77:"
+    assert str(refused.value).startswith(words)
+    assert len(str(refused.value)) < 200
 
 
-@pytest.mark.parametrize(
-    ("wanted", "missing"),
-    [
-        ([], {"vc:vd": "waiting: vd does not exist"}),
-        (["va"], {}),
-        (["va", "vc"], {"vc:vd": "waiting: vd does not exist"}),
-        (["ve:vf"], {"ve:vf": "disabled: "}),
-        (["x"], {"x": "no such link in the file"}),
-    ],
-)
-def test_what_is_not_connected(wanted: list[str], missing: dict[str, str]) -> None:
-    """Disabled links are not missed, unless they are named."""
-    assert FEW.not_connected(wanted) == missing
-
-
-def test_a_file_that_is_not_good_is_missing_too() -> None:
+def test_what_is_not_connected() -> None:
+    """Disabled links are not missed, unless they are named; a file that is not good is, too."""
+    waiting = {"vc:vd": "waiting: vd does not exist"}
+    assert FEW.not_connected([]) == FEW.not_connected(["va", "vc"]) == waiting
+    assert FEW.not_connected(["va"]) == {}
+    assert FEW.not_connected(["ve:vf"]) == {"ve:vf": "disabled: "}
+    assert FEW.not_connected(["x"]) == {"x": "no such link in the file"}
     bad = report()._replace(config=document.Config("x", "rejected", problems=("x:1:1: no",)))
     assert bad.not_connected([]) == {"x": "rejected\nx:1:1: no"}
 
@@ -332,15 +318,14 @@ NARROW = {"a": End("va", 5, far_mtu=9000), "b": End("vb", 6, mtu=1400, far_mtu=1
 DEAD = {"a": NARROW["a"], "b": NARROW["b"]._replace(far_up=False)}
 
 
-@pytest.mark.parametrize(
-    ("ends", "words", "remedy"),
-    [
-        (NARROW, "longer than the far end of vb takes (MTU 1500)", "give the far ends of va"),
-        (DEAD, "the far end of vb is down", "set the far end of vb up"),
-        ({"a": NARROW["b"], "b": NARROW["a"]}, "not accepted behind va",
-         "ip -s -s link show dev va"),
-    ],
-)  # fmt: skip
+SUSPECTS = [
+    (NARROW, "longer than the far end of vb takes (MTU 1500)", "give the far ends of va"),
+    (DEAD, "the far end of vb is down", "set the far end of vb up"),
+    ({"a": NARROW["b"], "b": NARROW["a"]}, "not accepted behind va", "ip -s -s link show dev va"),
+]
+
+
+@pytest.mark.parametrize(("ends", "words", "remedy"), SUSPECTS)
 def test_what_a_far_end_does_not_take_has_a_suspect(
     ends: dict[str, End], words: str, remedy: str
 ) -> None:
