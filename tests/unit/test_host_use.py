@@ -88,6 +88,7 @@ class Answers:
 
 
 def test_a_device_that_is_gone_stands_on_nothing() -> None:
+    """Nor are link-local addresses a use by the host."""
     vlan = {"_5": struct.pack("=i", 5), "_18": attributes(_1=b"vlan\0")}
     answers: Any = Answers(link(uapi.RTM_NEWLINK, 9, "va.7", **vlan))
     use, end = host_use.HostUse(answers, answers), Interface(5, "va", kind="veth", up=False)
@@ -96,20 +97,14 @@ def test_a_device_that_is_gone_stands_on_nothing() -> None:
     gone = link(uapi.RTM_DELLINK, 9, "va.7", **vlan)
     use.update_stacked(Event(9, "va.7", gone=True, message=gone))
     assert use.uses([end])[5] == ()
-
-
-def test_link_local_addresses_are_no_use_by_the_host() -> None:
     here = address(PERMANENT)
     fe80 = here.replace(FD77, socket.inet_pton(socket.AF_INET6, "fe80::1"))
-    answers: Any = Answers(others=[fe80, here])
-    use = host_use.HostUse(answers, answers)
-    ((found,),) = use.uses((), [Interface(5, "va")]).values()
+    answers = Answers(others=[fe80, here])
+    ((found,),) = host_use.HostUse(answers, answers).uses((), [end]).values()
     assert found.words == "it has the address fd00:77::1/64"
 
 
-@pytest.mark.parametrize(
-    ("state", "goes"), [(0x02, True), (0x04, True), (0x40, False), (0x80, False)]
-)
-def test_a_neighbour_that_somebody_entered_stays(state: int, goes: bool) -> None:
+def test_a_neighbour_that_somebody_entered_stays() -> None:
     """NUD_REACHABLE, NUD_STALE; NUD_NOARP, NUD_PERMANENT."""
-    assert host_use._is_resolved(bytes(24) + struct.pack("=H", state)) is goes
+    messages = [bytes(24) + struct.pack("=H", state) for state in (0x02, 0x04, 0x40, 0x80)]
+    assert [*map(host_use._is_resolved, messages)] == [True, True, False, False]
