@@ -363,8 +363,13 @@ class Kernel:
         return {index: self._message(device) for index, device in self.devices.items()}
 
     def complete(self, interfaces: Iterable[Interface]) -> dict[int, Interface]:
-        known = ((each.ifindex, self.devices.get(each.ifindex, each)) for each in interfaces)
-        return {ifindex: self._now(device) for ifindex, device in known}
+        """A far end that has a name already is not asked for again."""
+        found = {each.ifindex: each for each in interfaces}
+        for ifindex, each in found.items():
+            now = self._now(self.devices.get(ifindex, each))
+            is_known = each.far and each.far.name
+            found[ifindex] = now._replace(far=each.far) if is_known else now
+        return found
 
     def uses(
         self, interfaces: Iterable[Interface], addressed: Iterable[Interface] = ()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from builders import link, veth, wiring
 from driven import Keeper
-from kernel import Crash, Kernel, crash, peace
+from kernel import Crash, Kernel, Step, crash, peace
 
 from xconnectd.model import (
     Admin,
@@ -258,3 +258,30 @@ def test_every_way_ends_in_the_law(kind: str, seed: int) -> None:
         lab.act()
         lab.rest()
         lab.check()
+
+
+def test_a_far_end_that_goes_while_its_end_is_set_up_is_seen() -> None:
+    """What is read again after a change is as it was, but for what the kernel told meanwhile."""
+    kernel = Kernel()
+    for name in ("a", "b"):
+        kernel.add(name, "veth")
+    keeper = Keeper(kernel).start(wiring("a:b"))
+    far_of = {name: kernel.get(name).far or UP for name in ("a", "b")}
+
+    def far(name: str, *, up: bool) -> None:
+        kernel.alter(name, far=far_of[name]._replace(up=up))
+
+    def goes(_number: int, step: Step) -> BaseException | None:
+        if step == Step("set up", kernel.index("b")):
+            kernel.trouble = peace
+            far("b", up=False)
+        return None
+
+    far("a", up=False)
+    keeper.settle()
+    assert not kernel.get("b").up
+    kernel.trouble = goes
+    far("a", up=True)
+    keeper.settle()
+    assert kernel.trouble is peace, "it has gone"
+    assert (kernel.get("a").up, kernel.get("b").up) == (False, True)

@@ -97,21 +97,16 @@ class Observer:
     def again(self, before: Observed, links: Iterable[Link], changed: AbstractSet[int]) -> Observed:
         """As ``before``, with all maps and records read anew, and the interfaces in ``changed``.
 
-        Those are the ifindexes that a pass has changed something of; other far ends of veths are as
-        they were, too. What somebody else did to other interfaces since is not seen here. It is an
-        event, and whoever calls this must run another pass for every event on an interface that
-        is not in ``changed``.
+        Those are the ifindexes that a pass has changed something of. What somebody else did to
+        other interfaces since is not seen here. It is an event, and whoever calls this must run
+        another pass for every event on an interface that is not in ``changed``. What becomes of the
+        far end of a veth is an event on that veth: far ends are read anew, too.
         """
         was, anew = before.interfaces, set(changed)
         # Of a veth that is set up or down, the other end loses or gets its carrier.
         fars = [each.far for ifindex, each in was.items() if ifindex in anew and each.far]
         anew.update([far.ifindex for far in fars if far.nsid is None and far.ifindex in was])
         found = {each.ifindex: each for each in self._interfaces.find(*anew)}
-        for ifindex, now in found.items():
-            known = was[ifindex].far if ifindex in was else None
-            is_changed = known and known.nsid is None and known.ifindex in changed
-            if known and now.far and known[:2] == now.far[:2] and not is_changed:
-                found[ifindex] = now._replace(far=known)
         interfaces = {i: each for i, each in was.items() if i not in anew} | found
         covered = before.covered or frozenset()
         entries, peers, guarded = self._maps.look_up(covered)
