@@ -54,6 +54,18 @@ def test_the_state_is_a_colour_a_word_and_perhaps_a_dashed_line(state: State, fo
     assert f"linkStyle 1 stroke:{graph.COLOURS[State.CONNECTED]}\n" in text
 
 
+@pytest.mark.parametrize(
+    ("form", "label"),
+    [
+        ("mermaid", '|"down<br/>no carrier is shown at a#58; eth1 in #91;x#93; is down"|'),
+        ("dot", '[label="down\\nno carrier is shown at a: eth1 in [x] is down",'),
+    ],
+)
+def test_the_line_of_a_link_that_is_down_says_why(form: str, label: str) -> None:
+    reason = "no carrier is shown at a: eth1 in [x] is down"
+    assert label in draw(form, link("a", "b", "down")._replace(reason=reason))
+
+
 RATES = [
     (link(end("a", bits_per_s=1_234_567), "b"), "generic · → 1.23 Mbit/s · ← 0 bit/s"),
     (link("a", "b"), "generic · idle"),

@@ -205,7 +205,7 @@ def _admin(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Findi
 
 def _plug_in(end: Interface) -> str:
     if end.variant == "tap":
-        return f"{set_link(end, 'carrier on')}  # or start what reads it"
+        return f"{set_link(end, 'carrier on')}  # not permitted? Start what opens the tap"
     return "plug in the cable" if not end.kind else f"ip -d link show dev {quote(end.name)}"
 
 

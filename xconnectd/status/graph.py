@@ -41,10 +41,11 @@ class _Node:
 
 @dataclass(frozen=True, slots=True)
 class _Edge:
-    """One link. ``b`` is None for a loopback."""
+    """One link. ``b`` is None for a loopback; ``cause`` is why one is down."""
 
     state: State
     label: str
+    cause: str
     a: _Node
     b: _Node | None
 
@@ -67,7 +68,8 @@ def _edge(link: Link, namespaces: Mapping[int, str]) -> _Edge:
     else:
         label = str(link.state)
     far = None if loopback else _node(b, namespaces)
-    return _Edge(link.state, label, _node(a, namespaces), far)
+    cause = printable(link.reason) if link.state is State.DOWN else ""
+    return _Edge(link.state, label, cause, _node(a, namespaces), far)
 
 
 def _rates(*ways: tuple[str, End]) -> Iterator[str]:
@@ -104,7 +106,8 @@ def _mermaid(edges: Sequence[_Edge]) -> str:
     for index, (edge, ids) in enumerate(_numbered(edges)):
         lines += [_mermaid_node(*pair) for pair in zip(ids, edge.nodes, strict=True)]
         arrow = "<-->" if edge.b else "-->"
-        lines.append(f'  {ids[0]} {arrow}|"{edge.label}"| {ids[-1]}')
+        cause = f"<br/>{_mermaid_text(edge.cause)}" if edge.cause else ""
+        lines.append(f'  {ids[0]} {arrow}|"{edge.label}{cause}"| {ids[-1]}')
         colours.setdefault(edge.state, []).append(str(index))
         missing += [name for name, node in zip(ids, edge.nodes, strict=True) if node.missing]
     for state, found in colours.items():
@@ -143,8 +146,9 @@ def _dot(edges: Sequence[_Edge]) -> str:
             style = ', style="rounded,dashed"' if node.missing else ""
             lines.append(f"  {name} [label={_dot_text(node.name, node.far)}{style}]")
         dashes = ", style=dashed" if edge.state in _DASHED else ""
+        label = _dot_text(edge.label, edge.cause)
         colour = f'color="{COLOURS[edge.state]}"'
-        lines.append(f"  {ids[0]} -- {ids[-1]} [label={_dot_text(edge.label)}, {colour}{dashes}]")
+        lines.append(f"  {ids[0]} -- {ids[-1]} [label={label}, {colour}{dashes}]")
     if not edges:
         lines.append(f'  none [label="{_NOTHING}"]')
     return "\n".join((*lines, "}")) + "\n"
