@@ -296,7 +296,7 @@ def test_lines_say_what_tcpdump_says_and_the_direction(own: Wire) -> None:
     ]
     assert any(re.search(tcp, line) for line in forth)
     summary = capture.errors.decode().splitlines()
-    assert [line.partition(" kept")[0] for line in summary] == [
+    assert [line.partition(" captured")[0] for line in summary] == [
         f"xconnectd: {way}: {counted(len(part), 'frame')} received, {len(part)}"
         for way, part in (("va → vb", forth), ("vb → va", back))
     ]
@@ -317,7 +317,7 @@ def test_tcpdump_keeps_up_and_an_interrupt_of_the_whole_group_loses_no_line(wire
     ways = Counter(found[1] for line in lines if (found := re.match(r"[\d:.]+ (\w+ → \w+) ", line)))
     a, b = wire.a.end, wire.b.end
     assert ways == {f"{a} → {b}": 20 * len(ODD), f"{b} → {a}": 20 * len(ODD)}
-    assert f"{20 * len(ODD)} kept" in capture.errors.decode()
+    assert f"{20 * len(ODD)} captured" in capture.errors.decode()
 
 
 def test_lines_end_with_their_reader_and_a_tcpdump_that_fails_is_told(generic: Wire) -> None:
