@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import select
 import socket
@@ -17,6 +18,7 @@ import pytest
 from monitors import BANNER, GREETING, Machine, Serve, Server
 
 from xconnectd.monitor_address import Monitor, MonitorAddress
+from xconnectd.qemu import machines
 from xconnectd.qemu.guest_links import GuestLinks
 from xconnectd.qemu.outcome import Outcome, Pace
 
@@ -220,6 +222,31 @@ def test_what_is_off_and_not_wanted_any_more_is_put_back(lab: Lab) -> None:
     assert set(links.outcomes()) == {other}
 
 
+@pytest.mark.parametrize("transport", ["unix", "tcp"])
+def test_who_is_gone_is_not_waited_for_to_put_back(lab: Lab, transport: str) -> None:
+    machine = Machine()
+    server = lab.serve(machine.qmp, transport)
+    links = lab.guest_links()
+    links.set({server.address(): False, server.address("net7"): False})
+    settled(links, server.address(), False)
+    server.close()
+    links.set({})
+    poll(lambda: "monitors" not in [each.name for each in threading.enumerate()])
+
+
+def test_what_could_not_be_put_back_does_not_have_the_others_set_often(lab: Lab) -> None:
+    machine = Machine()
+    server = lab.serve(machine.qmp)
+    links = lab.guest_links(QUICK._replace(again_off=0.02))
+    links.set({server.address(): True, server.address("net7"): False})
+    settled(links, server.address("net7"), False)
+    links.set({server.address(): True})
+    time.sleep(0.3)
+    machine.history.clear()
+    time.sleep(0.3)
+    assert machine.history == []
+
+
 def test_the_thread_ends_when_nothing_is_wanted_and_begins_again(lab: Lab) -> None:
     machine = Machine()
     server = lab.serve(machine.qmp)
@@ -243,6 +270,33 @@ def test_close_puts_back_what_was_given_up(lab: Lab) -> None:
     links.set({})
     links.close()
     assert machine.netdevs == {"net0": True}
+
+
+@pytest.mark.parametrize("speech", ["qmp", "hmp"])
+def test_close_in_the_middle_is_told_by_nobody(
+    lab: Lab, speech: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = lab.serve(getattr(Machine(), speech))
+    busy = Pace(between=0.0, look=0.001, again_off=0.0)
+    for number in range(50):
+        links = lab.guest_links(busy)
+        links.set({server.address(protocol=speech): False})
+        time.sleep(number / 5000)
+        links.close()
+        gc.collect()  # what was left open is a warning, which is an error here
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+def test_a_fault_of_our_own_is_told(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    links = lab.guest_links()
+    address = _at("127.0.0.1", 1)
+    monkeypatch.setattr(machines._Machine, "_fail", None)
+    links.set({address: False})
+    error = settled(links, address, False).error
+    assert error.startswith("monitors cannot be talked with: TypeError")
+    monkeypatch.undo()
+    links.set({address: True})  # a new thread
+    assert settled(links, address, True).error.startswith("no monitor answers")
 
 
 def test_close_leaves_what_is_wanted(lab: Lab) -> None:
@@ -316,8 +370,8 @@ ANY_TIME = (
     b'{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "RTC_CHANGE", "data": {}}\r\n'
 )
 BUSY = (
-    "the monitor at {at} accepts and says nothing: it serves one client at a time, and another "
-    "one has it; give the machine a monitor of its own for this, or end that client"
+    "the monitor at {at} accepts and says nothing: QEMU serves one client at a time and another "
+    "one has it, or it hangs; give the machine one more monitor, only for this"
 )
 NO_QMP = "what answers at {at} is no QMP monitor: "
 NO_HMP = "what answers at {at} is no HMP monitor: "

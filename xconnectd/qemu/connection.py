@@ -36,8 +36,8 @@ def unreachable(monitor: Monitor, error: OSError) -> MonitorError:
 
 def silent(monitor: Monitor) -> MonitorError:
     text = (
-        f"the monitor at {monitor} accepts and says nothing: it serves one client at a time, and "
-        "another one has it; give the machine a monitor of its own for this, or end that client"
+        f"the monitor at {monitor} accepts and says nothing: QEMU serves one client at a time and "
+        "another one has it, or it hangs; give the machine one more monitor, only for this"
     )
     return MonitorError(text)
 
