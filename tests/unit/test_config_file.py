@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from xconnectd.config import parser
+from xconnectd.config import parser, reader
 from xconnectd.config.reader import ConfigMissing, load
 from xconnectd.errors import ConfigError
 
@@ -161,6 +162,25 @@ def test_symlinks_are_followed_as_the_kernel_does_it(tmp_path: Path) -> None:
 
 
 @only_root
+def test_only_a_file_that_no_symlink_leads_to_is_opened_at_once(tmp_path: Path) -> None:
+    (plain := tmp_path / "plain.yaml").write_text("links: {a: b}")
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "link.yaml").symlink_to(plain)
+    os.mkfifo(tmp_path / "pipe")
+    for name, at_once in (
+        ("plain.yaml", True),
+        ("link/plain.yaml", False),
+        ("link.yaml", False),
+        ("pipe", False),
+        ("../" + tmp_path.name + "/plain.yaml", False),
+        ("nowhere", False),
+    ):
+        with ExitStack() as opened:
+            found = reader._straight(opened, f"{tmp_path}/{name}")
+            assert (found is not None) is at_once, name
+            assert found is None or os.read(found[0], 100) == b"links: {a: b}"
+
+
 def test_words_are_kept_from_who_could_not_have_read_them(shared: Path) -> None:
     """A link of root's to what only root may read, in a directory of somebody else's."""
     secret, link = shared.parent / "secret", link_of(ROOT, shared / "x.yaml", "../secret")

@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,8 @@ from xconnectd.formatting import printable
 from xconnectd.model import Wiring
 
 _MAX_SYMLINKS: Final = 40  # as the kernel's MAXSYMLINKS
+_READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+"""O_NONBLOCK: whatever may have come into a file's place meanwhile is not waited for."""
 _NOT_ON_DISK: Final = {
     0x9FA0: "procfs",
     0x62656572: "sysfs",
@@ -126,17 +128,38 @@ def read(path: str) -> Content:
 
 def _read(path: Path) -> Content:
     with ExitStack() as opened:
-        found = _Walk(opened).to(str(path))
-        _demand_file(found.file)
-        # O_NONBLOCK: whatever may have come into its place meanwhile is not waited for.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-        fd = os.open(found.name, flags, dir_fd=found.directory)
-        opened.callback(os.close, fd)
-        info = _demand_file(fd)
+        fd, info = _straight(opened, str(path)) or _by_name(opened, str(path))
         data = _all_of(fd)
     directory = path.parent.stat()
     stranger = directory.st_uid if _is_strange(directory.st_uid, info) else None
     return Content(data, stranger=stranger, warnings=tuple(_open_to_all(path, info, directory)))
+
+
+def _by_name(opened: ExitStack, path: str) -> tuple[int, os.stat_result]:
+    """A descriptor of the file, found name by name, and what it is."""
+    found = _Walk(opened).to(path)
+    _demand_file(found.file)
+    fd = os.open(found.name, _READ | os.O_NOFOLLOW, dir_fd=found.directory)
+    opened.callback(os.close, fd)
+    return fd, _demand_file(fd)
+
+
+def _straight(opened: ExitStack, path: str) -> tuple[int, os.stat_result] | None:
+    """The same of a file to which no symlink leads; None where that is not plain to see.
+
+    What the kernel calls an open file (/proc/self/fd) is its path without symlinks, and by that
+    link the very file is opened that was looked at. That takes half as long as to go name by name.
+    """
+    with suppress(OSError):
+        here = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        opened.callback(os.close, here)
+        link = f"/proc/self/fd/{here}"
+        if stat.S_ISREG(os.fstat(here).st_mode) and os.readlink(link) == path:  # noqa: PTH115
+            info = _demand_file(here)
+            fd = os.open(link, _READ)
+            opened.callback(os.close, fd)
+            return fd, info
+    return None
 
 
 def _all_of(fd: int) -> bytes:
