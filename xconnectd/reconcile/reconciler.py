@@ -160,7 +160,8 @@ class Reconciler:
     def _judge(
         self, observed: Observed, links: Sequence[Link], refused: Mapping[str, Refused]
     ) -> Seen:
-        observed = observed._replace(monitors=self.monitor_errors())
+        if self._index.monitored:
+            observed = observed._replace(monitors=self.monitor_errors())
         failed = {**self._backoff.still_failed(links, observed), **refused}
         evaluations = evaluate.evaluate(links, observed, failed)
         if observed.covered is None:

@@ -125,27 +125,36 @@ def changes(
     trigger: str,
 ) -> Iterator[Report]:
     """``gone`` are links no longer in the file, ``done`` the actions that were carried out."""
-    gone = list(gone)
-    actions: dict[str, list[Action]] = {}
+    gone, done = list(gone), list(done)
     for action in done:
-        # A record is no repair, nor is a newer program of ours in an older one's place, nor what
-        # an end shows: that follows its partner.
-        is_upkeep = isinstance(action, Hold) or (isinstance(action, Attach) and action.replacing)
         if isinstance(action, Unlearn):
             yield Report(Event.RA_REMOVED, _of_router(action))
-        elif not is_upkeep and not is_of_admin_state(action):
-            actions.setdefault(action.link, []).append(action)
+    repairs = _repairs(done) if trigger == "netlink" else {}
     moved: set[str] = set()
     for now in after:
         was = before.get(now.link.id)
         donor = None if was else _donor(now, gone)
         if donor and now.state in _WORKS:
             moved.add(donor.link.id)
-        yield from _of_link(was, now, donor, actions.get(now.link.id, []), trigger)
+        yield from _of_link(was, now, donor, repairs.get(now.link.id, []))
     for old in gone:
         if old.link.id not in moved:
             reason = "no longer in the file"
             yield Report(Event.LINK_DISCONNECTED, _fields(old) | {"reason": reason})
+
+
+def _repairs(done: Iterable[Action]) -> dict[str, list[Action]]:
+    """By link; a pass for any other reason than the kernel's news repairs nothing.
+
+    A record is no repair, nor is a newer program of ours in an older one's place, nor what an end
+    shows: that follows its partner.
+    """
+    repairs: dict[str, list[Action]] = {}
+    for action in done:
+        is_upkeep = isinstance(action, Hold) or (isinstance(action, Attach) and action.replacing)
+        if not (is_upkeep or isinstance(action, Unlearn) or is_of_admin_state(action)):
+            repairs.setdefault(action.link, []).append(action)
+    return repairs
 
 
 def _donor(now: LinkStatus, gone: Iterable[LinkStatus]) -> LinkStatus | None:
@@ -161,8 +170,7 @@ def _of_link(
     was: LinkStatus | None,
     now: LinkStatus,
     donor: LinkStatus | None,
-    actions: list[Action],
-    trigger: str,
+    repairs: list[Action],
 ) -> Iterator[Report]:
     fields = _fields(now)
     if was is None and donor and now.state in _WORKS:
@@ -174,8 +182,8 @@ def _of_link(
     elif was and was.mode != now.mode and now.state in _WORKS:
         reason = f"mode {was.mode} → {now.mode}: {now.mode_reason}"
         yield Report(Event.LINK_REWIRED, fields | {"reason": reason})
-    elif was and actions and trigger == "netlink" and _is_repaired(was, now):
-        yield Report(Event.DRIFT_REPAIRED, fields | {"reason": in_words(actions)})
+    elif was and repairs and _is_repaired(was, now):
+        yield Report(Event.DRIFT_REPAIRED, fields | {"reason": in_words(repairs)})
     before = {end.name: end for end in (was.a, was.b)} if was else {}
     for end in dict.fromkeys((now.a, now.b)):
         if event := _carrier_event(before.get(end.name), end):
