@@ -21,7 +21,7 @@ from typing import Any, Self
 from xconnectd import events
 from xconnectd.config import parser
 from xconnectd.errors import XconnectError
-from xconnectd.model import State, Wiring
+from xconnectd.model import Carrier, State, Wiring
 from xconnectd.reconcile.link_state import LinkStatus
 from xconnectd.runtime import Engine
 
@@ -105,4 +105,6 @@ class Xconnect:
 
 
 def _wiring(links: Links) -> Wiring:
-    return parser.parse(json.dumps({"links": dict(links)}), "links")
+    """Between two calls nobody sees that a far end comes up, so no end is set down unasked."""
+    defaults = {"carrier": Carrier.INDEPENDENT}
+    return parser.parse(json.dumps({"defaults": defaults, "links": dict(links)}), "links")

@@ -181,3 +181,18 @@ def test_what_it_logs_is_no_output_of_the_program(lab: Lab, set_up: bool) -> Non
     else:
         assert said == ""
         assert "link.failed" in warned
+
+
+def test_an_end_is_set_down_where_the_link_asks_for_it(lab: Lab) -> None:
+    """Between two calls nobody would see that the far end comes up."""
+    _, b = lab.veths("veth0", "veth1")
+    b.ip("link set eth0 down")
+    up = "told[{0}] = 'UP' in os.popen('ip -br link show veth0').read().split('<')[1].split(',')\n"
+    program = (
+        "with Xconnect(PAIR) as wires:\n"
+        f"    {up.format(0)}"
+        "    wires.update({'veth0': {'to': 'veth1', 'carrier': 'follow'}})\n"
+        f"    {up.format(1)}"
+        f"{up.format(2)}"
+    )
+    assert _python(lab, program) == {"0": True, "1": False, "2": True}
