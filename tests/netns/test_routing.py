@@ -23,7 +23,6 @@ from .lab import NETNS, PATIENCE, Lab, poll, run
 from .service import Daemon, document
 
 FRR: Final = Path("/usr/lib/frr")
-DAEMONS: Final = ("zebra", "ospfd", "bfdd")
 SIZE: Final = 6
 
 # eth1 leads to the next router, eth2 to the one before.
@@ -67,45 +66,30 @@ exit
 _DONE: Final = bytes(4)  # the end of an answer, and success
 
 
-class Router:
-    """FRR in a namespace of its own; ``r<n>-eth1`` and ``r<n>-eth2`` are its ends in the host."""
+class Frr:
+    """Some daemons of Debian's FRR, their files in a directory of their own. No systemd."""
 
-    def __init__(self, lab: Lab, number: int) -> None:
+    def __init__(self, lab: Lab, name: str, **files: str) -> None:
         self.lab = lab
-        self.name = f"r{number}"
-        self.directory = lab.directory / self.name
+        self.name = name
+        self.directory = lab.directory / name
         self.directory.mkdir()
         shutil.chown(self.directory, "frr", "frr")
-        own = {"interface": "eth1", "link": number, "address": 4 * number + 1, "router": number}
-        back = (number - 2) % SIZE + 1
-        before = {"interface": "eth2", "link": back, "address": 4 * back + 2, "router": number}
-        zebra, ospf = ("".join(text.format(**x) for x in (own, before)) for text in (_ZEBRA, _OSPF))
-        ospf += f"{_AT_ONCE} ospf router-id 198.51.100.{own['address']}\nexit\n"
-        for daemon, text in zip(DAEMONS, (zebra, ospf, _BFD), strict=True):
+        self.daemons = tuple(files)
+        for daemon, text in files.items():
             (self.directory / f"{daemon}.conf").write_text(text)
-        self.start()
 
-    def start(self) -> None:
-        """A container comes up; one of its two ends in the host is, the other is not."""
-        self.namespace = self.lab.namespace(self.name)
-        for interface in ("eth1", "eth2"):
-            peer = f"peer name {interface} netns {self.namespace}"
-            self.lab.ip(f"link add {self.name}-{interface} type veth {peer}")
-            run("ip", "link", "set", interface, "up", namespace=self.namespace)
-        self.lab.ip(f"link set {self.name}-eth1 up")
-        for daemon in DAEMONS:
+    def spawn(self, namespace: str) -> None:
+        """Start the daemons there, in the order of their files: zebra is the first."""
+        for daemon in self.daemons:
             own = ("-i", f"{self.directory}/{daemon}.pid", "-f", f"{self.directory}/{daemon}.conf")
             shared = ("--vty_socket", str(self.directory), "-z", f"{self.directory}/zserv.api")
             more = ("--bfdctl", f"{self.directory}/bfdd.sock") if daemon == "bfdd" else ("-P", "0")
-            run(str(FRR / daemon), "-d", *own, *shared, *more, namespace=self.namespace)
+            run(str(FRR / daemon), "-d", *own, *shared, *more, namespace=namespace)
 
-    def delete(self) -> None:
-        """The container is gone, and with it both ends of its cables."""
-        for daemon in DAEMONS:
+    def kill(self) -> None:
+        for daemon in self.daemons:
             os.kill(int((self.directory / f"{daemon}.pid").read_text()), signal.SIGKILL)
-        run("ip", "netns", "delete", self.namespace)
-        ends = (f"{self.name}-eth1", f"{self.name}-eth2")
-        poll(lambda: not any(x in self.lab.ip("link") for x in ends), what="the end of the veths")
 
     def show(self, daemon: str, what: str) -> Any:
         """What vtysh would print. Its own start takes longer than everything that it asks."""
@@ -118,12 +102,46 @@ class Router:
                 answer += asking.recv(65536)
         return json.loads(answer.strip(_DONE))
 
-    def adjacencies(self) -> int:
-        """Neighbours with whom both OSPF and BFD are up."""
+    def full_neighbours(self) -> set[str]:
+        """The interfaces on which OSPF has one."""
         ospf = self.show("ospfd", "ip ospf neighbor")["neighbors"]
         full = (x for y in ospf.values() for x in y if x["nbrState"].startswith("Full"))
+        return {x["ifaceName"].partition(":")[0] for x in full}
+
+
+class Router(Frr):
+    """One of the ring; ``r<n>-eth1`` and ``r<n>-eth2`` are its ends in the host."""
+
+    def __init__(self, lab: Lab, number: int) -> None:
+        own = {"interface": "eth1", "link": number, "address": 4 * number + 1, "router": number}
+        back = (number - 2) % SIZE + 1
+        before = {"interface": "eth2", "link": back, "address": 4 * back + 2, "router": number}
+        zebra, ospf = ("".join(text.format(**x) for x in (own, before)) for text in (_ZEBRA, _OSPF))
+        ospf += f"{_AT_ONCE} ospf router-id 198.51.100.{own['address']}\nexit\n"
+        super().__init__(lab, f"r{number}", zebra=zebra, ospfd=ospf, bfdd=_BFD)
+        self.start()
+
+    def start(self) -> None:
+        """A container comes up; one of its two ends in the host is, the other is not."""
+        self.namespace = self.lab.namespace(self.name)
+        for interface in ("eth1", "eth2"):
+            peer = f"peer name {interface} netns {self.namespace}"
+            self.lab.ip(f"link add {self.name}-{interface} type veth {peer}")
+            run("ip", "link", "set", interface, "up", namespace=self.namespace)
+        self.lab.ip(f"link set {self.name}-eth1 up")
+        self.spawn(self.namespace)
+
+    def delete(self) -> None:
+        """The container is gone, and with it both ends of its cables."""
+        self.kill()
+        run("ip", "netns", "delete", self.namespace)
+        ends = (f"{self.name}-eth1", f"{self.name}-eth2")
+        poll(lambda: not any(x in self.lab.ip("link") for x in ends), what="the end of the veths")
+
+    def adjacencies(self) -> int:
+        """Neighbours with whom both OSPF and BFD are up."""
         up = {x["interface"] for x in self.show("bfdd", "bfd peers") if x["status"] == "up"}
-        return len(up & {x["ifaceName"].partition(":")[0] for x in full})
+        return len(up & self.full_neighbours())
 
 
 class Watch:
