@@ -16,7 +16,7 @@ from typing import Final
 import xconnectd
 from tests.netns.lab import sweep
 
-from . import bulk, latency, life, rate, rewire
+from . import bulk, carrier, latency, life, rate, rewire
 from .render import plot, table
 from .rounds import QUICK, Effort, Series
 
@@ -26,6 +26,8 @@ MEASURES: Final[dict[str, Callable[[Effort], list[Series]]]] = {
     "live": rate.live,
     "rtt": latency.round_trip,
     "rewire": rewire.rewire,
+    "carrier": carrier.carrier,
+    "flaps": carrier.flaps,
     "start": life.start,
     "idle": life.idle,
 }

@@ -129,12 +129,12 @@ def idle(effort: Effort) -> list[Series]:
         daemons = {f"{links:,} links": _idling(labs, links) for links in (_FEW, effort.crowd)}
         values: dict[str, list[float]] = {name: [] for name in daemons}
         for _ in range(_SLICES):
-            before = {name: _processor(daemon) for name, daemon in daemons.items()}
+            before = {name: processor(daemon) for name, daemon in daemons.items()}
             begin = time.monotonic()
             time.sleep(effort.idle / _SLICES)
             took = time.monotonic() - begin
             for name, daemon in daemons.items():
-                values[name].append(100 * (_processor(daemon) - before[name]) / took)
+                values[name].append(100 * (processor(daemon) - before[name]) / took)
     return [Series("Processor time of an idle daemon", "% of one CPU", values)]
 
 
@@ -145,7 +145,7 @@ def _idling(labs: ExitStack, links: int) -> Daemon:
     return daemon
 
 
-def _processor(daemon: Daemon) -> float:
+def processor(daemon: Daemon) -> float:
     """Seconds used by all threads so far, to the nanosecond where the kernel keeps account."""
     tasks = Path("/proc", str(daemon.pid), "task").glob("*/schedstat")
     used = sum(int(task.read_text().split()[0]) for task in tasks)

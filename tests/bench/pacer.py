@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
+import select
 import socket
 import subprocess
 import sys
@@ -53,11 +53,10 @@ def pacing(stations: Sequence[Station]) -> Iterator[Pacer]:
 
 
 def main(namespaces: Sequence[str]) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)  # else a sleep is 50 µs too long
+    precise_sleep()
     ports = [inside(namespace, _port) for namespace in namespaces]
-    os.set_blocking(0, False)
     sent = 0
-    while _running():
+    while is_wanted():
         for port in ports:
             port.send(_FRAME)
         sent += 1
@@ -71,11 +70,14 @@ def _port() -> socket.socket:
     return port
 
 
-def _running() -> bool:
-    try:
-        return os.read(0, 1) != b""
-    except BlockingIOError:
-        return True
+def precise_sleep() -> None:
+    """A sleep of this process is 50 µs too long otherwise."""
+    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+
+
+def is_wanted() -> bool:
+    """Whether stdin is open yet."""
+    return not select.select([0], [], [], 0)[0]
 
 
 if __name__ == "__main__":

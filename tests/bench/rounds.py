@@ -30,6 +30,10 @@ class Effort:
     rewires: int = 25
     sizes: tuple[int, ...] = (2, 200, 2000)
     """Numbers of links between which rewiring is measured."""
+    changes: int = 100
+    """Of a carrier, each way, in a round."""
+    storm: float = 3.0
+    """One run of an end that flaps all the time."""
     starts: int = 9
     crowd: int = 1000
     """The larger number of links that are started and left idle; the smaller is 2."""
@@ -47,6 +51,8 @@ QUICK: Final = Effort(
     pings=200,
     rewires=3,
     sizes=(2, 20),
+    changes=20,
+    storm=1.0,
     starts=2,
     crowd=50,
     idle=3.0,

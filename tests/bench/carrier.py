@@ -1,0 +1,203 @@
+"""How soon a container sees that the other's end is down, or up; and an end that never rests.
+
+``python -m tests.bench.carrier NAMESPACE RATE`` sets eth0 there down and up, RATE times a second if
+the kernel lets it, until its stdin is closed.
+"""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from subprocess import PIPE
+from typing import Final
+
+from tests.netns.carrier import Card, unlike_numbers
+from tests.netns.lab import REPO, Lab, Station, inside, run
+from tests.netns.service import Daemon
+from tests.netns.test_scale import grow
+
+from .life import processor
+from .pacer import is_wanted, pacing, precise_sleep
+from .rounds import Effort, Series, interleave
+from .wires import received
+
+LINKS: Final = 200
+RATE: Final = 10_000
+"""Changes a second of the end that flaps."""
+
+_RTMGRP_LINK: Final = 1
+_IFF_LOWER_UP: Final = 1 << 16
+_MESSAGE: Final = struct.Struct("=IHHII BxHiII")  # struct nlmsghdr, struct ifinfomsg
+_PAUSE: Final = 0.01
+"""Seconds between two changes, so that who waits for them sleeps again."""
+_QUIET: Final = 0.5
+"""Seconds without a change of the carrier after which there comes none."""
+_OURS: Final = "xconnectd"
+_PLAIN: Final = "a plain veth pair"
+
+
+def carrier(effort: Effort) -> list[Series]:
+    """Milliseconds from the change of one container's end to the news in the other."""
+    with Lab() as lab:
+        lab.hush()
+        a, b = (
+            lab.veth("va", index=next(unlike_numbers)),
+            lab.veth("vb", index=next(unlike_numbers)),
+        )
+        Daemon(lab, {"va": "vb"} | grow(lab, LINKS - 1)[1]).start(120).idle(2)
+        pairs = {_OURS: (a, b), _PLAIN: _plain(lab)}
+        figures = interleave(
+            list(pairs), effort.rounds, lambda name, _: _changes(*pairs[name], effort.changes)
+        )
+    title = "From the change of a far end to the carrier that the other container sees"
+    return [
+        Series(f"{title}, {part} of {effort.changes}", "ms", _by_way(figures, part))
+        for part in ("median", "99 %")
+    ]
+
+
+def _by_way(figures: dict[str, dict[str, list[float]]], part: str) -> dict[str, list[float]]:
+    return {
+        f"{name}, {way}": figures[f"{way} {part}"][name]
+        for name in (_OURS, _PLAIN)
+        for way in ("down", "up")
+    }
+
+
+def _plain(lab: Lab) -> tuple[Station, Station]:
+    """Two containers with a cable and nothing between them."""
+    one, other = lab.namespace("plain-a", quiet=True), lab.namespace("plain-b", quiet=True)
+    index = str(next(unlike_numbers))
+    here = ("ip", "link", "add", "eth0", "index", index, "type", "veth", "peer", "name", "eth0")
+    run(*here, "netns", other, namespace=one)
+    for namespace in (one, other):
+        run("ip", "link", "set", "eth0", "up", namespace=namespace)
+    return Station(one, ""), Station(other, "")
+
+
+def _changes(a: Station, b: Station, count: int) -> dict[str, float]:
+    took: dict[bool, list[float]] = {False: [], True: []}
+    with closing(Card(a.namespace, "eth0")) as far, _news(b) as news:
+        for _ in range(count):
+            for up in (False, True):
+                time.sleep(_PAUSE)
+                begin = time.monotonic()
+                far.set(up=up)
+                _wait(news, carrier=up)
+                took[up].append(1e3 * (time.monotonic() - begin))
+    return {
+        f"{'up' if up else 'down'} {part}": value
+        for up, values in took.items()
+        for part, value in (("median", statistics.median(values)), ("99 %", _late(values)))
+    }
+
+
+def _late(values: list[float]) -> float:
+    return sorted(values)[min(len(values) - 1, len(values) * 99 // 100)]
+
+
+@contextmanager
+def _news(station: Station) -> Iterator[socket.socket]:
+    """What the kernel tells of the container's interfaces from now on."""
+
+    def listen() -> socket.socket:
+        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        opened.bind((0, _RTMGRP_LINK))
+        return opened
+
+    with inside(station.namespace, listen) as news:
+        news.settimeout(20)
+        yield news
+
+
+def _wait(news: socket.socket, carrier: bool) -> None:
+    """Each datagram is one message here: events are not put together."""
+    while True:
+        flags = _MESSAGE.unpack_from(news.recv(65536))[8]
+        if bool(flags & _IFF_LOWER_UP) == carrier:
+            return
+
+
+# ---------------------------------------------------------------------- an end that flaps
+
+
+def flaps(effort: Effort) -> list[Series]:
+    """What a far end that flaps all the time costs the others."""
+    with Lab() as lab:
+        lab.hush()
+        a, b, c, d = (lab.veth(f"v{x}", index=next(unlike_numbers)) for x in "abcd")
+        daemon = Daemon(lab, {"va": "vb", "vc": "vd"} | grow(lab, LINKS - 2)[1]).start(120)
+        daemon.idle(2)
+        contenders = {
+            _OURS: partial(_flapping, daemon, a, b, (c, d), effort.storm),
+            _PLAIN: partial(_storm, *_plain(lab), effort.storm),
+        }
+        figures = interleave(list(contenders), effort.rounds, lambda name, _: contenders[name]())
+    beside = f"while one end is set down and up {RATE:,} times a second"
+    return [
+        Series(f"Changes a second of an end {beside}", "1/s", figures["rate"], True),
+        Series(f"Frames lost by another link {beside}", "frames", figures["lost"]),
+        Series(f"Processor time of the daemon {beside}", "% of one CPU", figures["share"]),
+        Series("From the last of these changes to the carrier that stays", "ms", figures["rest"]),
+    ]
+
+
+def _flapping(
+    daemon: Daemon, a: Station, b: Station, others: tuple[Station, Station], seconds: float
+) -> dict[str, float]:
+    before = received(others[1])
+    with pacing((others[0],)) as pacer:
+        figures = _storm(a, b, seconds, daemon)
+        sent = pacer.stop()
+    return figures | {"lost": sent - (received(others[1]) - before)}
+
+
+def _storm(
+    a: Station, b: Station, seconds: float, daemon: Daemon | None = None
+) -> dict[str, float]:
+    """``rest``: milliseconds from the last change of ``a`` to the last wrong carrier of ``b``."""
+    command = [sys.executable, "-m", "tests.bench.carrier", a.namespace, str(RATE)]
+    with (
+        closing(Card(a.namespace, "eth0")) as far,
+        closing(Card(b.namespace, "eth0")) as near,
+        subprocess.Popen(command, cwd=REPO, stdin=PIPE, stdout=PIPE) as process,
+    ):
+        time.sleep(1)  # it has started
+        used, begin = processor(daemon) if daemon else 0, time.monotonic()
+        time.sleep(seconds)
+        share = (processor(daemon) - used) / (time.monotonic() - begin) if daemon else 0
+        rate, last = map(float, process.communicate(timeout=60)[0].split())
+        wrong = last
+        while (now := time.monotonic()) - wrong < _QUIET:
+            wrong = wrong if near.carrier == far.up else now
+            time.sleep(0.0005)
+        far.set(up=True)
+        while not near.carrier:
+            time.sleep(0.001)
+    figures = {"rate": rate, "rest": 1e3 * (wrong - last)}
+    return figures | ({"share": 100 * share} if daemon else {})
+
+
+def main(namespace: str, rate: str) -> None:
+    """It prints the changes a second, and when the last one was by the monotonic clock."""
+    precise_sleep()
+    with closing(Card(namespace, "eth0")) as card:
+        begin = time.monotonic()
+        count = 0
+        while is_wanted():
+            card.set(up=bool(count % 2))
+            count += 1
+            time.sleep(max(0.0, begin + count / float(rate) - time.monotonic()))
+        end = time.monotonic()
+    sys.stdout.write(f"{count / (end - begin)} {end}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
