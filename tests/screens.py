@@ -36,8 +36,10 @@ PAUSE: Final = 1.5
 """Seconds that a recording stands still at most, and at its end thrice as long."""
 _LINE: Final = 24.4
 """Height of a line in the units of rich's SVG (``Console.export_svg``)."""
+_BAND: Final = 100
+"""Height of the lab's graph above the recording."""
 _FORMAT: Final = f"""\
-<svg viewBox="0 0 {{width}} {(HEIGHT + 2) * _LINE:.0f}" xmlns="http://www.w3.org/2000/svg">
+<svg viewBox="0 0 {{width}} {_BAND + (HEIGHT + 2) * _LINE:.0f}" xmlns="http://www.w3.org/2000/svg">
 <style>
 .{{unique_id}}-matrix {{{{font: {{char_height}}px monospace}}}}
 {{styles}}
@@ -48,7 +50,9 @@ _FORMAT: Final = f"""\
 {{lines}}
 </defs>
 <rect width="100%" height="100%" rx="8" fill="{MONOKAI.background_color.hex}"/>
-<g transform="translate(9, {_LINE})" clip-path="url(#window)"><g class="play">
+<rect width="100%" height="{_BAND}" fill="white"/>
+<!-- graph -->
+<g transform="translate(9, {_BAND + _LINE})" clip-path="url(#window)"><g class="play">
 {{backgrounds}}
 <g class="{{unique_id}}-matrix">{{matrix}}</g>
 </g></g>
@@ -103,8 +107,10 @@ def main() -> None:
     with Lab() as lab:
         for name, text in pages(lab).items():
             (output / name).write_text(text)
+    with Lab() as lab:
+        graph = drawn(lab)
     lines = list(record([str(REPO / "tests" / "demo")]))
-    (output / "demo.svg").write_text(film(lines, "sudo make demo"))
+    (output / "demo.svg").write_text(film(lines, "sudo make demo", graph))
 
 
 # ---------------------------------------------------------------------- pages of text
@@ -149,7 +155,7 @@ def _screens(scene: _Scene) -> str:
                 exchange(here, there, [LLDP])
                 exchange(there, here, [LLDP])
             lines = re.sub(r"\x1b\[[\d;]*m", "", terminal.read()).replace("\r\n", "\n")
-            lines = lines.replace(str(daemon.config), "/etc/xconnect.yaml")
+            lines = _renamed(scene, lines).replace(str(daemon.config), "/etc/xconnect.yaml")
             shown = words.replace(str(draft), "draft.yaml")
             text = "\n".join(map(str.rstrip, lines.splitlines()))
             parts.append(f"## `xconnectd {shown}`, {columns} columns\n\n```\n{text}\n```\n")
@@ -170,9 +176,13 @@ def _outputs(scene: _Scene) -> dict[str, str]:
 
 def _said(scene: _Scene, words: str) -> str:
     """With the names that people would give to namespaces: ``leaf1`` for that of leaf1-eth1."""
-    text = scene.daemon.cli(*words.split()).stdout
+    return _renamed(scene, scene.daemon.cli(*words.split()).stdout)
+
+
+def _renamed(scene: _Scene, text: str) -> str:
     for station in scene.stations.values():
-        text = text.replace(station.namespace, station.end.partition("-")[0])
+        for name in (station.namespace, station.namespace.replace("-", "&#45;")):  # as in SVG
+            text = text.replace(name, station.end.partition("-")[0])
     return text
 
 
@@ -265,13 +275,33 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
-def film(lines: Sequence[Line], title: str) -> str:
-    """An SVG that plays what was recorded, again and again: it scrolls as a terminal does."""
+def drawn(lab: Lab) -> str:
+    """The lab of the demo at its start, as ``xconnectd graph`` draws it, in SVG."""
+    stations = {name: lab.veth(name) for name in ("leaf1", "leaf2")}
+    for station in stations.values():
+        station.ip("link", "set", "eth0", "name", "eth1")
+        station.interface = "eth1"
+    daemon = Daemon(lab, {"leaf1": "leaf2"}).start()
+    daemon.wait_state("leaf1", "leaf2", "connected")
+    scene = _Scene(lab, daemon, stations, *(station.port() for station in stations.values()))
+    for port in (scene.here, scene.there):
+        lab.on_close(port.close)
+    return _said(scene, "graph --format svg")
+
+
+def film(lines: Sequence[Line], title: str, graph: str) -> str:
+    """An SVG that plays what was recorded, again and again: it scrolls as a terminal does.
+
+    Above it stands ``graph``, another SVG.
+    """
     console = Console(record=True, width=WIDTH, file=StringIO(), force_terminal=True)
     for line in lines:
         console.print(Text.from_ansi(line.text), no_wrap=True, crop=True)
     picture = console.export_svg(title=title, theme=MONOKAI, code_format=_FORMAT, unique_id="demo")
-    return picture.replace("/* play */", _play([line.at for line in lines]))
+    picture = picture.replace("/* play */", _play([line.at for line in lines]))
+    place = f'<svg y="10" width="100%" height="{_BAND - 20}"'
+    inner = re.sub(r'<svg width="\d+pt" height="\d+pt"', place, graph[graph.index("<svg") :])
+    return picture.replace("<!-- graph -->", inner)
 
 
 def _play(times: Sequence[float]) -> str:

@@ -27,6 +27,8 @@ def event_line(event: Mapping[str, Any], paint: Callable[[str, str], str]) -> st
     at = datetime.fromisoformat(fields.pop("timestamp")).astimezone()
     level, name = fields.pop("level", "info"), str(fields.pop("event"))
     subject = next((fields.pop(key) for key in _SUBJECTS if key in fields), "")
+    if interface := fields.pop("interface", ""):
+        subject = f"{subject} at {interface}"
     subject, *further = fields.pop("problems", None) or [subject]  # each begins with its place
     told = "  ".join(printable(str(it)) for it in (subject, fields.pop("reason", "")) if it)
     head, name = f"{at:%H:%M:%S} ", f"{printable(name):{_NAME}}"

@@ -171,8 +171,8 @@ BAD: list[tuple[str, int, int, str]] = [
     ("# only\n# comments\n", 1, 1, "the file is empty"),
     ("---\n", 2, 1, "the file is empty"),
     ("version: 1\n", 1, 1, "there is no `links:` (half-written? `links: {}`"),
-    ("links:\n", 1, 7, "`links` has nothing in it (half-written? `links: {}`"),
-    ("links: null # x", 1, 8, "`links` has nothing in it"),
+    ("links:\n", 1, 7, "`links` is empty (half-written? `links: {}`"),
+    ("links: null # x", 1, 8, "`links` is empty"),
     ("links:\n  eth0:", 2, 8, "the name of an interface is missing"),
     # shapes
     ("just text", 1, 1, "the file is a mapping, not `just text`"),

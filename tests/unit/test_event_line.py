@@ -26,6 +26,11 @@ def test_link_and_reason_come_first_and_the_rest_as_it_fits() -> None:
     assert told.endswith(f"a:b  {reason}"), "a reason is never cut"
 
 
+def test_an_end_of_a_link_is_told_with_it() -> None:
+    told = line("carrier.hidden", link="a:b", interface="a", reason="b is down", ifindex=4)
+    assert told[9:] == "carrier.hidden    a:b at a  b is down  ifindex=4"
+
+
 def test_what_is_of_no_link() -> None:
     """Each problem of a file is told at its place."""
     assert line("daemon.ready", pid=7)[9:].split() == ["daemon.ready", "pid=7"]

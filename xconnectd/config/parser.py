@@ -640,7 +640,7 @@ def _to_links(key: _Scalar, node: _Node) -> _Mapping:
     if isinstance(node, _Sequence):
         raise _Refusal(node, f"a list under `{key.value}` is not in this version", "`eth0: tap0`")
     if _is_plain(node, *_NULLS):
-        raise _Refusal(node, f"`{key.value}` has nothing in it", _DISCONNECT)
+        raise _Refusal(node, f"`{key.value}` is empty", _DISCONNECT)
     hint = "a space after the colon: `eth0: tap0`" if ":" in node.value else "`eth0: tap0`"
     raise _Refusal(node, f"`{key.value}` holds pairs, not {_said(node)}", hint)
 

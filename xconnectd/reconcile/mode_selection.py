@@ -136,7 +136,7 @@ def far_end_unready(end: Interface) -> str:
         return ""
     return (
         f"{end.name}: its far end does not take native redirects, every frame would be lost;"
-        f" run where it lives: {FAR_READY.format(far=_far_name(end))}"
+        f" run in its namespace: {FAR_READY.format(far=_far_name(end))}"
     )
 
 
