@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any, NamedTuple, Self, TypeVar
 
 import pytest
@@ -28,16 +28,6 @@ T = TypeVar("T")
 PATIENCE = 60.0
 
 
-class _Config:
-    """What a command asks of the ledger."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def config(self) -> Path:
-        return self._path
-
-
 class Looking(Runtime):
     """What ``Engine.watch`` gives a command. A context manager."""
 
@@ -45,7 +35,7 @@ class Looking(Runtime):
 
     def __init__(self, site: Site) -> None:
         super().__init__(site.kernel, site.keeper.book, logger())
-        self.ledger: Any = _Config(site.file)
+        self.ledger: Any = SimpleNamespace(config=lambda: site.file)
 
     def __enter__(self) -> Self:
         return self

@@ -55,6 +55,10 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
+def nothing(*_: object) -> None:
+    """Stands in for what there is nothing to do for here."""
+
+
 class OneFile:
     """A file that says ``wiring``, without a disk."""
 
@@ -69,11 +73,7 @@ class OneFile:
     def read_first(self, _found: Callable[[], Iterable[Link]]) -> Reading:
         return self.read()
 
-    def imagine(self, name: str, text: bytes, instead: str = "") -> tuple[Path, Reading]:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        return
+    close = nothing
 
 
 class Watch:
@@ -82,15 +82,8 @@ class Watch:
     def __init__(self, changed: Callable[[float], None]) -> None:
         self.changed = changed
         self.problem = self.orphan = ""
-        self.checks = 0
 
-    def start(self) -> None:
-        return
-
-    stop = start
-
-    def check(self) -> None:
-        self.checks += 1
+    start = stop = check = nothing
 
 
 class News:
@@ -114,9 +107,6 @@ class News:
     def is_ready(self) -> bool:
         return bool(self._kernel.news) or self.is_overrun
 
-    def is_due(self) -> bool:
-        return False
-
     def drain(self) -> list[Event]:
         if self.is_overrun:
             self.is_overrun = False
@@ -127,8 +117,7 @@ class News:
     def follow_routes(self, wanted: bool) -> None:
         self.follows_routes = wanted
 
-    def close(self) -> None:
-        return
+    is_due = close = nothing
 
 
 class Flag(Wakeup):
@@ -146,8 +135,7 @@ class Flag(Wakeup):
     def clear(self) -> None:
         self._is_set = False
 
-    def close(self) -> None:
-        return
+    close = nothing
 
 
 class Selector(selectors.BaseSelector):
@@ -201,8 +189,7 @@ class Runtime:
         self.is_removed = False
         self.times_pinned = 0
 
-    def alive(self) -> None:
-        return
+    alive = nothing
 
     def keep_pinned(self) -> None:
         self.times_pinned += 1
@@ -300,15 +287,11 @@ class Keeper:
     def settle(self) -> int:
         """Reacts to news until there is none; returns how often it took."""
         for times in range(12):
-            passes = self._passes
+            passes = self.reconciler.tally.count
             self.step()
-            if self._passes == passes:
+            if self.reconciler.tally.count == passes:
                 return times
         raise AssertionError("its own changes make it change ever more")
-
-    @property
-    def _passes(self) -> int:
-        return self.reconciler.tally.count
 
     def tick(self) -> None:
         self.step(1.0)

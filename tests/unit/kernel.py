@@ -389,11 +389,10 @@ class Kernel:
         self.meanwhile()
         return self.elsewhere_.get(nsid, {}).get(ifindex)
 
-    def track_stacked(self) -> None:
+    def update_stacked(self, *_: Event) -> None:
         return
 
-    def update_stacked(self, _event: Event) -> None:
-        return
+    track_stacked = update_stacked
 
     def namespace_name(self, nsid: int) -> str:
         return f"box{nsid}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from builders import FOREIGN, TAP_OFFLOADS, link, wiring
 from hypothesis import strategies as st
@@ -33,16 +34,18 @@ _PORT = st.builds(
     mtu=st.sampled_from((1400, 1500)),
     trouble=st.sampled_from(_TROUBLES),
 )
-ports = st.tuples(*[_PORT] * len(NAMES))
-healthy_ports = ports.map(lambda all_: _without(all_, *_TROUBLES))
-unused_ports = ports.map(lambda all_: _without(all_, "address", "router"))
+
+
+def _without(*troubles: str) -> st.SearchStrategy[tuple[Port, ...]]:
+    def port(one: Port) -> Port:
+        return replace(one, trouble="") if one.trouble in troubles else one
+
+    return st.tuples(*[_PORT.map(port)] * len(NAMES))
+
+
+ports, healthy_ports = _without(), _without(*_TROUBLES)
+unused_ports = _without("address", "router")
 """Without addresses: an end that is held may stay although a new one would be refused."""
-
-
-def _without(all_ports: tuple[Port, ...], *troubles: str) -> tuple[Port, ...]:
-    return tuple(
-        replace(port, trouble="") if port.trouble in troubles else port for port in all_ports
-    )
 
 
 def build(all_ports: tuple[Port, ...]) -> Kernel:
@@ -120,18 +123,9 @@ def _rename(kernel: Kernel, name: str) -> None:
         kernel.alter(name, name=new, altnames=())
 
 
-def _take_a_free_name(kernel: Kernel, name: str) -> None:
-    if free := _free_name(kernel):
-        kernel.alter(name, name=free)
-
-
-def _take_an_altname(kernel: Kernel, name: str) -> None:
-    if free := _free_name(kernel):
-        kernel.alter(name, altnames=(free,))
-
-
-def _free_name(kernel: Kernel) -> str | None:
-    return next((name for name in NAMES if not kernel.has(name)), None)
+def _take_a_free_name(kernel: Kernel, name: str, *, as_altname: bool = False) -> None:
+    if free := next((name for name in NAMES if not kernel.has(name)), None):
+        kernel.alter(name, **({"altnames": (free,)} if as_altname else {"name": free}))
 
 
 def _swap(kernel: Kernel, name: str) -> None:
@@ -141,10 +135,6 @@ def _swap(kernel: Kernel, name: str) -> None:
         kernel.alter(name, name="swap")
         kernel.alter(other, name=name)
         kernel.alter("swap", name=other)
-
-
-def _move_away(kernel: Kernel, name: str) -> None:
-    kernel.send_away(name)
 
 
 def _come_back(kernel: Kernel, name: str) -> None:
@@ -168,15 +158,15 @@ def _change_a_feature(kernel: Kernel, name: str) -> None:
         kernel.alter(name, features=TAP_OFFLOADS - device.features)
 
 
-ACCIDENTS: Mapping[str, Callable[[Kernel, str], None]] = {
+ACCIDENTS: Mapping[str, Callable[[Kernel, str], object]] = {
     "deleted": Kernel.delete,
     "recreated": _recreate,
     "recreated with the same number": _recreate_with_the_same_number,
     "renamed": _rename,
-    "moved away": _move_away,
+    "moved away": Kernel.send_away,
     "named like one that is missing": _take_a_free_name,
     "swapped with its neighbour": _swap,
-    "given a missing one's altname": _take_an_altname,
+    "given a missing one's altname": partial(_take_a_free_name, as_altname=True),
     "set down": lambda kernel, name: kernel.alter(name, up=False),
     "set up": lambda kernel, name: kernel.alter(name, up=True),
     "given another MTU": lambda kernel, name: kernel.alter(name, mtu=1300),
