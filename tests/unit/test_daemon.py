@@ -104,15 +104,8 @@ def test_what_is_kept_stays(site: Site, client: Peer) -> None:
     assert "try.reverted" not in site.keeper.events()
 
 
-def test_what_is_kept_and_stands_in_no_file_is_told(site: Site, client: Peer) -> None:
-    client.start_trial()
-    answer = client.ask("keep")
-    assert not answer["ok"]
-    assert "not what was tried" in answer["error"]
-    assert site.partner() == "v1"
-
-
 def test_a_client_has_ten_seconds_to_put_the_file_in_place(site: Site, client: Peer) -> None:
+    """What is kept and stands in no file is told."""
     client.start_trial(seconds=1)
     client.ask("hold")
     site.keeper.step(9.9)
@@ -120,6 +113,10 @@ def test_a_client_has_ten_seconds_to_put_the_file_in_place(site: Site, client: P
     site.keeper.step(0.2)
     assert site.partner() == "v1"
     assert "too late" in client.ask("keep")["error"]
+    client.start_trial()
+    answer = client.ask("keep")
+    assert (answer["ok"], "not what was tried" in answer["error"]) == (False, True)
+    assert site.partner() == "v1"
 
 
 def test_a_trial_is_kept_by_its_own_client_alone(site: Site, client: Peer) -> None:
@@ -164,6 +161,22 @@ def test_who_may_only_look_tries_and_reloads_nothing(site: Site) -> None:
         assert reader.ask("status")["daemon"]["running"]
         for do in ("try", "hold", "keep", "reload"):
             assert "read-only" in reader.ask(do, path="a", text=DRAFT, timeout=1)["error"]
+    assert site.partner() == "v1"
+
+
+ODD: list[tuple[object, dict[str, Any]]] = [
+    *((do, {}) for do in (None, {"a": []}, "fly", "keep", "hold", "try")),
+    ("try", {"path": "\0", "text": BAD, "timeout": 1}),
+    ("try", {"path": "x.yaml", "text": "\ud800", "timeout": 1}),
+]
+
+
+def test_an_odd_request_is_refused_and_harms_nobody(site: Site, client: Peer) -> None:
+    for do, more in ODD:
+        answer = client.ask(do, **more)
+        assert not answer["ok"]
+        assert answer.get("error") or answer["refused"]
+    assert client.ask("status")["daemon"]["running"]
     assert site.partner() == "v1"
 
 
@@ -290,6 +303,16 @@ def test_a_change_is_read_when_its_file_has_settled(site: Site) -> None:
     assert site.partner() == "v2", "an earlier change is not put off by a later one"
 
 
+def test_a_change_during_the_start_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is saved while the watch is set up is read: it is there before the first read."""
+    monkeypatch.setattr(Watch, "start", lambda _: (tmp_path / "wires.yaml").write_text(DRAFT))
+    site = Site(tmp_path)
+    assert site.partner() == "v2"
+    site.keeper.daemon.stop()
+
+
 # --------------------------------------------------------------------------- a file
 
 
@@ -322,17 +345,6 @@ def test_what_ails_the_watch_is_told_once(site: Site) -> None:
     keeper.tick()
     keeper.tick()
     assert keeper.events() == ["config.watched"]
-
-
-def test_a_change_during_the_start_is_not_missed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is saved while the watch is set up is read: it is there before the first read."""
-    file = tmp_path / "wires.yaml"
-    monkeypatch.setattr(Watch, "start", lambda _: file.write_text(DRAFT))
-    site = Site(tmp_path)
-    assert site.partner() == "v2"
-    site.keeper.daemon.stop()
 
 
 @pytest.mark.parametrize("text", [None, "", BAD, FIRST], ids=["missing", "empty", "bad", "good"])
@@ -408,13 +420,18 @@ def guest(folder: Site) -> Iterator[Peer]:
 
 
 def test_every_file_of_a_directory_counts(folder: Site) -> None:
+    """When it is gone for a moment nothing is disconnected."""
     for name in ("notes.txt", "one.yaml~", ".hidden.yaml", "three.yml", "four.yaml.bak"):
         folder.save("links: {v4: v5}\n", name)
     assert (folder.partner("v0"), folder.partner("v2")) == ("v1", "v3")
     assert folder.kernel.untouched("v4")
     assert folder.files() == {"one.yaml": "loaded", "two.yaml": "loaded"}
+    aside = folder.file.rename(folder.file.with_name("aside"))
+    folder.changed()
+    assert (folder.partner("v0"), folder.files()) == ("v1", {"wires.d": "missing"})
+    aside.rename(folder.file)
     folder.save("defaults: {mode: tc}\nlinks: {v4: v5}\n", "three.yaml")
-    assert folder.partner("v4") == "v5"
+    assert [folder.partner(f"v{n}") for n in (0, 2, 4)] == ["v1", "v3", "v5"]
     assert (folder.kernel.get("v4").xdp, bool(folder.kernel.get("v2").xdp)) == ((), True), "its own"
 
 
@@ -451,15 +468,6 @@ def test_a_refused_file_keeps_its_own_links(folder: Site, guest: Peer, restarted
     assert folder.partner("v2") == "v4"
 
 
-def test_a_directory_that_is_gone_for_a_moment_disconnects_nothing(folder: Site) -> None:
-    aside = folder.file.rename(folder.file.with_name("aside"))
-    folder.changed()
-    assert (folder.partner("v0"), folder.files()) == ("v1", {"wires.d": "missing"})
-    aside.rename(folder.file)
-    folder.save("links: {v4: v5}\n", "three.yaml")
-    assert [folder.partner(f"v{n}") for n in (0, 2, 4)] == ["v1", "v3", "v5"]
-
-
 def test_one_file_of_a_directory_is_tried(folder: Site, guest: Peer) -> None:
     """Whatever ails another one."""
     answer = guest.start_trial("links: {v2: v4}\n", name="two.yaml")
@@ -478,24 +486,3 @@ def test_one_file_of_a_directory_is_tried(folder: Site, guest: Peer) -> None:
     taken = guest.start_trial("links: {v0: v5}\n", name="draft", **{"as": "one.yaml"})
     assert taken["place"] == str(folder.file / "one.yaml")
     assert folder.partner("v0") == "v5"
-
-
-# --------------------------------------------------------------------------- odd requests
-
-
-@pytest.mark.parametrize(
-    ("do", "more"),
-    [
-        *((do, {}) for do in (None, {"a": []}, "fly", "keep", "hold", "try")),
-        ("try", {"path": "\0", "text": BAD, "timeout": 1}),
-        ("try", {"path": "x.yaml", "text": "\ud800", "timeout": 1}),
-    ],
-)
-def test_an_odd_request_is_refused_and_harms_nobody(
-    site: Site, client: Peer, do: object, more: dict[str, Any]
-) -> None:
-    answer = client.ask(do, **more)
-    assert not answer["ok"]
-    assert answer.get("error") or answer["refused"]
-    assert client.ask("status")["daemon"]["running"]
-    assert site.partner() == "v1"
