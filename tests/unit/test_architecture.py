@@ -202,9 +202,7 @@ def test_the_page_shows_the_packages_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("command", ["check", "schema"])
-def test_what_reads_no_kernel_needs_neither_bcc_nor_pyroute2_nor_watchdog(
-    command: str, tmp_path: Path
-) -> None:
+def test_what_reads_no_kernel_needs_neither_bcc_nor_pyroute2(command: str, tmp_path: Path) -> None:
     """It has to run on a laptop, in an editor, in a commit hook."""
     file = tmp_path / "xconnect.yaml"
     file.write_text("links: {a: b}\n")

@@ -122,9 +122,7 @@ def test_a_frame_in_words(kind: str, words: str) -> None:
     assert describe(HEAD[:12] + bytes.fromhex(kind)) == f"{addresses} {words}"
 
 
-def test_a_processor_lost_between_two_clocks_does_not_move_the_frames(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_cpu_lost_between_two_clocks_moves_no_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     """For 20 ms in the first look and in the second, by clocks that are a second apart."""
     steady, wall = iter([0, 20, 20, 40, 40, 40]), iter([1020, 1020, 1040])
     clocks = SimpleNamespace(monotonic_ns=lambda: next(steady), time_ns=lambda: next(wall))
@@ -284,9 +282,7 @@ WIRING: Any = SimpleNamespace(
         ("va (vc)", ["va:vb"], "(vc)"),
     ],
 )
-def test_leading_words_are_links_and_the_others_a_filter(
-    words: str, links: list[str], rest: str
-) -> None:
+def test_leading_words_are_links_the_rest_a_filter(words: str, links: list[str], rest: str) -> None:
     found, left = session._asked(words.split(), WIRING)
     assert ([link.link for link in found], " ".join(left)) == (links, rest)
     with pytest.raises(XconnectError, match=r"no link arp in lab\.yaml"):

@@ -29,9 +29,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize(("why", "lines"), OPTIONS.items())
-def test_options_of_status_that_do_not_go_together(
-    why: str, lines: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_options_that_clash(why: str, lines: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     for line in lines:
         first = ["--health"] * (why == "--health")
         assert main(["status", *first, *line.split()]) == Exit.USAGE
@@ -82,9 +80,7 @@ def test_check_says_yes_and_no(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["check", str(tmp_path / "nosuch.yaml")]) == Exit.BAD_CONFIG
 
 
-def test_version_names_its_parts_and_schema_prints_the_schema(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_version_names_its_parts_and_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == Exit.DONE
     told = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines())
     assert told.keys() == {"xconnectd", "kernel", "bcc", "pyroute2"}

@@ -76,9 +76,7 @@ NO = {"no": answered("n\n"), "nothing": answered("\n"), "something else": answer
 
 
 @pytest.mark.parametrize("text", ["y\n", "Yes\n"])
-def test_a_try_that_is_confirmed_is_the_file(
-    site: Site, xconnectd: Commands, draft: Path, text: str
-) -> None:
+def test_a_confirmed_try_is_kept(site: Site, xconnectd: Commands, draft: Path, text: str) -> None:
     def script(talk: Talk) -> None:
         talk.until("Keep this wiring?")
         assert (site.partner(), site.file.read_text()) == ("v2", FIRST), "not before the answer"
@@ -95,9 +93,7 @@ def test_a_try_that_is_confirmed_is_the_file(
 
 
 @pytest.mark.parametrize("how", NO)
-def test_a_try_that_is_not_confirmed_goes_back(
-    site: Site, xconnectd: Commands, draft: Path, how: str
-) -> None:
+def test_an_unconfirmed_try_reverts(site: Site, xconnectd: Commands, draft: Path, how: str) -> None:
     seconds = 0.1 if how == "too late" else 60
     done = xconnectd("try --timeout", seconds, draft, script=NO[how])
     assert done.code == Exit.FAILED
@@ -110,9 +106,7 @@ def test_a_try_that_is_not_confirmed_goes_back(
     assert xconnectd("try", draft, script=answered("y\n")).code == Exit.DONE, "the next one is not"
 
 
-def test_where_nobody_can_answer_nothing_is_tried(
-    site: Site, xconnectd: Commands, draft: Path
-) -> None:
+def test_nobody_to_answer_nothing_is_tried(site: Site, xconnectd: Commands, draft: Path) -> None:
     done = xconnectd("try", draft)
     assert (done.code, done.out) == (Exit.USAGE, "")
     assert "standard input is closed; --yes keeps it" in done.err
@@ -126,9 +120,7 @@ def test_where_nobody_can_answer_nothing_is_tried(
     assert (site.partner(), site.file.read_text()) == ("v3", OTHER)
 
 
-def test_a_yes_that_comes_too_late_writes_nothing(
-    site: Site, xconnectd: Commands, draft: Path
-) -> None:
+def test_a_yes_that_is_late_writes_nothing(site: Site, xconnectd: Commands, draft: Path) -> None:
     """The client was stopped while its time ran out, as a laptop's lid does it."""
 
     def script(talk: Talk) -> None:
@@ -222,9 +214,7 @@ def test_one_file_of_a_directory_is_tried_and_kept(in_folder: Commands, tmp_path
 # --------------------------------------------------------------------------- plan
 
 
-def test_a_plan_tells_what_a_reload_would_change_and_changes_nothing(
-    site: Site, xconnectd: Commands, draft: Path
-) -> None:
+def test_a_plan_tells_what_a_reload_changes(site: Site, xconnectd: Commands, draft: Path) -> None:
     assert xconnectd("plan").out == "0 changes\n"
     before = site.kernel.snapshot()
     actions = json.loads(xconnectd("plan --json", draft).out)
@@ -354,9 +344,7 @@ def test_what_a_dead_daemon_left_is_looked_at(site: Site, xconnectd: Commands) -
 
 
 @pytest.mark.parametrize(("text", "state"), [(None, "missing"), (BAD, "rejected")])
-def test_what_is_wrong_with_the_file_is_said_where_a_link_is_missed(
-    site: Site, xconnectd: Commands, text: str | None, state: str
-) -> None:
+def test_a_bad_file_is_named(site: Site, xconnectd: Commands, text: str | None, state: str) -> None:
     xconnectd.kill_daemon()
     site.kernel.unload("v0"), site.kernel.unload("v1")
     site.file.write_text(text) if text is not None else site.file.unlink()
@@ -372,9 +360,7 @@ def test_what_is_wrong_with_the_file_is_said_where_a_link_is_missed(
 # --------------------------------------------------------------------------- events
 
 
-def test_events_come_as_they_are_logged_until_the_daemon_ends(
-    site: Site, xconnectd: Commands
-) -> None:
+def test_events_come_as_logged_until_the_daemon_ends(site: Site, xconnectd: Commands) -> None:
     """One line of JSON each."""
 
     def script(talk: Talk) -> None:
@@ -427,9 +413,7 @@ ENOUGH = [
 
 
 @pytest.mark.parametrize(("line", "code"), ENOUGH)
-def test_a_reader_that_has_seen_enough_is_no_failure_and_hides_none(
-    xconnectd: Commands, line: str, code: int
-) -> None:
+def test_a_reader_that_leaves_is_no_failure(xconnectd: Commands, line: str, code: int) -> None:
     done = xconnectd(line, script=Talk.end_output)
     assert (done.code, done.out, "BrokenPipe" in done.err) == (code, "", False)
 

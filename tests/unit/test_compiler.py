@@ -104,9 +104,7 @@ def test_the_names_are_those_of_the_source(source: Source) -> None:
 
 
 @pytest.mark.parametrize("place", ["beside the source", "named by the variable"])
-def test_ready_made_code_saves_the_compiler(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, place: str
-) -> None:
+def test_ready_made_code(directory: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     monkeypatch.setattr(compiler, "compile_in_child", lambda *_: {"fresh": Code(b"")})
     file = directory / "xconnect.json"
     if place != "beside the source":

@@ -88,9 +88,7 @@ def test_a_file_may_have_eight_mebibytes(tmp_path: Path) -> None:
     ("file", "directory", "warned"),
     [(0o644, 0o755, []), (0o646, 0o755, ["x"]), (0o644, 0o757, [""]), (0o646, 0o1777, ["x"])],
 )
-def test_who_else_may_write_it_is_a_warning(
-    tmp_path: Path, file: int, directory: int, warned: list[str]
-) -> None:
+def test_others_may_write_it(tmp_path: Path, file: int, directory: int, warned: list[str]) -> None:
     path = tmp_path / "d" / "x"
     path.parent.mkdir()
     path.write_text("links: {}")
@@ -124,9 +122,7 @@ def link_of(user: int, path: Path, target: Path | str) -> Path:
 
 @only_root
 @pytest.mark.parametrize("target", ["secret", "public", "etc.d/nested", "etc.d/directory/secret"])
-def test_a_symlink_of_neither_root_nor_its_targets_owner_is_not_followed(
-    shared: Path, target: str
-) -> None:
+def test_a_symlink_of_neither_root_nor_owner_is_not_followed(shared: Path, target: str) -> None:
     link_of(LAB, shared / "nested", "../secret")
     link_of(ROOT, shared / "directory", shared.parent)
     why = str(refusal(link_of(LAB, shared / "x.yaml", shared.parent / target)))

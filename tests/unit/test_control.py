@@ -180,9 +180,7 @@ def test_the_sockets_are_open_to_root_and_to_the_group(bench: Bench) -> None:
         assert (bench.directory / name).stat().st_mode & 0o7777 == mode
 
 
-def test_who_may_look_keeps_nobody_else_from_looking(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_may_look_keeps_nobody_from_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """One user has a quota, and all of them together leave places for root."""
     users = [*[7] * 17, *[8] * 16, *[9] * 16, 10, 0]
     uids = iter(users)
@@ -193,9 +191,7 @@ def test_who_may_look_keeps_nobody_else_from_looking(
     assert refused == [7, 10]
 
 
-def test_who_only_sits_there_goes_after_a_while(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_only_sits_there_goes_in_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(client: Client, request: Request) -> Answer:
         client.wants_events = request["do"] == "events"
         return {}
@@ -237,9 +233,7 @@ def test_an_accept_that_fails_is_tried_again_later(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("kind", [KeyError, TypeError, OSError, XconnectError])
-def test_what_fails_behind_an_answer_is_not_blamed_on_the_client(
-    bench: Bench, kind: type[Exception]
-) -> None:
+def test_what_fails_behind_an_answer_blames_no_client(bench: Bench, kind: type[Exception]) -> None:
     def fail(_client: Client, _request: Request) -> Answer:
         raise kind("the reconciler's")
 
@@ -281,9 +275,7 @@ def test_a_draft_is_what_was_asked_for_and_whole() -> None:
             Draft.of({key: value for key, value in DRAFT.items() if key != missing})
 
 
-def test_a_directory_that_went_with_its_last_holder_is_made_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_directory_that_went_comes_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock on one that has no name any more keeps nobody away."""
     place, take = tmp_path / "held", fcntl.flock
     last = [place]

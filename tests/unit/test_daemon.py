@@ -129,9 +129,7 @@ def test_a_trial_is_kept_by_its_own_client_alone(site: Site, client: Peer) -> No
     assert site.partner() == "v2"
 
 
-def test_what_a_try_waits_for_is_told_and_a_bad_draft_changes_nothing(
-    site: Site, client: Peer
-) -> None:
+def test_what_a_try_waits_for_is_told_and_bad_drafts_refused(site: Site, client: Peer) -> None:
     assert client.start_trial(BAD)["refused"]
     assert client.ask("status")["daemon"]["try"] is None
     assert site.partner() == "v1"
@@ -199,9 +197,7 @@ def test_a_sighup_reads_the_files_and_tries_all_that_failed(site: Site) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_signal_stops_and_the_second_exits(
-    site: Site, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
+def test_a_second_signal_exits(site: Site, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     exits: list[int] = []
     monkeypatch.setattr(os, "_exit", exits.append)
     signals = site.keeper.daemon.signals
@@ -217,9 +213,7 @@ def test_the_first_signal_stops_and_the_second_exits(
 
 @pytest.mark.parametrize("stuck", [False, True])
 @pytest.mark.parametrize("on_exit", OnExit)
-def test_what_becomes_of_the_wires_at_the_end(
-    tmp_path: Path, on_exit: OnExit, *, stuck: bool
-) -> None:
+def test_what_becomes_of_wires_at_the_end(tmp_path: Path, on_exit: OnExit, *, stuck: bool) -> None:
     """Records stay when something could not be put back."""
     site = Site(tmp_path, on_exit=on_exit)
     if stuck:
@@ -303,9 +297,7 @@ def test_a_change_is_read_when_its_file_has_settled(site: Site) -> None:
     assert site.partner() == "v2", "an earlier change is not put off by a later one"
 
 
-def test_a_change_during_the_start_is_not_missed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_change_during_the_start_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is saved while the watch is set up is read: it is there before the first read."""
     monkeypatch.setattr(Watch, "start", lambda _: (tmp_path / "wires.yaml").write_text(DRAFT))
     site = Site(tmp_path)
@@ -348,9 +340,7 @@ def test_what_ails_the_watch_is_told_once(site: Site) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", BAD, FIRST], ids=["missing", "empty", "bad", "good"])
-def test_a_start_without_a_good_file_keeps_the_wires_that_stand(
-    site: Site, client: Peer, text: str | None
-) -> None:
+def test_a_start_without_a_good_file_keeps_all(site: Site, client: Peer, text: str | None) -> None:
     """With one what the file says stands, also after a crash during a try."""
     before = site.kernel.snapshot()
     if text == FIRST:
@@ -381,9 +371,7 @@ def test_a_file_that_is_gone_disconnects_nothing_and_one_without_links_all(site:
     assert site.kernel.untouched("v1")
 
 
-def test_what_the_daemon_alone_knows_is_in_its_status(
-    site: Site, client: Peer, clock: Clock
-) -> None:
+def test_what_only_the_daemon_knows_is_in_status(site: Site, client: Peer, clock: Clock) -> None:
     first = client.ask("status")["daemon"]
     assert (first["pid"], first["last_error"]) == (os.getpid(), "")
     assert first["last_reload"] == first["last_load"] == clock.time()

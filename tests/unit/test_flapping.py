@@ -21,9 +21,7 @@ def stop(keeper: Keeper) -> None:
 
 
 @pytest.mark.parametrize("then", [tick, stop])
-def test_what_was_not_told_at_once_is_summed_up_by_a_tick_and_by_the_stop(
-    monkeypatch: pytest.MonkeyPatch, then: Callable[[Keeper], None]
-) -> None:
+def test_flaps_are_summed(monkeypatch: pytest.MonkeyPatch, then: Callable[[Keeper], None]) -> None:
     set_clock(monkeypatch)
     kernel = Kernel("a", "b")
     keeper = Keeper(kernel).start(wiring("a:b"))

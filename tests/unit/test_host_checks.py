@@ -105,9 +105,7 @@ CASES: list[tuple[str, dict[str, Any], Level, str]] = [
 
 
 @pytest.mark.parametrize(("check", "facts", "level", "remedy"), CASES)
-def test_every_lack_has_a_remedy(
-    check: str, facts: dict[str, Any], level: Level, remedy: str
-) -> None:
+def test_lacks_have_a_remedy(check: str, facts: dict[str, Any], level: Level, remedy: str) -> None:
     finding = found(**facts)[check]
     assert finding.level is level
     assert remedy in finding.remedy

@@ -44,9 +44,7 @@ def told(message: bytes) -> host_use._Address | None:
     ids=["Linux 5.18", "before it", "privacy", "a daemon's", "by hand", "by hand for privacy",
          "by hand, no route", "DHCPv6"],
 )  # fmt: skip
-def test_an_address_from_a_router_is_known_by_its_protocol_or_flags(
-    flags: int, proto: int | None, learnt: bool
-) -> None:
+def test_an_address_from_a_router_is_known(flags: int, proto: int | None, learnt: bool) -> None:
     found = told(address(flags, proto))
     assert found is not None
     assert (str(found.address), found.learnt) == ("fd00:77::1/64", learnt)

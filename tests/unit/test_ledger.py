@@ -102,9 +102,7 @@ def test_records_outlive_the_pins_as_long_as_an_end_may_come_back(
     assert ledger.path.exists() is bool(what)
 
 
-def test_programs_are_only_ever_added_and_what_is_known_is_not_written_again(
-    filled: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_programs_are_only_ever_added(filled: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that is attached somewhere must not become foreign."""
     filled.know_programs(frozenset((103,)))
     assert reopened(filled).programs == {101, 102, 103}
@@ -245,9 +243,7 @@ def broken(how: Callable[..., Any]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("how", [full, killed, lambda fd, data: write(fd, data[:20])])
-def test_what_cannot_be_written_leaves_the_old_records(
-    filled: Ledger, how: Callable[..., Any]
-) -> None:
+def test_what_cannot_be_written_leaves_the_old(filled: Ledger, how: Callable[..., Any]) -> None:
     for record in (Record(5, "eth9", RECORD.mac, {}), THIRD):
         with broken(how):
             filled.hold(record)

@@ -39,10 +39,7 @@ CHANGES = [
     (wiring("a:c"), [f"~ a:b → a:c: generic: {GSO}", "- c:d: not in the file"]),
     (wiring("a:c", "b:d"), [f"~ a:b → a:c: generic: {GSO}", f"~ c:d → b:d: generic: {GSO}"]),
     (wiring("a:b", link("c", "d", enabled=False)), ["~ c:d: enabled: false"]),
-    (
-        wiring("a:b", link("c", "d", mode=Mode.TC)),
-        ["~ c:d: generic → tc: asked for in the file"],
-    ),
+    (wiring("a:b", link("c", "d", mode=Mode.TC)), ["~ c:d: generic → tc: asked for in the file"]),
     (wiring("a:b", "c:d", "e:nosuch"), ["+ e:nosuch: waits: nosuch does not exist"]),
     (wiring("a:b", "c:nosuch"), ["~ c:d → c:nosuch: waits: nosuch does not exist"]),
 ]

@@ -74,9 +74,7 @@ class _Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
-def test_colours_on_a_terminal_unless_they_are_refused(
-    no_color: str, coloured: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_terminal_colours(no_color: str, coloured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", no_color)
     stream = _Terminal()
     events.setup(stream=stream).warning(Event.LINK_DOWN, reason="so")

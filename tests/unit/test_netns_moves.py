@@ -559,9 +559,7 @@ class Traveller:
 @example(
     moves=[(0, "v2"), (0, "v0"), (1, "v0"), (5, "v2"), (1, "v0"), (4, "v2"), (0, "v2")], stops=False
 )
-def test_ends_that_come_and_go_between_any_two_looks_are_as_found_one_day(
-    moves: list[tuple[int, str | None]], *, stops: bool
-) -> None:
+def test_ends_that_come_and_go(moves: list[tuple[int, str | None]], *, stops: bool) -> None:
     """After so many looks that device sets out; None: the one that is on its way arrives.
 
     The daemon may be told to stop meanwhile, and is started again.
@@ -602,9 +600,7 @@ def test_ends_that_come_and_go_between_any_two_looks_are_as_found_one_day(
 
 @pytest.mark.parametrize("mode", [Mode.GENERIC, Mode.TC])
 @pytest.mark.parametrize("told_by", ["note", "settle"])
-def test_the_number_of_an_end_that_left_leads_nowhere_before_anything_else_is_done(
-    mode: Mode, told_by: str
-) -> None:
+def test_the_number_of_an_end_that_left_leads_nowhere_at_once(mode: Mode, told_by: str) -> None:
     """Another device may have it the next moment, and is not wired by it."""
     keeper = told(wiring(link("v0", "v1", mode=mode)))
     kernel = keeper.kernel

@@ -99,9 +99,7 @@ def assert_as_found_one_day(keeper: Keeper) -> None:
 
 
 @pytest.mark.parametrize(("before", "after", "number"), EVERY_STEP)
-def test_one_failing_step_costs_one_link_and_nothing_of_it_is_left(
-    before: Wiring, after: Wiring, number: int, clock: Clock
-) -> None:
+def test_one_failing_step_of_any(before: Wiring, after: Wiring, number: int, clock: Clock) -> None:
     keeper = told(before)
     keeper.kernel.trouble = refuse(number)
     keeper.take(after)
@@ -237,9 +235,7 @@ def test_what_a_driver_refuses_natively_goes_by_tc_until_another_mtu() -> None:
 
 
 @pytest.mark.parametrize(("before", "after", "number"), EVERY_STEP)
-def test_after_a_crash_at_any_step_the_next_start_mends_everything(
-    before: Wiring, after: Wiring, number: int
-) -> None:
+def test_a_start_after_any_crash_mends_all(before: Wiring, after: Wiring, number: int) -> None:
     keeper = told(before)
     keeper.kernel.trouble = crash(number)
     with pytest.raises(Crash):
@@ -429,9 +425,7 @@ def test_what_forwards_nothing_gets_the_new_programs_too() -> None:
 
 @LAWS
 @given(all_ports=ports, here=wirings, there=wirings)
-def test_a_changed_file_needs_no_full_look(
-    all_ports: tuple[Port, ...], here: Wiring, there: Wiring
-) -> None:
+def test_edits_need_no_full_look(all_ports: tuple[Port, ...], here: Wiring, there: Wiring) -> None:
     keeper = Keeper(build(all_ports)).start(here)
     dumps = keeper.kernel.dumps
     keeper.take(there)
@@ -514,9 +508,7 @@ def test_what_happens_after_the_last_look_is_another_pass(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(("before", "after"), [("v3", "v0:v0"), ("alt", "v0:v2")])
 @pytest.mark.parametrize("looked", [False, True])
-def test_a_link_that_loses_its_altname_around_the_pass_of_another_is_looked_at(
-    before: str, after: str, looked: bool
-) -> None:
+def test_a_lost_altname_is_noticed_around_a_pass(before: str, after: str, looked: bool) -> None:
     """Before its first look, of which the news comes in the pass, or in the middle of it."""
     kernel = lab()
     kernel.alter("v2", altnames=("alt",))
@@ -776,10 +768,7 @@ LOGGED = {
     "an entry gone": (strike("rid of its entry"), ["drift.repaired"]),
     "clsact gone": (strike("rid of clsact"), ["drift.repaired"]),
     "an MTU": (strike("given another MTU"), ["drift.repaired"]),
-    "a program in the way": (
-        strike("given a foreign program"),
-        ["link.failed", "carrier.hidden"],
-    ),
+    "a program in the way": (strike("given a foreign program"), ["link.failed", "carrier.hidden"]),
     "a port": (strike("made a port"), ["link.warning"]),
     "a tap that got offloads": (strike("given offloads", "tap0"), []),
 }

@@ -190,9 +190,7 @@ def evaluated(*links: Link, **options: Any) -> list[evaluate.Evaluation]:
         (("uplink", "eth1"), "", ""),
     ],
 )
-def test_links_by_the_names_of_their_ends(
-    pair: tuple[str, str], waiting: str, refusal: str
-) -> None:
+def test_links_by_the_names_of_the_ends(pair: tuple[str, str], waiting: str, refusal: str) -> None:
     (one,) = evaluated(link(*pair))
     assert (one.waiting, one.refusal, one.stands) == (waiting, refusal, not (waiting or refusal))
 

@@ -326,9 +326,7 @@ SUSPECTS = [
 
 
 @pytest.mark.parametrize(("ends", "words", "remedy"), SUSPECTS)
-def test_what_a_far_end_does_not_take_has_a_suspect(
-    ends: dict[str, End], words: str, remedy: str
-) -> None:
+def test_what_a_far_end_drops_has_a_suspect(ends: dict[str, End], words: str, remedy: str) -> None:
     counters = {5: Counters(untransmitted=3), 6: Counters(untransmitted=3)}
     told = drop_reasons.explained(*ends.values(), counters, enabled=True)
     assert told[0].text.startswith(words)

@@ -49,9 +49,7 @@ HOLED = Way("a", "b", (Lengths(60, 2, 1), Lengths(1514, 2, 2)), reached=4, count
         ([], [], None),
     ],
 )
-def test_the_cause_explains_what_got_lost(
-    findings: list[Finding], ways: list[Way], check: str | None
-) -> None:
+def test_the_cause_of_losses(findings: list[Finding], ways: list[Way], check: str | None) -> None:
     found = test_result.cause(findings, ways)
     assert (found and found.check) == check
 
@@ -89,9 +87,7 @@ def test_frames_that_are_not_lost_but_harmed_and_lengths_that_decide() -> None:
         (0, 4, Level.WARN, "2 of 2 frames that tc redirected do not get from its far end to a"),
     ],
 )
-def test_frames_that_tc_redirected_are_judged_by_themselves(
-    arrived: int, reached: int, level: Level | None, words: str
-) -> None:
+def test_what_tc_redirected(arrived: int, reached: int, level: Level | None, words: str) -> None:
     """What the far end's own tc stops is no fault of the wire."""
     way = replace(GOOD, reached=reached, redirected=Lengths(60, 2, arrived))
     found = [(each.level, each.text) for each in test_result.of_redirected((way,))]

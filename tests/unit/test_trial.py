@@ -11,9 +11,7 @@ from xconnectd.config import writer
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640])
-def test_a_secret_is_at_no_moment_open_to_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
-) -> None:
+def test_a_secret_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
     """Its copy is made with the tightest mode, and gets that of the file before its name."""
     file = tmp_path / "xconnect.yaml"
     file.write_text("links: {}")
@@ -36,9 +34,7 @@ def test_a_secret_is_at_no_moment_open_to_others(
     assert file.read_text() == "links: {a: b}"
 
 
-def test_a_file_that_is_kept_is_whole_at_every_moment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_whole_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its name goes to another inode: in the one before nothing is written.
 
     One behind a symlink is kept there: that was the user's way to arrange the files. One that

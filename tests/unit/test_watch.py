@@ -171,9 +171,7 @@ def test_what_is_told_of_one_act(path: Path, watched: Watched, calls: Calls, cas
     assert calls.settles == [*told, SETTLED]
 
 
-def test_a_save_through_a_symlink_and_behind_it_when_it_is_turned(
-    path: Path, watched: Watched, calls: Calls
-) -> None:
+def test_a_save_through_a_symlink_that_turns(path: Path, watched: Watched, calls: Calls) -> None:
     link, other = path.parent.parent / "link.yaml", path.with_name("other.yaml")
     link.symlink_to("etc/xconnect.yaml")
     other.write_text("links: {}\n")
@@ -206,9 +204,7 @@ def config_map(volume: Path, version: str) -> None:
     swap(volume / "..data", version)
 
 
-def test_a_config_map_is_seen_each_time_it_is_swapped(
-    tmp_path: Path, watched: Watched, calls: Calls
-) -> None:
+def test_a_config_map_is_seen_at_each_swap(tmp_path: Path, watched: Watched, calls: Calls) -> None:
     config_map(tmp_path, "..one")
     path = tmp_path / "xconnect.yaml"
     path.symlink_to("..data/xconnect.yaml")
@@ -225,9 +221,7 @@ def test_a_config_map_is_seen_each_time_it_is_swapped(
 # ------------------------------------------------------------------ the daily round
 
 
-def test_a_change_without_an_event_is_told_once_it_is_stable(
-    path: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_change_without_event(path: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     watch = ConfigWatch(path, calls)
     monkeypatch.setattr(watch, "_is_alive", lambda: True)  # deaf: it is never armed
     watch._route = signature.route(str(path))
@@ -389,9 +383,7 @@ def test_relative_paths_are_taken_from_where_the_daemon_started(
     assert calls.told(SETTLED)
 
 
-def test_every_save_in_a_directory_of_files_wakes(
-    path: Path, watched: Watched, calls: Calls
-) -> None:
+def test_every_save_in_a_directory_wakes(path: Path, watched: Watched, calls: Calls) -> None:
     """And nothing that is no file of it does."""
     watched(path.parent)
     other = path.with_name("two.yaml")
@@ -413,9 +405,7 @@ def test_every_save_in_a_directory_of_files_wakes(
     assert calls.told(UNSETTLED)
 
 
-def test_the_first_file_of_a_directory_and_of_its_successor(
-    path: Path, watched: Watched, calls: Calls
-) -> None:
+def test_the_first_file_of_a_directory(path: Path, watched: Watched, calls: Calls) -> None:
     path.unlink()
     watch = watched(path.parent)
     path.write_text("links: {a: a}\n")
