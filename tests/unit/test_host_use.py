@@ -29,21 +29,19 @@ def told(message: bytes) -> host_use._Address | None:
     return host_use._address(message, attributes_in(message, ADDRESS_ATTRIBUTES))
 
 
-@pytest.mark.parametrize(
-    ("flags", "proto", "learnt"),
-    [
-        (MANAGETEMPADDR, 2, True),
-        (MANAGETEMPADDR | TENTATIVE, None, True),
-        (TEMPORARY, None, True),
-        (NOPREFIXROUTE, 2, True),
-        (PERMANENT, None, False),
-        (PERMANENT | MANAGETEMPADDR, None, False),
-        (PERMANENT | NOPREFIXROUTE, 0, False),
-        (0, None, False),
-    ],
-    ids=["Linux 5.18", "before it", "privacy", "a daemon's", "by hand", "by hand for privacy",
-         "by hand, no route", "DHCPv6"],
-)  # fmt: skip
+ROUTERS = {
+    "Linux 5.18": (MANAGETEMPADDR, 2, True),
+    "before it": (MANAGETEMPADDR | TENTATIVE, None, True),
+    "privacy": (TEMPORARY, None, True),
+    "a daemon's": (NOPREFIXROUTE, 2, True),
+    "by hand": (PERMANENT, None, False),
+    "by hand for privacy": (PERMANENT | MANAGETEMPADDR, None, False),
+    "by hand, no route": (PERMANENT | NOPREFIXROUTE, 0, False),
+    "DHCPv6": (0, None, False),
+}
+
+
+@pytest.mark.parametrize(("flags", "proto", "learnt"), ROUTERS.values(), ids=ROUTERS)
 def test_an_address_from_a_router_is_known(flags: int, proto: int | None, learnt: bool) -> None:
     found = told(address(flags, proto))
     assert found is not None
