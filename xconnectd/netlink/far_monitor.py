@@ -35,6 +35,9 @@ It cannot tell the namespaces apart, and in most containers eth0 has the same nu
 _MOST_MUTED: Final = 1000
 """The kernel takes programs of 4,096 instructions (BPF_MAXINSNS), and two are for one interface."""
 
+_MOST_COUNTED: Final = 10_000
+"""Numbers come and go with containers; with more of them all count anew."""
+
 _Key = TypeVar("_Key")
 
 
@@ -53,6 +56,8 @@ class _Rate(Generic[_Key]):
         since, made = self._made.get(key, (now, 0))
         if now - since >= _INTERVAL:
             since, made = now, 0
+        if len(self._made) >= _MOST_COUNTED:
+            self._made = {each: self._made[each] for each in self.over}
         self._made[key] = since, made + 1
         if made >= self._most:
             self.over.setdefault(key, since + _INTERVAL)
