@@ -6,6 +6,8 @@ import re
 import sys
 from pathlib import Path
 
+from tests.pages import commands, section
+
 from .lab import REPO, Lab, run
 
 README = (REPO / "README.md").read_text()
@@ -23,26 +25,19 @@ trap 'kill $(jobs -p); wait' EXIT
 """
 
 
-def _section(title: str) -> str:
-    return README.partition(f"## {title}\n")[2].partition("\n## ")[0]
-
-
-def _commands(section: str) -> list[str]:
-    blocks = re.findall(r"```console\n(.*?)```", section, re.DOTALL)
-    lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
-    return [line.partition("  #")[0] for line in lines]
-
-
-def test_the_first_wire_and_the_daily_commands(lab: Lab, tmp_path: Path) -> None:
-    first, daily = _section("Your own first wire"), _section("The five daily commands")
+def test_the_first_wire_and_the_dailycommands(lab: Lab, tmp_path: Path) -> None:
+    first, daily = (
+        section(README, "Your own first wire"),
+        section(README, "The five daily commands"),
+    )
     wire = re.search(r"```yaml\n(.*?)```", first, re.DOTALL)
     assert wire
     (tmp_path / "wire.yaml").write_text(wire[1])
-    *asked, capture = _commands(daily)
+    *asked, capture = commands(daily)
     prologue = PROLOGUE.format(xconnectd=Path(sys.executable).with_name("xconnectd"))
     ping = "ip netns exec leaf1 ping -i 0.05 198.51.100.2 >/dev/null & "
     capture = f"{ping} timeout --signal=INT 2 {capture} || true"
-    story = "\n".join((prologue, *_commands(first), *asked, capture))
+    story = "\n".join((prologue, *commands(first), *asked, capture))
     done = run(
         "unshare",
         "--mount",

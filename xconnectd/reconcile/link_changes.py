@@ -66,7 +66,7 @@ def _why(each: Evaluation, stood: str = "", repairs: str = "") -> str:
     if each.waiting:
         return f"waits: {each.waiting}"
     if stood == each.mode:
-        return f"to be repaired: {repairs}"
+        return f"to be repaired: {repairs}" if repairs else "its saved settings are updated"
     change = f"{stood} → {each.mode}" if stood else each.mode
     return f"{change}: {each.mode_reason}"
 
