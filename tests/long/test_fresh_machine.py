@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 from netns.lab import REPO, Lab, poll
-from netns.test_invariants import _settled, assert_as_found
 
 from tests.pages import commands, section
 
@@ -130,12 +129,12 @@ def test_without_a_package_make_installs_and_removes_it(machine: Fresh) -> None:
     (install,) = re.findall(r"or: (sudo make install)", README)
     machine.type(install, download=True)
     machine.write(MOVED)
-    found = _settled(machine.lab)
+    found = machine.lab.settled()
     machine.type("sudo systemctl enable --now xconnectd\nsudo xconnectd wait")
     machine.type("man -w xconnectd || test -e /usr/share/man/man8/xconnectd.8.gz")
     (remove,) = re.findall(r"`(sudo make uninstall)`", SYSTEMD)
     machine.type(remove)
-    assert_as_found(machine.lab, found)
+    machine.lab.assert_as_found(found)
     assert machine.run("systemctl", "cat", "xconnectd", check=False).returncode
     after = machine.type("find /usr /etc -xdev -path '*xconnect*' -type f | sort")
     left = set(after.splitlines()) - set(before.splitlines())
