@@ -122,15 +122,19 @@ class FarEvents:
                     raise
                 overrun = error
                 continue
-            if ancillary:  # else it is of this namespace
-                (nsid,) = _NSID.unpack(ancillary[0][2])
-                ends.update(self._news_of(data, nsid, watched))
+            nsid = _NSID.unpack(ancillary[0][2])[0] if ancillary else None
+            ends.update(self._news_of(data, nsid, watched))
         if overrun:
             raise OverrunError from overrun
         return [Event(end) for end in ends]
 
-    def _news_of(self, data: bytes, nsid: int, watched: Mapping[FarEnd, int]) -> Iterator[int]:
-        """Our ends that messages of a namespace concern, but for those told often enough."""
+    def _news_of(
+        self, data: bytes, nsid: int | None, watched: Mapping[FarEnd, int]
+    ) -> Iterator[int]:
+        """Our ends that messages of a namespace concern, but for those told often enough.
+
+        Those of this namespace (None) are counted alone: another socket receives them, too.
+        """
         start, now = 0, time.monotonic()
         while start < len(data):
             length, *_ = HEADER.unpack_from(data, start)
@@ -142,7 +146,7 @@ class FarEvents:
                 if len(self._messages.over) > muted:
                     mute(self._socket, self._messages.over)
             far = ifindex, nsid
-            if far in watched and far not in self._news.over:
+            if nsid is not None and far in watched and far not in self._news.over:
                 self._news.count(far, now)
                 yield watched[far]
 
