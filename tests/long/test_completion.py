@@ -9,13 +9,11 @@ import argparse
 import os
 import pty
 import shutil
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from netns.lab import REPO
+from netns.lab import REPO, poll, run
 
 from tests import completion
 from xconnectd.cli import arguments
@@ -41,13 +39,6 @@ print >$HERE/ready
 Ask = Callable[[str], set[str]]
 
 
-def appears(path: Path) -> None:
-    until = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < until, f"no {path.name}"
-        time.sleep(0.01)
-
-
 @pytest.fixture(scope="module", params=["zsh", "fish"])
 def ask(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     there = tmp_path_factory.mktemp(request.param)
@@ -58,10 +49,7 @@ def fish(there: Path) -> Iterator[Ask]:
     def ask(line: str) -> set[str]:
         script = f"source {REPO}/docs/xconnectd.fish; complete -C '{line}'"
         command = ("fish", "--no-config", "-c", script)
-        environment = os.environ | {"HOME": str(there)}
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=60, check=True
-        )
+        done = run(*command, env=os.environ | {"HOME": str(there)})
         assert done.stderr == ""
         return {offered.partition("\t")[0] for offered in done.stdout.splitlines()}
 
@@ -78,11 +66,11 @@ def zsh(there: Path) -> Iterator[Ask]:
         os.execvp("zsh", ["zsh", "-d", "-i"])
 
     def ask(line: str) -> set[str]:
-        appears(there / "ready")
+        poll((there / "ready").exists)
         for name in ("offered", "done"):
             (there / name).unlink(missing_ok=True)
         os.write(terminal, f"{line}\t".encode())
-        appears(there / "done")
+        poll((there / "done").exists)
         offered = there / "offered"
         return set(offered.read_text().split()) if offered.exists() else set()
 

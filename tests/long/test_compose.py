@@ -62,20 +62,12 @@ def docker(lab: Lab, image: str) -> Iterator[Docker]:
     new = Docker(lab.directory / "docker.sock")
     command = ["nsenter", f"--net={NETNS / lab.host}", "dockerd", "--bridge=none"]
     command += ["-H", f"unix://{new.socket}", "--pidfile", str(lab.directory / "docker.pid")]
-    command += [
-        "--data-root",
-        str(lab.directory / "data"),
-        "--exec-root",
-        str(lab.directory / "exec"),
-    ]
+    for option, place in (("--data-root", "data"), ("--exec-root", "exec")):
+        command += [option, str(lab.directory / place)]
     with (lab.directory / "docker.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        poll(
-            lambda: new("docker", "version", check=False),
-            what="an engine that answers",
-            interval=0.2,
-        )
+        poll(lambda: new("docker", "version", check=False), what="an answer", interval=0.2)
         archive = lab.directory / "image.tar"
         test_image.engine("podman", "save", "--output", str(archive), image)
         new("docker", "load", "--input", str(archive))

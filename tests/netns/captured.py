@@ -104,14 +104,10 @@ class Capture:
     def __init__(self, beside: Daemon, *args: str, write: str = "", ready: bool = True) -> None:
         self.path = Path(write) if write else beside.lab.directory / f"{os.urandom(4).hex()}.pcapng"
         words = (*args, "-w", str(self.path)) if write != "text" else args
-        self._process = subprocess.Popen(
-            beside._command("capture", *words),
-            **beside._surroundings(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            process_group=0,  # to be interrupted as a terminal does it
-        )
+        pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+        options = {**beside._surroundings(), **pipes, "stdin": subprocess.DEVNULL}
+        options["process_group"] = 0  # to be interrupted as a terminal does it
+        self._process = subprocess.Popen(beside._command("capture", *words), **options)
         beside.lab.on_close(self.kill)
         self.output, self.errors = b"", b""
         if ready:
@@ -145,9 +141,13 @@ class Capture:
 
     def end(self) -> File:
         """Wait for its end by itself."""
-        self.output, self.errors = self._process.communicate(timeout=PATIENCE)
-        assert self._process.returncode == 0, self.errors.decode()
+        assert self.ended()[0] == 0, self.errors.decode()
         return File.read(self.path) if self.path.is_file() else File()
+
+    def ended(self) -> tuple[int, bytes]:
+        """Its exit code and what it said, once it has ended by itself, however."""
+        self.output, self.errors = self._process.communicate(timeout=PATIENCE)
+        return self._process.returncode, self.errors
 
     def closed(self) -> tuple[int, bytes]:
         """Close our side of its pipe too: its exit code and what it said."""
@@ -155,11 +155,6 @@ class Capture:
         assert self._process.stderr is not None
         self._process.stdout.close()
         return self._process.wait(PATIENCE), self._process.stderr.read()
-
-    def ended(self) -> tuple[int, bytes]:
-        """Its exit code and what it said, once it has ended by itself, however."""
-        self.output, self.errors = self._process.communicate(timeout=PATIENCE)
-        return self._process.returncode, self.errors
 
     def kill(self) -> None:
         if self._process.poll() is None:

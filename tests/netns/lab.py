@@ -39,6 +39,7 @@ REPO: Final = Path(__file__).resolve().parents[2]
 NETNS: Final = Path("/run/netns")
 BPFFS: Final = Path("/sys/fs/bpf")
 PINS: Final = BPFFS / "xconnectd"
+NO_IPV6: Final = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
 NAME: Final = re.compile(r"xc(\d+)-\d+")
 PATIENCE: Final = 60.0
 """Seconds until what takes milliseconds is taken for lost: a busy machine is no failure."""
@@ -233,6 +234,9 @@ class Guest(Station):
         self.tap.offload(flags)
 
 
+S = TypeVar("S", bound=Station)
+
+
 class Lab(Closing):
     """A ``host`` namespace and what is plugged into it. Use it as a context manager."""
 
@@ -294,8 +298,7 @@ class Lab(Closing):
         self._closers.callback(_remove_namespace, name)
         run("ip", "link", "set", "lo", "up", namespace=name)
         if quiet:
-            setting = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
-            inside(name, lambda: setting.write_text("1"))
+            inside(name, lambda: NO_IPV6.write_text("1"))
         return name
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -310,9 +313,8 @@ class Lab(Closing):
 
     def hush(self) -> None:
         """Have the host's interfaces that are made from now on speak no IPv6."""
-        setting = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
-        inside(self.host, lambda: setting.write_text("1"))
-        self.on_close(inside, self.host, lambda: setting.write_text("0"))
+        inside(self.host, lambda: NO_IPV6.write_text("1"))
+        self.on_close(inside, self.host, lambda: NO_IPV6.write_text("0"))
 
     def batch(self, lines: Iterable[str]) -> None:
         """Many ``ip`` commands in the host, in one process."""
@@ -353,12 +355,9 @@ class Lab(Closing):
         inner = namespace or self.namespace(end, quiet=number is None)
         at = f"index {index}" if index else ""
         peer = f"peer name eth0 mtu {mtu} netns {inner}"
-        self.ip(f"link add name {end} {at} mtu {mtu} type veth {peer}")
-        if up:
-            self.ip("link", "set", "dev", end, "up")
-        station = Station(inner, end, number)
-        self._bring_up(station)
-        return station
+        state = "up" if up else "down"
+        self.ip(f"link add name {end} {at} mtu {mtu} {state} type veth {peer}")
+        return self._brought_up(Station(inner, end, number))
 
     def veths(self, *ends: str) -> list[Station]:
         """A container without addresses for each."""
@@ -382,11 +381,11 @@ class Lab(Closing):
         end: str,
         number: int | None = None,
         *,
+        mtu: int = 1500,
         vnet_hdr: bool = True,
         offloads: int = OFFLOADS,
-        mtu: int = 1500,
     ) -> Guest:
-        """A virtual machine on a tap, with addresses if it has a number."""
+        """A virtual machine on a tap."""
         inner = self.namespace(end, quiet=number is None)
         tap = self.tap(end, vnet_hdr=vnet_hdr, offloads=offloads)
         self.ip(f"link set dev {end} mtu {mtu}")
@@ -396,8 +395,7 @@ class Lab(Closing):
         self.on_close(pump.close)
         guest = Guest(inner, end, number, tap=tap, card=card)
         guest.ip(f"link set eth0 mtu {mtu} txqueuelen 10000")
-        self._bring_up(guest)
-        return guest
+        return self._brought_up(guest)
 
     def macvlan(self, end: str, lower: str, mode: str = "bridge") -> None:
         self.ip(f"link add link {lower} name {end} up type macvlan mode {mode}")
@@ -419,10 +417,11 @@ class Lab(Closing):
         run("ip", "-batch", "-", namespace=namespace, text=back)
         self.batch(f"link set {end} up" for end in ends)
 
-    def _bring_up(self, station: Station) -> None:
+    def _brought_up(self, station: S) -> S:
         if station.number is not None:
             station.use_address(station.number, v6=True)
         station.ip("link set eth0 up")
+        return station
 
     def mirred(self, *ends: str) -> None:
         """Wire two ends with ``tc mirred``: the yardstick, and the lab's own proof."""

@@ -39,7 +39,7 @@ def opened(lab: Lab) -> Callable[[Path], int]:
     return open_pin
 
 
-def test_only_a_program_that_is_named_is_replaced_and_taken_off(
+def test_only_a_program_that_is_named_is_replaced(
     lab: Lab, route: Route, opened: Callable[[Path], int]
 ) -> None:
     """One that came after the look: the kernel itself is told which program is meant."""

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from .lab import REPO, Lab, poll, run
-from .service import PAIR, Start, document, linked
+from .service import PAIR, Start, document
 from .traffic import ALIVE, cut, lossless, transfer, wired
 
 SECOND = {"va": "vc"}
@@ -53,9 +53,7 @@ def test_every_way_of_saving_works_again_and_again(lab: Lab, shared: Start) -> N
     running.assert_no_traceback()
 
 
-def test_a_refused_file_costs_no_frame_and_a_signal_has_it_read_again(
-    lab: Lab, shared: Start
-) -> None:
+def test_a_refused_file_costs_no_frame_and_is_read_again(lab: Lab, shared: Start) -> None:
     a, b, c = lab.veths("va", "vb", "vc")
     running = shared(PAIR)
     with lossless(a, b):
@@ -73,22 +71,6 @@ def test_a_refused_file_costs_no_frame_and_a_signal_has_it_read_again(
         assert running.link()["state"] == "connected"
     running.write_in_place(SECOND)
     poll(lambda: wired(a, c))
-
-
-def test_the_options_of_a_link_change_while_it_runs(lab: Lab, shared: Start) -> None:
-    """Mode by mode, without losing a frame; then the plug is pulled and put back."""
-    a, b = lab.veths("va", "vb")
-    running = shared(PAIR)
-    with lossless(a, b):
-        for mode in ("tc", "generic", "tc", "auto"):
-            running.write(linked(mode))
-            wanted = "generic" if mode == "auto" else mode
-            poll(lambda wanted=wanted: running.link()["mode"] == wanted, what=mode)  # type: ignore[misc]
-    running.write(linked(enabled=False))
-    running.wait_state("va", "vb", "disabled")
-    assert cut(a, b)
-    running.write(PAIR)
-    poll(lambda: wired(a, b))
 
 
 def test_an_interface_comes_goes_and_is_another(lab: Lab, shared: Start) -> None:

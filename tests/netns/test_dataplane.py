@@ -144,7 +144,7 @@ def test_what_the_kernel_or_the_compiler_says_comes_through_whole(
     assert words in caught.value.log
 
 
-def test_a_second_open_adopts_without_code_or_bcc(
+def test_a_second_open_wants_no_code(
     plane: Dataplane, pins: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not plane.adopted
@@ -166,9 +166,7 @@ def test_a_second_open_adopts_without_code_or_bcc(
     assert not pins.exists(), "a reader makes nothing"
 
 
-def test_changed_programs_take_over_what_is_in_the_maps(
-    plane: Dataplane, pins: Path, sources: Path
-) -> None:
+def test_changed_programs_take_the_maps_over(plane: Dataplane, pins: Path, sources: Path) -> None:
     """An older generation is never taken up again: it may run on a device that has left."""
     text = (sources / "xconnect.c").read_text()
     plane.point(7, 1)
@@ -194,7 +192,7 @@ def test_changed_programs_take_over_what_is_in_the_maps(
         assert downgraded.entries() == {7: 1}
 
 
-def test_changed_maps_come_beside_the_old_ones(
+def test_changed_maps_come_beside(
     plane: Dataplane, pins: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plane.point(7, 1)
@@ -210,9 +208,7 @@ def test_changed_maps_come_beside_the_old_ones(
         assert plane.entries() == {}
 
 
-def test_a_new_generation_has_its_own_entries_and_the_old_one_gets_none(
-    plane: Dataplane, pins: Path
-) -> None:
+def test_a_new_generation_has_entries_of_its_own_alone(plane: Dataplane, pins: Path) -> None:
     """Whatever still runs the old program has the old map, wherever it is."""
     before, old = plane.programs, plane._current
     plane.point(7, 1)
@@ -285,7 +281,7 @@ def test_the_entries_of_a_release_before_0_2_are_taken_over(plane: Dataplane, pi
         assert not list(pins.glob("entries-*"))
 
 
-def test_code_is_kept_for_a_start_that_adopts(
+def test_code_is_kept_for_an_adopting_start(
     pins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A compiler takes half a second, in which a program that left forwards on."""
@@ -300,9 +296,7 @@ def test_code_is_kept_for_a_start_that_adopts(
 
 
 @pytest.mark.parametrize("lost", ["programs-*/ingress", "programs-*/entries", "counters-*"])
-def test_a_lost_pin_is_made_anew_and_what_ran_stays_known(
-    lost: str, plane: Dataplane, pins: Path
-) -> None:
+def test_a_lost_pin_is_made_anew_what_ran_is_known(lost: str, plane: Dataplane, pins: Path) -> None:
     next(pins.glob(lost)).unlink()
     with closing(Dataplane.open(pins)) as new:
         assert not new.adopted
@@ -354,9 +348,7 @@ def test_a_missing_bpffs_is_mounted_or_it_is_said_what_to_do(pins: Path, tmp_pat
         ("perfmon", "PrivilegeError CAP_BPF, CAP_NET_ADMIN is missing: "),
     ],
 )
-def test_two_capabilities_do_and_what_is_missing_is_named(
-    held: str, answer: str, pins: Path
-) -> None:
+def test_two_capabilities_do_and_a_missing_one_is_named(held: str, answer: str, pins: Path) -> None:
     drop = ",".join(["-all", *(f"+{name}" for name in held.split(","))])
     before = ("setpriv", f"--bounding-set={drop}", f"--inh-caps={drop}")
     assert run(*before, *alone(pins, "build"), cwd=REPO).stdout.startswith(answer)
@@ -405,7 +397,7 @@ def test_whole_maps_are_read(plane: Dataplane, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("size", [0, 1, 3, 256, 257, 600])
-def test_the_sweep_sees_every_difference_and_does_not_walk(
+def test_the_sweep_sees_every_difference(
     size: int, plane: Dataplane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = dict.fromkeys(range(10, 10 + size), 1)
@@ -488,6 +480,12 @@ def test_frames_cross_and_are_counted(wire: Wire) -> None:
         assert delivery.exact, delivery
         assert there.drain() == []
     assert wire.counted(UNKNOWN).host_egress == 0
+    wire.lead(wire.a, wire.b)
+    wanted = {wire.a: wire.b, wire.b: wire.a}
+    assert wire.plane.holds(wanted)
+    wire.lab.delete("vb")
+    assert not wire.plane.holds(wanted), "an entry goes with its target"
+    assert wire.plane.entries() == {wire.b: wire.a}
 
 
 def test_bytes_of_offloaded_segments_are_counted_whole(wire: Wire) -> None:
@@ -539,14 +537,6 @@ def test_a_miss_is_dropped_and_counted_and_nobody_answers(wire: Wire) -> None:
         wire.lab.tc("qdisc delete dev va clsact")
         here.send(request)
         poll(here.drain, what="the answer of a host without our programs")
-
-
-def test_an_entry_goes_with_its_target_and_the_sweep_sees_it(wire: Wire) -> None:
-    wanted = {wire.a: wire.b, wire.b: wire.a}
-    assert wire.plane.holds(wanted)
-    wire.lab.delete("vb")
-    assert not wire.plane.holds(wanted)
-    assert wire.plane.entries() == {wire.b: wire.a}
 
 
 @pytest.mark.parametrize("wire", ["xdp"], indirect=True)

@@ -116,9 +116,7 @@ def test_a_held_end_stays_so_over_a_crash_a_bad_file_and_a_rename(lab: Lab, shar
     poll(lambda: lab.snapshot()["links"] == found["links"], what="the links as found")
 
 
-def test_an_end_found_down_is_set_up_with_its_link_and_a_host_that_uses_one_gets_it_back(
-    lab: Lab, shared: Start
-) -> None:
+def test_a_host_that_uses_a_held_end_gets_it_back(lab: Lab, shared: Start) -> None:
     lab.veth("va", up=False), lab.veth("vc")
     running = shared({"va": "vb", "vc": "vd"})
     poll(lambda: lab.xdp("va") and lab.xdp("vc"))
@@ -134,7 +132,7 @@ def test_an_end_found_down_is_set_up_with_its_link_and_a_host_that_uses_one_gets
 
 
 @pytest.mark.parametrize(("kind", "own_default"), [("veth", True), ("tap", False)])
-def test_what_a_router_made_the_host_believe_is_removed(
+def test_what_a_router_taught_is_removed(
     lab: Lab, daemon: Start, kind: str, own_default: bool
 ) -> None:
     """It spoke before the daemon came, and between a stop and a start; accept_ra is as it is."""

@@ -58,9 +58,7 @@ def ends(lab: Lab) -> list[Station]:
     return lab.veths("va", "vb")
 
 
-def test_the_name_in_other_hands_keeps_no_daemon_from_starting(
-    lab: Lab, ends: list[Station]
-) -> None:
+def test_the_name_in_other_hands_keeps_nobody_from_starting(lab: Lab, ends: list[Station]) -> None:
     """Neither the first start, nor the one after a crash; nor a detach."""
     running = Daemon(lab, PAIR)
     with stranger(lab) as process:
@@ -129,7 +127,7 @@ def test_a_daemon_that_shares_nothing_finds_foreign_programs(lab: Lab, ends: lis
     first.stop()
 
 
-def test_a_directory_that_a_stranger_made_is_set_aside(
+def test_a_strangers_directory_is_set_aside(
     lab: Lab, ends: list[Station], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A BPF filesystem that was mounted without options lets anybody make one."""

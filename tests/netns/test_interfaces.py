@@ -60,7 +60,7 @@ def test_a_driver_is_asked_by_such_a_name(lab: Lab) -> None:
         inside(lab.host, lambda: ethtool.change_feature(NO_UTF8, "rx-gro", on=False))
 
 
-def test_our_own_namespace_is_not_elsewhere(
+def test_our_own_netns_is_not_elsewhere(
     lab: Lab, interfaces: Interfaces, host_use: HostUse
 ) -> None:
     """It gets an id for itself as soon as somebody looks at what is on top of it from elsewhere."""
@@ -106,9 +106,7 @@ def _churn(rounds: Synchronized[int]) -> None:
             time.sleep(0.002)
 
 
-def test_a_dump_ends_while_devices_come_and_go_without_end(
-    lab: Lab, interfaces: Interfaces
-) -> None:
+def test_a_dump_ends_though_devices_come_and_go(lab: Lab, interfaces: Interfaces) -> None:
     """Every dump is marked as interrupted then; the answer lacks nothing and has nothing stale."""
     lab.hush()
     lab.batch(f"link add old{n} type ifb" for n in range(MANY))

@@ -67,7 +67,7 @@ def test_bad_links_of_every_kind_keep_no_other_from_working(lab: Lab, shared: St
 
 
 @pytest.mark.parametrize(("mode", "order"), [("auto", ("va", "vb")), ("tc", ("vb", "va"))])
-def test_when_one_end_fails_the_other_is_held(
+def test_of_a_bad_end_the_other_is_held(
     lab: Lab, shared: Start, mode: str, order: tuple[str, str]
 ) -> None:
     lab.veths("va", "vb")
@@ -85,9 +85,7 @@ def test_when_one_end_fails_the_other_is_held(
 
 
 @MODES
-def test_an_end_that_goes_leaves_the_other_held_and_without_an_entry(
-    lab: Lab, shared: Start, mode: str
-) -> None:
+def test_an_end_that_goes_leaves_the_other_held(lab: Lab, shared: Start, mode: str) -> None:
     lab.veths("va", "vb")
     running = shared(linked(mode)).connected()
     assert any(map(entries, lab.wiring_maps()))
@@ -123,7 +121,7 @@ DRIFT += [("tc", harm) for harm in ("ingress", "egress", "clsact", "entries")]
 
 
 @pytest.mark.parametrize(("mode", "name"), DRIFT)
-def test_drift_is_repaired_within_a_second_and_logged(
+def test_drift_is_repaired_in_a_second_and_told(
     lab: Lab, shared: Start, mode: str, name: str
 ) -> None:
     a, b = lab.veths("va", "vb")
@@ -191,9 +189,7 @@ def test_who_sets_an_end_down_is_not_contradicted(lab: Lab, shared: Start, admin
     assert is_down(), "what the operator set is the new found"
 
 
-def test_a_foreign_program_is_never_replaced_and_its_going_is_noticed(
-    lab: Lab, shared: Start
-) -> None:
+def test_a_foreign_program_is_not_replaced_and_its_going_seen(lab: Lab, shared: Start) -> None:
     """One that is there before us, and one that takes our place by force: also while we stop.
 
     Of an end that is down the kernel tells nobody until it is up, nor of ours that is taken off.
@@ -347,7 +343,7 @@ def odd_host(lab: Lab) -> dict[str, Any]:
     return lab.settled()
 
 
-def test_everything_is_as_found_when_links_go_and_after_a_stop_and_a_crash(
+def test_everything_is_as_found_in_the_end(
     lab: Lab, odd_host: dict[str, Any], shared: Start
 ) -> None:
     running = shared(ODD)
@@ -479,7 +475,7 @@ _WITH_RTNL = {19, 36, 37, 44, 45}
 """RTM_SETLINK, and qdiscs and filters that are made or deleted."""
 
 
-def test_a_link_works_in_both_directions_at_once_whoever_holds_the_lock(
+def test_both_directions_work_at_once_whoever_holds_rtnl(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A move to a new end, and one that changes the mode as well; a mode alone costs no frame.

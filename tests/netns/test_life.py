@@ -49,9 +49,7 @@ def test_a_long_pass_gives_signs_of_life(lab: Lab, monkeypatch: pytest.MonkeyPat
 
 
 @MODES
-def test_crashes_under_traffic_lose_nothing_and_the_programs_are_adopted(
-    lab: Lab, mode: str
-) -> None:
+def test_crashes_under_traffic_lose_nothing_and_are_taken_up(lab: Lab, mode: str) -> None:
     a, b = lab.veths("va", "vb")
     before = lab.settled()
     running = Daemon(lab, linked(mode)).start()
@@ -242,9 +240,7 @@ def upgrade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Upgrade:
 
 
 @pytest.mark.parametrize(("mode", "how"), [("auto", "keep"), ("tc", "crash")])
-def test_an_upgrade_of_the_program_and_back_loses_nothing(
-    lab: Lab, upgrade: Upgrade, mode: str, how: str
-) -> None:
+def test_an_upgrade_and_back_loses_nothing(lab: Lab, upgrade: Upgrade, mode: str, how: str) -> None:
     """Nor one that does not load. Also the counters go on: the format of their map is the same."""
     a, b = lab.veths("va", "vb")
     before = lab.settled()
@@ -272,9 +268,7 @@ def test_an_upgrade_of_the_program_and_back_loses_nothing(
 
 
 @MODES
-def test_whatever_happens_while_the_daemon_is_dead_is_found_by_the_next_start(
-    lab: Lab, mode: str
-) -> None:
+def test_whatever_happens_meanwhile_is_found_by_the_next_start(lab: Lab, mode: str) -> None:
     """Ends are made again, renamed and swapped, numbers go to others, the file is another."""
     named = [f"{side}{n}" for n in range(1, 10) for side in "ab"] + ["c3", "c7"]
     stations = {end: lab.veth(end, index=600 if end == "b2" else None) for end in named}
@@ -367,9 +361,7 @@ def _move_on(lab: Lab, end: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("dead", [False, True], ids=["alive", "dead"])
-def test_a_program_that_was_moved_forwards_nothing_whatever_number_it_gets(
-    lab: Lab, shared: Start, dead: bool
-) -> None:
+def test_a_program_that_was_moved_forwards_nothing(lab: Lab, shared: Start, dead: bool) -> None:
     """The number of vc, say, so that its frames would arrive behind vd."""
     a, _, c, d = lab.veths("va", "vb", "vc", "vd")
     running = shared(PAIR | {"vc": "vd"})
@@ -412,9 +404,7 @@ def test_ends_that_leave_and_come_back_are_as_found_after_the_stop(lab: Lab, sha
     assert {name: lab.link(name)["mtu"] for name in found} == found
 
 
-def test_what_has_left_is_remembered_over_stops_a_full_disk_and_a_start_that_fails(
-    lab: Lab,
-) -> None:
+def test_what_has_left_is_remembered_over_stops_and_failures(lab: Lab) -> None:
     """It comes back with our program and our MTU, and only the records know what was there."""
     a, b = lab.veths("va", "vb")
     away = lab.namespace("away", quiet=True)
@@ -600,9 +590,7 @@ def test_daemons_in_several_namespaces_do_not_disturb_each_other(lab: Lab, one_s
         assert lab.pins.exists()
 
 
-def test_what_dead_namespaces_left_is_swept_by_the_next_start_anywhere(
-    lab: Lab, one_state: Path
-) -> None:
+def test_what_dead_namespaces_left_is_swept_by_the_next_start(lab: Lab, one_state: Path) -> None:
     """The inode number of a namespace is used again, so it is no proof of life.
 
     When and for whom is the kernel's affair: so the record is given the number of the next start's

@@ -163,9 +163,7 @@ def test_frames_of_an_ifb_cross(lab: Lab, shared: Start, mode: str) -> None:
 
 
 @pytest.mark.parametrize(("mode", "twice"), [("tc", False), ("auto", True), ("tc", True)])
-def test_what_skips_every_hook_stops_before_the_hosts_stack(
-    lab: Lab, shared: Start, mode: str, twice: bool
-) -> None:
+def test_what_skips_every_hook_is_stopped(lab: Lab, shared: Start, mode: str, twice: bool) -> None:
     """In tc mode an ifb's frames, in generic mode what a program redirects behind an ifb."""
     host = Host(lab)
     a, b = _stations(lab, mode)

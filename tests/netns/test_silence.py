@@ -75,9 +75,7 @@ def test_the_host_is_not_heard_from_the_first_moment_on(lab: Lab, shared: Start,
 
 
 @MODES
-def test_what_local_programs_send_is_dropped_and_counted(
-    lab: Lab, shared: Start, mode: str
-) -> None:
+def test_what_programs_send_is_dropped_and_counted(lab: Lab, shared: Start, mode: str) -> None:
     """lldpd and DHCP clients write to a raw socket on the host's end."""
     (a,), tap = lab.veths("va"), lab.tap("vb")
     discover = ether(0x0800, b"\x45" + noise(299), BROADCAST)
@@ -100,9 +98,7 @@ def test_what_local_programs_send_is_dropped_and_counted(
 
 
 @MODES
-def test_what_local_programs_tell_everybody_is_dropped_and_counted(
-    lab: Lab, shared: Start, mode: str
-) -> None:
+def test_what_programs_tell_everybody_is_dropped(lab: Lab, shared: Start, mode: str) -> None:
     """The kernel receives a copy of it by the interface that it leaves by, as if from the wire."""
     stations = lab.veths("va", "vb", "vc", "loud")
     lab.ip("address", "add", f"{HOST}/32", "dev", "lo")

@@ -146,9 +146,7 @@ def test_tcp_and_udp_with_default_offloads(lab: Lab, shared: Start, mtu: int, mo
 
 @pytest.mark.parametrize("vnet_hdr", [True, False], ids=["virtio", "e1000"])
 @pytest.mark.parametrize("mtu", [1500, 9500])
-def test_tcp_and_udp_between_a_container_and_a_guest(
-    lab: Lab, shared: Start, vnet_hdr: bool, mtu: int
-) -> None:
+def test_tcp_and_udp_of_a_guest(lab: Lab, shared: Start, vnet_hdr: bool, mtu: int) -> None:
     """Before and after the guest's driver asks for other offloads."""
     a = lab.veth("va", 1, mtu=mtu)
     guest = lab.guest("vb", 2, vnet_hdr=vnet_hdr, mtu=mtu)
