@@ -105,7 +105,8 @@ def exchange(
     """Send frames at one place and see what comes out at the other."""
     receiver.drain()
     for frame in frames:
-        sender.send(frame)
+        with contextlib.suppress(OSError):  # without a carrier
+            sender.send(frame)
     return compare(frames, collect(receiver, len(frames), timeout))
 
 
@@ -113,7 +114,8 @@ def passes(sender: Wire, receiver: Wire, timeout: float = 0.1) -> bool:
     """Whether a frame gets from one place to the other now."""
     probe = b"\xff" * 6 + b"\x02\0\0\0\0\x01" + b"\x88\xb6" + os.urandom(46)
     receiver.drain()
-    sender.send(probe)
+    with contextlib.suppress(OSError):  # without a carrier
+        sender.send(probe)
     return any(probe in receiver.drain() for _ in looks(timeout))
 
 
