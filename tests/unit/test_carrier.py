@@ -61,7 +61,8 @@ def causes(one: Link, a: Interface, b: Interface, *records: Record, **more: Any)
     """By name why an end shows no carrier; ends that have no say are left out."""
     records_ = {each.ifindex: each for each in records}
     ends = {end.ifindex: end for end in (a, b)}
-    observed = Observed(interfaces=ends, records=records_, **more).told_apart()
+    names = {end.name: end.ifindex for end in (a, b)}
+    observed = Observed(interfaces=ends, names=names, records=records_, **more).told_apart()
     shown = carrier.shown(one, a, b, "", observed)
     return {end.name: shown[end.ifindex].cause for end in (a, b) if end.ifindex in shown}
 
@@ -104,6 +105,25 @@ def test_where_a_link_has_no_say() -> None:
         6: (Use("fe80::/64 by a router", learnt=True),),
     }
     assert causes(FOLLOWS, A, AWAY, uses=used) == {"b": ""}, "the host would lose its routes"
+
+
+@pytest.mark.parametrize(
+    ("one", "reasons"),
+    [
+        (link("a", "n"), ("", "it is set down only where its link itself says carrier: follow")),
+        (link("a", "n", carrier_of_nics=True), ("", "")),
+        (link("a", "n", carrier=Carrier.INDEPENDENT), ("carrier: independent",) * 2),
+        (link("a", "n", admin=Admin.KEEP), ("admin: keep",) * 2),
+    ],
+)
+def test_status_says_why_an_end_keeps_its_own(one: Link, reasons: tuple[str, str]) -> None:
+    kernel = Kernel()
+    kernel.add("a")
+    kernel.add("n", "nic")
+    (status,) = Keeper(kernel).start(wiring(one)).reconciler.statuses.values()
+    assert (status.a.carrier_reason, status.b.carrier_reason) == reasons
+    ends = [(end.shows_carrier is None) == bool(end.carrier_reason) for end in (status.a, status.b)]
+    assert all(ends)
 
 
 def test_a_machine_is_told_also_where_there_is_no_lever_and_what_is_wrong_is_a_warning() -> None:

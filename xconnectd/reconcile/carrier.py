@@ -44,24 +44,34 @@ def shown(
 
     ``why_not`` is why the link does not forward now, empty if it does.
     """
-    ends = [(end, _lever(link, end)) for end in (a, b) if end and _has_say(link, end, observed)]
+    ends = [
+        (end, _lever(link, end))
+        for end in (a, b)
+        if end and not why_not_followed(link, end, observed)
+    ]
     if why_not or a is None or b is None or a.ifindex == b.ifindex:
-        return {end.ifindex: Shown(lever, why_not) for end, lever in ends}
+        return {end.ifindex: Shown(by, why_not) for end, by in ends}
     found: dict[int, Shown] = {}
-    for end, lever in sorted(ends, key=lambda each: each[0].name):
+    for end, by in sorted(ends, key=lambda each: each[0].name):
         partner = b if end is a else a
         blind = _is_blind(partner, found.get(partner.ifindex))
-        found[end.ifindex] = Shown(lever, "" if blind else _silence(link, partner, observed))
+        found[end.ifindex] = Shown(by, "" if blind else _silence(link, partner, observed))
     return found
 
 
-def _has_say(link: Link, end: Interface, observed: Observed) -> bool:
-    """Whether the link says what this end shows: what the host uses must not lose its routes."""
-    if link.carrier is Carrier.INDEPENDENT or link.admin is Admin.KEEP:
-        return False
-    if any(not use.learnt for use in observed.uses.get(end.ifindex, ())):
-        return False
-    return _lever(link, end) is not None or end.name in dict(link.monitors)
+def why_not_followed(link: Link, end: Interface, observed: Observed) -> str:
+    """Why the link has no say in what this end shows; empty if it has."""
+    if link.carrier is Carrier.INDEPENDENT:
+        return "carrier: independent"
+    if link.admin is Admin.KEEP:
+        return "admin: keep"
+    for use in observed.uses.get(end.ifindex, ()):
+        if not use.learnt:  # set down, it would lose its routes
+            return f"the host uses it: {use.words}"
+    monitored = {observed.names.get(name) for name, _ in link.monitors}
+    if _lever(link, end) is None and end.ifindex not in monitored:
+        return "it is set down only where its link itself says carrier: follow"
+    return ""
 
 
 def _lever(link: Link, end: Interface) -> Setting | None:

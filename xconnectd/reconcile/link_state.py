@@ -127,6 +127,7 @@ def _end(
         far_nsid=far.nsid if far else None,
         offers=carrier.offers(interface, record),
         shows_carrier=shows,
+        carrier_reason=carrier.why_not_followed(evaluation.link, interface, observed),
         hidden=to_show.cause if to_show and not shows else "",
     )
 

@@ -90,6 +90,7 @@ def _end(end: End, other: End, counters: Mapping[int, Counters]) -> document.End
         passed_to_host=counted.passed_to_host,
         offers=end.offers,
         shows_carrier=end.shows_carrier,
+        carrier_reason=end.carrier_reason,
     )
 
 

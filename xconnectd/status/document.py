@@ -113,6 +113,7 @@ class End(NamedTuple):
     passed_to_host: int | None = None
     offers: bool | None = None
     shows_carrier: bool | None = None
+    carrier_reason: str = ""
 
     def since(self, before: Self, seconds: float) -> Self:
         """With rates. Counters begin anew with an end; a rate below nothing would be no rate."""

@@ -76,6 +76,9 @@ def _link(link: Link) -> Iterator[str]:
         yield f"    {link.mode}: {link.mode_reason}"
     for here, there in link.ways:
         yield f"    {_way(here, there)}"
+    for end in link.ends:
+        if end.carrier_reason:
+            yield f"    {end.name} keeps its own carrier: {end.carrier_reason}"
     for lost in link.drops:
         way_out = f" ({lost.remedy})" if lost.remedy else ""
         frames = counted(lost.frames, "frame")
