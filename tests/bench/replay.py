@@ -137,6 +137,7 @@ def _compare(calls: Sequence[_Call], answers: Sequence[Any]) -> None:
 
 def _ways(engine: runtime.Engine, wirings: Sequence[str]) -> dict[str, _Way]:
     """By wiring; the first time that an end is taken more is done than ever after."""
+    engine.host_use.track_stacked()  # as a daemon does, else each look dumps all links
     reconciler = engine.reconciler
     reconciler.want(parser.parse(wirings[0].encode(), "first"))
     reconciler.resync("start")
