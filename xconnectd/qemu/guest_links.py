@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -104,19 +105,21 @@ class GuestLinks:
             self._fail(error)
         else:
             self._thread = threading.Thread(
-                target=self._run, args=(machines.run,), name="monitors", daemon=True
+                target=self._run, args=(machines.run, self._wanted), name="monitors", daemon=True
             )
             self._thread.start()
 
-    def _run(self, run: Callable[..., None]) -> None:
+    def _run(self, run: Callable[..., None], first: _Wanted) -> None:
         try:
-            run(self._begin, self._tell, self._is_over, self._pace)
+            run(partial(self._begin, first), self._tell, self._is_over, self._pace)
         except Exception as error:  # noqa: BLE001 (a thread has nobody to pass it on to)
             self._fail(error)
 
-    def _begin(self, post: Callable[[_Wanted], object]) -> None:
+    def _begin(self, first: _Wanted, post: Callable[[_Wanted], object]) -> None:
+        """What was wanted first counts, even if nothing is any more: it may have to be put back."""
         with self._lock:
             self._post = post
+            post(first)
             post(self._wanted)
 
     def _tell(self, address: MonitorAddress, outcome: Outcome) -> None:

@@ -52,6 +52,7 @@ def run(
         loop.set_exception_handler(lambda *_: None)
         machines = Machines(tell, pace)
         begin(lambda wanted: loop.call_soon_threadsafe(machines.want, wanted))
+        await asyncio.sleep(0)  # until that is known to be wanted
         await machines.run(is_over)
 
     asyncio.run(serve())
@@ -110,7 +111,7 @@ class _Machine:
         self._put_back: set[str] = set()
         """Netdevs that are wanted no more and may be off."""
         self._off: set[str] = set()
-        """Netdevs that may be off: that was sent, and nothing else was accepted since."""
+        """Netdevs that may be off: until it is known that they are on. A killed daemon says not."""
         self._set: dict[str, bool] = {}
         """What this machine has accepted."""
         self._failures = 0
@@ -130,6 +131,7 @@ class _Machine:
     def want(self, carriers: dict[str, bool]) -> None:
         if carriers == self._wanted:
             return
+        self._off |= carriers.keys() - self._wanted.keys()
         self._wanted = carriers
         self._put_back = self._off - carriers.keys()
         self._changed.set()
@@ -201,6 +203,7 @@ class _Machine:
             loop.remove_reader(client)
 
     async def _set_links(self, client: socket.socket) -> None:
+        self._changed.clear()  # what changed while it waited is in it
         carriers = self._carriers()
         new = {name: on for name, on in carriers.items() if self._set.get(name) is not on}
         carriers = new or carriers
