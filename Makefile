@@ -31,7 +31,7 @@ OWN := trap 'if [[ -n "$${SUDO_UID:-}" ]]; then \
 	find .ci .venv .cache build xconnectd tests docs -user root -print0 2>/dev/null | \
 	xargs -0r chown -h "$$SUDO_UID:$${SUDO_GID:-}" || true; fi' EXIT
 
-help: ## what there is
+help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 packages:
@@ -215,7 +215,7 @@ bench: setup ## speed, latency, start and memory beside others', into docs/bench
 	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make bench'; exit 1; }
 	@$(OWN); $(BIN)/python -m tests.bench --output docs
 
-screens: setup ## the recording in docs, from the demo itself (root)
+screens: setup ## recording and quoted output in docs, from the program itself (root)
 	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make screens'; exit 1; }
 	@$(OWN); $(BIN)/python -m tests.screens
 

@@ -17,7 +17,7 @@ from xconnectd.daemon import systemd
 from xconnectd.errors import PrivilegeError
 from xconnectd.formatting import printable
 
-_ASCII: Final = str.maketrans("—→←…·µ�", "-><~*u?")
+_ASCII: Final = str.maketrans("—→←↑↓…·µ�", "-><^v~*u?")
 """What stands for characters of ours where they cannot be written; as wide as they are."""
 
 
