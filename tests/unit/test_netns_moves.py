@@ -44,11 +44,6 @@ def pass_over_all(keeper: Keeper) -> None:
     keeper.reconciler.run(None, "signal")
 
 
-def assert_all_or_nothing(keeper: Keeper) -> None:
-    seen = keeper.reconciler.look()
-    assert_as_evaluated(keeper.kernel, seen.evaluations, seen.observed)
-
-
 def assert_as_found_one_day(keeper: Keeper, *names: str | int) -> None:
     """Of interfaces by their names or numbers, each a veth that nothing was done to."""
     keeper.take(Wiring())
@@ -131,7 +126,7 @@ def test_an_end_that_leaves_during_a_pass_is_cut_off_in_it() -> None:
     assert "interface.moved_netns" in keeper.events()
     keeper.settle()
     assert keeper.reconciler.look().actions == ()
-    assert_all_or_nothing(keeper)
+    assert_as_evaluated(keeper)
 
 
 def test_what_left_forwards_nothing_though_an_end_cannot_be_put_back() -> None:
@@ -210,7 +205,7 @@ def test_a_crash_at_any_step_of_a_move_is_mended_by_the_next_start() -> None:
             keeper = keeper.restart()
         assert kernel.leads_from(number, 4) is None
         assert kernel.wired("v2", "v3")
-        assert_all_or_nothing(keeper)
+        assert_as_evaluated(keeper)
         at += 1
     assert at > 10
 
@@ -416,7 +411,7 @@ def test_an_end_that_comes_back_is_wired_again_and_as_found_one_day(
     assert keeper.kernel.wired("v0", "v1")
     assert keeper.state("v0:v1") == "connected"
     assert keeper.book.moved_netns == ()
-    assert_all_or_nothing(keeper)
+    assert_as_evaluated(keeper)
     assert_as_found_one_day(keeper)
 
 

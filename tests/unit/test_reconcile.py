@@ -74,11 +74,6 @@ EVERY_STEP = [
 ]
 
 
-def assert_all_or_nothing(keeper: Keeper) -> None:
-    seen = keeper.reconciler.look()
-    assert_as_evaluated(keeper.kernel, seen.evaluations, seen.observed)
-
-
 def link_of(keeper: Keeper, ifindex: int) -> str | None:
     name = keeper.kernel.devices[ifindex].name
     links = (each.id for each in keeper.reconciler.wiring.links)
@@ -106,12 +101,12 @@ def test_one_failing_step_of_any(before: Wiring, after: Wiring, number: int, clo
     broken = link_of(keeper, keeper.kernel.steps[number].ifindex)
     states = keeper.states()
     assert {each for each, state in states.items() if not works(state)} == {broken} - {None}
-    assert_all_or_nothing(keeper)
+    assert_as_evaluated(keeper)
     keeper.kernel.trouble = peace
     clock.forward(1.01)
     keeper.retry()
     assert all(map(works, keeper.states().values()))
-    assert_all_or_nothing(keeper)
+    assert_as_evaluated(keeper)
     assert_as_found_one_day(keeper)
 
 
@@ -211,7 +206,7 @@ def test_what_a_driver_refuses_natively_goes_by_tc_until_another_mtu() -> None:
     assert not kernel.devmap
     assert not any(kernel.get(name).xdp for name in ("nic0", "nic1"))
     assert keeper.settle() <= 2
-    assert_all_or_nothing(keeper)
+    assert_as_evaluated(keeper)
     kernel.trouble = kernel.trouble  # counts anew
     keeper = keeper.restart()
     keeper.take(wiring("nic0:nic1", "v0:v1"))
@@ -228,7 +223,7 @@ def test_what_a_driver_refuses_natively_goes_by_tc_until_another_mtu() -> None:
     standing = keeper.reconciler.statuses["nic0:nic1"]
     assert (standing.state, standing.mode) == ("failed", Mode.NATIVE), "who asks gets no other"
     assert "ERANGE" in standing.reason
-    assert_all_or_nothing(keeper)
+    assert_as_evaluated(keeper)
 
 
 # --------------------------------------------------------------------------- crashes
@@ -243,7 +238,7 @@ def test_a_start_after_any_crash_mends_all(before: Wiring, after: Wiring, number
     keeper.kernel.trouble = peace
     keeper = keeper.restart()
     assert all(map(works, keeper.states().values())), keeper.states()
-    assert_all_or_nothing(keeper)
+    assert_as_evaluated(keeper)
     assert keeper.reconciler.look().actions == ()
     assert_as_found_one_day(keeper)
 
@@ -275,7 +270,7 @@ def test_a_crash_or_failures_anywhere_in_any_rewiring_leave_whole_links_and_a_wa
         keeper.take(there)
     kernel.trouble = peace
     keeper = keeper.restart() if dies else keeper
-    assert_all_or_nothing(keeper)
+    assert_as_evaluated(keeper)
     kernel.trouble = crash(late)
     with suppress(Crash):
         keeper.reconciler.detach("signal")
@@ -406,7 +401,7 @@ def assert_nothing_is_missed(keeper: Keeper) -> None:
     assert keeper.reconciler.look().actions == ()
     assert keeper.states() == states_seen(keeper)
     assert not keeper.reconciler.has_drifted()
-    assert_all_or_nothing(keeper)
+    assert_as_evaluated(keeper)
 
 
 def states_seen(keeper: Keeper) -> dict[str, str]:

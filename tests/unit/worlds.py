@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from builders import FOREIGN, TAP_OFFLOADS, link, wiring
+from driven import Keeper
 from hypothesis import strategies as st
 from kernel import Kernel
 
-from xconnectd.model import Admin, Filter, Interface, Link, Mode, Observed
+from xconnectd.model import Admin, Filter, Interface, Link, Mode
 from xconnectd.reconcile.evaluate import Evaluation
 
 NAMES = tuple(f"e{number}" for number in range(8))
@@ -202,10 +203,10 @@ def accidents(*, at_most: int) -> st.SearchStrategy[list[Accident]]:
     return st.lists(one, max_size=at_most)
 
 
-def assert_as_evaluated(
-    kernel: Kernel, evaluations: tuple[Evaluation, ...], observed: Observed
-) -> None:
+def assert_as_evaluated(keeper: Keeper) -> None:
     """Links that stand lead both ways, ends that are held nowhere, and nothing else is ours."""
+    kernel, seen = keeper.kernel, keeper.reconciler.look()
+    evaluations, observed = seen.evaluations, seen.observed
     ours: set[str] = set()
     for evaluation in evaluations:
         names = {end.name for end in evaluation.ends}
