@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -32,95 +33,72 @@ links:
 # the end
 x-mine: [1,2]
 """
-Edit = Callable[[str], str]
+add, remove, move = link_edit.add, link_edit.remove, link_edit.move
+disable, enable = (partial(link_edit.enable, enabled=each) for each in (False, True))
+Edit = tuple[Any, ...]
+"""What is done, and its words."""
 
+FLOW = "{to: vd, mode: tc}   # flow"
+BLOCK = ["ve:", "    # inside", "    to: 'vf'", "", "    labels: {lab: demo}"]
 CASES: dict[str, tuple[Edit, list[str]]] = {
-    "add": (lambda it: link_edit.add(it, "vx", "vy", {}), ["+    vx: vy"]),
-    "add with options": (
-        lambda it: link_edit.add(it, "vx", "vy", {"mode": "tc"}),
-        ["+    vx: {to: vy, mode: tc}"],
-    ),
-    "remove": (lambda it: link_edit.remove(it, "vb"), ["-    va:   vb"]),
-    "remove a flow": (
-        lambda it: link_edit.remove(it, "vd:vc"),
-        ['-    "vc": {to: vd, mode: tc}   # flow'],
-    ),
-    "remove a block": (
-        lambda it: link_edit.remove(it, "ve:vf"),
-        ["-    ve:", "-        # inside", "-        to: 'vf'", "-", "-        labels: {lab: demo}"],
-    ),
-    "disable": (
-        lambda it: link_edit.enable(it, "va", enabled=False),
-        ["-    va:   vb", "+    va: {to: vb, enabled: false}"],
-    ),
-    "disable a block": (
-        lambda it: link_edit.enable(it, "ve", enabled=False),
-        ["+        enabled: false"],
-    ),
-    "enable what is": (lambda it: link_edit.enable(it, "va", enabled=True), []),
-    "move": (lambda it: link_edit.move(it, "vb", "vz"), ["-    va:   vb", "+    va: vz"]),
-    "move a key": (
-        lambda it: link_edit.move(it, "vc", "vz"),
-        ['-    "vc": {to: vd, mode: tc}   # flow', '+    "vz": {to: vd, mode: tc}   # flow'],
-    ),
-    "move a quoted end": (
-        lambda it: link_edit.move(it, "vf", "vz"),
-        ["-        to: 'vf'", "+        to: 'vz'"],
-    ),
+    "add": ((add, "vx", "vy", {}), ["+    vx: vy"]),
+    "add with options": ((add, "vx", "vy", {"mode": "tc"}), ["+    vx: {to: vy, mode: tc}"]),
+    "remove": ((remove, "vb"), ["-    va:   vb"]),
+    "remove a flow": ((remove, "vd:vc"), [f'-    "vc": {FLOW}']),
+    "remove a block": ((remove, "ve:vf"), [f"-    {each}".rstrip() for each in BLOCK]),
+    "disable": ((disable, "va"), ["-    va:   vb", "+    va: {to: vb, enabled: false}"]),
+    "disable a block": ((disable, "ve"), ["+        enabled: false"]),
+    "enable what is": ((enable, "va"), []),
+    "move": ((move, "vb", "vz"), ["-    va:   vb", "+    va: vz"]),
+    "move a key": ((move, "vc", "vz"), [f'-    "vc": {FLOW}', f'+    "vz": {FLOW}']),
+    "move a quoted end": ((move, "vf", "vz"), ["-        to: 'vf'", "+        to: 'vz'"]),
 }
 
 
 @pytest.mark.parametrize(("edit", "wanted"), CASES.values(), ids=CASES)
 def test_only_its_lines_change(edit: Edit, wanted: list[str]) -> None:
-    after = edit(LAB)
+    do, *words = edit
+    after = do(LAB, *words)
     changes = difflib.unified_diff(LAB.splitlines(), after.splitlines(), lineterm="", n=0)
     assert [x for x in changes if not x.startswith(("---", "+++", "@@"))] == wanted
     parser.parse(after, "f")
 
 
-@pytest.mark.parametrize(
-    ("text", "edit", "wanted"),
-    [
-        ("links: {}\n", lambda it: link_edit.add(it, "a", "b", {}), "links:\n  a: b\n"),
-        ("links:\n  a: b\n", lambda it: link_edit.remove(it, "a"), "links: {}\n"),
-        ("links: {a: b, c: d}\n", lambda it: link_edit.remove(it, "d"), "links: {a: b}\n"),
-        ("links:\n  a: a\n", lambda it: link_edit.move(it, "a", "b"), "links:\n  b: b\n"),
-        (
-            "links:\n  a: {to: b, enabled: false}\n",
-            lambda it: link_edit.enable(it, "a:b", enabled=True),
-            "links:\n  a: b\n",
-        ),
-        (
-            "x-off: &off {enabled: false}\nlinks:\n  a: {to: b, <<: *off}\n",
-            lambda it: link_edit.enable(it, "a:b", enabled=True),
-            "x-off: &off {enabled: false}\nlinks:\n  a: {to: b, <<: *off, enabled: true}\n",
-        ),
-        (
-            "x-on: 2026-02-30\nlinks:\n  no: 12\n",
-            lambda it: link_edit.enable(it, "no", enabled=False),
-            "x-on: 2026-02-30\nlinks:\n  no: {to: 12, enabled: false}\n",
-        ),
-    ],
-)
+OFF = "x-off: &off {enabled: false}\nlinks:\n  a: "
+FORMS: list[tuple[str, Edit, str]] = [
+    ("links: {}\n", (add, "a", "b", {}), "links:\n  a: b\n"),
+    ("links:\n  a: b\n", (remove, "a"), "links: {}\n"),
+    ("links: {a: b, c: d}\n", (remove, "d"), "links: {a: b}\n"),
+    ("links:\n  a: a\n", (move, "a", "b"), "links:\n  b: b\n"),
+    ("links:\n  a: {to: b, enabled: false}\n", (enable, "a:b"), "links:\n  a: b\n"),
+    (OFF + "{to: b, <<: *off}\n", (enable, "a:b"), OFF + "{to: b, <<: *off, enabled: true}\n"),
+    ("x-on: 2026-02-30\nlinks:\n  no: 12\n", (disable, "no"),
+     "x-on: 2026-02-30\nlinks:\n  no: {to: 12, enabled: false}\n"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "edit", "wanted"), FORMS)
 def test_forms_of_a_link(text: str, edit: Edit, wanted: str) -> None:
-    assert edit(text) == wanted
+    do, *words = edit
+    assert do(text, *words) == wanted
 
 
-@pytest.mark.parametrize(
-    ("edit", "words"),
-    [
-        (lambda it: link_edit.add(it, "vx", "vd", {}), "vd is in the link vc:vd already"),
-        (lambda it: link_edit.move(it, "va", "vf"), "vf is in the link ve:vf already"),
-        (lambda it: link_edit.move(it, "va:vb", "vz"), "name the end that moves"),
-        (lambda it: link_edit.remove(it, "nix"), "no link nix"),
-        (lambda _: link_edit.remove("version: 1\n", "a"), "no `links:`"),
-        (lambda _: link_edit.add("x-a:\tb\nlinks: {}\n", "a", "b", {}), "line 1, .* by hand"),
-        (lambda _: link_edit.remove("x-a:\tb\nlinks: {a: b}\n", "a"), "line 1, .* by hand"),
-    ],
-)
-def test_what_cannot_be_done_is_said(edit: Edit, words: str) -> None:
+REFUSED: list[tuple[str, Edit, str]] = [
+    (LAB, (add, "vx", "vd", {}), "vd is in the link vc:vd already"),
+    (LAB, (move, "va", "vf"), "vf is in the link ve:vf already"),
+    (LAB, (move, "va:vb", "vz"), "name the end that moves"),
+    (LAB, (remove, "nix"), "no link nix"),
+    ("version: 1\n", (remove, "a"), "no `links:`"),
+    ("x-a:\tb\nlinks: {}\n", (add, "a", "b", {}), "line 1, .* by hand"),
+    ("x-a:\tb\nlinks: {a: b}\n", (remove, "a"), "line 1, .* by hand"),
+]
+
+
+@pytest.mark.parametrize(("text", "edit", "words"), REFUSED)
+def test_what_cannot_be_done_is_said(text: str, edit: Edit, words: str) -> None:
+    do, *more = edit
     with pytest.raises(EditError, match=words):
-        edit(LAB)
+        do(text, *more)
 
 
 @given(st.lists(st.sampled_from("abcdefgh"), unique=True, min_size=2), st.data())
