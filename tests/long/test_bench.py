@@ -82,6 +82,20 @@ def test_a_service_is_measured_beside_a_peer(tmp_path: Path) -> None:
         assert 10 < median(memory, name) < 200
 
 
+def test_carriers_are_measured_beside_a_plain_pair(tmp_path: Path) -> None:
+    middle, late, rate, lost, share, rest = bench(tmp_path, "carrier", "flaps").values()
+    names = {
+        f"{who}, {way}" for who in ("xconnectd", "a plain veth pair") for way in ("down", "up")
+    }
+    assert middle.keys() == late.keys() == names
+    for name in names:
+        assert 0 < median(middle, name) <= median(late, name) < 10_000
+    assert rate.keys() == rest.keys() == {"xconnectd", "a plain veth pair"}
+    assert median(rate, "xconnectd") > 100
+    assert lost["xconnectd"][2] == "0 to 0"
+    assert 0 < median(share, "xconnectd") < 100
+
+
 def test_an_unknown_measure_is_refused() -> None:
     command = [sys.executable, "-m", "tests.bench", "--only", "speed"]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
