@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from .carrier import Card
 from .lab import PROG_XDP, XDP_PASS, Lab, Station, delete_entry, entries, poll, run
 from .service import Daemon
 from .traffic import Stream, Wire, looks, wait_flows
@@ -42,7 +43,11 @@ class ChaosError(AssertionError):
 
 @dataclass
 class Device:
-    """An interface of the host with its station, and what was done to it."""
+    """An interface of the host with its station, and what was done to it.
+
+    ``far`` is the station's end, None for a tap. ``set_to`` is what somebody set it to last, "up"
+    or "down", for as long as that may count. What ``was_down`` may have been found so.
+    """
 
     station: Station
     wire: Wire
@@ -50,6 +55,9 @@ class Device:
     where: str = "host"
     foreign: Path | None = None
     mtus: set[int] = field(default_factory=lambda: {1500})
+    far: Card | None = None
+    set_to: str = ""
+    was_down: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ class Plug:
 
 
 UNTOUCHED: Final = Plug("ua", "ub")
+_WAYS: Final = ("ab", "ba")
 Harm = tuple[int, Sequence[Device] | None, Callable[..., str]]
 """How often, to whom (None: to the daemon or its file), and what; it returns what it has done."""
 
@@ -94,9 +103,13 @@ class Chaos:
         self._away = [lab.namespace(name, quiet=True) for name in ("away1", "away2")]
         *names, tap = NAMES[:DEVICES]
         stations = lab.veths(*names)
-        self._devices = [Device(each, each.port(), each.end) for each in stations]
+        self._devices = [
+            Device(each, each.port(), each.end, far=Card(each.namespace, "eth0"))
+            for each in stations
+        ]
         self._devices.append(Device(Station(lab.host, tap, interface=""), lab.tap(tap), tap))
         lab.on_close(lambda: [device.wire.close() for device in self._devices])
+        lab.on_close(lambda: [device.far.close() for device in self._devices if device.far])
         self._ends = lab.veth("ua"), lab.veth("ub")
         poll(lambda: all(lab.link(x.end)["operstate"] == "UP" for x in self._ends), what="carrier")
         self._before = self._untouched()
@@ -172,7 +185,7 @@ class Chaos:
             "return": (8, [x for x in self._devices if x.where in self._away], self._return),
             "down": (4, here, lambda x: self._set(x, "down")),
             "up": (6, here, lambda x: self._set(x, "up")),
-            "far": (4, movable, self._far),
+            "far": (12, movable, self._far),
             "detach": (3, plain, lambda x: self._set(x, "xdpgeneric off")),
             "foreign on": (3, [] if taken else plain, self._foreign_on),
             "foreign off": (5, foreign, self._foreign_off),
@@ -203,6 +216,7 @@ class Chaos:
         device.wire.close()
         device.station, device.wire = station, station.port()
         device.name, device.where, device.mtus = station.end, "host", {1500}
+        device.set_to, device.was_down = "", True
         return device.name
 
     def _delete(self, device: Device) -> str:
@@ -212,11 +226,13 @@ class Chaos:
 
     def _rename(self, device: Device) -> str:
         old, new = device.name, self._free_name()
+        self._note_admin(device, "up")
         self.lab.batch([f"link set {old} down", f"link set {old} name {new}", f"link set {new} up"])
         device.name = new
         return f"{old} {new}"
 
     def _move_away(self, device: Device) -> str:
+        self._note_admin(device, "up")  # on its return
         device.where = self._random.choice(self._away)
         self.lab.move(device.where, device.name)
         if self._random.random() < 0.5:
@@ -229,8 +245,16 @@ class Chaos:
         return device.name
 
     def _set(self, device: Device, what: str) -> str:
+        if what in ("up", "down"):
+            self._note_admin(device, what)
         self.lab.ip(f"link set dev {device.name} {what}", check=False)
         return f"{device.name} {what}"
+
+    def _note_admin(self, device: Device, what: str) -> None:
+        """Somebody will set it up or down; to what it is already it is set by nobody."""
+        is_up = "UP" in self.lab.link(device.name)["flags"]
+        device.set_to = device.set_to if is_up == (what == "up") else what
+        device.was_down = True
 
     def _far(self, device: Device) -> str:
         state = self._random.choice(("down", "up", "up"))
@@ -342,6 +366,7 @@ class Chaos:
             *self._wrong_foreigners(links),
             *self._wrong_programs(seen, links),
             *self._wrong_settings(seen, links),
+            *self._wrong_carriers(seen, links),
             *self._wrong_frames(seen),
             *self._wrong_moved_netns(seen),
         ]
@@ -413,6 +438,25 @@ class Chaos:
         for name, device in self._here().items():
             if name in links and (mtu := told.get(name, links[name]["mtu"])) not in device.mtus:
                 yield f"{name}: mtu {mtu}, never set by anybody ({device.mtus})"
+
+    def _wrong_carriers(self, seen: dict[str, Any], links: dict[str, Any]) -> Iterator[str]:
+        """Each end shows what is behind its partner, but for what somebody has set by hand."""
+        here = self._here()
+        ends = (
+            (link, link[x]["name"], link[y]["name"]) for link in seen["links"] for x, y in _WAYS
+        )
+        for link, name, other in ends:
+            device, flags = here.get(name), links.get(name, {}).get("flags", ())
+            if not device or device.foreign or not (device.far or "UP" in flags):
+                continue
+            law = {False}
+            if link["state"] in ("connected", "down") and other in here.keys() & links.keys():
+                law = {True} if name == other else _offers(here[other], links[other]["flags"])
+            shows = ("UP" if device.far else "LOWER_UP") in flags
+            if shows not in law and device.set_to != ("up" if shows else "down"):
+                yield f"{name} shows {shows}, not {law}: {here.get(other)}, {link}"
+            if shows != (device.set_to == "up") or (shows and law == {True}):
+                device.set_to = ""
 
     def _ours(self) -> set[int]:
         path = self.daemon.socket_path().with_name("programs")
@@ -488,6 +532,7 @@ class Chaos:
                 "addr_gen_mode": link["inet6_addr_gen_mode"] == "eui64",
                 "promiscuity": not link["promiscuity"],
                 "clsact": "clsact" not in qdiscs,
+                "admin state": "UP" in link["flags"] or device.was_down,
             }
             for what, is_right in found.items():
                 if not is_right:
@@ -500,6 +545,13 @@ class Chaos:
         links = {name: self.lab.link(name) for name in ends}
         qdiscs = [self.lab.tc("qdisc", "show", "dev", name) for name in ends]
         return {"links": links, "qdiscs": qdiscs}
+
+
+def _offers(device: Device, flags: Sequence[str]) -> set[bool]:
+    """Whether what is behind it is alive and nobody has set it down; both, if that is not known."""
+    if device.far is None:
+        return {"UP" in flags}
+    return {device.far.up} | ({False} if "UP" not in flags and device.set_to == "down" else set())
 
 
 def _program(link: dict[str, Any]) -> int | None:
