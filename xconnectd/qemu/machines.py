@@ -90,7 +90,6 @@ class Machines:
         tasks = [machine.cancel() for machine in self._machines.values()]
         if tasks:
             await asyncio.wait(tasks, timeout=_BREAK_OFF)
-            await asyncio.sleep(0)  # for the last callbacks of what was closed
 
     def _forget_the_idle(self) -> bool:
         """Whether no machine is left."""
