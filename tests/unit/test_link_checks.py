@@ -12,7 +12,19 @@ from builders import NATIVE, SILENT, end_report, link, link_report, look_at_pair
 from xconnectd.diagnostics import config_checks, link_checks
 from xconnectd.diagnostics.facts import FarSide, LinkFacts
 from xconnectd.diagnostics.finding import Finding, Level, Stops
-from xconnectd.model import Far, Filter, Link, Mode, MovedEnd, Record, Use, Xdp, XdpFeature
+from xconnectd.model import (
+    Change,
+    Far,
+    Filter,
+    Link,
+    Mode,
+    MovedEnd,
+    Record,
+    Setting,
+    Use,
+    Xdp,
+    XdpFeature,
+)
 from xconnectd.reconcile import evaluate
 
 WARN, FAIL = Level.WARN, Level.FAIL
@@ -92,6 +104,8 @@ CASES: list[Case] = [
     (facts(OFF, entries={5: 6}), "entry", WARN, NOTHING, "a (key 5) still forwards to", REPAIR),
     # Interfaces.
     (facts(b=B._replace(up=False)), "down", FAIL, ALL, "b is admin", "ip link set dev b up"),
+    (facts(a=A._replace(up=False), records={5: Record(5, "a", A.mac, {Setting.UP: Change(1, 0)})}),
+     "down", FAIL, ALL, "a is down: xconnectd has not set it up again", REPAIR),
     (facts(b=B._replace(carrier=False), far_b=DOWN_B), "far end down", FAIL, ALL,
      "eth0, the far end of b, is admin", "nsenter --net=/run/netns/b ip link set dev eth0 up"),
     (facts(b=B._replace(carrier=False), far_b=replace(DOWN_B, prefix=None)), "far end down", FAIL,

@@ -35,6 +35,7 @@ from xconnectd.status.document import StatusDocument
 A, B = wired(5, "a"), wired(6, "b")
 TC_A, TC_B = wired(5, "a", "tc"), wired(6, "b", "tc")
 NONE_B: dict[str, Any] = {"names": {"a": 5}, "entries": {}}
+SET_DOWN: dict[str, Change] = {Setting.UP: Change(1, 0)}
 OFF, IN_TC = link("a", "b", enabled=False), link("a", "b", mode=Mode.TC)
 
 
@@ -59,6 +60,8 @@ CASES: list[tuple[Link | None, dict[str, Any], State, str]] = [
     (link("a", "a"), {"entries": {5: 5}}, State.CONNECTED, ""),
     (None, {"names": {"a": 5}}, State.WAITING, "b does not exist"),
     (None, {"a": A._replace(up=False)}, State.DOWN, "a is administratively down"),
+    (None, {"a": A._replace(up=False), "records": {5: Record(5, "a", A.mac, SET_DOWN)}}, State.DOWN,
+     "no carrier is shown at a: xconnectd has not set it up again"),
     (None, {"b": B._replace(carrier=False, far=far(True))}, State.DOWN, "b has no carrier"),
     (None, {"b": B._replace(carrier=False, far=far(None))}, State.DOWN, "b has no carrier"),
     (None, {"b": B._replace(carrier=False, far=far(False))}, State.DOWN,

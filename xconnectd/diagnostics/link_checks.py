@@ -190,11 +190,13 @@ def _not_polling(end: Interface, facts: LinkFacts) -> Finding:
 def _admin(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Finding]:
     """What an end lacks by itself; one that we set down lacks nothing, its partner does."""
     far = facts.far.get(end.ifindex)
-    shown = facts.evaluation.carrier.get(other.ifindex)
-    so = f"; no carrier is shown at {other.name}" if shown and shown.cause and end != other else ""
+    here, there = (facts.evaluation.carrier.get(each.ifindex) for each in (end, other))
+    so = f"; no carrier is shown at {other.name}" if there and there.cause and end != other else ""
     if not end.up and not facts.observed.ours[end.ifindex].hidden:
         text = f"{end.name} is administratively down{so}"
         yield _stop("down", text, set_link(end, "up"))
+    elif not end.up and not (here and here.cause):
+        yield _stop("down", f"{end.name} is down: {carrier.LEFT_DOWN}", facts.repair)
     elif far and not far.interface.up:
         name = far.interface.name
         text = f"{name}, the far end of {end.name}, is administratively down{so}"

@@ -12,7 +12,7 @@ reads a tap sees IFLA_CARRIER (tun_net_change_carrier in drivers/net/tun.c, Linu
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from xconnectd.model import (
     NOTHING,
@@ -25,6 +25,9 @@ from xconnectd.model import (
     Record,
     Setting,
 )
+
+LEFT_DOWN: Final = "xconnectd has not set it up again"
+"""Why an end that is to show a carrier shows none: no daemon runs, or it was refused."""
 
 
 class Shown(NamedTuple):

@@ -109,11 +109,14 @@ def _end(
 ) -> End:
     if interface is None:
         return End(endpoint.name)
-    far, record = interface.far, observed.ours[interface.ifindex].record
+    far, ours = interface.far, observed.ours[interface.ifindex]
     to_show = evaluation.carrier.get(interface.ifindex)
     shows = None
     if to_show:
         shows = interface.up if to_show.lever is Setting.UP else not to_show.cause
+    hidden = to_show.cause if to_show and not shows else ""
+    if not hidden and not interface.up and ours.hidden:
+        hidden = carrier.LEFT_DOWN
     return End(
         name=endpoint.name,
         ifindex=interface.ifindex,
@@ -125,10 +128,10 @@ def _end(
         far_up=far.up if far else None,
         far_name=far.name if far else "",
         far_nsid=far.nsid if far else None,
-        offers=carrier.offers(interface, record),
+        offers=carrier.offers(interface, ours.record),
         shows_carrier=shows,
         carrier_reason=carrier.why_not_followed(evaluation.link, interface, observed),
-        hidden=to_show.cause if to_show and not shows else "",
+        hidden=hidden,
     )
 
 
