@@ -480,7 +480,7 @@ class Lab(Closing):
             poll(lambda: self.snapshot() == before, 10, interval=0.1)
         now = self.snapshot()
         for part, found in before.items():
-            assert now[part] == found, part
+            assert now[part] == found, f"{part}: {now[part]}, not {found}"
 
     def interfaces(self) -> list[str]:
         """The names of all but ``lo``."""
