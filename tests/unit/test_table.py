@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from builders import end_report, report
 from builders import link_report as link
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from xconnectd.status import document, table
@@ -79,6 +79,7 @@ names = st.text("abcdeth0123456789-", min_size=1, max_size=60)
 
 
 @given(names, names, st.integers(60, 250), st.text("abc ", max_size=200))
+@example("a" * 9, "b" * 60, 60, "")  # which leaves the first name less than its half
 def test_columns_fill_the_width_exactly(a: str, b: str, width: int, reason: str) -> None:
     some = rows(link(a, b, reason=reason))
     columns = table.columns(some, width)
