@@ -23,6 +23,7 @@ from xconnectd.model import (
     Link,
     Observed,
     Record,
+    Scope,
     Setting,
     Use,
 )
@@ -64,7 +65,7 @@ def causes(one: Link, a: Interface, b: Interface, *records: Record, **more: Any)
     names = {end.name: end.ifindex for end in (a, b)}
     observed = Observed(interfaces=ends, names=names, records=records_, **more).told_apart()
     shown = carrier.shown(one, a, b, "", observed)
-    return {end.name: shown[end.ifindex].cause for end in (a, b) if end.ifindex in shown}
+    return {end.name: shown[end.ifindex].cause for end in (a, b) if not shown[end.ifindex].own}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_a_machine_is_told_also_where_there_is_no_lever_and_what_is_wrong_is_a_w
     keeper.settle()
     assert keeper.reconciler.guest_carriers() == {address: False}
     keeper.reconciler.monitor_errors = lambda: {address: "no answer"}
-    keeper.reconciler.run(keeper.reconciler.monitored, "netlink")
+    keeper.reconciler.run(Scope(keeper.reconciler.monitored), "netlink")
     (warning,) = keeper.reconciler.statuses["a:n"].warnings
     assert warning == "n: the machine behind it is not told of its carrier: no answer"
     keeper.take(wiring(link("a", "n", carrier=Carrier.INDEPENDENT)))
@@ -147,9 +148,10 @@ def test_a_machine_is_told_also_where_there_is_no_lever_and_what_is_wrong_is_a_w
 
 
 def test_a_link_that_does_not_forward_shows_why() -> None:
-    shown = carrier.shown(FOLLOWS, A, None, "b does not exist", Observed())
+    alone = Observed(interfaces={5: A}).told_apart()
+    shown = carrier.shown(FOLLOWS, A, None, "b does not exist", alone)
     assert shown == {5: carrier.Shown(Setting.UP, "b does not exist")}
-    assert carrier.shown(FOLLOWS, A, A, "", Observed()) == {5: carrier.Shown(Setting.UP)}
+    assert carrier.shown(FOLLOWS, A, A, "", alone) == {5: carrier.Shown(Setting.UP)}
 
 
 def test_two_nics_without_a_carrier_do_not_hold_each_other_down() -> None:

@@ -94,7 +94,7 @@ IMPOSSIBLE = [
     (device("ipvtap"), " is a ipvtap: its frames bypass every hook"),
     (
         device("tun", variant="tun", ethernet=False),
-        " is a tun device: it has the address no Ethernet",
+        " is a tun device: it carries no Ethernet",
     ),
     (device("", ethernet=False), " is not an Ethernet interface"),
     (device("wireguard", ethernet=False), " is not an Ethernet interface"),

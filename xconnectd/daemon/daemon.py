@@ -28,7 +28,7 @@ from xconnectd.daemon.signals import Signals, Wakeup
 from xconnectd.daemon.trial import Trial
 from xconnectd.errors import is_full
 from xconnectd.events import Event, Logger, Tap
-from xconnectd.model import State
+from xconnectd.model import Scope, State
 from xconnectd.monitor_address import MonitorAddress
 from xconnectd.netlink import monitor
 from xconnectd.netlink.far_monitor import FarEvents
@@ -234,7 +234,7 @@ class Daemon:
         """One turn of the loop: waits until something comes or is due, and deals with it."""
         self._exporter.follow(self._reconciler.wiring.metrics)
         self._events.follow_routes(bool(self._reconciler.loose))
-        if self._guests:
+        if self._guests and (self._reconciler.monitored or self._guests.wanted):
             self._guests.set(self._reconciler.guest_carriers())
         self._tick.set_in(_TICK)
         for key, _ in self._selector.select(self._timeout()):
@@ -341,8 +341,8 @@ class Daemon:
         """A monitor did what it was told, or did not: that is a warning of its link."""
         if self._guests:
             self._guests.drain()
-        if scope := self._reconciler.monitored:
-            self._reconciler.run(scope, "netlink")
+        if links := self._reconciler.monitored:
+            self._reconciler.run(Scope(links), "netlink")
 
     def _receive(self) -> list[monitor.Event]:
         """What the kernel has told and nobody has read; a pass asks before it looks again."""

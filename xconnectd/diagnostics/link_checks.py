@@ -21,7 +21,8 @@ from xconnectd.model import (
     State,
     Xdp,
 )
-from xconnectd.reconcile import admission, carrier, mode_selection
+from xconnectd.reconcile import admission, mode_selection
+from xconnectd.reconcile.carrier import LEFT_DOWN
 from xconnectd.status import document, drop_reasons
 
 _SLACK: Final = 18
@@ -196,12 +197,12 @@ def _admin(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Findi
         text = f"{end.name} is administratively down{so}"
         yield _stop("down", text, set_link(end, "up"))
     elif not end.up and not (here and here.cause):
-        yield _stop("down", f"{end.name} is down: {carrier.LEFT_DOWN}", facts.repair)
+        yield _stop("down", f"{end.name} is down: {LEFT_DOWN}", facts.repair)
     elif far and not far.interface.up:
         name = far.interface.name
         text = f"{name}, the far end of {end.name}, is administratively down{so}"
         yield _stop("far end down", text, far.set("up"))
-    elif not carrier.offers(end, facts.observed.ours[end.ifindex].record):
+    elif not facts.evaluation.carrier[end.ifindex].offers:
         yield _stop("carrier", f"{end.name} has no carrier{so}", _plug_in(end))
 
 

@@ -127,8 +127,10 @@ class HostUse:
             for message in answer
             if message[_ROUTE_TYPE] == uapi.RTN_UNICAST
         ]
-        of_addresses = [attributes_in(message, ADDRESS_ATTRIBUTES) for message in messages]
-        of_routes = [attributes_in(message, ROUTE_ATTRIBUTES) for _, message in unicast]
+        both = [(message, ADDRESS_ATTRIBUTES) for message in messages]
+        both += [(message, ROUTE_ATTRIBUTES) for _, message in unicast]
+        told = [attributes_in(*each) for each in both]
+        of_addresses, of_routes = told[: len(messages)], told[len(messages) :]
         addresses: dict[int, list[_Address]] = {}
         for address in filter(None, map(_address, messages, of_addresses)):
             addresses.setdefault(ifindex_of(address.message), []).append(address)

@@ -28,6 +28,8 @@ _Wanted = Mapping[MonitorAddress, bool]
 class GuestLinks:
     """What guests are to see of their links. Safe to be used by several threads.
 
+    ``wanted`` is what was last asked for.
+
     No method waits for a monitor but ``close``, and none raises for what a monitor does.
     """
 
@@ -35,7 +37,7 @@ class GuestLinks:
         self._pace = pace
         self._news = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = threading.RLock()
-        self._wanted: _Wanted = {}
+        self.wanted: _Wanted = {}
         self._outcomes: dict[MonitorAddress, Outcome] = {}
         self._thread: threading.Thread | None = None
         self._post: Callable[[_Wanted], object] | None = None
@@ -57,14 +59,14 @@ class GuestLinks:
         it was off, as a machine starts; one whose monitor does not answer then is forgotten.
         """
         with self._lock:
-            if wanted == self._wanted:
+            if wanted == self.wanted:
                 return
-            self._wanted = dict(wanted)
-            for address in self._outcomes.keys() - self._wanted.keys():
+            self.wanted = dict(wanted)
+            for address in self._outcomes.keys() - self.wanted.keys():
                 del self._outcomes[address]
             if self._post is not None:
-                self._post(self._wanted)
-            elif self._wanted and self._thread is None:
+                self._post(self.wanted)
+            elif self.wanted and self._thread is None:
                 self._start()
 
     def outcomes(self) -> Mapping[MonitorAddress, Outcome]:
@@ -79,7 +81,7 @@ class GuestLinks:
         """
         with self._lock:
             thread = self._thread
-            self._at_once = bool(self._wanted)
+            self._at_once = bool(self.wanted)
         if thread is not None:
             thread.join(_PUT_BACK)
             self._at_once = True
@@ -105,7 +107,7 @@ class GuestLinks:
             self._fail(error)
         else:
             self._thread = threading.Thread(
-                target=self._run, args=(machines.run, self._wanted), name="monitors", daemon=True
+                target=self._run, args=(machines.run, self.wanted), name="monitors", daemon=True
             )
             self._thread.start()
 
@@ -120,18 +122,18 @@ class GuestLinks:
         with self._lock:
             self._post = post
             post(first)
-            post(self._wanted)
+            post(self.wanted)
 
     def _tell(self, address: MonitorAddress, outcome: Outcome) -> None:
         with self._lock:
-            if address in self._wanted and self._outcomes.get(address) != outcome:
+            if address in self.wanted and self._outcomes.get(address) != outcome:
                 self._outcomes[address] = outcome
                 self._ring()
 
     def _is_over(self, idle: bool) -> bool:
         """Whether the thread is to end; if so, ``set`` begins another one."""
         with self._lock:
-            if over := self._at_once or (idle and not self._wanted):
+            if over := self._at_once or (idle and not self.wanted):
                 self._thread = self._post = None
             return over
 
@@ -139,7 +141,7 @@ class GuestLinks:
         reason = f"monitors cannot be talked with: {error!r}"
         with self._lock:
             self._thread = self._post = None
-            self._outcomes = {each: Outcome(on, reason) for each, on in self._wanted.items()}
+            self._outcomes = {each: Outcome(on, reason) for each, on in self.wanted.items()}
             self._ring()
 
     def _ring(self) -> None:

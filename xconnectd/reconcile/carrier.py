@@ -33,36 +33,39 @@ LEFT_DOWN: Final = "xconnectd has not set it up again"
 class Shown(NamedTuple):
     """What an end is to show, and by which setting. ``cause`` is why it shows none, else empty.
 
-    ``lever`` is None where only the monitor of a virtual machine is told.
+    ``lever`` is None where only the monitor of a virtual machine is told. ``own`` is why the link
+    has no say in it, else empty. ``offers``: what is behind the end is alive.
     """
 
     lever: Setting | None
     cause: str = ""
+    own: str = ""
+    offers: bool = True
 
 
 def shown(
     link: Link, a: Interface | None, b: Interface | None, why_not: str, observed: Observed
 ) -> dict[int, Shown]:
-    """By ifindex what the ends of a link are to show, of those where it has a say.
+    """By ifindex what the ends of a link are to show.
 
     ``why_not`` is why the link does not forward now, empty if it does.
     """
-    ends = [
-        (end, _lever(link, end))
-        for end in (a, b)
-        if end and not why_not_followed(link, end, observed)
-    ]
-    if why_not or a is None or b is None or a.ifindex == b.ifindex:
-        return {end.ifindex: Shown(by, why_not) for end, by in ends}
     found: dict[int, Shown] = {}
-    for end, by in sorted(ends, key=lambda each: each[0].name):
-        partner = b if end is a else a
-        blind = _is_blind(partner, found.get(partner.ifindex))
-        found[end.ifindex] = Shown(by, "" if blind else _silence(link, partner, observed))
+    alone = a is None or b is None or a.ifindex == b.ifindex
+    for end in sorted([each for each in (a, b) if each], key=lambda each: each.name):
+        partner = None if alone else b if end is a else a
+        own = _why_own(link, end, observed)
+        cause = why_not
+        if partner and not cause and not _is_blind(partner, found.get(partner.ifindex)):
+            cause = _silence(link, partner, observed)
+        record = observed.ours[end.ifindex].record
+        found[end.ifindex] = Shown(
+            _lever(link, end), "" if own else cause, own, offers(end, record)
+        )
     return found
 
 
-def why_not_followed(link: Link, end: Interface, observed: Observed) -> str:
+def _why_own(link: Link, end: Interface, observed: Observed) -> str:
     """Why the link has no say in what this end shows; empty if it has."""
     if link.carrier is Carrier.INDEPENDENT:
         return "carrier: independent"

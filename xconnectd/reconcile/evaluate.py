@@ -141,24 +141,28 @@ def roles(evaluations: Iterable[Evaluation]) -> dict[int, Role]:
     """By ifindex, what the interfaces are to be: wired where their link stands, else held."""
     found: dict[int, Role] = {}
     for evaluation in evaluations:
-        for end, other in ((evaluation.a, evaluation.b), (evaluation.b, evaluation.a)):
-            if end is not None and (role := _role(evaluation, end, other)):
-                found.setdefault(end.ifindex, role)  # of two links with one end the first has it
+        for ifindex, role in _roles(evaluation):
+            found.setdefault(ifindex, role)  # of two links with one end the first has it
     return found
 
 
-def _role(evaluation: Evaluation, end: Interface, other: Interface | None) -> Role | None:
-    link, number = evaluation.link, other.ifindex if other else None
-    shown = evaluation.carrier.get(end.ifindex)
-    if not evaluation.why_held:
-        settings = mode_selection.settings(end, evaluation.mode)
-        return Role(link, evaluation.mode, number, number, settings, carrier=shown)
-    mode = evaluation.mode if evaluation.stands else evaluation.holding.get(end.ifindex)
-    if mode is None:
-        return None
-    partner = None if number == end.ifindex else number
-    settings = mode_selection.held_settings(end)
-    return Role(link, mode, partner, None, settings, evaluation.why_held, shown)
+def _roles(evaluation: Evaluation) -> list[tuple[int, Role]]:
+    link, ends, held = evaluation.link, evaluation.ends, evaluation.why_held
+    found = []
+    settings = mode_selection.settings_of(ends, None if held else evaluation.mode)
+    for end, wanted in zip(ends, settings, strict=True):
+        other = evaluation.b if end is evaluation.a else evaluation.a
+        number = other.ifindex if other else None
+        shown = evaluation.carrier.get(end.ifindex)
+        shown = None if shown is None or shown.own else shown
+        mode = evaluation.mode if evaluation.stands else evaluation.holding.get(end.ifindex)
+        if not held:
+            role = Role(link, evaluation.mode, number, number, wanted, carrier=shown)
+            found.append((end.ifindex, role))
+        elif mode is not None:
+            partner = None if number == end.ifindex else number
+            found.append((end.ifindex, Role(link, mode, partner, None, wanted, held, shown)))
+    return found
 
 
 def _evaluate_alone(link: Link, observed: Observed) -> Evaluation:
@@ -200,12 +204,12 @@ def _refusal_of(end: Interface, observed: Observed) -> str:
 
 
 def _evaluate_ends(
-    link: Link, ends: Iterable[Interface], observed: Observed
+    link: Link, ends: Sequence[Interface], observed: Observed
 ) -> tuple[dict[int, Mode], tuple[str, ...]]:
     """The ends that may be held whatever becomes of the link, and words on those that may not."""
     holding, barred = {}, []
-    for end in ends:
-        choice = mode_selection.choose_to_hold(link, end, observed.ours[end.ifindex].xdp)
+    choices = mode_selection.choose_to_hold(link, ends, observed)
+    for end, choice in zip(ends, choices, strict=True):
         words = choice.refusal or admission.refusal_to_hold(link, choice.mode, end, observed)
         if words:
             barred.append(f"left to the host until then: {words}")

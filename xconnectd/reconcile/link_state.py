@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from xconnectd.model import End, Endpoint, Far, Interface, Link, Mode, Observed, Setting, State
-from xconnectd.reconcile import carrier
+from xconnectd.reconcile.carrier import LEFT_DOWN
 from xconnectd.reconcile.evaluate import Evaluation
 
 
@@ -109,14 +109,13 @@ def _end(
 ) -> End:
     if interface is None:
         return End(endpoint.name)
-    far, ours = interface.far, observed.ours[interface.ifindex]
-    to_show = evaluation.carrier.get(interface.ifindex)
+    far, carrier = interface.far, evaluation.carrier[interface.ifindex]
     shows = None
-    if to_show:
-        shows = interface.up if to_show.lever is Setting.UP else not to_show.cause
-    hidden = to_show.cause if to_show and not shows else ""
-    if not hidden and not interface.up and ours.hidden:
-        hidden = carrier.LEFT_DOWN
+    if not carrier.own:
+        shows = interface.up if carrier.lever is Setting.UP else not carrier.cause
+    hidden = "" if shows else carrier.cause
+    if not hidden and not interface.up and observed.ours[interface.ifindex].hidden:
+        hidden = LEFT_DOWN
     return End(
         name=endpoint.name,
         ifindex=interface.ifindex,
@@ -128,9 +127,9 @@ def _end(
         far_up=far.up if far else None,
         far_name=far.name if far else "",
         far_nsid=far.nsid if far else None,
-        offers=carrier.offers(interface, ours.record),
+        offers=carrier.offers,
         shows_carrier=shows,
-        carrier_reason=carrier.why_not_followed(evaluation.link, interface, observed),
+        carrier_reason=carrier.own,
         hidden=hidden,
     )
 

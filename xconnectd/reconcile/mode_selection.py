@@ -12,7 +12,16 @@ from collections.abc import Iterable, Mapping
 from shlex import quote
 from typing import Final, NamedTuple
 
-from xconnectd.model import FEATURE_PREFIX, Interface, Link, Mode, Setting, Xdp, XdpFeature
+from xconnectd.model import (
+    FEATURE_PREFIX,
+    Interface,
+    Link,
+    Mode,
+    Observed,
+    Setting,
+    Xdp,
+    XdpFeature,
+)
 
 HEADROOM: Final = 65535
 """MTU in bytes that lets a whole GSO packet through a generic redirect (veth's maximum)."""
@@ -76,12 +85,16 @@ def choose(link: Link, a: Interface, b: Interface, refused: str = "") -> Choice:
             return _automatic(ends, refused)
 
 
-def choose_to_hold(link: Link, end: Interface, ours: Iterable[Xdp]) -> Choice:
-    """The mode of our XDP program there: a partner that comes and goes changes nothing on it.
+def choose_to_hold(link: Link, ends: Iterable[Interface], observed: Observed) -> list[Choice]:
+    """Of each end the mode of our XDP program there: a partner that comes and goes changes nothing.
 
-    Without one (``ours``) it is what a loopback of this end would have, but for native XDP, which
-    resets many a NIC: that is for a partner to be worth it.
+    Without one it is what a loopback of this end would have, but for native XDP, which resets many
+    a NIC: that is for a partner to be worth it.
     """
+    return [_choose_to_hold(link, end, observed.ours[end.ifindex].xdp) for end in ends]
+
+
+def _choose_to_hold(link: Link, end: Interface, ours: Iterable[Xdp]) -> Choice:
     refusal = impossible(end)
     for xdp in ours:
         return Choice(Mode(xdp.mode), "it runs there", refusal)
@@ -98,7 +111,7 @@ def impossible(end: Interface) -> str:
         )
     if not end.ethernet:
         what = "a tun device" if end.kind == "tun" else "not an Ethernet interface"
-        return f"{end.name} is {what}: it has the address no Ethernet frames"
+        return f"{end.name} is {what}: it carries no Ethernet frames"
     return ""
 
 
@@ -191,6 +204,13 @@ def _tap_lacks(end: Interface) -> str:
 def headroom(end: Interface) -> int:
     """The largest MTU in bytes that this interface can be given, up to what GSO needs."""
     return min(HEADROOM, end.max_mtu or HEADROOM)
+
+
+def settings_of(ends: Iterable[Interface], mode: Mode | None) -> list[Mapping[str, int]]:
+    """What each is set to; without a mode they are only held."""
+    if mode is None:
+        return [held_settings(end) for end in ends]
+    return [settings(end, mode) for end in ends]
 
 
 def held_settings(end: Interface) -> Mapping[str, int]:

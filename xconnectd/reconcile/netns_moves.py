@@ -105,10 +105,6 @@ class NetnsMoves:
         self._reported.add(ifindex)
         self._set_unreported(unreported.values())  # not before: a crash would forget it
 
-    def took_program(self) -> bool:
-        """Whether an end has left that may run the very program that is current here."""
-        return any(map(self._has_current, self._ledger.moved_netns))
-
     def _has_current(self, gone: MovedEnd) -> bool:
         return gone.program == self._maps.programs.xdp != 0
 

@@ -187,7 +187,6 @@ class Index:
         # Without a loop of our own: a rewire among thousands of links must not take long.
         self.by_name: Mapping[str, Link] = dict(zip(map(_NAME_A, links), links, strict=True))
         self.by_name |= zip(map(_NAME_B, links), links, strict=True)
-        self.monitored = frozenset([link for link in links if link.monitors])
         self._order = dict(zip(map(_ID, links), count(), strict=False))
         self.ids: KeysView[str] = self._order.keys()
         """Of all links, in their order."""

@@ -79,6 +79,7 @@ class Reconciler:
         tally: its passes and repairs so far.
         receive: yields the kernel's events that are queued; a daemon sets it, and whoever only
             looks receives none.
+        monitored: the links with monitors.
         monitor_errors: what is wrong with monitors of virtual machines; a daemon sets it.
     """
 
@@ -116,6 +117,7 @@ class Reconciler:
         self._admin_down: dict[int, Interface] = {}
         self._ends: dict[int, Link] = {}
         self.far_ends: dict[FarEnd, int] = {}
+        self.monitored: frozenset[Link] = frozenset()
         self._unseen = Scope()
         self._renewal_due = 0.0
 
@@ -132,6 +134,7 @@ class Reconciler:
         self._backoff.forget([link.id for link in changed])
         before, self._index = self._index, Index(wiring)
         self.wiring = wiring
+        self.monitored = frozenset([link for link in wiring.links if link.monitors])
         if moved and not _same_order(before.ids, self._index.ids):
             # Of two that clash the later fails.
             changed += [
@@ -160,9 +163,11 @@ class Reconciler:
     def _judge(
         self, observed: Observed, links: Sequence[Link], refused: Mapping[str, Refused]
     ) -> Seen:
-        if self._index.monitored:
+        if self.monitored:
             observed = observed._replace(monitors=self.monitor_errors())
-        failed = {**self._backoff.still_failed(links, observed), **refused}
+        failed = dict(refused)
+        if self._backoff.failed:
+            failed = self._backoff.still_failed(links, observed) | failed
         evaluations = evaluate.evaluate(links, observed, failed)
         if observed.covered is None:
             evaluations = evaluate.with_hints(evaluations, self._free(observed.names))
@@ -275,6 +280,7 @@ class Reconciler:
         """
         self.wiring = Wiring()
         self._index = Index(self.wiring)
+        self.monitored = frozenset()
         self._statuses.clear()
         self._pass(None if names is None else self._named(names), trigger)
         if names is None:
@@ -360,7 +366,9 @@ class Reconciler:
         the maps of the old one are emptied. Returns False if none left, or a new program cannot be
         had now.
         """
-        if not self._netns_moves.took_program() or time.monotonic() < self._renewal_due:
+        current = self._dataplane.programs.xdp
+        took_it = any(gone.program == current != 0 for gone in self._ledger.moved_netns)
+        if not took_it or time.monotonic() < self._renewal_due:
             return False
         try:
             self._dataplane.renew()
@@ -407,15 +415,10 @@ class Reconciler:
         """The next pass tries all that failed, whenever it would have been due."""
         self._backoff.hurry()
 
-    @property
-    def monitored(self) -> Scope:
-        """The links with monitors."""
-        return Scope(self._index.monitored)
-
     def guest_carriers(self) -> dict[MonitorAddress, bool]:
         """By monitor, whether the machine behind an end is to see a carrier there."""
         found: dict[MonitorAddress, bool] = {}
-        for link in self._index.monitored:
+        for link in self.monitored:
             if status := self._statuses.get(link.id):
                 shows = {end.name: end.shows_carrier for end in (status.a, status.b)}
                 found |= {

@@ -54,10 +54,14 @@ class _Flapping:
 
 
 class BackOff:
-    """What a reconciler remembers of links that give trouble."""
+    """What a reconciler remembers of links that give trouble.
+
+    Attributes:
+        failed: those that failed, by their ids.
+    """
 
     def __init__(self) -> None:
-        self._failed: dict[str, _Failed] = {}
+        self.failed: dict[str, _Failed] = {}
         self._flapping: dict[str, _Flapping] = {}
         self._stuck: dict[int, _Failed] = {}
 
@@ -84,21 +88,21 @@ class BackOff:
 
     def note(self, now: LinkStatus, observed: Observed, refused: Refused | None) -> None:
         """How a link stands after a pass; ``refused`` if the kernel refused a step in it."""
-        held = self._failed.get(now.link.id)
+        held = self.failed.get(now.link.id)
         if now.state is not State.FAILED:
-            self._failed.pop(now.link.id, None)
+            self.failed.pop(now.link.id, None)
         elif refused or held is None or held.reason != now.reason or _is_due(held):
             times = held.times + 1 if held else 1
             if held and held.reason == now.reason:
                 refused = refused or held.refused
-            self._failed[now.link.id] = _Failed(
+            self.failed[now.link.id] = _Failed(
                 times, _in(times), now.reason, refused, _ends(now.link, observed)
             )
 
     def forget(self, links: Iterable[str]) -> None:
         """These links are asked for anew, or no more."""
         for link in links:
-            self._failed.pop(link, None)
+            self.failed.pop(link, None)
             self._flapping.pop(link, None)
 
     def still_failed(self, links: Iterable[Link], observed: Observed) -> dict[str, Refused]:
@@ -110,7 +114,7 @@ class BackOff:
         return {
             link.id: held.refused
             for link in links
-            if (held := self._failed.get(link.id))
+            if (held := self.failed.get(link.id))
             and held.refused
             and not _is_due(held)
             and held.ends == _ends(link, observed)
@@ -119,12 +123,12 @@ class BackOff:
     def hurry(self) -> None:
         """All that failed is due now: somebody asks for it."""
         now = time.monotonic()
-        self._failed = {link: held._replace(due=now) for link, held in self._failed.items()}
+        self.failed = {link: held._replace(due=now) for link, held in self.failed.items()}
         self._stuck = {end: held._replace(due=now) for end, held in self._stuck.items()}
 
     def next_due(self) -> float | None:
         """When the next failed link is due, or the next hold-off over (``time.monotonic``)."""
-        times = [held.due for held in (*self._failed.values(), *self._stuck.values())]
+        times = [held.due for held in (*self.failed.values(), *self._stuck.values())]
         times += [each.held_off_until for each in self._flapping.values() if each.held_off_until]
         return min(times, default=None)
 
@@ -134,12 +138,12 @@ class BackOff:
         over = {link for link, each in self._flapping.items() if 0 < each.held_off_until <= now}
         for link in over:
             self._flapping[link].held_off_until = 0.0
-        failed = {link for link, held in self._failed.items() if held.due <= now}
+        failed = {link for link, held in self.failed.items() if held.due <= now}
         return over | failed, {end for end, held in self._stuck.items() if held.due <= now}
 
     def retry_of(self, link: str) -> float | None:
         """When a failed link is due, in seconds since the epoch."""
-        held = self._failed.get(link)
+        held = self.failed.get(link)
         return _wall_clock(held.due) if held else None
 
     # ------------------------------------------------------------------ flapping
