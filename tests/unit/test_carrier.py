@@ -139,12 +139,24 @@ def test_a_machine_is_told_also_where_there_is_no_lever_and_what_is_wrong_is_a_w
     kernel.alter("a", far=DOWN)
     keeper.settle()
     assert keeper.reconciler.guest_carriers() == {address: False}
+    kernel.alter("n", up=False)
+    keeper.settle()
+    assert keeper.reconciler.guest_carriers() == {address: False}, "a NIC that is down may have one"
+    kernel.alter("n", up=True)
+    keeper.settle()
     keeper.reconciler.monitor_errors = lambda: {address: "no answer"}
     keeper.reconciler.run(Scope(keeper.reconciler.monitored), "netlink")
     (warning,) = keeper.reconciler.statuses["a:n"].warnings
     assert warning == "n: the machine behind it is not told of its carrier: no answer"
     keeper.take(wiring(link("a", "n", carrier=Carrier.INDEPENDENT)))
     assert keeper.reconciler.guest_carriers() == {}
+    kernel.add("t", "tap")
+    keeper.take(wiring(link("a", "t", monitors=(("t", address),))))
+    assert keeper.reconciler.guest_carriers() == {address: False}
+    kernel.closed.add(kernel.index("t"))
+    kernel.alter("a", far=UP)
+    keeper.settle()
+    assert keeper.reconciler.guest_carriers() == {}, "nothing has the tap open"
 
 
 def test_a_link_that_does_not_forward_shows_why() -> None:

@@ -416,11 +416,18 @@ class Reconciler:
         self._backoff.hurry()
 
     def guest_carriers(self) -> dict[MonitorAddress, bool]:
-        """By monitor, whether the machine behind an end is to see a carrier there."""
+        """By monitor, whether the machine behind an end is to see a carrier there.
+
+        Behind a tap that nothing has open there is no machine.
+        """
         found: dict[MonitorAddress, bool] = {}
         for link in self.monitored:
             if status := self._statuses.get(link.id):
-                shows = {end.name: end.shows_carrier for end in (status.a, status.b)}
+                shows = {
+                    end.name: end.shows_carrier
+                    for end in (status.a, status.b)
+                    if end.offers or end.far_name
+                }
                 found |= {
                     address: carrier
                     for name, address in link.monitors
