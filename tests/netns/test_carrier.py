@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from .carrier import Card, Container, nobody_hears
-from .lab import Lab, inside, poll
+from .lab import Lab, inside, poll, run
 from .service import Daemon
 from .traffic import Tap
 
@@ -116,6 +116,23 @@ def test_a_rewire_shows_what_is_behind_the_new_end(
         for wiring in ({"va": "vd", "vc": "vb"}, {"va": "vc", "vb": "vd"}, {"vb": "va"}):
             running.write(wiring)
             connected(running, *wiring.items())
+
+
+def test_a_far_end_that_gets_other_queues_is_not_gone(
+    lab: Lab, shared: Shared, a: Container, b: Container
+) -> None:
+    """It loses its carrier for a moment (veth_set_channels in drivers/net/veth.c), but stays up."""
+    a.delete()
+    two = "numtxqueues 2 numrxqueues 2"
+    lab.ip(f"link add va {two} type veth peer name eth0 {two} netns {a.namespace}")
+    a.host.set(up=True)
+    a.far.set(up=True)
+    connected(running := shared(WIRE))
+    heard = a.monitor.count()
+    with nobody_hears(running, b):
+        for count in ("1", "2", "1"):
+            run("ethtool", "-L", "eth0", "rx", count, "tx", count, namespace=a.namespace)
+    assert a.monitor.count() > heard
 
 
 def test_news_of_far_ends_that_were_lost_change_nothing(
