@@ -20,8 +20,6 @@ _LONGEST_ANSWER: Final = 65_536
 """Bytes; the echo of a command has 8 for each character and one more for each before it."""
 _TAIL: Final = 64
 """Bytes at the end in which a prompt is looked for."""
-_TELNET: Final = re.compile(rb"\xff(?:[\xfb-\xfe].|\xfa.*?\xff\xf0|[^\xfa-\xff])", re.DOTALL)
-"""Options that a ``telnet`` chardev offers when a client comes (RFC 854)."""
 _TERMINAL: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 """How QEMU's readline draws what is typed: ``ESC [ K`` and ``ESC [ D``."""
 _QMP_GREETING: Final = b'{"QMP"'
@@ -102,6 +100,5 @@ class _Terminal:
 
 
 def _plain(received: bytes) -> str:
-    """Without telnet's options and the marks for a terminal."""
-    text = _TELNET.sub(b"", received).decode("utf-8", "replace")
-    return _TERMINAL.sub("", text).replace("\r", "")
+    """Without the marks for a terminal. What a telnet chardev offers comes before the banner."""
+    return _TERMINAL.sub("", received.decode("utf-8", "replace"))
