@@ -42,6 +42,7 @@ class Server:
         self.path = path
         self.port = 0 if path else self._listener.getsockname()[1]
         self.connections = 0
+        self._ending = False
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
@@ -52,6 +53,7 @@ class Server:
 
     def close(self) -> None:
         """As by SIGKILL: clients are cut off, and the file of the socket stays."""
+        self._ending = True
         for each in (self._listener, self._client):
             if each is not None:
                 with suppress(OSError):
@@ -64,6 +66,9 @@ class Server:
                 try:
                     self._client, _ = self._listener.accept()
                 except OSError:
+                    return
+                if self._ending:  # it was in the queue
+                    self._client.close()
                     return
                 self.connections += 1
                 with self._client, suppress(OSError):

@@ -12,6 +12,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -527,16 +528,15 @@ def test_a_monitor_that_another_client_has(lab: Lab, transport: str) -> None:
 
 def test_a_monitor_with_a_full_queue(lab: Lab) -> None:
     server = lab.serve(_silence)
-    clients = [socket.socket(socket.AF_UNIX) for _ in range(3)]
-    for client in clients:
-        client.connect(str(server.path))
-        poll(lambda: server.connections)  # the first one is served
-    links = lab.guest_links()
-    links.set({server.address(): False})
-    reason = BUSY.format(at=server.address().monitor)
-    settled(links, server.address(), Outcome(False, reason))
-    for client in clients:
-        client.close()
+    with ExitStack() as clients:
+        for _ in range(3):
+            client = clients.enter_context(socket.socket(socket.AF_UNIX))
+            client.connect(str(server.path))
+            poll(lambda: server.connections)  # the first one is served
+        links = lab.guest_links()
+        links.set({server.address(): False})
+        reason = BUSY.format(at=server.address().monitor)
+        settled(links, server.address(), Outcome(False, reason))
 
 
 def test_the_same_again_is_no_news(lab: Lab) -> None:
