@@ -491,7 +491,8 @@ class End(NamedTuple):
     mode gives it, ``far_mtu`` that of a veth's other end. ``far_nsid`` is the id that the other
     end's namespace has here, None where it is in this one. ``offers``: what is behind it is alive,
     None where that cannot be read. ``shows_carrier``: what is behind it sees a carrier, None where
-    the link has no say in that, for the reason ``carrier_reason``; ``hidden`` is why it sees none.
+    the link has no say in that. ``carrier_reason`` is why the end does not follow its partner, and
+    ``hidden`` why what is behind it sees none.
     """
 
     name: str

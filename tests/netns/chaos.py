@@ -97,7 +97,7 @@ class Chaos:
         self._random = random.Random(seed)
         self._history: list[str] = []
         self._plugs: list[Plug] = []
-        self._good = True
+        self._good = self._at_rest = True
         self._forgetful = False
         lab.hush()
         self._away = [lab.namespace(name, quiet=True) for name in ("away1", "away2")]
@@ -156,7 +156,8 @@ class Chaos:
     def _step(self) -> None:
         """Mostly one thing; now and then several at once."""
         self.steps += 1
-        for _ in range(self._random.choice((1, 1, 1, 1, 2, 3, 5))):
+        for number in range(self._random.choice((1, 1, 1, 1, 2, 3, 5))):
+            self._at_rest = number == 0
             while not (done := self._do(self._harms() | self._harms_to_the_daemon())):
                 pass
             self._counts[done.partition(":")[0]] += 1
@@ -251,9 +252,13 @@ class Chaos:
         return f"{device.name} {what}"
 
     def _note_admin(self, device: Device, what: str) -> None:
-        """Somebody will set it up or down; to what it is already it is set by nobody."""
+        """Somebody will set it up or down; to what it is already it is set by nobody.
+
+        While the daemon is still at what was done before, it may be otherwise by then.
+        """
         is_up = "UP" in self.lab.link(device.name)["flags"]
-        device.set_to = device.set_to if is_up == (what == "up") else what
+        if is_up != (what == "up") or not self._at_rest:
+            device.set_to = what
         device.was_down = True
 
     def _far(self, device: Device) -> str:

@@ -175,6 +175,21 @@ def test_two_nics_without_a_carrier_do_not_hold_each_other_down() -> None:
     assert causes(OF_NICS, set_down, alive, held(a, Setting.UP)) == {"a": "", "b": ""}
 
 
+def test_an_operators_up_on_an_end_that_shows_none_is_told_as_his() -> None:
+    kernel = Kernel()
+    kernel.add("a")
+    kernel.add("b", far=DOWN)
+    keeper = Keeper(kernel).start(wiring("a:b"))
+    assert not kernel.get("a").up
+    kernel.alter("a", up=True)
+    keeper.settle()
+    assert kernel.get("a").up
+    end = keeper.reconciler.statuses["a:b"].a
+    assert (end.shows_carrier, end.carrier_reason) == (True, "somebody else has set it up")
+    (told,) = (each for each in keeper.log if each["event"] == "carrier.shown")
+    assert told["reason"] == "somebody else has set it up"
+
+
 # --------------------------------------------------------------------------- every way ends in it
 
 

@@ -30,6 +30,10 @@ LEFT_DOWN: Final = "xconnectd has not set it up again"
 """Why an end that is to show a carrier shows none: no daemon runs, or it was refused."""
 
 
+SET_UP: Final = "somebody else has set it up"
+"""Why an end that is to show no carrier shows one."""
+
+
 class Shown(NamedTuple):
     """What an end is to show, and by which setting. ``cause`` is why it shows none, else empty.
 

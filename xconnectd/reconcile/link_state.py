@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from xconnectd.model import End, Endpoint, Far, Interface, Link, Mode, Observed, Setting, State
-from xconnectd.reconcile.carrier import LEFT_DOWN
+from xconnectd.reconcile.carrier import LEFT_DOWN, SET_UP
 from xconnectd.reconcile.evaluate import Evaluation
 
 
@@ -129,7 +129,7 @@ def _end(
         far_nsid=far.nsid if far else None,
         offers=carrier.offers,
         shows_carrier=shows,
-        carrier_reason=carrier.own,
+        carrier_reason=carrier.own or (SET_UP if shows and carrier.cause else ""),
         hidden=hidden,
     )
 

@@ -187,7 +187,7 @@ def _of_link(
     before = {end.name: end for end in (was.a, was.b)} if was else {}
     for end in dict.fromkeys((now.a, now.b)):
         if event := _carrier_event(before.get(end.name), end):
-            reason = end.hidden or "there is a carrier behind the other end"
+            reason = end.hidden or end.carrier_reason or "there is a carrier behind the other end"
             told = {"interface": end.name, "ifindex": end.ifindex, "reason": reason}
             yield Report(event, fields | told)
     known = was.warnings if was else ()

@@ -92,7 +92,8 @@ class End(NamedTuple):
 
     MTUs are bytes, without the headroom that a link gives its ends. Rates are None in a look
     alone, ``passed_to_host`` where nobody can tell. ``offers`` is None where it cannot be read (is
-    what is behind the end alive?), ``shows_carrier`` where the link has no say in what that sees.
+    what is behind the end alive?), ``shows_carrier`` where the link has no say in what that sees;
+    ``carrier_reason`` is why the end does not follow its partner.
     """
 
     name: str
