@@ -28,6 +28,10 @@ class Mode(StrEnum):
     TC = "tc"
 
 
+DEFAULT_MTU: Final = 1500
+"""Bytes, of an interface that is made in a node when neither its link nor ``defaults`` says so."""
+
+
 class Admin(StrEnum):
     """Whether an end that is found administratively down is set up with its link."""
 
@@ -42,17 +46,36 @@ class Carrier(StrEnum):
     INDEPENDENT = "independent"
 
 
-class Endpoint(NamedTuple):
-    """What the file calls an end: a name (or altname) in a namespace.
+class Node(NamedTuple):
+    """Another network namespace by what the file calls it: a container, a machine's, a process's.
 
-    The namespace is always the daemon's own today, written ``""``.
+    At most one of ``netns`` (the path of a namespace's file), ``container`` (its name in Docker or
+    Podman) and ``pid`` says where it is. With none of them it is found by its name.
     """
 
     name: str
-    namespace: str = ""
+    netns: str = ""
+    container: str = ""
+    pid: int = 0
+
+
+class Endpoint(NamedTuple):
+    """What the file calls an end: an interface (or altname), or ``NODE:INTERFACE``.
+
+    ``name`` is that text, whole. An end in a ``node`` is a veth whose other end is in the daemon's
+    namespace; that one is wired.
+    """
+
+    name: str
+    node: Node | None = None
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def interface(self) -> str:
+        """What it is called in its namespace."""
+        return self.name.partition(":")[2] if self.node else self.name
 
 
 class Place(NamedTuple):
@@ -68,7 +91,8 @@ class Link:
 
     ``carrier_of_nics``: the link itself, not ``defaults``, says ``carrier: follow``, so an end that
     is neither veth nor tap may be set down, too. ``monitors`` are the monitors of the virtual
-    machines behind its ends, by the names of those.
+    machines behind its ends, by the names of those. ``mtu`` is that of the interfaces that are made
+    in nodes for it, in bytes.
     """
 
     a: Endpoint
@@ -80,15 +104,21 @@ class Link:
     carrier: Carrier = Carrier.FOLLOW
     carrier_of_nics: bool = False
     monitors: tuple[tuple[str, MonitorAddress], ...] = ()
+    mtu: int = DEFAULT_MTU
     description: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     place: Place | None = field(default=None, compare=False)
     id: str = field(init=False, compare=False)
-    """The same text for ``a: b`` and ``b: a``, so that turning a line round changes nothing."""
+    """The same text for ``a: b`` and ``b: a``, so that turning a line round changes nothing.
+
+    With an end in a node a comma stands between the two: ``a`` with ``b:c`` and ``a:b`` with ``c``
+    are two links.
+    """
 
     def __post_init__(self) -> None:
-        a, b = self.a.name, self.b.name
-        object.__setattr__(self, "id", f"{a}:{b}" if a < b else f"{b}:{a}")
+        a, b = sorted((self.a.name, self.b.name))
+        colon = "," if self.a.node or self.b.node else ":"
+        object.__setattr__(self, "id", f"{a}{colon}{b}")
 
     @property
     def ends(self) -> tuple[Endpoint, ...]:
@@ -363,6 +393,20 @@ class Statistics(NamedTuple):
     sent: int = 0
     not_received: int = 0
     not_sent: int = 0
+
+
+class NodeNamespace(NamedTuple):
+    """Where a node is now.
+
+    ``path`` is the file of its network namespace. It is empty where there is none, with the
+    ``reason`` in words. ``certain``: the node is not there; otherwise whoever knows it could not be
+    asked, and it may well be. ``warning``: two sources know the name.
+    """
+
+    path: str = ""
+    reason: str = ""
+    certain: bool = True
+    warning: str = ""
 
 
 class Use(NamedTuple):
