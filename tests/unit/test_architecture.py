@@ -69,13 +69,13 @@ SOLE_IMPORTERS = {
     "rich": {"status.tui"},
     "ruamel": {"config.link_edit"},
     "watchdog": {"config.watcher"},
-    "yaml": {"config.parser"},
+    "yaml": {"config.yaml_tree"},
 }
 
 # The core decides and never acts, so that its laws can be tested without a kernel.
 PURE = {
     *("model", "formatting", "digest", "monitor_address", "remedies", "spelling"),
-    *("config.parser", "config.edit", "config.json_schema"),
+    *("config.parser", "config.yaml_tree", "config.edit", "config.json_schema"),
     "config.link_edit",
     *("reconcile.admission", "reconcile.carrier", "reconcile.evaluate"),
     *("reconcile.mode_selection", "reconcile.plan"),

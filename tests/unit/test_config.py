@@ -12,7 +12,7 @@ from builders import link
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xconnectd.config import parser
+from xconnectd.config import parser, yaml_tree
 from xconnectd.config.parser import parse
 from xconnectd.config.reader import load
 from xconnectd.dataplane.programs import MAX_ENDS
@@ -311,7 +311,7 @@ def test_bad_files(
     assert (problem.line, problem.column) == (line, column)
     assert words in str(problem)
     # PyYAML's own parser has other words for some errors, and columns that differ by one.
-    monkeypatch.setattr(parser, "_Loader", yaml.SafeLoader)
+    monkeypatch.setattr(yaml_tree, "_Loader", yaml.SafeLoader)
     (problem,) = problems(text)
     assert abs(problem.line - line) + abs(problem.column - column) <= 1
     assert "is not YAML" in problem.text or words in str(problem)
@@ -402,13 +402,13 @@ def test_a_dense_file_is_refused_before_all_of_it_is_read(
 ) -> None:
     read = 0
 
-    class Counting(parser._Loader):  # type: ignore[misc]
+    class Counting(yaml_tree._Loader):  # type: ignore[misc]
         def get_event(self) -> yaml.Event:
             nonlocal read
             read += 1
             return super().get_event()
 
-    monkeypatch.setattr(parser, "_Loader", Counting)
+    monkeypatch.setattr(yaml_tree, "_Loader", Counting)
     assert words in problems(text)[-1].text
     assert most - 20 <= read < most
 

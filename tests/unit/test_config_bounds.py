@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xconnectd.config import parser
+from xconnectd.config import parser, yaml_tree
 from xconnectd.errors import ConfigError
 
 SECONDS = 5
@@ -91,4 +91,4 @@ PIECES = [
 )
 def test_any_repetition_is_judged_in_bounds(head: str, pieces: list[tuple[str, int]]) -> None:
     body = "".join(piece.format(n=n) for piece, count in pieces for n in range(count))
-    assert judged(f"{head}{body}".encode()[: parser.MAX_BYTES]) == ""
+    assert judged(f"{head}{body}".encode()[: yaml_tree.MAX_BYTES]) == ""

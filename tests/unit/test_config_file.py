@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from xconnectd.config import parser, reader
+from xconnectd.config import parser, reader, yaml_tree
 from xconnectd.config.reader import ConfigMissing, load
 from xconnectd.errors import ConfigError
 
@@ -73,7 +73,7 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_file_may_have_eight_mebibytes(tmp_path: Path) -> None:
     path = tmp_path / "huge"
-    path.write_text(f"links: {{a: b}}\n#{' ' * (parser.MAX_BYTES - 16)}\n")
+    path.write_text(f"links: {{a: b}}\n#{' ' * (yaml_tree.MAX_BYTES - 16)}\n")
     assert len(load(path).links) == 1
     with path.open("a") as file:
         file.write("\n")

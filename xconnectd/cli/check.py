@@ -14,7 +14,7 @@ from typing import Final
 
 from xconnectd.cli.exit_codes import Exit
 from xconnectd.cli.output import print_lines
-from xconnectd.config import parser
+from xconnectd.config import parser, yaml_tree
 from xconnectd.config.source import Files
 from xconnectd.errors import ConfigError, Problem
 from xconnectd.formatting import counted
@@ -48,7 +48,7 @@ def _of_path(path: Path) -> _Judged:
 
 def _of_stdin() -> _Judged:
     try:
-        wiring = parser.parse(sys.stdin.buffer.read(parser.MAX_BYTES + 1), "<stdin>")
+        wiring = parser.parse(sys.stdin.buffer.read(yaml_tree.MAX_BYTES + 1), "<stdin>")
     except ConfigError as error:
         return error.problems, Wiring(), {}
     return (), wiring, {Path("<stdin>"): wiring}

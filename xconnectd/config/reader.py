@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-from xconnectd.config import edit, parser
+from xconnectd.config import edit, parser, yaml_tree
 from xconnectd.errors import ConfigError, Problem
 from xconnectd.formatting import printable
 from xconnectd.model import Wiring
@@ -164,10 +164,10 @@ def _straight(opened: ExitStack, path: str) -> tuple[int, os.stat_result] | None
 
 def _all_of(fd: int) -> bytes:
     data = bytearray()
-    while len(data) <= parser.MAX_BYTES and (part := os.read(fd, parser.MAX_BYTES + 1)):
+    while len(data) <= yaml_tree.MAX_BYTES and (part := os.read(fd, yaml_tree.MAX_BYTES + 1)):
         data += part
-    if len(data) > parser.MAX_BYTES:
-        raise _Refusal(f"is larger than {parser.MAX_BYTES >> 20} MiB", parser.TOO_LARGE)
+    if len(data) > yaml_tree.MAX_BYTES:
+        raise _Refusal(f"is larger than {yaml_tree.MAX_BYTES >> 20} MiB", parser.TOO_LARGE)
     return bytes(data)
 
 
