@@ -40,6 +40,7 @@ IMPORTS: dict[str, set[str]] = {
     "netlink": {"root"},
     "dataplane": {"root"},
     "qemu": {"root"},
+    "nodes": {"root", "config"},
     "state": {"root"},
     "reconcile": {"root"},
     "control": {"root", "config"},

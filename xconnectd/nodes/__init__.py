@@ -1,0 +1,1 @@
+"""Where nodes are: network namespaces by name, by process, by container."""
