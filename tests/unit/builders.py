@@ -16,6 +16,7 @@ from xconnectd.model import (
     Interface,
     Link,
     Mode,
+    Node,
     Observed,
     Programs,
     State,
@@ -45,7 +46,13 @@ NIC_OFFLOADS = frozenset(("rx-vlan-hw-parse", "rx-vlan-filter", "rx-lro", "rx-gr
 
 
 def link(a: str, b: str, **options: Any) -> Link:
-    return Link(Endpoint(a), Endpoint(b), **options)
+    return Link(endpoint(a), endpoint(b), **options)
+
+
+def endpoint(text: str) -> Endpoint:
+    """``leaf1:eth1`` is an end in a node."""
+    node, colon, _ = text.partition(":")
+    return Endpoint(text, Node(node) if colon else None)
 
 
 def wiring(*links: Link | str) -> Wiring:

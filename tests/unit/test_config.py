@@ -17,7 +17,7 @@ from xconnectd.config.parser import parse
 from xconnectd.config.reader import load
 from xconnectd.dataplane.programs import MAX_ENDS
 from xconnectd.errors import ConfigError, Problem
-from xconnectd.model import Admin, Carrier, Link, Listen, Mode, Place
+from xconnectd.model import Admin, Carrier, Endpoint, Link, Listen, Mode, Node, Place
 from xconnectd.monitor_address import MonitorAddress
 
 MONITOR = "qmp:/run/r1.sock#net0"
@@ -39,6 +39,7 @@ def places(text: str | bytes) -> list[tuple[int, int]]:
     return [(problem.line, problem.column) for problem in problems(text)]
 
 
+LEAF = link("leaf1:eth1", "spine1:eth1")
 GOOD = [
     ("links: {}", []),
     ("version: 1\nlinks: {a: b}", [link("a", "b")]),
@@ -74,6 +75,20 @@ GOOD = [
         "{defaults: {carrier: independent}, links: {a: b, c: {to: d, carrier: follow}}}",
         [link("a", "b", carrier=Carrier.INDEPENDENT), link("c", "d", carrier_of_nics=True)],
     ),
+    # Ends in nodes. What YAML 1.1 has for sexagesimal is a node's interface.
+    ("links:\n  leaf1:eth1: spine1:eth1\n  l:e: e5", [LEAF, link("l:e", "e5")]),
+    ("links: {leaf1:eth1: {to: spine1:eth1}, 1:20: 2:30}", [LEAF, link("1:20", "2:30")]),
+    (f"links: {{{'n' * 127}:{'i' * 15}: é:é}}", [link(f"{'n' * 127}:{'i' * 15}", "é:é")]),
+    ("links: {a:b: c}\nnodes: {a: {netns: /run/netns/a}}",
+     [Link(Endpoint("a:b", Node("a", netns="/run/netns/a")), Endpoint("c"))]),
+    ("nodes: {a: {container: x-1_y.z}}\nlinks: {c: a:b}",
+     [Link(Endpoint("c"), Endpoint("a:b", Node("a", container="x-1_y.z")))]),
+    ("nodes: {a: {pid: 4194304}}\nlinks: {a:b: a:c}", [Link(
+        Endpoint("a:b", Node("a", pid=1 << 22)), Endpoint("a:c", Node("a", pid=1 << 22)))]),
+    ("links: {a:b: {to: c, mtu: 68}, d: {to: e:f, mtu: 65535}}",
+     [link("a:b", "c", mtu=68), link("d", "e:f", mtu=65535)]),
+    ("defaults: {mtu: 9000}\nlinks: {a: b, c:d: e, f: {to: g:h, mtu: 68}}",
+     [link("a", "b"), link("c:d", "e", mtu=9000), link("f", "g:h", mtu=68)]),
     ("links: {a: {to: b, description: 12}}", [link("a", "b", description="12")]),
     ("links: {a: {to: b, description: }}", [link("a", "b")]),
     (f"links: {{a: {{to: b, description: {'x' * 256}}}}}", [link("a", "b", description="x" * 256)]),
@@ -111,6 +126,21 @@ def test_links_know_their_place_and_keep_their_order_and_the_hash_is_that_of_the
     one, same, other = (parse(t, "f").hash for t in ("links: {}", b"links: {}", "links: {} "))
     assert one == same != other
     assert re.fullmatch("[0-9a-f]{12}", one)
+
+
+UNNAMED = {
+    "spnie1: {pid: 1}": ["f:1:9: no link has an end in the node `spnie1` (did you mean `spine1`?)"],
+    "a: {pid: 1}, spine1: {pid: 2}, b: {pid: 3}": [
+        f"f:1:{at}: no link has an end in the node `{name}`"
+        for name, at in {"a": 9, "b": 40}.items()
+    ],
+}
+
+
+@pytest.mark.parametrize(("entries", "warnings"), UNNAMED.items())
+def test_a_node_without_a_link_is_a_warning(entries: str, warnings: list[str]) -> None:
+    wiring = parse(f"nodes: {{{entries}}}\nlinks: {{leaf1:eth1: spine1:eth1}}", "f")
+    assert list(wiring.warnings) == warnings
 
 
 @pytest.mark.parametrize("options", ["", "mode: auto", "mode: tc, labels: {x: y}"])
@@ -254,14 +284,46 @@ BAD: list[tuple[str, int, int, str]] = [
     ("links:\n  a: eth[0-3]", 2, 6, "there is a `[` in the name `eth[0-3]` (ranges are"),
     ("links:\n  a: b,c", 2, 6, "there is a `,` in the name `b,c`"),
     ("links: {a: ns/eth0}", 1, 12, "there is a `/` in the name `ns/eth0`"),
-    ("links: {a: eth0:1}", 1, 12, "there is a `:` in the name `eth0:1`"),
+    # ends in nodes
+    ("links: {eth0:tap0}", 1, 18, "a pair has a space after its colon: `eth0: tap0`"),
+    ("links:\n  a: b\n  eth0:tap0\n", 3, 3, "have a colon and a space between them: `a: b`"),
+    ("links: {'eth0:': a}", 1, 9, "`eth0:` lacks the interface behind its colon"),
+    ("links: {a: ':eth0'}", 1, 12, "`:eth0` lacks the node before its colon"),
+    ("links: {a: b:c:d}", 1, 12, "second `:` in `b:c:d` (an end in a node is `NODE:INTERFACE`"),
+    ("links: {a: ns/b:c}", 1, 12, "there is a `/` in the name `ns/b`"),
+    ("links: {a: b:c@if5}", 1, 12, "there is a `@` in the name `c@if5` (leave out `@if5`"),
+    ("links: {a: ..:c}", 1, 12, "`..` cannot be a name"),
+    ("links: {a: b:.}", 1, 12, "`.` cannot be a name"),
+    (f"links: {{a: {'n' * 128}:b}}", 1, 12, "has 128 bytes, no name has more than 127"),
+    (f"links: {{a: b:{'i' * 16}}}", 1, 12, "has 16 bytes, an interface in a node 15 at most"),
+    (f"links: {{a: b:{'é' * 8}}}", 1, 12, "not one of its altnames"),
+    ("links: {a: {to: b:c, ends: {b:c: {monitor: 'qmp:/s#n'}}}}", 1, 34,
+     "`b:c` is in a node; a monitor is of the machine behind a tap"),
+    ("links: {a: {to: b, mtu: 1500}}", 1, 20, "`mtu` is of interfaces made in nodes; `a: b` has"),
+    ("links: {a:b: {to: c, mtu: 67}}", 1, 27, "`mtu` is a number from 68 to 65535, not `67`"),
+    ("links: {}\ndefaults: {mtu: '1500'}", 2, 17, 'from 68 to 65535, not `"1500"`'),
+    # nodes
+    ("nodes:\nlinks: {}", 1, 7, "`nodes` is a mapping, not nothing"),
+    ("nodes: {'': {pid: 1}}\nlinks: {}", 1, 9, "a node needs a name"),
+    ("nodes: {a:b: {pid: 1}}\nlinks: {}", 1, 9, "`a:b` (the node alone, without an interface)"),
+    ("nodes: {a: }\nlinks: {}", 1, 12, "not nothing (`{netns: PATH}`, `{container: NAME}` or"),
+    ("nodes: {a: /run/a}\nlinks: {}", 1, 12, "by a mapping, not `/run/a` (`{netns: /run/a}`)"),
+    ("nodes: {a: b}\nlinks: {}", 1, 12, "by a mapping, not `b` (`{container: b}`)"),
+    ("nodes: {a: 42}\nlinks: {}", 1, 12, "by a mapping, not `42` (`{pid: 42}`)"),
+    ("nodes: {a: {}}\nlinks: {}", 1, 12, "`a` says nothing of where it is"),
+    ("nodes: {a: {pid: 1, netns: /n}}\nlinks: {}", 1, 13, "in two places, by netns and pid"),
+    ("nodes: {a: {path: /n}}\nlinks: {}", 1, 13, "unknown key `path` of a node (known: netns,"),
+    ("nodes: {a: {netns: b}}\nlinks: {}", 1, 20, "from / on, not `b` (`/run/netns/b`)"),
+    ("nodes: {a: {container: /b}}\nlinks: {}", 1, 24, "a container's name, not `/b` (`b`)"),
+    ("nodes: {a: {container: é}}\nlinks: {}", 1, 24, "(letters, digits and _ . - are in it)"),
+    ("nodes: {a: {pid: 0}}\nlinks: {}", 1, 18, "`pid` is a number from 1 to 4194304, not `0`"),
     ("links: {a: b c}", 1, 12, "there is a space in the name `b c`"),
     ('links: {a: "b\\tc"}', 1, 12, "there is the character U+0009 in the name `b\\tc`"),
     ('links: {a: "\\e[2J"}', 1, 12, "there is the character U+001B in the name `\\x1b[2J`"),
     ('links: {a: "b\\u00a0"}', 1, 12, "there is the character U+00A0 in the name"),
     ("links: {a: ''}", 1, 12, "the name of an interface is missing, there is an empty text"),
-    ("links: {.: b}", 1, 9, "`.` cannot be the name of an interface"),
-    ("links: {a: ..}", 1, 12, "`..` cannot be the name of an interface"),
+    ("links: {.: b}", 1, 9, "`.` cannot be a name"),
+    ("links: {a: ..}", 1, 12, "`..` cannot be a name"),
     (f"links: {{a: {'b' * 128}}}", 1, 12, "has 128 bytes, no name has more than 127"),
     (f"links: {{a: {'é' * 64}}}", 1, 12, "has 128 bytes"),
     # interfaces that are used twice

@@ -34,6 +34,12 @@ HOSTILE = {
         f"x-k: &k {{{', '.join(f'unknown{n}: 1' for n in range(1000))}}}\nlinks:\n"
         + "".join(f"  a{n}: {{<<: *k, to: b{n}}}\n" for n in range(400))
     ),
+    "nodes in no link": (
+        "nodes:\n"
+        + "".join(f"  {'n' * 99}{n}: {{pid: 1}}\n" for n in range(70_000))
+        + "links:\n"
+        + "".join(f"  {'m' * 99}{n}:a: b{n}\n" for n in range(30_000))
+    ),
     "unknown keys": "".join(f"u{n}: 1\n" for n in range(200_000)) + "links: {}\n",
     "two long keys that are equal": (
         f"x-s: &s '{LONG}'\nx-t: &t '{LONG}'\nx-m: {{*s : 1, {'*t : 1, ' * 40_000}}}\nlinks: {{}}\n"
@@ -74,7 +80,8 @@ def test_a_hostile_file_is_judged_in_bounds(text: str) -> None:
 
 
 PIECES = [
-    "links:\n", "x-a:\n", "  a: b\n", "  {n}: {{to: b{n}}}\n", "  {n}: {n}\n", "- ", "[", "]", "{{",
+    "links:\n", "nodes:\n", "  n{n}: {{pid: 1}}\n", "  n{n}:a: n{n}:b\n",
+    "x-a:\n", "  a: b\n", "  {n}: {{to: b{n}}}\n", "  {n}: {n}\n", "- ", "[", "]", "{{",
     "}}", "a, ", "a: b, ", "? a\n", "&a{n} ", "*a{n} ", "*a0 ", "<<: *a0\n", "!t ", "!t{n} b ", "'",
     '"', "\\x41", "|\n", " ", "\n", "# c\n", "%TAG !{n} x\n", "---\n", "...\n", "x" * 99,
     "\U0001f600",

@@ -13,14 +13,19 @@ from xconnectd.config.edit import edited
 from xconnectd.errors import ConfigError
 from xconnectd.model import Wiring
 
-_HEADS = ("links:\n", "defaults: {mode: tc, admin: keep}\nlinks:\n", "# a lab\n---\nlinks:\n")
-_NAMES = st.sampled_from(
-    ["a", "b", "c", "d", "e0", "e01", "e0.100", "null", "y", "x" * 15, "x" * 16]
-)
+_HEADS = (
+    "links:\n", "defaults: {mode: tc, admin: keep, mtu: 9000}\nlinks:\n", "# a lab\n---\nlinks:\n",
+    "nodes: {n: {pid: 1}}\nlinks:\n", "nodes:\n  m: {container: m}\n  n:\n    netns: /n\nlinks:\n",
+)  # fmt: skip
+_NAMES = st.sampled_from([
+    "a", "b", "c", "d", "e0", "e01", "e0.100", "null", "y", "x" * 15, "x" * 16,
+    "n:a", "n:b", "m:a", "m:a0", "1:20", "n:" + "x" * 16,
+])  # fmt: skip
 _ODD = st.sampled_from([
     "  long: {to: other}\n", "  # a comment\n", "\n", "    deeper: line\n", "  e0: a b\n",
     "  a:b\n", "  'quoted': \"e\\x30\"\n", "  a: &anchor b\n", "  a: [b]\n", "  d: b # why\n",
     "  continued:\n    b\n", "x-mine: y\n", "  a: 12\n", "  d: b\r\n", "  \u2028: b\n",
+    "  n: {pid: 2}\n", "nodes: {n: {pid: 3}}\n", "    netns: /m\n",
     "  description: |\n", "  long2:\n    to: e1\n    description: >-\n      a: b\n",
 ])  # fmt: skip
 _PAIR = st.builds("  {}: {}\n".format, _NAMES, _NAMES)
@@ -57,11 +62,15 @@ def test_it_agrees_or_declines(head: str, lines: list[str], edits: list[tuple[in
 
 
 @pytest.mark.parametrize("count", [1, 3, 50])
-def test_a_pair_that_changes_in_its_place_is_read_the_short_way(count: int) -> None:
-    lines = [f"  a{n}: b{n}\n" for n in range(count)]
-    known = parser.parse("links:\n" + "".join(lines), "f")
-    lines[-1] = "  new: other\n"
-    text = "links:\n" + "".join(lines)
+@pytest.mark.parametrize(("a", "new"), [("a", "new"), ("n:a", "n:new")])
+def test_a_pair_that_changes_in_its_place_is_read_the_short_way(
+    count: int, a: str, new: str
+) -> None:
+    head = "nodes: {n: {pid: 1}}\nlinks:\n" if a != "a" else "links:\n"
+    lines = [f"  {a}{n}: b{n}\n" for n in range(count)]
+    known = parser.parse(head + "".join(lines), "f")
+    lines[-1] = f"  {new}: other\n"
+    text = head + "".join(lines)
     short = edited(text.encode(), known)
     assert short is not None
     assert _whole(short) == _whole(parser.parse(text, "f"))
@@ -78,6 +87,9 @@ UNSURE = [
     ("links:\n  a: b\n", "links:\n  a: b\n  c: d\n"),
     ("links:\n  a: b\n  c: d\n", "links:\n  a: b\n   c: e\n"),  # no YAML any more
     ("links:\n  a: b\n", "links:\n  a: b"),
+    ("nodes: {n: {pid: 1}}\nlinks:\n  n:a: b\n", "nodes: {n: {pid: 1}}\nlinks:\n  m:a: b\n"),
+    ("defaults: {mtu: 68}\nlinks:\n  a: b\n", "defaults: {mtu: 68}\nlinks:\n  n:a: b\n"),
+    ("links:\n  n:a: b\nnodes:\n  n: {pid: 1}\n", "links:\n  n:a: b\nnodes:\n  n: {pid: 2}\n"),
     ("links:\n  a:\n    to: b\n", "links:\n  a:\n    to: c\n"),
 ]  # fmt: skip
 

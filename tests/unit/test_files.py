@@ -75,6 +75,20 @@ def test_a_disputed_end_that_nobody_had_is_of_the_first_by_name(disputed: Path) 
     ]
 
 
+def test_a_node_is_the_same_in_every_file(tmp_path: Path) -> None:
+    """Each file stands for itself, so what two of them need is in both."""
+    entry = "nodes: {n: {container: lab-n}}\nlinks:\n"
+    (tmp_path / "a.yaml").write_text(f"{entry}  n:e0: a\n  n:e1: b\n")
+    (tmp_path / "b.yaml").write_text(f"{entry}  n:e2: c\n")
+    assert _states(Files(tmp_path)) == {"a.yaml": "loaded", "b.yaml": "loaded"}
+    (tmp_path / "b.yaml").write_text("links:\n  d: e\n  n:e2: c\n")
+    (problem,) = Files(tmp_path).read().problems
+    assert str(problem) == (
+        f"{tmp_path}/b.yaml:3:3: n is another node in {tmp_path}/a.yaml:3:3"
+        " (give it the same entry in `nodes` of both files, or another name in one)"
+    )
+
+
 @pytest.mark.parametrize("edit", ["", "# edited\n"])
 def test_a_disputed_end_is_of_the_file_that_had_it(disputed: Path, edit: str) -> None:
     """What is compared are links, not texts: a comment gives no better right to an end."""

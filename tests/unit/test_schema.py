@@ -64,6 +64,8 @@ def test_every_key_is_described() -> None:
     assert tuple(described["properties"]["defaults"]["properties"]) == parser.DEFAULT_KEYS
     assert tuple(described["properties"]["metrics"]["properties"]) == parser.METRICS_KEYS
     assert tuple(described["definitions"]["link"]["then"]["properties"]) == parser.LINK_KEYS
+    node = described["properties"]["nodes"]["additionalProperties"]
+    assert tuple(node["properties"]) == parser.NODE_KEYS
     for option in described["definitions"]["link"]["then"]["properties"].values():
         assert option["description"]
 
@@ -87,8 +89,27 @@ def test_patterns_and_descriptions_hold_nothing_that_others_take_for_their_own()
 
 
 # Short names from few letters collide now and then, which no schema sees; these never do.
-NAMES = ["eth0", "a" * 16, "b" * 127, "é", "12", "true", "null", "no", "...", "<<", "-", "x-y"]
-BAD_NAMES = ["", ".", "..", "a b", "a\n", "a:", "a/b", "a@b", "*", "?", "[0]", "{x}", "a,b",
+NAMES = [
+    "n:e0",
+    "n:e1",
+    f"{'n' * 127}:{'i' * 15}",
+    "12:34",
+    "é:é",
+    "eth0",
+    "a" * 16,
+    "b" * 127,
+    "é",
+    "12",
+    "true",
+    "null",
+    "no",
+    "...",
+    "<<",
+    "-",
+    "x-y",
+]
+BAD_NAMES = ["", ".", "..", "a b", "a\n", "a:", ":a", "a:b:c", "a:b ", "a:.", "..:a", "a:b/c",
+             "n" * 128 + ":i", "n:" + "i" * 16, "a/b", "a@b", "*", "?", "[0]", "{x}", "a,b",
              "b" * 128, "\t", "\u00a0", "\u2028", "\x1b", "\x7f", "\x85"]  # fmt: skip
 OTHERS: list[Document] = [None, [], ["a"], {}, {"to": []}, [{"a": "b"}]]
 TEXTS: list[Document] = ["", "x" * 256, "é", 12, 1.5, True, None]
@@ -106,10 +127,11 @@ OPTIONS: dict[str, list[Document]] = {
         {}, None, [], "lab", True,
     ],
     "carrier": ["independent", "linked", True, None, [], {}],
-    "mtu": [1500], "impair": [{}], "one_way": [True], "unknown": [None],
+    "mtu": [1500, 68, 65535, 67, 65536, 0, -1, "1500", "", True, None, [], {}],
+    "impair": [{}], "one_way": [True], "unknown": [None],
 }  # fmt: skip
 
-LINK_CASES = [{"to": "b", key: value} for key, values in OPTIONS.items() for value in values]
+LINK_CASES = [{"to": "n:e0", key: value} for key, values in OPTIONS.items() for value in values]
 VERSIONS: list[Document] = [1, 2, "1", None, True, [], {}]
 DEFAULTS: list[Document] = [{}, None, [], "mode", True]
 DEFAULT_CASES = [{key: value} for key, values in OPTIONS.items() for value in values]
@@ -120,6 +142,17 @@ LISTENS: list[Document] = [
     "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:09", "127.0.0.1:9109\n", "127.0.0.01:1", "1.2.3:4",
     "256.1.1.1:1", "host:1", "LOCALHOST:1", "::1:80", "[::1]", "[::1%lo]:1", "[1::2::3]:1",
     "[::1.2.3.4]:1", "[1:2:3:4:5:6:7:8:9]:1", "١٢٧.0.0.1:1", "http://127.0.0.1:1",
+]  # fmt: skip
+NODES: list[Document] = [
+    *({"n": {key: value}} for key, values in {
+        "netns": ["/run/netns/n", "/", "n", "", "/a\nb", f"/{'x' * 255}", f"/{'x' * 256}", 1, None],
+        "container": ["n", "12", 12, "a-b_c.d", ".a", "/a", "é", "", "x" * 257, None, [], {}],
+        "pid": [1, 4194304, 0, -1, 4194305, "1", True, None, []],
+        "path": ["/run/netns/n"],
+    }.items() for value in values),
+    *({name: {"pid": 1}} for name in NAMES + BAD_NAMES),
+    *({"n": node} for node in ({}, None, [], "n", {"pid": 1, "netns": "/n"})),
+    *({}, None, [], "n", True),
 ]  # fmt: skip
 METRICS: list[Document] = [
     *({"listen": listen} for listen in LISTENS),
@@ -134,6 +167,7 @@ TOP_CASES: list[Document] = [
     *({"links": {"a": link}} for link in LINK_CASES),
     *({"links": {}, "version": version} for version in VERSIONS),
     *({"links": {}, "defaults": defaults} for defaults in DEFAULTS + DEFAULT_CASES),
+    *({"links": {}, "nodes": nodes} for nodes in NODES),
     *({"links": {}, "metrics": metrics} for metrics in METRICS),
     *({"links": {}, key: {}} for key in TOP_KEYS),
     *(None, [], "text", 1, {}, {"version": 1}, {"x-a": 1}),
@@ -148,7 +182,10 @@ def test_both_judge_alike() -> None:
 
 def links_of(ends: list[str], options: list[dict[str, Document]]) -> dict[str, Document]:
     pairs = zip(ends[::2], ends[1::2], strict=False)
-    return {a: {"to": b, **more} for (a, b), more in zip(pairs, options, strict=False)}
+    return {
+        a: {"to": b, **{key: more[key] for key in more if key != "mtu" or ":" in a + b}}
+        for (a, b), more in zip(pairs, options, strict=False)
+    }
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
@@ -171,6 +208,7 @@ documents = st.fixed_dictionaries(
     optional={
         "version": st.just(1) | scalars,
         "defaults": some_options,
+        "nodes": st.sampled_from(NODES) | scalars,
         "metrics": st.sampled_from(METRICS) | st.fixed_dictionaries({"listen": listens}) | scalars,
         "x-mine": scalars,
         "link": scalars,
@@ -191,6 +229,8 @@ DIFFERENT = [
     ("links: {a: b}\nlinks: {a: b}", True, False),
     (f"links: {{a: {'é' * 64}}}", True, False),  # bytes
     ("links: {a: {to: b, enabled: yes}}", True, False),
+    ("links: {a: {to: b, mtu: 1500}}", True, False),  # nothing is made
+    ("links: {a:b: {to: c, mtu: 1500.0}}", True, False),
     ("version: 1.0\nlinks: {}", True, False),
     ("links: {a: !!str b}", True, False),
     ("links: {a: ~}", False, True),

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import replace
 from operator import attrgetter, eq
 from typing import Final
 
 from xconnectd.digest import sha256
-from xconnectd.model import Endpoint, Link, Wiring
+from xconnectd.model import Endpoint, Link, Node, Wiring
 
-_NAME: Final = rb"([A-Za-z][A-Za-z0-9_.-]{0,14})"
-_pair: Final = re.compile(rb"( *)%b: %b\n" % (_NAME, _NAME)).fullmatch
+_NAME: Final = rb"[A-Za-z][A-Za-z0-9_.-]{0,14}"
+_END: Final = rb"((?:%b:)?%b)" % (_NAME, _NAME)
+_pair: Final = re.compile(rb"( *)%b: %b\n" % (_END, _END)).fullmatch
 """The short form of a link, in the shape that needs no YAML to be understood."""
 
 _FEW: Final = 100
@@ -50,6 +52,7 @@ def edited(text: bytes, known: Wiring) -> Wiring | None:
     if len(was) != len(now) or len(changed) > _FEW:
         return None
     links = list(known.links)
+    in_nodes = []
     doubtful = b"\\" in text  # a name may be written in escapes
     for number in changed:
         at = bisect_left(links, number + 1, key=_line)
@@ -57,8 +60,12 @@ def edited(text: bytes, known: Wiring) -> Wiring | None:
         if new is None:
             return None
         links[at] = new
+        if new.a.node or new.b.node:
+            in_nodes.append(at)
         names = new.a.name.encode(), new.b.name.encode()
         doubtful = doubtful or any(text.count(name) > 1 for name in names)
+    if in_nodes and not _are_placed(links, in_nodes, known):
+        return None
     if doubtful and not _are_apart(links):
         return None
     return replace(known, links=tuple(links), hash=digest(text), text=text)
@@ -76,7 +83,32 @@ def _rewired(link: Link, line: int, was: bytes, now: bytes) -> Link | None:
     told = (line, len(old[1]) + 1, old[2].decode(), old[3].decode())
     if told != (link.place.line, link.place.column, link.a.name, link.b.name):
         return None
-    return replace(link, a=Endpoint(new[2].decode()), b=Endpoint(new[3].decode()))
+    a, b = new[2].decode(), new[3].decode()
+    if (":" in a + b) is (link.a.node is link.b.node is None):
+        return None  # of `defaults`, mtu is only for links with an end in a node
+    end = _end if ":" in a + b else Endpoint
+    return replace(link, a=end(a), b=end(b))
+
+
+def _end(name: str) -> Endpoint:
+    node, colon, _ = name.partition(":")
+    return Endpoint(name, Node(node) if colon else None)
+
+
+def _are_placed(links: list[Link], changed: Iterable[int], known: Wiring) -> bool:
+    """Give changed ends the nodes that `nodes` has; whether every entry there is named as before.
+
+    Every entry is that of an end in ``known``: else there was a warning.
+    """
+    nodes = {end.node.name: end.node for link in known.links for end in link.ends if end.node}
+
+    def placed(end: Endpoint) -> Endpoint:
+        return Endpoint(end.name, nodes.get(end.node.name, end.node)) if end.node else end
+
+    for at in changed:
+        links[at] = replace(links[at], a=placed(links[at].a), b=placed(links[at].b))
+    entries = {node for node in nodes.values() if node != Node(node.name)}
+    return entries <= {end.node for link in links for end in link.ends}
 
 
 def _are_apart(links: list[Link]) -> bool:

@@ -14,6 +14,7 @@ schema is the milder one unless said otherwise:
 - the limit of a name in bytes (the schema counts characters);
 - how a scalar is written: ``yes`` and ``True`` for ``true``, ``1.0`` for version 1, a tag;
 - an option of something that is no end of its link, one monitor for two ends;
+- an MTU or a monitor where the ends are not of the kind that has one, a node in no link;
 - all that cannot be a monitor's host or path;
 - an end called ``null`` or ``~``: a name to ``parser``, a missing one to the schema, which
   thereby finds the unfinished line ``eth0:``.
@@ -24,7 +25,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from xconnectd.config import parser
-from xconnectd.model import Admin, Carrier, Mode
+from xconnectd.model import DEFAULT_MTU, Admin, Carrier, Mode
 
 _Schema = dict[str, Any]
 
@@ -89,12 +90,33 @@ def _top_level() -> _Schema:
             "properties": _pick(parser.METRICS_KEYS, _metrics()),
             "additionalProperties": False,
         },
+        "nodes": {
+            "description": "Where a node is whose name alone does not find it, as that of a file in"
+            " /run/netns or of a container in Docker or Podman.",
+            "examples": [{"spine1": {"container": "clab-dc1-spine1"}}],
+            "type": "object",
+            "propertyNames": {
+                "minLength": 1,
+                "maxLength": parser.NAME_BYTES,
+                "pattern": parser.NAME_PATTERN,
+            },
+            "additionalProperties": {
+                "type": "object",
+                "properties": _pick(parser.NODE_KEYS, _node_keys()),
+                "additionalProperties": False,
+                "minProperties": 1,
+                "maxProperties": 1,
+            },
+        },
         "links": {
             "description": "One line per pair, both directions. With none, nothing is connected.",
             "type": "object",
             "propertyNames": {"$ref": "#/definitions/end"},
             "additionalProperties": {"$ref": "#/definitions/link"},
-            "examples": [{"eth0": "tap0", "veth2": {"to": "veth3", "mode": "auto"}}],
+            "examples": [
+                {"eth0": "tap0", "veth2": {"to": "veth3", "mode": "auto"}},
+                {"leaf1:eth1": "spine1:eth1"},
+            ],
         },
     }
 
@@ -107,6 +129,23 @@ def _metrics() -> _Schema:
             "pattern": parser.LISTEN_PATTERN,
             "examples": ["127.0.0.1:9109", "[::1]:9109", "unix:/run/xconnectd/metrics.sock"],
         }
+    }
+
+
+def _node_keys() -> _Schema:
+    return {
+        "netns": {
+            "description": "The file of its network namespace.",
+            "type": "string",
+            "maxLength": parser.TEXT_LENGTH,
+            "pattern": parser.PATH_PATTERN,
+            "examples": ["/run/netns/blue"],
+        },
+        "container": {
+            "description": "Its name in Docker or Podman.",
+            **_word(maxLength=parser.TEXT_LENGTH, pattern=parser.CONTAINER_PATTERN),
+        },
+        "pid": {"description": "A process in it.", **_number(parser.PIDS)},
     }
 
 
@@ -126,14 +165,10 @@ def _link() -> _Schema:
 
 def _end() -> _Schema:
     return {
-        "title": "Interface",
-        "description": "Its name or one of its altnames; it need not exist yet.",
-        **_word(
-            "null",
-            minLength=1,
-            maxLength=parser.NAME_BYTES,
-            pattern=parser.NAME_PATTERN,
-        ),
+        "title": "Interface, or node:interface",
+        "description": "An interface here, by its name or one of its altnames; it need not exist"
+        " yet. Or one in a node (a container, another network namespace); there it is made.",
+        **_word("null", pattern=parser.END_PATTERN),
     }
 
 
@@ -184,6 +219,11 @@ def _options() -> _Schema:
                 "additionalProperties": False,
             },
         },
+        "mtu": {
+            "description": "Of the interfaces that are made in nodes, in bytes.",
+            **_number(parser.MTUS),
+            "default": DEFAULT_MTU,
+        },
         "carrier": _choice("What the ends show of each other", "carrier", _CARRIERS),
     }
 
@@ -202,6 +242,10 @@ def _end_options() -> _Schema:
             ],
         }
     }
+
+
+def _number(allowed: range) -> _Schema:
+    return {"type": "integer", "minimum": allowed[0], "maximum": allowed[-1]}
 
 
 def _flag(description: str, *, default: bool) -> _Schema:

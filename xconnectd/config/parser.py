@@ -12,6 +12,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
+from xconnectd import spelling
 from xconnectd.config import edit
 from xconnectd.config.yaml_tree import (
     MappingNode,
@@ -28,7 +29,7 @@ from xconnectd.config.yaml_tree import (
     said,
     short,
 )
-from xconnectd.model import Admin, Carrier, Endpoint, Link, Listen, Mode, Place, Wiring
+from xconnectd.model import Admin, Carrier, Endpoint, Link, Listen, Mode, Node, Place, Wiring
 from xconnectd.monitor_address import MonitorAddress
 
 # --------------------------------------------------------------------------- what a file may hold
@@ -37,10 +38,10 @@ VERSION: Final = 1
 USER_PREFIX: Final = "x-"
 """Keys at the top that begin so are the user's own and ignored."""
 
-DEFAULT_KEYS: Final = ("mode", "admin", "allow_addressed", "carrier")
+DEFAULT_KEYS: Final = ("mode", "admin", "allow_addressed", "carrier", "mtu")
 """Those keys of a link that `defaults` may have. What the keys are is said with what reads them."""
 LATER_TOP_KEYS: Final = ("mirrors", "endpoints")
-LATER_LINK_KEYS: Final = ("impair", "mtu", "one_way")
+LATER_LINK_KEYS: Final = ("impair", "one_way")
 
 CHOICES: Final[Mapping[str, type[StrEnum]]] = {
     "mode": Mode,
@@ -53,8 +54,17 @@ NAME_BYTES: Final = 127
 CONTROL: Final = r"\x00-\x1f\x7f-\x9f\ud800-\udfff"
 END: Final = r"(?![\s\S])"
 """The end of the text; a ``$`` would let a last newline pass."""
-NAME_PATTERN: Final = rf"^(?!\.{{1,2}}{END})[^\s{CONTROL}\ufeff\[\]{{}}*?,/:@]+{END}"
-"""What dev_valid_name() takes, less the characters kept free for patterns and addresses."""
+_NAME: Final = rf"[^\s{CONTROL}\ufeff\[\]{{}}*?,/:@]"
+NAME_PATTERN: Final = rf"^(?!\.{{1,2}}{END}){_NAME}+{END}"
+"""What dev_valid_name() takes, less the characters kept free for patterns and addresses. A node's
+name is the same: it can be that of a file in /run/netns, and a container's has fewer characters."""
+INTERFACE_BYTES: Final = 15
+"""IFNAMSIZ less its NUL: of an interface in a node, which can be made and hence is no altname."""
+END_PATTERN: Final = (
+    rf"^(?!\.{{1,2}}(?::|{END})){_NAME}{{1,{NAME_BYTES}}}"
+    rf"(?::(?!\.{{1,2}}{END}){_NAME}{{1,{INTERFACE_BYTES}}})?{END}"
+)
+"""``INTERFACE`` or ``NODE:INTERFACE``, in characters."""
 TEXT_LENGTH: Final = 256
 TEXT_PATTERN: Final = rf"^[^{CONTROL}\u2028\u2029]*{END}"
 """One line of text."""
@@ -85,9 +95,19 @@ LISTEN_PATTERN: Final = rf"^(?:(?:localhost|{_IPV4}|\[(?:{_IPV6})\]):{_PORT}|uni
 MONITOR_PATTERN: Final = rf"^(?:qmp|hmp):[^#]*.#[A-Za-z][A-Za-z0-9._-]*{END}"
 """Milder than what reads it."""
 
+PATH_PATTERN: Final = rf"^/[^{CONTROL}\u2028\u2029]*{END}"
+CONTAINER_PATTERN: Final = rf"^[A-Za-z0-9][A-Za-z0-9_.-]*{END}"
+"""What Docker and Podman take for a container's name (RestrictedNamePattern of their sources)."""
+MTUS: Final = range(68, 65_535 + 1)
+"""Bytes: those of a veth (ETH_MIN_MTU, ETH_MAX_MTU)."""
+PIDS: Final = range(1, (1 << 22) + 1)
+"""PID_MAX_LIMIT of linux/threads.h."""
+
 MAX_LINKS: Final = 32_768
 """As many as the kernel's maps have room for: 65,536 ends."""
 _LONGEST_TYPO: Final = 40
+_MANY_NAMES: Final = 1000
+"""Among more of them a misspelt one is not looked for."""
 TOO_LARGE: Final = f"is it the right file? {MAX_LINKS:,} links are all that fit"
 
 _YES: Final = ("true", "yes", "on", "y", "1")
@@ -96,6 +116,9 @@ _DISCONNECT: Final = "half-written? `links: {}` disconnects everything on purpos
 
 _is_name: Final = re.compile(NAME_PATTERN).match
 _is_text: Final = re.compile(TEXT_PATTERN).match
+_is_number: Final = re.compile("[1-9][0-9]{0,9}").fullmatch
+_is_path: Final = re.compile(PATH_PATTERN).match
+_is_container: Final = re.compile(CONTAINER_PATTERN).match
 
 # --------------------------------------------------------------------------- entrances
 
@@ -112,6 +135,8 @@ def parse(text: str | bytes, path: str) -> Wiring:
 
 
 # --------------------------------------------------------------------------- nodes to values
+
+_Read = Callable[[ScalarNode, YamlNode], Any]
 
 
 def _resembles(word: str, known: Iterable[str]) -> str:
@@ -148,6 +173,18 @@ def _choice(key: ScalarNode, node: YamlNode) -> StrEnum:
         hint = _resembles(text, choices)
         known = ", ".join(choices)
         raise Refusal(node, f"`{key.value}` is one of {known}, not {said(node)}", hint) from None
+
+
+def _number(allowed: range) -> _Read:
+    def read(key: ScalarNode, node: YamlNode) -> int:
+        if isinstance(node, ScalarNode) and not node.style and _is_number(node.value):
+            number = int(node.value)
+            if number in allowed:
+                return number
+        text = f"`{key.value}` is a number from {allowed[0]} to {allowed[-1]}, not {said(node)}"
+        raise Refusal(node, text)
+
+    return read
 
 
 def _text(key: ScalarNode, node: YamlNode) -> str:
@@ -191,8 +228,35 @@ def _end(key: ScalarNode, node: YamlNode) -> Endpoint:
     name: str = node.value
     if _is_name(name) and (len(name) <= NAME_BYTES // 4 or len(name.encode()) <= NAME_BYTES):
         return Endpoint(name)
-    raise Refusal(node, *_why_no_name(node))
+    if not name:
+        raise _no_end(key, node)
+    if ":" in name:
+        return _end_in_node(node)
+    raise _no_name(node, name)
 
+
+def _end_in_node(node: ScalarNode) -> Endpoint:
+    """Where the node is only ``nodes`` says, which may stand further down."""
+    where, _, interface = node.value.partition(":")
+    if not where or not interface:
+        what = "the interface behind" if where else "the node before"
+        raise Refusal(node, f"`{short(node.value)}` lacks {what} its colon", _COLONS)
+    if ":" in interface:
+        raise Refusal(node, f"there is a second `:` in `{short(node.value)}`", _COLONS)
+    _check_name(node, where)
+    _check_name(node, interface)
+    if (size := len(interface.encode())) > INTERFACE_BYTES:
+        text = f"`{short(interface)}` has {size} bytes, an interface in a node {INTERFACE_BYTES}"
+        raise Refusal(node, f"{text} at most", "its name there, not one of its altnames")
+    return Endpoint(node.value, Node(where))
+
+
+def _check_name(node: ScalarNode, name: str) -> None:
+    if not _is_name(name) or len(name.encode()) > NAME_BYTES:
+        raise _no_name(node, name)
+
+
+_COLONS: Final = "an end in a node is `NODE:INTERFACE`; a pair is `a: b`, with a space"
 
 _NAME_HINTS: Final = {
     "*": "patterns are not in this version, one line per pair",
@@ -200,21 +264,27 @@ _NAME_HINTS: Final = {
     "[": "ranges are not in this version, one line per pair",
     "{": "ranges are not in this version, one line per pair",
     ",": "an interface belongs to one link, one line per pair",
-    "/": "the interface's name, without a path or a namespace",
-    ":": "an interface alone, without an alias or a port; a pair is `a: b`, with a space",
+    "/": "the interface's name, without a path; an end in a namespace is `NODE:INTERFACE`",
+    ":": "the node alone, without an interface",
 }
 
 
-def _why_no_name(node: ScalarNode) -> tuple[str, str]:
-    name = node.value
-    if not name:
-        return f"the name of an interface is missing, there is {said(node)}", "`eth0: tap0`"
+def _no_end(key: ScalarNode, node: ScalarNode) -> Refusal:
+    """It is missing. `eth0:tap0` alone is a key without a value to YAML."""
+    a, colon, b = short(key.value).partition(":")
+    hint = f"a pair has a space after its colon: `{a}: {b}`" if colon else "`eth0: tap0`"
+    return Refusal(node, f"the name of an interface is missing, there is {said(node)}", hint)
+
+
+def _no_name(node: ScalarNode, name: str) -> Refusal:
+    """The name, which stands in this node, is none."""
     if name in (".", ".."):
-        return f"`{name}` cannot be the name of an interface", ""
+        return Refusal(node, f"`{name}` cannot be a name")
     if bad := next((char for char in name if char != "." and not _is_name(char)), ""):
-        return f"there is {_named(bad)} in the name `{short(name)}`", _name_hint(name, bad)
+        text = f"there is {_named(bad)} in the name `{short(name)}`"
+        return Refusal(node, text, _name_hint(name, bad))
     size = len(name.encode())
-    return f"`{short(name)}` has {size} bytes, no name has more than {NAME_BYTES}", ""
+    return Refusal(node, f"`{short(name)}` has {size} bytes, no name has more than {NAME_BYTES}")
 
 
 def _named(char: str) -> str:
@@ -227,6 +297,46 @@ def _name_hint(name: str, bad: str) -> str:
     if bad == "@":
         return f"leave out `{short(name[name.index('@') :])}`, it is no part of the name"
     return _NAME_HINTS.get(bad, "")
+
+
+# --------------------------------------------------------------------------- where nodes are
+
+
+_NODE_EXAMPLES: Final = "`{netns: PATH}`, `{container: NAME}` or `{pid: N}`"
+
+
+def _netns(key: ScalarNode, node: YamlNode) -> str:
+    path = _text(key, node)
+    if not _is_path(path):
+        hint = f"`/run/netns/{short(path)}`" if path else "`/run/netns/blue`"
+        raise Refusal(node, f"`{key.value}` is a file's path from / on, not {said(node)}", hint)
+    return path
+
+
+def _container(key: ScalarNode, node: YamlNode) -> str:
+    name = _text(key, node)
+    if not _is_container(name):
+        bare = name.removeprefix("/")
+        hint = f"`{short(bare)}`" if _is_container(bare) else "letters, digits and _ . - are in it"
+        raise Refusal(node, f"`{key.value}` is a container's name, not {said(node)}", hint)
+    return name
+
+
+def _to_node(key: ScalarNode, node: YamlNode) -> MappingNode:
+    """An entry of ``nodes``."""
+    if not key.value:
+        raise Refusal(key, "a node needs a name", "`nodes: {blue: {netns: /run/netns/blue}}`")
+    _check_name(key, key.value)
+    if isinstance(node, MappingNode):
+        return node
+    hint = _NODE_EXAMPLES
+    if isinstance(node, ScalarNode) and node.value:
+        kinds = {"netns": _is_path, "pid": _is_number, "container": _is_container}
+        kind = next((kind for kind, fits in kinds.items() if fits(node.value)), "")
+        hint = f"`{{{kind}: {short(node.value)}}}`" if kind else hint
+    raise Refusal(
+        node, f"`{short(key.value)}` says where it is by a mapping, not {said(node)}", hint
+    )
 
 
 # --------------------------------------------------------------------------- where metrics are
@@ -275,7 +385,6 @@ def _why_no_listen(node: ScalarNode) -> tuple[str, str]:
 
 # --------------------------------------------------------------------------- values to wiring
 
-_Read = Callable[[ScalarNode, YamlNode], Any]
 _Entries = Mapping[str, tuple[ScalarNode, YamlNode]]
 
 
@@ -309,6 +418,7 @@ _OPTIONS: Final[Mapping[str, _Read]] = {
     "labels": _to_mapping,
     "carrier": _choice,
     "ends": _to_mapping,
+    "mtu": _number(MTUS),
 }
 
 
@@ -332,17 +442,25 @@ class _Level(NamedTuple):
 
 _TOP: Final = _Level(
     "at the top of the file",
-    {"version": _version, "defaults": _to_mapping, "metrics": _to_metrics, "links": _to_links},
+    {
+        "version": _version,
+        "defaults": _to_mapping,
+        "metrics": _to_metrics,
+        "nodes": _to_mapping,
+        "links": _to_links,
+    },
     LATER_TOP_KEYS,
     f"links stand under `links:`, keys of your own begin with {USER_PREFIX}",
 )
 _DEFAULTS: Final = _Level("in `defaults`", {key: _OPTIONS[key] for key in DEFAULT_KEYS})
 _METRICS: Final = _Level("in `metrics`", {"listen": _listen})
+_NODE: Final = _Level("of a node", {"netns": _netns, "container": _container, "pid": _number(PIDS)})
 _LINK: Final = _Level("in a link", _OPTIONS, LATER_LINK_KEYS)
 _ENDS: Final = _Level("of an end", {"monitor": _monitor})
 
 TOP_KEYS: Final = tuple(_TOP.known)
 METRICS_KEYS: Final = tuple(_METRICS.known)
+NODE_KEYS: Final = tuple(_NODE.known)
 LINK_KEYS: Final = tuple(_LINK.known)
 END_KEYS: Final = tuple(_ENDS.known)
 
@@ -355,22 +473,32 @@ class _Reader:
         self.metrics: Listen | None = None
         self._report = report
         self._defaults: dict[str, Any] = {}
+        self._of_made: dict[str, Any] = {}
+        """Those of links with an end in a node; other links do not change with them."""
         self._taken: dict[str, Link] = {}
         self._known_monitors: dict[MonitorAddress, Endpoint] = {}
+        self._nodes: dict[str, Node] = {}
+        self._named: set[str] = set()
         self._refused: set[tuple[int, int]] = set()
 
     def read(self, root: YamlNode | None) -> None:
         top = self._values(_TOP, self._top(root))
         if defaults := top.get("defaults"):
             self._defaults = self._values(_DEFAULTS, defaults.entries)
+            if "mtu" in self._defaults:
+                self._of_made = {"mtu": self._defaults.pop("mtu")}
         if metrics := top.get("metrics"):
             self.metrics = self._values(_METRICS, metrics.entries).get("listen")
+        if nodes := top.get("nodes"):
+            self._nodes = {key.value: self._node(key, it) for key, it in nodes.entries.values()}
         if links := top.get("links"):
             if len(links.entries) > MAX_LINKS:
                 text = f"there are {len(links.entries):,} links, {MAX_LINKS:,} fit"
                 raise Refusal(links, text, "that is the room in the kernel's maps")
             for key, value in links.entries.values():
                 self._link(key, value)
+        if nodes:
+            self._warn_of_unnamed(nodes)
 
     def _top(self, root: YamlNode | None) -> _Entries:
         if root is None or is_null(root):
@@ -400,20 +528,57 @@ class _Reader:
             self._report.add(refusal)
             return None
 
+    def _node(self, key: ScalarNode, value: YamlNode) -> Node:
+        entry = self._try(_to_node, key, value)
+        if not entry:
+            return Node(key.value)
+        given = [each for each in NODE_KEYS if each in entry.entries]
+        if not entry.entries:
+            text = f"`{short(key.value)}` says nothing of where it is"
+            self._report.problem(entry, text, _NODE_EXAMPLES)
+        elif len(given) > 1:
+            text = f"`{short(key.value)}` is in two places, by {' and '.join(given)}"
+            self._report.problem(entry.entries[given[1]][0], text, "keep one of them")
+        return Node(key.value, **self._values(_NODE, entry.entries))
+
+    def _placed(self, end: Endpoint) -> Endpoint:
+        """With what ``nodes`` says of its node."""
+        if end.node is None:
+            return end
+        self._named.add(end.node.name)
+        return Endpoint(end.name, self._nodes.get(end.node.name, end.node))
+
+    def _warn_of_unnamed(self, nodes: MappingNode) -> None:
+        """Of entries that no link needs."""
+        unnamed = self._nodes.keys() - self._named
+        strange = self._named - self._nodes.keys()
+        near = spelling.meant(unnamed, strange if len(strange) <= _MANY_NAMES else ())
+        for name in filter(unnamed.__contains__, self._nodes):
+            text = f"no link has an end in the node `{short(name)}`"
+            hint = f" (did you mean `{short(near[name])}`?)" if name in near else ""
+            self._report.warn(place_of(nodes.entries[name][0]), f"{text}{hint}")
+
     def _link(self, key: ScalarNode, value: YamlNode) -> None:
         a = self._try(_end, key, key)
         if isinstance(value, MappingNode):
             options = self._values(_LINK, value.entries)
-            _, value = value.entries.get("to") or self._lacks_other_end(key)
             b = options.pop("to", None)
+            if "mtu" in options and a and b and not (a.node or b.node):
+                pair = f"`{short(a.name)}: {short(b.name)}`"
+                text = f"`mtu` is of interfaces made in nodes; {pair} has no end in one"
+                self._report.problem(value.entries["mtu"][0], text, "leave it out")
             if labels := options.get("labels"):
                 options["labels"] = self._labels(labels)
             options["carrier_of_nics"] = options.get("carrier") is Carrier.FOLLOW
             if ends := options.pop("ends", None):
                 options["monitors"] = self._monitors(ends, {a, b})
+            _, value = value.entries.get("to") or self._lacks_other_end(key)
         else:
             options, b = {}, self._try(_end, key, value)
         if a and b:
+            if a.node or b.node:
+                a, b = self._placed(a), self._placed(b)
+                options = {**self._of_made, **options}
             link = Link(a, b, place=place_of(key), **{**self._defaults, **options})
             self._join(link, key, value)
 
@@ -436,6 +601,9 @@ class _Reader:
             if end and address and self._known_monitors.setdefault(address, end) != end:
                 text = f"{address} is the monitor of `{self._known_monitors[address]}` already"
                 self._report.problem(node, text, "a netdev is behind one interface")
+            if end and end.node and address:
+                text = f"`{short(end.name)}` is in a node; a monitor is of the machine behind a tap"
+                self._report.problem(node, text, "leave it out")
             if end and address:
                 found.append((end.name, address))
         return tuple(found)

@@ -15,9 +15,10 @@ from xconnectd.config.mounts import Disk, UnreachableError
 from xconnectd.config.reader import ConfigMissing
 from xconnectd.errors import ConfigError, Problem
 from xconnectd.formatting import printable
-from xconnectd.model import Endpoint, Link, Place, Wiring
+from xconnectd.model import Endpoint, Link, Node, Place, Wiring
 
 _ONE_OF_ONE: Final = "an interface belongs to one link of one file"
+_ONE_MEANING: Final = "give it the same entry in `nodes` of both files, or another name in one"
 
 _Answer = TypeVar("_Answer")
 
@@ -320,16 +321,22 @@ class _Spot(NamedTuple):
 
 
 class _Owners:
-    """What belongs to one file alone: every end of a link, and where metrics are served."""
+    """What belongs to one file alone, as ends of links and where metrics are served.
+
+    A node belongs to all of them: its name means the same in each.
+    """
 
     def __init__(self) -> None:
         self._ends: dict[str, list[_Spot]] = {}
+        self._nodes: dict[str, dict[Path, tuple[Node, _Spot]]] = {}
         self._metrics: list[_Spot] = []
 
     def add(self, path: Path, wiring: Wiring) -> None:
         for link in wiring.links:
             for end in link.ends:
                 self._ends.setdefault(end.name, []).append(_Spot(path, link.place))
+        for node, place in _nodes(wiring).items():
+            self._nodes.setdefault(node.name, {})[path] = node, _Spot(path, place)
         if wiring.metrics:
             self._metrics.append(_Spot(path, wiring.metrics.place))
 
@@ -340,9 +347,24 @@ class _Owners:
                 if owner := _another(path, self._ends.get(end.name, ())):
                     text = f"{end} is an end of a link in {owner} already"
                     yield _problem(path, link.place, text, _ONE_OF_ONE)
+        for node, place in _nodes(wiring).items() if self._nodes else ():
+            named = self._nodes.get(node.name, {}).values()
+            if owner := _another(path, [spot for other, spot in named if other != node]):
+                text = f"{node.name} is another node in {owner}"
+                yield _problem(path, place, text, _ONE_MEANING)
         if wiring.metrics and (owner := _another(path, self._metrics)):
             text = f"`metrics` stands in {owner} already"
             yield _problem(path, wiring.metrics.place, text, "one daemon, one place to ask it")
+
+
+def _nodes(wiring: Wiring) -> dict[Node, Place | None]:
+    """The nodes of a file's ends, and the first link of each."""
+    found: dict[Node, Place | None] = {}
+    for link in wiring.links:
+        for end in link.ends if link.a.node or link.b.node else ():
+            if end.node:
+                found.setdefault(end.node, link.place)
+    return found
 
 
 def _another(path: Path, spots: Iterable[_Spot]) -> _Spot | None:

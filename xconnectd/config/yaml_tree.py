@@ -186,7 +186,9 @@ class Report:
         self.add(Refusal(where, text, hint))
 
     def warn(self, place: Place, text: str) -> None:
-        self.warnings.append(f"{self.path}:{place.line}:{place.column}: {text}")
+        if len(self.warnings) <= _MAX_PROBLEMS:
+            text = text if len(self.warnings) < _MAX_PROBLEMS else "there are further warnings"
+            self.warnings.append(f"{self.path}:{place.line}:{place.column}: {text}")
 
 
 def place_of(where: Any) -> Place:
@@ -289,6 +291,8 @@ def _way_out(error: yaml.MarkedYAMLError) -> str:
         return "quote a text that begins with [, { or :"
     if "mapping values are not allowed" in problem:
         return "is the line indented as its neighbours are, with one `: ` in it?"
+    if "could not find expected ':'" in problem:
+        return "a key and its value have a colon and a space between them: `a: b`"
     if "expected <block end>" in problem:
         return "is the line indented as its neighbours are?"
     return ""
