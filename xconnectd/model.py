@@ -531,15 +531,19 @@ class State(StrEnum):
 class End(NamedTuple):
     """One end as users see it.
 
-    MTUs are bytes; ``mtu`` is the interface's own, without the headroom that a link in generic
-    mode gives it, ``far_mtu`` that of a veth's other end. ``far_nsid`` is the id that the other
-    end's namespace has here, None where it is in this one. ``offers``: what is behind it is alive,
-    None where that cannot be read. ``shows_carrier``: what is behind it sees a carrier, None where
-    the link has no say in that. ``carrier_reason`` is why the end does not follow its partner, and
-    ``hidden`` why what is behind it sees none.
+    ``name`` is what the file calls it, in ``node`` unless that is empty; ``host_interface``
+    is what is wired for it here, empty while there is none. MTUs are bytes; ``mtu`` is the
+    interface's own, without the headroom that a link in generic mode gives it, ``far_mtu`` that of
+    a veth's other end. ``far_nsid`` is the id that the other end's namespace has here, None where
+    it is in this one. ``offers``: what is behind it is alive, None where that cannot be read.
+    ``shows_carrier``: what is behind it sees a carrier, None where the link has no say in that.
+    ``carrier_reason`` is why the end does not follow its partner, and ``hidden`` why what is behind
+    it sees none.
     """
 
     name: str
+    node: str = ""
+    host_interface: str = ""
     ifindex: int | None = None
     attached: bool = False
     up: bool = False

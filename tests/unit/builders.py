@@ -107,7 +107,7 @@ def status(
 
 def _end(name: str, ifindex: int | None) -> End:
     there = ifindex is not None
-    return End(name, ifindex, attached=there, up=there, carrier=there)
+    return End(name, ifindex=ifindex, attached=there, up=there, carrier=there)
 
 
 # --------------------------------------------------------------------------- what status says
@@ -118,6 +118,8 @@ NOT_LOST = drop_reasons.counted(Counters(), Counters())
 
 def end_report(name: str, **facts: Any) -> document.End:
     """One end in a status document; ``dropped`` has the reasons that count."""
+    node, _, interface = name.rpartition(":")
+    facts = {"node": node, "interface": interface, "host_interface": interface} | facts
     dropped = NOT_LOST | facts.pop("dropped", {})
     there = {"ifindex": 5, "attached": True, "up": True, "carrier": True}
     rates = {"frames_per_s": 0.0, "bits_per_s": 0}
@@ -130,7 +132,9 @@ def link_report(
     """One link there, between two ends: names, or reports of their own."""
     ends = [end_report(each) if isinstance(each, str) else each for each in (a, b)]
     of_ends = {"a": ends[0], "b": ends[1], "mode": "generic", "mode_reason": "because generic"}
-    return document.Link(":".join(each.name for each in ends), State(state), **{**of_ends, **facts})
+    comma = "," if any(each.node for each in ends) else ":"
+    identity = comma.join(each.name for each in ends)
+    return document.Link(identity, State(state), **{**of_ends, **facts})
 
 
 def report(*links: document.Link, **facts: Any) -> StatusDocument:

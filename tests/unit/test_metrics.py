@@ -28,7 +28,7 @@ LINKS = (
     status(a="va", b="vb", numbers=(1, 2))._replace(
         link=link("va", "vb", description="the uplink", labels=LABELS)
     ),
-    status(State.WAITING, "vc", "vd", numbers=(None, 4))._replace(b=End("vd", 4, up=True)),
+    status(State.WAITING, "vc", "vd", numbers=(None, 4))._replace(b=End("vd", ifindex=4, up=True)),
     status(a="lo", b="lo", numbers=(5, 5)),
 )
 COUNTERS = {1: Counters(10, 640, 1, 2), 2: Counters(20, 3000), 5: Counters(7, 70, 3)}

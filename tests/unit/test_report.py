@@ -18,7 +18,7 @@ from xconnectd.reconcile.transitions import Repeats, Report
 UP = status()
 DOWN = status(State.DOWN, reason="a is administratively down")
 WAITING = status(State.WAITING, numbers=(5, None), reason="b does not exist")
-LOOSE = WAITING._replace(a=End("a", 5))
+LOOSE = WAITING._replace(a=End("a", ifindex=5))
 FAILED = status(State.FAILED, reason="attach: EBUSY")
 DISABLED = status(State.DISABLED, reason="enabled: false")
 WARNED = UP._replace(warnings=("a: it has the address 192.0.2.1/24",))

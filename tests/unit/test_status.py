@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import link, link_report, look_at_pair, report, wired
+from builders import end_report, link, link_report, look_at_pair, report, wired
 
 from xconnectd.config.source import FileState, Reading
 from xconnectd.errors import Problem, XconnectError
@@ -123,6 +123,11 @@ def test_ends_by_what_the_file_calls_them() -> None:
     found = assess(link("uplink", "b"), names={"uplink": 5, "b": 6})
     assert (found.a.name, found.a.ifindex) == ("uplink", 5)
     assert assess(**NONE_B).b == End("b"), "one that is missing has only its name"
+    in_node = assess(link("leaf1:eth1", "b"), names={"leaf1:eth1": 5, "b": 6})
+    end = as_json(in_node)["a"]
+    told = [end[key] for key in ("name", "node", "interface", "host_interface", "ifindex")]
+    assert told == ["leaf1:eth1", "leaf1", "eth1", "a", 5]
+    assert as_json(assess(link("leaf1:eth1", "b")))["a"]["host_interface"] == ""
     plug = assess(link("a", "a"), entries={5: 5})
     assert plug.a == plug.b
 
@@ -292,6 +297,35 @@ FEW = report(
 )
 
 
+SILENT = A._replace(carrier=False, far=far(False))
+HIDDEN = {"b": B._replace(up=False), "records": {6: Record(6, "b", B.mac, SET_DOWN)}}
+# What is seen of a link with an end in a node, and why it is down.
+IN_NODE: list[tuple[dict[str, Any], str]] = [
+    (
+        {"a": A._replace(up=False)},
+        "a, the end of leaf1:eth1 on this host, is administratively down",
+    ),
+    ({"a": SILENT}, "eth0 in leaf1 is down"),
+    ({"a": SILENT, **HIDDEN}, "no carrier is shown at b: eth0 in leaf1 is down"),
+]
+
+
+@pytest.mark.parametrize(("seen", "reason"), IN_NODE)
+def test_an_end_in_a_node_is_what_the_file_speaks_of(seen: dict[str, Any], reason: str) -> None:
+    found = assess(link("leaf1:eth1", "b"), names={"leaf1:eth1": 5, "b": 6}, **seen)
+    assert (found.state, found.reason) == (State.DOWN, reason)
+
+
+def test_a_link_by_all_that_it_may_be_called() -> None:
+    end = end_report("leaf1:eth1", host_interface="leaf1-eth1")
+    told = report(link_report(end, "tap0"), link_report("ve", end_report("uplink")))
+    for name in ("leaf1:eth1", "leaf1-eth1", "leaf1:eth1,tap0", "tap0,leaf1:eth1", "tap0"):
+        assert [each.link for each in told.only([name]).links] == ["leaf1:eth1,tap0"]
+    for name in ("leaf1", "eth1", "leaf1:eth1:tap0"):
+        with pytest.raises(XconnectError):
+            told.only([name])
+
+
 def test_a_report_of_some_links_alone() -> None:
     """A name that no link has is told in a line, however many links there are."""
     for name in ("va:vb", "vb:va", "va", "vb"):
@@ -317,12 +351,15 @@ def test_what_is_not_connected() -> None:
     assert bad.not_connected([]) == {"x": "rejected\nx:1:1: no"}
 
 
-NARROW = {"a": End("va", 5, far_mtu=9000), "b": End("vb", 6, mtu=1400, far_mtu=1500, far_up=True)}
+NARROW = {
+    "a": End("va", ifindex=5, far_mtu=9000),
+    "b": End("vb", ifindex=6, mtu=1400, far_mtu=1500, far_up=True),
+}
 DEAD = {"a": NARROW["a"], "b": NARROW["b"]._replace(far_up=False)}
 
 
 SUSPECTS = [
-    (NARROW, "longer than the far end of vb takes (MTU 1500)", "give the far ends of va"),
+    (NARROW, "longer than the far end of vb takes (MTU 1500)", "give the far end of va and"),
     (DEAD, "the far end of vb is down", "set the far end of vb up"),
     ({"a": NARROW["b"], "b": NARROW["a"]}, "not accepted behind va", "ip -s -s link show dev va"),
 ]
@@ -339,7 +376,9 @@ def test_what_a_far_end_drops_has_a_suspect(ends: dict[str, End], words: str, re
 def test_losses_come_worst_first_are_counted_once_and_their_commands_are_quoted() -> None:
     """What a driver dropped is in the interface's own count, too."""
     counters = {5: Counters(lost=Lost(1, 3, 1, 2, 1)), 6: Counters(untransmitted=5)}
-    told = drop_reasons.explained(End("va", 5), End("x;id", 6), counters, enabled=True)
+    told = drop_reasons.explained(
+        End("va", ifindex=5), End("x;id", ifindex=6), counters, enabled=True
+    )
     assert [(each.reason, each.frames) for each in told[:3]] == [
         *(("peer_drop", 4), ("egress_down", 3), ("other", 2))
     ]

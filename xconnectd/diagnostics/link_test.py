@@ -32,6 +32,7 @@ from xconnectd.model import Counters, Interface, Statistics
 from xconnectd.netlink import netns
 from xconnectd.netlink.interfaces import Interfaces
 from xconnectd.netlink.netns import Namespace
+from xconnectd.reconcile.evaluate import Evaluation
 from xconnectd.runtime import Engine
 from xconnectd.status import collector, document
 
@@ -274,14 +275,18 @@ def test(name: str, file: Path | None, rounds: int) -> tuple[Outcome, tuple[Find
         look = collector.look(engine, file)
         path = str(look.files.path)
         problems = tuple(config_checks.of_problems(map(str, look.reading.problems), path))
+        known = {each.link.id: _names(each) for each in look.seen.evaluations}
         for evaluation in look.seen.evaluations:
-            link = evaluation.link
-            if name in document.spellings(link.id, link.a.name, link.b.name):
+            if name in known[evaluation.link.id]:
                 facts = LinkGatherer(engine, look)
                 tester = Tester(engine.interfaces, engine.counters, facts.namespaces)
                 return tester.test(facts.gather(evaluation, enter=True), rounds), problems
-        links = [each.link for each in look.seen.evaluations]
-        known = {each.id: document.spellings(each.id, each.a.name, each.b.name) for each in links}
         text = document.no_such_link(name, path, known)
         absent = config_checks.of_absent_link(name, path, text)
         return Outcome(name, (), (absent,), "there is no such link"), problems
+
+
+def _names(evaluation: Evaluation) -> tuple[str, ...]:
+    """What a user may call the link."""
+    link, here = evaluation.link, (end.name for end in evaluation.ends)
+    return document.spellings(link.id, link.a.name, link.b.name, *here)

@@ -20,6 +20,7 @@ from xconnectd.model import (
     Carrier,
     Interface,
     Link,
+    Node,
     Observed,
     Ours,
     Record,
@@ -105,7 +106,10 @@ def _silence(link: Link, end: Interface, observed: Observed) -> str:
     ours = observed.ours.get(end.ifindex, NOTHING)
     if is_set_down(link, end, ours):
         return f"{end.name} is administratively down"
-    return "" if offers(end, ours.record) else why_silent(end)
+    if offers(end, ours.record):
+        return ""
+    nodes = {observed.names.get(each.name): each.node for each in link.ends if each.node}
+    return why_silent(end, nodes.get(end.ifindex))
 
 
 def is_set_down(link: Link, end: Interface, ours: Ours) -> bool:
@@ -128,14 +132,14 @@ def offers(end: Interface, record: Record | None) -> bool:
     return end.carrier or not end.up
 
 
-def why_silent(end: Interface) -> str:
-    """Why an end does not offer."""
+def why_silent(end: Interface, node: Node | None) -> str:
+    """Why an end does not offer; ``node`` is where the file says that its far end is."""
     far = end.far
     if end.variant == "tap":
         return f"nothing has {end.name} open"
     if far and far.up is False:
-        if far.namespace:
-            return f"{far.name} in {far.namespace} is down"
+        if place := node.name if node else far.namespace:
+            return f"{far.name} in {place} is down"
         return f"{far.name}, the far end of {end.name}, is down"
     return f"{end.name} has no carrier"
 

@@ -97,18 +97,22 @@ def _gaps(evaluation: Evaluation, ends: tuple[End, End], observed: Observed) -> 
 
 def _why_down(end: End) -> str:
     if not end.up:
-        return f"{end.name} is administratively down"
-    if not end.carrier:
-        far = ": its far end is down" if end.far_up is False else ""
-        return f"{end.name} has no carrier{far}"
-    return ""
+        here = f"{end.host_interface}, the end of {end.name} on this host,"
+        return f"{here if end.node else end.name} is administratively down"
+    if end.carrier:
+        return ""
+    if end.far_up is not False:
+        return f"{end.name} has no carrier"
+    down = f"{end.name} has no carrier: its far end is down"
+    return f"{end.far_name} in {end.node} is down" if end.node else down
 
 
 def _end(
     endpoint: Endpoint, interface: Interface | None, evaluation: Evaluation, observed: Observed
 ) -> End:
+    node = endpoint.node.name if endpoint.node else ""
     if interface is None:
-        return End(endpoint.name)
+        return End(endpoint.name, node)
     far, carrier = interface.far, evaluation.carrier[interface.ifindex]
     shows = None
     if not carrier.own:
@@ -118,6 +122,8 @@ def _end(
         hidden = LEFT_DOWN
     return End(
         name=endpoint.name,
+        node=node,
+        host_interface=interface.name,
         ifindex=interface.ifindex,
         attached=_is_attached(interface, evaluation, observed),
         up=interface.up,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from xconnectd.config.source import Reading
-from xconnectd.model import Counters, End, MovedEnd
+from xconnectd.model import Counters, End, Endpoint, MovedEnd
 from xconnectd.reconcile.link_state import LinkStatus
 from xconnectd.status import document, drop_reasons
 from xconnectd.status.document import StatusDocument
@@ -65,16 +65,21 @@ def _link(status: LinkStatus, counters: Mapping[int, Counters]) -> document.Link
         link.description,
         dict(link.labels),
         link.enabled,
-        _end(a, b, counters),
-        _end(b, a, counters),
+        _end(link.a, a, b, counters),
+        _end(link.b, b, a, counters),
         drop_reasons.explained(a, b, counters, enabled=link.enabled),
     )
 
 
-def _end(end: End, other: End, counters: Mapping[int, Counters]) -> document.End:
+def _end(
+    endpoint: Endpoint, end: End, other: End, counters: Mapping[int, Counters]
+) -> document.End:
     counted, there = drop_reasons.of(end, counters), drop_reasons.of(other, counters)
     return document.End(
         end.name,
+        end.node,
+        endpoint.interface,
+        end.host_interface,
         end.ifindex,
         end.attached,
         end.up,

@@ -90,6 +90,8 @@ class Config(NamedTuple):
 class End(NamedTuple):
     """One end of a link, and what is counted of the frames that came in by it.
 
+    ``name`` is what the file calls it: ``interface``, which is in ``node`` unless that is empty.
+    ``host_interface`` is what is wired for it here, empty while there is none.
     MTUs are bytes, without the headroom that a link gives its ends. Rates are None in a look
     alone, ``passed_to_host`` where nobody can tell. ``offers`` is None where it cannot be read (is
     what is behind the end alive?), ``shows_carrier`` where the link has no say in what that sees;
@@ -97,6 +99,9 @@ class End(NamedTuple):
     """
 
     name: str
+    node: str = ""
+    interface: str = ""
+    host_interface: str = ""
     ifindex: int | None = None
     attached: bool = False
     up: bool = False
@@ -164,7 +169,8 @@ class Link(NamedTuple):
     @property
     def names(self) -> tuple[str, ...]:
         """What a user may call it."""
-        return spellings(self.link, self.a.name, self.b.name)
+        here = (end.host_interface for end in self.ends if end.host_interface)
+        return spellings(self.link, self.a.name, self.b.name, *here)
 
     def since(self, before: Self | None, seconds: float) -> Self:
         """With rates, if it was there ``seconds`` ago."""
@@ -174,9 +180,13 @@ class Link(NamedTuple):
         return self._replace(a=a, b=b)
 
 
-def spellings(link: str, a: str, b: str) -> tuple[str, ...]:
-    """What a user may call a link: its id, both its ends in either order, either end."""
-    return link, f"{a}:{b}", f"{b}:{a}", a, b
+def spellings(link: str, a: str, b: str, *here: str) -> tuple[str, ...]:
+    """What a user may call a link: its id, both its ends in either order, either end.
+
+    ``here`` are the names of the interfaces that stand for its ends on this host.
+    """
+    comma = "," if "," in link else ":"
+    return link, f"{a}{comma}{b}", f"{b}{comma}{a}", a, b, *here
 
 
 # --------------------------------------------------------------------------- the document

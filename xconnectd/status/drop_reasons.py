@@ -62,7 +62,7 @@ def of(end: End, counters: Mapping[int, Counters]) -> Counters:
 
 def _in_words(here: End, there: End, *, enabled: bool) -> dict[str, tuple[str, str]]:
     """Every reason but ``host_egress``, which is meant: what happened, and the way out."""
-    name, quoted = there.name, quote(there.name)
+    name, quoted = there.name, _quoted(there)
     return {
         "no_entry": (
             f"came in by {here.name} while it was not connected",
@@ -90,16 +90,26 @@ def _behind(here: End, there: End) -> tuple[str, str]:
         return texts[0]
     return (
         f"not accepted behind {there.name}: it was down, too slow, or has a smaller MTU",
-        f"ip -s -s link show dev {quote(there.name)}",
+        f"ip -s -s link show dev {_quoted(there)}",
     )
 
 
 def _suspects(here: End, there: End) -> Iterator[tuple[str, str]]:
-    name = there.name
+    name = _far(there)
     if there.far_up is False:
-        yield f"the far end of {name} is down", f"set the far end of {name} up"
+        yield f"{name} is down", f"set {name} up"
     if there.far_mtu and here.far_mtu and here.far_mtu > there.far_mtu:
         yield (
-            f"longer than the far end of {name} takes (MTU {there.far_mtu})",
-            f"give the far ends of {here.name} and {name} the same MTU",
+            f"longer than {name} takes (MTU {there.far_mtu})",
+            f"give {_far(here)} and {name} the same MTU",
         )
+
+
+def _quoted(end: End) -> str:
+    """What a command here calls it; the file's text while it is gone."""
+    return quote(end.host_interface or end.name)
+
+
+def _far(end: End) -> str:
+    """What is behind an end."""
+    return end.name if end.node else f"the far end of {end.name}"
