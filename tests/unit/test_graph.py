@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from xml.etree import ElementTree as ET
 
 import pytest
 from builders import end_report as end
 from builders import link_report as link
 from builders import report
 
+from xconnectd.formatting import printable
 from xconnectd.model import State
 from xconnectd.status import graph
 from xconnectd.status.document import Link
@@ -32,14 +34,47 @@ def test_any_number_of_links(form: str, count: int) -> None:
 
 @pytest.mark.parametrize("name", ODD)
 def test_no_name_breaks_a_format(name: str) -> None:
-    text = draw("mermaid", link(end(name), "b"))
-    (label,) = re.findall(r'^  n0\["(.*)"\]$', text, re.MULTILINE)
-    assert re.fullmatch(r"(\w|[ .-]|#\d+;)+", label), "harmless characters alone"
-    text += draw("dot", link(end(name), "b"))
+    """Of an interface, of a node and of an interface in a node."""
+    ends = end(name), end("x:x")._replace(node=name, interface=name)
+    text = draw("mermaid", link(*ends))
+    labels = re.findall(r'^  (?:  n1|n0|subgraph b0)\["(.*)"\]$', text, re.MULTILINE)
+    assert len(labels) == 3
+    assert all(re.fullmatch(r"(\w|[ .-]|#\d+;)+", each) for each in labels), "harmless ones alone"
+    text += draw("dot", link(*ends))
     (label,) = re.findall(r'^  n0 \[label="(.*)"\]$', text, re.MULTILINE)
     assert re.fullmatch(r'([^"\\]|\\["\\])*', label), "quotes are closed"
     assert not re.search(r"&(?!amp;|lt;|gt;)", label)
+    (table,) = re.findall(r"^  b0 \[shape=plain, label=<(.*)>\]$", text, re.MULTILINE)
+    assert [*ET.fromstring(table).itertext()] == [printable(name)] * 2
     text.encode()
+
+
+@pytest.mark.parametrize("form", graph.FORMATS)
+def test_a_node_is_a_box_with_its_interfaces_as_ports(form: str) -> None:
+    """So is a namespace with far ends of plain veths, under the name that it has in the file."""
+    text = draw(
+        form,
+        link(end("spine:eth1", far_nsid=3), "nic"),
+        link(end("spine:eth2", ifindex=None), end("va", far_nsid=4, far_name="eth0")),
+        link(end("vb", far_nsid=3, far_name="eth3"), end("vc", far_nsid=9, far_name="eth0")),
+        **{"clab-spine": 3, "leaf": 4},
+    )
+    boxes = {
+        "spine": {"n0": "eth1", "n2": "eth2", "n4": "eth3<br/>vb"},
+        "leaf": {"n3": "eth0<br/>va"},
+        "namespace 9": {"n5": "eth0<br/>vc"},
+    }
+    if form == "mermaid":
+        found = re.findall(r'^  subgraph \w+\["(.*)"\]\n((?:    .*\n)+)  end$', text, re.MULTILINE)
+        port = re.compile(r'(\w+)\["(.*)"\]')
+        links = re.findall(r"(\w+) <-->.* (\w+)$", text, re.MULTILINE)
+    else:
+        found = re.findall(r"<b>(.*?)</b></td></tr>(.*)</table>", text)
+        port = re.compile(r'<td port="(\w+)".*?>(.*?)</td>')
+        links = re.findall(r"(\w+) -- .*?(\w+) \[", text)
+    assert {name: dict(port.findall(ports)) for name, ports in found} == boxes
+    assert links == [("n0", "n1"), ("n2", "n3"), ("n4", "n5")]
+    assert re.search(r'class n2 missing|port="n2" style="dashed"', text)
 
 
 @pytest.mark.parametrize("form", graph.FORMATS)
@@ -83,13 +118,10 @@ def test_rates_stand_on_the_line(form: str, one: Link, label: str) -> None:
 
 
 @pytest.mark.parametrize("form", graph.FORMATS)
-def test_far_ends_where_they_are_known_and_a_missing_end_is_dashed(form: str) -> None:
-    far = {"far_name": "eth0"}
-    known = link(end("a", far_nsid=3, **far), end("b", far_nsid=4, **far))
-    text = draw(form, known, leaf1=3)
-    assert "eth0 in leaf1" in text
-    assert "eth0 in namespace 4" in text
-    here = draw(form, link(end("a", **far), "b"))
-    assert ("eth0" in here, "eth0 in" in here, "dash" in here) == (True, False, False)
+def test_an_end_that_leads_nowhere_else_stands_by_itself_and_a_missing_one_is_dashed(
+    form: str,
+) -> None:
+    text = draw(form, link(end("a", far_name="eth0"), "b"))
+    assert ("eth0" in text, "b0" in text, "dash" in text) == (True, False, False)
     text = draw(form, link("a", end("gone", ifindex=None)))
     assert ("gone" in text, "dash" in text) == (True, True)

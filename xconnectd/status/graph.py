@@ -1,15 +1,18 @@
 """The wiring as a picture: what ``status --json`` tells, as Mermaid or Graphviz text. Pure.
 
-Colour is the state (and words say so too, for who cannot see colours), the line's text is the mode
-with what comes in by either end per second. Names are the kernel's: they may hold anything but
-white space, ``/`` and ``:``, so every format escapes all text.
+A namespace that ends are in is a box with these as its ports: a node of the file, or where the far
+end of a veth is. Ends that lead to no such place (a tap, a NIC) stand by themselves. Colour is the
+state (and words say so too, for who cannot see colours), the line's text is the mode with what
+comes in by either end per second. Names are chosen by others, and those of interfaces may hold
+anything but white space, ``/`` and ``:``, so every format escapes all text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Final
 from xml.sax.saxutils import escape
 
@@ -31,48 +34,53 @@ _NOTHING: Final = "no links"
 
 
 @dataclass(frozen=True, slots=True)
-class _Node:
-    """One end: an interface, and where the other end of that veth is, as far as is known."""
+class _Port:
+    """One end. ``box`` is what it is in, empty for one that stands by itself.
 
+    ``also`` is the other name that it has, or that of the other end of its veth.
+    """
+
+    id: str
+    box: str
     name: str
-    far: str
+    also: str
     missing: bool
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return (self.name, self.also) if self.also else (self.name,)
 
 
 @dataclass(frozen=True, slots=True)
 class _Edge:
-    """One link. ``b`` is None for a loopback; ``cause`` is why one is down."""
+    """One link. ``ports`` are both of its ends, one for a loopback; ``cause`` is why it is down."""
 
     state: State
     label: str
     cause: str
-    a: _Node
-    b: _Node | None
-
-    @property
-    def nodes(self) -> tuple[_Node, ...]:
-        return (self.a,) if self.b is None else (self.a, self.b)
+    ports: Sequence[_Port]
 
 
 def draw(told: StatusDocument, form: str, namespaces: Mapping[int, str]) -> str:
     """The picture in one of ``FORMATS``; ``namespaces`` names those that have an id here."""
-    return FORMATS[form]([_edge(link, namespaces) for link in told.links])
+    ends = [end for link in told.links for end in link.ends]
+    nodes = {end.far_nsid: end.node for end in ends if end.node and end.far_nsid is not None}
+    known, numbers = {**namespaces, **nodes}, count()
+    return FORMATS[form]([_edge(link, known, numbers) for link in told.links])
 
 
-def _edge(link: Link, namespaces: Mapping[int, str]) -> _Edge:
-    a, b = link.a, link.b
-    loopback = len(link.ends) == 1
+def _edge(link: Link, namespaces: Mapping[int, str], numbers: Iterator[int]) -> _Edge:
     if link.state is State.CONNECTED:
-        rates = _rates(("⟲", a)) if loopback else _rates(("→", a), ("←", b))
-        label = " · ".join((link.mode, *rates))
+        arrows = "→←" if len(link.ends) == 2 else "⟲"
+        label = " · ".join((link.mode, *_rates(zip(arrows, link.ends, strict=True))))
     else:
         label = str(link.state)
-    far = None if loopback else _node(b, namespaces)
     cause = printable(link.reason) if link.state is State.DOWN else ""
-    return _Edge(link.state, label, cause, _node(a, namespaces), far)
+    ports = [_port(f"n{next(numbers)}", end, namespaces) for end in link.ends]
+    return _Edge(link.state, label, cause, ports)
 
 
-def _rates(*ways: tuple[str, End]) -> Iterator[str]:
+def _rates(ways: Iterable[tuple[str, End]]) -> Iterator[str]:
     known = [(arrow, end.bits_per_s) for arrow, end in ways if end.bits_per_s is not None]
     if known and not any(bits for _, bits in known):
         yield "idle"
@@ -80,40 +88,49 @@ def _rates(*ways: tuple[str, End]) -> Iterator[str]:
         yield from (f"{arrow} {bit_rate(bits)}" for arrow, bits in known)
 
 
-def _node(end: End, namespaces: Mapping[int, str]) -> _Node:
-    far, nsid = printable(end.far_name or ""), end.far_nsid
-    if far and nsid is not None:
-        far = f"{far} in {printable(namespaces.get(nsid, '') or f'namespace {nsid}')}"
-    return _Node(printable(end.name), far, end.ifindex is None)
+def _port(identity: str, end: End, namespaces: Mapping[int, str]) -> _Port:
+    place = end.far_nsid
+    if end.node:
+        texts = end.node, end.interface, ""
+    elif end.far_name and place is not None:
+        texts = namespaces.get(place, "") or f"namespace {place}", end.far_name, end.name
+    else:
+        texts = "", end.name, end.far_name or ""
+    box, name, also = map(printable, texts)
+    return _Port(identity, box, name, also, end.ifindex is None)
 
 
-def _numbered(edges: Sequence[_Edge]) -> Iterator[tuple[_Edge, list[str]]]:
-    """Every link with an identifier for each of its ends."""
-    number = 0
+def _boxes(edges: Iterable[_Edge]) -> dict[str, list[_Port]]:
+    """The ports of every box, in the order of the links."""
+    found: dict[str, list[_Port]] = {}
     for edge in edges:
-        yield edge, [f"n{number + place}" for place in range(len(edge.nodes))]
-        number += len(edge.nodes)
+        for port in edge.ports:
+            if port.box:
+                found.setdefault(port.box, []).append(port)
+    return found
 
 
 # --------------------------------------------------------------------------- Mermaid
 
 
 def _mermaid(edges: Sequence[_Edge]) -> str:
-    """A flowchart. Far ends stand in the boxes: it draws no more than 500 lines."""
+    """A flowchart. A box is a subgraph, as a node of Mermaid's has no ports."""
     lines = ["flowchart LR"]
+    for number, (box, ports) in enumerate(_boxes(edges).items()):
+        lines.append(f'  subgraph b{number}["{_mermaid_text(box)}"]')
+        lines += [f"  {_mermaid_port(port)}" for port in ports]
+        lines.append("  end")
     colours: dict[State, list[str]] = {}
-    missing: list[str] = []
-    for index, (edge, ids) in enumerate(_numbered(edges)):
-        lines += [_mermaid_node(*pair) for pair in zip(ids, edge.nodes, strict=True)]
-        arrow = "<-->" if edge.b else "-->"
+    for index, edge in enumerate(edges):
+        lines += [_mermaid_port(port) for port in edge.ports if not port.box]
+        arrow = "<-->" if len(edge.ports) == 2 else "-->"
         cause = f"<br/>{_mermaid_text(edge.cause)}" if edge.cause else ""
-        lines.append(f'  {ids[0]} {arrow}|"{edge.label}{cause}"| {ids[-1]}')
+        lines.append(f'  {edge.ports[0].id} {arrow}|"{edge.label}{cause}"| {edge.ports[-1].id}')
         colours.setdefault(edge.state, []).append(str(index))
-        missing += [name for name, node in zip(ids, edge.nodes, strict=True) if node.missing]
     for state, found in colours.items():
         dashes = ",stroke-dasharray:4" if state in _DASHED else ""
         lines.append(f"  linkStyle {','.join(found)} stroke:{COLOURS[state]}{dashes}")
-    if missing:
+    if missing := [port.id for edge in edges for port in edge.ports if port.missing]:
         lines.append("  classDef missing stroke-dasharray:4")
         lines.append(f"  class {','.join(missing)} missing")
     if not edges:
@@ -121,9 +138,8 @@ def _mermaid(edges: Sequence[_Edge]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _mermaid_node(name: str, node: _Node) -> str:
-    lines = (_mermaid_text(line) for line in (node.name, node.far) if line)
-    return f'  {name}["{"<br/>".join(lines)}"]'
+def _mermaid_port(port: _Port) -> str:
+    return f'  {port.id}["{"<br/>".join(map(_mermaid_text, port.lines))}"]'
 
 
 def _mermaid_text(text: str) -> str:
@@ -135,23 +151,38 @@ def _mermaid_text(text: str) -> str:
 
 
 def _dot(edges: Sequence[_Edge]) -> str:
+    """A box is a node whose label is a table, with a cell for each port."""
     lines = [
         "graph xconnectd {",
         '  graph [rankdir=LR, fontname="sans-serif"]',
         '  node [shape=box, style=rounded, fontname="sans-serif"]',
         '  edge [fontname="sans-serif", fontsize=10, penwidth=2]',
     ]
-    for edge, ids in _numbered(edges):
-        for name, node in zip(ids, edge.nodes, strict=True):
-            style = ', style="rounded,dashed"' if node.missing else ""
-            lines.append(f"  {name} [label={_dot_text(node.name, node.far)}{style}]")
+    places: dict[str, str] = {}
+    for number, (box, ports) in enumerate(_boxes(edges).items()):
+        lines.append(f"  b{number} [shape=plain, label=<{_dot_table(box, ports)}>]")
+        places |= {port.id: f"b{number}:{port.id}" for port in ports}
+    for edge in edges:
+        for port in edge.ports:
+            if not port.box:
+                style = ', style="rounded,dashed"' if port.missing else ""
+                lines.append(f"  {port.id} [label={_dot_text(*port.lines)}{style}]")
+        a, b = (places.get(port.id, port.id) for port in (edge.ports[0], edge.ports[-1]))
         dashes = ", style=dashed" if edge.state in _DASHED else ""
         label = _dot_text(edge.label, edge.cause)
-        colour = f'color="{COLOURS[edge.state]}"'
-        lines.append(f"  {ids[0]} -- {ids[-1]} [label={label}, {colour}{dashes}]")
+        lines.append(f'  {a} -- {b} [label={label}, color="{COLOURS[edge.state]}"{dashes}]')
     if not edges:
         lines.append(f'  none [label="{_NOTHING}"]')
     return "\n".join((*lines, "}")) + "\n"
+
+
+def _dot_table(box: str, ports: Iterable[_Port]) -> str:
+    cells = [f'<td border="0"><b>{escape(box)}</b></td>']
+    for port in ports:
+        dashed = ' style="dashed"' if port.missing else ""
+        cells.append(f'<td port="{port.id}"{dashed}>{"<br/>".join(map(escape, port.lines))}</td>')
+    rows = "".join(f"<tr>{cell}</tr>" for cell in cells)
+    return f'<table style="rounded" cellspacing="4" cellpadding="4">{rows}</table>'
 
 
 def _dot_text(*lines: str) -> str:
