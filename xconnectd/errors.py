@@ -60,6 +60,10 @@ class InterfaceGoneError(XconnectError):
     """An interface vanished while questions about it were asked; another look will not see it."""
 
 
+class NodeGoneError(XconnectError):
+    """A node stopped while something was done for it; another look will not see it."""
+
+
 class DataplaneError(XconnectError):
     """Compiling, loading or opening the BPF part failed at ``stage``; ``log`` is shown whole."""
 

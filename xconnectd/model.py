@@ -295,7 +295,7 @@ class Record(NamedTuple):
     answer of the kernel that cannot be read again. ``idle_with`` is the ifindex of the other end
     while this one is held and not wired, when no map tells (None where there is no other);
     ``allowed`` is its ``allow_addressed``. ``kind`` is the interface's own, empty in a record of
-    before 0.2 too.
+    before 0.2 too. ``end`` is what the file calls it where that is in a node, else empty.
     """
 
     ifindex: int
@@ -308,6 +308,7 @@ class Record(NamedTuple):
     allowed: bool = False
     kind: str = ""
     follows: bool = False
+    end: str = ""
 
     @property
     def identity(self) -> tuple[int, str, str]:
@@ -409,6 +410,53 @@ class NodeNamespace(NamedTuple):
     warning: str = ""
 
 
+class NodeEnd(NamedTuple):
+    """What is to be known of an end in a node, beside its interface here.
+
+    ``path`` is the file of the node's network namespace, ``inode`` the number of that and ``nsid``
+    the id that it has here; there is none while the node is away. Where there is no such end one of
+    the others says why: ``waiting`` (the node is away, ``certain`` says whether it surely is),
+    ``refused`` (what is in its place; ``in_the_way`` is the ifindex which that has in the node, 0
+    if it is not there) or ``is_missing`` (nothing is there: it is to be made). ``warning`` is about
+    the node.
+    """
+
+    path: str = ""
+    inode: int = 0
+    nsid: int | None = None
+    waiting: str = ""
+    certain: bool = True
+    refused: str = ""
+    in_the_way: int = 0
+    is_missing: bool = False
+    warning: str = ""
+
+
+class Made(NamedTuple):
+    """A veth that we made for an end in a node; it is written down before it is made.
+
+    ``name`` and ``mac`` are those of the interface here, ``end`` is the text of the file, ``mtu``
+    (bytes) what its far end was given, and ``namespace`` the inode of the network namespace that it
+    was made into. ``settled``: the far end was set up, and from then on up or down is what the node
+    wants.
+    """
+
+    name: str
+    mac: str
+    end: str
+    mtu: int = DEFAULT_MTU
+    namespace: int = 0
+    settled: bool = False
+
+
+class FarSetting(NamedTuple):
+    """What the far end of a veth is given, by its name in its namespace; ``mtu`` in bytes."""
+
+    name: str
+    mtu: int
+    set_up: bool
+
+
 class Use(NamedTuple):
     """What the host uses an interface for, in words; ``remedy`` is the command that ends it.
 
@@ -450,6 +498,8 @@ class Observed(NamedTuple):
     ``guarded`` are the ends in front of which the host's IP stack is closed, None where that cannot
     be. ``covered`` are the ifindexes a narrow look asked for, None for a look at everything.
     ``monitors`` is what is wrong with monitors of virtual machines, in words.
+    ``names`` has the text of an end in a node, too; ``nodes`` and ``made`` have what else there is
+    to know of it, by that text.
     ``ours`` is what is ours on each of ``interfaces``, by ifindex (see ``told_apart``).
     """
 
@@ -465,6 +515,8 @@ class Observed(NamedTuple):
     guarded: frozenset[int] | None = None
     covered: frozenset[int] | None = None
     monitors: Mapping[MonitorAddress, str] = _NOTHING
+    nodes: Mapping[str, NodeEnd] = _NOTHING
+    made: Mapping[str, Made] = _NOTHING
     ours: Mapping[int, Ours] = _NOTHING
 
     def told_apart(self) -> Self:

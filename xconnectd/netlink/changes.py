@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
-from xconnectd.errors import LinkError
+from xconnectd.errors import LinkError, NodeGoneError
 from xconnectd.model import (
     FILTER_HANDLE,
     FILTER_PRIORITY,
     PROGRAM_NAME,
+    FarSetting,
     Filter,
     Interface,
+    Made,
     Mode,
     Setting,
 )
-from xconnectd.netlink import uapi
+from xconnectd.netlink import netns, uapi
 from xconnectd.netlink.host_use import HostUse
 from xconnectd.netlink.transport import (
     CLSACT_HANDLE,
@@ -28,9 +34,12 @@ from xconnectd.netlink.transport import (
     CREATE,
     DO,
     REPLACE,
+    NetlinkError,
     Route,
     link_request,
+    raw,
     tc_request,
+    veth_request,
 )
 
 _XDP_FLAGS: Final = {
@@ -38,6 +47,9 @@ _XDP_FLAGS: Final = {
     Mode.NATIVE: uapi.XDP_FLAGS_DRV_MODE,
 }
 _ETH_P_ALL: Final = socket.htons(3)
+
+_NUMBER: Final = struct.Struct("=I")
+_DELETE: Final = link_request(uapi.RTM_DELLINK, DO)
 
 _set = partial(link_request, uapi.RTM_SETLINK, DO)
 
@@ -158,11 +170,82 @@ class Changes:
         except OSError as error:
             raise _refusal(interface, "remove what a router announced", error) from error
 
+    # ---------------------------------------------------------------- veths into other namespaces
+
+    def make_veth(self, made: Made, path: str, far_name: str, far_mac: str) -> None:
+        """Makes a veth, both ends down; the far one in the namespace with the file ``path``.
+
+        That needs CAP_NET_ADMIN here and nothing there: a descriptor of the namespace is enough. It
+        cannot be made up in the same request (ENOTCONN: it has no peer yet).
+
+        Raises:
+            NodeGoneError: there is no such namespace any more.
+        """
+        mtu = {uapi.IFLA_MTU: _NUMBER.pack(made.mtu)}
+        try:
+            with open(path) as file:  # noqa: PTH123 (of hundreds, at a start)
+                there = {uapi.IFLA_NET_NS_FD: _NUMBER.pack(file.fileno())}
+                request = veth_request(
+                    {**mtu, **_named(made.name, made.mac)},
+                    {**mtu, **_named(far_name, far_mac), **there},
+                )
+                self._do(Interface(0, made.name), f"make the veth to {made.end}", request)
+        except OSError as error:
+            raise NodeGoneError(f"{path}: {error.strerror}") from error
+
+    def delete_veth(self, interface: Interface) -> None:
+        """Deletes a veth, both ends, unless that is done."""
+        try:
+            self._do(interface, "delete", _DELETE)
+        except LinkError as error:
+            if error.errno != errno.ENODEV:
+                raise
+
+    def set_far(self, path: str, far: Sequence[FarSetting]) -> dict[int, str]:
+        """Sets interfaces in the namespace with the file ``path`` up, each with its MTU.
+
+        From inside: from here such a request would *move* an interface (IFLA_TARGET_NETNSID). That
+        needs CAP_SYS_ADMIN. Returns what was refused, by the number of the setting; its words are
+        empty where namespace or interface are gone meanwhile.
+        """
+
+        def work() -> dict[int, str]:
+            with closing(Route()) as route:
+                return dict(_set_all(route, far))
+
+        try:
+            return netns.inside(netns.Namespace(Path(path), ""), work)
+        except (FileNotFoundError, InterruptedError):
+            words = ""
+        except OSError as error:
+            words = f"its network namespace cannot be entered: {error.strerror}"
+            if error.errno == errno.EPERM:
+                words += "; set it up in the node, or give the daemon CAP_SYS_ADMIN"
+        return dict.fromkeys(range(len(far)), words)
+
     def _do(self, interface: Interface, action: str, request: bytes) -> None:
         try:
             self._route.exchange(request, interface.ifindex)
         except OSError as error:
             raise _refusal(interface, action, error) from error
+
+
+def _set_all(route: Route, far: Iterable[FarSetting]) -> Iterator[tuple[int, str]]:
+    for number, each in enumerate(far):
+        name = ("IFLA_IFNAME", each.name.encode(errors="surrogateescape"))
+        flags = {"flags": uapi.IFF_UP, "change": uapi.IFF_UP} if each.set_up else {}
+        try:
+            route.exchange(_set((name, ("IFLA_MTU", each.mtu)), **flags))
+        except NetlinkError as error:
+            words = f"{each.name} cannot be set up or given MTU {each.mtu}: {error.strerror}"
+            yield number, "" if error.errno == errno.ENODEV else words
+
+
+def _named(name: str, mac: str) -> dict[int, bytes]:
+    return {
+        uapi.IFLA_IFNAME: raw(name) + b"\0",
+        uapi.IFLA_ADDRESS: bytes.fromhex(mac.replace(":", "")),
+    }
 
 
 def _refusal(interface: Interface, action: str, error: OSError) -> LinkError:

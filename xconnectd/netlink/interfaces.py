@@ -7,6 +7,7 @@ or files. ``transport`` encodes and carries the requests, ``ethtool`` asks drive
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -304,6 +305,30 @@ class Interfaces:
         (message,) = self._route.ask(nsid_request(GET, (("NETNSA_FD", fd),)))
         return _nsid(message)
 
+    def namespace(self, path: str) -> tuple[int, int | None]:
+        """The inode of the network namespace behind a file, and its id here; None if it is this.
+
+        One that has no id here is given one, as ``ip netns set`` does. The file is open meanwhile.
+
+        Raises:
+            OSError: there is no such file, or it is no network namespace.
+        """
+        with open(path) as file:  # noqa: PTH123 (a path of a few hundred, in every look)
+            inode = os.fstat(file.fileno())
+            if os.path.samestat(inode, netns.OWN.stat()):
+                return inode.st_ino, None
+            nsid = self.nsid_of(file.fileno())
+            if nsid is None:
+                self._route.ask(_new_nsid_request(file.fileno()))
+                nsid = self.nsid_of(file.fileno())
+        return inode.st_ino, nsid
+
+    def named(self, name: str, nsid: int) -> Interface | None:
+        """The interface of that name in another namespace, looked at from here."""
+        request, _ = _question_by_name(name, (("IFLA_IF_NETNSID", nsid),))
+        (answer,) = self._route.ask_each([(request, None)], unless=errno.errorcode)
+        return next(iter(_interfaces(answer)), None)
+
     def own_nsid(self) -> int | None:
         """The id that this namespace has for itself: some device elsewhere made it get one."""
         with netns.OWN.open() as file:
@@ -313,10 +338,16 @@ class Interfaces:
 # --------------------------------------------------------------------------- reading messages
 
 
-def _question_by_name(wanted: str) -> Question:
+def _question_by_name(wanted: str, where: tuple[tuple[str, int], ...] = ()) -> Question:
     name = wanted.encode(errors="surrogateescape")
     attribute = "IFLA_IFNAME" if len(name) < _IFNAMSIZ else "IFLA_ALT_IFNAME"
-    return get_link_request(GET, ((attribute, name), SKIP_STATISTICS)), None
+    return get_link_request(GET, (*where, (attribute, name), SKIP_STATISTICS)), None
+
+
+def _new_nsid_request(fd: int) -> bytes:
+    """The kernel chooses the id (rtnl_net_newid in net/core/net_namespace.c)."""
+    any_id = ("NETNSA_NSID", uapi.NETNSA_NSID_NOT_ASSIGNED)
+    return nsid_request(DO, (("NETNSA_FD", fd), any_id), uapi.RTM_NEWNSID)
 
 
 def _question_at(ifindex: int, nsid: int | None) -> Question:

@@ -75,7 +75,9 @@ class Event(NamedTuple):
     """Something happened to an interface; what it is now must be read again.
 
     ``name`` and ``mac`` are empty where the message carries none (tc, addresses). For a device
-    that left for another namespace ``nsid`` and ``new_ifindex`` say where to. ``message`` is the
+    that left for another namespace ``nsid`` and ``new_ifindex`` say where to. ``far_nsid`` is the
+    id of the namespace that the other end of a veth is in, None if it is in this one. Without an
+    ``ifindex`` it is of an end in a node, by its text. ``message`` is the
     whole of a link message that describes the device; what a bridge tells of its port does not.
     """
 
@@ -87,6 +89,7 @@ class Event(NamedTuple):
     altnames: tuple[str, ...] = ()
     mac: str = ""
     message: bytes = b""
+    far_nsid: int | None = None
 
 
 class OverrunError(Exception):
@@ -274,6 +277,7 @@ def _event(ifindex: int, message: bytes) -> Event:
     found = attributes_in(message, LINK_ATTRIBUTES)
     of_a_port = message[HEADER.size] == _AF_BRIDGE
     nsid, new_ifindex = found.get(uapi.IFLA_NEW_NETNSID), found.get(uapi.IFLA_NEW_IFINDEX)
+    far_nsid = found.get(uapi.IFLA_LINK_NETNSID)
     return Event(
         ifindex,
         name=text(found.get(uapi.IFLA_IFNAME, b"")[:-1]),
@@ -283,4 +287,5 @@ def _event(ifindex: int, message: bytes) -> Event:
         altnames=texts(found[uapi.IFLA_PROP_LIST]) if uapi.IFLA_PROP_LIST in found else (),
         mac=found.get(uapi.IFLA_ADDRESS, b"").hex(":"),
         message=b"" if of_a_port else message,
+        far_nsid=None if far_nsid is None else integer(far_nsid),
     )

@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache, partial
 from operator import methodcaller
 from typing import Any, Final
@@ -48,6 +48,8 @@ HEADER: Final = struct.Struct("=IHHII")
 _SEQUENCE: Final = struct.Struct("=I")
 _SEQUENCE_OFFSET: Final = 8
 _ATTRIBUTE: Final = struct.Struct("=HH")
+_IFINFOMSG: Final = 16
+"""Bytes of struct ifinfomsg."""
 
 # Where the attributes begin: behind struct nlmsghdr and the message's own struct.
 LINK_ATTRIBUTES: Final = 32
@@ -175,8 +177,29 @@ def stats_request() -> bytes:
     return encode(ifstatsmsg, uapi.RTM_GETSTATS, DUMP, filter_mask=uapi.IFLA_STATS_LINK_64)
 
 
-def nsid_request(how: int, attributes: tuple[Any, ...] = ()) -> bytes:
-    return encode(nsidmsg, uapi.RTM_GETNSID, how, attributes)
+def nsid_request(how: int, attributes: tuple[Any, ...] = (), kind: int = uapi.RTM_GETNSID) -> bytes:
+    return encode(nsidmsg, kind, how, attributes)
+
+
+def veth_request(here: Mapping[int, bytes], there: Mapping[int, bytes]) -> bytes:
+    """For a new veth: attributes of either end by their numbers.
+
+    No two are alike, so nothing is gained by encoding it once.
+    """
+    peer = _nested(uapi.VETH_INFO_PEER, bytes(_IFINFOMSG) + _packed(there))
+    data = _nested(uapi.IFLA_INFO_DATA, peer)
+    info = _nested(uapi.IFLA_LINKINFO, _packed({uapi.IFLA_INFO_KIND: b"veth"}) + data)
+    body = bytes(_IFINFOMSG) + _packed(here) + info
+    return HEADER.pack(HEADER.size + len(body), uapi.RTM_NEWLINK, CREATE, 0, 0) + body
+
+
+def _packed(attributes: Mapping[int, bytes]) -> bytes:
+    return b"".join([_nested(number, value) for number, value in attributes.items()])
+
+
+def _nested(number: int, value: bytes) -> bytes:
+    length = _ATTRIBUTE.size + len(value)
+    return _ATTRIBUTE.pack(length, number) + value + bytes(-length % 4)
 
 
 def within(*numbers: int) -> int:

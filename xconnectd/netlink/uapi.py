@@ -38,6 +38,7 @@ RTM_GETQDISC: Final = 38
 RTM_NEWTFILTER: Final = 44
 RTM_DELTFILTER: Final = 45
 RTM_GETTFILTER: Final = 46
+RTM_NEWNSID: Final = 88
 RTM_GETNSID: Final = 90
 RTM_GETSTATS: Final = 94
 
@@ -85,6 +86,9 @@ IFLA_PROP_LIST: Final = 52
 IFLA_INFO_KIND: Final = 1
 IFLA_INFO_DATA: Final = 2
 IFLA_INFO_SLAVE_KIND: Final = 4
+IFLA_NET_NS_FD: Final = 28
+VETH_INFO_PEER: Final = 1
+"""In IFLA_INFO_DATA (linux/veth.h); a struct ifinfomsg and attributes of the other end."""
 IFLA_INET6_ADDR_GEN_MODE: Final = 8
 IFLA_MACVLAN_MODE: Final = 1
 IFLA_TUN_TYPE: Final = 3
