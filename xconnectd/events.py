@@ -48,6 +48,8 @@ class Event(StrEnum):
     CARRIER_HIDDEN = "carrier.hidden"
     CARRIER_SHOWN = "carrier.shown"
     CARRIER_UNWATCHED = "carrier.unwatched"
+    NODE_APPEARED = "node.appeared"
+    NODE_GONE = "node.gone"
     MOVED_NETNS = "interface.moved_netns"
     RENEWAL_FAILED = "renewal.failed"
     RA_REMOVED = "interface.ra_removed"

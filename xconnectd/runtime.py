@@ -18,6 +18,7 @@ from xconnectd.netlink.changes import Changes
 from xconnectd.netlink.host_use import HostUse
 from xconnectd.netlink.interfaces import Interfaces
 from xconnectd.netlink.transport import Route
+from xconnectd.nodes.finder import Nodes
 from xconnectd.paths import directory, pins
 from xconnectd.reconcile.reconciler import Reconciler
 from xconnectd.state import stale
@@ -38,6 +39,11 @@ class DaemonLedger(Protocol):
     def starts(self) -> Mapping[str, int]: ...
 
 
+class DaemonNodes(Protocol):
+    def fileno(self) -> int: ...
+    def drain(self) -> frozenset[str]: ...
+
+
 class Runtime(Protocol):
     """What a daemon asks of an ``Engine``, which is documented there."""
 
@@ -45,6 +51,8 @@ class Runtime(Protocol):
     def reconciler(self) -> Reconciler: ...
     @property
     def host_use(self) -> DaemonHostUse: ...
+    @property
+    def nodes(self) -> DaemonNodes: ...
     @property
     def ledger(self) -> DaemonLedger: ...
     @property
@@ -67,6 +75,7 @@ class Engine:
         reconciler: looks, plans and applies.
         ledger: what was found, on disk.
         interfaces: looks at single ones.
+        nodes: where the nodes of the wiring are.
         host_use: what they are used for; to be given the events by who receives them.
         instance: the hold on the namespace; None for one that only looks.
         alive: called again and again within what may take seconds, and to be called in between.
@@ -88,6 +97,7 @@ class Engine:
         route = parts.enter_context(closing(Route(alive)))
         self.interfaces = Interfaces(route)
         self.host_use = HostUse(route, self.interfaces)
+        self.nodes = parts.enter_context(closing(Nodes()))
         self.alive = alive
         self._dataplane = dataplane
         self._log = log
@@ -100,6 +110,7 @@ class Engine:
             Changes(route, self.host_use),
             dataplane or parts.enter_context(closing(_NoDataplane())),
             ledger,
+            nodes=self.nodes,
             log=log,
             describe=describe,
             suspects=suspects,

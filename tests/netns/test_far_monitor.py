@@ -27,7 +27,7 @@ def events(lab: Lab, stations: list[Station]) -> Iterator[FarEvents]:
     links = [lab.link(each.end) for each in stations]
     far = {(each["link_index"], each["link_netnsid"]): each["ifindex"] for each in links}
     assert (len(far), len({index for index, _ in far})) == (3, 1)
-    with closing(inside(lab.host, lambda: FarEvents(far))) as opened:
+    with closing(inside(lab.host, lambda: FarEvents(far, {}))) as opened:
         poll(lambda: not opened.drain() and opened.due is None, what="silence")
         yield opened
 
@@ -76,7 +76,7 @@ def test_one_that_flaps_is_told_a_few_times_and_at_the_end(
 def test_without_the_capability_it_says_so(lab: Lab) -> None:
     program = (
         "from xconnectd.netlink.far_monitor import FarEvents\n"
-        "try: FarEvents({})\n"
+        "try: FarEvents({}, {})\n"
         "except PermissionError as error: print(error.errno)"
     )
     drop = ("setpriv", "--bounding-set=-net_broadcast", "--inh-caps=-net_broadcast")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import structlog
-from kernel import Book, Kernel
+from kernel import Book, Kernel, Nodes
 from structlog.testing import LogCapture
 
 from xconnectd import paths
@@ -170,7 +170,7 @@ class Selector(selectors.BaseSelector):
 
 def _is_ready(key: selectors.SelectorKey) -> bool:
     """A socket is asked of the real kernel, all others say it themselves."""
-    if isinstance(key.fileobj, News | Flag):
+    if isinstance(key.fileobj, News | Flag | Nodes):
         return key.fileobj.is_ready()
     wanted = [key.fileobj]
     return any(select.select(wanted, wanted if key.events & selectors.EVENT_WRITE else [], [], 0))
@@ -185,7 +185,10 @@ class Runtime:
     def __init__(self, kernel: Kernel, book: Book, log: Logger) -> None:
         self.host_use = kernel
         self.ledger = book
-        self.reconciler = Reconciler(kernel, kernel, kernel, kernel, book, log=log)
+        self.nodes = Nodes(kernel)
+        self.reconciler = Reconciler(
+            kernel, kernel, kernel, kernel, book, nodes=self.nodes, log=log
+        )
         self.is_removed = False
         self.times_pinned = 0
 
@@ -231,6 +234,7 @@ class Keeper:
         )
         self.runtime = Runtime(kernel, self.book, log)
         self.reconciler = self.runtime.reconciler
+        kernel.awaited = self.reconciler.awaited
         self.executor = Executor(kernel, kernel, self.book)
         self.netns_moves = NetnsMoves(kernel, kernel, self.book, log)
         self._file = OneFile()

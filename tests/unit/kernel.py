@@ -21,6 +21,10 @@ here is a bug that the unit tests cannot see. It was taught:
 - Both ends of a veth go together; that one is down or up is told of the other, too (its carrier).
 - The far end of a veth is up or down whatever ours is, and that is told. A tap has a carrier when
   it is opened, none when it is closed, and what it is given in between.
+- A namespace has a file and an id here. A veth across two is made with its far end in that of the
+  file, both ends down; a name that is taken at either side is EEXIST. Only from inside it is set
+  up, which needs a right of its own. With a namespace its devices go, and so do the other ends of
+  its veths, but a file can go without its namespace, and a device can be moved on to another.
 - A router's advertisement gives the host addresses and routes where it reaches its stack.
 - Frames that are marked as redirected pass generic XDP unseen and go on to clsact.
 - Frames: no program means the host's stack; no entry means dropped; a target that is down means
@@ -30,22 +34,26 @@ here is a bug that the unit tests cannot see. It was taught:
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from builders import EGRESS, FOREIGN, INGRESS, NATIVE, NIC_OFFLOADS, TAP_OFFLOADS, XDP
 
-from xconnectd.errors import DataplaneError, LinkError, ProgramGoneError
+from xconnectd.errors import DataplaneError, LinkError, NodeGoneError, ProgramGoneError
 from xconnectd.model import (
     FILTER_HANDLE,
     FILTER_PRIORITY,
     Far,
+    FarSetting,
     Filter,
     Interface,
+    Made,
     Mode,
     MovedEnd,
+    Node,
+    NodeNamespace,
     Programs,
     Record,
     Setting,
@@ -54,6 +62,9 @@ from xconnectd.model import (
     XdpFeature,
 )
 from xconnectd.netlink.monitor import Event
+
+OWN = "/proc/self/ns/net"
+"""The file of this namespace."""
 
 OLDER = 91
 OURS = frozenset((XDP, INGRESS, EGRESS, OLDER))
@@ -123,6 +134,9 @@ class Kernel:
         steps: what was changed or tried since ``trouble`` was last set.
         news: what rtnetlink would have told.
         meanwhile: called before each answer to a look: what others do between two of them.
+        namespaces: by the paths of files, the ids here of network namespaces.
+        awaited: the ends in nodes that a daemon waits for.
+        may_enter: whether a daemon has the right to enter one of them.
     """
 
     def __init__(self, *names: str) -> None:
@@ -142,6 +156,9 @@ class Kernel:
         self.steps: list[Step] = []
         self.dumps = 0
         self.listens = False
+        self.namespaces: dict[str, int] = {}
+        self.awaited: Mapping[tuple[int, str | int], str] = {}
+        self.may_enter = True
         self.meanwhile: Callable[[], None] = lambda: None
         self._arrival: Callable[[], None] = lambda: None
         self._trouble = peace
@@ -281,6 +298,92 @@ class Kernel:
         devices = self.complete(self.devices.values())
         return devices, dict(self.devmap), self.peers(), self.counted | self.guarded_
 
+    # ------------------------------------------------------------------ nodes
+
+    def start_node(self, name: str) -> int:
+        """A namespace with a file; returns its id here."""
+        nsid = next(self._numbers)
+        self.namespaces[f"/run/netns/{name}"] = nsid
+        self.elsewhere_[nsid] = {}
+        return nsid
+
+    def stop_node(self, name: str) -> None:
+        """The veths into it go with it."""
+        self.unmount_node(name, self.end_namespace)
+
+    def unmount_node(self, name: str, then: Callable[[int], None] = lambda _: None) -> int:
+        """Its file goes, and what is in it stays."""
+        nsid = self.namespaces.pop(f"/run/netns/{name}")
+        then(nsid)
+        return nsid
+
+    def end_namespace(self, nsid: int) -> None:
+        for device in [*self.devices.values()]:
+            if device.far and device.far.nsid == nsid:
+                self.delete(device.name)
+        del self.elsewhere_[nsid]
+
+    def nsid(self, node: str) -> int:
+        return self.namespaces[f"/run/netns/{node}"]
+
+    def plug(self, name: str, node: str, interface: str, **facts: Any) -> int:
+        """A veth of somebody else from here to a node."""
+        there = self.add_there(node, interface, "veth", up=True)
+        here = self.add(name, far=Far(there, self.nsid(node), interface, 1500, True), **facts)
+        self._alter_far(here, far=Far(here, None, name))
+        return here
+
+    def add_there(self, node: str, name: str, kind: str = "dummy", **facts: Any) -> int:
+        """A device in a node."""
+        number = next(self._numbers)
+        self.elsewhere_[self.nsid(node)][number] = Interface(number, name, kind=kind, **facts)
+        self._tell_there(name, self.nsid(node), number)
+        return number
+
+    def there(self, node: str, name: str) -> Interface:
+        found = self.named(name, self.nsid(node))
+        assert found, f"no {name} in {node}"
+        return found
+
+    def alter_there(self, node: str, name: str, /, **facts: Any) -> None:
+        """It is told of the end here, and of who waits for that name."""
+        number = self.there(node, name).ifindex
+        nsid = self.nsid(node)
+        self.elsewhere_[nsid][number] = device = self.elsewhere_[nsid][number]._replace(**facts)
+        far = Far(number, nsid, device.name, device.mtu, device.up)
+        for here in [
+            each for each in self.devices.values() if each.far and each.far[:2] == far[:2]
+        ]:
+            self.devices[here.ifindex] = here._replace(far=far)
+            self.news.append(Event(here.ifindex))
+        self._tell_there(device.name, nsid, number)
+
+    def delete_there(self, node: str, name: str) -> None:
+        """A veth takes its end here along."""
+        device = self.elsewhere_[self.nsid(node)].pop(self.there(node, name).ifindex)
+        self._tell_there(name, self.nsid(node), device.ifindex)
+        if device.far and device.far.ifindex in self.devices:
+            self.delete(self.devices[device.far.ifindex].name)
+
+    def move_on(self, node: str, name: str, nsid: int) -> None:
+        """A device of a node goes to yet another namespace."""
+        device = self.elsewhere_[self.nsid(node)].pop(self.there(node, name).ifindex)
+        self.elsewhere_.setdefault(nsid, {})[device.ifindex] = device._replace(up=False)
+        if device.far:
+            self._alter(device.far.ifindex, far=Far(device.ifindex, nsid, name, device.mtu, False))
+
+    def _alter_far(self, here: int, **facts: Any) -> None:
+        far = self.devices[here].far
+        assert far, "it is no veth"
+        assert far.nsid is not None, "its other end is here"
+        there = self.elsewhere_[far.nsid]
+        there[far.ifindex] = there[far.ifindex]._replace(**facts)
+
+    def _tell_there(self, name: str, nsid: int, number: int) -> None:
+        """As ``netlink.far_monitor`` does of what is awaited there."""
+        ends = {self.awaited.get((nsid, key)) for key in (name, number)} - {None}
+        self.news += [Event(0, end) for end in sorted(filter(None, ends))]
+
     # ------------------------------------------------------------------ as a frame sees it
 
     def leads(self, name: str, *, marked: bool = False) -> str | None:
@@ -394,6 +497,19 @@ class Kernel:
 
     track_stacked = update_stacked
 
+    def namespace(self, path: str) -> tuple[int, int | None]:
+        """The inode of a namespace is its id and a thousand; this one's is 1000."""
+        self.meanwhile()
+        if path == OWN:
+            return 1000, None
+        if path not in self.namespaces:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        return self.namespaces[path] + 1000, self.namespaces[path]
+
+    def named(self, name: str, nsid: int) -> Interface | None:
+        devices = self.elsewhere_.get(nsid, {}).values()
+        return next((each for each in devices if each.name == name), None)
+
     def namespace_name(self, nsid: int) -> str:
         return f"box{nsid}"
 
@@ -480,6 +596,35 @@ class Kernel:
         self._take("unlearn", interface)
         self.taught.pop(interface.ifindex, None)
         self._tell(interface.ifindex)
+
+    def make_veth(self, made: Made, path: str, far_name: str, far_mac: str) -> None:
+        self.step(f"make {made.end}")
+        nsid = self.namespaces.get(path)
+        if nsid is None:
+            raise NodeGoneError(path)
+        if self.has(made.name) or self.named(far_name, nsid):
+            raise LinkError(made.name, f"make the veth to {made.end}", errno.EEXIST)
+        there = next(self._numbers)
+        far = Interface(there, far_name, kind="veth", mac=far_mac, mtu=made.mtu)
+        self.elsewhere_[nsid][there] = far
+        here = Far(there, nsid, far_name, made.mtu, False)
+        number = self.add(made.name, mac=made.mac, mtu=made.mtu, up=False, far=here)
+        self._alter_far(number, far=Far(number, None, made.name))
+
+    def delete_veth(self, interface: Interface) -> None:
+        self.step("delete", interface.ifindex)
+        if interface.ifindex in self.devices:
+            self.delete(interface.name)
+
+    def set_far(self, path: str, far: Sequence[FarSetting]) -> dict[int, str]:
+        self.step(f"set far ends in {path}")
+        if not self.may_enter:
+            return dict.fromkeys(range(len(far)), "its network namespace cannot be entered")
+        node = path.removeprefix("/run/netns/")
+        for each in far:
+            up = each.set_up or self.there(node, each.name).up
+            self.alter_there(node, each.name, mtu=each.mtu, up=up)
+        return {}
 
     # ------------------------------------------------------------------ Dataplane
 
@@ -601,6 +746,9 @@ class Kernel:
         self.news.append(news)
 
     def _remove(self, ifindex: int) -> Interface:
+        far = self.devices[ifindex].far
+        if far and far.nsid is not None:
+            self.elsewhere_.get(far.nsid, {}).pop(far.ifindex, None)
         self.addressed.pop(ifindex, None)
         self.taught.pop(ifindex, None)
         for entries in (self.devmap, *self.older_maps.values()):
@@ -634,14 +782,23 @@ class Book:
         self.programs: frozenset[int] = frozenset()
         self.moved_netns: tuple[MovedEnd, ...] = ()
         self.unreported: tuple[Record, ...] = ()
+        self.made: dict[str, Made] = {}
 
     @property
     def named(self) -> Mapping[str, Collection[int]]:
-        names = {record.name for record in self.records.values()}
+        names = {name for record in self.records.values() for name in (record.name, record.end)}
         return {
-            name: [index for index, record in self.records.items() if record.name == name]
-            for name in names
+            name: [i for i, each in self.records.items() if name in (each.name, each.end)]
+            for name in names - {""}
         }
+
+    def hold_made(self, made: Made) -> None:
+        self._step(f"hold {made.end}")
+        self.made[made.end] = made
+
+    def forget_made(self, end: str) -> None:
+        self._step(f"forget {end}")
+        self.made.pop(end, None)
 
     def hold(self, record: Record) -> None:
         self._step("hold", record.ifindex)
@@ -665,6 +822,49 @@ class Book:
 
     def starts(self) -> Mapping[str, int]:
         return {}
+
+
+class Nodes:
+    """Where the nodes of the fake kernel are: what ``ip netns`` names, and what engines know.
+
+    Attributes:
+        silent: the names of nodes whose engine does not answer.
+        wanted: what the wiring names now.
+    """
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self.silent: set[str] = set()
+        self.wanted: tuple[Node, ...] = ()
+        self._told: dict[str, tuple[NodeNamespace, int | None]] = {}
+
+    def want(self, nodes: Iterable[Node]) -> None:
+        self.wanted = tuple(nodes)
+        self._told = self._all()
+
+    def find(self, node: Node) -> NodeNamespace:
+        if node.name in self.silent:
+            words = f"node {node.name} cannot be looked for: its engine does not answer"
+            return NodeNamespace("", words, certain=False)
+        path = node.netns or f"/run/netns/{node.name}"
+        if path in (OWN, *self._kernel.namespaces):
+            return NodeNamespace(path)
+        return NodeNamespace("", f"node {node.name} is not running: there is no {path}")
+
+    def _all(self) -> dict[str, tuple[NodeNamespace, int | None]]:
+        found = {each: self.find(each) for each in self.wanted}
+        numbers = self._kernel.namespaces
+        return {each.name: (place, numbers.get(place.path)) for each, place in found.items()}
+
+    def is_ready(self) -> bool:
+        return self._all() != self._told
+
+    def drain(self) -> frozenset[str]:
+        before, self._told = self._told, self._all()
+        return frozenset(name for name, each in self._told.items() if each != before.get(name))
+
+    def fileno(self) -> int:
+        return -1
 
 
 def _names(device: Interface) -> tuple[str, ...]:

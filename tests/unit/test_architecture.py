@@ -44,7 +44,7 @@ IMPORTS: dict[str, set[str]] = {
     "state": {"root"},
     "reconcile": {"root"},
     "control": {"root", "config"},
-    "runtime": {"root", "netlink", "dataplane", "state", "reconcile", "control"},
+    "runtime": {"root", "netlink", "dataplane", "nodes", "state", "reconcile", "control"},
     "status": {"root", "config", "netlink", "dataplane", "reconcile", "control", "runtime"},
     "diagnostics": {
         *("root", "config", "netlink", "dataplane", "reconcile"),
@@ -79,7 +79,7 @@ PURE = {
     *("config.parser", "config.yaml_tree", "config.edit", "config.json_schema"),
     "config.link_edit",
     *("reconcile.admission", "reconcile.carrier", "reconcile.evaluate"),
-    *("reconcile.mode_selection", "reconcile.plan"),
+    *("reconcile.made_veths", "reconcile.mode_selection", "reconcile.plan"),
     *("reconcile.actions", "reconcile.link_state", "reconcile.pass_stats"),
     "reconcile.link_changes",
     *("status.document", "status.drop_reasons"),

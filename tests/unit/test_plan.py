@@ -145,7 +145,7 @@ def test_no_black_hole_outside_the_group_that_is_moved(keeper: Keeper) -> None:
     """One that was there before is mended with its group; those that are held are meant."""
     seen = keeper.reconciler.look()
     meant = _held(seen)
-    groups = [set(group) for group in plan._groups(roles(seen.evaluations), seen.observed)]
+    groups = [set(group) for group in plan._groups(roles(seen.evaluations), (), seen.observed)]
     waiting = keeper.kernel.black_holes()
     for action in carried_out(keeper, seen):
         moved = next(group for group in groups if action.interface.ifindex in group)

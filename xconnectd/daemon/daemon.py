@@ -144,7 +144,7 @@ class Daemon:
         events = Events()
         far_events = None
         try:
-            far_events = FarEvents(runtime.reconciler.far_ends)
+            far_events = FarEvents(runtime.reconciler.far_ends, runtime.reconciler.awaited)
         except PermissionError:
             log.warning(
                 Event.CARRIER_UNWATCHED,
@@ -228,6 +228,7 @@ class Daemon:
             self._selector.register(self._guests, selectors.EVENT_READ, self._on_guests)
         if self._far_events:
             self._selector.register(self._far_events, selectors.EVENT_READ, self._on_events)
+        self._selector.register(self._runtime.nodes, selectors.EVENT_READ, self._on_nodes)
         self._selector.register(self._wakeup, selectors.EVENT_READ, self._wakeup.clear)
 
     def step(self) -> None:
@@ -304,6 +305,7 @@ class Daemon:
         self._runtime.keep_pinned()
         self._files.check()
         self._reconciler.tell_repeated()
+        self._on_nodes()
         if self._reconciler.has_drifted():
             self._reconciler.run(None, "netlink")
         elif scope := self._reconciler.disturbed():
@@ -356,6 +358,10 @@ class Daemon:
         for event in events:
             self._runtime.host_use.update_stacked(event)
         return events
+
+    def _on_nodes(self) -> None:
+        if changed := self._runtime.nodes.drain():
+            self._reconciler.handle_nodes(changed)
 
     def _on_events(self) -> None:
         self._reconciler.handle(self._receive())

@@ -15,7 +15,16 @@ from typing import Final, Generic, TypeVar
 
 from xconnectd.netlink import uapi
 from xconnectd.netlink.monitor import Event, OverrunError, mute, open_socket
-from xconnectd.netlink.transport import HEADER, INDEX, INDEX_OFFSET, RECV_SIZE
+from xconnectd.netlink.transport import (
+    HEADER,
+    INDEX,
+    INDEX_OFFSET,
+    LINK_ATTRIBUTES,
+    RECV_SIZE,
+    attributes_in,
+    ifindex_of,
+    text,
+)
 
 FarEnd = tuple[int, int | None]
 """Its ifindex, and the id of its namespace (None: this one)."""
@@ -74,11 +83,16 @@ class FarEvents:
     """The feed of what happens to the far ends of our veths.
 
     ``watched`` has the far ends (ifindex, id of its namespace), with the ifindexes of ours.
+    ``awaited`` has the texts of ends in nodes, by the id of a namespace and a name or an ifindex
+    there: what is told of one of these is an event without an ifindex.
     """
 
-    def __init__(self, watched: Mapping[FarEnd, int]) -> None:
+    def __init__(
+        self, watched: Mapping[FarEnd, int], awaited: Mapping[tuple[int, str | int], str]
+    ) -> None:
         """Raises PermissionError without CAP_NET_BROADCAST."""
         self._watched = watched
+        self._awaited = awaited
         self._socket = open_socket(_BUFFER_BYTES)
         try:
             self._socket.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_LISTEN_ALL_NSID, 1)
@@ -104,13 +118,14 @@ class FarEvents:
         return self.due is not None and self.due <= time.monotonic()
 
     def drain(self) -> list[Event]:
-        """Our ends whose far end has changed, each once.
+        """Our ends whose far end has changed, each once, and ends in nodes that may be there.
 
         Raises:
             OverrunError: events were lost since the last call.
         """
         watched = self._watched
         ends = set(self._unmuted(watched))
+        texts: set[str] = set()
         overrun: OSError | None = None
         while True:
             try:
@@ -124,9 +139,22 @@ class FarEvents:
                 continue
             nsid = _NSID.unpack(ancillary[0][2])[0] if ancillary else None
             ends.update(self._news_of(data, nsid, watched))
+            if self._awaited and nsid is not None:
+                texts.update(self._arrivals(data, nsid))
         if overrun:
             raise OverrunError from overrun
-        return [Event(end) for end in ends]
+        return [*map(Event, ends), *[Event(0, end) for end in texts]]
+
+    def _arrivals(self, data: bytes, nsid: int) -> Iterator[str]:
+        start = 0
+        while start < len(data):
+            length, *_ = HEADER.unpack_from(data, start)
+            message = data[start : start + length]
+            start += (length + 3) & ~3
+            name = attributes_in(message, LINK_ATTRIBUTES).get(uapi.IFLA_IFNAME, b"")
+            for key in (text(name[:-1]), ifindex_of(message)):
+                if end := self._awaited.get((nsid, key)):
+                    yield end
 
     def _news_of(
         self, data: bytes, nsid: int | None, watched: Mapping[FarEnd, int]

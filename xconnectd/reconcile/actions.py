@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from xconnectd.model import Filter, Interface, Mode, Record, Setting
+from xconnectd.model import Filter, Interface, Made, Mode, Record, Setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,50 @@ class Unlearn(Action):
     """Removes the addresses, routes and neighbours that the host has by routers on the wire."""
 
 
+@dataclass(frozen=True, slots=True)
+class HoldMade(Action):
+    """Records a veth that is to be made, or what it is like now."""
+
+    made: Made
+
+
+@dataclass(frozen=True, slots=True)
+class Make(Action):
+    """Makes a veth: its end here down, the far one in the namespace with the file ``path``."""
+
+    made: Made
+    path: str
+    far_name: str
+    far_mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetFar(Action):
+    """Gives the far end of a veth that we made its MTU, and sets it up if ``set_up``.
+
+    From inside the namespace with the file ``path``. ``made`` is how it is recorded then. What is
+    refused of it is a warning of its link, no failure: the node can do it too.
+    """
+
+    made: Made
+    path: str
+    far_name: str
+    set_up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unmake(Action):
+    """Deletes a veth that we made, if it is still there, and its record."""
+
+    made: Made
+
+
 OVER_NETLINK: Final = (Set, Attach, Detach, AddFilter, DeleteFilter, Unlearn)
 """What changes an interface, and is told to everybody; the others write maps and records."""
+
+
+OF_MADE_VETHS: Final = (HoldMade, Make, SetFar, Unmake)
+"""What changes which ends in nodes there are, or what is known of them."""
 
 
 def is_of_admin_state(action: Action) -> bool:
@@ -120,9 +162,14 @@ def is_mere_setting(action: Action) -> bool:
     return isinstance(action, Hold | Unlearn)
 
 
+def is_record(action: Action) -> bool:
+    """Whether it changes nothing but what is on the disk."""
+    return isinstance(action, Hold | HoldMade)
+
+
 def in_words(actions: Iterable[Action]) -> str:
     """``attach generic va, point generic va``: what is done, without the records of it."""
-    steps = as_json(action for action in actions if not isinstance(action, Hold))
+    steps = as_json(action for action in actions if not is_record(action))
     return ", ".join(dict.fromkeys(f"{each['action']} {each['interface']}" for each in steps))
 
 
@@ -148,4 +195,12 @@ def _verb(action: Action) -> str:
             return f"add filter {direction}"
         case DeleteFilter(direction=direction):
             return f"delete filter {direction}"
+        case HoldMade():
+            return "hold"
+        case Make():
+            return "make veth"
+        case Unmake():
+            return "delete veth"
+        case SetFar(set_up=set_up):
+            return "set far end up" if set_up else "set far end's mtu"
     return type(action).__name__.lower()

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from xconnectd import spelling
-from xconnectd.model import Interface, Link, Mode, Observed
+from xconnectd.model import Interface, Link, Mode, Observed, Setting
 from xconnectd.reconcile import admission, carrier, mode_selection
 from xconnectd.reconcile.carrier import Shown
 
@@ -66,7 +66,8 @@ class Role(NamedTuple):
 
     Its frames are redirected to ``target``. ``held`` is why it is only held, dropping in both
     directions: then there is no target. It is empty for an end that is wired. ``carrier`` is what
-    it is to show, None where the link has no say.
+    it is to show, None where the link has no say. ``end`` is what the file calls an end in a node
+    (empty for others), and ``made`` whether we made it.
     """
 
     link: Link
@@ -76,6 +77,8 @@ class Role(NamedTuple):
     settings: Mapping[str, int] = MappingProxyType({})
     held: str = ""
     carrier: Shown | None = None
+    end: str = ""
+    made: bool = False
 
 
 def evaluate(
@@ -132,9 +135,11 @@ def with_hints(evaluations: Sequence[Evaluation], free: Iterable[str]) -> list[E
 
 
 def _missing(evaluation: Evaluation) -> list[str]:
-    """The names of its ends that do not exist, each once."""
+    """The names of its ends in this namespace that do not exist, each once."""
     ends = ((evaluation.link.a, evaluation.a), (evaluation.link.b, evaluation.b))
-    return [*dict.fromkeys(endpoint.name for endpoint, end in ends if end is None)]
+    return [
+        *dict.fromkeys(endpoint.name for endpoint, end in ends if end is None and not endpoint.node)
+    ]
 
 
 def roles(evaluations: Iterable[Evaluation]) -> dict[int, Role]:
@@ -144,6 +149,24 @@ def roles(evaluations: Iterable[Evaluation]) -> dict[int, Role]:
         for ifindex, role in _roles(evaluation):
             found.setdefault(ifindex, role)  # of two links with one end the first has it
     return found
+
+
+def in_nodes(roles: Mapping[int, Role], observed: Observed) -> dict[int, Role]:
+    """The same, where ends in nodes are told as such. What we made has the MTU of its link."""
+    told = {**roles}
+    for name in observed.nodes:
+        ifindex = observed.names.get(name, 0)
+        role = told.get(ifindex)
+        if role and name in [end.name for end in role.link.ends]:
+            made, host = observed.made.get(name), observed.interfaces[ifindex]
+            is_made = made is not None and made.mac == host.mac
+            settings = role.settings
+            record = observed.ours[ifindex].record
+            is_raised = role.held and record and Setting.MTU in record.changes
+            if is_made and not is_raised:
+                settings = {Setting.MTU: role.link.mtu, **settings}
+            told[ifindex] = role._replace(end=name, made=is_made, settings=settings)
+    return told
 
 
 def _roles(evaluation: Evaluation) -> list[tuple[int, Role]]:
@@ -171,9 +194,12 @@ def _evaluate_alone(link: Link, observed: Observed) -> Evaluation:
     ends = found.ends
     holding, barred = _evaluate_ends(link, ends, observed)
     if a is None or b is None:
+        found = found._replace(holding=holding, warnings=barred)
         missing = _missing(found)
         waiting = f"{' and '.join(missing)} {'does' if len(missing) == 1 else 'do'} not exist"
-        return found._replace(holding=holding, waiting=waiting, warnings=barred)
+        if link.a.node or link.b.node:
+            return _in_nodes(found, waiting if missing else "", observed)
+        return found._replace(waiting=waiting)
     if len(ends) == 1 and link.a != link.b:
         reason = f"{link.a} and {link.b} are the same interface, {a.name}"
         return found._replace(holding=holding, refusal=reason)
@@ -192,6 +218,24 @@ def _evaluate_alone(link: Link, observed: Observed) -> Evaluation:
         warnings=(*choice.warnings, *_warnings(link, ends, observed)),
         holding={end: mode for end, mode in holding.items() if end not in refusals},
     )
+
+
+def _in_nodes(found: Evaluation, waiting: str, observed: Observed) -> Evaluation:
+    """An evaluation of a link without one of its ends, ``waiting`` for those that are here."""
+    ends = [(end.name, observed.nodes.get(end.name)) for end in found.link.ends if end.node]
+    words = [waiting]
+    words += [place.waiting for _, place in ends if place]
+    words += [f"{name} does not exist" for name, place in ends if not place or place.is_missing]
+    return found._replace(
+        waiting="; ".join(dict.fromkeys(filter(None, words))),
+        refusal=next((place.refused for _, place in ends if place and place.refused), ""),
+        warnings=(*found.warnings, *_node_warnings(found.link, observed)),
+    )
+
+
+def _node_warnings(link: Link, observed: Observed) -> list[str]:
+    places = [observed.nodes.get(end.name) for end in link.ends]
+    return [*dict.fromkeys(each.warning for each in places if each and each.warning)]
 
 
 def _refusal_of(end: Interface, observed: Observed) -> str:
@@ -224,6 +268,8 @@ def _warnings(link: Link, ends: Iterable[Interface], observed: Observed) -> list
         for end, address in link.monitors
         if address in observed.monitors
     ]
+    if observed.nodes:
+        words += _node_warnings(link, observed)
     for end in ends:
         words += admission.warnings(link, end, observed)
         if end.variant in ("private", "vepa", "bridge"):

@@ -9,11 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from xconnectd.errors import LinkError, ProgramGoneError, XconnectError
-from xconnectd.model import Interface, Mode, Record, Refusal
+from xconnectd.errors import LinkError, NodeGoneError, ProgramGoneError, XconnectError
+from xconnectd.model import FarSetting, Interface, Mode, Record, Refusal
 from xconnectd.reconcile import actions
 from xconnectd.reconcile.actions import Action
 from xconnectd.reconcile.evaluate import Refused
+from xconnectd.reconcile.made_veths import FarRefusal
 from xconnectd.reconcile.ports import Changes, Dataplane, Ledger
 
 _UNFIT: Final = frozenset(
@@ -27,11 +28,12 @@ class Trouble:
     """What the kernel or the disk refused, with the reason.
 
     ``links`` by id; ``stuck`` by ifindex are ends without a link that could not be put back, each
-    with its name and the reason.
+    with its name and the reason; ``far`` what a far end was refused, by the text of the end.
     """
 
     links: dict[str, Refused] = field(default_factory=dict)
     stuck: dict[int, tuple[str, str]] = field(default_factory=dict)
+    far: dict[str, FarRefusal] = field(default_factory=dict)
 
     def refuse(self, action: Action, words: str) -> None:
         first = self.links.get(action.link)
@@ -59,7 +61,7 @@ class Executor:
         trouble.stuck.clear()
         while todo:
             try:
-                self._do_all(todo, done)
+                self._do_all(todo, done, trouble)
             except (XconnectError, OSError) as error:
                 refused = todo.popleft()
                 if refused.link:
@@ -85,7 +87,7 @@ class Executor:
             return False
         return True
 
-    def _do_all(self, todo: deque[Action], done: list[Action]) -> None:
+    def _do_all(self, todo: deque[Action], done: list[Action], trouble: Trouble) -> None:
         """Takes one after the other from ``todo``; what is refused stays its first."""
         changes, plane = self._changes, self._dataplane
         while todo:
@@ -113,9 +115,26 @@ class Executor:
                     changes.delete_filter(end, direction, filter_)
                 case actions.Unlearn():
                     changes.unlearn(end)
+                case actions.SetFar(path=path):
+                    self._set_far(path, todo, done, trouble)
+                    continue
                 case _:
-                    raise NotImplementedError(action)
+                    self._make_or_delete(action)
             done.append(todo.popleft())
+
+    def _make_or_delete(self, action: Action) -> None:
+        match action:
+            case actions.HoldMade(made=made):
+                self._ledger.hold_made(made)
+            case actions.Make(made=made, path=path, far_name=far_name, far_mac=far_mac):
+                with suppress(NodeGoneError):  # the next look says so
+                    self._changes.make_veth(made, path, far_name, far_mac)
+            case actions.Unmake(made=made):
+                if action.interface.ifindex:
+                    self._changes.delete_veth(action.interface)
+                self._ledger.forget_made(made.end)
+            case _:
+                raise NotImplementedError(action)
 
     def _write_entries(self, todo: deque[Action], done: list[Action]) -> None:
         """As many as follow one another; between two of them frames may be dropped."""
@@ -138,6 +157,25 @@ class Executor:
                 case _:
                     return
             done.append(todo.popleft())
+
+    def _set_far(
+        self, path: str, todo: deque[Action], done: list[Action], trouble: Trouble
+    ) -> None:
+        """As many as follow one another for one namespace: it is entered once."""
+        steps: list[actions.SetFar] = []
+        for each in todo:
+            if not isinstance(each, actions.SetFar) or each.path != path:
+                break
+            steps.append(each)
+        far = [FarSetting(each.far_name, each.made.mtu, each.set_up) for each in steps]
+        refused = self._changes.set_far(path, far)
+        for number, step in enumerate(steps):
+            if number not in refused:
+                self._ledger.hold_made(step.made)
+                done.append(step)
+            elif words := refused[number]:
+                trouble.far[step.made.end] = FarRefusal(step.made, words)
+            todo.popleft()
 
     def _hold(self, record: Record) -> None:
         """Counted before it is recorded: an end that is recorded is not held anew."""

@@ -17,16 +17,21 @@ from xconnectd.model import (
     Endpoint,
     Interface,
     Link,
+    Made,
     Mode,
     MovedEnd,
+    Node,
+    NodeEnd,
     Observed,
     Programs,
     Record,
     Scope,
     Wiring,
 )
+from xconnectd.reconcile.made_veths import host_name, host_of
 from xconnectd.reconcile.mode_selection import choose
-from xconnectd.reconcile.ports import Dataplane, HostUse, Interfaces, Ledger
+from xconnectd.reconcile.node_ends import NodeEnds
+from xconnectd.reconcile.ports import Dataplane, HostUse, Interfaces, Ledger, Nodes
 
 
 class Observer:
@@ -38,8 +43,11 @@ class Observer:
         host_use: HostUse,
         maps: Dataplane,
         records: Ledger,
+        *,
+        nodes: Nodes,
         describe: Callable[[int], str] = "id {}".format,
     ) -> None:
+        self._nodes = nodes
         self._interfaces = interfaces
         self._host_use = host_use
         self._maps = maps
@@ -51,6 +59,7 @@ class Observer:
         entries, peers, guarded = self._maps.look_up()
         interfaces = self._interfaces.all()
         names = _names(interfaces.values())
+        nodes = self._ends_in_nodes(wiring, interfaces, names)
         programs = self._programs()
         observed = Observed(
             interfaces=interfaces,
@@ -61,6 +70,8 @@ class Observer:
             records=dict(self._records.records),
             moved_netns=self._moved_netns(programs),
             guarded=guarded,
+            nodes=nodes,
+            made=dict(self._records.made),
         )
         wanted = {names.get(end.name) for link in wiring.links for end in link.ends}
         ours = [
@@ -74,9 +85,29 @@ class Observer:
         ]
         return self._complete(observed, ours, wiring.links), wiring.links
 
+    def _ends_in_nodes(
+        self, wiring: Wiring, interfaces: Mapping[int, Interface], names: dict[str, int]
+    ) -> dict[str, NodeEnd]:
+        """By their texts; which interface here each is goes into ``names``."""
+        found: dict[str, NodeEnd] = {}
+        if ends := ends_in_nodes(wiring.links):
+
+            def here(wanted: str | int) -> Interface | None:
+                index = names.get(wanted) if isinstance(wanted, str) else wanted
+                return None if index is None else interfaces.get(index)
+
+            look = NodeEnds(self._interfaces, self._nodes, self._records, here)
+            for end, node in ends:
+                found[end.name], host = look.resolve(end, node)
+                if host:
+                    names[end.name] = host.ifindex
+        return found
+
     def narrow(self, wiring: Index, scope: Scope) -> tuple[Observed, tuple[Link, ...]]:
         """Only what ``scope`` has to do with: its links whole, their old and new partners."""
         look = _Look(wiring, self._interfaces, self._maps, self._records)
+        if wiring.nodes or self._records.made:
+            look.nodes = NodeEnds(self._interfaces, self._nodes, self._records)
         look.follow(scope)
         covered = frozenset([each for each in look.seen if isinstance(each, int)])
         programs = self._programs()
@@ -90,6 +121,8 @@ class Observer:
             moved_netns=self._moved_netns(programs),
             guarded=look.guarded,
             covered=covered,
+            nodes=look.node_ends,
+            made=look.made,
         )
         links = tuple(wiring.in_order(look.links.values()))
         return self._complete(observed, look.interfaces.values(), links), links
@@ -110,9 +143,13 @@ class Observer:
         interfaces = {i: each for i, each in was.items() if i not in anew} | found
         covered = before.covered or frozenset()
         entries, peers, guarded = self._maps.look_up(covered)
+        names = _names(interfaces.values())
+        if before.nodes:
+            resolved = before.names.items()
+            names |= {each: i for each, i in resolved if each in before.nodes and i in interfaces}
         observed = before._replace(
             interfaces=interfaces,
-            names=_names(interfaces.values()),
+            names=names,
             entries=entries,
             peers=peers,
             records=self._records_of(covered),
@@ -179,17 +216,33 @@ def _names(interfaces: Iterable[Interface]) -> dict[str, int]:
     return {name: each.ifindex for each in interfaces for name in (each.name, *each.altnames)}
 
 
+def ends_in_nodes(links: Iterable[Link]) -> list[tuple[Endpoint, Node]]:
+    """Each once, with its node."""
+    ends = dict.fromkeys([end for link in links for end in link.ends])
+    return [(end, end.node) for end in ends if end.node]
+
+
 class Index:
-    """A wiring, to be asked by name in no time."""
+    """A wiring, to be asked by name in no time.
+
+    ``by_name`` has the text of an end in a node, and what is called here what is made for it.
+    """
 
     def __init__(self, wiring: Wiring) -> None:
         links = wiring.links
         # Without a loop of our own: a rewire among thousands of links must not take long.
-        self.by_name: Mapping[str, Link] = dict(zip(map(_NAME_A, links), links, strict=True))
+        self.by_name: dict[str, Link] = dict(zip(map(_NAME_A, links), links, strict=True))
         self.by_name |= zip(map(_NAME_B, links), links, strict=True)
         self._order = dict(zip(map(_ID, links), count(), strict=False))
         self.ids: KeysView[str] = self._order.keys()
         """Of all links, in their order."""
+        self.nodes: dict[Node, set[Link]] = {}
+        """Those that are named, with the links that have an end there."""
+        if "," in "".join(self.ids):  # in the id of a link with an end in a node, and in no other
+            for end, node in ends_in_nodes(links):
+                link = self.by_name[end.name]
+                self.nodes.setdefault(node, set()).add(link)
+                self.by_name.setdefault(host_name(end.name), link)
 
     def in_order(self, links: Iterable[Link]) -> list[Link]:
         return sorted(links, key=lambda link: self._order[link.id])
@@ -200,6 +253,8 @@ class _Look:
 
     From an interface: the link that names it (by any of its names) with both ends, the
     interfaces it redirects to now, and its veth peer if that too is an end here (a cycle).
+    From an end in a node: the interface here that it is, or was made for it. ``nodes`` looks it up;
+    it is None where there is no such end.
     """
 
     def __init__(
@@ -220,6 +275,9 @@ class _Look:
         self.peers: dict[int, int] = {}
         self.guarded: frozenset[int] | None = frozenset()
         self.links: dict[str, Link] = {}
+        self.nodes: NodeEnds | None = None
+        self.node_ends: dict[str, NodeEnd] = {}
+        self.made: dict[str, Made] = {}
         self.seen: set[str | int] = set()
 
     def follow(self, scope: Scope) -> None:
@@ -228,11 +286,32 @@ class _Look:
         while step := dict.fromkeys(filterfalse(self.seen.__contains__, further)):
             self.seen.update(step)
             further = [*self._from_interfaces(step), *self._from_links_and_maps(step)]
+            if self.nodes:
+                further += self._from_nodes(step, scope, self.nodes)
+
+    def _from_nodes(
+        self, step: Mapping[str | int, None], scope: Scope, nodes: NodeEnds
+    ) -> list[str | int]:
+        further: list[str | int] = []
+        links = [*scope.links, *self.links.values()]
+        for end, node in ends_in_nodes(links):
+            if end.name in self._links and end.name not in self.node_ends:
+                self.node_ends[end.name], host = nodes.resolve(end, node)
+                if host:
+                    self.names[end.name] = host.ifindex
+                    further.append(host.ifindex)
+        for made in self._known.made.values():
+            if made.end in step or made.name in step:
+                self.made[made.end] = made
+                further += (made.end, made.name)
+        return further
 
     def _from_interfaces(self, step: Iterable[str | int]) -> list[str | int]:
         further: list[str | int] = []
         fars = []
         wanted = [each for each in step if each not in self.names and each not in self.interfaces]
+        if self.nodes:  # no interface has a colon in its name (dev_valid_name in net/core/dev.c)
+            wanted = [each for each in wanted if isinstance(each, int) or ":" not in each]
         found = self._source.find(*wanted) if wanted else ()
         for interface in found:
             far = interface.far
@@ -256,6 +335,8 @@ class _Look:
                 ifindexes.append(each)
                 if record := self._records.get(each):
                     further.append(record.name)  # it may have another name by now
+                    if record.end:
+                        further.append(record.end)
                 continue
             if link := self._links.get(each):
                 self.links[link.id] = link
@@ -293,8 +374,16 @@ def wiring_in_kernel(observed: Observed) -> Wiring:
 def _idle_pairs(
     observed: Observed, wired: Collection[int]
 ) -> Iterator[tuple[Interface, Interface]]:
-    """The ends that are held and not wired, each with its partner if that is held for it too."""
-    idle = {
+    """The ends that are held and not wired, each with its partner if that is held for it too.
+
+    And those that we made, so that none is deleted.
+    """
+    idle: dict[int, tuple[Interface, int | None]] = {
+        host.ifindex: (host, None)
+        for made in observed.made.values()
+        if (host := host_of(made, observed)) and host.ifindex not in wired
+    }
+    idle |= {
         each.ifindex: (each, record.idle_with)
         for each in observed.interfaces.values()
         if (record := observed.records.get(each.ifindex)) and record.is_of(each)

@@ -9,7 +9,8 @@ Order within a group of links that exchange ends, so that no frame goes astray:
 3. cut the entries of ends that are detached or held, and wire: write the entries of all others,
 4. take off the programs of an earlier mode, and only then put settings back,
 5. set up ends that were found down, show or hide the carrier of each,
-6. detach: the host's stack open again, programs off, settings put back.
+6. detach: the host's stack open again, programs off, settings put back; or the whole interface
+   deleted, if we made it.
 
 All steps but the third wait for the kernel's lock of all interfaces (RTNL), which others may hold
 for seconds, so step 3 is what changes where frames go, in both directions within microseconds.
@@ -20,6 +21,7 @@ end that is held has a program and no entry: the steps 1 to 3 are all it gets.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from xconnectd.model import (
@@ -29,6 +31,7 @@ from xconnectd.model import (
     Change,
     Filter,
     Interface,
+    Made,
     Mode,
     Observed,
     Ours,
@@ -51,6 +54,7 @@ from xconnectd.reconcile.actions import (
     Set,
     Unguard,
     Unlearn,
+    Unmake,
 )
 from xconnectd.reconcile.evaluate import Role
 
@@ -70,14 +74,19 @@ _IPV6_MTU: Final = 1280
 _NO_LINK = "in no link any more"
 
 
-def plan(wanted: Mapping[int, Role], observed: Observed) -> tuple[Action, ...]:
+def plan(
+    wanted: Mapping[int, Role],
+    observed: Observed,
+    unwanted: Mapping[int, Made] = MappingProxyType({}),
+) -> tuple[Action, ...]:
     """Everything that leads from ``observed`` to ``wanted`` (roles by ifindex); empty if nothing.
 
     Interfaces that are not in ``observed`` are not touched, so a narrow look gives a narrow
-    plan. An end that we hold and that has no role is detached.
+    plan. An end that we hold and that has no role is detached; one of those that we made and that
+    are ``unwanted`` (by ifindex too) is deleted.
     """
-    diff = _Diff(observed)
-    for group in _groups(wanted, observed):
+    diff = _Diff(observed, unwanted)
+    for group in _groups(wanted, unwanted, observed):
         diff.add(group, wanted)
     return tuple(diff.actions)
 
@@ -85,7 +94,9 @@ def plan(wanted: Mapping[int, Role], observed: Observed) -> tuple[Action, ...]:
 # --------------------------------------------------------------------------- groups
 
 
-def _groups(wanted: Mapping[int, Role], observed: Observed) -> list[list[int]]:
+def _groups(
+    wanted: Mapping[int, Role], unwanted: Iterable[int], observed: Observed
+) -> list[list[int]]:
     """Ends that exchange partners in this plan, together.
 
     Each group is brief, so an end that is cut is wired again or detached within milliseconds even
@@ -97,7 +108,7 @@ def _groups(wanted: Mapping[int, Role], observed: Observed) -> list[list[int]]:
         if b is not None:
             neighbours.setdefault(a, set()).add(b)
             neighbours.setdefault(b, set()).add(a)
-    for ifindex in (*observed.records, *(observed.guarded or ())):
+    for ifindex in (*observed.records, *(observed.guarded or ()), *unwanted):
         neighbours.setdefault(ifindex, set())
     for ifindex in observed.interfaces:
         if ifindex not in neighbours and observed.ours[ifindex].runs:
@@ -158,6 +169,7 @@ class _End(NamedTuple):
             role.link.allow_addressed,
             interface.kind,
             role.carrier is not None,
+            role.end,
         )
 
 
@@ -205,7 +217,7 @@ def _admin(
         if interface.up and not (hidden and settled):
             return 0, settled
         return None, settled or hidden
-    manages = role.link.admin is Admin.MANAGE
+    manages = role.link.admin is Admin.MANAGE or role.made
     is_ours = hidden or not settled
     if not interface.up and is_ours and ((change and change.found) or (manages and not role.held)):
         return 1, settled
@@ -262,8 +274,9 @@ def _changes(
 class _Diff:
     """Gathers the actions, group by group."""
 
-    def __init__(self, observed: Observed) -> None:
+    def __init__(self, observed: Observed, unwanted: Mapping[int, Made]) -> None:
         self._observed = observed
+        self._unwanted = unwanted
         self.actions: list[Action] = []
         self._do = self.actions.append
 
@@ -297,8 +310,10 @@ class _Diff:
 
     def _prepare(self, end: _End) -> None:
         link, interface, programs = end.role.link.id, end.interface, self._observed.programs
-        kept = end.ours.record.changes if end.ours.record else {}
-        held = end.held({**kept, **end.changes})
+        kept = {**(end.ours.record.changes if end.ours.record else {}), **end.changes}
+        if end.role.made and (mtu := kept.get(Setting.MTU)):
+            kept[Setting.MTU] = mtu._replace(found=end.role.link.mtu)
+        held = end.held(kept)
         if held != end.ours.record:
             self._do(Hold(link, interface, "its settings are saved, to be restored later", held))
         for setting, change in end.changes.items():
@@ -438,7 +453,9 @@ class _Diff:
         record = ours.record
         if interface.ifindex in (observed.guarded or ()):
             self._do(Unguard("", interface, _NO_LINK))
-        if ours.held:
+        if made := self._unwanted.get(interface.ifindex):
+            self._do(Unmake("", interface, _NO_LINK, made))
+        elif ours.held:
             self._detach_xdp("", interface, ours, _NO_LINK)
             self._delete_filters(interface, "ingress", ours.ingress)
             changes = record.changes if record else {}

@@ -7,7 +7,7 @@ changed), and nothing that the kernel could tell.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, KeysView, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from itertools import zip_longest
@@ -15,24 +15,35 @@ from typing import NamedTuple
 
 from xconnectd.errors import InterfaceGoneError, XconnectError
 from xconnectd.events import Event, Logger
-from xconnectd.model import Interface, Link, Observed, Scope, State, Wiring
+from xconnectd.model import Interface, Link, NodeEnd, Observed, Scope, State, Wiring
 from xconnectd.monitor_address import MonitorAddress
 from xconnectd.reconcile import (
     actions,
     evaluate,
     link_state,
+    made_veths,
     observer,
     plan,
     transitions,
 )
-from xconnectd.reconcile.actions import OVER_NETLINK, Action
+from xconnectd.reconcile.actions import OF_MADE_VETHS, OVER_NETLINK, Action
 from xconnectd.reconcile.evaluate import Evaluation, Refused
 from xconnectd.reconcile.executor import Executor, Trouble
 from xconnectd.reconcile.link_state import LinkStatus
+from xconnectd.reconcile.made_veths import FarRefusal
 from xconnectd.reconcile.netns_moves import NetnsMoves
+from xconnectd.reconcile.node_presence import NodePresence
 from xconnectd.reconcile.observer import Index
 from xconnectd.reconcile.pass_stats import Tally
-from xconnectd.reconcile.ports import Changes, Dataplane, HostUse, Interfaces, Ledger, LinkEvent
+from xconnectd.reconcile.ports import (
+    Changes,
+    Dataplane,
+    HostUse,
+    Interfaces,
+    Ledger,
+    LinkEvent,
+    Nodes,
+)
 from xconnectd.reconcile.retry import BackOff
 from xconnectd.reconcile.transitions import Report
 
@@ -51,9 +62,9 @@ _ADMIN_DOWN_A_TICK = 16
 _RENEWAL_PAUSE = 10.0
 """Seconds until programs that could not be loaded are tried again: a compiler may be at work."""
 
-_ROUNDS = 6
-"""A plan, its undoing where the kernel refused a part, for each end that it would not even let us
-hold, and room for what changed meanwhile."""
+_ROUNDS = 7
+"""What is missing is made; a plan, its undoing where the kernel refused a part, for each end that
+it would not even let us hold, and room for what changed meanwhile."""
 
 
 FarEnd = tuple[int, int | None]
@@ -75,6 +86,8 @@ class Reconciler:
         wiring: what is wanted.
         far_ends: those of our ends, with the ifindexes of ours, as the last passes saw them; one
             mapping for good.
+        awaited: the texts of ends in nodes that are not there, or are something else, by the id of
+            the namespace and the name or ifindex there: from news of those another may come of it.
         loose: the links of which an end is there and not held: the host may use it.
         tally: its passes and repairs so far.
         receive: yields the kernel's events that are queued; a daemon sets it, and whoever only
@@ -91,6 +104,7 @@ class Reconciler:
         dataplane: Dataplane,
         ledger: Ledger,
         *,
+        nodes: Nodes,
         log: Logger,
         describe: Callable[[int], str] = "id {}".format,
         suspects: Callable[[], str] = lambda: "unknown",
@@ -100,7 +114,10 @@ class Reconciler:
         self._ledger = ledger
         self._log = log
         self._suspects = suspects
-        self._observer = observer.Observer(interfaces, host_use, dataplane, ledger, describe)
+        self._nodes = NodePresence(nodes)
+        self._observer = observer.Observer(
+            interfaces, host_use, dataplane, ledger, nodes=nodes, describe=describe
+        )
         self._executor = Executor(changes, dataplane, ledger)
         self._netns_moves = NetnsMoves(interfaces, dataplane, ledger, log)
         self._backoff = BackOff()
@@ -117,7 +134,9 @@ class Reconciler:
         self._admin_down: dict[int, Interface] = {}
         self._ends: dict[int, Link] = {}
         self.far_ends: dict[FarEnd, int] = {}
+        self.awaited: dict[tuple[int, str | int], str] = {}
         self.monitored: frozenset[Link] = frozenset()
+        self._far_refused: dict[str, FarRefusal] = {}
         self._unseen = Scope()
         self._renewal_due = 0.0
 
@@ -134,6 +153,8 @@ class Reconciler:
         self._backoff.forget([link.id for link in changed])
         before, self._index = self._index, Index(wiring)
         self.wiring = wiring
+        if before.nodes or self._index.nodes:
+            self._nodes.want(self._index.nodes)
         self.monitored = frozenset([link for link in wiring.links if link.monitors])
         if moved and not _same_order(before.ids, self._index.ids):
             # Of two that clash the later fails.
@@ -168,11 +189,19 @@ class Reconciler:
         failed = dict(refused)
         if self._backoff.failed:
             failed = self._backoff.still_failed(links, observed) | failed
+        if self._far_refused:
+            observed = made_veths.with_refusals(observed, self._far_refused)
         evaluations = evaluate.evaluate(links, observed, failed)
         if observed.covered is None:
             evaluations = evaluate.with_hints(evaluations, self._free(observed.names))
-        actions = plan.plan(evaluate.roles(evaluations), observed)
-        return Seen(observed, tuple(evaluations), actions)
+        roles = evaluate.roles(evaluations)
+        if not observed.nodes and not observed.made:
+            return Seen(observed, tuple(evaluations), plan.plan(roles, observed))
+        roles = evaluate.in_nodes(roles, observed)
+        unwanted, forgotten = made_veths.unwanted(evaluations, roles, observed)
+        made = made_veths.plan(evaluations, observed, self._far_refused)
+        steps = (*plan.plan(roles, observed, unwanted), *forgotten, *made)
+        return Seen(observed, tuple(evaluations), steps)
 
     def _free(self, names: Iterable[str]) -> list[str]:
         """Those of these interfaces that are in no link."""
@@ -196,7 +225,11 @@ class Reconciler:
         """Reads only what was changed, as long as nothing was told of anything else."""
         self._note(self.receive())
         before = seen.observed
-        if before.covered is not None and self._unseen.ifindexes <= changed:
+        narrow = before.covered is not None and (
+            not (before.nodes or before.made)
+            or not any(isinstance(each, OF_MADE_VETHS) for each in seen.actions)
+        )
+        if narrow and self._unseen.ifindexes <= changed:
             links = [each.link for each in seen.evaluations]
             with suppress(InterfaceGoneError):
                 now = self._observer.again(before, links, changed)
@@ -247,6 +280,7 @@ class Reconciler:
             self._netns_moves.note_missing(seen.observed)
             actions = self._not_held_off(seen, trigger)
             done += self._executor.apply(actions, trouble)
+            self._far_refused |= trouble.far
             if scope is None:  # nothing that stays runs an older program any more
                 self._dataplane.empty_older()
             if not actions:
@@ -273,7 +307,7 @@ class Reconciler:
             evaluations = evaluate.with_namespaces(evaluations, observed, names)
         return [link_state.assess(each, observed) for each in evaluations]
 
-    def detach(self, trigger: str, names: Iterable[str] | None = None) -> list[str]:
+    def detach(self, trigger: str, names: Collection[str] | None = None) -> list[str]:
         """Detaches every end (or of the named ones and their partners), in a pass like any other.
 
         Returns what could not be put back. Links are wanted no longer, so their end is no event.
@@ -289,9 +323,13 @@ class Reconciler:
             self._netns_moves.forget_unfound()  # where nothing is wired nothing can be reached
         return self._backoff.stuck()
 
-    def _named(self, names: Iterable[str]) -> Scope:
-        """The interfaces that have these names, or had one when they were recorded."""
-        found = [each.ifindex for each in self._interfaces.find(*names)]
+    def _named(self, names: Collection[str]) -> Scope:
+        """The interfaces that have these names, or had one when they were recorded.
+
+        Also by what the file called an end in a node.
+        """
+        made = [each.name for each in self._ledger.made.values() if each.end in names]
+        found = [each.ifindex for each in self._interfaces.find(*names, *made)]
         recorded = [ifindex for name in names for ifindex in self._ledger.named.get(name, ())]
         return Scope(ifindexes=frozenset((*found, *recorded)))
 
@@ -326,18 +364,26 @@ class Reconciler:
 
         An end that is gone may be in another namespace; the event says where to, and only that one.
         """
-        concerned = set()
+        concerned: set[int] = set()
+        awaited: set[Link] = set()
         for event in events:
+            if self.awaited:
+                awaited.update(self._awaiting(event))
             if event.gone and self._netns_moves.awaits(event.ifindex):
                 self._netns_moves.note(event.ifindex, event.mac, event.nsid, event.new_ifindex)
-            if self._is_concerned(event):
+            if event.ifindex and self._is_concerned(event):
                 concerned.add(event.ifindex)
             if near := self.far_ends.get((event.ifindex, None)):
                 concerned.add(near)
         links = [self._ends[ifindex] for ifindex in concerned & self._ends.keys()]
-        self._unseen |= Scope(frozenset(links), frozenset(concerned))
+        self._unseen |= Scope(frozenset(links) | awaited, frozenset(concerned))
         if concerned and self.loose:  # an address is reported before its routes are gone
             self._interfaces.settle()
+
+    def _awaiting(self, event: LinkEvent) -> Iterator[Link]:
+        """The links with an end in a node that may be there now, or may be made now."""
+        ends = [end for (nsid, _), end in self.awaited.items() if nsid == event.far_nsid]
+        return filter(None, map(self._index.by_name.get, (event.name, *ends)))
 
     def _is_concerned(self, event: LinkEvent) -> bool:
         """Whether what an event says of an interface can matter to any link.
@@ -350,6 +396,15 @@ class Reconciler:
             or any(name in self._index.by_name for name in (event.name, *event.altnames))
             or any(gone.record.mac == event.mac for gone in self._ledger.moved_netns)
         )
+
+    def handle_nodes(self, names: Collection[str]) -> None:
+        """Runs a pass over the links with an end in these nodes, of which there is news."""
+        self._log_all(self._nodes.changes(names))
+        found = [links for node, links in self._index.nodes.items() if node.name in names]
+        links = frozenset[Link]().union(*found)
+        self._backoff.forget([link.id for link in links])  # what failed may succeed now
+        if links:
+            self.run(Scope(links), "netlink")
 
     def resync(self, trigger: str) -> None:
         """A pass over everything when events were not received: at the start, or they were lost.
@@ -487,9 +542,21 @@ class Reconciler:
                     self._admin_down[end.ifindex] = end
                 if end.far:
                     self.far_ends[end.far.ifindex, end.far.nsid] = end.ifindex
+        if seen.observed.nodes or self.awaited:
+            self._remember_awaited(seen.observed.nodes)
         if len(self.far_ends) > 2 * len(self._ends):
             for far in [far for far, end in self.far_ends.items() if end not in self._ends]:
                 del self.far_ends[far]
+
+    def _remember_awaited(self, nodes: Mapping[str, NodeEnd]) -> None:
+        known = self._index.by_name
+        for key in [key for key, end in self.awaited.items() if end in nodes or end not in known]:
+            del self.awaited[key]
+        for end, place in nodes.items():
+            if place.nsid is not None and (place.is_missing or place.refused):
+                self.awaited[place.nsid, end.partition(":")[2]] = end
+                if place.in_the_way:
+                    self.awaited[place.nsid, place.in_the_way] = end
 
     def _report(
         self, statuses: Iterable[LinkStatus], done: list[Action], trigger: str, seconds: float

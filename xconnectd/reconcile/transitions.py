@@ -15,10 +15,10 @@ from xconnectd.model import End, State
 from xconnectd.reconcile.actions import (
     Action,
     Attach,
-    Hold,
     Unlearn,
     in_words,
     is_of_admin_state,
+    is_record,
 )
 from xconnectd.reconcile.link_state import LinkStatus
 
@@ -151,7 +151,7 @@ def _repairs(done: Iterable[Action]) -> dict[str, list[Action]]:
     """
     repairs: dict[str, list[Action]] = {}
     for action in done:
-        is_upkeep = isinstance(action, Hold) or (isinstance(action, Attach) and action.replacing)
+        is_upkeep = is_record(action) or (isinstance(action, Attach) and action.replacing)
         if not (is_upkeep or isinstance(action, Unlearn) or is_of_admin_state(action)):
             repairs.setdefault(action.link, []).append(action)
     return repairs

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from xconnectd.model import Change, MovedEnd, Record, Refusal
+from xconnectd.model import Change, Made, MovedEnd, Record, Refusal
 from xconnectd.paths import directory, namespace_cookie, own_inode, state_directory
 from xconnectd.state.journal import Journal, put
 from xconnectd.state.stale import BOOT, boot_id, is_of_this_boot
@@ -46,7 +46,9 @@ class Ledger:
 
     Attributes:
         records: the interfaces that we hold, by ifindex.
-        named: the ifindexes of records by name; the interfaces had it when they were recorded.
+        named: the ifindexes of records by name; the interfaces had it when they were recorded. Also
+            by what the file calls an end in a node.
+        made: the veths that we made, by that.
         programs: the ids of our programs.
         moved_netns: ends that are in another namespace.
         unreported: interfaces that are gone, and the kernel has not said where to.
@@ -68,9 +70,12 @@ class Ledger:
         self._current = self._is_of_this_kernel(pinned)
         self.records: dict[int, Record] = {}
         self.named: defaultdict[str, set[int]] = defaultdict(set)
-        stored = self._read_records()
-        for record in stored.values() if self._current else ():
-            self._know(record)
+        self.made: dict[str, Made] = {}
+        stored, made = self._read_journal()
+        if self._current:
+            self.made = made
+            for record in stored.values():
+                self._know(record)
         self.unjudged = () if self._current else tuple(each.name for each in stored.values())
         """The interfaces in records that, as far as can be told, are of another boot."""
         self.programs = self._read_programs()
@@ -90,23 +95,40 @@ class Ledger:
             self._unname(ifindex)
             del self.records[ifindex]
 
+    def hold_made(self, made: Made) -> None:
+        if self.made.get(made.end) != made:
+            self._note({"made": made._asdict()})
+            self.made[made.end] = made
+
+    def forget_made(self, end: str) -> None:
+        if end in self.made:
+            self._note({"unmade": end})
+            del self.made[end]
+
     def _know(self, record: Record) -> None:
         if record.ifindex in self.records:
             self._unname(record.ifindex)
         self.records[record.ifindex] = record
-        self.named[record.name].add(record.ifindex)
+        for name in filter(None, (record.name, record.end)):
+            self.named[name].add(record.ifindex)
 
     def _unname(self, ifindex: int) -> None:
-        name = self.records[ifindex].name
-        self.named[name].discard(ifindex)
-        if not self.named[name]:
-            del self.named[name]
+        record = self.records[ifindex]
+        for name in filter(None, (record.name, record.end)):
+            self.named[name].discard(ifindex)
+            if not self.named[name]:
+                del self.named[name]
 
     def _note(self, entry: Any) -> None:
         if not self._current:
             self._begin()
-        if self._ends.length > _ROOM + 4 * len(self.records):
-            self._ends.rewrite({"hold": _as_json(record)} for record in self.records.values())
+        if self._ends.length > _ROOM + 4 * (len(self.records) + len(self.made)):
+            self._ends.rewrite(
+                [
+                    *({"made": made._asdict()} for made in self.made.values()),
+                    *({"hold": _as_json(record)} for record in self.records.values()),
+                ]
+            )
         self._ends.append(entry)
 
     # ---- programs, devices in another netns
@@ -144,7 +166,7 @@ class Ledger:
 
         Also of one that has left: it may come back.
         """
-        return bool(self.records or self.moved_netns or self.unreported)
+        return bool(self.records or self.made or self.moved_netns or self.unreported)
 
     def config(self) -> Path | None:
         """The file that the last daemon here was started with."""
@@ -182,15 +204,20 @@ class Ledger:
         except (FileNotFoundError, ValueError):  # ValueError: a torn file of an unclean end
             return None
 
-    def _read_records(self) -> dict[int, Record]:
+    def _read_journal(self) -> tuple[dict[int, Record], dict[str, Made]]:
         records: dict[int, Record] = {}
+        made: dict[str, Made] = {}
         for entry in self._ends.lines():
             match entry:
                 case {"hold": data} if record := _record(data):
                     records[record.ifindex] = record
                 case {"forget": int(ifindex)}:
                     records.pop(ifindex, None)
-        return records
+                case {"made": {"end": str(end), "name": str(), "mac": str()} as data}:
+                    made[end] = _made(Made, data)
+                case {"unmade": str(end)}:
+                    made.pop(end, None)
+        return records, made
 
     def _read_programs(self) -> frozenset[int]:
         return _numbers(self._read("programs"))
@@ -247,10 +274,11 @@ def _as_json(record: Record) -> dict[str, Any]:
         "allowed": record.allowed,
         "kind": record.kind,
         "follows": record.follows,
+        "end": record.end,
     }
 
 
-_T = TypeVar("_T", Change, Refusal, Record, MovedEnd)
+_T = TypeVar("_T", Change, Refusal, Record, Made, MovedEnd)
 
 _OTHERS: Final = (KeyError, TypeError, AttributeError)
 """What reading something raises that another release wrote, or nobody of us."""
