@@ -211,9 +211,9 @@ chaos: setup ## random harm for SECONDS=60, again with SEED=…, and 20,000 relo
 	$(BIN)/pytest -q -s tests/netns/test_chaos.py
 	@$(OWN); XCONNECTD_RELOADS=20000 $(BIN)/pytest -q tests/netns/test_hostile.py -k leave_no_trace
 
-bench: setup ## speed, latency, start and memory beside others', into docs/bench.* (root)
+bench: setup ## speed, latency, start and memory beside others', into docs/bench (root)
 	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make bench'; exit 1; }
-	@$(OWN); $(BIN)/python -m tests.bench --output docs
+	@$(OWN); $(BIN)/python -m tests.bench --output docs/bench
 
 screens: setup ## recording and quoted output in docs, from the program itself (root)
 	@[[ $$EUID -eq 0 ]] || { echo 'namespaces need root: sudo make screens'; exit 1; }

@@ -16,14 +16,16 @@ from typing import Final
 import xconnectd
 from tests.netns.lab import sweep
 
-from . import bulk, carrier, latency, life, rate, rewire
-from .render import plot, table
+from . import bulk, carrier, latency, life, rate, results, rewire
+from .render import comparison, plot, table
+from .results import Run
 from .rounds import QUICK, Effort, Series
 
 MEASURES: Final[dict[str, Callable[[Effort], list[Series]]]] = {
     "tcp": bulk.tcp,
     "udp": rate.udp,
     "live": rate.live,
+    "guest": rate.guest,
     "rtt": latency.round_trip,
     "rewire": rewire.rewire,
     "carrier": carrier.carrier,
@@ -41,16 +43,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     effort = QUICK if wanted.quick else Effort()
     if wanted.rounds:
         effort = replace(effort, rounds=wanted.rounds)
-    sweep()
-    series = [one for name in wanted.only or MEASURES for one in _measure(name, effort)]
     facts = [*_machine(), f"{effort.rounds} rounds{', --quick' if wanted.quick else ''}"]
-    text = table(series, facts)
+    run = Run.of(facts)
     if wanted.output:
-        (wanted.output / "bench.md").write_text(text)
-        (wanted.output / "bench.svg").write_text(plot(series))
-    else:
-        print(text)
+        try:
+            run = _open(wanted.output, run, anew=not wanted.only)
+        except OSError as error:
+            print(f"the result could not be written: {error}", file=sys.stderr)
+            return 1
+    sweep()
+    for name in wanted.only or MEASURES:
+        run = run.with_series(_measure(name, effort), facts)
+        if wanted.output:
+            _write(wanted.output, run)
+    if not wanted.output:
+        print(table(run))
     return 0
+
+
+def _open(directory: Path, run: Run, *, anew: bool) -> Run:
+    """What was measured on this machine before, if only a part of it is measured ``anew``."""
+    results.prepare(directory)
+    before = [each for each in results.kept(directory) if each.name == run.name]
+    return before[0] if before and not anew else run
+
+
+def _write(directory: Path, run: Run) -> None:
+    """After each part: what is measured until something fails is kept."""
+    run.write(directory)
+    (directory / f"{run.name}.md").write_text(table(run))
+    (directory / f"{run.name}.svg").write_text(plot(run.series))
+    (directory / "README.md").write_text(comparison(results.kept(directory)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, help=f"for traffic (default {Effort().rounds})")
     parser.add_argument("--only", nargs="+", choices=MEASURES, metavar="NAME", help=str(MEASURES))
     parser.add_argument("--quick", action="store_true", help="a look, and no figures to quote")
-    parser.add_argument("--output", type=Path, help="for bench.md and bench.svg")
+    parser.add_argument("--output", type=Path, help="that keeps a run of each machine")
     return parser
 
 
@@ -76,9 +99,10 @@ def _machine() -> list[str]:
     models = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return [
         f"xconnectd {xconnectd.__version__}",
-        f"Linux {kernel[0] if kernel else platform.release()} {platform.machine()}",
         f"{os.cpu_count()} CPUs{f', {models[0]}' if models else ''}",
+        f"Linux {kernel[0] if kernel else platform.release()} {platform.machine()}",
         f"Python {platform.python_version()}",
+        f"load {os.getloadavg()[0]:.1f} before",
     ]
 
 

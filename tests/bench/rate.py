@@ -14,9 +14,11 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from typing import Final, Self
 
 from tests.netns.lab import XDP_DROP, Lab, Station, inside
+from tests.netns.test_marks import guest_behind
 from tests.netns.traffic import ETH_P_STREAM
 
 from .bare import Source, load_xdp, pinned, source
@@ -103,6 +105,24 @@ class _Datagrams:
         self._unread.close()
 
 
+def guest(effort: Effort) -> list[Series]:
+    """64-byte frames that a virtual machine sends into its tap, as QEMU does: one write each.
+
+    Tap and container's interface are joined by ``tc mirred``, as every vrnetlab node does it.
+    """
+    with arena() as (lab, wires):
+        taps = {name: guest_behind(lab, wire.a) for name, wire in wires.items()}
+
+        def sample(name: str, _: int) -> dict[str, float]:
+            wire = wires[name]
+            send = partial(taps[name].send, _frame(wire.a, wire.b))
+            return {"rate": _rate(lambda: [send() for _ in range(_BATCH)], wire.b, effort.flood)}
+
+        figures = interleave(list(wires), effort.floods, sample)
+    title = "64-byte frames from a guest behind tap and mirred"
+    return [Series(title, "Mpps", figures["rate"], more_is_better=True)]
+
+
 def live(effort: Effort) -> list[Series]:
     """64-byte frames that enter and end as XDP frames, as between two NICs.
 
@@ -141,5 +161,9 @@ def _ways(lab: Lab, wire: Wire, sources: ExitStack) -> list[Source]:
 
 
 def _source(sender: Station, receiver: Station) -> AbstractContextManager[Source]:
-    frame = (receiver.mac + sender.mac + ETH_P_STREAM.to_bytes(2, "big")).ljust(_SIZE, b"\0")
+    frame = _frame(sender, receiver)
     return source(inside(sender.namespace, lambda: socket.if_nametoindex(sender.interface)), frame)
+
+
+def _frame(sender: Station, receiver: Station) -> bytes:
+    return (receiver.mac + sender.mac + ETH_P_STREAM.to_bytes(2, "big")).ljust(_SIZE, b"\0")

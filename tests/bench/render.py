@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 from xml.etree import ElementTree as ET
 
+from .results import Run
 from .rounds import Series, Spread
 
 YARDSTICKS: Final = ("mirred", "bridge")
@@ -30,21 +31,53 @@ the questions that xconnectd asks first)."""
 # ---------------------------------------------------------------------- table
 
 
-def table(series: Sequence[Series], facts: Sequence[str]) -> str:
-    """Markdown; ``facts`` say what was measured on."""
-    head = f"# Benchmark\n\nMade by `sudo make bench`: {'; '.join(facts)}.\n\n{_READING}\n"
-    return "\n".join([head, "![the same as a plot](bench.svg)\n", *map(_section, series)])
+def table(run: Run) -> str:
+    """A page of one run, in Markdown."""
+    head = f"# Benchmark\n\nMade by `sudo make bench`: {'; '.join(run.facts)}.\n\n{_READING}\n"
+    plotted = f"![the same as a plot]({run.name}.svg)\n"
+    return "\n".join([head, plotted, *(_section(one, run) for one in run.series)])
+
+
+def comparison(runs: Sequence[Run]) -> str:
+    """A page with a column for each machine: what ratios there are, else medians."""
+    pages = "".join(f"- [{each.name}]({each.name}.md): {'; '.join(each.facts)}\n" for each in runs)
+    head = f"# Benchmarks side by side\n\nMade by `sudo make bench`, a run a machine.\n\n{pages}"
+    titles = dict.fromkeys(one.title for run in runs for one in run.series)
+    return "\n".join([head, *(_side_by_side(title, runs) for title in titles)])
+
+
+def _side_by_side(title: str, runs: Sequence[Run]) -> str:
+    found = {run.name: one for run in runs for one in run.series if one.title == title}
+    first = next(iter(found.values()))
+    against = YARDSTICKS[0] if YARDSTICKS[0] in first.values else ""
+    rows = dict.fromkeys(name for one in found.values() for name in one.values if name != against)
+    ratio = f", ratio to {against}" if against else f", {first.unit}"
+    lines = [["", *found], ["---", *["---:"] * len(found)]]
+    lines += [[name, *(_cell(one, name, against) for one in found.values())] for name in rows]
+    body = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    way = " (more is better)" if first.more_is_better else ""
+    return f"## {title}{ratio}{way}\n\n{body}"
+
+
+def _cell(series: Series, name: str, against: str) -> str:
+    if against:
+        return _ratio(series.ratio(name, against))
+    if name not in series.values:
+        return ""
+    spread = series.spread(name)
+    return f"{number(spread.median)} ({_range(spread.low, spread.high)})"
 
 
 _Column = Callable[[str], str]
 
 
-def _section(series: Series) -> str:
+def _section(series: Series, run: Run) -> str:
     columns = dict(_columns(series))
     rows = [[name, *(cell(name) for cell in columns.values())] for name in series.values]
     lines = [["", *columns], ["---", *["---:"] * len(columns)], *rows]
     body = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return f"## {_heading(series)}\n\n{body}"
+    other = f"Of another run: {run.parts[series.title]}.\n\n" if series.title in run.parts else ""
+    return f"## {_heading(series)}\n\n{other}{body}"
 
 
 def _heading(series: Series) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from tests.bench import render
-from tests.bench.render import number, plot, table
+from tests.bench.render import comparison, number, plot, table
+from tests.bench.results import Run, kept
 from tests.bench.rounds import Series, Spread, interleave, orders
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -20,6 +22,9 @@ SPEEDS = Series(
     more_is_better=True,
 )  # fmt: skip
 STARTS = Series("Start", "ms", {"2 links": [200.0, 210.0, 900.0], "1,000 links": [1234.5]})
+
+
+RUN = Run.of(["xconnectd 1", "2 CPUs, Fast(R) One", "Linux 6.18.44 x86_64", "9 rounds"])
 
 
 def test_values_of_a_round_stay_together_whatever_the_order() -> None:
@@ -60,8 +65,9 @@ def test_a_ratio_is_the_median_of_ratios_and_not_the_ratio_of_medians() -> None:
 
 def test_the_table_compares_each_wire_with_its_yardsticks() -> None:
     """And a hopeless one leaves it legible."""
-    text = table([SPEEDS, STARTS], ["Linux 6.18", "2 CPUs"])
-    assert "Linux 6.18; 2 CPUs" in text
+    text = table(RUN.with_series([SPEEDS, STARTS], RUN.facts))
+    assert "2 CPUs, Fast(R) One; Linux 6.18.44 x86_64" in text
+    assert "(2-cpus-fast-one-linux-6.18.44.svg)" in text
     assert "## Bulk TCP, Gbit/s (more is better)" in text
     rows = {line.split(" | ")[0].lstrip("| "): line for line in text.splitlines()}
     ours = "| xconnectd tc | 6.75 | 4.50 to 9.00 | 4.50 to 9.00 |"
@@ -70,7 +76,8 @@ def test_the_table_compares_each_wire_with_its_yardsticks() -> None:
     assert rows["mirred"].endswith("| 1.00 (1.00 to 1.00) | 1.67 (1.67 to 1.67) |  |")
     assert rows["2 links"] == "| 2 links | 210 | 205 to 555 | 200 to 900 |"
     assert rows["1,000 links"].startswith("| 1,000 links | 1,234 |")
-    wide = table([Series("Cost", "s", {"peer": [15_000.0], "mirred": [0.1]})], [])
+    cost = Series("Cost", "s", {"peer": [15_000.0], "mirred": [0.1]})
+    wide = table(RUN.with_series([cost], RUN.facts))
     assert "| peer | 15,000 | 15,000 to 15,000 | 15,000 to 15,000 | 150,000 (" in wide
 
 
@@ -90,3 +97,26 @@ def test_the_plot_shows_ratios_where_there_is_a_yardstick() -> None:
     for line in lines:
         left, right = float(line.attrib["x1"]), float(line.attrib["x2"])
         assert render._LABEL <= left <= right <= render._LABEL + render._SCALE
+
+
+def test_a_run_is_kept_whole_and_a_part_of_it_is_replaced(tmp_path: Path) -> None:
+    first, again = (Series("Start", "ms", {"2 links": [value]}) for value in (100.0, 120.0))
+    run = RUN.with_series([first, SPEEDS], RUN.facts)
+    run.write(tmp_path)
+    assert kept(tmp_path) == [run]
+    changed = run.with_series([again], ["xconnectd 2"])
+    assert changed.series == (again, SPEEDS)
+    assert "Of another run: xconnectd 2." in table(changed)
+    assert changed.with_series([first], RUN.facts) == run
+
+
+def test_machines_stand_side_by_side() -> None:
+    """By their ratios where there is a yardstick; one that lacks a series has no column there."""
+    slow = Run.of(["xconnectd 1", "8 CPUs", "Linux 5.10"]).with_series([SPEEDS], ())
+    text = comparison([RUN.with_series([SPEEDS, STARTS], RUN.facts), slow])
+    assert "[8-cpus-linux-5.10](8-cpus-linux-5.10.md): xconnectd 1; 8 CPUs; Linux 5.10" in text
+    speeds, starts = text.split("\n## ")[1:]
+    assert speeds.startswith("Bulk TCP, ratio to mirred (more is better)")
+    ratio = "0.90 (0.90 to 0.90)"
+    assert f"| xconnectd tc | {ratio} | {ratio} |" in speeds
+    assert "| 2 links | 210 (205 to 555) |" in starts
