@@ -49,4 +49,6 @@ def counted(number: int, noun: str) -> str:
 
 
 def printable(text: str) -> str:
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else "�" for character in text)

@@ -8,13 +8,15 @@ import socket
 from pathlib import Path
 
 import pytest
-from builders import link, status
+from builders import end_report, link, link_report, status
+from builders import report as document_report
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from xconnectd.config.source import FileState, Reading
 from xconnectd.daemon.metrics_server import MetricsServer
+from xconnectd.formatting import printable
 from xconnectd.model import Counters, End, State, Wiring
 from xconnectd.reconcile.pass_stats import BOUNDS, Tally
 from xconnectd.status import builder, document
@@ -154,6 +156,16 @@ def test_a_refused_file_one_never_loaded_and_a_reason_that_is_new() -> None:
     assert "config_last_load_success 0" in found
     assert "config_last_load_timestamp_seconds" not in "".join(found)
     assert 'dropped_frames_total{interface="va",link="va:vb",reason="mtu_exceeded"} 9' in found
+
+
+def test_no_name_breaks_the_format_or_reaches_a_terminal() -> None:
+    """The kernel takes any bytes as the name of an interface, but for white space and a slash."""
+    for name in ('x"}1\\', "x\x1b[2J", "x\udcff", "leaf1:x,y{}"):
+        told = document_report(link_report(end_report(name), end_report("b")))
+        line, _, body = ask(told=told._replace(config=told.config._replace(path=name)))
+        labels = families(body)["xconnectd_link_state"].samples[0].labels
+        assert (line.split()[1], labels["a"]) == ("200", printable(name))
+        assert "\x1b" not in body.decode()
 
 
 def test_names_follow_the_conventions() -> None:

@@ -27,6 +27,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 
 from xconnectd import __version__
+from xconnectd.formatting import printable
 from xconnectd.model import State
 from xconnectd.status.document import Config, Daemon, Link, StatusDocument
 
@@ -70,7 +71,7 @@ def is_understood(accept: str) -> bool:
 
 def families(told: StatusDocument) -> Iterator[Metric]:
     """Every metric of ours with its samples."""
-    links = told.links
+    links = [*map(_legible, told.links)]
     yield _states(links)
     yield _facts(links)
     yield from _traffic(links)
@@ -80,6 +81,15 @@ def families(told: StatusDocument) -> Iterator[Metric]:
     yield from _config(told.config, told.daemon)
     yield from _doings(told.daemon)
     yield InfoMetricFamily("xconnectd_build", "The program.", {"version": __version__})
+
+
+def _legible(link: Link) -> Link:
+    """With names as they are told: an interface's may be no UTF-8, which the library cannot write.
+
+    They are the kernel's where there is no good file.
+    """
+    a, b = (end._replace(name=printable(end.name)) for end in (link.a, link.b))
+    return link._replace(link=printable(link.link), a=a, b=b)
 
 
 def _states(links: Iterable[Link]) -> Metric:
@@ -178,7 +188,7 @@ def _config(config: Config, daemon: Daemon) -> Iterator[Metric]:
     yield InfoMetricFamily(
         "xconnectd_config",
         "The file or directory, the hash of its links, and whether it was accepted.",
-        {"hash": config.hash, "path": config.path, "state": config.state},
+        {"hash": config.hash, "path": printable(config.path), "state": config.state},
     )
     yield GaugeMetricFamily(
         "xconnectd_config_last_load_success",
