@@ -14,7 +14,8 @@ def hostile() -> StatusDocument:
     """Every text in it that may hold a name is hostile."""
     lost = document.Drop("a", "b", "other", 1, HOSTILE, HOSTILE)
     texts = dict.fromkeys(("reason", "mode_reason", "description"), HOSTILE)
-    link = link_report(HOSTILE, "b", "failed", **texts, drops=(lost,), warnings=(HOSTILE,))
+    end = end_report(HOSTILE, node=HOSTILE, host_interface=HOSTILE)
+    link = link_report(end, "b", "failed", **texts, drops=(lost,), warnings=(HOSTILE,))
     moved = (document.Moved(HOSTILE, 5, HOSTILE),)
     return report(link._replace(retry_in_s=9.0), guard_unavailable=HOSTILE, moved_netns=moved)
 
@@ -22,7 +23,7 @@ def hostile() -> StatusDocument:
 def test_nothing_that_a_terminal_would_obey_or_that_is_no_text() -> None:
     shown = list(text.lines(hostile()))
     assert all(line.isprintable() for line in shown)
-    assert sum(line.count("x�[2J�") for line in shown) == 12
+    assert sum(line.count("x�[2J�") for line in shown) == 14
     "\n".join(shown).encode()
 
 

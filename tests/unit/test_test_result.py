@@ -6,11 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from builders import link
 
 from xconnectd.diagnostics import link_test, test_result
+from xconnectd.diagnostics.facts import LinkFacts
 from xconnectd.diagnostics.finding import Finding, Level, Stops
 from xconnectd.diagnostics.test_result import Lengths, Way
-from xconnectd.model import Counters, Interface, Statistics
+from xconnectd.model import Counters, Interface, Observed, Statistics
+from xconnectd.reconcile.evaluate import Evaluation
 
 
 def finding(check: str, stops: Stops, level: Level = Level.FAIL) -> Finding:
@@ -24,11 +27,22 @@ ALL, LONG, SOME, OFFLOADED, HARMLESS = (
     finding("offloaded", Stops.OFFLOADED),
     finding("harmless", Stops.NOTHING, Level.WARN),
 )
-GOOD = Way("a", "b", (Lengths(60, 2, 2), Lengths(1514, 2, 2)))
-CUT = Way("a", "b", (Lengths(60, 2, 2), Lengths(1514, 2, 0)), reached=4, counted=4, not_sent=2)
-GAP = Way("a", "b", (Lengths(60, 2, 2), Lengths(512, 2, 0), Lengths(1514, 2, 2)))
-DEAD = Way("a", "b", (Lengths(60, 2), Lengths(1514, 2)))
-HOLED = Way("a", "b", (Lengths(60, 2, 1), Lengths(1514, 2, 2)), reached=4, counted=4)
+GOOD = Way("leaf:eth1", "b", "a", "b", (Lengths(60, 2, 2), Lengths(1514, 2, 2)))
+CUT = Way(
+    "leaf:eth1",
+    "b",
+    "a",
+    "b",
+    (Lengths(60, 2, 2), Lengths(1514, 2, 0)),
+    reached=4,
+    counted=4,
+    not_sent=2,
+)
+GAP = Way("leaf:eth1", "b", "a", "b", (Lengths(60, 2, 2), Lengths(512, 2, 0), Lengths(1514, 2, 2)))
+DEAD = Way("leaf:eth1", "b", "a", "b", (Lengths(60, 2), Lengths(1514, 2)))
+HOLED = Way(
+    "leaf:eth1", "b", "a", "b", (Lengths(60, 2, 1), Lengths(1514, 2, 2)), reached=4, counted=4
+)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +105,7 @@ def test_what_tc_redirected(arrived: int, reached: int, level: Level | None, wor
     """What the far end's own tc stops is no fault of the wire."""
     way = replace(GOOD, reached=reached, redirected=Lengths(60, 2, arrived))
     found = [(each.level, each.text) for each in test_result.of_redirected((way,))]
-    assert found == ([(level, f"a → b: {words}")] if level else [])
+    assert found == ([(level, f"leaf:eth1 → b: {words}")] if level else [])
     assert list(test_result.of_redirected((replace(DEAD, redirected=Lengths(60, 2)),))) == []
 
 
@@ -102,5 +116,8 @@ def test_each_number_is_counted_at_the_end_it_is_of() -> None:
         {5: Counters(frames=4, no_entry=2), 6: Counters(frames=99, no_entry=99)},
         {5: Statistics(received=7, not_sent=90), 6: Statistics(received=90, not_sent=5)},
     )
-    way = link_test._difference(Interface(5, "va"), Interface(6, "vb"), before, after)
-    assert way == Way("va", "vb", (), reached=6, counted=3, no_entry=2, not_sent=4)
+    ends = Interface(5, "va"), Interface(6, "vb")
+    facts = LinkFacts(Evaluation(link("leaf:eth1", "spine:eth1"), *ends), Observed())
+    way = link_test._difference(ends, facts, before, after)
+    names = "leaf:eth1", "spine:eth1", "va", "vb"
+    assert way == Way(*names, (), reached=6, counted=3, no_entry=2, not_sent=4)

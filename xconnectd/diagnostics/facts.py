@@ -19,12 +19,19 @@ class FarSide:
 
     ``prefix`` makes a command run there; None where it is not known how, and the command is then
     a comment: a name means another interface here. ``features`` are the
-    ethtool features that are on, None where nobody went there to look.
+    ethtool features that are on, None where nobody went there to look. ``node`` is the one that the
+    file says it is in, empty where the file names our end.
     """
 
     interface: Interface
     prefix: str | None = ""
     features: frozenset[str] | None = None
+    node: str = ""
+
+    def of(self, end: Interface) -> str:
+        """In words which interface it is; ``end`` is ours."""
+        name = self.interface.name
+        return f"{name} in {self.node}" if self.node else f"{name}, the far end of {end.name},"
 
     def set(self, what: str) -> str:
         return self.command(set_link(self.interface, what))
@@ -63,6 +70,11 @@ class LinkFacts:
         if a is None or b is None:
             return ()
         return ((a, b),) if a.ifindex == b.ifindex else ((a, b), (b, a))
+
+    def called(self, end: Interface) -> str:
+        """What the file calls one of our ends."""
+        a, link = self.evaluation.a, self.evaluation.link
+        return link.a.name if a and a.ifindex == end.ifindex else link.b.name
 
 
 def set_link(interface: Interface, what: str) -> str:

@@ -192,15 +192,16 @@ def _admin(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Findi
     """What an end lacks by itself; one that we set down lacks nothing, its partner does."""
     far = facts.far.get(end.ifindex)
     here, there = (facts.evaluation.carrier.get(each.ifindex) for each in (end, other))
-    so = f"; no carrier is shown at {other.name}" if there and there.cause and end != other else ""
+    so = ""
+    if there and there.cause and end != other:
+        so = f"; no carrier is shown at {facts.called(other)}"
     if not end.up and not facts.observed.ours[end.ifindex].hidden:
         text = f"{end.name} is administratively down{so}"
         yield _stop("down", text, set_link(end, "up"))
     elif not end.up and not (here and here.cause):
         yield _stop("down", f"{end.name} is down: {LEFT_DOWN}", facts.repair)
     elif far and not far.interface.up:
-        name = far.interface.name
-        text = f"{name}, the far end of {end.name}, is administratively down{so}"
+        text = f"{far.of(end)} is administratively down{so}"
         yield _stop("far end down", text, far.set("up"))
     elif not facts.evaluation.carrier[end.ifindex].offers:
         yield _stop("carrier", f"{end.name} has no carrier{so}", _plug_in(end))
@@ -313,8 +314,7 @@ def _longest(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Fin
     longest, limit = _limit(end, facts), _limit(other, facts)
     if longest is None or limit is None or longest <= limit:
         return
-    name = there.interface.name if there else other.name
-    whose = f"{name}, the far end of {other.name}," if there else name
+    whose = there.of(other) if there else other.name
     text = (
         f"{whose} has MTU {limit}, the other side of the wire {longest}:"
         f" frames longer than {limit + _SLACK} bytes stop there"
@@ -342,9 +342,8 @@ def _far_program(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
     far = facts.far.get(end.ifindex)
     if far is None or not (foreign := _foreign_xdp(far.interface, facts.observed)):
         return
-    name = far.interface.name
     text = (
-        f"{name}, the far end of {end.name}, runs an XDP program of its own"
+        f"{far.of(end)} runs an XDP program of its own"
         f" ({foreign.mode}, id {foreign.program}), which may drop what arrives"
     )
     remedy = far.set(_XDP_OFF[foreign.mode])
@@ -362,10 +361,6 @@ def _offloads(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
     if not far.features.isdisjoint(_TAGS):
         undone.append("VLAN tags (they are lost)")
     if undone:
-        name = far.interface.name
-        text = (
-            f"{name}, the far end of {end.name}, has offloads on that native XDP cannot pass on:"
-            f" {', '.join(undone)}"
-        )
+        text = f"{far.of(end)} has offloads on that native XDP cannot pass on: {', '.join(undone)}"
         remedy = far.ready()
         yield Finding(Level.FAIL, "offload", text, remedy, Stops.OFFLOADED)

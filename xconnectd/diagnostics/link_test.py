@@ -126,7 +126,7 @@ class Tester:
             return Outcome(link, tuple(ways), findings, str(error))
         ways = [lane.result(way) for lane, way in zip(lanes, counted, strict=True)]
         findings = (*findings, *test_result.of_redirected(ways))
-        delays = {lane.source.name: lane.count.delays for lane in lanes}
+        delays = {facts.called(lane.source): lane.count.delays for lane in lanes}
         return Outcome(link, tuple(ways), findings, delays=delays)
 
     @contextmanager
@@ -173,9 +173,7 @@ class Tester:
         if far is None:
             raise UntestableError(f"the far end of {end.name} cannot be read")
         if facts.observed.ours_on(far.interface).runs:
-            raise UntestableError(
-                f"{far.interface.name}, the far end of {end.name}, is an end of a link too"
-            )
+            raise UntestableError(f"{far.of(end)} is an end of a link too")
         place = self._place(end)
         try:
             return netns.inside(place, lambda: PacketSocket(far.interface.name))
@@ -188,17 +186,22 @@ class Tester:
         before = self._count()
         work()
         after = self._count()
-        return [_difference(source, target, before, after) for source, target in facts.ways]
+        return [_difference(way, facts, before, after) for way in facts.ways]
 
     def _count(self) -> _Counted:
         return self._counters(), self._interfaces.statistics()
 
 
-def _difference(source: Interface, target: Interface, before: _Counted, after: _Counted) -> Way:
+def _difference(
+    ends: tuple[Interface, Interface], facts: LinkFacts, before: _Counted, after: _Counted
+) -> Way:
+    source, target = ends
     (ours, theirs), (ours_now, theirs_now) = before, after
     here, there, gone = source.ifindex, target.ifindex, Statistics()
     was, now = ours.get(here, Counters()), ours_now.get(here, Counters())
     return Way(
+        facts.called(source),
+        facts.called(target),
         source.name,
         target.name,
         (),

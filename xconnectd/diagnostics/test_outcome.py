@@ -66,7 +66,7 @@ class Outcome:
         if self.untested:
             yield (
                 f"{name}, in {WATCHED:g} s: {way.counted} frames forwarded, {way.no_entry} without"
-                f" an entry, {way.not_sent} not sent by {way.target}"
+                f" an entry, {way.not_sent} not sent by {way.outlet}"
             )
             return
         spread = test_frames.spread(self.delays.get(way.source, ()))

@@ -36,15 +36,18 @@ class Lengths:
 class Way:
     """One direction of a test: what was sent, and what was counted on the way meanwhile.
 
-    ``reached`` are frames that came in by our end ``source``, ``counted`` those that our program
-    handed on there and ``no_entry`` those that it dropped for want of an entry; ``not_sent`` are
-    those that ``target`` could not send. Other traffic counts, too. ``error`` is what the
-    kernel said to the sender. ``redirected`` are frames sent beside them as a tc redirect sends
-    them, None if none were.
+    ``source`` and ``target`` are its ends as the file calls them, ``inlet`` and ``outlet`` our
+    interfaces for them. ``reached`` are frames that came in by ``inlet``, ``counted`` those that
+    our program handed on there and ``no_entry`` those that it dropped for want of an entry;
+    ``not_sent`` are those that ``outlet`` could not send. Other traffic counts, too. ``error`` is
+    what the kernel said to the sender. ``redirected`` are frames sent beside them as a tc redirect
+    sends them, None if none were.
     """
 
     source: str
     target: str
+    inlet: str
+    outlet: str
     lengths: Sequence[Lengths]
     error: str = ""
     reached: int = 0
@@ -103,7 +106,7 @@ def of_redirected(ways: Sequence[Way]) -> Iterator[Finding]:
         lost = sent.sent - sent.arrived
         what = f"{way.source} → {way.target}: {lost} of {sent.sent} frames that tc redirected"
         if way.reached < way.sent + lost:
-            text = f"{what} do not get from its far end to {way.source}"
+            text = f"{what} do not get from its far end to {way.inlet}"
             yield Finding(Level.WARN, "redirected", text, _DOCTOR)
         else:
             text = f"{what} do not cross"
@@ -125,19 +128,19 @@ def where_they_stop(way: Way) -> Finding:
         return Finding(Level.FAIL, "damage", text, "xconnectd status", Stops.SOME)
     look = _DOCTOR
     if way.error:
-        check, where = "sender", f"the far end of {way.source} could not send: {way.error}"
+        check, where = "sender", f"the far end of {way.inlet} could not send: {way.error}"
     elif way.reached < way.lost:
-        check, where = "far end", f"they do not get from its far end to {way.source}"
+        check, where = "far end", f"they do not get from its far end to {way.inlet}"
     elif way.no_entry >= way.lost:
-        check, where = "entry", f"our program on {way.source} has no entry and drops them"
+        check, where = "entry", f"our program on {way.inlet} has no entry and drops them"
     elif way.counted < way.lost:
-        check, where = "program", f"our program on {way.source} does not see them"
+        check, where = "program", f"our program on {way.inlet} does not see them"
     elif way.not_sent >= way.lost:
-        check, where = "target", f"{way.target} cannot pass them to its far end"
-        look = f"ip -s link show dev {quote(way.target)}"
+        check, where = "target", f"{way.outlet} cannot pass them to its far end"
+        look = f"ip -s link show dev {quote(way.outlet)}"
     else:
-        check, where = "beyond", f"they leave by {way.target} and are lost behind it"
-        look = f"tc -s qdisc show dev {quote(way.target)}"
+        check, where = "beyond", f"they leave by {way.outlet} and are lost behind it"
+        look = f"tc -s qdisc show dev {quote(way.outlet)}"
     lost = f"{way.lost} of {way.sent} frames lost{_by_length(way)}"
     text = f"{way.source} → {way.target}: {lost}: {where}"
     return Finding(Level.FAIL, check, text, look, Stops.SOME)

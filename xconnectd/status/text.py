@@ -77,8 +77,7 @@ def _link(link: Link) -> Iterator[str]:
     for here, there in link.ways:
         yield f"    {_way(here, there)}"
     for end in link.ends:
-        if end.carrier_reason:
-            yield f"    {end.name} keeps its own carrier: {end.carrier_reason}"
+        yield from (f"    {line}" for line in _end(end))
     for lost in link.drops:
         way_out = f" ({lost.remedy})" if lost.remedy else ""
         frames = counted(lost.frames, "frame")
@@ -89,6 +88,13 @@ def _link(link: Link) -> Iterator[str]:
             yield f"    error: {text} ({remedy})"
     for warning in link.warnings:
         yield f"    warning: {warning}"
+
+
+def _end(end: End) -> Iterator[str]:
+    if end.node and end.host_interface:
+        yield f"{end.name} is {end.host_interface} here"
+    if end.carrier_reason:
+        yield f"{end.name} keeps its own carrier: {end.carrier_reason}"
 
 
 def _way(here: End, there: End) -> str:
