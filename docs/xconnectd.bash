@@ -24,6 +24,7 @@ _xconnectd() {
         [events]='--json'
         [capture]='--write --plain --direction --count --snaplen --buffer'
         [detach]='--all'
+        [import]=''
         [schema]=''
         [version]='--json'
     )
@@ -59,6 +60,7 @@ _xconnectd() {
             esac
             ;;
         check | plan | try) _xconnectd_files "$cur" ;;
+        import) _xconnectd_files "$cur" yml ;;
         status | wait | test | capture) _xconnectd_links "$cur" ;;
         detach) _xconnectd_interfaces "$cur" ;;
     esac
@@ -67,7 +69,7 @@ _xconnectd() {
 _xconnectd_files() {
     compopt -o filenames 2>/dev/null
     mapfile -t COMPREPLY < <(
-        compgen -f -X '!*.yaml' -- "$1"
+        compgen -f -X "!*.${2:-yaml}" -- "$1"
         compgen -d -- "$1"
     )
 }
@@ -91,11 +93,11 @@ _xconnectd_links() {
     [[ ${#files[@]} -eq 0 ]] || names=$(awk 'FNR == 1 || /^[^ #]/ { on = /^links:/; indent = 0 }
 !on || /^[^ ]/ || /^ *(#|$)/ { next }
 {
-    sub(/ #.*/, ""); match($0, /^ +/); gsub(/["{},:\047]/, " "); b = ""
+    sub(/ #.*/, ""); match($0, /^ +/); gsub(/["{},\047]/, " "); gsub(/:( |$)/, " "); b = ""
     if (!indent) indent = RLENGTH
     if (RLENGTH == indent) { a = $1; if (NF == 2) b = $2 }
     for (i = NF; i > 1; i--) if ($(i - 1) == "to" && (RLENGTH == indent || i == 2)) b = $i
-    if (b != "") print a "\n" b "\n" a ":" b
+    if (b != "") print a "\n" b "\n" a ((a b) ~ /:/ ? "," : ":") b
 }' "${files[@]}" 2>/dev/null)
     # Readline completes behind a colon; bash-completion knows how to tell it less.
     declare -F __ltrim_colon_completions >/dev/null || names=$(grep -v : <<<"$names")

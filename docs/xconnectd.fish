@@ -19,11 +19,11 @@ function _xconnectd_names
     test -f $file; and awk 'FNR == 1 || /^[^ #]/ { on = /^links:/; indent = 0 }
 !on || /^[^ ]/ || /^ *(#|$)/ { next }
 {
-    sub(/ #.*/, ""); match($0, /^ +/); gsub(/["{},:\047]/, " "); b = ""
+    sub(/ #.*/, ""); match($0, /^ +/); gsub(/["{},\047]/, " "); gsub(/:( |$)/, " "); b = ""
     if (!indent) indent = RLENGTH
     if (RLENGTH == indent) { a = $1; if (NF == 2) b = $2 }
     for (i = NF; i > 1; i--) if ($(i - 1) == "to" && (RLENGTH == indent || i == 2)) b = $i
-    if (b != "") print a "\n" b "\n" a ":" b
+    if (b != "") print a "\n" b "\n" a ((a b) ~ /:/ ? "," : ":") b
 }' $file 2>/dev/null
   end
   _xconnectd_interfaces
@@ -80,7 +80,7 @@ function _shtab_xconnectd_using
   test "$_shtab_xconnectd_cmdpath" = "$argv"
 end
 
-set -g _shtab_xconnectd_commands run check plan try link 'link add' 'link remove' 'link enable' 'link disable' 'link move' reload status graph wait events test doctor capture detach schema version
+set -g _shtab_xconnectd_commands run check plan try link 'link add' 'link remove' 'link enable' 'link disable' 'link move' reload status graph wait events test doctor capture detach import schema version
 set -g _shtab_xconnectd_opts_with_value --as --buffer --config --count --description --direction --filter --format --log-format --log-level --mode --on-exit --snaplen --sort --timeout --try --write -c -w
 
 complete -c xconnectd -e
@@ -191,6 +191,9 @@ complete -c xconnectd -n '_shtab_xconnectd_using; and test $_shtab_xconnectd_npo
 complete -c xconnectd -n '_shtab_xconnectd_using detach' -s h -l help -d 'show this help message and exit'
 complete -c xconnectd -n '_shtab_xconnectd_using detach' -l all -d 'from every interface'
 complete -c xconnectd -n '_shtab_xconnectd_using detach; and test $_shtab_xconnectd_npos -ge 0' -ka "(_xconnectd_interfaces)" -d 'the interfaces to detach from'
+complete -c xconnectd -n '_shtab_xconnectd_using; and test $_shtab_xconnectd_npos -eq 0' -a import -d 'print a wiring made from a containerlab topology; - is standard input'
+complete -c xconnectd -n '_shtab_xconnectd_using import' -s h -l help -d 'show this help message and exit'
+complete -c xconnectd -n '_shtab_xconnectd_using import; and test $_shtab_xconnectd_npos -eq 0' -ka "(__fish_complete_suffix .yml)" -d TOPOLOGY
 complete -c xconnectd -n '_shtab_xconnectd_using; and test $_shtab_xconnectd_npos -eq 0' -a schema -d 'print the JSON Schema of the file, for editors'
 complete -c xconnectd -n '_shtab_xconnectd_using schema' -s h -l help -d 'show this help message and exit'
 complete -c xconnectd -n '_shtab_xconnectd_using; and test $_shtab_xconnectd_npos -eq 0' -a version -d 'print the versions of xconnectd, kernel, bcc and pyroute2'

@@ -16,6 +16,7 @@ _shtab_xconnectd_commands() {
     doctor:'check the host and all links, with a fix for each problem'
     events:'follow the daemon'"'"'s events, one line each'
     graph:'draw the wiring'
+    import:'print a wiring made from a containerlab topology; - is standard input'
     link:'add, remove, enable, disable or move one link of the file'
     plan:'show what a reload would change, and change nothing'
     reload:'make the daemon read its files now, and wait for the result'
@@ -107,6 +108,14 @@ _shtab_xconnectd_graph_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_xconnectd_graph_defaults_added=0
+
+_shtab_xconnectd_import_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  ":TOPOLOGY:_xconnectd_topologies"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xconnectd_import_defaults_added=0
 
 _shtab_xconnectd_link_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -287,6 +296,7 @@ _shtab_xconnectd() {
         doctor) _arguments -C -s $_shtab_xconnectd_doctor_options ;;
         events) _arguments -C -s $_shtab_xconnectd_events_options ;;
         graph) _arguments -C -s $_shtab_xconnectd_graph_options ;;
+        import) _arguments -C -s $_shtab_xconnectd_import_options ;;
         link) _shtab_xconnectd_link ;;
         plan) _arguments -C -s $_shtab_xconnectd_plan_options ;;
         reload) _arguments -C -s $_shtab_xconnectd_reload_options ;;
@@ -340,11 +350,11 @@ _xconnectd_names() {
   (( $#files )) && names=(${(f)"$(awk 'FNR == 1 || /^[^ #]/ { on = /^links:/; indent = 0 }
 !on || /^[^ ]/ || /^ *(#|$)/ { next }
 {
-    sub(/ #.*/, ""); match($0, /^ +/); gsub(/["{},:\047]/, " "); b = ""
+    sub(/ #.*/, ""); match($0, /^ +/); gsub(/["{},\047]/, " "); gsub(/:( |$)/, " "); b = ""
     if (!indent) indent = RLENGTH
     if (RLENGTH == indent) { a = $1; if (NF == 2) b = $2 }
     for (i = NF; i > 1; i--) if ($(i - 1) == "to" && (RLENGTH == indent || i == 2)) b = $i
-    if (b != "") print a "\n" b "\n" a ":" b
+    if (b != "") print a "\n" b "\n" a ((a b) ~ /:/ ? "," : ":") b
 }' $files 2>/dev/null)"})
   compadd -a names
   _xconnectd_interfaces
@@ -356,6 +366,10 @@ _xconnectd_interfaces() {
 
 _xconnectd_yaml() {
   _files -g '*.yaml'
+}
+
+_xconnectd_topologies() {
+  _files -g '*.(yml|yaml)'
 }
 
 # End Custom Preamble

@@ -20,11 +20,11 @@ NAMES: Final = r"""
 FNR == 1 || /^[^ #]/ { on = /^links:/; indent = 0 }
 !on || /^[^ ]/ || /^ *(#|$)/ { next }
 {
-    sub(/ #.*/, ""); match($0, /^ +/); gsub(/["{},:\047]/, " "); b = ""
+    sub(/ #.*/, ""); match($0, /^ +/); gsub(/["{},\047]/, " "); gsub(/:( |$)/, " "); b = ""
     if (!indent) indent = RLENGTH
     if (RLENGTH == indent) { a = $1; if (NF == 2) b = $2 }
     for (i = NF; i > 1; i--) if ($(i - 1) == "to" && (RLENGTH == indent || i == 2)) b = $i
-    if (b != "") print a "\n" b "\n" a ":" b
+    if (b != "") print a "\n" b "\n" a ((a b) ~ /:/ ? "," : ":") b
 }
 """.strip()
 """An awk program: the names of the links in YAML files, and those of their ends.
@@ -43,6 +43,7 @@ links:
     to: 'xd'
     description: from xc to there
   xe: {mode: tc, to: xf}
+  xg:e1: {to: xh:e1}
 x-mine:
   to: nothing
 """
@@ -67,6 +68,10 @@ _xconnectd_interfaces() {{
 
 _xconnectd_yaml() {{
   _files -g '*.yaml'
+}}
+
+_xconnectd_topologies() {{
+  _files -g '*.(yml|yaml)'
 }}
 """
 
@@ -98,6 +103,7 @@ _WORDS: Final = {
     **dict.fromkeys(("LINK", "LINK|FILTER", "END"), _LINK),
     **dict.fromkeys(("IFACE", "A", "B", "NEW-END"), _INTERFACE),
     **dict.fromkeys(("FILE", "FILE|DIR"), _YAML),
+    "TOPOLOGY": {"zsh": "_xconnectd_topologies", "fish": "(__fish_complete_suffix .yml)"},
 }
 
 

@@ -104,6 +104,7 @@ def test_links_are_offered_by_name(ask: Ask, tmp_path: Path) -> None:
     file = tmp_path / "lab.yaml"
     file.write_text(completion.SAMPLE)
     names = {"xa", "xb", "xa:xb", "xc", "xd", "xc:xd", "xe", "xf", "xe:xf"}
+    names |= {"xg:e1", "xh:e1", "xg:e1,xh:e1"}
     here = {path.name for path in Path("/sys/class/net").iterdir()}
     for given in (file, tmp_path):
         for command in ("status", "test", "wait", "link move", "link disable"):

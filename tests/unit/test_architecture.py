@@ -77,7 +77,7 @@ SOLE_IMPORTERS = {
 PURE = {
     *("model", "formatting", "digest", "monitor_address", "remedies", "spelling"),
     *("config.parser", "config.yaml_tree", "config.edit", "config.json_schema"),
-    "config.link_edit",
+    *("config.link_edit", "config.containerlab"),
     *("reconcile.admission", "reconcile.carrier", "reconcile.evaluate"),
     *("reconcile.made_veths", "reconcile.mode_selection", "reconcile.plan"),
     *("reconcile.actions", "reconcile.link_state", "reconcile.pass_stats"),
@@ -202,7 +202,7 @@ def test_the_page_shows_the_packages_as_they_are() -> None:
     }
 
 
-@pytest.mark.parametrize("command", ["check", "schema"])
+@pytest.mark.parametrize("command", ["check", "schema", "import"])
 def test_what_reads_no_kernel_needs_neither_bcc_nor_pyroute2(command: str, tmp_path: Path) -> None:
     """It has to run on a laptop, in an editor, in a commit hook."""
     file = tmp_path / "xconnect.yaml"
@@ -212,7 +212,9 @@ def test_what_reads_no_kernel_needs_neither_bcc_nor_pyroute2(command: str, tmp_p
         "import sys; sys.modules.update(dict.fromkeys(('bcc', 'pyroute2', 'watchdog')));"
         "from xconnectd.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
-    line = [command, file] if command == "check" else [command]
+    topology = tmp_path / "lab.clab.yml"
+    topology.write_text("{name: l, topology: {nodes: {a: , b: }, links: [endpoints: [a:b, b:a]]}}")
+    line = {"check": [command, file], "schema": [command], "import": [command, topology]}[command]
     done = subprocess.run((sys.executable, "-c", program, *line), capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -163,6 +163,8 @@ def test_the_completion_knows_the_links_of_a_file(tmp_path: Path) -> None:
             assert complete(*command, "-c", str(given), "x") == ends
             # What readline is told behind the colon, where bash-completion is.
             assert complete(*command, "-c", str(given), "xa:", before=trimming) == {"xb"}
+            in_node = complete(*command, "-c", str(given), "xg:", before=trimming)
+            assert in_node == {"e1", "e1,xh:e1"}
     assert complete("status", "-c", str(tmp_path / "none"), "x") == set()
 
 

@@ -316,6 +316,13 @@ def _add_others(add: _Adder) -> None:
     detach.add_argument("--all", action="store_true", help="from every interface")
     _words(detach, "IFACE", "the interfaces to detach from")
 
+    topology = add(
+        "import",
+        "print a wiring made from a containerlab topology; - is standard input",
+        "import lab.clab.yml > lab.yaml",
+        module="topology",
+    )
+    topology.add_argument("file", type=Path, metavar="TOPOLOGY")
     add("schema", "print the JSON Schema of the file, for editors", "schema > xconnect.schema.json")
     _json(add("version", "print the versions of xconnectd, kernel, bcc and pyroute2", "version"))
 

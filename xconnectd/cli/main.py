@@ -1,8 +1,8 @@
 """Arguments in, one call, an exit code out; what is raised on the way is told in words.
 
-Every command is a module of this package with its name (``try`` is ``trial``) and a ``run``. It is
-imported when it was asked for, so that ``check`` and ``schema`` run where there is neither root
-nor bcc nor a kernel of ours.
+Every command is a module of this package with its name and a ``run`` (``try`` is ``trial``,
+``import`` is ``topology``: both are words of Python). It is imported when it was asked for, so that
+``check`` and ``schema`` run where there is neither root nor bcc nor a kernel of ours.
 """
 
 from __future__ import annotations
