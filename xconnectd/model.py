@@ -12,7 +12,9 @@ from shlex import quote
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Self
 
+from xconnectd.impairment import Impairments
 from xconnectd.monitor_address import MonitorAddress
+from xconnectd.shape import RootQdisc
 
 _NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 
@@ -92,7 +94,7 @@ class Link:
     ``carrier_of_nics``: the link itself, not ``defaults``, says ``carrier: follow``, so an end that
     is neither veth nor tap may be set down, too. ``monitors`` are the monitors of the virtual
     machines behind its ends, by the names of those. ``mtu`` is that of the interfaces that are made
-    in nodes for it, in bytes.
+    in nodes for it, in bytes. ``impair`` is None where nothing is impaired.
     """
 
     a: Endpoint
@@ -105,6 +107,7 @@ class Link:
     carrier_of_nics: bool = False
     monitors: tuple[tuple[str, MonitorAddress], ...] = ()
     mtu: int = DEFAULT_MTU
+    impair: Impairments | None = None
     description: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     place: Place | None = field(default=None, compare=False)
@@ -203,7 +206,8 @@ class Interface(NamedTuple):
     ``kind`` is the rtnetlink kind (``veth``, ``tun``, ``macvlan``, …), empty for a NIC.
     ``variant`` refines it: ``tap``/``tun`` for a tun device, the mode of a macvlan.
     ``mtu`` and ``max_mtu`` are bytes of payload; ``max_mtu`` 0 means the kernel names none.
-    ``features`` holds the active ethtool features, read for taps and NICs only.
+    ``features`` holds the active ethtool features, read for taps and NICs only. ``qdisc`` is what
+    stands at ``ffff:``, ``root`` at the root, read where it is or was to impair frames.
     """
 
     ifindex: int
@@ -229,6 +233,7 @@ class Interface(NamedTuple):
     qdisc: str = ""
     ingress: tuple[Filter, ...] = ()
     egress: tuple[Filter, ...] = ()
+    root: RootQdisc | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +263,7 @@ class Setting(StrEnum):
     PROMISCUOUS = "promiscuous"
     ADDR_GEN_MODE = "addr_gen_mode"
     CLSACT = "clsact"
+    ROOT_QDISC = "root_qdisc"
 
 
 PROGRAM_NAME: Final = "xconnectd"

@@ -25,6 +25,8 @@ here is a bug that the unit tests cannot see. It was taught:
   file, both ends down; a name that is taken at either side is EEXIST. Only from inside it is set
   up, which needs a right of its own. With a namespace its devices go, and so do the other ends of
   its veths, but a file can go without its namespace, and a device can be moved on to another.
+- A root qdisc that somebody made is not replaced (EEXIST). Ours is deleted with what is below it,
+  and tells all of its options but the longest frame. netem may be missing (ENOENT).
 - A router's advertisement gives the host addresses and routes where it reaches its stack.
 - Frames that are marked as redirected pass generic XDP unseen and go on to clsact.
 - Frames: no program means the host's stack; no entry means dropped; a target that is down means
@@ -62,6 +64,7 @@ from xconnectd.model import (
     XdpFeature,
 )
 from xconnectd.netlink.monitor import Event
+from xconnectd.shape import ROOT_HANDLE, RootQdisc, Shape
 
 OWN = "/proc/self/ns/net"
 """The file of this namespace."""
@@ -159,6 +162,7 @@ class Kernel:
         self.namespaces: dict[str, int] = {}
         self.awaited: Mapping[tuple[int, str | int], str] = {}
         self.may_enter = True
+        self.has_netem = True
         self.meanwhile: Callable[[], None] = lambda: None
         self._arrival: Callable[[], None] = lambda: None
         self._trouble = peace
@@ -229,7 +233,8 @@ class Kernel:
         there = next(self._numbers)
 
         def arrival() -> None:
-            moved = device._replace(ifindex=there, up=False, qdisc="", ingress=(), egress=())
+            gone = {"qdisc": "", "ingress": (), "egress": (), "root": None}
+            moved = device._replace(ifindex=there, up=False, **gone)
             self.elsewhere_.setdefault(nsid, {})[there] = moved
             self._meet(device, Far(there, nsid, device.name, device.mtu, False))
             left = Event(
@@ -295,7 +300,8 @@ class Kernel:
 
     def snapshot(self) -> tuple[dict[int, Interface], dict[int, int], dict[int, int], set[int]]:
         """Everything that can be found again, or not."""
-        devices = self.complete(self.devices.values())
+        complete = self.complete(self.devices.values())
+        devices = {i: each._replace(root=self.devices[i].root) for i, each in complete.items()}
         return devices, dict(self.devmap), self.peers(), self.counted | self.guarded_
 
     # ------------------------------------------------------------------ nodes
@@ -471,8 +477,13 @@ class Kernel:
         for ifindex, each in found.items():
             now = self._now(self.devices.get(ifindex, each))
             is_known = each.far and each.far.name
-            found[ifindex] = now._replace(far=each.far) if is_known else now
+            told = now._replace(root=None)
+            found[ifindex] = told._replace(far=each.far) if is_known else told
         return found
+
+    def roots(self, ifindexes: Collection[int]) -> dict[int, RootQdisc]:
+        found = {i: self.devices[i].root for i in ifindexes if i in self.devices}
+        return {i: root or RootQdisc("noqueue", 0) for i, root in found.items()}
 
     def uses(
         self, interfaces: Iterable[Interface], addressed: Iterable[Interface] = ()
@@ -542,9 +553,20 @@ class Kernel:
             raise LinkError(device.name, f"detach {mode} XDP", errno.EEXIST)
         self._alter(device.ifindex, xdp=tuple(xdp for xdp in device.xdp if xdp not in here))
 
+    def impair(self, interface: Interface, shape: Shape) -> None:
+        device = self._take("impair", interface)
+        if device.root and device.root.is_foreign:
+            raise LinkError(device.name, "add tbf", errno.EEXIST)
+        if shape.netem and not self.has_netem:
+            raise LinkError(device.name, "add netem", errno.ENOENT, "this kernel has no sch_netem")
+        told = shape._replace(frame=0)
+        self._alter(device.ifindex, root=RootQdisc("tbf", ROOT_HANDLE, told))
+
     def change(self, interface: Interface, setting: str, value: int) -> None:
         device = self._take(f"set {setting}", interface)
         match setting:
+            case Setting.ROOT_QDISC:
+                self._alter(device.ifindex, root=None)
             case Setting.MTU:
                 if device.max_mtu and value > device.max_mtu:
                     raise LinkError(device.name, f"set mtu {value}", errno.EINVAL)
@@ -767,7 +789,7 @@ class Kernel:
 
     def _message(self, device: Interface) -> Interface:
         far = Far(device.far.ifindex, device.far.nsid) if device.far else None
-        untold = {"features": frozenset[str](), "xdp_features": None, "driver": ""}
+        untold = {"features": frozenset[str](), "xdp_features": None, "driver": "", "root": None}
         return self._now(device)._replace(far=far, qdisc="", ingress=(), egress=(), **untold)
 
 

@@ -76,6 +76,7 @@ SOLE_IMPORTERS = {
 # The core decides and never acts, so that its laws can be tested without a kernel.
 PURE = {
     *("model", "formatting", "digest", "monitor_address", "remedies", "spelling"),
+    *("impairment", "shape", "config.impairments", "reconcile.impairments"),
     *("config.parser", "config.yaml_tree", "config.edit", "config.json_schema"),
     *("config.link_edit", "config.containerlab"),
     *("reconcile.admission", "reconcile.carrier", "reconcile.evaluate"),

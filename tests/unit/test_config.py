@@ -244,7 +244,6 @@ BAD: list[tuple[str, int, int, str]] = [
     ("metrics: {listen: unix:x.sock}\nlinks: {}", 1, 19, "a unix socket needs an absolute path"),
     ("metrics: {listen: /run/x.sock}\nlinks: {}", 1, 19, "(`unix:/run/xconnectd/metrics.sock`)"),
     (f"metrics: {{listen: unix:/{'x' * 107}}}\nlinks: {{}}", 1, 19, "at most 107 ASCII characters"),
-    ("links: {a: {to: b, impair: {}}}", 1, 20, f"`impair` is {NOT_YET}"),
     ("links: {a: {to: b, carrier: linked}}", 1, 29, "one of follow, independent"),
     ("links: {a: {to: b, ends: {c: {}}}}", 1, 27, "its ends are a and b"),
     ("links: {a: {to: b, ends: {b: {monitor: r1}}}}", 1, 40, "a monitor begins with `qmp:`"),

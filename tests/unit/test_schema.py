@@ -128,10 +128,32 @@ OPTIONS: dict[str, list[Document]] = {
     ],
     "carrier": ["independent", "linked", True, None, [], {}],
     "mtu": [1500, 68, 65535, 67, 65536, 0, -1, "1500", "", True, None, [], {}],
-    "impair": [{}], "one_way": [True], "unknown": [None],
+    "impair": [{}, None, [], "20ms", 5], "one_way": [True], "unknown": [None],
 }  # fmt: skip
 
+IMPAIRMENTS: list[Document] = [
+    *({"delay": it} for it in ("20ms", "1.5s", "7USECS", "0ns", "20", 20, "1h", "ms", "-1ms", {})),
+    *({"loss": it} for it in ("0.5%", "100%", "0%", "101%", "1", 1, "%", [], {"mean": "1%"})),
+    *({"loss": {"mean": "1%", "burst": it}} for it in (5, 2.5, "5", 0, 0.5, "x", None, [])),
+    *({"loss": {"mean": "1%", "burst": 5, it: 1}} for it in ("seed", "x")),
+    *({"rate": it} for it in ("100mbit", "1Gbit", "1.5kbit", "8mibit", "100", 100, "5mbps", "bit")),
+    *({"limit": it} for it in (1, 1000, "1000", 0, 1_000_001, -1, "x", 1.5, None)),
+    *({"seed": it} for it in (0, 7, 2**64 - 1, 2**64, -1, "7", "x", True)),
+    *({it: "1%"} for it in ("corrupt", "duplicate", "delays", "Loss", "forward")),
+    {"delay": "20ms", "jitter": "2ms", "distribution": "normal", "reorder": "5%"},
+    {"delay": "20ms", "jitter": "2ms", "distribution": "gauss"},
+]
 LINK_CASES = [{"to": "n:e0", key: value} for key, values in OPTIONS.items() for value in values]
+LINK_CASES += [
+    {"to": "b", "impair": each}
+    for it in IMPAIRMENTS
+    for each in (
+        it,
+        {"forward": it},
+        {"forward": {}, "reverse": it},
+        {"forward": it, "rate": "1gbit"},
+    )
+]
 VERSIONS: list[Document] = [1, 2, "1", None, True, [], {}]
 DEFAULTS: list[Document] = [{}, None, [], "mode", True]
 DEFAULT_CASES = [{key: value} for key, values in OPTIONS.items() for value in values]
@@ -233,6 +255,10 @@ DIFFERENT = [
     ("links: {a:b: {to: c, mtu: 1500.0}}", True, False),
     ("version: 1.0\nlinks: {}", True, False),
     ("links: {a: !!str b}", True, False),
+    ("links: {a: {to: b, mode: generic, impair: {loss: 1%}}}", True, False),
+    ("links: {a: {to: b, impair: {delay: 61s}}}", True, False),
+    ("links: {a: {to: b, impair: {jitter: 1ms}}}", True, False),
+    ("links: {a: {to: a, impair: {forward: {loss: 1%}}}}", True, False),
     ("links: {a: ~}", False, True),
     ("links: {a: {to: null}}", False, True),
 ]

@@ -15,6 +15,7 @@ schema is the milder one unless said otherwise:
 - how a scalar is written: ``yes`` and ``True`` for ``true``, ``1.0`` for version 1, a tag;
 - an option of something that is no end of its link, one monitor for two ends;
 - an MTU or a monitor where the ends are not of the kind that has one, a node in no link;
+- impairments whose values contradict one another or the link's mode, and their ranges;
 - all that cannot be a monitor's host or path;
 - an end called ``null`` or ``~``: a name to ``parser``, a missing one to the schema, which
   thereby finds the unfinished line ``eth0:``.
@@ -24,7 +25,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from xconnectd.config import parser
+from xconnectd import impairment
+from xconnectd.config import impairments, parser
 from xconnectd.model import DEFAULT_MTU, Admin, Carrier, Mode
 
 _Schema = dict[str, Any]
@@ -65,7 +67,12 @@ def document() -> _Schema:
             }
         },
         "additionalProperties": False,
-        "definitions": {"end": _end(), "link": _link(), "text": _text()},
+        "definitions": {
+            "end": _end(),
+            "link": _link(),
+            "text": _text(),
+            "impairment": _impairment(),
+        },
     }
 
 
@@ -225,6 +232,23 @@ def _options() -> _Schema:
             "default": DEFAULT_MTU,
         },
         "carrier": _choice("What the ends show of each other", "carrier", _CARRIERS),
+        "impair": {
+            "description": "What happens to the frames that cross: both ways, or forward, to the"
+            " other end, and reverse.",
+            "examples": [
+                {"delay": "20ms", "loss": "0.5%"},
+                {"forward": {"rate": "100mbit"}, "reverse": {"loss": "100%"}},
+            ],
+            "type": "object",
+            "if": {"anyOf": [{"required": [each]} for each in impairments.DIRECTIONS]},
+            "then": {
+                "properties": {
+                    each: {"$ref": "#/definitions/impairment"} for each in impairments.DIRECTIONS
+                },
+                "additionalProperties": False,
+            },
+            "else": {"$ref": "#/definitions/impairment"},
+        },
     }
 
 
@@ -246,6 +270,65 @@ def _end_options() -> _Schema:
 
 def _number(allowed: range) -> _Schema:
     return {"type": "integer", "minimum": allowed[0], "maximum": allowed[-1]}
+
+
+def _impairment() -> _Schema:
+    time = {"type": "string", "pattern": impairment.TIME_PATTERN}
+    share = {"type": "string", "pattern": impairment.SHARE_PATTERN}
+    described = {
+        "delay": {"description": "Until a frame goes on.", "examples": ["20ms"], **time},
+        "jitter": {"description": "By which the delay varies.", "examples": ["2ms"], **time},
+        "distribution": {
+            "description": "How the delay varies.",
+            "enum": [each.value for each in impairment.Distribution],
+            "default": impairment.Distribution.UNIFORM.value,
+        },
+        "loss": {
+            "description": "The share of frames that is lost, each on its own or in bursts of so"
+            " many in the mean; 100% is a black hole.",
+            "examples": ["0.5%", {"mean": "1%", "burst": 5}],
+            "if": {"type": "object"},
+            "then": {
+                "required": [*impairments.LOSS_KEYS],
+                "properties": {
+                    "mean": {"description": "The share of frames.", **share},
+                    "burst": {
+                        "description": "The mean length of bursts, in frames.",
+                        **_number_or_text(1, impairment.LONGEST_BURST, "number"),
+                    },
+                },
+                "additionalProperties": False,
+            },
+            "else": share,
+        },
+        "corrupt": {"description": "The share of frames in which a bit is wrong.", **share},
+        "duplicate": {"description": "The share of frames that arrive twice.", **share},
+        "reorder": {"description": "The share of frames that go without the delay.", **share},
+        "rate": {
+            "description": "Bits per second, of whole frames.",
+            "examples": ["100mbit"],
+            "type": "string",
+            "pattern": impairment.RATE_PATTERN,
+        },
+        "limit": {
+            "description": "Frames that may wait; by default as many as rate and delay need.",
+            **_number_or_text(1, impairment.MOST_FRAMES),
+        },
+        "seed": {
+            "description": "With the same seed the same frames are lost; Linux 6.6.",
+            **_number_or_text(0, impairment.LARGEST_SEED),
+        },
+    }
+    return {
+        "type": "object",
+        "properties": _pick(impairments.KEYS, described),
+        "additionalProperties": False,
+    }
+
+
+def _number_or_text(least: int, most: int, kind: str = "integer") -> _Schema:
+    """A number, also as a text."""
+    return {"type": [kind, "string"], "minimum": least, "maximum": most, "pattern": "^[0-9.]+$"}
 
 
 def _flag(description: str, *, default: bool) -> _Schema:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from xconnectd import spelling
-from xconnectd.config import edit
+from xconnectd.config import edit, impairments
 from xconnectd.config.yaml_tree import (
     MappingNode,
     Refusal,
@@ -29,6 +29,7 @@ from xconnectd.config.yaml_tree import (
     said,
     short,
 )
+from xconnectd.impairment import Impairments
 from xconnectd.model import Admin, Carrier, Endpoint, Link, Listen, Mode, Node, Place, Wiring
 from xconnectd.monitor_address import MonitorAddress
 
@@ -41,7 +42,7 @@ USER_PREFIX: Final = "x-"
 DEFAULT_KEYS: Final = ("mode", "admin", "allow_addressed", "carrier", "mtu")
 """Those keys of a link that `defaults` may have. What the keys are is said with what reads them."""
 LATER_TOP_KEYS: Final = ("mirrors", "endpoints")
-LATER_LINK_KEYS: Final = ("impair", "one_way")
+LATER_LINK_KEYS: Final = ("one_way",)
 
 CHOICES: Final[Mapping[str, type[StrEnum]]] = {
     "mode": Mode,
@@ -419,6 +420,7 @@ _OPTIONS: Final[Mapping[str, _Read]] = {
     "carrier": _choice,
     "ends": _to_mapping,
     "mtu": _number(MTUS),
+    "impair": _to_mapping,
 }
 
 
@@ -575,12 +577,27 @@ class _Reader:
             _, value = value.entries.get("to") or self._lacks_other_end(key)
         else:
             options, b = {}, self._try(_end, key, value)
+        impair = options.pop("impair", None)
         if a and b:
             if a.node or b.node:
                 a, b = self._placed(a), self._placed(b)
                 options = {**self._of_made, **options}
             link = Link(a, b, place=place_of(key), **{**self._defaults, **options})
+            if impair:
+                link = replace(link, impair=self._impair(impair, link))
             self._join(link, key, value)
+
+    def _impair(self, node: MappingNode, link: Link) -> Impairments | None:
+        found = impairments.read(node, self._report)
+        if not any(found):
+            return None
+        if link.mode in (Mode.GENERIC, Mode.NATIVE):
+            text = f"`impair` needs mode tc: in mode {link.mode} frames go past every queue"
+            self._report.problem(node, text, "leave `mode` out, or `mode: tc`")
+        if link.a == link.b and found.forward != found.reverse:
+            text = "frames cross a loopback one way"
+            self._report.problem(node, text, "without `forward` and `reverse`")
+        return found
 
     def _labels(self, labels: MappingNode) -> tuple[tuple[str, str], ...]:
         read = (self._try(_label, key, node) for key, node in labels.entries.values())
@@ -634,7 +651,8 @@ class _Reader:
 
     def _reversed(self, link: Link, first: Link, key: YamlNode) -> None:
         same = f"{_pair(link)} is the link {_pair(first)} of {_line(first)}"
-        if replace(link, a=first.a, b=first.b) == first:
+        impair = link.impair and link.impair.turned
+        if replace(link, a=first.a, b=first.b, impair=impair) == first:
             self._report.warn(place_of(key), f"{same}, one of the two is enough")
         else:
             self._report.problem(key, f"{same} with other options", "keep one of the two")

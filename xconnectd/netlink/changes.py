@@ -41,6 +41,7 @@ from xconnectd.netlink.transport import (
     tc_request,
     veth_request,
 )
+from xconnectd.shape import Shape
 
 _XDP_FLAGS: Final = {
     Mode.GENERIC: uapi.XDP_FLAGS_SKB_MODE,
@@ -105,8 +106,31 @@ class Changes:
                 self._carrier(interface, action, value)
             case Setting.CLSACT:
                 self._clsact(interface, value)
+            case Setting.ROOT_QDISC:
+                self._root_qdisc(interface)
             case _:
                 self._feature(interface, setting.partition(":")[2], on=bool(value))
+
+    def _root_qdisc(self, interface: Interface) -> None:
+        """Deletes ours; the kernel puts back what it has there by itself."""
+        from xconnectd.netlink import qdiscs
+
+        self._do(interface, "delete tbf", qdiscs.removal())
+
+    def impair(self, interface: Interface, shape: Shape) -> None:
+        """Gives what stands at its root this shape; what is there of ours keeps its queue."""
+        from xconnectd.netlink import qdiscs
+
+        if lacks := qdiscs.lacks_for(shape):
+            raise LinkError(interface.name, "impair", errno.EOPNOTSUPP, lacks)
+        for step in qdiscs.steps(interface.root, shape):
+            try:
+                self._do(interface, step.action, step.request)
+            except LinkError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+                why = qdiscs.why_not(step.kind)
+                raise LinkError(interface.name, step.action, errno.ENOENT, why) from error
 
     def _carrier(self, interface: Interface, action: str, value: int) -> None:
         """A tap that nothing has open cannot have one (EPERM); it gets one when it is opened."""

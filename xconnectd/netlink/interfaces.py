@@ -55,6 +55,7 @@ from xconnectd.netlink.transport import (
     texts,
     within,
 )
+from xconnectd.shape import RootQdisc
 
 _VARIANTS: Final = {
     "tun": (uapi.IFLA_TUN_TYPE, {1: "tun", 2: "tap"}),
@@ -197,6 +198,12 @@ class Interfaces:
             )
             found[ifindex] = _with_driver(whole) if each.kind in _KINDS_TO_ASK else whole
         return found
+
+    def roots(self, ifindexes: Collection[int]) -> dict[int, RootQdisc]:
+        """What stands at the root of each of these interfaces, by ifindex."""
+        from xconnectd.netlink import qdiscs
+
+        return qdiscs.roots(self._route, ifindexes)
 
     def _far_ends(self, fars: Mapping[int, Far]) -> dict[int, Far]:
         """Those that may be looked at, with their names, MTUs and states."""

@@ -100,6 +100,17 @@ class tcmsg(nlmsg):  # type: ignore[misc]  # noqa: N801
         )
 
 
+class qdiscmsg(nlmsg):  # type: ignore[misc]  # noqa: N801
+    """With options as bytes: they are C structures, and attributes behind some of them.
+
+    No subclass of ``tcmsg``: pyroute2 makes the map of a class but once, with its subclasses.
+    """
+
+    prefix = "TCA_"
+    fields = tcmsg.fields
+    nla_map = ((1, "TCA_KIND", "asciiz"), (2, "TCA_OPTIONS", "cdata"))
+
+
 class NetlinkError(OSError):
     """The kernel refused a request; ``strerror`` is its extended-ack text if it gave one."""
 
@@ -135,6 +146,7 @@ def _nest(attributes: tuple[Any, ...]) -> list[Any]:
 
 link_request = partial(encode, ifinfmsg)
 tc_request = partial(encode, tcmsg)
+qdisc_request = partial(encode, qdiscmsg)
 
 
 SKIP_STATISTICS: Final = ("IFLA_EXT_MASK", uapi.RTEXT_FILTER_SKIP_STATS)
@@ -208,6 +220,11 @@ def within(*numbers: int) -> int:
     for number in numbers:
         key = key << 16 | number
     return key
+
+
+def attribute(number: int, value: bytes) -> bytes:
+    """One attribute, padded, for options that are bytes."""
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), number) + value + bytes(-len(value) % 4)
 
 
 def attributes_in(data: bytes, start: int = 0, nests: Collection[int] = ()) -> dict[int, bytes]:

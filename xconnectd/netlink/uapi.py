@@ -19,6 +19,7 @@ NLM_F_MULTI: Final = 0x2
 NLM_F_DUMP_INTR: Final = 0x10
 NLM_F_ACK_TLVS: Final = 0x200
 NLA_TYPE_MASK: Final = 0x3FFF
+NLA_F_NESTED: Final = 0x8000
 
 # rtnetlink.h
 RTM_NEWLINK: Final = 16
@@ -59,6 +60,8 @@ RTPROT_RA: Final = 9
 RT_TABLE_MAIN: Final = 254
 TCA_KIND: Final = 1
 TCA_OPTIONS: Final = 2
+TCA_STATS2: Final = 7
+TCA_STATS_QUEUE: Final = 3
 RTEXT_FILTER_SKIP_STATS: Final = 8
 
 # if.h, if_arp.h

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from xconnectd.model import Filter, Interface, Made, Mode, Record, Setting
+from xconnectd.shape import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,13 @@ class Set(Action):
 
     setting: str
     value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Impair(Action):
+    """Shapes what leaves by the interface, by a queueing discipline at its root."""
+
+    shape: Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +150,7 @@ class Unmake(Action):
     made: Made
 
 
-OVER_NETLINK: Final = (Set, Attach, Detach, AddFilter, DeleteFilter, Unlearn)
+OVER_NETLINK: Final = (Set, Impair, Attach, Detach, AddFilter, DeleteFilter, Unlearn)
 """What changes an interface, and is told to everybody; the others write maps and records."""
 
 
@@ -159,7 +167,7 @@ def is_mere_setting(action: Action) -> bool:
     """Whether frames are forwarded without it: not so clsact, which carries our filters."""
     if isinstance(action, Set):
         return action.setting != Setting.CLSACT and not is_of_admin_state(action)
-    return isinstance(action, Hold | Unlearn)
+    return isinstance(action, Hold | Impair | Unlearn)
 
 
 def is_record(action: Action) -> bool:

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from xconnectd import spelling
 from xconnectd.model import Interface, Link, Mode, Observed, Setting
-from xconnectd.reconcile import admission, carrier, mode_selection
+from xconnectd.reconcile import admission, carrier, impairments, mode_selection
 from xconnectd.reconcile.carrier import Shown
+from xconnectd.shape import ROOT_HANDLE, Shape
 
 
 class Refused(NamedTuple):
@@ -27,7 +28,8 @@ class Evaluation(NamedTuple):
 
     ``waiting`` and ``refusal`` are empty for a link that can stand. ``holding`` has the ends that
     are ours to hold while it does not, by ifindex, each with the mode for that. ``carrier`` is what
-    its ends are to show, by ifindex. ``hint`` is what may be meant by the name of an end that does
+    its ends are to show, and ``shapes`` what the queues of those are to do that frames leave by to
+    be impaired, by ifindex. ``hint`` is what may be meant by the name of an end that does
     not exist.
     """
 
@@ -42,6 +44,7 @@ class Evaluation(NamedTuple):
     holding: Mapping[int, Mode] = MappingProxyType({})
     hint: str = ""
     carrier: Mapping[int, Shown] = MappingProxyType({})
+    shapes: Mapping[int, Shape] = MappingProxyType({})
 
     @property
     def stands(self) -> bool:
@@ -66,8 +69,9 @@ class Role(NamedTuple):
 
     Its frames are redirected to ``target``. ``held`` is why it is only held, dropping in both
     directions: then there is no target. It is empty for an end that is wired. ``carrier`` is what
-    it is to show, None where the link has no say. ``end`` is what the file calls an end in a node
-    (empty for others), and ``made`` whether we made it.
+    it is to show, None where the link has no say, and ``shape`` what its queue is to do, None where
+    that is left alone. ``end`` is what the file calls an end in a node (empty for others), and
+    ``made`` whether we made it.
     """
 
     link: Link
@@ -79,6 +83,7 @@ class Role(NamedTuple):
     carrier: Shown | None = None
     end: str = ""
     made: bool = False
+    shape: Shape | None = None
 
 
 def evaluate(
@@ -173,18 +178,20 @@ def _roles(evaluation: Evaluation) -> list[tuple[int, Role]]:
     link, ends, held = evaluation.link, evaluation.ends, evaluation.why_held
     found = []
     settings = mode_selection.settings_of(ends, None if held else evaluation.mode)
-    for end, wanted in zip(ends, settings, strict=True):
+    for end, base in zip(ends, settings, strict=True):
         other = evaluation.b if end is evaluation.a else evaluation.a
         number = other.ifindex if other else None
         shown = evaluation.carrier.get(end.ifindex)
         shown = None if shown is None or shown.own else shown
         mode = evaluation.mode if evaluation.stands else evaluation.holding.get(end.ifindex)
         if not held:
-            role = Role(link, evaluation.mode, number, number, wanted, carrier=shown)
+            shape = evaluation.shapes.get(end.ifindex)
+            wanted = {**base, Setting.ROOT_QDISC: ROOT_HANDLE} if shape else base
+            role = Role(link, evaluation.mode, number, number, wanted, carrier=shown, shape=shape)
             found.append((end.ifindex, role))
         elif mode is not None:
             partner = None if number == end.ifindex else number
-            found.append((end.ifindex, Role(link, mode, partner, None, wanted, held, shown)))
+            found.append((end.ifindex, Role(link, mode, partner, None, base, held, shown)))
     return found
 
 
@@ -211,10 +218,13 @@ def _evaluate_alone(link: Link, observed: Observed) -> Evaluation:
         if holding.get(end.ifindex) is not choice.mode  # else that is answered already
         if (words := admission.refusal(link, choice.mode, end, other, observed))
     }
+    if link.impair:
+        found = found._replace(shapes=impairments.shapes(link.impair, a, b))
+    foreign = impairments.refusal(ends, found.shapes) if found.shapes else ""
     return found._replace(
         mode=choice.mode,
         mode_reason=choice.reason,
-        refusal=choice.refusal or next(iter(refusals.values()), ""),
+        refusal=choice.refusal or next(iter(refusals.values()), "") or foreign,
         warnings=(*choice.warnings, *_warnings(link, ends, observed)),
         holding={end: mode for end, mode in holding.items() if end not in refusals},
     )

@@ -119,11 +119,14 @@ class Executor:
                     self._set_far(path, todo, done, trouble)
                     continue
                 case _:
-                    self._make_or_delete(action)
+                    self._do_seldom(action)
             done.append(todo.popleft())
 
-    def _make_or_delete(self, action: Action) -> None:
+    def _do_seldom(self, action: Action) -> None:
+        """What a plain link never asks for."""
         match action:
+            case actions.Impair(shape=shape):
+                self._changes.impair(action.interface, shape)
             case actions.HoldMade(made=made):
                 self._ledger.hold_made(made)
             case actions.Make(made=made, path=path, far_name=far_name, far_mac=far_mac):

@@ -73,6 +73,8 @@ def choose(link: Link, a: Interface, b: Interface, refused: str = "") -> Choice:
     for end in ends:
         if refusal := impossible(end):
             return Choice(Mode.AUTO, "", refusal)
+    if link.impair:
+        return _impaired(link)
     match link.mode:
         case Mode.NATIVE:
             return _native_on_request(ends)
@@ -83,6 +85,12 @@ def choose(link: Link, a: Interface, b: Interface, refused: str = "") -> Choice:
             return Choice(Mode.TC, "asked for in the file")
         case Mode.AUTO:
             return _automatic(ends, refused)
+
+
+def _impaired(link: Link) -> Choice:
+    if link.mode in (Mode.AUTO, Mode.TC):
+        return Choice(Mode.TC, "impair: only here do frames pass a queue")
+    return Choice(link.mode, "", f"mode {link.mode} hands frames to the driver, past the queue")
 
 
 def choose_to_hold(link: Link, ends: Iterable[Interface], observed: Observed) -> list[Choice]:

@@ -12,6 +12,7 @@ from itertools import count, filterfalse
 from operator import attrgetter
 from typing import Final
 
+from xconnectd.impairment import Impairments
 from xconnectd.model import (
     Carrier,
     Endpoint,
@@ -26,6 +27,7 @@ from xconnectd.model import (
     Programs,
     Record,
     Scope,
+    Setting,
     Wiring,
 )
 from xconnectd.reconcile.made_veths import host_name, host_of
@@ -185,6 +187,16 @@ class Observer:
             if (end := complete.get(ifindex or 0)) and end.kind:
                 features = self._interfaces.xdp_features(end.ifindex)
                 complete[end.ifindex] = end._replace(xdp_features=features)
+        impaired: set[int] = set()
+        for link in links:
+            if link.impair:
+                impaired.update([each.ifindex for each in map(observed.find, link.ends) if each])
+        for ifindex, held in observed.ours.items():
+            if held.record and Setting.ROOT_QDISC in held.record.changes:
+                impaired.add(ifindex)
+        if impaired:
+            roots = self._interfaces.roots(impaired & complete.keys())
+            complete |= {i: complete[i]._replace(root=root) for i, root in roots.items()}
         return observed._replace(
             interfaces={**observed.interfaces, **complete},
             uses={**observed.uses, **uses},
@@ -394,6 +406,10 @@ def _idle_pairs(
         yield (a, b) if back == a.ifindex else (a, a)
 
 
+def _is_shaped(end: Interface) -> bool:
+    return end.root is not None and end.root.shape is not None
+
+
 def _as_found(a: Interface, b: Interface, mode: Mode | None, observed: Observed) -> Link:
     found = mode or next((Mode(xdp.mode) for xdp in a.xdp if xdp.mode != "hw"), Mode.AUTO)
     records = [(end, held) for end in (a, b) if (held := observed.records.get(end.ifindex))]
@@ -405,5 +421,6 @@ def _as_found(a: Interface, b: Interface, mode: Mode | None, observed: Observed)
         allow_addressed=allowed,
         carrier=Carrier.FOLLOW if follows else Carrier.INDEPENDENT,
         carrier_of_nics=any(end.kind not in ("veth", "tun") for end in follows),
+        impair=Impairments(as_found=True) if any(_is_shaped(end) for end in (a, b)) else None,
     )
     return link if choose(link, a, b).mode is found else replace(link, mode=found)

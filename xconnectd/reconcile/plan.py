@@ -50,6 +50,7 @@ from xconnectd.reconcile.actions import (
     Forget,
     Guard,
     Hold,
+    Impair,
     Point,
     Set,
     Unguard,
@@ -67,6 +68,8 @@ _REASONS: Final[Mapping[str, str]] = {
 }
 _LEVERS: Final = (Setting.UP, Setting.CARRIER)
 """What shows or hides a carrier; changed when the wire stands, each in its own way."""
+_APART: Final = (*_LEVERS, Setting.ROOT_QDISC)
+"""What is changed by other steps than the rest."""
 _SHOWN: Final = "there is a carrier behind the other end"
 _PUT_BACK = "restored as found"
 _IPV6_MTU: Final = 1280
@@ -317,8 +320,11 @@ class _Diff:
         if held != end.ours.record:
             self._do(Hold(link, interface, "its settings are saved, to be restored later", held))
         for setting, change in end.changes.items():
-            if setting not in _LEVERS:
+            if setting not in _APART:
                 self._do(Set(link, interface, _reason(setting), setting, change.ours))
+        shape, root = end.role.shape, interface.root
+        if shape and not (root and root.shape and root.shape.does(shape)):
+            self._do(Impair(link, interface, "impairs what leaves by it", shape))
         self._add_filter(end, "egress", end.ours.egress, programs.egress, _REASONS[Setting.CLSACT])
 
     def _add_filter(
@@ -518,6 +524,8 @@ def value_of(interface: Interface, setting: str) -> int:
             return interface.addr_gen_mode or 0
         case Setting.CLSACT:
             return int(interface.qdisc == "clsact")
+        case Setting.ROOT_QDISC:
+            return interface.root.handle if interface.root else 0
     return int(setting.removeprefix(FEATURE_PREFIX) in interface.features)
 
 

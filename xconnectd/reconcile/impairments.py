@@ -1,0 +1,116 @@
+"""What impairs the frames of a link, as queueing disciplines of the ends that they leave by. Pure.
+
+A frame that leaves by an end meets the filter of `drop` first, then loss, delay and all else that
+netem does, then the rate: docs/decisions/0021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from shlex import quote
+from typing import Final
+
+from xconnectd.impairment import Impairment, Impairments
+from xconnectd.model import Interface
+from xconnectd.shape import NO_RATE, SECOND, TICK, Netem, Shape
+
+_EVERYTHING: Final = 2**32 - 1
+_LONGER_THAN_MTU: Final = 22
+"""Bytes of a frame beside its payload: the Ethernet header and two VLAN tags."""
+
+_SLACK: Final = 250_000
+"""Nanoseconds that a timer of the kernel may be late and no rate is lost for it."""
+_LEAST_FRAMES: Final = 2
+"""In a bucket: one that goes, and one that a late timer would lose."""
+_NO_RATE_BUCKET: Final = 16  # ticks
+
+_PATIENCE: Final = SECOND // 10
+_LEAST_QUEUE: Final = 50
+"""Frames may wait for the rate for so many nanoseconds beyond the delay, and at least so many."""
+_FRAMES_PER_S: Final = 1_000_000
+"""That may be on their way through a delay: small ones at 1 Gbit/s, full ones at 12."""
+_MOST_DELAYED: Final = 200_000
+"""Frames, some 500 MB of the kernel's memory."""
+_LEAST_DELAYED: Final = 1000
+
+
+def shapes(impair: Impairments, a: Interface, b: Interface) -> dict[int, Shape]:
+    """By ifindex, what the queue of each end that frames leave by is to do; none where nothing is.
+
+    Forward they leave by ``b``. An MTU that is raised for generic mode is put back after the first
+    step; then the queue is given that.
+    """
+    if impair.as_found:
+        return {end.ifindex: end.root.shape for end in (a, b) if end.root and end.root.shape}
+    ways = ((a, impair.reverse), (b, impair.forward))
+    return {end.ifindex: shape(one, end.mtu) for end, one in ways if one.replaces_queue}
+
+
+def refusal(ends: Iterable[Interface], shaped: Mapping[int, Shape]) -> str:
+    """Why the queue of an end is not ours to replace; empty if they all are."""
+    for end in ends:
+        if end.ifindex in shaped and end.root and end.root.is_foreign:
+            return (
+                f"{end.name} has a queueing discipline of its own at the root, {end.root},"
+                f" which is left alone; remove it: tc qdisc del dev {quote(end.name)} root"
+            )
+    return ""
+
+
+def limit(one: Impairment) -> int:
+    """Frames of 1,500 bytes that may wait: what is said, or what rate and delay need."""
+    if one.limit:
+        return one.limit
+    if not one.rate:
+        return _delayed(one)
+    waiting = one.rate * (one.delay + one.jitter + _PATIENCE) // (8 * 1500 * SECOND)
+    return max(_LEAST_QUEUE, waiting)
+
+
+def shape(one: Impairment, mtu: int) -> Shape:
+    """What does all of it but ``drop``; ``mtu`` is the device's."""
+    frame = mtu + _LONGER_THAN_MTU
+    rate = (one.rate + 7) // 8 if one.rate else NO_RATE
+    bucket = _bucket(rate, frame) if one.rate else _NO_RATE_BUCKET
+    queue = min(limit(one) * frame, _EVERYTHING)
+    if one.loses_all:
+        return Shape(NO_RATE, _NO_RATE_BUCKET, frame, is_hole=True, frame=frame)
+    return Shape(rate, bucket, queue, _netem(one, queue if one.rate else 0), frame=frame)
+
+
+def _bucket(rate: int, frame: int) -> int:
+    """In ticks: what is sent of it at once."""
+    least = _LEAST_FRAMES * frame * SECOND // rate
+    return -(-max(least, _SLACK) // TICK)
+
+
+def _netem(one: Impairment, queue: int) -> Netem | None:
+    if not one.needs_netem:
+        return None
+    gilbert = None
+    if one.burst:
+        ends = 1 / one.burst
+        gilbert = (_share(one.loss * ends / (1 - one.loss)), _share(ends))
+    return Netem(
+        one.delay,
+        one.jitter,
+        one.distribution,
+        0 if gilbert else _share(one.loss),
+        gilbert,
+        _share(one.corrupt),
+        _share(one.duplicate),
+        _share(one.reorder),
+        one.limit or _delayed(one),
+        one.seed,
+        queue,
+    )
+
+
+def _delayed(one: Impairment) -> int:
+    """Frames on their way through the delay; with a rate more may come in than go on."""
+    frames = _FRAMES_PER_S * (one.delay + one.jitter) // SECOND
+    return min(max(_LEAST_DELAYED, frames), _MOST_DELAYED)
+
+
+def _share(share: float) -> int:
+    return round(share * _EVERYTHING)
