@@ -49,6 +49,14 @@ driver = "vfs"
 graphroot = "{0}/storage"
 runroot = "{0}/run"
 """
+_CONTAINERD: Final = """\
+version = 2
+root = "{0}/containerd"
+state = "{0}/containerd.state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+address = "{0}/containerd.sock"
+"""
 
 
 class Engine(ABC):
@@ -131,6 +139,7 @@ class Engine(ABC):
             poll(self._is_empty, what=f"the end of {self.name}'s containers", interval=0.1)
         finally:
             self.stop()
+            _kill(self.directory)
             _unmount(self.directory)
 
     def _is_empty(self) -> bool:
@@ -160,10 +169,37 @@ class Engine(ABC):
 
 
 class Docker(Engine):
-    """Debian's docker.io, or a newer one if that is first in PATH."""
+    """Debian's docker.io, or a newer one if that is first in PATH.
+
+    As on a machine with systemd, containerd is not its child, so it survives the engine.
+    """
 
     name = "docker"
-    _tools = ("docker", "dockerd")
+    _tools = ("docker", "dockerd", "containerd")
+
+    def __init__(self, lab: Lab, *options: str) -> None:
+        super().__init__(lab, *options)
+        self._containerd: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        if self._containerd is None:
+            address = self.directory / "containerd.sock"
+            config = self.directory / "containerd.toml"
+            config.write_text(_CONTAINERD.format(self.directory))
+            with (self.directory / "containerd.log").open("wb") as log:
+                self._containerd = subprocess.Popen(
+                    ("containerd", "--config", str(config)), stdout=log, stderr=log
+                )
+            poll(address.is_socket, what="containerd")
+        super().start()
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            if self._containerd is not None:
+                self._containerd.terminate()
+                self._containerd.wait(60)
 
     @property
     def surroundings(self) -> Mapping[str, str]:
@@ -175,6 +211,7 @@ class Docker(Engine):
         return [
             *("dockerd", "-H", f"unix://{self.socket}", "--storage-driver", "vfs"),
             *("--bridge=none", "--iptables=false", "--ip6tables=false"),
+            f"--containerd={self.directory}/containerd.sock",
             *(f"--{option}={self.directory / place}" for option, place in places.items()),
             *self._options,
         ]
@@ -240,6 +277,17 @@ def _running(engine: Engine) -> Iterator[None]:
         yield
     finally:
         engine.close()
+
+
+def _kill(directory: Path) -> None:
+    """What is left of an engine that could not be started again: shims, and what runs in them."""
+    tell = str(directory).encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if tell in (process / "cmdline").read_bytes():
+                children = (process / "task" / process.name / "children").read_text()
+                for pid in (*children.split(), process.name):
+                    os.kill(int(pid), signal.SIGKILL)
 
 
 def _unmount(directory: Path) -> None:

@@ -90,6 +90,7 @@ PURE = {
     *("diagnostics.test_frames", "diagnostics.test_result", "diagnostics.test_outcome"),
     "capture.pcapng",
     "qemu.outcome",
+    "nodes.containers",
 }
 OUTSIDE_WORLD = {
     "asyncio", "ctypes", "fcntl", "multiprocessing", "os", "pathlib", "select", "selectors",

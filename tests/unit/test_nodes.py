@@ -18,12 +18,13 @@ from xconnectd.nodes import namespace_files
 from xconnectd.nodes.finder import Nodes
 
 OWN = "/proc/self/ns/net"
+NO_ENGINE = "there is no container engine here"
 
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[Nodes]:
     """With ``tmp_path`` in place of /run/netns."""
-    made = Nodes(named=tmp_path)
+    made = Nodes(named=tmp_path, engines=())
     yield made
     made.close()
 
@@ -38,9 +39,8 @@ def process() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_a_node_is_found_by_its_name(nodes: Nodes, tmp_path: Path) -> None:
     leaf = Node("leaf1")
-    assert nodes.find(leaf) == NodeNamespace(
-        "", f"node leaf1 is not running: there is no {tmp_path}/leaf1"
-    )
+    text = f"node leaf1 is not running: there is no {tmp_path}/leaf1, and {NO_ENGINE}"
+    assert nodes.find(leaf) == NodeNamespace("", text)
     (tmp_path / "leaf1").symlink_to(OWN)
     assert nodes.find(leaf) == NodeNamespace(f"{tmp_path}/leaf1")
 
@@ -68,9 +68,9 @@ def test_what_is_no_network_namespace_is_told_as_that(
 ) -> None:
     assert callable(make)
     make(tmp_path / "leaf1")
-    for node in (Node("leaf1"), Node("leaf1", netns=f"{tmp_path}/leaf1")):
-        text = f"node leaf1 is not running: {tmp_path}/leaf1: {reason}"
-        assert nodes.find(node) == NodeNamespace("", text)
+    text = f"node leaf1 is not running: {tmp_path}/leaf1: {reason}"
+    assert nodes.find(Node("leaf1", netns=f"{tmp_path}/leaf1")) == NodeNamespace("", text)
+    assert nodes.find(Node("leaf1")) == NodeNamespace("", f"{text}, and {NO_ENGINE}")
 
 
 def test_a_node_is_found_by_its_process(nodes: Nodes, process: subprocess.Popen[bytes]) -> None:
@@ -147,11 +147,11 @@ def test_without_nodes_nothing_is_opened(tmp_path: Path) -> None:
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
     before = descriptors()
-    nodes = Nodes(named=tmp_path)
+    nodes = Nodes(named=tmp_path, engines=())
     assert descriptors() == before + 1
     nodes.want([Node(f"leaf{number}") for number in range(100)])
     nodes.drain()
-    assert descriptors() == before + 2
+    assert descriptors() == before + 3, "mounts, and a bell for engines to ring"
     nodes.want([])
     assert descriptors() == before + 1
     nodes.close()
