@@ -75,3 +75,17 @@ def test_what_was_otherwise_before(keeper: Keeper, before: Link, line: str) -> N
 def test_an_end_that_was_held_alone(keeper: Keeper) -> None:
     keeper.take(wiring("a:b", "c:nosuch"))
     assert told(keeper, wiring("a:b")) == ["- c: not in the file"]
+
+
+def test_ends_in_nodes(keeper: Keeper) -> None:
+    """Those that are to be made are no reason to wait; what was there has the name of the file."""
+    keeper.kernel.start_node("leaf")
+    made = "+ e,leaf:eth1: a veth is made for leaf:eth1"
+    assert told(keeper, wiring("a:b", "c:d", link("e", "leaf:eth1"))) == [made]
+    (line,) = told(keeper, wiring("a:b", "c:d", link("gone:eth1", "leaf:eth1")))
+    assert line.startswith("+ gone:eth1,leaf:eth1: waits: node gone is not running")
+    keeper.take(wiring("a:b", "c:d", link("e", "leaf:eth1")))
+    keeper.settle()
+    rewired = f"~ e,leaf:eth1 → f,leaf:eth1: generic: {GSO}"
+    assert told(keeper, wiring("a:b", "c:d", link("f", "leaf:eth1"))) == [rewired]
+    assert told(keeper, FIRST) == ["- e,leaf:eth1: not in the file"]

@@ -16,7 +16,13 @@ from xconnectd.config.source import Files, Reading, is_directory, read_once
 from xconnectd.errors import ConfigError
 from xconnectd.formatting import counted, printable
 from xconnectd.reconcile.actions import as_json
-from xconnectd.reconcile.link_changes import LinkChange, Sign, link_changes
+from xconnectd.reconcile.link_changes import (
+    LinkChange,
+    Sign,
+    ends_to_make,
+    link_changes,
+    why_waiting,
+)
 from xconnectd.runtime import Engine
 from xconnectd.status import collector
 from xconnectd.terminal import is_terminal, paint
@@ -31,12 +37,13 @@ def run(options: argparse.Namespace) -> int:
             raise ConfigError(reading.problems)
         seen = collector.seen(engine, reading)
     actions = as_json(seen.actions)
+    made = ends_to_make(seen.actions)
     for each in seen.evaluations:
         if each.refusal:
             print_message(f"{each.link.id} will fail: {each.refusal}")
-        elif each.waiting:
+        elif waiting := why_waiting(each, made):
             print_message(
-                f"{each.link.id} will wait: {'; '.join(filter(None, (each.waiting, each.hint)))}"
+                f"{each.link.id} will wait: {'; '.join(filter(None, (waiting, each.hint)))}"
             )
     if options.json:
         print_as_it_is(json.dumps(actions, indent=2))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
-from xconnectd.model import Mode, Observed
-from xconnectd.reconcile.actions import Action, in_words
+from xconnectd.model import Interface, Mode, Observed
+from xconnectd.reconcile.actions import Action, Make, in_words
 from xconnectd.reconcile.evaluate import Evaluation
 
 _Pair = frozenset[int]
@@ -34,6 +34,8 @@ def link_changes(
     evaluations: Iterable[Evaluation], actions: Iterable[Action], observed: Observed
 ) -> Iterator[LinkChange]:
     """In the file's order; after these what is in no file any more."""
+    actions = list(actions)
+    made = ends_to_make(actions)
     steps: defaultdict[str, list[Action]] = defaultdict(list)
     for action in actions:
         steps[action.link].append(action)
@@ -44,27 +46,42 @@ def link_changes(
         donor = next((other for other in going if other & pair), None)
         was = going.pop(donor) if donor else ""
         if donor and donor != pair:
-            yield LinkChange(Sign.CHANGED, f"{was} → {each.link.id}", _why(each))
+            yield LinkChange(Sign.CHANGED, f"{was} → {each.link.id}", _why(each, made))
         elif own:
-            is_new = not was and not all(observed.ours[end.ifindex].held for end in each.ends)
-            sign = Sign.MADE if is_new else Sign.CHANGED
-            why = _why(each, _mode(pair, observed) if was else "", in_words(own))
+            is_held = each.ends and all(observed.ours[end.ifindex].held for end in each.ends)
+            sign = Sign.CHANGED if was or is_held else Sign.MADE
+            why = _why(each, made, _mode(pair, observed) if was else "", in_words(own))
             yield LinkChange(sign, each.link.id, why)
     rest = [action.interface for own in steps.values() for action in own]
-    left = {end.ifindex: end.name for end in rest}
+    left = {end.ifindex: _name(end, observed) for end in rest}
     held = (name for ifindex, name in left.items() if not any(ifindex in pair for pair in stood))
     for name in (*going.values(), *held):
         yield LinkChange(Sign.GONE, name, "not in the file")
 
 
-def _why(each: Evaluation, stood: str = "", repairs: str = "") -> str:
+def ends_to_make(actions: Iterable[Action]) -> frozenset[str]:
+    """The ends in nodes that these steps make, by what the file calls them."""
+    return frozenset([action.made.end for action in actions if isinstance(action, Make)])
+
+
+def why_waiting(each: Evaluation, made: Collection[str]) -> str:
+    """Why a link waits once these ends are ``made``; empty if it does not."""
+    link = each.link
+    missing = [end.name for end, found in ((link.a, each.a), (link.b, each.b)) if found is None]
+    return each.waiting if set(missing).difference(made) else ""
+
+
+def _why(each: Evaluation, made: Collection[str], stood: str = "", repairs: str = "") -> str:
     """``stood`` is the mode in which it is connected now, empty if it is not."""
     if each.refusal:
         return f"fails: {each.refusal}"
     if not each.link.enabled:
         return "enabled: false"
+    if waiting := why_waiting(each, made):
+        return f"waits: {waiting}"
     if each.waiting:
-        return f"waits: {each.waiting}"
+        new = [end.name for end in each.link.ends if end.name in made]
+        return f"a veth is made for {' and '.join(new)}"
     if stood == each.mode:
         return f"to be repaired: {repairs}" if repairs else "its saved settings are updated"
     change = f"{stood} → {each.mode}" if stood else each.mode
@@ -81,13 +98,24 @@ def _mode(pair: _Pair, observed: Observed) -> str:
 
 def _standing(observed: Observed) -> dict[_Pair, str]:
     """The pairs between which an entry leads, also one that leads one way only, and their names."""
-    names = {ifindex: each.name for ifindex, each in observed.interfaces.items()}
+    names = {ifindex: _name(each, observed) for ifindex, each in observed.interfaces.items()}
     pairs = (*observed.entries.items(), *observed.peers.items())
     return {
-        frozenset((key, target)): ":".join(sorted((names[key], names[target])))
+        frozenset((key, target)): _pair_in_words(names[key], names[target])
         for key, target in pairs
         if names.keys() >= {key, target}
     }
+
+
+def _name(end: Interface, observed: Observed) -> str:
+    """What a file called it that was the last to name it by a node; else its own name."""
+    record = observed.records.get(end.ifindex)
+    return record.end or end.name if record and record.is_of(end) else end.name
+
+
+def _pair_in_words(*names: str) -> str:
+    """As the id of a link."""
+    return ("," if ":" in "".join(names) else ":").join(sorted(names))
 
 
 def _pair(each: Evaluation) -> _Pair:
