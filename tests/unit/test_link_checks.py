@@ -19,6 +19,7 @@ from xconnectd.model import (
     Link,
     Mode,
     MovedEnd,
+    NodeEnd,
     Record,
     Setting,
     Use,
@@ -79,6 +80,7 @@ def test_a_good_link_has_one_good_word() -> None:
     assert [each.check for each in walked_once] == ["entry"]
 
 
+AWAY = "node leaf is not running"
 OFF = link("a", "b", enabled=False)
 GONE = MovedEnd(Record(6, "b", "02:00"), "generic", 3, 9, "blue", "b")
 DOWN_B = far(FAR_B, up=False)
@@ -97,6 +99,10 @@ FREE = "ip addr flush dev a; ip route del default dev a  # or in /etc/x.yaml: al
 Case = tuple[LinkFacts, str, Level, Stops, str, str]
 CASES: list[Case] = [
     (facts(names={"a": 5}), "interface", FAIL, ALL, "b does not exist", "ip -br link  #"),
+    (facts(link("a", "leaf:eth0"), names={"a": 5}, nodes={"leaf:eth0": NodeEnd(waiting=AWAY)}),
+     "node", FAIL, ALL, AWAY, "start node leaf, or say in /etc/x.yaml below nodes where it is"),
+    (facts(link("a", "leaf:eth0"), names={"a": 5}, nodes={"leaf:eth0": NodeEnd(is_missing=True)}),
+     "node", FAIL, ALL, "leaf:eth0 does not exist", REPAIR),
     (facts(names={"a": 5}, moved_netns=(GONE,)), "interface", FAIL, ALL,
      "it was moved to the namespace blue", "ip -n blue link set dev b netns 1"),
     (facts(OFF, entries={}), "disabled", WARN, ALL, "enabled: false", "/etc/x.yaml: enabled: true"),

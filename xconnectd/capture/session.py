@@ -22,10 +22,10 @@ from xconnectd.capture.tcpdump import Decoded
 from xconnectd.capture.writer import Account, Form, Lines, Pcapng, Place, Recording, Way
 from xconnectd.errors import XconnectError
 from xconnectd.formatting import counted
-from xconnectd.model import Mode
+from xconnectd.model import Interface, Mode, Scope
 from xconnectd.runtime import Engine
 from xconnectd.status import collector
-from xconnectd.status.document import Link, StatusDocument, no_such_link
+from xconnectd.status.document import End, Link, StatusDocument, no_such_link
 
 STDOUT: Final = "-"
 
@@ -60,6 +60,7 @@ def run(order: Order, say: Callable[[str], None]) -> None:
         engine = stack.enter_context(Engine.watch())
         report = collector.report_of(engine, None)
         links, rest = _asked(order.words, report)
+        ends = {end.name: end for link in links for end in link.ends}
         judge = _judge(rest, report.config.path) if rest else None
         ways = _ways(links, order.direction)
         capture = stack.enter_context(
@@ -82,7 +83,7 @@ def run(order: Order, say: Callable[[str], None]) -> None:
             form,
             output=output,
             reader=stdout if decoded else None,
-            place=lambda name: _place(engine, name),
+            place=lambda name: _place(engine, ends[name]),
             say=say,
             judge=judge,
             count=order.count,
@@ -127,14 +128,24 @@ def _ways(links: Sequence[Link], direction: str) -> list[Way]:
     ]
 
 
-def _place(engine: Engine, name: str) -> Place | None:
-    """Where frames come in by that name; natively only if through a program of ours."""
-    found = engine.interfaces.find(name)
-    if not found:
+def _place(engine: Engine, end: End) -> Place | None:
+    """Where frames come in by an end; natively only if through a program of ours."""
+    name = end.host_interface if end.node else end.name
+    found = engine.interfaces.find(name) if name else ()
+    interface = next(iter(found), None) or _of_node(engine, end)
+    if interface is None:
         return None
-    (interface,) = found
     native = (xdp.program for xdp in interface.xdp if xdp.mode == Mode.NATIVE)
     return interface.ifindex, next(filter(None, map(engine.program, native)), None)
+
+
+def _of_node(engine: Engine, end: End) -> Interface | None:
+    """What an end in a node is by now, if it is another interface than it was."""
+    for link in engine.reconciler.wiring.links:
+        for each in link.ends:
+            if each.node and each.name == end.name:
+                return engine.reconciler.look(Scope(frozenset([link]))).observed.find(each)
+    return None
 
 
 def _output(stack: ExitStack, path: str | None) -> int:

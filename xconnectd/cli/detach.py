@@ -51,7 +51,10 @@ def run(options: argparse.Namespace) -> int:
 def _not_ours(engine: Engine, names: Sequence[str]) -> list[str]:
     """What to say of names by which there is nothing to remove."""
     seen = engine.reconciler.look()
-    ours = {action.interface.ifindex: action.interface.name for action in seen.actions}
+    in_nodes = {each.ifindex: each.end for each in seen.observed.records.values() if each.end}
+    called = {**seen.observed.names, **{end: ifindex for ifindex, end in in_nodes.items()}}
+    held = {action.interface.ifindex: action.interface.name for action in seen.actions}
+    ours = {ifindex: in_nodes.get(ifindex, name) for ifindex, name in held.items()}
     known = ", ".join(sorted(ours.values())) or "none"
-    wrong = [name for name in names if seen.observed.names.get(name) not in ours]
+    wrong = [name for name in names if called.get(name) not in ours]
     return [f"{name}: xconnectd is not attached there; attached: {known}" for name in wrong]

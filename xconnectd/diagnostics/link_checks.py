@@ -115,8 +115,19 @@ def _missing(facts: LinkFacts) -> Finding:
         text = f"{facts.evaluation.waiting}: it was moved to the namespace {place}"
         back = f"ip -n {quote(place)} link set dev {quote(left[0].name)} netns {facts.home}"
         return _stop("interface", text, back)
+    if remedy := next(_of_nodes(facts), ""):
+        return _stop("node", facts.evaluation.waiting, remedy)
     remedy = f"ip -br link  # what there is: create it, or name another in {facts.file}"
     return _stop("interface", facts.evaluation.waiting, remedy)
+
+
+def _of_nodes(facts: LinkFacts) -> Iterator[str]:
+    """What brings the ends in nodes back that are missing."""
+    for end in facts.evaluation.link.ends:
+        if end.node and facts.observed.find(end) is None:
+            away = facts.observed.nodes[end.name].waiting
+            said = f"start node {end.node.name}, or say in {facts.file} below nodes where it is"
+            yield said if away else facts.repair
 
 
 def _not_held(facts: LinkFacts) -> Iterator[Finding]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 
 from xconnectd.control import client
 from xconnectd.diagnostics.facts import FarSide, LinkFacts
@@ -37,15 +39,28 @@ class LinkGatherer:
 
     @cached_property
     def namespaces(self) -> Mapping[int, Namespace]:
-        return netns.known(self._interfaces.nsid_of)
+        """By their ids here; those of nodes where these were found."""
+        places = self._look.seen.observed.nodes
+        nodes = {
+            place.nsid: Namespace(Path(place.path), end.node.name)
+            for each in self._look.seen.evaluations
+            for end in each.link.ends
+            if end.node and (place := places.get(end.name)) and place.nsid is not None
+        }
+        return netns.known(self._interfaces.nsid_of) | nodes
 
     def gather(self, evaluation: Evaluation, *, enter: bool = False) -> LinkFacts:
         """``enter``: also what only a visit to the far ends' namespaces tells."""
-        far = {end.ifindex: self._far_side(end, enter=enter) for end in evaluation.ends}
+        observed, far = self._look.seen.observed, {}
+        nodes = {observed.names.get(end.name): end.node for end in evaluation.link.ends}
+        for end in evaluation.ends:
+            node = nodes.get(end.ifindex)
+            if side := self._far_side(end, enter=enter):
+                far[end.ifindex] = replace(side, node=node.name) if node else side
         return LinkFacts(
             evaluation,
-            self._look.seen.observed,
-            {ifindex: side for ifindex, side in far.items() if side},
+            observed,
+            far,
             self._look.failures.get(evaluation.link.id, ""),
             self._repair,
             self._file,
