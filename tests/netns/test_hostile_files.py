@@ -96,6 +96,20 @@ def test_a_try_is_not_written_through_a_link_of_somebody_else(lab: Lab, daemon: 
     assert "the_secret" not in running.cli("check", str(running.config)).stdout
 
 
+def test_nodes_that_are_away_are_named(lab: Lab, daemon: Start) -> None:
+    """Each once, where it is named first; what is missing in a node is made, so it is no loss."""
+    there, gone = lab.namespace("there"), f"{lab.name}-gone"
+    running = daemon({})
+    draft = lab.directory / "draft.yaml"
+    draft.write_text(document({f"{there}:e0": f"{gone}:e0", f"{there}:e1": f"{gone}:e1"}))
+    here = running.cli("check", "--here", str(draft))
+    place = f"{draft}:2:3: node {gone} is not running: there is no /run/netns/{gone}"
+    (told,) = here.stdout.splitlines()[1:]
+    assert (here.returncode, told.startswith(place)) == (1, True)
+    draft.write_text(document({f"{there}:e0": f"{there}:e1"}))
+    assert running.cli("check", "--here", str(draft)).returncode == 0
+
+
 def test_a_misspelt_interface_is_told_from_one_that_is_away(lab: Lab, daemon: Start) -> None:
     a, b = lab.veth("va"), lab.veth("x5-eth1")
     running = daemon({"va": "x5-eth1"})

@@ -54,7 +54,7 @@ IMPORTS: dict[str, set[str]] = {
     "daemon": {"root", "config", "netlink", "qemu", "control", "runtime", "status"},
     "cli": {
         *("root", "config", "netlink", "reconcile", "control", "runtime", "status"),
-        *("diagnostics", "capture", "daemon"),
+        *("diagnostics", "capture", "daemon", "nodes"),
     },
     "api": {"root", "config", "reconcile", "runtime"},
     "__main__": {"cli"},

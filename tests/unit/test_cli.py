@@ -80,6 +80,18 @@ def test_check_says_yes_and_no(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["check", str(tmp_path / "nosuch.yaml")]) == Exit.BAD_CONFIG
 
 
+def test_a_link_of_a_directory_is_edited_where_it_stands_and_what_is_odd_then_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.yaml").write_text("links: {a: b}\n")
+    file = tmp_path / "b.yaml"
+    file.write_text("nodes: {n: {pid: 1}}\nlinks:\n  c: d\n  n:a: e\n")
+    assert main(["link", "remove", "e,n:a", "-c", str(tmp_path)]) == Exit.DONE
+    assert file.read_text() == "nodes: {n: {pid: 1}}\nlinks:\n  c: d\n"
+    warning = f"{file}:1:9: no link has an end in the node `n`"
+    assert capsys.readouterr().out.splitlines() == ["-   n:a: e", warning]
+
+
 def test_version_names_its_parts_and_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == Exit.DONE
     told = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines())

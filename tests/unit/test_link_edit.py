@@ -72,6 +72,10 @@ FORMS: list[tuple[str, Edit, str]] = [
     ("links:\n  a: a\n", (move, "a", "b"), "links:\n  b: b\n"),
     ("links:\n  a: {to: b, enabled: false}\n", (enable, "a:b"), "links:\n  a: b\n"),
     (OFF + "{to: b, <<: *off}\n", (enable, "a:b"), OFF + "{to: b, <<: *off, enabled: true}\n"),
+    ("links:\n  a: b\n", (add, "n:c", "1:20", {}), "links:\n  a: b\n  n:c: 1:20\n"),
+    ("links:\n  n:a: b\n", (disable, "b,n:a"), "links:\n  n:a: {to: b, enabled: false}\n"),
+    ("links:\n  a: {to: n:b}\n", (move, "n:b", "m:c"), "links:\n  a: {to: m:c}\n"),
+    ("links:\n  n:a: b # x\n  c: d\n", (move, "n:a", "m:a"), "links:\n  m:a: b # x\n  c: d\n"),
     ("x-on: 2026-02-30\nlinks:\n  no: 12\n", (disable, "no"),
      "x-on: 2026-02-30\nlinks:\n  no: {to: 12, enabled: false}\n"),
 ]  # fmt: skip
@@ -85,9 +89,11 @@ def test_forms_of_a_link(text: str, edit: Edit, wanted: str) -> None:
 
 REFUSED: list[tuple[str, Edit, str]] = [
     (LAB, (add, "vx", "vd", {}), "vd is in the link vc:vd already"),
+    ("links: {n:a: b}\n", (add, "c", "n:a", {}), "n:a is in the link n:a,b already"),
     (LAB, (move, "va", "vf"), "vf is in the link ve:vf already"),
     (LAB, (move, "va:vb", "vz"), "name the end that moves"),
-    (LAB, (remove, "nix"), "no link nix"),
+    (LAB, (remove, "nix"), "no link nix$"),
+    ("links: {leaf1:eth1: b}\n", (remove, "laef1:eth1"), "did you mean leaf1:eth1[?]"),
     ("version: 1\n", (remove, "a"), "no `links:`"),
     ("x-a:\tb\nlinks: {}\n", (add, "a", "b", {}), "line 1, .* by hand"),
     ("x-a:\tb\nlinks: {a: b}\n", (remove, "a"), "line 1, .* by hand"),
@@ -101,11 +107,12 @@ def test_what_cannot_be_done_is_said(text: str, edit: Edit, words: str) -> None:
         do(text, *more)
 
 
-@given(st.lists(st.sampled_from("abcdefgh"), unique=True, min_size=2), st.data())
+@given(st.lists(st.sampled_from([*"abcdefgh", "n:a"]), unique=True, min_size=2), st.data())
 def test_disabled_and_enabled_it_is_as_before(names: list[str], data: st.DataObject) -> None:
     pairs = [*zip(names[::2], names[1::2], strict=False)]
     text = "links:\n" + "".join(f"  {a}: {b}\n" for a, b in pairs)
-    link = ":".join(data.draw(st.sampled_from(pairs)))
+    a, b = data.draw(st.sampled_from(pairs))
+    link = f"{a},{b}" if ":" in a + b else f"{a}:{b}"
     off = link_edit.enable(text, link, enabled=False)
     assert sum(not each.enabled for each in parser.parse(off, "f").links) == 1
     assert link_edit.enable(off, link, enabled=True) == text

@@ -1,4 +1,4 @@
-"""``check``: whether a file is good, and with ``--here`` whether its ends exist.
+"""``check``: whether a file is good, and with ``--here`` whether its ends and nodes exist.
 
 Without ``--here`` it needs neither root nor pyroute2: it has to run on a laptop, in a commit hook.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -18,10 +18,12 @@ from xconnectd.config import parser, yaml_tree
 from xconnectd.config.source import Files
 from xconnectd.errors import ConfigError, Problem
 from xconnectd.formatting import counted
-from xconnectd.model import Place, Wiring
+from xconnectd.model import Endpoint, Link, Node, Place, Wiring
 from xconnectd.paths import DEFAULT_CONFIG
 
 _STDIN: Final = Path("-")
+_PATIENCE: Final = 3.0
+"""Seconds for container engines to answer in."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -31,8 +33,8 @@ def run(options: argparse.Namespace) -> int:
     if problems:
         return Exit.BAD_CONFIG
     print_lines(f"{path}: good, {counted(len(wiring.links), 'link')}")
-    absent = _absent_here(files) if options.here else []
-    print_lines(*absent)
+    absent = [*_absent_here(files), *_nodes_away(files)] if options.here else []
+    print_lines(*sorted(absent))
     return Exit.FAILED if absent else Exit.DONE
 
 
@@ -55,7 +57,7 @@ def _of_stdin() -> _Judged:
 
 
 def _absent_here(files: Mapping[Path, Wiring]) -> list[Problem]:
-    """The ends that do not exist on this machine now."""
+    """The ends that do not exist on this machine now; what is missing in a node is made."""
     from xconnectd import spelling
     from xconnectd.netlink.interfaces import Interfaces
     from xconnectd.netlink.transport import Route
@@ -63,8 +65,8 @@ def _absent_here(files: Mapping[Path, Wiring]) -> list[Problem]:
     with closing(Route()) as route:
         found = Interfaces(route).all().values()
     here = {name for each in found for name in (each.name, *each.altnames)}
-    pairs = [(path, link) for path, wiring in files.items() for link in wiring.links]
-    named = {end.name for _, link in pairs for end in link.ends}
+    ends = [(path, link, end) for path, link, end in _ends(files) if not end.node]
+    named = {end.name for _, _, end in ends}
     near = spelling.meant(named - here, here - named)
     return [
         Problem(
@@ -73,7 +75,29 @@ def _absent_here(files: Mapping[Path, Wiring]) -> list[Problem]:
             f"{end} does not exist here now",
             f"did you mean {near[end.name]}?" if end.name in near else "",
         )
-        for path, link in pairs
-        for end in link.ends
+        for path, link, end in ends
         if end.name not in here
     ]
+
+
+def _nodes_away(files: Mapping[Path, Wiring]) -> Iterator[Problem]:
+    """The nodes that are not found now, each where it is named first."""
+    named: dict[Node, Problem] = {}
+    for path, link, end in _ends(files):
+        if end.node:
+            named.setdefault(end.node, Problem(str(path), *(link.place or Place(1, 1)), ""))
+    if not named:
+        return
+    from xconnectd.nodes.finder import Nodes
+
+    with closing(Nodes(follow=False, patience=_PATIENCE)) as nodes:
+        nodes.want(named)
+        for node, place in named.items():
+            found = nodes.find(node)
+            if not found.path:
+                yield place._replace(text=found.reason)
+
+
+def _ends(files: Mapping[Path, Wiring]) -> Iterator[tuple[Path, Link, Endpoint]]:
+    for path, wiring in files.items():
+        yield from ((path, link, end) for link in wiring.links for end in link.ends)

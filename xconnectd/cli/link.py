@@ -14,6 +14,7 @@ from xconnectd.cli.output import print_lines
 from xconnectd.config import link_edit, reader, writer
 from xconnectd.config.link_edit import EditError
 from xconnectd.config.source import Files, is_directory, read_once
+from xconnectd.status.document import spellings
 
 _EDITS: Final[Mapping[str, Callable[[str, argparse.Namespace], str]]] = {
     "add": lambda text, it: link_edit.add(text, it.a, it.b, _options(it)),
@@ -27,15 +28,15 @@ _EDITS: Final[Mapping[str, Callable[[str, argparse.Namespace], str]]] = {
 def run(options: argparse.Namespace) -> int:
     path = _file_of(options)
     content = read_once(path)
-    reader.parsed(content, path)  # what is refused already is for a person to put right
+    known = reader.parsed(content, path).warnings  # what is refused is for a person to put right
     text = content.data.decode()
     changed = _EDITS[options.action](text, options)
     if changed == text:
         print_lines("nothing to change")
         return Exit.DONE
     now = content._replace(data=changed.encode())
-    reader.parsed(now, path)
-    print_lines(*_difference(text, changed))
+    warnings = reader.parsed(now, path).warnings
+    print_lines(*_difference(text, changed), *(each for each in warnings if each not in known))
     if options.seconds:
         instead = path.name if is_directory(options.config) else ""
         return trial.attempt(path, now, options.seconds, instead)
@@ -52,10 +53,9 @@ def _file_of(options: argparse.Namespace) -> Path:
         raise EditError(f"{path} is a directory: name the file in it with -c")
     files = Files(path)
     files.judge()
-    wanted = {options.link, ":".join(sorted(options.link.split(":")))}
     for file, wiring in files.good.items():
         for link in wiring.links:
-            if not wanted.isdisjoint({link.id, link.a.name, link.b.name}):
+            if options.link in spellings(link.id, link.a.name, link.b.name):
                 return file
     raise EditError(f"no file in {path} has a link {options.link}")
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import SequenceMatcher
 from io import StringIO
+from itertools import chain
 from sys import maxsize
 from typing import Any
 
@@ -19,6 +20,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.resolver import VersionedResolver
 from ruamel.yaml.scalarstring import ScalarString
 
+from xconnectd import spelling
 from xconnectd.errors import XconnectError
 
 
@@ -102,7 +104,11 @@ def _find(links: CommentedMap, link: str) -> Any:
     """The key of a link that is called by its name or by one of its ends."""
     keys = [*_named(links, link)] or [key for key in links if link in _ids(links, key)]
     if not keys:
-        raise EditError(f"there is no link {link}")
+        names = chain.from_iterable(
+            (str(key), _other(links, key), _id(links, key)) for key in links
+        )
+        near = spelling.meant({link}, names).get(link)
+        raise EditError(f"there is no link {link}" + (f"; did you mean {near}?" if near else ""))
     return keys[0]
 
 
@@ -116,11 +122,16 @@ def _other(links: CommentedMap, key: Any) -> str:
 
 
 def _id(links: CommentedMap, key: Any) -> str:
-    return f"{key}:{_other(links, key)}"
+    return _name(str(key), _other(links, key))
 
 
 def _ids(links: CommentedMap, key: Any) -> tuple[str, str]:
-    return _id(links, key), f"{_other(links, key)}:{key}"
+    return _id(links, key), _name(_other(links, key), str(key))
+
+
+def _name(a: str, b: str) -> str:
+    """With a comma where an end is in a node, as in ``Link.id``."""
+    return f"{a},{b}" if ":" in a + b else f"{a}:{b}"
 
 
 def _long(to: Any, options: Mapping[str, Any]) -> CommentedMap:
