@@ -638,6 +638,12 @@ class Kernel:
         if interface.ifindex in self.devices:
             self.delete(interface.name)
 
+    def delete_together(self, veths: Sequence[Interface]) -> None:
+        self.step("delete together")
+        for each in veths:
+            if each.ifindex in self.devices:
+                self.delete(each.name)
+
     def set_far(self, path: str, far: Sequence[FarSetting]) -> dict[int, str]:
         self.step(f"set far ends in {path}")
         if not self.may_enter:

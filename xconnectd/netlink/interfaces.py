@@ -53,6 +53,7 @@ from xconnectd.netlink.transport import (
     tc_request,
     text,
     texts,
+    with_name,
     within,
 )
 from xconnectd.shape import RootQdisc
@@ -332,8 +333,8 @@ class Interfaces:
 
     def named(self, name: str, nsid: int) -> Interface | None:
         """The interface of that name in another namespace, looked at from here."""
-        request, _ = _question_by_name(name, (("IFLA_IF_NETNSID", nsid),))
-        (answer,) = self._route.ask_each([(request, None)], unless=errno.errorcode)
+        there, _ = _question_at(0, nsid)
+        (answer,) = self._route.ask_each([(with_name(there, name), None)], unless=errno.errorcode)
         return next(iter(_interfaces(answer)), None)
 
     def own_nsid(self) -> int | None:
@@ -345,10 +346,10 @@ class Interfaces:
 # --------------------------------------------------------------------------- reading messages
 
 
-def _question_by_name(wanted: str, where: tuple[tuple[str, int], ...] = ()) -> Question:
+def _question_by_name(wanted: str) -> Question:
     name = wanted.encode(errors="surrogateescape")
     attribute = "IFLA_IFNAME" if len(name) < _IFNAMSIZ else "IFLA_ALT_IFNAME"
-    return get_link_request(GET, (*where, (attribute, name), SKIP_STATISTICS)), None
+    return get_link_request(GET, ((attribute, name), SKIP_STATISTICS)), None
 
 
 def _new_nsid_request(fd: int) -> bytes:

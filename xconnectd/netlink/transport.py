@@ -205,6 +205,13 @@ def veth_request(here: Mapping[int, bytes], there: Mapping[int, bytes]) -> bytes
     return HEADER.pack(HEADER.size + len(body), uapi.RTM_NEWLINK, CREATE, 0, 0) + body
 
 
+def with_name(request: bytes, name: str) -> bytes:
+    """A request about a link, for the one that has this name."""
+    body = request[HEADER.size :] + _nested(uapi.IFLA_IFNAME, raw(name) + b"\0")
+    _length, kind, how, *_ = HEADER.unpack_from(request)
+    return HEADER.pack(HEADER.size + len(body), kind, how, 0, 0) + body
+
+
 def _packed(attributes: Mapping[int, bytes]) -> bytes:
     return b"".join([_nested(number, value) for number, value in attributes.items()])
 

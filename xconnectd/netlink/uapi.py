@@ -89,6 +89,7 @@ IFLA_PROP_LIST: Final = 52
 IFLA_INFO_KIND: Final = 1
 IFLA_INFO_DATA: Final = 2
 IFLA_INFO_SLAVE_KIND: Final = 4
+IFLA_GROUP: Final = 27
 IFLA_NET_NS_FD: Final = 28
 VETH_INFO_PEER: Final = 1
 """In IFLA_INFO_DATA (linux/veth.h); a struct ifinfomsg and attributes of the other end."""

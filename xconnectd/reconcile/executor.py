@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from xconnectd.errors import LinkError, NodeGoneError, ProgramGoneError, XconnectError
 from xconnectd.model import FarSetting, Interface, Mode, Record, Refusal
@@ -115,8 +115,8 @@ class Executor:
                     changes.delete_filter(end, direction, filter_)
                 case actions.Unlearn():
                     changes.unlearn(end)
-                case actions.SetFar(path=path):
-                    self._set_far(path, todo, done, trouble)
+                case actions.SetFar() | actions.Unmake():
+                    self._do_together(action, todo, done, trouble)
                     continue
                 case _:
                     self._do_seldom(action)
@@ -132,12 +132,27 @@ class Executor:
             case actions.Make(made=made, path=path, far_name=far_name, far_mac=far_mac):
                 with suppress(NodeGoneError):  # the next look says so
                     self._changes.make_veth(made, path, far_name, far_mac)
-            case actions.Unmake(made=made):
-                if action.interface.ifindex:
-                    self._changes.delete_veth(action.interface)
-                self._ledger.forget_made(made.end)
             case _:
                 raise NotImplementedError(action)
+
+    def _do_together(
+        self, action: Action, todo: deque[Action], done: list[Action], trouble: Trouble
+    ) -> None:
+        if isinstance(action, actions.SetFar):
+            self._set_far(action.path, todo, done, trouble)
+        else:
+            self._delete(todo, done)
+
+    def _delete(self, todo: deque[Action], done: list[Action]) -> None:
+        """As many as follow one another: of one that is gone already only the record goes."""
+        steps = _first(todo, actions.Unmake)
+        if len(there := [each.interface for each in steps if each.interface.ifindex]) > 1:
+            self._changes.delete_together(there)
+        for step in steps:
+            if step.interface.ifindex:
+                self._changes.delete_veth(step.interface)
+            self._ledger.forget_made(step.made.end)
+            done.append(todo.popleft())
 
     def _write_entries(self, todo: deque[Action], done: list[Action]) -> None:
         """As many as follow one another; between two of them frames may be dropped."""
@@ -165,11 +180,7 @@ class Executor:
         self, path: str, todo: deque[Action], done: list[Action], trouble: Trouble
     ) -> None:
         """As many as follow one another for one namespace: it is entered once."""
-        steps: list[actions.SetFar] = []
-        for each in todo:
-            if not isinstance(each, actions.SetFar) or each.path != path:
-                break
-            steps.append(each)
+        steps = [each for each in _first(todo, actions.SetFar) if each.path == path]
         far = [FarSetting(each.far_name, each.made.mtu, each.set_up) for each in steps]
         refused = self._changes.set_far(path, far)
         for number, step in enumerate(steps):
@@ -201,6 +212,19 @@ class Executor:
         self._changes.attach(end, mode, self._dataplane.fds["xdp"], old_fd)
         if mode is Mode.NATIVE:
             self._dataplane.listen_to_drivers()
+
+
+_Kind = TypeVar("_Kind", bound=Action)
+
+
+def _first(todo: Iterable[Action], kind: type[_Kind]) -> list[_Kind]:
+    """Those of one kind that it begins with."""
+    found = []
+    for action in todo:
+        if not isinstance(action, kind):
+            break
+        found.append(action)
+    return found
 
 
 def _forgets(action: Action, end: Interface) -> bool:

@@ -9,8 +9,8 @@ Order within a group of links that exchange ends, so that no frame goes astray:
 3. cut the entries of ends that are detached or held, and wire: write the entries of all others,
 4. take off the programs of an earlier mode, and only then put settings back,
 5. set up ends that were found down, show or hide the carrier of each,
-6. detach: the host's stack open again, programs off, settings put back; or the whole interface
-   deleted, if we made it.
+6. detach: the host's stack open again, programs off, settings put back. Interfaces that we made
+   are deleted instead, those of all groups together at the end.
 
 All steps but the third wait for the kernel's lock of all interfaces (RTNL), which others may hold
 for seconds, so step 3 is what changes where frames go, in both directions within microseconds.
@@ -91,7 +91,7 @@ def plan(
     diff = _Diff(observed, unwanted)
     for group in _groups(wanted, unwanted, observed):
         diff.add(group, wanted)
-    return tuple(diff.actions)
+    return (*diff.actions, *diff.deletions)
 
 
 # --------------------------------------------------------------------------- groups
@@ -281,6 +281,7 @@ class _Diff:
         self._observed = observed
         self._unwanted = unwanted
         self.actions: list[Action] = []
+        self.deletions: list[Action] = []
         self._do = self.actions.append
 
     def add(self, group: Iterable[int], wanted: Mapping[int, Role]) -> None:
@@ -460,7 +461,7 @@ class _Diff:
         if interface.ifindex in (observed.guarded or ()):
             self._do(Unguard("", interface, _NO_LINK))
         if made := self._unwanted.get(interface.ifindex):
-            self._do(Unmake("", interface, _NO_LINK, made))
+            self.deletions.append(Unmake("", interface, _NO_LINK, made))
         elif ours.held:
             self._detach_xdp("", interface, ours, _NO_LINK)
             self._delete_filters(interface, "ingress", ours.ingress)
