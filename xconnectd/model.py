@@ -379,6 +379,8 @@ class Counters(NamedTuple):
     host itself that were dropped on their way out of this interface. ``last`` is when the last
     frame came in (CLOCK_MONOTONIC, ns; 0 if none did, or before Linux 5.11). ``untransmitted`` is
     the interface's own tx_dropped: what its driver or its far end would not take, since it exists.
+    Of the frames that were to leave by this interface ``impaired_loss`` were lost by an impairment,
+    and ``impaired_queue`` found its queue full.
     ``passed_to_host`` got past every hook to the door of the host's IP stack, and was dropped
     there; None where nobody stands there to tell.
     """
@@ -390,6 +392,8 @@ class Counters(NamedTuple):
     last: int = 0
     lost: Lost = Lost()
     untransmitted: int = 0
+    impaired_loss: int = 0
+    impaired_queue: int = 0
     passed_to_host: int | None = None
 
 

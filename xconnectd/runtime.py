@@ -12,7 +12,7 @@ from xconnectd.control.lock import Instance, running_pid
 from xconnectd.dataplane.programs import Dataplane, Unpinned, describe
 from xconnectd.errors import DataplaneError, XconnectError, is_full
 from xconnectd.events import Event, Logger, logger
-from xconnectd.model import Counters, MovedEnd, Programs
+from xconnectd.model import Counters, MovedEnd, Programs, Setting
 from xconnectd.netlink import monitor
 from xconnectd.netlink.changes import Changes
 from xconnectd.netlink.host_use import HostUse
@@ -194,9 +194,22 @@ class Engine:
         if not self._dataplane:
             return {}
         seen = self.interfaces.statistics()
-        return {
+        counted = {
             ifindex: each._replace(untransmitted=seen[ifindex].not_sent if ifindex in seen else 0)
             for ifindex, each in self._dataplane.all_counters().items()
+        }
+        return counted | self._impaired(counted)
+
+    def _impaired(self, counted: Mapping[int, Counters]) -> dict[int, Counters]:
+        """Those of the ends with a queue of ours, with what that dropped."""
+        records = self.ledger.records
+        ends = [i for i in counted if i in records and Setting.ROOT_QDISC in records[i].changes]
+        roots = self.interfaces.roots(ends) if ends else {}
+        return {
+            ifindex: counted[ifindex]._replace(
+                impaired_loss=root.losses, impaired_queue=root.overflows
+            )
+            for ifindex, root in roots.items()
         }
 
     @property

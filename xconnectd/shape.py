@@ -49,8 +49,8 @@ class Shape(NamedTuple):
     """``rate`` in bytes per second, ``bucket`` in ticks, ``limit`` in bytes.
 
     The limit is that of the queue, unless netem has one of its own. ``is_hole``: nothing gets
-    through. ``frame`` is the length in bytes of the longest frame. The kernel does not tell it, but
-    the limit, which is a multiple of it.
+    through. The kernel does not tell the rest: ``frame``, the length in bytes of the longest frame,
+    of which the limit is a multiple, and ``burst``, the bytes that the bucket holds.
     """
 
     rate: int = NO_RATE
@@ -59,13 +59,25 @@ class Shape(NamedTuple):
     netem: Netem | None = None
     is_hole: bool = False
     frame: int = 0
+    burst: int = 0
 
     def does(self, wanted: Shape) -> bool:
         """Whether what was read does what is wanted; any seed will do where none is."""
         netem = self.netem
         if netem and wanted.netem and wanted.netem.seed is None:
             netem = netem._replace(seed=None)
-        return self._replace(netem=netem, frame=wanted.frame) == wanted
+        return self._replace(netem=netem, frame=wanted.frame, burst=wanted.burst) == wanted
+
+
+def ticks(rate: int, size: int) -> int:
+    """How long so many bytes take at so many per second, rounded as the kernel does it.
+
+    By psched_ratecfg_precompute and psched_l2t_ns (net/sched/sch_generic.c, sch_generic.h).
+    """
+    factor, shift = SECOND, 0
+    while not (factor // rate & 1 << 31 or factor & 1 << 63):
+        factor, shift = factor << 1, shift + 1
+    return (size * (factor // rate) >> shift) // TICK & 0xFFFFFFFF
 
 
 class RootQdisc(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .lab import Lab, poll
 from .service import Start
-from .traffic import lossless, passes
+from .traffic import Wire, lossless, passes
 
 
 def impaired(**values: object) -> dict[str, object]:
@@ -13,6 +13,13 @@ def impaired(**values: object) -> dict[str, object]:
 
 def qdiscs(lab: Lab, end: str) -> str:
     return lab.tc(f"qdisc show dev {end}")
+
+
+def crosses_none(sender: Wire, receiver: Wire, count: int) -> None:
+    receiver.drain()
+    for _ in range(count):
+        sender.send(b"\xff" * 12 + b"\x88\xb5" + bytes(50))
+    assert not any(frame[:12] == b"\xff" * 12 for frame in receiver.drain())
 
 
 def test_a_rate_is_a_token_bucket_that_changes_hot_and_goes(lab: Lab, shared: Start) -> None:
@@ -35,7 +42,25 @@ def test_a_black_hole_has_a_carrier_and_needs_no_module(lab: Lab, shared: Start)
     with va.port() as a, vb.port() as b:
         assert not passes(a, b)
         assert passes(b, a)
+        before = daemon.link()["a"]["dropped"]["impaired_loss"]
+        crosses_none(a, b, 100)
+        assert daemon.link()["a"]["dropped"]["impaired_loss"] - before == 100
     assert all(daemon.link()[end]["carrier"] for end in ("a", "b"))
+
+
+def test_what_finds_the_queue_full_is_counted(lab: Lab, shared: Start) -> None:
+    """A bucket of two frames, a queue of ten, and then one each 12 seconds."""
+    va, vb = lab.veths("va", "vb")
+    daemon = shared(impaired(forward={"rate": "1kbit", "limit": 10})).connected()
+    with va.port() as a, vb.port() as b:
+        for _ in range(100):
+            a.send(b"\xff" * 12 + b"\x88\xb5" + bytes(1500))
+        poll(lambda: daemon.link()["a"]["dropped"]["impaired_queue"] >= 88)
+        assert len(b.drain()) == 2
+    link = daemon.link()
+    assert link["a"]["dropped"]["impaired_queue"] == 88
+    assert link["b"]["dropped"]["impaired_queue"] == link["a"]["dropped"]["impaired_loss"] == 0
+    assert [each["reason"] for each in link["drops"]] == ["impaired_queue"]
 
 
 def test_a_change_loses_no_frame_here_or_beside(lab: Lab, shared: Start) -> None:

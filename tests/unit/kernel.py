@@ -559,7 +559,7 @@ class Kernel:
             raise LinkError(device.name, "add tbf", errno.EEXIST)
         if shape.netem and not self.has_netem:
             raise LinkError(device.name, "add netem", errno.ENOENT, "this kernel has no sch_netem")
-        told = shape._replace(frame=0)
+        told = shape._replace(frame=0, burst=0)
         self._alter(device.ifindex, root=RootQdisc("tbf", ROOT_HANDLE, told))
 
     def change(self, interface: Interface, setting: str, value: int) -> None:

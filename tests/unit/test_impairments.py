@@ -16,9 +16,10 @@ from xconnectd.config import impairments as blocks
 from xconnectd.config.parser import parse
 from xconnectd.errors import ConfigError
 from xconnectd.impairment import Distribution, Impairment, Impairments
-from xconnectd.model import Mode, Wiring
+from xconnectd.model import Counters, End, Mode, Wiring
 from xconnectd.reconcile import impairments
-from xconnectd.shape import NO_RATE, ROOT_HANDLE, RootQdisc, Shape
+from xconnectd.shape import ROOT_HANDLE, RootQdisc, Shape
+from xconnectd.status import drop_reasons
 
 RATED = Impairment(rate=10_000_000)
 LOSSY = Impairment(delay=20_000_000, loss=0.01)
@@ -172,13 +173,14 @@ def test_what_is_written_reads_the_same(values: dict[str, float]) -> None:
 @pytest.mark.parametrize("mtu", [1500, 9000])
 def test_below_100_mbit_two_frames_go_at_once_and_no_more(rate: int, mtu: int) -> None:
     shape = impairments.shape(Impairment(rate=rate), mtu)
-    at_once = shape.bucket * 64 * shape.rate / 1e9
-    assert 2 * shape.frame <= at_once < 3 * (mtu + 14)
+    assert 2 * shape.frame <= shape.burst < 3 * (mtu + 14)
+    assert shape.bucket * 64 * shape.rate / 1e9 == pytest.approx(shape.burst, rel=1e-3)
 
 
 def test_everything_lost_needs_no_netem_and_all_else_but_a_rate_does() -> None:
-    assert wanted(HOLE) == Shape(NO_RATE, 16, 1522, None, is_hole=True, frame=1522)
-    assert wanted(replace(HOLE, delay=10**6)).netem is None
+    for one in (HOLE, replace(HOLE, delay=10**6)):
+        assert wanted(one).is_hole
+        assert wanted(one).netem is None
     assert wanted(RATED).netem is None
     for one in (LOSSY, Impairment(corrupt=0.1), Impairment(duplicate=0.1), Impairment(delay=1)):
         assert wanted(one).netem
@@ -343,3 +345,16 @@ def test_a_wire_of_another_mode_is_impaired_without_a_gap(kernel: Kernel) -> Non
     assert kernel.wired("va", "vb")
     assert kernel.get("vb").mtu == 1500
     assert does(kernel, "vb", RATED)
+
+
+def test_what_it_drops_is_counted_by_reason_for_the_way_it_came() -> None:
+    here, there = Counters(), Counters(impaired_loss=5, impaired_queue=7)
+    counted = drop_reasons.counted(here, there)
+    assert (counted["impaired_loss"], counted["impaired_queue"]) == (5, 7)
+    assert drop_reasons.lost(counted) == 12
+    ends = End("va", ifindex=5), End("vb", ifindex=6)
+    told = drop_reasons.explained(*ends, {5: here, 6: there}, enabled=True)
+    assert [(each.source, each.target, each.reason) for each in told] == [
+        ("va", "vb", "impaired_queue"),
+        ("va", "vb", "impaired_loss"),
+    ]

@@ -57,7 +57,7 @@ _GILBERT: Final = struct.Struct("=4I")  # p, r, h, k1
 _QUEUE_STATISTICS: Final = struct.Struct("=8xI")  # drops of struct gnet_stats_queue
 
 _LINKLAYER_ETHERNET: Final = 1
-_TBF_PARMS, _TBF_RATE64, _TBF_PRATE64, _TBF_PBURST = 1, 4, 5, 7
+_TBF_PARMS, _TBF_RATE64, _TBF_PRATE64, _TBF_BURST, _TBF_PBURST = 1, 4, 5, 6, 7
 _CORRELATIONS, _DISTRIBUTION, _REORDER, _CORRUPT, _LOSS, _RATE = 1, 2, 3, 4, 5, 6
 _LATENCY64, _JITTER64, _SEED = 10, 11, 14
 _LOSS_GILBERT: Final = 2
@@ -211,6 +211,7 @@ def _tbf_options(wanted: Shape) -> bytes:
 
     parms = _TBF.pack(*of_rate(wanted.rate), *of_rate(_PEAK), wanted.limit, wanted.bucket, 0)
     options = attribute(_TBF_PARMS, parms)
+    options += attribute(_TBF_BURST, _U32.pack(wanted.burst))
     options += attribute(_TBF_PBURST, _U32.pack(wanted.frame))
     for number, rate in ((_TBF_RATE64, wanted.rate), (_TBF_PRATE64, _PEAK)):
         if rate > _LARGEST:

@@ -12,7 +12,7 @@ from typing import Final
 
 from xconnectd.impairment import Impairment, Impairments
 from xconnectd.model import Interface
-from xconnectd.shape import NO_RATE, SECOND, TICK, Netem, Shape
+from xconnectd.shape import NO_RATE, SECOND, Netem, Shape, ticks
 
 _EVERYTHING: Final = 2**32 - 1
 _LONGER_THAN_MTU: Final = 22
@@ -22,7 +22,6 @@ _SLACK: Final = 250_000
 """Nanoseconds that a timer of the kernel may be late and no rate is lost for it."""
 _LEAST_FRAMES: Final = 2
 """In a bucket: one that goes, and one that a late timer would lose."""
-_NO_RATE_BUCKET: Final = 16  # ticks
 
 _PATIENCE: Final = SECOND // 10
 _LEAST_QUEUE: Final = 50
@@ -71,17 +70,12 @@ def shape(one: Impairment, mtu: int) -> Shape:
     """What does all of it but ``drop``; ``mtu`` is the device's."""
     frame = mtu + _LONGER_THAN_MTU
     rate = (one.rate + 7) // 8 if one.rate else NO_RATE
-    bucket = _bucket(rate, frame) if one.rate else _NO_RATE_BUCKET
-    queue = min(limit(one) * frame, _EVERYTHING)
+    burst = max(_LEAST_FRAMES * frame, rate * _SLACK // SECOND)
     if one.loses_all:
-        return Shape(NO_RATE, _NO_RATE_BUCKET, frame, is_hole=True, frame=frame)
-    return Shape(rate, bucket, queue, _netem(one, queue if one.rate else 0), frame=frame)
-
-
-def _bucket(rate: int, frame: int) -> int:
-    """In ticks: what is sent of it at once."""
-    least = _LEAST_FRAMES * frame * SECOND // rate
-    return -(-max(least, _SLACK) // TICK)
+        return Shape(rate, ticks(rate, burst), frame, None, is_hole=True, frame=frame, burst=burst)
+    queue = min(limit(one) * frame, _EVERYTHING)
+    netem = _netem(one, queue if one.rate else 0)
+    return Shape(rate, ticks(rate, burst), queue, netem, frame=frame, burst=burst)
 
 
 def _netem(one: Impairment, queue: int) -> Netem | None:

@@ -323,10 +323,10 @@ class _Diff:
         for setting, change in end.changes.items():
             if setting not in _APART:
                 self._do(Set(link, interface, _reason(setting), setting, change.ours))
+        self._add_filter(end, "egress", end.ours.egress, programs.egress, _REASONS[Setting.CLSACT])
         shape, root = end.role.shape, interface.root
         if shape and not (root and root.shape and root.shape.does(shape)):
             self._do(Impair(link, interface, "impairs what leaves by it", shape))
-        self._add_filter(end, "egress", end.ours.egress, programs.egress, _REASONS[Setting.CLSACT])
 
     def _add_filter(
         self, end: _End, direction: str, there: tuple[Filter, ...], program: int, reason: str

@@ -20,6 +20,8 @@ def counted(here: Counters, there: Counters) -> dict[str, int]:
         "no_entry": here.no_entry,
         "host_egress": here.host_egress,
         **here.lost._asdict(),
+        "impaired_loss": there.impaired_loss,
+        "impaired_queue": there.impaired_queue,
         # veth counts what its driver dropped in tx_dropped as well
         "peer_drop": max(0, there.untransmitted - here.lost.driver_drop),
     }
@@ -76,6 +78,11 @@ def _in_words(here: End, there: End, *, enabled: bool) -> dict[str, tuple[str, s
         "xmit_unsupported": (
             f"the driver of {name} transmits no redirected frames",
             "mode: tc",
+        ),
+        "impaired_loss": (f"lost on the way to {name}, as impair says", ""),
+        "impaired_queue": (
+            f"found the queue of {name} full: more comes than impair lets through",
+            "a higher rate or limit in impair",
         ),
         "other": (f"refused by {name}", f"ip -s -s link show dev {quoted}"),
         "driver_drop": _behind(here, there),
