@@ -4,10 +4,14 @@
  *
  * Everything is keyed by the ifindex a frame came in by:
  *
- *   hit      the frame leaves, byte for byte, by the interface that the map names;
+ *   hit      the frame leaves, byte for byte, by the interface that the map names; the programs
+ *            whose names begin with swap_ exchange its source and destination MAC first, and
+ *            are put where a link asks for it, in place of the others;
  *   miss     the frame is DROPPED (XDP_DROP, TC_ACT_SHOT) and counted as `no_entry`;
+ *   closed   what PEERS sends to ifindex 0, which is no interface's, is dropped on purpose and
+ *            counted as `one_way`: the link leads the other way only;
  *   unknown  an ingress that was never wired, or has no counters of its own, is a miss like
- *            any other, counted in the element of ifindex 0, which is no interface's.
+ *            any other, counted in the element of ifindex 0.
  *
  * The miss action is DROP and nothing else. PASS would hand the frame to the stack of a host
  * that has to be invisible (it would answer ARP), ABORTED would fire a tracepoint per frame.
@@ -22,11 +26,14 @@
 
 enum map {
 	ENTRIES = 1,  /* DEVMAP_HASH: ingress ifindex -> egress ifindex, for XDP */
-	PEERS = 2,    /* HASH: the same for tc, which cannot redirect by a devmap */
+	PEERS = 2,    /* HASH: the same for tc, which cannot redirect by a devmap; or CLOSED */
 	COUNTERS = 3, /* PERCPU_HASH: ingress ifindex -> struct counters */
 };
 
 #define MAP(number) ((void *)bpf_pseudo_fd(1, (number)))
+
+/* In PEERS, in place of the egress. */
+#define CLOSED 0
 
 struct counters {
 	u64 frames;	 /* handed on */
@@ -34,6 +41,7 @@ struct counters {
 	u64 no_entry;	 /* frames dropped since there was no entry */
 	u64 host_egress; /* frames of this host, dropped on their way out */
 	u64 last;	 /* when the last frame came in (CLOCK_MONOTONIC_COARSE, ns; 0: not known) */
+	u64 one_way;	 /* frames dropped since the link leads the other way only */
 };
 
 /* From linux/pkt_cls.h. */
@@ -55,20 +63,30 @@ static __always_inline struct counters *counters_of(u32 ifindex)
 	return counters ? counters : find(MAP(COUNTERS), 0);
 }
 
-/*
- * Per CPU and with softirqs off, so that no addition has to be atomic. No branch either: clang
- * would join the two ways by computing the field's address, and pointer arithmetic of that kind
- * is for CAP_PERFMON only, which nothing else here needs.
- */
-static __always_inline void tally(u32 ifindex, bool wired, u64 bytes, u64 now)
+/* Per CPU and with softirqs off, so that no addition has to be atomic. */
+static __always_inline void tally(u32 ingress, u64 bytes, u64 now)
 {
-	struct counters *counters = counters_of(ifindex);
+	struct counters *counters = counters_of(ingress);
 
 	if (!counters)
 		return;
-	counters->frames += wired;
-	counters->bytes += wired * bytes;
-	counters->no_entry += !wired;
+	counters->frames++;
+	counters->bytes += bytes;
+	counters->last = now;
+}
+
+/*
+ * In sums, not branches: clang would join the two by computing the field's address, and pointer
+ * arithmetic of that kind is for CAP_PERFMON only, which nothing else here needs.
+ */
+static __always_inline void tally_dropped(u32 ingress, bool closed, u64 now)
+{
+	struct counters *counters = counters_of(ingress);
+
+	if (!counters)
+		return;
+	counters->no_entry += !closed;
+	counters->one_way += closed;
 	counters->last = now;
 }
 
@@ -76,10 +94,15 @@ static __always_inline void tally(u32 ifindex, bool wired, u64 bytes, u64 now)
 static __always_inline int forward(struct xdp_md *ctx, u64 bytes, u64 now)
 {
 	u32 ingress = ctx->ingress_ifindex;
-	int action = bpf_redirect_map(MAP(ENTRIES), ingress, XDP_DROP);
 
-	tally(ingress, action == XDP_REDIRECT, bytes, now);
-	return action;
+	if (bpf_redirect_map(MAP(ENTRIES), ingress, XDP_DROP) == XDP_REDIRECT) {
+		tally(ingress, bytes, now);
+		return XDP_REDIRECT;
+	}
+	u32 *target = find(MAP(PEERS), ingress);
+
+	tally_dropped(ingress, target && *target == CLOSED, now);
+	return XDP_DROP;
 }
 
 /*
@@ -97,12 +120,41 @@ int xdp_linear(struct xdp_md *ctx)
 	return forward(ctx, ctx->data_end - ctx->data, 0);
 }
 
+/* Any frame's, also of one to a group. What ends before them, a runt, stays as it is. */
+static __always_inline void swap_macs(u16 *mac, void *end)
+{
+	if ((void *)(mac + 6) > end)
+		return;
+	for (int i = 0; i < 3; i++) {
+		u16 half = mac[i];
+
+		mac[i] = mac[i + 3];
+		mac[i + 3] = half;
+	}
+}
+
+int swap_frags(struct xdp_md *ctx)
+{
+	swap_macs((void *)(long)ctx->data, (void *)(long)ctx->data_end);
+	return forward(ctx, bpf_xdp_get_buff_len(ctx), bpf_ktime_get_coarse_ns());
+}
+
+int swap_linear(struct xdp_md *ctx)
+{
+	swap_macs((void *)(long)ctx->data, (void *)(long)ctx->data_end);
+	return forward(ctx, ctx->data_end - ctx->data, 0);
+}
+
 static __always_inline int redirect(struct __sk_buff *skb, u64 now)
 {
-	u32 *target = find(MAP(PEERS), skb->ifindex);
+	u32 ingress = skb->ifindex, *target = find(MAP(PEERS), ingress);
 
-	tally(skb->ifindex, target, skb->len, now);
-	return target ? bpf_redirect(*target, 0) : TC_ACT_SHOT;
+	if (target && *target != CLOSED) {
+		tally(ingress, skb->len, now);
+		return bpf_redirect(*target, 0);
+	}
+	tally_dropped(ingress, target, now);
+	return TC_ACT_SHOT;
 }
 
 /* clsact ingress, direct action. The coarse clock costs next to nothing; it is there since 5.11. */
@@ -114,6 +166,18 @@ int ingress(struct __sk_buff *skb)
 /* For older kernels. */
 int ingress_timeless(struct __sk_buff *skb)
 {
+	return redirect(skb, 0);
+}
+
+int swap_ingress(struct __sk_buff *skb)
+{
+	swap_macs((void *)(long)skb->data, (void *)(long)skb->data_end);
+	return redirect(skb, bpf_ktime_get_coarse_ns());
+}
+
+int swap_ingress_timeless(struct __sk_buff *skb)
+{
+	swap_macs((void *)(long)skb->data, (void *)(long)skb->data_end);
 	return redirect(skb, 0);
 }
 

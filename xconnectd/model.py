@@ -48,6 +48,13 @@ class Carrier(StrEnum):
     INDEPENDENT = "independent"
 
 
+class Rewrite(StrEnum):
+    """What is changed of a frame on its way."""
+
+    NONE = "none"
+    SWAP_MACS = "swap-macs"
+
+
 class Node(NamedTuple):
     """Another network namespace by what the file calls it: a container, a machine's, a process's.
 
@@ -94,12 +101,15 @@ class Link:
     ``carrier_of_nics``: the link itself, not ``defaults``, says ``carrier: follow``, so an end that
     is neither veth nor tap may be set down, too. ``monitors`` are the monitors of the virtual
     machines behind its ends, by the names of those. ``mtu`` is that of the interfaces that are made
-    in nodes for it, in bytes. ``impair`` is None where nothing is impaired.
+    in nodes for it, in bytes. ``impair`` is None where nothing is impaired. ``one_way``: frames go
+    from ``a`` to ``b`` alone.
     """
 
     a: Endpoint
     b: Endpoint
     mode: Mode = Mode.AUTO
+    one_way: bool = False
+    rewrite: Rewrite = Rewrite.NONE
     enabled: bool = True
     admin: Admin = Admin.MANAGE
     allow_addressed: bool = False
@@ -127,6 +137,13 @@ class Link:
     def ends(self) -> tuple[Endpoint, ...]:
         """Both ends; one end for a loopback (``a: a``)."""
         return (self.a,) if self.a == self.b else (self.a, self.b)
+
+    @property
+    def manner(self) -> str:
+        """What becomes of frames, in words."""
+        way = f"one way: {self.a} → {self.b}" if self.one_way else "both ways"
+        swapped = self.rewrite is Rewrite.SWAP_MACS
+        return f"{way}, source and destination MAC swapped" if swapped else way
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,20 +255,27 @@ class Interface(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """Ids of our programs: the current three (0 for none), and ``known``, ever attached ones.
+    """Ids of our programs: the current ones (0 for none), and ``known``, ever attached ones.
 
-    ``ours`` has them all.
+    ``swap_xdp`` and ``swap_ingress`` stand in for ``xdp`` and ``ingress`` where MACs are swapped;
+    ``swapping`` has all that do that, older ones too. ``redirecting`` are the current ones that
+    take in frames, ``ours`` has them all.
     """
 
     xdp: int = 0
     ingress: int = 0
     egress: int = 0
     known: frozenset[int] = frozenset()
+    swap_xdp: int = 0
+    swap_ingress: int = 0
+    swapping: frozenset[int] = frozenset()
+    redirecting: frozenset[int] = field(init=False)
     ours: frozenset[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        current = {self.xdp, self.ingress, self.egress} - {0}
-        object.__setattr__(self, "ours", self.known | current)
+        redirecting = {self.xdp, self.ingress, self.swap_xdp, self.swap_ingress} - {0}
+        object.__setattr__(self, "redirecting", frozenset(redirecting))
+        object.__setattr__(self, "ours", self.known | redirecting | {self.egress} - {0})
 
 
 class Setting(StrEnum):
@@ -272,6 +296,10 @@ PROGRAM_NAME: Final = "xconnectd"
 FILTER_PRIORITY: Final = 1
 FILTER_HANDLE: Final = 1
 """Where our filters stand below clsact, in front of everybody else's."""
+
+CLOSED: Final = 0
+"""In place of an ifindex among the peers: what comes in there is dropped, since the link leads the
+other way only."""
 
 FEATURE_PREFIX: Final = "feature:"
 """An ethtool feature is recorded as the setting ``feature:<its name>``."""
@@ -299,7 +327,7 @@ class Record(NamedTuple):
     down has been set up, and while we set one up or down: after that, up or down is what an
     operator wants. ``follows``: its carrier follows its partner. ``refusal`` is the one
     answer of the kernel that cannot be read again. ``idle_with`` is the ifindex of the other end
-    while this one is held and not wired, when no map tells (None where there is no other);
+    while this one leads nowhere, when no map tells (None where there is no other);
     ``allowed`` is its ``allow_addressed``. ``kind`` is the interface's own, empty in a record of
     before 0.2 too. ``end`` is what the file calls it where that is in a node, else empty.
     """
@@ -375,8 +403,9 @@ class Counters(NamedTuple):
     """What was counted for frames that came in by one interface.
 
     ``frames`` and ``bytes`` were handed to the redirect; those of them that were ``lost`` there
-    are told apart. ``no_entry``: dropped since there was no entry. ``host_egress``: frames of the
-    host itself that were dropped on their way out of this interface. ``last`` is when the last
+    are told apart. ``no_entry``: dropped since there was no entry, ``one_way``: since the link
+    leads the other way only. ``host_egress``: frames of the host itself that were dropped on their
+    way out of this interface. ``last`` is when the last
     frame came in (CLOCK_MONOTONIC, ns; 0 if none did, or before Linux 5.11). ``untransmitted`` is
     the interface's own tx_dropped: what its driver or its far end would not take, since it exists.
     Of the frames that were to leave by this interface ``impaired_loss`` were lost by an impairment,
@@ -390,6 +419,7 @@ class Counters(NamedTuple):
     no_entry: int = 0
     host_egress: int = 0
     last: int = 0
+    one_way: int = 0
     lost: Lost = Lost()
     untransmitted: int = 0
     impaired_loss: int = 0
@@ -502,7 +532,8 @@ NOTHING: Final = Ours()
 class Observed(NamedTuple):
     """One look at the kernel. ``interfaces`` is keyed by ifindex, ``names`` leads there.
 
-    ``entries`` is the DEVMAP (ingress ifindex to egress ifindex), ``peers`` its twin for tc.
+    ``entries`` is the DEVMAP (ingress ifindex to egress ifindex), ``peers`` its twin for tc, with
+    ``CLOSED`` for an end of a link that leads the other way only.
     ``uses`` says what the host uses an interface for: all of it for an end of a link that is new,
     addresses alone for others. ``foreign`` describes programs that are not ours by id.
     ``guarded`` are the ends in front of which the host's IP stack is closed, None where that cannot

@@ -40,7 +40,10 @@ class Source(NamedTuple):
 
 DATA_PATH: Final = Source(
     "xconnect",
-    ("xdp_frags", "xdp_linear", "ingress", "ingress_timeless", "egress_drop", "audit"),
+    (
+        *("xdp_frags", "xdp_linear", "ingress", "ingress_timeless", "egress_drop", "audit"),
+        *("swap_frags", "swap_linear", "swap_ingress", "swap_ingress_timeless"),
+    ),
     ("entries", "peers", "counters"),
 )
 CAPTURE: Final = Source(

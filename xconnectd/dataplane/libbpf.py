@@ -11,7 +11,7 @@ import ctypes as ct
 import errno
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -287,6 +287,11 @@ class Map:
         self._value[0] = value
         if self._update(self.fd, self._key_ref, self._value_ref, 0) < 0:
             raise _error("update")
+
+    def put(self, key: int, words: Sequence[int]) -> None:
+        """Creates or replaces; there are as many words as the map has."""
+        self._value[:] = words
+        self.set(key, words[0])
 
     def create(self, key: int) -> bool:
         """Creates an element of zeros; False when there is one, which stays as it is."""

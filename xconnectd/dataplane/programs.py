@@ -39,7 +39,9 @@ MAX_ENDS: Final = 65_536
 UNKNOWN: Final = 0
 """The key that counts for every interface without counters of its own; no ifindex is 0."""
 
-_COUNTER_WORDS: Final = 5
+_COUNTER_WORDS: Final = 6
+_LAST: Final = 4
+"""Which of them is a time, and not a count."""
 _FORMATS: Final = {
     "entries": MapFormat(libbpf.MAP_DEVMAP_HASH, 4, MAX_ENDS),
     "peers": MapFormat(libbpf.MAP_HASH, 4, MAX_ENDS, libbpf.F_NO_PREALLOC),
@@ -49,20 +51,29 @@ _FORMATS: Final = {
 }
 
 
+def _xdp(frags: str, linear: str) -> tuple[Recipe, ...]:
+    kind, hook = libbpf.PROG_XDP, libbpf.ATTACH_XDP
+    return (
+        Recipe(frags, kind, hook, libbpf.F_XDP_HAS_FRAGS, described=True),
+        Recipe(linear, kind, hook, described=True),
+    )
+
+
+def _tc(*sources: str) -> tuple[Recipe, ...]:
+    return tuple(Recipe(source, libbpf.PROG_SCHED_CLS) for source in sources)
+
+
 _RECIPES: Final[Recipes] = {
-    "xdp": (
-        Recipe(
-            "xdp_frags", libbpf.PROG_XDP, libbpf.ATTACH_XDP, libbpf.F_XDP_HAS_FRAGS, described=True
-        ),
-        Recipe("xdp_linear", libbpf.PROG_XDP, libbpf.ATTACH_XDP, described=True),
-    ),
-    "ingress": (
-        Recipe("ingress", libbpf.PROG_SCHED_CLS),
-        Recipe("ingress_timeless", libbpf.PROG_SCHED_CLS),
-    ),
-    "egress": (Recipe("egress_drop", libbpf.PROG_SCHED_CLS),),
+    "xdp": _xdp("xdp_frags", "xdp_linear"),
+    "ingress": _tc("ingress", "ingress_timeless"),
+    "swap_xdp": _xdp("swap_frags", "swap_linear"),
+    "swap_ingress": _tc("swap_ingress", "swap_ingress_timeless"),
+    "egress": _tc("egress_drop"),
     "audit": (Recipe("audit", libbpf.PROG_XDP, libbpf.ATTACH_XDP),),
 }
+
+_SWAPPING: Final = ("swap_xdp", "swap_ingress")
+"""The roles of the programs that swap MACs."""
 
 _SHARED: Final = tuple(name for name in _FORMATS if name not in OWN_MAPS)
 """Maps that all generations share."""
@@ -196,8 +207,12 @@ class Dataplane:
     def _note_programs(self) -> None:
         ids = self._current.ids
         older = frozenset().union(*[one.ids.values() for one in self._older])
-        xdp, ingress, egress = (ids.get(role, 0) for role in ("xdp", "ingress", "egress"))
-        self.programs = Programs(xdp, ingress, egress, older)
+        roles = ("xdp", "ingress", "egress", "swap_xdp", "swap_ingress")
+        swapping = [
+            one.ids[role] for one in self._generations() for role in _SWAPPING if role in one.ids
+        ]
+        current = {role: ids.get(role, 0) for role in roles}
+        self.programs = Programs(**current, known=older, swapping=frozenset(swapping))
 
     def fd_of(self, program: int) -> int | None:
         """The descriptor of one of our programs, also of an older generation, by kernel id.
@@ -257,7 +272,10 @@ class Dataplane:
     # ------------------------------------------------------------------ peers (tc)
 
     def steer(self, key: int, target: int) -> None:
-        """As ``point``, for tc; the kernel does not look whether ``target`` exists."""
+        """As ``point``, for tc; the kernel does not look whether ``target`` exists.
+
+        With ``CLOSED`` what comes in by ``key`` is dropped, in whatever mode, as ``one_way``.
+        """
         try:
             self._peers.set(key, target)
         except OSError as error:
@@ -503,9 +521,10 @@ _NONE: Final = Lost()
 
 
 def _summed(words: list[int]) -> Counters:
-    *counts, times = (words[word::_COUNTER_WORDS] for word in range(_COUNTER_WORDS))
-    frames, octets, no_entry, host_egress = map(sum, counts)
-    return Counters(frames, octets, no_entry, host_egress, max(times, default=0))
+    of_cpus = [words[word::_COUNTER_WORDS] for word in range(_COUNTER_WORDS)]
+    frames, octets, no_entry, host_egress, _, one_way = map(sum, of_cpus)
+    last = max(of_cpus[_LAST], default=0)
+    return Counters(frames, octets, no_entry, host_egress, last, one_way)
 
 
 def _with_stopped(counters: Counters, stopped: Stopped | None) -> Counters:
@@ -547,8 +566,31 @@ def _make_map(pins: Pins, name: str) -> int:
         if path.exists():
             return libbpf.open_pin(path)
         fd = libbpf.create_map(f"xc_{name}", _FORMATS[name])
+        if name == "counters":
+            _take_over_counts(pins, fd)
         libbpf.pin(fd, path)
         return fd
+
+
+def _take_over_counts(pins: Pins, counters: int) -> None:
+    """From the map of an earlier release, which had fewer words in front of what came since.
+
+    Without counters of its own an end would count for nobody.
+    """
+    cpus = libbpf.possible_cpus()
+    new = Map(counters, ctypes.c_uint64, _COUNTER_WORDS * cpus)
+    for pin in pins.maps("counters"):
+        fd = libbpf.open_pin(pin)
+        try:
+            width = libbpf.value_size(fd) // 8
+            if width > _COUNTER_WORDS:
+                continue
+            added = [0] * (_COUNTER_WORDS - width)
+            for key, words in Map(fd, ctypes.c_uint64, width * cpus).all_words().items():
+                of_cpus = (words[cpu * width : (cpu + 1) * width] for cpu in range(cpus))
+                new.put(key, [word for of_cpu in of_cpus for word in (*of_cpu, *added)])
+        finally:
+            os.close(fd)
 
 
 def _open_generations(pins: Pins, undo: ExitStack) -> list[Generation]:
