@@ -19,7 +19,7 @@ _xconnectd() {
         [doctor]='--config --json'
         [wait]='--config --timeout'
         [try]='--timeout --as --yes'
-        [link]='--config --try --mode --description'
+        [link]='--config --try --mode --one-way --rewrite --description'
         [reload]=''
         [events]='--json'
         [capture]='--write --plain --direction --count --snaplen --buffer'

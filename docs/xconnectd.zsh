@@ -127,6 +127,8 @@ _shtab_xconnectd_link_defaults_added=0
 _shtab_xconnectd_link_add_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--mode[mode]:mode:(auto generic native tc)"
+  "--one-way[frames go only from A to B]"
+  "--rewrite[rewrite]:rewrite:(none swap-macs)"
   "--description[TEXT]:TEXT:"
   {-c,--config}"[default\: \/etc\/xconnect.yaml\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
   "--try[ask, and revert the change unless confirmed in time]:SECONDS:"

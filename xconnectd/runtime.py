@@ -335,7 +335,9 @@ class _NoDataplane:
     """
 
     programs = Programs()
-    fds: Mapping[str, int] = dict.fromkeys(("xdp", "ingress", "egress"), -1)
+    fds: Mapping[str, int] = dict.fromkeys(
+        ("xdp", "ingress", "egress", "swap_xdp", "swap_ingress"), -1
+    )
 
     def __init__(self) -> None:
         self._unpinned = Unpinned()

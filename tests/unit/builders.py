@@ -29,10 +29,16 @@ from xconnectd.status import document, drop_reasons
 from xconnectd.status.document import StatusDocument
 
 XDP, INGRESS, EGRESS = 101, 102, 103
+SWAP_XDP, SWAP_INGRESS = 104, 105
 FOREIGN = 7000
 """Program ids: ours, and one that is not."""
 
-PROGRAMS = Programs(XDP, INGRESS, EGRESS)
+SWAPPING = {
+    "swap_xdp": SWAP_XDP,
+    "swap_ingress": SWAP_INGRESS,
+    "swapping": frozenset((SWAP_XDP, SWAP_INGRESS)),
+}
+PROGRAMS = Programs(XDP, INGRESS, EGRESS, **SWAPPING)
 TAKING = Filter("bpf", 1, 1, INGRESS, "xconnectd")
 SILENT = Filter("bpf", 1, 1, EGRESS, "xconnectd")
 

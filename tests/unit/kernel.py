@@ -30,7 +30,7 @@ here is a bug that the unit tests cannot see. It was taught:
 - A router's advertisement gives the host addresses and routes where it reaches its stack.
 - Frames that are marked as redirected pass generic XDP unseen and go on to clsact.
 - Frames: no program means the host's stack; no entry means dropped; a target that is down means
-  dropped. A program that is not ours forwards nothing.
+  dropped; a peer that is ``CLOSED`` means dropped. A program that is not ours forwards nothing.
 """
 
 from __future__ import annotations
@@ -41,10 +41,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builders import EGRESS, FOREIGN, INGRESS, NATIVE, NIC_OFFLOADS, TAP_OFFLOADS, XDP
+from builders import (
+    EGRESS,
+    FOREIGN,
+    INGRESS,
+    NATIVE,
+    NIC_OFFLOADS,
+    SWAP_INGRESS,
+    SWAP_XDP,
+    TAP_OFFLOADS,
+    XDP,
+)
 
 from xconnectd.errors import DataplaneError, LinkError, NodeGoneError, ProgramGoneError
 from xconnectd.model import (
+    CLOSED,
     FILTER_HANDLE,
     FILTER_PRIORITY,
     Far,
@@ -70,7 +81,7 @@ OWN = "/proc/self/ns/net"
 """The file of this namespace."""
 
 OLDER = 91
-OURS = frozenset((XDP, INGRESS, EGRESS, OLDER))
+OURS = frozenset((XDP, INGRESS, EGRESS, SWAP_XDP, SWAP_INGRESS, OLDER))
 
 _FD = 1000  # program n is open as descriptor n + _FD
 _STACK = "the host's stack"
@@ -147,7 +158,8 @@ class Kernel:
         self.elsewhere_: dict[int, dict[int, Interface]] = {}
         self.devmap: dict[int, int] = {}
         self.older_maps: dict[int, dict[int, int]] = {}
-        self.xdp = XDP
+        self.xdp, self.swap_xdp = XDP, SWAP_XDP
+        self._swapping = frozenset((SWAP_XDP, SWAP_INGRESS))
         self.peer_map: dict[int, int] = {}
         self.counted: set[int] = set()
         self.guarded_: set[int] = set()
@@ -421,7 +433,7 @@ class Kernel:
 
     @property
     def _ours(self) -> frozenset[int]:
-        return OURS | {self.xdp, *self.older_maps}
+        return OURS | {self.xdp, self.swap_xdp, *self.older_maps}
 
     def wired(self, a: str, b: str) -> bool:
         """For every frame, both ways."""
@@ -429,6 +441,21 @@ class Kernel:
         return all(
             (self.leads(a, marked=m), self.leads(b, marked=m)) == names for m in (False, True)
         )
+
+    def leads_one_way(self, a: str, b: str) -> bool:
+        """For every frame from ``a`` to ``b`` alone, and ``b`` knows that it is meant."""
+        there = self.get(b)
+        to, back = ({self.leads(end, marked=m) for m in (False, True)} for end in (a, b))
+        is_meant = self.peer_map.get(there.ifindex) == CLOSED
+        return (to, back) == ({there.name}, {None}) and is_meant
+
+    def swaps(self, name: str) -> bool:
+        """Whether what comes in by ``name`` leaves with its MACs swapped, marked or not."""
+        device = self.get(name)
+        runs = [xdp.program for xdp in device.xdp] + [each.program for each in device.ingress]
+        found = {program in self.programs.swapping for program in runs if program in self._ours}
+        assert len(found) < 2, f"{name} swaps some frames alone"
+        return found == {True}
 
     def is_held(self, name: str) -> bool:
         """Whether an end is silent and drops all that comes in."""
@@ -450,6 +477,7 @@ class Kernel:
             device.name
             for device in self.devices.values()
             if self._ours & _programs(device._replace(egress=())) and not self.leads(device.name)
+            if self.peer_map.get(device.ifindex) != CLOSED
         }
 
     # ------------------------------------------------------------------ Interfaces: looking
@@ -658,11 +686,16 @@ class Kernel:
 
     @property
     def fds(self) -> Mapping[str, int]:
-        return {"xdp": self.xdp + _FD, "ingress": INGRESS + _FD, "egress": EGRESS + _FD}
+        ids = {"xdp": self.xdp, "ingress": INGRESS, "egress": EGRESS}
+        ids |= {"swap_xdp": self.swap_xdp, "swap_ingress": SWAP_INGRESS}
+        return {role: program + _FD for role, program in ids.items()}
 
     @property
     def programs(self) -> Programs:
-        return Programs(self.xdp, INGRESS, EGRESS, frozenset((OLDER, *self.older_maps)))
+        return Programs(
+            *(self.xdp, INGRESS, EGRESS, frozenset((OLDER, *self.older_maps))),
+            *(self.swap_xdp, SWAP_INGRESS, self._swapping),
+        )
 
     def listen_to_drivers(self) -> None:
         self.listens = True
@@ -727,9 +760,12 @@ class Kernel:
 
     def renew(self) -> None:
         self.step("renew")
-        self.older_maps[self.xdp] = dict(self.devmap)
-        self.xdp = max(XDP, EGRESS, self.xdp) + 1
-        self.opened.add(self.xdp)
+        for program in (self.xdp, self.swap_xdp):
+            self.older_maps[program] = dict(self.devmap)
+        self.xdp = max(OURS | {self.xdp, self.swap_xdp}) + 1
+        self.swap_xdp = self.xdp + 1
+        self._swapping |= {self.swap_xdp}
+        self.opened |= {self.xdp, self.swap_xdp}
 
     def older_forward(self) -> bool:
         return any(self.older_maps.values())

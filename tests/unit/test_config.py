@@ -151,6 +151,21 @@ def test_both_orders_with_equal_options_are_one_link_and_a_warning(options: str)
     assert warning == "f:3:3: `b: a` is the link `a: b` of line 2, one of the two is enough"
 
 
+def test_two_lines_that_lead_one_way_each_are_no_one_link() -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse("links:\n  a: {to: b, one_way: true}\n  b: {to: a, one_way: true}\n", "f")
+    assert str(refused.value) == (
+        "f:3:3: `b: a` is the link `a: b` of line 2 with other options (keep one of the two)"
+    )
+
+
+def test_a_direction_and_a_rewrite() -> None:
+    plain, both = links("links: {a: b, c: {to: d, one_way: true, rewrite: swap-macs}}")
+    assert (plain.one_way, plain.rewrite, plain.manner) == (False, "none", "both ways")
+    assert (both.one_way, both.rewrite) == (True, "swap-macs")
+    assert both.manner == "one way: c → d, source and destination MAC swapped"
+
+
 LISTENS = {
     "127.0.0.1:9109": Listen("127.0.0.1", 9109),
     "localhost:1": Listen("127.0.0.1", 1),
@@ -244,6 +259,10 @@ BAD: list[tuple[str, int, int, str]] = [
     ("metrics: {listen: unix:x.sock}\nlinks: {}", 1, 19, "a unix socket needs an absolute path"),
     ("metrics: {listen: /run/x.sock}\nlinks: {}", 1, 19, "(`unix:/run/xconnectd/metrics.sock`)"),
     (f"metrics: {{listen: unix:/{'x' * 107}}}\nlinks: {{}}", 1, 19, "at most 107 ASCII characters"),
+    ("links: {a: {to: a, one_way: true}}", 1, 20, "`one_way` needs two ends"),
+    ("links: {a: {to: b, one_way: on}}", 1, 29, "`one_way` takes true or false, not `on`"),
+    ("links: {a: {to: b, rewrite: swap}}", 1, 29, "`rewrite` is one of none, swap-macs, not"),
+    ("defaults: {one_way: true}\nlinks: {}", 1, 12, "unknown key `one_way` in `defaults`"),
     ("links: {a: {to: b, carrier: linked}}", 1, 29, "one of follow, independent"),
     ("links: {a: {to: b, ends: {c: {}}}}", 1, 27, "its ends are a and b"),
     ("links: {a: {to: b, ends: {b: {monitor: r1}}}}", 1, 40, "a monitor begins with `qmp:`"),

@@ -117,6 +117,16 @@ def test_rates_stand_on_the_line(form: str, one: Link, label: str) -> None:
     assert ("n1" in text) == (one.a.name != one.b.name), "a loopback is one interface"
 
 
+@pytest.mark.parametrize(
+    ("form", "arrow"), [("mermaid", ' n0 -->|"generic · → 8 bit/s"| n1'), ("dot", "dir=forward")]
+)
+def test_a_link_that_leads_one_way_is_an_arrow(form: str, arrow: str) -> None:
+    one = link(end("a", bits_per_s=8), "b")
+    assert arrow in draw(form, one._replace(one_way=True))
+    assert arrow not in draw(form, one)
+    assert "swap-macs" in draw(form, one._replace(rewrite="swap-macs"))
+
+
 @pytest.mark.parametrize("form", graph.FORMATS)
 def test_an_end_that_leads_nowhere_else_stands_by_itself_and_a_missing_one_is_dashed(
     form: str,

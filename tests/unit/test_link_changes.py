@@ -7,7 +7,7 @@ from builders import link, wiring
 from driven import Keeper
 from kernel import Kernel
 
-from xconnectd.model import Link, Mode, Wiring
+from xconnectd.model import Link, Mode, Rewrite, Wiring
 from xconnectd.reconcile.link_changes import link_changes
 
 FIRST = wiring("a:b", "c:d")
@@ -28,6 +28,9 @@ def told(keeper: Keeper, wanted: Wiring) -> list[str]:
 
 GSO = "veth: offloaded packets (GSO, checksums) cross unchanged"
 
+SWAP = Rewrite.SWAP_MACS
+MACS_SWAPPED = "source and destination MAC swapped"
+
 
 CHANGES = [
     (FIRST, []),
@@ -40,6 +43,17 @@ CHANGES = [
     (wiring("a:c", "b:d"), [f"~ a:b → a:c: generic: {GSO}", f"~ c:d → b:d: generic: {GSO}"]),
     (wiring("a:b", link("c", "d", enabled=False)), ["~ c:d: enabled: false"]),
     (wiring("a:b", link("c", "d", mode=Mode.TC)), ["~ c:d: generic → tc: asked for in the file"]),
+    (wiring("a:b", link("c", "d", one_way=True)), ["~ c:d: one way: c → d"]),
+    (wiring("a:b", link("d", "c", one_way=True)), ["~ c:d: one way: d → c"]),
+    (wiring("a:b", link("c", "d", rewrite=SWAP)), [f"~ c:d: both ways, {MACS_SWAPPED}"]),
+    (
+        wiring("a:b", link("c", "d", mode=Mode.TC, one_way=True)),
+        ["~ c:d: generic → tc: asked for in the file; one way: c → d"],
+    ),
+    (
+        wiring("a:b", "c:d", link("e", "f", one_way=True)),
+        [f"+ e:f: generic: {GSO}; one way: e → f"],
+    ),
     (wiring("a:b", "c:d", "e:nosuch"), ["+ e:nosuch: waits: nosuch does not exist"]),
     (wiring("a:b", "c:nosuch"), ["~ c:d → c:nosuch: waits: nosuch does not exist"]),
 ]
@@ -64,6 +78,8 @@ def test_every_step_is_of_a_line(keeper: Keeper) -> None:
     [
         (link("c", "d", mode=Mode.TC), f"~ c:d: tc → generic: {GSO}"),
         (link("c", "d", enabled=False), f"~ c:d: generic: {GSO}"),
+        (link("c", "d", one_way=True), "~ c:d: both ways"),
+        (link("c", "d", rewrite=SWAP), "~ c:d: both ways"),
         (link("c", "nosuch"), f"+ c:d: generic: {GSO}"),
     ],
 )

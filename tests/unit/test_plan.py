@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from builders import PROGRAMS, TAKING, link, look, veth, wired, wiring
+from builders import PROGRAMS, SWAP_INGRESS, SWAP_XDP, TAKING, link, look, veth, wired, wiring
 from driven import Keeper
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
@@ -27,6 +27,7 @@ from worlds import (
 )
 
 from xconnectd.model import (
+    CLOSED,
     Admin,
     Change,
     Endpoint,
@@ -35,6 +36,7 @@ from xconnectd.model import (
     Link,
     Mode,
     Record,
+    Rewrite,
     Setting,
     Use,
     Wiring,
@@ -349,6 +351,55 @@ def test_moving_a_wire_between_attached_ends_is_writing_entries_alone() -> None:
     assert all(isinstance(action, Point) for action in actions)
     written = {(action.interface.ifindex, action.target) for action in actions}
     assert written == {(5, 7), (7, 5), (6, 8), (8, 6)}
+
+
+def turning(back: Role, **maps: dict[int, int]) -> list[str]:
+    """The steps by which what comes in by ``b`` gets this role; ``a`` leads to ``b``."""
+    ends = [end._replace(xdp=()) if back.mode is Mode.TC else end for end in (WIRED_A, WIRED_B)]
+    records = {**record(ends[0]), **record(ends[1])}
+    told = names({5: role(6, back.mode), 6: back}, *ends, records=records, **maps)
+    return [step for step in told if not step.startswith("hold")]
+
+
+def test_an_end_is_closed_by_writing_entries_alone_and_opened_by_that() -> None:
+    """Among the peers first: XDP looks there why it has no entry; and last, for the same reason."""
+    shut = role(5)._replace(target=CLOSED)
+    assert turning(shut, entries=BOTH, peers=BOTH) == ["point tc b", "cut generic b"]
+    closed = {"entries": {5: 6}, "peers": {5: 6, 6: CLOSED}}
+    assert turning(shut, **closed) == []
+    assert turning(role(5), **closed) == ["point generic b", "point tc b"]
+    assert turning(shut, entries={5: 6}, peers={5: 6}) == ["point tc b"], "a lost mark"
+    assert turning(shut._replace(mode=Mode.TC), peers=BOTH) == ["point tc b"]
+    assert turning(role(5, Mode.TC), peers={5: 6, 6: CLOSED}) == ["point tc b"]
+
+
+def test_two_links_that_lead_one_way_are_done_one_after_the_other() -> None:
+    """What is dropped on purpose leads to no interface that they would have in common."""
+    ends = [wired(number, name, xdp=()) for number, name in enumerate("abcd", 5)]
+    shut = {6: role(5)._replace(target=CLOSED), 8: role(7)._replace(target=CLOSED)}
+    peers = {5: 6, 6: CLOSED, 7: 8, 8: CLOSED}
+    steps = names({5: role(6), 7: role(8), **shut}, *ends, entries={5: 6, 7: 8}, peers=peers)
+    order = [step[-1] in "ab" for step in steps]
+    assert order == sorted(order, reverse=True)
+    assert {step[-1] for step in steps} == {*"abcd"}
+
+
+@pytest.mark.parametrize("rewrite", Rewrite)
+def test_a_program_that_swaps_macs_or_no_longer_takes_the_other_ones_place(
+    rewrite: Rewrite,
+) -> None:
+    """At once, both of an end and with nothing else: not a frame is lost."""
+    swapping = wired(5, "a", xdp=(Xdp("generic", SWAP_XDP),),
+                     ingress=(TAKING._replace(program=SWAP_INGRESS),))  # fmt: skip
+    end = WIRED_A if rewrite is Rewrite.SWAP_MACS else swapping
+    wanted = {5: role(5, link=link("a", "a", rewrite=rewrite))}
+    actions = plan.plan(wanted, look(end, records=record(end), entries={5: 5}, peers={5: 5}))
+    attach, filter_ = (action for action in actions if not isinstance(action, Hold))
+    assert isinstance(attach, Attach)
+    assert isinstance(filter_, AddFilter)
+    assert (attach.replacing, filter_.replacing) == (end.xdp[0].program, True)
+    prefix = "swap_" if rewrite is Rewrite.SWAP_MACS else ""
+    assert (attach.role, filter_.role) == (f"{prefix}xdp", f"{prefix}ingress")
 
 
 def test_a_dead_key_is_cut_and_its_record_dropped() -> None:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from builders import status
+from builders import link, status
 
-from xconnectd.model import End, Interface, Mode, State
+from xconnectd.model import End, Interface, Mode, Rewrite, State
 from xconnectd.reconcile import transitions
 from xconnectd.reconcile.actions import Action, Attach, Hold, Point, Unlearn
 from xconnectd.reconcile.link_state import LinkStatus
@@ -22,6 +22,9 @@ LOOSE = WAITING._replace(a=End("a", ifindex=5))
 FAILED = status(State.FAILED, reason="attach: EBUSY")
 DISABLED = status(State.DISABLED, reason="enabled: false")
 WARNED = UP._replace(warnings=("a: it has the address 192.0.2.1/24",))
+ONE_WAY = UP._replace(link=link("a", "b", one_way=True))
+TURNED = status(a="b", b="a", numbers=(6, 5))._replace(link=link("b", "a", one_way=True))
+SWAPPED = UP._replace(link=link("a", "b", rewrite=Rewrite.SWAP_MACS))
 TO_C = status(b="c", numbers=(5, 7))
 A = Interface(5, "a")
 ACTION = Point("a:b", A, "wired", Mode.GENERIC, 6)
@@ -66,6 +69,9 @@ TRANSITIONS: dict[str, tuple[LinkStatus | None, LinkStatus | None, list[LinkStat
     "enabled": (DISABLED, UP, [], ["link.connected"]),
     "turned round": (UP, status(a="b", b="a", numbers=(6, 5)), [], []),
     "another mode": (UP, status(mode=Mode.TC), [], ["link.rewired"]),
+    "one way": (UP, ONE_WAY, [], ["link.rewired"]),
+    "the other way": (ONE_WAY, TURNED, [], ["link.rewired"]),
+    "with its MACs swapped": (UP, SWAPPED, [], ["link.rewired"]),
     "a new warning": (UP, WARNED, [], ["link.warning"]),
     "a known warning": (WARNED, WARNED, [], []),
     "a warning less": (WARNED, UP, [], []),
@@ -91,6 +97,8 @@ REASONS: list[tuple[list[Report], str, dict[str, object]]] = [
     (changes(None, None, gone=[UP]), "INFO", {"link": "a:b", "reason": "no longer in the file"}),
     (changes(None, TO_C, gone=[UP]), "INFO", {"link": "a:c", "was": "a:b"}),
     (changes(UP, status(mode=Mode.TC)), "INFO", {"reason": "mode generic → tc: because tc"}),
+    (changes(UP, ONE_WAY), "INFO", {"reason": "one way: a → b"}),
+    (changes(ONE_WAY, UP), "INFO", {"reason": "both ways"}),
     (changes(None, WAITING), "INFO", {"a_ifindex": 5, "b_ifindex": None, "reason": WAITING.reason}),
     (changes(None, UP), "INFO", {"a": "a", "b": "b", "mode": "generic", "reason": UP.mode_reason}),
     (changes(UP, DOWN), "INFO", {"reason": DOWN.reason}),

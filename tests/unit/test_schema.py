@@ -128,7 +128,9 @@ OPTIONS: dict[str, list[Document]] = {
     ],
     "carrier": ["independent", "linked", True, None, [], {}],
     "mtu": [1500, 68, 65535, 67, 65536, 0, -1, "1500", "", True, None, [], {}],
-    "impair": [{}, None, [], "20ms", 5], "one_way": [True], "unknown": [None],
+    "impair": [{}, None, [], "20ms", 5], "unknown": [None],
+    "one_way": [True, False, "true", 1, None, [], {}],
+    "rewrite": ["swap-macs", "none", "swap", "", True, None, [], {}],
 }  # fmt: skip
 
 IMPAIRMENTS: list[Document] = [

@@ -125,6 +125,11 @@ def test_a_line_has_its_state_apart_and_is_plain_for_a_pipe() -> None:
     )
 
 
+def test_an_arrow_for_a_link_that_leads_one_way() -> None:
+    [row] = rows(link("a", "b")._replace(one_way=True))
+    assert (row.name, table.plain(row).split(" connected")[0]) == ("a → b", "a → b")
+
+
 def test_summary() -> None:
     words = "6 links: 3 connected, 1 waiting, 1 down, 1 failed"
     assert table.summary(FLEET, 6, "") == words

@@ -40,6 +40,7 @@ CUT = Way(
 )
 GAP = Way("leaf:eth1", "b", "a", "b", (Lengths(60, 2, 2), Lengths(512, 2, 0), Lengths(1514, 2, 2)))
 DEAD = Way("leaf:eth1", "b", "a", "b", (Lengths(60, 2), Lengths(1514, 2)))
+CLOSED = replace(DEAD, closed=True, redirected=Lengths(60, 2))
 HOLED = Way(
     "leaf:eth1", "b", "a", "b", (Lengths(60, 2, 1), Lengths(1514, 2, 2)), reached=4, counted=4
 )
@@ -58,6 +59,9 @@ HOLED = Way(
         ([HARMLESS], [CUT], "target"),
         ([LONG], [HOLED], "beyond"),
         ([LONG], [GAP], "far end"),
+        ([HARMLESS], [GOOD, CLOSED], None),
+        ([ALL], [GOOD, replace(CLOSED, lengths=GOOD.lengths)], "one way"),
+        ([], [GOOD, replace(CLOSED, redirected=Lengths(60, 2, 1))], "one way"),
         ([SOME, ALL], [], "all"),
         ([SOME, LONG], [], None),
         ([], [], None),
@@ -106,18 +110,19 @@ def test_what_tc_redirected(arrived: int, reached: int, level: Level | None, wor
     way = replace(GOOD, reached=reached, redirected=Lengths(60, 2, arrived))
     found = [(each.level, each.text) for each in test_result.of_redirected((way,))]
     assert found == ([(level, f"leaf:eth1 → b: {words}")] if level else [])
-    assert list(test_result.of_redirected((replace(DEAD, redirected=Lengths(60, 2)),))) == []
+    for silent in (CLOSED, replace(DEAD, redirected=Lengths(60, 2))):
+        assert list(test_result.of_redirected((silent,))) == []
 
 
 def test_each_number_is_counted_at_the_end_it_is_of() -> None:
     """What came in at the source, what did not get out at the target."""
     before = {5: Counters(frames=1)}, {5: Statistics(received=1), 6: Statistics(not_sent=1)}
     after = (
-        {5: Counters(frames=4, no_entry=2), 6: Counters(frames=99, no_entry=99)},
+        {5: Counters(frames=4, no_entry=2, one_way=8), 6: Counters(frames=99, no_entry=99)},
         {5: Statistics(received=7, not_sent=90), 6: Statistics(received=90, not_sent=5)},
     )
     ends = Interface(5, "va"), Interface(6, "vb")
     facts = LinkFacts(Evaluation(link("leaf:eth1", "spine:eth1"), *ends), Observed())
     way = link_test._difference(ends, facts, before, after)
     names = "leaf:eth1", "spine:eth1", "va", "vb"
-    assert way == Way(*names, (), reached=6, counted=3, no_entry=2, not_sent=4)
+    assert way == Way(*names, (), reached=6, counted=3, no_entry=2, not_sent=4, one_way=8)

@@ -11,7 +11,7 @@ from driven import Keeper
 from hypothesis import strategies as st
 from kernel import Kernel
 
-from xconnectd.model import Admin, Filter, Interface, Link, Mode
+from xconnectd.model import Admin, Filter, Interface, Link, Mode, Rewrite
 from xconnectd.reconcile.evaluate import Evaluation
 
 NAMES = tuple(f"e{number}" for number in range(8))
@@ -94,10 +94,13 @@ def links(draw: st.DrawFn, names: tuple[str, ...] = NAMES) -> tuple[Link, ...]:
 @st.composite
 def _link(draw: st.DrawFn, a: str, b: str) -> Link:
     modes = (Mode.AUTO, Mode.AUTO, Mode.GENERIC, Mode.TC, Mode.NATIVE)
+    b = a if draw(st.integers(0, 7)) == 0 else b
     return link(
         a,
-        a if draw(st.integers(0, 7)) == 0 else b,
+        b,
         mode=draw(st.sampled_from(modes)),
+        one_way=a != b and draw(st.integers(0, 3)) == 0,
+        rewrite=draw(st.sampled_from((Rewrite.NONE, Rewrite.NONE, Rewrite.SWAP_MACS))),
         enabled=draw(st.integers(0, 5)) > 0,
         admin=draw(st.sampled_from((Admin.MANAGE, Admin.MANAGE, Admin.KEEP))),
         allow_addressed=draw(st.booleans()),
@@ -204,14 +207,17 @@ def accidents(*, at_most: int) -> st.SearchStrategy[list[Accident]]:
 
 
 def assert_as_evaluated(keeper: Keeper) -> None:
-    """Links that stand lead both ways, ends that are held nowhere, and nothing else is ours."""
+    """Links that stand lead where they are to, ends that are held nowhere; nothing else is ours."""
     kernel, seen = keeper.kernel, keeper.reconciler.look()
     evaluations, observed = seen.evaluations, seen.observed
     ours: set[str] = set()
     for evaluation in evaluations:
         names = {end.name for end in evaluation.ends}
         if evaluation.stands and evaluation.link.enabled:
-            assert kernel.wired(evaluation.ends[0].name, evaluation.ends[-1].name), evaluation
+            leads = kernel.leads_one_way if evaluation.link.one_way else kernel.wired
+            assert leads(evaluation.ends[0].name, evaluation.ends[-1].name), evaluation
+            swaps = evaluation.link.rewrite is Rewrite.SWAP_MACS
+            assert all(kernel.swaps(end.name) is swaps for end in evaluation.ends), evaluation
             assert not any(
                 end.kind in ("veth", "tun") and end.ifindex in kernel.taught
                 for end in evaluation.ends

@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from xconnectd import __version__
 from xconnectd.control import protocol
 from xconnectd.formatting import printable
-from xconnectd.model import Mode
+from xconnectd.model import Mode, Rewrite
 from xconnectd.paths import DEFAULT_CONFIG
 
 _Number = TypeVar("_Number", int, float)
@@ -157,6 +157,8 @@ def _add_link(add: _Adder) -> None:
     new.add_argument("a", metavar="A", help="an interface")
     new.add_argument("b", metavar="B", help="the interface it is connected to")
     new.add_argument("--mode", choices=[mode.value for mode in Mode])
+    new.add_argument("--one-way", action="store_true", help="frames go only from A to B")
+    new.add_argument("--rewrite", choices=[rewrite.value for rewrite in Rewrite])
     new.add_argument("--description", metavar="TEXT")
     gone = actions("remove", "remove a link", "remove leaf1-eth1:spine1-eth1")
     on = actions("enable", "enable a link", "enable leaf1-eth1")

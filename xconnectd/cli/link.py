@@ -61,8 +61,9 @@ def _file_of(options: argparse.Namespace) -> Path:
 
 
 def _options(options: argparse.Namespace) -> dict[str, str]:
-    given = {key: getattr(options, key) for key in ("mode", "description")}
-    return {key: value for key, value in given.items() if value}
+    one_way = "true" if options.one_way else ""
+    given = {key: getattr(options, key) for key in ("mode", "rewrite", "description")}
+    return {key: value for key, value in {"one_way": one_way, **given}.items() if value}
 
 
 def _difference(before: str, after: str) -> Iterator[str]:

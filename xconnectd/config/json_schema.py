@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from xconnectd import impairment
 from xconnectd.config import impairments, parser
-from xconnectd.model import DEFAULT_MTU, Admin, Carrier, Mode
+from xconnectd.model import DEFAULT_MTU, Admin, Carrier, Mode, Rewrite
 
 _Schema = dict[str, Any]
 
@@ -48,6 +48,10 @@ _CARRIERS: Final = {
     Carrier.FOLLOW: "an end shows a carrier while there is one behind the other end; a NIC only"
     " where the link itself says so",
     Carrier.INDEPENDENT: "each end keeps its own",
+}
+_REWRITES: Final = {
+    Rewrite.NONE: "frames cross unchanged",
+    Rewrite.SWAP_MACS: "source and destination MAC are swapped",
 }
 
 
@@ -199,6 +203,10 @@ def _options() -> _Schema:
     return {
         "to": _described("The other end.", "end"),
         "mode": _choice("How the frames are carried", "mode", _MODES),
+        "one_way": _flag(
+            "true: frames go only from the end that is the key to the one in to.", default=False
+        ),
+        "rewrite": _choice("What is changed of each frame", "rewrite", _REWRITES),
         "enabled": _flag("false: the link is cut, the line stays.", default=True),
         "admin": _choice("An end that is found down", "admin", _ADMINS),
         "allow_addressed": _flag(

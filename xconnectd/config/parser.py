@@ -30,7 +30,18 @@ from xconnectd.config.yaml_tree import (
     short,
 )
 from xconnectd.impairment import Impairments
-from xconnectd.model import Admin, Carrier, Endpoint, Link, Listen, Mode, Node, Place, Wiring
+from xconnectd.model import (
+    Admin,
+    Carrier,
+    Endpoint,
+    Link,
+    Listen,
+    Mode,
+    Node,
+    Place,
+    Rewrite,
+    Wiring,
+)
 from xconnectd.monitor_address import MonitorAddress
 
 # --------------------------------------------------------------------------- what a file may hold
@@ -42,12 +53,12 @@ USER_PREFIX: Final = "x-"
 DEFAULT_KEYS: Final = ("mode", "admin", "allow_addressed", "carrier", "mtu")
 """Those keys of a link that `defaults` may have. What the keys are is said with what reads them."""
 LATER_TOP_KEYS: Final = ("mirrors", "endpoints")
-LATER_LINK_KEYS: Final = ("one_way",)
 
 CHOICES: Final[Mapping[str, type[StrEnum]]] = {
     "mode": Mode,
     "admin": Admin,
     "carrier": Carrier,
+    "rewrite": Rewrite,
 }
 
 NAME_BYTES: Final = 127
@@ -412,6 +423,8 @@ def _to_metrics(key: ScalarNode, node: YamlNode) -> MappingNode:
 _OPTIONS: Final[Mapping[str, _Read]] = {
     "to": _end,
     "mode": _choice,
+    "one_way": _flag,
+    "rewrite": _choice,
     "enabled": _flag,
     "admin": _choice,
     "allow_addressed": _flag,
@@ -457,7 +470,7 @@ _TOP: Final = _Level(
 _DEFAULTS: Final = _Level("in `defaults`", {key: _OPTIONS[key] for key in DEFAULT_KEYS})
 _METRICS: Final = _Level("in `metrics`", {"listen": _listen})
 _NODE: Final = _Level("of a node", {"netns": _netns, "container": _container, "pid": _number(PIDS)})
-_LINK: Final = _Level("in a link", _OPTIONS, LATER_LINK_KEYS)
+_LINK: Final = _Level("in a link", _OPTIONS)
 _ENDS: Final = _Level("of an end", {"monitor": _monitor})
 
 TOP_KEYS: Final = tuple(_TOP.known)
@@ -574,6 +587,9 @@ class _Reader:
             options["carrier_of_nics"] = options.get("carrier") is Carrier.FOLLOW
             if ends := options.pop("ends", None):
                 options["monitors"] = self._monitors(ends, {a, b})
+            if a and a == b and options.get("one_way"):
+                text = "`one_way` needs two ends, and this link is a loopback"
+                self._report.problem(value.entries["one_way"][0], text, "leave it out")
             _, value = value.entries.get("to") or self._lacks_other_end(key)
         else:
             options, b = {}, self._try(_end, key, value)
@@ -652,7 +668,8 @@ class _Reader:
     def _reversed(self, link: Link, first: Link, key: YamlNode) -> None:
         same = f"{_pair(link)} is the link {_pair(first)} of {_line(first)}"
         impair = link.impair and link.impair.turned
-        if replace(link, a=first.a, b=first.b, impair=impair) == first:
+        same_options = replace(link, a=first.a, b=first.b, impair=impair) == first
+        if same_options and not link.one_way:
             self._report.warn(place_of(key), f"{same}, one of the two is enough")
         else:
             self._report.problem(key, f"{same} with other options", "keep one of the two")

@@ -71,6 +71,10 @@ class LinkFacts:
             return ()
         return ((a, b),) if a.ifindex == b.ifindex else ((a, b), (b, a))
 
+    def is_closed(self, end: Interface) -> bool:
+        """Whether what comes in there is dropped since the link leads the other way only."""
+        return self.evaluation.link.one_way and end is self.evaluation.b
+
     def called(self, end: Interface) -> str:
         """What the file calls one of our ends."""
         a, link = self.evaluation.a, self.evaluation.link

@@ -83,7 +83,7 @@ def _walk(facts: LinkFacts) -> Iterator[Finding]:
     yield from _ours(facts)
     for end in evaluation.ends:
         yield from _company(end, facts)
-    for end, other in facts.ways:
+    for end, other in [way for way in facts.ways if not facts.is_closed(way[0])]:
         yield from _headroom(other, facts)
         yield from _longest(end, other, facts)
     for end in evaluation.ends:
@@ -273,8 +273,8 @@ def _entry(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Findi
     key = f"(key {end.ifindex})"
     for kind, entries, carried, stops in maps:
         found = entries.get(end.ifindex)
-        if not facts.evaluation.link.enabled:
-            if found is not None:
+        if not facts.evaluation.link.enabled or facts.is_closed(end):
+            if found:
                 text = f"{end.name} {key} still forwards to ifindex {found}"
                 yield Finding(Level.WARN, "entry", text, facts.repair)
         elif found is None:

@@ -28,7 +28,7 @@ from xconnectd.diagnostics.test_frames import Count, Series
 from xconnectd.diagnostics.test_outcome import WATCHED, Outcome
 from xconnectd.diagnostics.test_result import Way
 from xconnectd.errors import PrivilegeError, XconnectError
-from xconnectd.model import Counters, Interface, Statistics
+from xconnectd.model import Counters, Interface, Rewrite, Statistics
 from xconnectd.netlink import netns
 from xconnectd.netlink.interfaces import Interfaces
 from xconnectd.netlink.netns import Namespace
@@ -59,7 +59,7 @@ class _FarEnd(NamedTuple):
 
 @dataclass(slots=True)
 class _Lane:
-    """One direction: what is sent where, and what comes."""
+    """One direction: what is sent where, and what comes; nothing is to where it is ``closed``."""
 
     source: Interface
     target: Interface
@@ -69,6 +69,7 @@ class _Lane:
     count: Count
     redirected: Count
     redirect: Callable[[bytes], None] | None
+    closed: bool
     error: str = ""
 
     def send(self, size: int) -> None:
@@ -91,7 +92,7 @@ class _Lane:
 
     @property
     def is_complete(self) -> bool:
-        return self.count.is_complete and self.redirected.is_complete
+        return self.closed or (self.count.is_complete and self.redirected.is_complete)
 
     def result(self, counted: Way) -> Way:
         lengths, redirected = self.count.lengths(), self.redirected.lengths()
@@ -186,7 +187,10 @@ class Tester:
         before = self._count()
         work()
         after = self._count()
-        return [_difference(way, facts, before, after) for way in facts.ways]
+        return [
+            replace(_difference(way, facts, before, after), closed=facts.is_closed(way[0]))
+            for way in facts.ways
+        ]
 
     def _count(self) -> _Counted:
         return self._counters(), self._interfaces.statistics()
@@ -208,14 +212,16 @@ def _difference(
         reached=theirs_now.get(here, gone).received - theirs.get(here, gone).received,
         counted=now.frames - was.frames,
         no_entry=now.no_entry - was.no_entry,
+        one_way=now.one_way - was.one_way,
         not_sent=theirs_now.get(there, gone).not_sent - theirs.get(there, gone).not_sent,
     )
 
 
 def _series(facts: LinkFacts, run: bytes, way: int, source: Interface, target: Interface) -> Series:
     here, there = (facts.far[end.ifindex].interface for end in (source, target))
-    addresses = (bytes.fromhex(far.mac.replace(":", "")) for far in (here, there))
-    return Series(run, way, *addresses)
+    source_mac, target_mac = (bytes.fromhex(far.mac.replace(":", "")) for far in (here, there))
+    swapped = facts.evaluation.link.rewrite is Rewrite.SWAP_MACS
+    return Series(run, way, source_mac, target_mac, swapped)
 
 
 def _lane(
@@ -237,6 +243,7 @@ def _lane(
         *(source, target, sender.socket, receiver.socket, sizes, plain),
         redirected,
         sender.redirect,
+        facts.is_closed(source),
     )
 
 

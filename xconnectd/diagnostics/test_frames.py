@@ -33,17 +33,26 @@ def sizes(mtu: int, other_mtu: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """All frames of one direction. ``run`` (8 bytes) tells them from another test's."""
+    """All frames of one direction. ``run`` (8 bytes) tells them from another test's.
+
+    ``swapped``: they arrive with their addresses swapped.
+    """
 
     run: bytes
     way: int
     source: bytes
     target: bytes
+    swapped: bool = False
 
     def frame(self, number: int, size: int) -> bytes:
         label = _LABEL.pack(_MAGIC, self.run, self.way, number)
         head = self.target + self.source + ETHERTYPE.to_bytes(2, "big") + label
         return head + random.Random(number).randbytes(size - len(head))  # noqa: S311 (no secret)
+
+    def expected(self, number: int, size: int) -> bytes:
+        """That frame as it is to arrive."""
+        frame = self.frame(number, size)
+        return frame[6:12] + frame[:6] + frame[12:] if self.swapped else frame
 
     def number(self, frame: bytes) -> int | None:
         """Which of these frames it is, whatever else became of it; None for another's."""
@@ -76,7 +85,7 @@ class Count:
         if number is None or number >= len(self._sent):
             return
         size, sent = self._sent[number]
-        if frame != self.series.frame(number, size):
+        if frame != self.series.expected(number, size):
             self._corrupted.append(size)
         elif number in self._whole:
             self._duplicated.append(size)

@@ -69,6 +69,9 @@ class Outcome:
                 f" an entry, {way.not_sent} not sent by {way.outlet}"
             )
             return
+        if way.closed:
+            yield f"{name}: closed (one_way): {way.crossed} of {way.sent} frames crossed"
+            return
         spread = test_frames.spread(self.delays.get(way.source, ()))
         took = (
             ""
@@ -97,6 +100,7 @@ def _way_as_json(way: Way, delays: Sequence[float]) -> dict[str, Any]:
     return {
         "from": way.source,
         "to": way.target,
+        "closed": way.closed,
         "sent": way.sent,
         "arrived": way.whole,
         "corrupted": sum(each.corrupted for each in way.lengths),
@@ -108,6 +112,7 @@ def _way_as_json(way: Way, delays: Sequence[float]) -> dict[str, Any]:
             "received": way.reached,
             "forwarded": way.counted,
             "no_entry": way.no_entry,
+            "one_way": way.one_way,
             "not_sent": way.not_sent,
         },
         "sizes": [asdict(each) for each in way.lengths],

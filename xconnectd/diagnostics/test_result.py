@@ -41,7 +41,8 @@ class Way:
     our program handed on there and ``no_entry`` those that it dropped for want of an entry;
     ``not_sent`` are those that ``outlet`` could not send. Other traffic counts, too. ``error`` is
     what the kernel said to the sender. ``redirected`` are frames sent beside them as a tc redirect
-    sends them, None if none were.
+    sends them, None if none were. ``closed``: the link leads the other way only, so nothing is to
+    arrive; ``one_way`` are frames that our program dropped for that.
     """
 
     source: str
@@ -55,9 +56,13 @@ class Way:
     no_entry: int = 0
     not_sent: int = 0
     redirected: Lengths | None = None
+    closed: bool = False
+    one_way: int = 0
 
     @property
     def is_perfect(self) -> bool:
+        if self.closed:
+            return not self.crossed
         return all(each.is_perfect for each in self.lengths)
 
     @property
@@ -67,6 +72,12 @@ class Way:
     @property
     def whole(self) -> int:
         return sum(each.arrived for each in self.lengths)
+
+    @property
+    def crossed(self) -> int:
+        """Frames of the test that came through, in whatever shape."""
+        lengths = (*self.lengths, *((self.redirected,) if self.redirected else ()))
+        return sum(each.arrived + each.corrupted + each.duplicated for each in lengths)
 
     @property
     def lost(self) -> int:
@@ -80,6 +91,9 @@ def cause(findings: Sequence[Finding], ways: Sequence[Way]) -> Finding | None:
     is about length. Else the counters tell where they were last seen.
     """
     spoilt = [way for way in ways if not way.is_perfect]
+    if leak := next((way for way in spoilt if way.closed), None):
+        text = f"{leak.source} → {leak.target}: {leak.crossed} frames cross a link that is one way"
+        return Finding(Level.FAIL, "one way", text, _DOCTOR, Stops.SOME)
     if not spoilt:
         order = [] if ways else [Stops.ALL]
     elif all(map(_lost_only_long, spoilt)):
@@ -101,7 +115,7 @@ def of_redirected(ways: Sequence[Way]) -> Iterator[Finding]:
     """
     for way in ways:
         sent = way.redirected
-        if sent is None or sent.arrived == sent.sent or not way.is_perfect:
+        if sent is None or sent.arrived == sent.sent or way.closed or not way.is_perfect:
             continue
         lost = sent.sent - sent.arrived
         what = f"{way.source} → {way.target}: {lost} of {sent.sent} frames that tc redirected"

@@ -63,7 +63,7 @@ class Cut(Action):
 
 @dataclass(frozen=True, slots=True)
 class Attach(Action):
-    """Puts the XDP program on, over ``replacing`` (a program id of ours, 0 for none).
+    """Puts the XDP program of a ``role`` on, over ``replacing`` (the id of one of ours, 0: none).
 
     ``is_our_choice``: native mode was not asked for, and where it is refused there is another.
     """
@@ -71,6 +71,7 @@ class Attach(Action):
     mode: Mode
     replacing: int
     is_our_choice: bool = False
+    role: str = "xdp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +84,11 @@ class Detach(Action):
 
 @dataclass(frozen=True, slots=True)
 class AddFilter(Action):
-    """Puts the current program on clsact, over an older one of ours if ``replacing``."""
+    """Puts the current program of a ``role`` on clsact, over another of ours if ``replacing``."""
 
     direction: str
     replacing: bool
+    role: str
 
 
 @dataclass(frozen=True, slots=True)

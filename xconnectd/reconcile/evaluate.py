@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from xconnectd import spelling
-from xconnectd.model import Interface, Link, Mode, Observed, Setting
+from xconnectd.model import CLOSED, Interface, Link, Mode, Observed, Setting
 from xconnectd.reconcile import admission, carrier, impairments, mode_selection
 from xconnectd.reconcile.carrier import Shown
 from xconnectd.shape import ROOT_HANDLE, Shape
@@ -67,11 +67,11 @@ class Evaluation(NamedTuple):
 class Role(NamedTuple):
     """What one interface is to be: an end of a link, whose other end is ``other`` if there is one.
 
-    Its frames are redirected to ``target``. ``held`` is why it is only held, dropping in both
-    directions: then there is no target. It is empty for an end that is wired. ``carrier`` is what
-    it is to show, None where the link has no say, and ``shape`` what its queue is to do, None where
-    that is left alone. ``end`` is what the file calls an end in a node (empty for others), and
-    ``made`` whether we made it.
+    Its frames are redirected to ``target``, or dropped where that is ``CLOSED``. ``held`` is why it
+    is only held, dropping in both directions: then there is no target. It is empty for an end that
+    is wired. ``carrier`` is what it is to show, None where the link has no say, and ``shape`` what
+    its queue is to do, None where that is left alone. ``end`` is what the file calls an end in a
+    node (empty for others), and ``made`` whether we made it.
     """
 
     link: Link
@@ -186,8 +186,9 @@ def _roles(evaluation: Evaluation) -> list[tuple[int, Role]]:
         mode = evaluation.mode if evaluation.stands else evaluation.holding.get(end.ifindex)
         if not held:
             shape = evaluation.shapes.get(end.ifindex)
+            target = CLOSED if link.one_way and end is evaluation.b else number
             wanted = {**base, Setting.ROOT_QDISC: ROOT_HANDLE} if shape else base
-            role = Role(link, evaluation.mode, number, number, wanted, carrier=shown, shape=shape)
+            role = Role(link, evaluation.mode, number, target, wanted, carrier=shown, shape=shape)
             found.append((end.ifindex, role))
         elif mode is not None:
             partner = None if number == end.ifindex else number

@@ -104,13 +104,13 @@ class Executor:
                     self._ledger.forget(end.ifindex)
                 case actions.Set(setting=setting, value=value):
                     changes.change(end, setting, value)
-                case actions.Attach(mode=mode, replacing=old):
-                    self._attach(end, mode, old)
+                case actions.Attach(mode=mode, replacing=old, role=role):
+                    self._attach(end, mode, old, role)
                 case actions.Detach(mode=mode, program=program):
                     with suppress(ProgramGoneError):  # somebody has put another in its place
                         changes.detach(end, mode, plane.fd_of(program))
-                case actions.AddFilter(direction=direction, replacing=replacing):
-                    changes.add_filter(end, direction, plane.fds[direction], replacing=replacing)
+                case actions.AddFilter(direction=direction, replacing=replacing, role=role):
+                    changes.add_filter(end, direction, plane.fds[role], replacing=replacing)
                 case actions.DeleteFilter(direction=direction, filter=filter_):
                     changes.delete_filter(end, direction, filter_)
                 case actions.Unlearn():
@@ -201,7 +201,7 @@ class Executor:
                 self._dataplane.uncount(record.ifindex)
             raise
 
-    def _attach(self, end: Interface, mode: Mode, old: int) -> None:
+    def _attach(self, end: Interface, mode: Mode, old: int, role: str) -> None:
         """Over an older program of ours without a gap, as long as it can still be named."""
         old_fd = None
         if old:
@@ -209,7 +209,7 @@ class Executor:
                 old_fd = self._dataplane.fd_of(old)
                 if old_fd is None:
                     self._changes.detach(end, mode, None)
-        self._changes.attach(end, mode, self._dataplane.fds["xdp"], old_fd)
+        self._changes.attach(end, mode, self._dataplane.fds[role], old_fd)
         if mode is Mode.NATIVE:
             self._dataplane.listen_to_drivers()
 

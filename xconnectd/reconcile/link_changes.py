@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
-from xconnectd.model import Interface, Mode, Observed
+from xconnectd.model import CLOSED, Interface, Mode, Observed, Rewrite
 from xconnectd.reconcile.actions import Action, Make, in_words
 from xconnectd.reconcile.evaluate import Evaluation
 
@@ -46,11 +46,12 @@ def link_changes(
         donor = next((other for other in going if other & pair), None)
         was = going.pop(donor) if donor else ""
         if donor and donor != pair:
-            yield LinkChange(Sign.CHANGED, f"{was} → {each.link.id}", _why(each, made))
+            why = _why(each, made, observed)
+            yield LinkChange(Sign.CHANGED, f"{was} → {each.link.id}", why)
         elif own:
             is_held = each.ends and all(observed.ours[end.ifindex].held for end in each.ends)
             sign = Sign.CHANGED if was or is_held else Sign.MADE
-            why = _why(each, made, _mode(pair, observed) if was else "", in_words(own))
+            why = _why(each, made, observed, _mode(pair, observed) if was else "", in_words(own))
             yield LinkChange(sign, each.link.id, why)
     rest = [action.interface for own in steps.values() for action in own]
     left = {end.ifindex: _name(end, observed) for end in rest}
@@ -71,7 +72,13 @@ def why_waiting(each: Evaluation, made: Collection[str]) -> str:
     return each.waiting if set(missing).difference(made) else ""
 
 
-def _why(each: Evaluation, made: Collection[str], stood: str = "", repairs: str = "") -> str:
+def _why(
+    each: Evaluation,
+    made: Collection[str],
+    observed: Observed,
+    stood: str = "",
+    repairs: str = "",
+) -> str:
     """``stood`` is the mode in which it is connected now, empty if it is not."""
     if each.refusal:
         return f"fails: {each.refusal}"
@@ -82,10 +89,23 @@ def _why(each: Evaluation, made: Collection[str], stood: str = "", repairs: str 
     if each.waiting:
         new = [end.name for end in each.link.ends if end.name in made]
         return f"a veth is made for {' and '.join(new)}"
+    manner = _new_manner(each, observed)
     if stood == each.mode:
-        return f"to be repaired: {repairs}" if repairs else "its saved settings are updated"
+        repair = f"to be repaired: {repairs}" if repairs else "its saved settings are updated"
+        return manner or repair
     change = f"{stood} → {each.mode}" if stood else each.mode
-    return f"{change}: {each.mode_reason}"
+    return "; ".join(filter(None, (f"{change}: {each.mode_reason}", manner)))
+
+
+def _new_manner(each: Evaluation, observed: Observed) -> str:
+    """What becomes of frames from now on, if that was something else; without that it is empty."""
+    now = {end.ifindex for end in each.ends if observed.peers.get(end.ifindex) == CLOSED}
+    closed = {each.b.ifindex} if each.link.one_way and each.b else set()
+    runs = {xdp.program for end in each.ends for xdp in end.xdp}
+    runs |= {filter_.program for end in each.ends for filter_ in end.ingress}
+    swaps = not runs.isdisjoint(observed.programs.swapping)
+    as_wanted = now == closed and swaps is (each.link.rewrite is Rewrite.SWAP_MACS)
+    return "" if as_wanted else each.link.manner
 
 
 def _mode(pair: _Pair, observed: Observed) -> str:

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from xconnectd.model import End, Endpoint, Far, Interface, Link, Mode, Observed, Setting, State
+from xconnectd.model import (
+    CLOSED,
+    End,
+    Endpoint,
+    Far,
+    Interface,
+    Link,
+    Mode,
+    Observed,
+    Rewrite,
+    Setting,
+    State,
+)
 from xconnectd.reconcile.carrier import LEFT_DOWN, SET_UP
 from xconnectd.reconcile.evaluate import Evaluation
 
@@ -86,13 +98,23 @@ def _gaps(evaluation: Evaluation, ends: tuple[End, End], observed: Observed) -> 
     if evaluation.a is None or evaluation.b is None:
         return
     maps = [observed.peers] if evaluation.mode is Mode.TC else [observed.entries, observed.peers]
+    link = evaluation.link
+    swaps = link.rewrite is Rewrite.SWAP_MACS
     for here, there in ((evaluation.a, evaluation.b), (evaluation.b, evaluation.a)):
-        wanted = there.ifindex if evaluation.link.enabled else None
+        wanted = there.ifindex if link.enabled else None
         found = {entries.get(here.ifindex) for entries in maps}
-        if wanted is None and found != {None}:
+        if wanted and link.one_way and here is evaluation.b:
+            if any(found) or observed.peers.get(here.ifindex) != CLOSED:
+                yield f"not in the kernel: {here.name} is not closed (one_way)"
+        elif wanted is None and found != {None}:
             yield f"not in the kernel: {here.name} still forwards"
         elif found != {wanted}:
             yield f"not in the kernel: {here.name} does not forward to {there.name}"
+        ours = observed.ours[here.ifindex]
+        for each in ours.xdp + ours.ingress:
+            if (each.program in observed.programs.swapping) is not swaps:
+                does = "does not swap" if swaps else "swaps"
+                yield f"not in the kernel: {here.name} {does} MAC addresses"
 
 
 def _why_down(end: End) -> str:

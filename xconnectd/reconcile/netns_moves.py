@@ -106,7 +106,7 @@ class NetnsMoves:
         self._set_unreported(unreported.values())  # not before: a crash would forget it
 
     def _has_current(self, gone: MovedEnd) -> bool:
-        return gone.program == self._maps.programs.xdp != 0
+        return gone.program in self._maps.programs.redirecting
 
     def _follow(
         self, record: Record, nsid: int, new_ifindex: int, *, guessed: bool = False

@@ -14,6 +14,7 @@ from typing import Final
 
 from xconnectd.impairment import Impairments
 from xconnectd.model import (
+    CLOSED,
     Carrier,
     Endpoint,
     Interface,
@@ -26,6 +27,7 @@ from xconnectd.model import (
     Observed,
     Programs,
     Record,
+    Rewrite,
     Scope,
     Setting,
     Wiring,
@@ -360,7 +362,7 @@ class _Look:
             self.entries |= entries
             self.peers |= peers
             self.guarded = None if guarded is None else (self.guarded or guarded) | guarded
-            further += (*entries.values(), *peers.values())
+            further += (*entries.values(), *filter(None, peers.values()))  # one may be CLOSED
         return further
 
 
@@ -374,8 +376,10 @@ def wiring_in_kernel(observed: Observed) -> Wiring:
     for mode, entries in ((None, observed.entries), (Mode.TC, observed.peers)):
         for key, target in entries.items():
             a, b = observed.interfaces.get(key), observed.interfaces.get(target)
-            if a and b and entries.get(target) == key:
-                links.setdefault(frozenset((key, target)), _as_found(a, b, mode, observed))
+            one_way = observed.peers.get(target) == CLOSED
+            if a and b and (one_way or entries.get(target) == key):
+                link = replace(_as_found(a, b, mode, observed), one_way=one_way)
+                links.setdefault(frozenset((key, target)), link)
     wired = frozenset().union(*links)
     for a, b in _idle_pairs(observed, wired):
         link = _as_found(a, b, None if observed.ours[a.ifindex].xdp else Mode.TC, observed)
@@ -415,9 +419,12 @@ def _as_found(a: Interface, b: Interface, mode: Mode | None, observed: Observed)
     records = [(end, held) for end in (a, b) if (held := observed.records.get(end.ifindex))]
     allowed = any(record.allowed for _, record in records)
     follows = [end for end, record in records if record.follows]
+    runs = {each.program for each in a.xdp} | {each.program for each in a.ingress}
+    swaps = not runs.isdisjoint(observed.programs.swapping)
     link = Link(
         Endpoint(a.name),
         Endpoint(b.name),
+        rewrite=Rewrite.SWAP_MACS if swaps else Rewrite.NONE,
         allow_addressed=allowed,
         carrier=Carrier.FOLLOW if follows else Carrier.INDEPENDENT,
         carrier_of_nics=any(end.kind not in ("veth", "tun") for end in follows),

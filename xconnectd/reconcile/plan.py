@@ -25,6 +25,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from xconnectd.model import (
+    CLOSED,
     FEATURE_PREFIX,
     NOTHING,
     Admin,
@@ -37,6 +38,7 @@ from xconnectd.model import (
     Ours,
     Programs,
     Record,
+    Rewrite,
     Setting,
 )
 from xconnectd.reconcile import admission
@@ -108,7 +110,7 @@ def _groups(
     neighbours: dict[int, set[int]] = {ifindex: set() for ifindex in wanted}
     pairs = [(ifindex, role.target) for ifindex, role in wanted.items()]
     for a, b in (*pairs, *observed.entries.items(), *observed.peers.items()):
-        if b is not None:
+        if b:  # neither None nor CLOSED
             neighbours.setdefault(a, set()).add(b)
             neighbours.setdefault(b, set()).add(a)
     for ifindex in (*observed.records, *(observed.guarded or ()), *unwanted):
@@ -168,7 +170,7 @@ class _End(NamedTuple):
             changes,
             self.settled and self.admin is None,
             self.ours.record.refusal if self.ours.record else None,
-            role.other if role.held else None,
+            None if role.target else role.other,
             role.link.allow_addressed,
             interface.kind,
             role.carrier is not None,
@@ -187,7 +189,8 @@ def _end(interface: Interface, role: Role, observed: Observed) -> _End:
     elif entry is not None or xdp:
         entries.insert(0, (Mode.GENERIC, entry))
     leads_to = peer if entry is None else entry
-    if leads_to not in observed.interfaces:  # an older program's own entries can only be guessed
+    if leads_to != CLOSED and leads_to not in observed.interfaces:
+        # An older program's own entries can only be guessed.
         leads_to = role.target if _runs_older(ours, observed.programs) else None
     settled = record.settled if record else interface.up or bool(xdp or ours.ingress)
     admin, settled = _admin(interface, role, record, settled=settled)
@@ -255,7 +258,7 @@ def _levers(interface: Interface, role: Role, ours: Ours, admin: int | None) -> 
 def _runs_older(ours: Ours, programs: Programs) -> bool:
     """Whether an older program forwards there, by entries of its own."""
     there = {each.program for each in ours.xdp} | {each.program for each in ours.ingress}
-    return not there <= {programs.xdp, programs.ingress}
+    return not there <= programs.redirecting
 
 
 def _changes(
@@ -323,16 +326,16 @@ class _Diff:
         for setting, change in end.changes.items():
             if setting not in _APART:
                 self._do(Set(link, interface, _reason(setting), setting, change.ours))
-        self._add_filter(end, "egress", end.ours.egress, programs.egress, _REASONS[Setting.CLSACT])
+        self._add_filter(end, "egress", "egress", programs.egress, _REASONS[Setting.CLSACT])
         shape, root = end.role.shape, interface.root
         if shape and not (root and root.shape and root.shape.does(shape)):
             self._do(Impair(link, interface, "impairs what leaves by it", shape))
 
-    def _add_filter(
-        self, end: _End, direction: str, there: tuple[Filter, ...], program: int, reason: str
-    ) -> None:
+    def _add_filter(self, end: _End, direction: str, role: str, program: int, reason: str) -> None:
+        there = end.ours.egress if direction == "egress" else end.ours.ingress
         if not program or program not in [each.program for each in there]:
-            self._do(AddFilter(end.role.link.id, end.interface, reason, direction, bool(there)))
+            link, interface = end.role.link.id, end.interface
+            self._do(AddFilter(link, interface, reason, direction, bool(there), role))
 
     # ---- 2. programs
 
@@ -341,7 +344,7 @@ class _Diff:
         if end.leads_to is None:
             return
         for mode, entry in end.entries:
-            if entry is None:
+            if entry is None and (end.leads_to or mode is Mode.TC):
                 reason = "forwards on while its program changes"
                 self._do(Point(end.role.link.id, end.interface, reason, mode, end.leads_to))
 
@@ -351,7 +354,11 @@ class _Diff:
         if role.mode is not Mode.TC:
             self._attach_xdp(end, reason)
             reason = "takes what XDP does not see"
-        self._add_filter(end, "ingress", end.ours.ingress, observed.programs.ingress, reason)
+        programs = observed.programs
+        if role.link.rewrite is Rewrite.SWAP_MACS:
+            self._add_filter(end, "ingress", "swap_ingress", programs.swap_ingress, reason)
+        else:
+            self._add_filter(end, "ingress", "ingress", programs.ingress, reason)
         if observed.guarded is not None and interface.ifindex not in observed.guarded:
             reason = "stops at the host's IP stack what bypasses the programs"
             self._do(Guard(role.link.id, interface, reason))
@@ -366,10 +373,15 @@ class _Diff:
                 self._do(
                     Detach(role.link.id, interface, "mode changes", Mode(xdp.mode), xdp.program)
                 )
-        if not now or now != self._observed.programs.xdp:
-            reason = "replaced by this version's program" if now else reason
+        name, program = "xdp", self._observed.programs.xdp
+        if role.link.rewrite is Rewrite.SWAP_MACS:
+            name, program = "swap_xdp", self._observed.programs.swap_xdp
+        if not now or now != program:
+            if now:
+                others = now in self._observed.programs.redirecting
+                reason = role.link.manner if others else "replaced by this version's program"
             ours = role.mode is Mode.NATIVE and role.link.mode is Mode.AUTO
-            self._do(Attach(role.link.id, interface, reason, role.mode, now, ours))
+            self._do(Attach(role.link.id, interface, reason, role.mode, now, ours, name))
 
     def _unlearn(self, end: _End) -> None:
         """Once no more can come in."""
@@ -397,13 +409,26 @@ class _Diff:
 
     def _wire(self, end: _End) -> None:
         """Also in the map of XDP, where tc follows: its program stands until step 4."""
-        if end.role.target is None:
+        target = end.role.target
+        if target is None:
+            return
+        if target == CLOSED:
+            self._close(end)
             return
         for mode, entry in end.entries:
             now = end.leads_to if entry is None else entry
-            if now != end.role.target:
-                reason = "connected" if now is None else f"was connected to ifindex {now}"
-                self._do(Point(end.role.link.id, end.interface, reason, mode, end.role.target))
+            if now != target:
+                reason = f"was connected to ifindex {now}" if now else "connected"
+                self._do(Point(end.role.link.id, end.interface, reason, mode, target))
+
+    def _close(self, end: _End) -> None:
+        """Among the peers first, which tell XDP why there is no entry."""
+        link, interface = end.role.link, end.interface
+        for mode, entry in reversed(end.entries):
+            if mode is Mode.TC and entry != CLOSED:
+                self._do(Point(link.id, interface, link.manner, mode, CLOSED))
+            elif mode is not Mode.TC and (entry or end.leads_to):
+                self._do(Cut(link.id, interface, link.manner, mode))
 
     # ---- 4. what an earlier mode left behind
 

@@ -421,8 +421,8 @@ class Reconciler:
         the maps of the old one are emptied. Returns False if none left, or a new program cannot be
         had now.
         """
-        current = self._dataplane.programs.xdp
-        took_it = any(gone.program == current != 0 for gone in self._ledger.moved_netns)
+        current = self._dataplane.programs.redirecting
+        took_it = any(gone.program in current for gone in self._ledger.moved_netns)
         if not took_it or time.monotonic() < self._renewal_due:
             return False
         try:

@@ -182,6 +182,13 @@ def _of_link(
     elif was and was.mode != now.mode and now.state in _WORKS:
         reason = f"mode {was.mode} → {now.mode}: {now.mode_reason}"
         yield Report(Event.LINK_REWIRED, fields | {"reason": reason})
+    elif (
+        was
+        and was.link is not now.link
+        and was.link.manner != now.link.manner
+        and now.state in _WORKS
+    ):
+        yield Report(Event.LINK_REWIRED, fields | {"reason": now.link.manner})
     elif was and repairs and _is_repaired(was, now):
         yield Report(Event.DRIFT_REPAIRED, fields | {"reason": in_words(repairs)})
     before = {end.name: end for end in (was.a, was.b)} if was else {}

@@ -68,6 +68,8 @@ def _link(status: LinkStatus, counters: Mapping[int, Counters]) -> document.Link
         _end(link.a, a, b, counters),
         _end(link.b, b, a, counters),
         drop_reasons.explained(a, b, counters, enabled=link.enabled),
+        one_way=link.one_way,
+        rewrite=link.rewrite.value,
     )
 
 

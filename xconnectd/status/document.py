@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from xconnectd.errors import XconnectError
 from xconnectd.formatting import counted
-from xconnectd.model import State
+from xconnectd.model import Rewrite, State
 
 Json = dict[str, Any]
 
@@ -140,7 +140,10 @@ class Drop(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A link. ``link`` is its id, ``retry_in_s`` None where nobody will try it again."""
+    """A link. ``link`` is its id, ``retry_in_s`` None where nobody will try it again.
+
+    ``one_way``: frames go from ``a`` to ``b`` alone. ``rewrite`` is what is changed of them.
+    """
 
     link: str
     state: State
@@ -155,6 +158,8 @@ class Link(NamedTuple):
     a: End = End("")
     b: End = End("")
     drops: tuple[Drop, ...] = ()
+    one_way: bool = False
+    rewrite: str = Rewrite.NONE.value
 
     @property
     def ends(self) -> tuple[End, ...]:

@@ -24,6 +24,7 @@ def counted(here: Counters, there: Counters) -> dict[str, int]:
         "impaired_queue": there.impaired_queue,
         # veth counts what its driver dropped in tx_dropped as well
         "peer_drop": max(0, there.untransmitted - here.lost.driver_drop),
+        "one_way": here.one_way,
     }
 
 
@@ -87,6 +88,7 @@ def _in_words(here: End, there: End, *, enabled: bool) -> dict[str, tuple[str, s
         "other": (f"refused by {name}", f"ip -s -s link show dev {quoted}"),
         "driver_drop": _behind(here, there),
         "peer_drop": _behind(here, there),
+        "one_way": (f"the link leads from {name} to {here.name} only (one_way: true)", ""),
     }
 
 

@@ -17,7 +17,7 @@ from typing import Final
 from xml.sax.saxutils import escape
 
 from xconnectd.formatting import bit_rate, printable
-from xconnectd.model import State
+from xconnectd.model import Rewrite, State
 from xconnectd.status.document import End, Link, StatusDocument
 
 COLOURS: Final = {
@@ -53,12 +53,16 @@ class _Port:
 
 @dataclass(frozen=True, slots=True)
 class _Edge:
-    """One link. ``ports`` are both of its ends, one for a loopback; ``cause`` is why it is down."""
+    """One link. ``ports`` are both of its ends, one for a loopback; ``cause`` is why it is down.
+
+    ``one_way``: frames go from the first to the second alone.
+    """
 
     state: State
     label: str
     cause: str
     ports: Sequence[_Port]
+    one_way: bool
 
 
 def draw(told: StatusDocument, form: str, namespaces: Mapping[int, str]) -> str:
@@ -72,12 +76,14 @@ def draw(told: StatusDocument, form: str, namespaces: Mapping[int, str]) -> str:
 def _edge(link: Link, namespaces: Mapping[int, str], numbers: Iterator[int]) -> _Edge:
     if link.state is State.CONNECTED:
         arrows = "→←" if len(link.ends) == 2 else "⟲"
-        label = " · ".join((link.mode, *_rates(zip(arrows, link.ends, strict=True))))
+        ways = [*zip(arrows, link.ends, strict=True)]
+        rewrite = () if link.rewrite == Rewrite.NONE else (link.rewrite,)
+        label = " · ".join((link.mode, *rewrite, *_rates(ways[:1] if link.one_way else ways)))
     else:
         label = str(link.state)
     cause = printable(link.reason) if link.state is State.DOWN else ""
     ports = [_port(f"n{next(numbers)}", end, namespaces) for end in link.ends]
-    return _Edge(link.state, label, cause, ports)
+    return _Edge(link.state, label, cause, ports, link.one_way)
 
 
 def _rates(ways: Iterable[tuple[str, End]]) -> Iterator[str]:
@@ -123,7 +129,7 @@ def _mermaid(edges: Sequence[_Edge]) -> str:
     colours: dict[State, list[str]] = {}
     for index, edge in enumerate(edges):
         lines += [_mermaid_port(port) for port in edge.ports if not port.box]
-        arrow = "<-->" if len(edge.ports) == 2 else "-->"
+        arrow = "<-->" if len(edge.ports) == 2 and not edge.one_way else "-->"
         cause = f"<br/>{_mermaid_text(edge.cause)}" if edge.cause else ""
         lines.append(f'  {edge.ports[0].id} {arrow}|"{edge.label}{cause}"| {edge.ports[-1].id}')
         colours.setdefault(edge.state, []).append(str(index))
@@ -170,7 +176,9 @@ def _dot(edges: Sequence[_Edge]) -> str:
         a, b = (places.get(port.id, port.id) for port in (edge.ports[0], edge.ports[-1]))
         dashes = ", style=dashed" if edge.state in _DASHED else ""
         label = _dot_text(edge.label, edge.cause)
-        lines.append(f'  {a} -- {b} [label={label}, color="{COLOURS[edge.state]}"{dashes}]')
+        colour = f'color="{COLOURS[edge.state]}"'
+        arrow = ", dir=forward" if edge.one_way else ""
+        lines.append(f"  {a} -- {b} [label={label}, {colour}{dashes}{arrow}]")
     if not edges:
         lines.append(f'  none [label="{_NOTHING}"]')
     return "\n".join((*lines, "}")) + "\n"

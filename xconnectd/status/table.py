@@ -17,6 +17,8 @@ from xconnectd.status import drop_reasons
 from xconnectd.status.document import Link, StatusDocument
 
 _DASH: Final = " — "
+_ARROW: Final = " → "
+"""Between the ends of a link, and of one that leads one way only; of one width."""
 
 
 class Sort(StrEnum):
@@ -37,7 +39,10 @@ class Way(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One link. ``age`` is that of its last frame in seconds, None if nobody knows."""
+    """One link. ``age`` is that of its last frame in seconds, None if nobody knows.
+
+    ``between`` stands between its ends.
+    """
 
     a: str
     b: str
@@ -50,10 +55,11 @@ class Row:
     reason: str
     words: str
     """All that a filter looks at, in lower case."""
+    between: str = _DASH
 
     @property
     def name(self) -> str:
-        return f"{self.a}{_DASH}{self.b}"
+        return f"{self.a}{self.between}{self.b}"
 
 
 def rows(told: StatusDocument) -> list[Row]:
@@ -81,6 +87,7 @@ def _row(link: Link) -> Row:
         age=min(ages, default=None),
         reason=printable("; ".join(filter(None, (link.reason, *passed, *link.warnings)))),
         words=" ".join((*text, *labels)).lower(),
+        between=_ARROW if link.one_way else _DASH,
     )
 
 
@@ -227,9 +234,9 @@ def _name(row: Row, width: int) -> str:
     """Both ends, shortened in their middles if need be: names tend to differ at the end."""
     if len(row.name) <= width:
         return row.name
-    room = width - len(_DASH)
+    room = width - len(row.between)
     a = min(len(row.a), max(room // 2, room - len(row.b)))
-    return f"{_squeezed(row.a, a)}{_DASH}{_squeezed(row.b, room - a)}"
+    return f"{_squeezed(row.a, a)}{row.between}{_squeezed(row.b, room - a)}"
 
 
 def _squeezed(text: str, width: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xconnectd.formatting import bit_rate, counted, duration, number, printable
+from xconnectd.model import Rewrite
 from xconnectd.status import drop_reasons
 from xconnectd.status.document import Config, Daemon, End, Link, StatusDocument
 
@@ -64,17 +65,9 @@ def _in_words(daemon: Daemon) -> str:
 
 
 def _link(link: Link) -> Iterator[str]:
-    yield f"{link.a.name} — {link.b.name}  {link.state}  {link.mode}"
-    if link.description:
-        yield f"    {link.description}"
-    if link.reason:
-        yield f"    {link.reason}"
-    if link.retry_in_s is not None:
-        soon = f"in {duration(link.retry_in_s)}" if link.retry_in_s >= 0.05 else "now"
-        yield f"    retrying {soon}"
-    if link.mode_reason:
-        yield f"    {link.mode}: {link.mode_reason}"
-    for here, there in link.ways:
+    yield f"{link.a.name} {'→' if link.one_way else '—'} {link.b.name}  {link.state}  {link.mode}"
+    yield from _about(link)
+    for here, there in link.ways[:1] if link.one_way else link.ways:
         yield f"    {_way(here, there)}"
     for end in link.ends:
         yield from (f"    {line}" for line in _end(end))
@@ -88,6 +81,20 @@ def _link(link: Link) -> Iterator[str]:
             yield f"    error: {text} ({remedy})"
     for warning in link.warnings:
         yield f"    warning: {warning}"
+
+
+def _about(link: Link) -> Iterator[str]:
+    if link.description:
+        yield f"    {link.description}"
+    if link.reason:
+        yield f"    {link.reason}"
+    if link.retry_in_s is not None:
+        soon = f"in {duration(link.retry_in_s)}" if link.retry_in_s >= 0.05 else "now"
+        yield f"    retrying {soon}"
+    if link.mode_reason:
+        yield f"    {link.mode}: {link.mode_reason}"
+    if link.rewrite != Rewrite.NONE:
+        yield f"    rewrite: {link.rewrite}"
 
 
 def _end(end: End) -> Iterator[str]:
