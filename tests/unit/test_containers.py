@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xconnectd.model import Node, NodeNamespace
-from xconnectd.nodes import containers, namespace_files
+from xconnectd.nodes import container_names, containers, namespace_files
 from xconnectd.nodes.containers import Change, Container, GarbledError
 from xconnectd.nodes.engine import Address, addresses
 from xconnectd.nodes.finder import Nodes
@@ -547,3 +547,34 @@ def test_an_engine_brings_no_encryption_along() -> None:
     )
     done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True", "False"]
+
+
+# --------------------------------------------------------------------------- names to be shown
+
+
+@pytest.mark.parametrize(
+    "cgroup",
+    [
+        f"0::/system.slice/docker-{ONE}.scope\n",
+        f"12:cpu:/docker/{TWO}/docker/{ONE}\n0::/\n",
+        f"0::/machine.slice/libpod-{ONE}.scope/container\n",
+    ],
+)
+def test_a_container_is_told_by_a_control_group(cgroup: str) -> None:
+    assert container_names.container_in(cgroup) == ONE
+    assert container_names.container_in("0::/init.scope\n") == ""
+
+
+def test_names_are_asked_of_every_engine_and_none_is_waited_for(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(container_names, "_PATIENCE", 0.2)
+    engine.run(ONE, "leaf1", "")
+    with closing(socket.socket(socket.AF_UNIX)) as silent:
+        silent.bind(str(tmp_path / "silent"))
+        silent.listen()
+        others = [Address("x", (str(tmp_path / name),)) for name in ("silent", "nobody")]
+        asked = [*others, engine.address, Address("y", refusal="no")]
+        assert container_names.names_by_id(asked) == {ONE: "leaf1"}
+    engine.rubbish["/containers/json"] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    assert container_names.names_by_id([engine.address]) == {}

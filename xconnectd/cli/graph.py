@@ -12,18 +12,29 @@ from xconnectd.errors import XconnectError
 from xconnectd.netlink import netns
 from xconnectd.netlink.interfaces import Interfaces
 from xconnectd.netlink.transport import Route
+from xconnectd.nodes import container_names
 from xconnectd.status import collector, graph
+from xconnectd.status.document import StatusDocument
 
 
 def run(options: argparse.Namespace) -> int:
     report = collector.sampled(options.config)
-    with closing(Route()) as route:
-        known = netns.known(Interfaces(route).nsid_of)
-    names = {nsid: each.name for nsid, each in known.items()}
     form = "dot" if options.format == "svg" else options.format
-    drawn = graph.draw(report, form, names)
+    drawn = graph.draw(report, form, _namespaces(report))
     print_as_it_is(_rendered(drawn) if options.format == "svg" else drawn, end="")
     return Exit.DONE
+
+
+def _namespaces(report: StatusDocument) -> dict[int, str]:
+    """By their ids here the names of those with far ends: that of the container, if it is one."""
+    with closing(Route()) as route:
+        known = netns.known(Interfaces(route).nsid_of)
+    shown = {end.far_nsid for link in report.links for end in link.ends if not end.node}
+    places = {nsid: known[nsid] for nsid in known.keys() & shown}
+    containers = container_names.of_processes(
+        [place.process for place in places.values() if place.process]
+    )
+    return {nsid: containers.get(each.process, each.name) for nsid, each in places.items()}
 
 
 def _rendered(dot: str) -> str:

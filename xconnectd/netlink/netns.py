@@ -24,10 +24,14 @@ OWN: Final = Path("/proc/thread-self/ns/net")
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """A way in (``/run/netns/NAME`` or ``/proc/PID/ns/net``) and what people call it."""
+    """A way in (``/run/netns/NAME`` or ``/proc/PID/ns/net``) and what people call it.
+
+    ``process`` is the PID, 0 where it has a name.
+    """
 
     path: Path
     name: str
+    process: int = 0
 
     @property
     def prefix(self) -> str:
@@ -85,7 +89,8 @@ def _of_processes() -> Iterator[Namespace]:
             if (inode := path.stat().st_ino) not in seen:
                 seen.add(inode)
                 command = (process / "comm").read_text(errors="replace").strip()
-                yield Namespace(path, f"the namespace of {command} ({process.name})")
+                name = f"the namespace of {command} ({process.name})"
+                yield Namespace(path, name, int(process.name))
 
 
 def inside(namespace: Namespace | None, work: Callable[[], _T]) -> _T:
