@@ -36,7 +36,7 @@ _shtab_xconnectd_link_commands() {
     add:'add a link'
     disable:'disable a link; its line stays'
     enable:'enable a link'
-    move:'replace one end of a link by another interface'
+    move:'replace one end of a link by another'
     remove:'remove a link'
   )
   _describe 'xconnectd link commands' _commands
@@ -58,7 +58,7 @@ _shtab_xconnectd_capture_options=(
   "--count[stop after N frames]:N:"
   "--snaplen[bytes to keep of each frame\; default\: all, at most 65498]:N:"
   "--buffer[memory for frames not yet written\; default\: 64]:MIB:"
-  ":a\:b, or one of its ends:_xconnectd_names"
+  ":a\:b (with ends in nodes\: n\:a,m\:b), or one of its ends:_xconnectd_names"
   "(*)::more links, then a filter as for tcpdump:_xconnectd_names"
 )
 
@@ -67,7 +67,7 @@ _shtab_xconnectd_capture_defaults_added=0
 
 _shtab_xconnectd_check_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--here[also name interfaces that do not exist on this machine\; exit 1 if any]"
+  "--here[also name interfaces and nodes that do not exist on this machine\; exit 1 if any]"
   ":default\: \/etc\/xconnect.yaml\; a directory stands for its \*.yaml:_xconnectd_yaml"
 )
 
@@ -132,8 +132,8 @@ _shtab_xconnectd_link_add_options=(
   "--description[TEXT]:TEXT:"
   {-c,--config}"[default\: \/etc\/xconnect.yaml\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
   "--try[ask, and revert the change unless confirmed in time]:SECONDS:"
-  ":an interface:_xconnectd_interfaces"
-  ":the interface it is connected to:_xconnectd_interfaces"
+  ":an interface, or NODE\:INTERFACE:_xconnectd_interfaces"
+  ":what it is connected to:_xconnectd_interfaces"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -143,7 +143,7 @@ _shtab_xconnectd_link_disable_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[default\: \/etc\/xconnect.yaml\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
   "--try[ask, and revert the change unless confirmed in time]:SECONDS:"
-  ":a\:b, or one of its ends:_xconnectd_names"
+  ":a\:b (with ends in nodes\: n\:a,m\:b), or one of its ends:_xconnectd_names"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -153,7 +153,7 @@ _shtab_xconnectd_link_enable_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[default\: \/etc\/xconnect.yaml\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
   "--try[ask, and revert the change unless confirmed in time]:SECONDS:"
-  ":a\:b, or one of its ends:_xconnectd_names"
+  ":a\:b (with ends in nodes\: n\:a,m\:b), or one of its ends:_xconnectd_names"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -164,7 +164,7 @@ _shtab_xconnectd_link_move_options=(
   {-c,--config}"[default\: \/etc\/xconnect.yaml\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
   "--try[ask, and revert the change unless confirmed in time]:SECONDS:"
   ":the end to replace:_xconnectd_names"
-  ":the interface to use instead:_xconnectd_interfaces"
+  ":the end to use instead:_xconnectd_interfaces"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -174,7 +174,7 @@ _shtab_xconnectd_link_remove_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[default\: \/etc\/xconnect.yaml\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
   "--try[ask, and revert the change unless confirmed in time]:SECONDS:"
-  ":a\:b, or one of its ends:_xconnectd_names"
+  ":a\:b (with ends in nodes\: n\:a,m\:b), or one of its ends:_xconnectd_names"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -227,7 +227,7 @@ _shtab_xconnectd_status_options=(
   "--filter[only links that contain all these words\; state\:down selects a state]:TEXT:"
   "--check[exit 1 unless every enabled link is connected]"
   "--health[exit 1 unless the daemon answers, its files are good and no link has failed]"
-  "(*)::a\:b, or one of its ends\; default\: every link:_xconnectd_names"
+  "(*)::a\:b (with ends in nodes\: n\:a,m\:b), or one of its ends\; default\: every link:_xconnectd_names"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -238,7 +238,7 @@ _shtab_xconnectd_test_options=(
   {-c,--config}"[default\: that of the daemon\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
   "--json[one JSON document]"
   "--count[frames per size and direction\; default\: 20, at most 100]:N:"
-  ":a\:b, or one of its ends:_xconnectd_names"
+  ":a\:b (with ends in nodes\: n\:a,m\:b), or one of its ends:_xconnectd_names"
 )
 
 # guard to ensure default positional specs are added only once per session

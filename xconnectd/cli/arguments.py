@@ -26,6 +26,7 @@ _MOST_ROUNDS: Final = 100
 """A test shares the wire with whoever uses it."""
 _LONGEST_FRAME: Final = 65_498
 """Bytes of a frame that ``capture`` can have."""
+_LINK: Final = "a:b (with ends in nodes: n:a,m:b), or one of its ends"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -112,7 +113,7 @@ def _add_files(add: _Adder) -> None:
     check.add_argument(
         "--here",
         action="store_true",
-        help="also name interfaces that do not exist on this machine; exit 1 if any",
+        help="also name interfaces and nodes that do not exist on this machine; exit 1 if any",
     )
 
     plan = add(
@@ -154,8 +155,8 @@ def _add_link(add: _Adder) -> None:
     )
     actions = _Adder(link.add_subparsers(title="actions", required=True, metavar="ACTION"), "link")
     new = actions("add", "add a link", "add leaf1-eth1 spine1-eth1 --mode tc")
-    new.add_argument("a", metavar="A", help="an interface")
-    new.add_argument("b", metavar="B", help="the interface it is connected to")
+    new.add_argument("a", metavar="A", help="an interface, or NODE:INTERFACE")
+    new.add_argument("b", metavar="B", help="what it is connected to")
     new.add_argument("--mode", choices=[mode.value for mode in Mode])
     new.add_argument("--one-way", action="store_true", help="frames go only from A to B")
     new.add_argument("--rewrite", choices=[rewrite.value for rewrite in Rewrite])
@@ -164,12 +165,10 @@ def _add_link(add: _Adder) -> None:
     on = actions("enable", "enable a link", "enable leaf1-eth1")
     off = actions("disable", "disable a link; its line stays", "disable leaf1-eth1")
     for each in (gone, on, off):
-        each.add_argument("link", metavar="LINK", help="a:b, or one of its ends")
-    move = actions(
-        "move", "replace one end of a link by another interface", "move spine1-eth1 spine2-eth1"
-    )
+        each.add_argument("link", metavar="LINK", help=_LINK)
+    move = actions("move", "replace one end of a link by another", "move spine1-eth1 spine2-eth1")
     move.add_argument("link", metavar="END", help="the end to replace")
-    move.add_argument("new", metavar="NEW-END", help="the interface to use instead")
+    move.add_argument("new", metavar="NEW-END", help="the end to use instead")
     for each in (new, gone, on, off, move):
         _config(each)
         each.add_argument(
@@ -185,7 +184,7 @@ def _add_status(add: _Adder) -> None:
     status = add(
         "status", "show every link: state, mode, rates, drops, reason", "status --sort rate"
     )
-    _words(status, "LINK", "a:b, or one of its ends; default: every link")
+    _words(status, "LINK", f"{_LINK}; default: every link")
     _config(status, None)
     _json(status, "one JSON document; with --watch one per second, each on a line")
     status.add_argument(
@@ -245,7 +244,7 @@ def _add_examinations(add: _Adder) -> None:
     test = add(
         "test", "send test frames through a link, and say where they are lost", "test eth0:tap0"
     )
-    test.add_argument("link", metavar="LINK", help="a:b, or one of its ends")
+    test.add_argument("link", metavar="LINK", help=_LINK)
     _config(test, None)
     _json(test)
     test.add_argument(
@@ -267,7 +266,7 @@ def _add_capture(add: _Adder) -> None:
     capture = add(
         "capture", "show or save the frames of links, live (root)", "capture leaf1-eth1 icmp or arp"
     )
-    capture.add_argument("link", metavar="LINK", help="a:b, or one of its ends")
+    capture.add_argument("link", metavar="LINK", help=_LINK)
     _words(
         capture,
         "LINK|FILTER",
