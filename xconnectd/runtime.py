@@ -24,6 +24,12 @@ from xconnectd.reconcile.reconciler import Reconciler
 from xconnectd.state import stale
 from xconnectd.state.store import Ledger, make_directory
 
+_PATIENCE: Final = 2.0
+"""Seconds, from the start on, that container engines may take for their first answer.
+
+Wires that an earlier daemon left would be taken apart for as long as their ends are unknown.
+"""
+
 
 class DaemonHostUse(Protocol):
     def track_stacked(self) -> None: ...
@@ -97,7 +103,8 @@ class Engine:
         route = parts.enter_context(closing(Route(alive)))
         self.interfaces = Interfaces(route)
         self.host_use = HostUse(route, self.interfaces)
-        self.nodes = parts.enter_context(closing(Nodes()))
+        nodes = Nodes(follow=instance is not None, patience=_PATIENCE)
+        self.nodes = parts.enter_context(closing(nodes))
         self.alive = alive
         self._dataplane = dataplane
         self._log = log

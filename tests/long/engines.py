@@ -29,7 +29,8 @@ import pytest
 from netns.lab import NETNS, Lab, poll, run
 
 IMAGE: Final = "sleeper"
-_FOR_EVER: Final = '["/busybox", "sleep", "100000"]'
+_FOR_EVER: Final = '["/busybox", "sh", "-c", "trap exit TERM; /busybox sleep 100000 & wait"]'
+"""It ends when it is told to: the first process of a container ignores what it does not handle."""
 _CONTAINERS: Final = """\
 [containers]
 default_ulimits = ["nofile=20000:20000", "nproc=4096:4096"]
@@ -74,7 +75,7 @@ class Engine(ABC):
         self.directory = lab.directory / self.name
         self.directory.mkdir()
         self.socket = self.directory / "engine.sock"
-        self._lab = lab
+        self.host = lab.host
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -88,14 +89,15 @@ class Engine(ABC):
         """The command that serves the socket."""
 
     @property
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """Of the engine's own client."""
         return {**os.environ, **self.surroundings}
 
     def __call__(self, *command: str, check: bool = True, timeout: float = 120) -> str:
         """What a command of the engine's client prints."""
         done = subprocess.run(
             (self._tools[0], *command),
-            env=self._environment,
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -112,9 +114,9 @@ class Engine(ABC):
 
     def start(self) -> None:
         with (self.directory / "log").open("ab") as log:
-            enter = ("nsenter", f"--net={NETNS / self._lab.host}")
+            enter = ("nsenter", f"--net={NETNS / self.host}")
             self._process = subprocess.Popen(
-                (*enter, *self._serve()), env=self._environment, stdout=log, stderr=log
+                (*enter, *self._serve()), env=self.environment, stdout=log, stderr=log
             )
         try:
             poll(lambda: self("version", check=False), what=f"{self.name}'s answer", interval=0.1)
@@ -233,7 +235,7 @@ class Podman(Engine):
         return {"CONTAINER_HOST": f"unix://{self.socket}", "DOCKER_HOST": "unix:///nowhere"}
 
     @property
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         files = {
             "CONTAINERS_CONF": str(self.directory / "containers.conf"),
             "CONTAINERS_STORAGE_CONF": str(self.directory / "storage.conf"),

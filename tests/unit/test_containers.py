@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xconnectd.model import Node, NodeNamespace
-from xconnectd.nodes import container_names, containers, namespace_files
+from xconnectd.nodes import container_names, containers, engine_http, namespace_files
 from xconnectd.nodes.containers import Change, Container, GarbledError
 from xconnectd.nodes.engine import Address, addresses
 from xconnectd.nodes.finder import Nodes
@@ -41,7 +41,7 @@ def listed(container: str, *names: str, state: str = "running") -> dict[str, Any
     return {"Id": container, "Names": [f"/{name}" for name in names], "State": state}
 
 
-def state(container: str, name: str, sandbox: str = "", pid: int = 4711) -> dict[str, Any]:
+def state(container: str, name: str, sandbox: str = "", pid: int = os.getpid()) -> dict[str, Any]:
     return {
         "Id": container,
         "Name": f"/{name}",
@@ -75,8 +75,8 @@ def test_those_that_run_are_found_by_their_names() -> None:
 
 def test_a_container_that_runs_has_a_namespace() -> None:
     docker, podman = state(ONE, "leaf1", SANDBOX), state(TWO, "leaf2")
-    assert containers.inspected(as_json(docker)) == Container(ONE, "leaf1", SANDBOX, 4711)
-    assert containers.inspected(as_json(podman)) == Container(TWO, "leaf2", "", 4711)
+    assert containers.inspected(as_json(docker)) == Container(ONE, "leaf1", SANDBOX, os.getpid())
+    assert containers.inspected(as_json(podman)) == Container(TWO, "leaf2", "", os.getpid())
 
 
 @pytest.mark.parametrize("change", [{"Running": False}, {"Pid": 0}])
@@ -91,25 +91,25 @@ def test_an_event_says_whom_to_ask_for() -> None:
     assert containers.change(b"\n") is None
 
 
-@pytest.mark.parametrize(
-    ("read", "answer"),
-    [
-        (containers.running, b""),
-        (containers.running, b"{}"),
-        (containers.running, b"[" * 100_000),
-        (containers.running, as_json([listed("../../info", "leaf1")])),
-        (containers.running, as_json([{"Id": ONE, "Names": [1], "State": "running"}])),
-        (containers.inspected, b"[]"),
-        (containers.inspected, as_json(state(ONE, "leaf1", "run/docker"))),
-        (containers.inspected, as_json(state(ONE, "leaf1", "/run/\x1b[2J"))),
-        (containers.inspected, as_json(state(ONE, "leaf1", "/" + "x" * 5000))),
-        (containers.inspected, as_json(state(ONE, "leaf1", pid=True))),
-        (containers.inspected, as_json({**state(ONE, "leaf1"), "State": None})),
-        (containers.change, b"9" * 10_000),
-        (containers.change, as_json({"Actor": {"ID": 5}})),
-        (containers.change, as_json({"Actor": None})),
-    ],
-)
+BAD = [
+    (containers.running, b""),
+    (containers.running, b"{}"),
+    (containers.running, b"[" * 100_000),
+    (containers.running, as_json([listed("../../info", "leaf1")])),
+    (containers.running, as_json([{"Id": ONE, "Names": [1], "State": "running"}])),
+    (containers.inspected, b"[]"),
+    (containers.inspected, as_json(state(ONE, "leaf1", "run/docker"))),
+    (containers.inspected, as_json(state(ONE, "leaf1", "/run/\x1b[2J"))),
+    (containers.inspected, as_json(state(ONE, "leaf1", "/" + "x" * 5000))),
+    (containers.inspected, as_json(state(ONE, "leaf1", pid=True))),
+    (containers.inspected, as_json({**state(ONE, "leaf1"), "State": None})),
+    (containers.change, b"9" * 10_000),
+    (containers.change, as_json({"Actor": {"ID": 5}})),
+    (containers.change, as_json({"Actor": None})),
+]
+
+
+@pytest.mark.parametrize(("read", "answer"), BAD, ids=range(len(BAD)))
 def test_what_is_not_as_it_should_be_is_refused(
     read: Callable[[bytes], object], answer: bytes
 ) -> None:
@@ -350,8 +350,12 @@ def test_a_name_that_is_wanted_later_is_asked_for(
 
 
 def test_what_an_engine_said_last_is_true_while_it_is_away(
-    engine: Engine, make: Callable[..., Nodes], sandbox: Callable[[str], str]
+    engine: Engine,
+    make: Callable[..., Nodes],
+    sandbox: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(engine_http, "_is_in_our_pid_namespace", lambda _: False)
     one = sandbox("one")
     engine.run(ONE, "leaf1", one)
     nodes = make(engine.address)
@@ -481,34 +485,53 @@ def test_one_namespace_by_two_names_is_no_warning(
     assert nodes.find(LEAF) == NodeNamespace(str(tmp_path / "netns" / "leaf1"))
 
 
-def test_without_a_file_the_process_is_the_way(engine: Engine, make: Callable[..., Nodes]) -> None:
-    """Podman makes no file for `--network none`, and nobody for a namespace that is shared."""
-    engine.run(ONE, "leaf1", "", pid=os.getpid())
+@pytest.mark.parametrize("file", ["", "/nowhere"])
+def test_without_a_file_the_process_is_the_way(
+    engine: Engine, make: Callable[..., Nodes], file: str
+) -> None:
+    """Podman makes none for `--network none`, nobody for a namespace that is shared.
+
+    And one may be where it cannot be seen from here.
+    """
+    engine.run(ONE, "leaf1", file)
     nodes = make(engine.address)
     nodes.want([LEAF])
     assert nodes.find(LEAF) == NodeNamespace(f"/proc/{os.getpid()}/ns/net")
 
 
-def test_a_file_that_cannot_be_seen_from_here_leaves_the_process(
+def test_a_container_whose_process_has_ended_does_not_run(
     engine: Engine, make: Callable[..., Nodes]
 ) -> None:
-    engine.run(ONE, "leaf1", "/nowhere", pid=os.getpid())
+    """Podman tells of the end of one, and says for a while that it runs."""
+    process = subprocess.Popen(("sleep", "100"))
+    engine.run(ONE, "leaf1", "", pid=process.pid)
     nodes = make(engine.address)
     nodes.want([LEAF])
-    assert nodes.find(LEAF) == NodeNamespace(f"/proc/{os.getpid()}/ns/net")
+    assert nodes.find(LEAF).path
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie
+    assert not nodes.find(LEAF).path
+    engine.tell(event(ONE, "leaf1", "die"))
+    wait(nodes, lambda: nodes.find(LEAF).certain)
+    process.wait()
 
 
 def test_a_container_whose_namespace_cannot_be_had_is_a_doubt(
-    engine: Engine, make: Callable[..., Nodes]
+    engine: Engine, make: Callable[..., Nodes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.run(ONE, "leaf1", "/nowhere", pid=(1 << 22) - 1)
+    """Its process is another one here, if the engine is in a pid namespace of its own."""
+    monkeypatch.setattr(engine_http, "_is_in_our_pid_namespace", lambda _: False)
+    engine.run(ONE, "leaf1", "/nowhere")
+    engine.run(TWO, "leaf2", "")
+    one, two = Node("leaf1", container="leaf1"), Node("leaf2", container="leaf2")
     nodes = make(engine.address)
-    nodes.want([Node("leaf1", container="leaf1")])
-    text = (
-        "node leaf1 cannot be looked for: container leaf1 runs in Docker, but there is no /nowhere"
-    )
-    found = nodes.find(Node("leaf1", container="leaf1"))
-    assert found == NodeNamespace("", text, certain=False)
+    nodes.want([one, two])
+    text = "container leaf1 runs in Docker, but there is no /nowhere"
+    found = NodeNamespace("", f"node leaf1 cannot be looked for: {text}", certain=False)
+    assert nodes.find(one) == found
+    text = "container leaf2 runs in Docker, but its processes cannot be seen from here"
+    found = NodeNamespace("", f"node leaf2 cannot be looked for: {text}", certain=False)
+    assert nodes.find(two) == found
 
 
 def test_who_only_looks_asks_once(

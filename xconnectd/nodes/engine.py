@@ -31,7 +31,7 @@ _CHEAP_RETRY: Final = 0.5
 _END: Final = 1.0
 """Seconds that the end of the thread is waited for."""
 
-_EVENTS: Final = ("start", "die", "rename", "destroy", "remove")
+_EVENTS: Final = ("start", "die", "cleanup", "rename", "destroy", "remove")
 """Docker's and Podman's. A pause changes no namespace, and a restart is die and start."""
 _OVERLAP: Final = 2
 """Seconds of the past that are told again: an engine may say that it listens before it does."""
@@ -227,11 +227,13 @@ class Engine:
 
 
 def _inspect(connection: Connection, container: str) -> Container | None:
+    """None if it does not run. Podman tells of an end before it knows of it itself."""
     answer = connection.answer(f"/containers/{container}/json")
     found = containers.inspected(answer) if answer is not None else None
-    if found and connection.counts_alike:
-        return found._replace(start=namespace_files.start_of_process(found.pid))
-    return found
+    if found is None or not connection.counts_alike:
+        return found
+    start = namespace_files.start_of_process(found.pid)
+    return found._replace(start=start) if start is not None else None
 
 
 def _by_name(many: Iterable[Container]) -> Mapping[str, Container]:

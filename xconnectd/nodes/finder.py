@@ -46,13 +46,6 @@ class _Look(NamedTuple):
     certain: bool = True
 
 
-class _Seen(NamedTuple):
-    """Where a node was found, and whether that is the same namespace as before."""
-
-    where: NodeNamespace
-    identity: Identity | None = None
-
-
 class Nodes:
     """Where the nodes are that a wiring names.
 
@@ -75,12 +68,12 @@ class Nodes:
         ``follow`` they tell what happens, otherwise they are asked once. Until ``patience``
         seconds from now, a ``find`` waits for an engine that has not answered yet.
         """
-        self._named = named
+        self._named = str(named)
         self._addresses = engines
         self._follow = follow
         self._patient_until = time.monotonic() + patience
         self._wanted: dict[str, Node] = {}
-        self._seen: dict[str, _Seen] = {}
+        self._seen: dict[str, list[_Look]] = {}
         """What ``drain`` has told, by name."""
         self._networks: dict[str, Identity] = {}
         """By path, what is known to be a network namespace and no other kind."""
@@ -106,7 +99,7 @@ class Nodes:
         self._starts = {node: at for node, at in self._starts.items() if node in wanted.values()}
         self._follow_mounts(bool(wanted))
         self._ask_engines(frozenset(filter(None, map(_container_name, wanted.values()))))
-        self._seen = {node.name: self._look(node) for node in wanted.values()}
+        self._seen = self._look_at_all()
 
     def _follow_mounts(self, wanted: bool) -> None:
         """A namespace gets its name by a mount, which inotify tells too early and this in time.
@@ -173,10 +166,13 @@ class Nodes:
         if self._bell >= 0:
             with suppress(BlockingIOError):
                 os.eventfd_read(self._bell)
-        seen = {node.name: self._look(node) for node in self._wanted.values()}
-        changed = frozenset(name for name, each in seen.items() if each != self._seen.get(name))
+        seen = self._look_at_all()
+        changed = frozenset(name for name, looks in seen.items() if looks != self._seen[name])
         self._seen = seen
         return changed
+
+    def _look_at_all(self) -> dict[str, list[_Look]]:
+        return {name: [*self._places(node)] for name, node in self._wanted.items()}
 
     def close(self) -> None:
         self._leave_engines()
@@ -191,9 +187,6 @@ class Nodes:
         """Where it is now."""
         for engine in self._engines:
             engine.wait(self._patient_until - time.monotonic())
-        return self._look(node).where
-
-    def _look(self, node: Node) -> _Seen:
         looks = [*self._places(node)]
         found = [look for look in looks if look.path]
         if not found:
@@ -201,7 +194,7 @@ class Nodes:
             why = ", and ".join(look.why for look in doubtful or looks if look.why)
             what = "cannot be looked for" if doubtful else "is not running"
             reason = f"node {node.name} {what}: {why}"
-            return _Seen(NodeNamespace("", reason, certain=not doubtful))
+            return NodeNamespace("", reason, certain=not doubtful)
         first, *others = found
         warnings = [first.why] if first.why else []
         warnings += [
@@ -210,7 +203,7 @@ class Nodes:
             for other in others
             if other.identity and first.identity and other.identity[0] != first.identity[0]
         ]
-        return _Seen(NodeNamespace(first.path, warning="; ".join(warnings)), first.identity)
+        return NodeNamespace(first.path, warning="; ".join(warnings))
 
     def _places(self, node: Node) -> Iterator[_Look]:
         """Where it may be, the first that counts first."""
@@ -220,7 +213,7 @@ class Nodes:
             yield self._of_process(node)
         else:
             if not node.container:
-                yield self._at(str(self._named / node.name))
+                yield self._at(f"{self._named}/{node.name}")
             yield from self._in_engines(node.container or node.name)
 
     # ------------------------------------------------------------------ files

@@ -17,8 +17,11 @@ Identity = tuple[int, int]
 
 _NS_GET_NSTYPE: Final = 0xB703
 _CLONE_NEWNET: Final = 0x40000000
+_STATE: Final = 0
 _START_TIME: Final = 19
-"""Where /proc/PID/stat has it, counted behind the command: field 22 of proc(5)."""
+"""Where /proc/PID/stat has them, counted behind the command: fields 3 and 22 of proc(5)."""
+_ENDED: Final = (b"Z", b"X")
+"""States of a process that has left its namespaces, and of which only the end is to be told."""
 
 
 def identity(path: str) -> Identity:
@@ -60,7 +63,7 @@ def of_process(pid: int) -> str:
 
 
 def start_of_process(pid: int) -> int | None:
-    """When it was started, in ticks since the machine's start; None if there is none.
+    """When it was started, in ticks since the machine's start; None if it does not run.
 
     With it a process is told from a later one of the same number.
     """
@@ -69,7 +72,8 @@ def start_of_process(pid: int) -> int | None:
             text = file.read()
     except OSError:
         return None
-    return int(text.rpartition(b")")[2].split()[_START_TIME])
+    fields = text.rpartition(b")")[2].split()
+    return None if fields[_STATE] in _ENDED else int(fields[_START_TIME])
 
 
 @cache
