@@ -72,11 +72,13 @@ class Endpoint(NamedTuple):
     """What the file calls an end: an interface (or altname), or ``NODE:INTERFACE``.
 
     ``name`` is that text, whole. An end in a ``node`` is a veth whose other end is in the daemon's
-    namespace; that one is wired.
+    namespace; that one is wired. Of one that was found in the kernel, and made for a node, ``name``
+    is the interface's here and ``written`` what its file called it.
     """
 
     name: str
     node: Node | None = None
+    written: str = ""
 
     def __str__(self) -> str:
         return self.name

@@ -385,7 +385,9 @@ def test_detach_takes_one_by_what_the_file_calls_it() -> None:
 def test_a_start_without_a_good_file_keeps_what_forwards() -> None:
     kernel = world("leaf1", "leaf2")
     keeper = started(kernel, f"{END} v0", "leaf2:eth1 nowhere")
-    again = Keeper(kernel, keeper.book).start(Wiring(keeper.reconciler.found()))
+    found = keeper.reconciler.found()
+    assert {end.written for link in found for end in link.ends} >= {END, "leaf2:eth1"}
+    again = Keeper(kernel, keeper.book).start(Wiring(found))
     assert kernel.wired("leaf1-eth1", "v0")
     assert kernel.has("leaf2-eth1")
     before = kernel.snapshot()

@@ -114,6 +114,16 @@ def test_after_a_start_a_disputed_end_is_of_the_file_that_wired_it(disputed: Pat
     assert set(_links(files)) == {"va:vb", "v2:v3"}
 
 
+def test_an_end_that_was_made_counts_by_what_its_file_called_it(tmp_path: Path) -> None:
+    here = Endpoint("leaf1-eth1", written="leaf1:eth1")
+    (tmp_path / "a.yaml").write_text("links: {leaf1:eth1: va}\n")
+    (tmp_path / "b.yaml").write_text("links: {leaf1:eth1: vb}\n")
+    files = Files(tmp_path)
+    files.keep([Link(here, Endpoint("vb")), Link(Endpoint("v2"), Endpoint("v3"))])
+    assert _states(files) == {"a.yaml": "rejected", "b.yaml": "loaded"}
+    assert set(_links(files)) == {"leaf1:eth1,vb", "v2:v3"}
+
+
 def test_a_draft_takes_the_place_that_it_is_given(tmp_path: Path) -> None:
     """In a directory of files, or of the one file; where nothing can be read nowhere."""
     one, draft = tmp_path / "one.yaml", b"links:\n  va: vd\n"

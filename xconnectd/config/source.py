@@ -15,7 +15,7 @@ from xconnectd.config.mounts import Disk, UnreachableError
 from xconnectd.config.reader import ConfigMissing
 from xconnectd.errors import ConfigError, Problem
 from xconnectd.formatting import printable
-from xconnectd.model import Endpoint, Link, Node, Place, Wiring
+from xconnectd.model import Link, Node, Place, Wiring
 
 _ONE_OF_ONE: Final = "an interface belongs to one link of one file"
 _ONE_MEANING: Final = "give it the same entry in `nodes` of both files, or another name in one"
@@ -262,7 +262,7 @@ class Files:
         known = self._good.get(path)
         if isinstance(found, ConfigError):
             return known is None, 0
-        standing = {end: link.id for link in self._found for end in link.ends}
+        standing = {name: names for names in map(_names, self._found) for name in names}
         moved = [link for link in found.links if _moves(link, standing)] if standing else []
         is_new = known is None or (found.links, found.metrics) != (known.links, known.metrics)
         return is_new, len(moved)
@@ -284,7 +284,7 @@ class Files:
             return wirings[0]
         links = [link for wiring in wirings for link in wiring.links]
         named = {end.name for link in links for end in link.ends}
-        links += [link for link in self._found if named.isdisjoint(end.name for end in link.ends)]
+        links += [link for link in self._found if named.isdisjoint(_names(link))]
         digest = wirings[0].hash if len(wirings) == 1 else _digest(wirings)
         warnings = tuple(warning for wiring in wirings for warning in wiring.warnings)
         metrics = next((wiring.metrics for wiring in wirings if wiring.metrics), None)
@@ -299,9 +299,15 @@ def _with_way_out(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     )
 
 
-def _moves(link: Link, standing: Mapping[Endpoint, str]) -> bool:
-    """Whether an end of this link is wired to something else (``standing``: to which link)."""
-    return any(standing.get(end, link.id) != link.id for end in link.ends)
+def _names(link: Link) -> frozenset[str]:
+    """What a file calls the ends of a link."""
+    return frozenset(end.written or end.name for end in link.ends)
+
+
+def _moves(link: Link, standing: Mapping[str, frozenset[str]]) -> bool:
+    """Whether an end of this link is wired to something else (``standing``: in which pair)."""
+    names = _names(link)
+    return any(standing.get(name, names) != names for name in names)
 
 
 def _counts(path: Path) -> bool:

@@ -372,17 +372,23 @@ def wiring_in_kernel(observed: Observed) -> Wiring:
     For a start without a good file: what forwards goes on, what is disabled stays so, what is held
     alone stays held (as a loopback that is disabled), and nothing else is made.
     """
+    written = {
+        host.ifindex: made.end
+        for made in observed.made.values()
+        if (host := host_of(made, observed))
+    }
     links: dict[frozenset[int], Link] = {}
     for mode, entries in ((None, observed.entries), (Mode.TC, observed.peers)):
         for key, target in entries.items():
             a, b = observed.interfaces.get(key), observed.interfaces.get(target)
             one_way = observed.peers.get(target) == CLOSED
             if a and b and (one_way or entries.get(target) == key):
-                link = replace(_as_found(a, b, mode, observed), one_way=one_way)
+                link = replace(_as_found(a, b, mode, observed, written), one_way=one_way)
                 links.setdefault(frozenset((key, target)), link)
     wired = frozenset().union(*links)
     for a, b in _idle_pairs(observed, wired):
-        link = _as_found(a, b, None if observed.ours[a.ifindex].xdp else Mode.TC, observed)
+        mode = None if observed.ours[a.ifindex].xdp else Mode.TC
+        link = _as_found(a, b, mode, observed, written)
         links.setdefault(frozenset((a.ifindex, b.ifindex)), replace(link, enabled=False))
     return Wiring(tuple(links.values()))
 
@@ -414,7 +420,10 @@ def _is_shaped(end: Interface) -> bool:
     return end.root is not None and end.root.shape is not None
 
 
-def _as_found(a: Interface, b: Interface, mode: Mode | None, observed: Observed) -> Link:
+def _as_found(
+    a: Interface, b: Interface, mode: Mode | None, observed: Observed, written: Mapping[int, str]
+) -> Link:
+    """``written``: what files called ends, by ifindex."""
     found = mode or next((Mode(xdp.mode) for xdp in a.xdp if xdp.mode != "hw"), Mode.AUTO)
     records = [(end, held) for end in (a, b) if (held := observed.records.get(end.ifindex))]
     allowed = any(record.allowed for _, record in records)
@@ -422,8 +431,8 @@ def _as_found(a: Interface, b: Interface, mode: Mode | None, observed: Observed)
     runs = {each.program for each in a.xdp} | {each.program for each in a.ingress}
     swaps = not runs.isdisjoint(observed.programs.swapping)
     link = Link(
-        Endpoint(a.name),
-        Endpoint(b.name),
+        Endpoint(a.name, written=written.get(a.ifindex, "")),
+        Endpoint(b.name, written=written.get(b.ifindex, "")),
         rewrite=Rewrite.SWAP_MACS if swaps else Rewrite.NONE,
         allow_addressed=allowed,
         carrier=Carrier.FOLLOW if follows else Carrier.INDEPENDENT,
