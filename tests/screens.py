@@ -22,7 +22,7 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 from .netns.frames import LLDP
-from .netns.lab import Lab, Station, poll, run
+from .netns.lab import NETNS, Lab, Station, poll, run
 from .netns.service import Daemon
 from .netns.terminal import Terminal
 from .netns.traffic import Wire, exchange
@@ -82,6 +82,19 @@ links:
   leaf4-eth1: spine1-eth4
   leaf5-eth1: spine1-eth5
 """
+
+
+_TOPOLOGY: Final = """\
+links:
+  leaf1:eth1: spine1:eth1
+  leaf1:eth2: spine2:eth1
+  leaf2:eth1: spine1:eth2
+  leaf2:eth2: {to: spine2:eth2, enabled: false}
+  leaf3:eth1: spine1:eth3
+  leaf1:eth3: tap0
+nodes:
+"""
+_RUNNING: Final = ("leaf1", "leaf2", "spine1", "spine2")
 
 
 _BAD: Final = """\
@@ -165,7 +178,7 @@ def _screens(scene: _Scene) -> str:
 def _outputs(scene: _Scene) -> dict[str, str]:
     """What the pages quote, by the names that they have there."""
     return {
-        "graph": _said(scene, "graph"),
+        "graph": _topology(),
         "test": _typed(scene, "test leaf3-eth1"),
         "good": _typed(scene, "test leaf1-eth1"),
         "check": _checked(scene),
@@ -181,9 +194,21 @@ def _said(scene: _Scene, words: str) -> str:
 
 def _renamed(scene: _Scene, text: str) -> str:
     for station in scene.stations.values():
-        for name in (station.namespace, station.namespace.replace("-", "&#45;")):  # as in SVG
-            text = text.replace(name, station.end.partition("-")[0])
+        text = text.replace(station.namespace, station.end.partition("-")[0])
     return text
+
+
+def _topology() -> str:
+    """A graph of nodes, of which one is away and one has its end down."""
+    with Lab() as lab:
+        places = {name: NETNS / lab.namespace(name, quiet=True) for name in _RUNNING}
+        lab.tap("tap0")
+        nodes = "".join(f"  {name}: {{netns: {path}}}\n" for name, path in places.items())
+        daemon = Daemon(lab, _TOPOLOGY + nodes).start()
+        daemon.wait_state("leaf2:eth1", "spine1:eth2", "connected")
+        run("ip", "link", "set", "eth1", "down", namespace=places["leaf2"].name)
+        daemon.wait_state("leaf2:eth1", "spine1:eth2", "down")
+        return daemon.cli("graph").stdout
 
 
 def _typed(scene: _Scene, words: str) -> str:
@@ -286,7 +311,7 @@ def drawn(lab: Lab) -> str:
     scene = _Scene(lab, daemon, stations, *(station.port() for station in stations.values()))
     for port in (scene.here, scene.there):
         lab.on_close(port.close)
-    return _said(scene, "graph --format svg")
+    return run("dot", "-Tsvg", text=_said(scene, "graph --format dot")).stdout
 
 
 def film(lines: Sequence[Line], title: str, graph: str) -> str:
