@@ -591,6 +591,18 @@ def test_in_a_hold_off_settings_are_left_alone_and_afterwards_ours_again(end: St
     assert kernel.get("v0").mtu == 1350
 
 
+def test_in_a_hold_off_an_end_that_is_set_down_for_its_far_end_is_set_up_again() -> None:
+    """What was changed without a record would be taken for an operator's."""
+    keeper = flap()
+    for up in (False, True):
+        far = keeper.kernel.get("v1").far
+        assert far, "it is a veth"
+        keeper.kernel.alter("v1", far=far._replace(up=up))
+        keeper.settle()
+        assert keeper.kernel.get("v0").up is up
+    assert keeper.state("v0:v1") == "connected"
+
+
 # --------------------------------------------------------------------------- ends that are held
 
 

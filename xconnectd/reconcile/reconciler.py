@@ -334,16 +334,21 @@ class Reconciler:
         return Scope(ifindexes=frozenset((*found, *recorded)))
 
     def _not_held_off(self, seen: Seen, trigger: str) -> tuple[Action, ...]:
-        """In a hold-off settings are left to whoever keeps changing them; forwarding is not."""
+        """In a hold-off settings are left to whoever keeps changing them; forwarding is not.
+
+        Nor is what an end shows, and that is recorded.
+        """
         if trigger != "netlink":
             return seen.actions
         held = seen.observed.records
+        shown = {each.interface.ifindex for each in seen.actions if actions.is_of_admin_state(each)}
         return tuple(
             action
             for action in seen.actions
             if not self._backoff.is_held_off(action.link)
             or action.interface.ifindex not in held
             or not actions.is_mere_setting(action)
+            or (isinstance(action, actions.Hold) and action.interface.ifindex in shown)
         )
 
     # ------------------------------------------------------------------ what the kernel tells
