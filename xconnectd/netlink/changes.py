@@ -216,8 +216,8 @@ class Changes:
         """
         mtu = {uapi.IFLA_MTU: _NUMBER.pack(made.mtu)}
         try:
-            with open(path) as file:  # noqa: PTH123 (of hundreds, at a start)
-                there = {uapi.IFLA_NET_NS_FD: _NUMBER.pack(file.fileno())}
+            with netns.opened(path) as file:
+                there = {uapi.IFLA_NET_NS_FD: _NUMBER.pack(file)}
                 request = veth_request(
                     {**mtu, **_named(made.name, made.mac)},
                     {**mtu, **_named(far_name, far_mac), **there},

@@ -321,14 +321,14 @@ class Interfaces:
         Raises:
             OSError: there is no such file, or it is no network namespace.
         """
-        with open(path) as file:  # noqa: PTH123 (a path of a few hundred, in every look)
-            inode = os.fstat(file.fileno())
+        with netns.opened(path) as file:
+            inode = os.fstat(file)
             if os.path.samestat(inode, netns.OWN.stat()):
                 return inode.st_ino, None
-            nsid = self.nsid_of(file.fileno())
+            nsid = self.nsid_of(file)
             if nsid is None:
-                self._route.ask(_new_nsid_request(file.fileno()))
-                nsid = self.nsid_of(file.fileno())
+                self._route.ask(_new_nsid_request(file))
+                nsid = self.nsid_of(file)
         return inode.st_ino, nsid
 
     def named(self, name: str, nsid: int) -> Interface | None:

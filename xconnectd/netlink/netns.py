@@ -1,6 +1,6 @@
 """The other network namespaces of this machine: which id belongs to which, and work inside one.
 
-Only commands enter one. The daemon knows them by their ids.
+The daemon knows them by their ids, and enters one only to set up an interface that it made there.
 Imports nothing from the package.
 """
 
@@ -10,7 +10,7 @@ import ctypes
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -93,6 +93,19 @@ def _of_processes() -> Iterator[Namespace]:
                 yield Namespace(path, name, int(process.name))
 
 
+@contextmanager
+def opened(path: str | Path) -> Iterator[int]:
+    """A descriptor of a namespace's file, for as short as may be: it keeps the namespace alive.
+
+    What somebody else put there meanwhile, a FIFO say, is not waited for. Raises OSError.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
 def inside(namespace: Namespace | None, work: Callable[[], _T]) -> _T:
     """Does ``work`` there, in a thread that ends with the call. Sockets made there stay there.
 
@@ -105,9 +118,9 @@ def inside(namespace: Namespace | None, work: Callable[[], _T]) -> _T:
         return work()
 
     def enter() -> _T:
-        with namespace.path.open() as file:
+        with opened(namespace.path) as file:
             libc = ctypes.CDLL(None, use_errno=True)
-            if libc.setns(file.fileno(), _CLONE_NEWNET):  # os.setns comes with Python 3.12
+            if libc.setns(file, _CLONE_NEWNET):  # os.setns comes with Python 3.12
                 number = ctypes.get_errno()
                 raise OSError(number, os.strerror(number), str(namespace.path))
         return work()
