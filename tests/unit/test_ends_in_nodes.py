@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from builders import endpoint, link, wiring
 from driven import Keeper, set_clock
-from kernel import OWN, Crash, Kernel, crash, refuse_verb
+from kernel import OWN, Crash, Kernel, Step, crash, refuse_verb
 
 from xconnectd.model import Admin, Endpoint, Link, Node, Wiring
 from xconnectd.reconcile.made_veths import host_name
@@ -64,6 +64,13 @@ def test_a_missing_end_is_made_and_wired() -> None:
     assert connects(kernel)
     assert kernel.there("leaf1", "eth1").up
     assert keeper.events().count("link.connected") == 1
+
+
+def test_its_partner_is_not_set_down_until_it_is_made() -> None:
+    """That would be told to whatever is behind the partner, and take the kernel 20 ms."""
+    kernel = world()
+    started(kernel)
+    assert [step for step in kernel.steps if step == Step("set up", kernel.index("v0"))] == []
 
 
 def test_both_ends_of_a_link_may_be_in_nodes() -> None:
@@ -291,6 +298,37 @@ def test_a_veth_that_is_plugged_later_is_taken() -> None:
     kernel.alter_there("leaf1", "tmp0", name="eth1")
     keeper.settle()
     assert kernel.wired("veth77", "v0")
+
+
+def test_what_its_node_deletes_again_and_again_is_made_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_clock(monkeypatch)
+    kernel = world()
+    keeper = started(kernel)
+    deleted = 0
+    while kernel.named("eth1", kernel.nsid("leaf1")):
+        kernel.delete_there("leaf1", "eth1")
+        keeper.settle()
+        deleted += 1
+    assert deleted == 7, "the seventh time it is left so"
+    assert keeper.state(LINK) == "waiting"
+    (told,) = [each for each in keeper.log if each["event"] == "drift.flapping"]
+    assert "something in its node keeps deleting its interface" in told["reason"]
+    keeper.step(11.0)
+    keeper.settle()
+    assert keeper.state(LINK) == "connected"
+
+
+def test_a_node_may_start_anew_as_often_as_it_likes(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_clock(monkeypatch)
+    kernel = world()
+    keeper = started(kernel)
+    for _ in range(20):
+        kernel.stop_node("leaf1")
+        kernel.start_node("leaf1")
+        keeper.settle()
+        assert keeper.state(LINK) == "connected"
 
 
 # --------------------------------------------------------------------------- what is set there

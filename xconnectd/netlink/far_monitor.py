@@ -101,6 +101,7 @@ class FarEvents:
             raise
         self._socket.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_ADD_MEMBERSHIP, uapi.RTNLGRP_LINK)
         self._news: _Rate[FarEnd] = _Rate(_MOST_NEWS)
+        self._arrivals: _Rate[tuple[int, str | int]] = _Rate(_MOST_NEWS)
         self._messages: _Rate[int] = _Rate(_MOST_MESSAGES)
 
     def fileno(self) -> int:
@@ -112,7 +113,8 @@ class FarEvents:
     @property
     def due(self) -> float | None:
         """When ``drain`` has more to tell (``time.monotonic``), also if nothing can be read."""
-        return min((*self._news.over.values(), *self._messages.over.values()), default=None)
+        news, arrivals, messages = self._news.over, self._arrivals.over, self._messages.over
+        return min((*news.values(), *arrivals.values(), *messages.values()), default=None)
 
     def is_due(self) -> bool:
         return self.due is not None and self.due <= time.monotonic()
@@ -126,6 +128,9 @@ class FarEvents:
         watched = self._watched
         ends = set(self._unmuted(watched))
         texts: set[str] = set()
+        if self._arrivals.over:
+            late = self._arrivals.end(time.monotonic())
+            texts.update([self._awaited[key] for key in late if key in self._awaited])
         overrun: OSError | None = None
         while True:
             try:
@@ -140,21 +145,23 @@ class FarEvents:
             nsid = _NSID.unpack(ancillary[0][2])[0] if ancillary else None
             ends.update(self._news_of(data, nsid, watched))
             if self._awaited and nsid is not None:
-                texts.update(self._arrivals(data, nsid))
+                texts.update(self._arrivals_of(data, nsid))
         if overrun:
             raise OverrunError from overrun
         return [*map(Event, ends), *[Event(0, end) for end in texts]]
 
-    def _arrivals(self, data: bytes, nsid: int) -> Iterator[str]:
-        start = 0
+    def _arrivals_of(self, data: bytes, nsid: int) -> Iterator[str]:
+        """The ends that messages of a namespace concern, but for those told often enough."""
+        start, now = 0, time.monotonic()
         while start < len(data):
             length, *_ = HEADER.unpack_from(data, start)
             message = data[start : start + length]
             start += (length + 3) & ~3
             name = attributes_in(message, LINK_ATTRIBUTES).get(uapi.IFLA_IFNAME, b"")
-            for key in (text(name[:-1]), ifindex_of(message)):
-                if end := self._awaited.get((nsid, key)):
-                    yield end
+            for key in ((nsid, text(name[:-1])), (nsid, ifindex_of(message))):
+                if key in self._awaited and key not in self._arrivals.over:
+                    self._arrivals.count(key, now)
+                    yield self._awaited[key]
 
     def _news_of(
         self, data: bytes, nsid: int | None, watched: Mapping[FarEnd, int]

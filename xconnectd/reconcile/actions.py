@@ -123,12 +123,16 @@ class HoldMade(Action):
 
 @dataclass(frozen=True, slots=True)
 class Make(Action):
-    """Makes a veth: its end here down, the far one in the namespace with the file ``path``."""
+    """Makes a veth: its end here down, the far one in the namespace with the file ``path``.
+
+    ``again``: one that was made in that very namespace is gone, and not by us.
+    """
 
     made: Made
     path: str
     far_name: str
     far_mac: str
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from xconnectd.digest import sha256
@@ -124,24 +124,31 @@ def with_refusals(observed: Observed, refused: Mapping[str, FarRefusal]) -> Obse
 
 
 def plan(
-    evaluations: Iterable[Evaluation], observed: Observed, refused: Mapping[str, FarRefusal]
+    evaluations: Iterable[Evaluation],
+    observed: Observed,
+    refused: Mapping[str, FarRefusal],
+    is_held_off: Callable[[str], bool],
 ) -> tuple[Action, ...]:
     """The steps that make what is missing and bring what is there into line with its link.
 
-    What was ``refused`` of a far end, by the text of the end, is not tried again. Far ends are set
-    last, those of one namespace together.
+    What was ``refused`` of a far end, by the text of the end, is not tried again. Nor is made again
+    what somebody deletes in its node, while its link (by id) is held off. Far ends are set last,
+    those of one namespace together.
     """
     made: list[Action] = []
     far: list[SetFar] = []
     for link, end, place in _in_running_nodes(evaluations, observed):
         known = observed.made.get(end.name)
         host = host_of(known, observed) if known else None
+        again = known is not None and known.namespace == place.inode
+        if place.is_missing and again and is_held_off(link.id):
+            continue
         if place.is_missing:
             new = Made(host_name(end.name), host_mac(end.name), end.name, link.mtu, place.inode)
             here, there, reason = _template(new), end.interface, f"{end} does not exist"
             made += [
                 HoldMade(link.id, here, "it is recorded before it is made", new),
-                Make(link.id, here, reason, new, place.path, there, far_mac(end.name)),
+                Make(link.id, here, reason, new, place.path, there, far_mac(end.name), again),
             ]
         elif known and host and host.far and host.far.nsid == place.nsid:
             new = known._replace(name=host.name, settled=known.settled or host.far.up is True)

@@ -26,7 +26,7 @@ from xconnectd.reconcile import (
     plan,
     transitions,
 )
-from xconnectd.reconcile.actions import OF_MADE_VETHS, OVER_NETLINK, Action
+from xconnectd.reconcile.actions import OF_MADE_VETHS, OVER_NETLINK, Action, Make
 from xconnectd.reconcile.evaluate import Evaluation, Refused
 from xconnectd.reconcile.executor import Executor, Trouble
 from xconnectd.reconcile.link_state import LinkStatus
@@ -69,6 +69,16 @@ it would not even let us hold, and room for what changed meanwhile."""
 
 FarEnd = tuple[int, int | None]
 """The far end of a veth: its ifindex and the id of its namespace (None: this one)."""
+
+
+_CHANGED = (
+    "repaired too often: somebody else ({suspects}) keeps changing its ends; their settings are"
+    " left alone for {wait:g} s, frames are forwarded"
+)
+_DELETED = (
+    "made again too often: something in its node keeps deleting its interface; it is made again in"
+    " {wait:g} s"
+)
 
 
 class Seen(NamedTuple):
@@ -199,9 +209,11 @@ class Reconciler:
             return Seen(observed, tuple(evaluations), plan.plan(roles, observed))
         roles = evaluate.in_nodes(roles, observed)
         unwanted, forgotten = made_veths.unwanted(evaluations, roles, observed)
-        made = made_veths.plan(evaluations, observed, self._far_refused)
-        steps = (*plan.plan(roles, observed, unwanted), *forgotten, *made)
-        return Seen(observed, tuple(evaluations), steps)
+        made = made_veths.plan(evaluations, observed, self._far_refused, self._backoff.is_held_off)
+        incomplete = {each.link for each in made if isinstance(each, Make)}  # until they are made
+        steps = plan.plan(roles, observed, unwanted)
+        rest = [each for each in steps if each.link not in incomplete]
+        return Seen(observed, tuple(evaluations), (*rest, *forgotten, *made))
 
     def _free(self, names: Iterable[str]) -> list[str]:
         """Those of these interfaces that are in no link."""
@@ -568,6 +580,9 @@ class Reconciler:
     ) -> None:
         wanted = self._index.ids
         gone = [each for link, each in self._statuses.items() if link not in wanted]
+        if self._index.nodes:
+            for link in {each.link for each in done if isinstance(each, Make) and each.again}:
+                self._count_repair(link, _DELETED)
         more = {
             "trigger": trigger,
             "config_hash": self.wiring.hash,
@@ -578,7 +593,7 @@ class Reconciler:
             self._tell(change._replace(fields={**change.fields, **more}), trigger)
             if change.event is Event.DRIFT_REPAIRED:
                 self.tally.repairs += 1
-                self._count_repair(str(change.fields["link"]))
+                self._count_repair(str(change.fields["link"]), _CHANGED)
         self._statuses |= {each.link.id: each for each in after}
         self.loose -= {each.link.id for each in after}
         self.loose |= {each.link.id for each in after if each.is_loose}
@@ -604,15 +619,11 @@ class Reconciler:
         for each in changes:
             self._log.log(each.level, each.event, **each.fields)
 
-    def _count_repair(self, link: str) -> None:
+    def _count_repair(self, link: str, words: str) -> None:
         wait = self._backoff.repaired(link)
         if wait is not None:
-            self._log.warning(
-                Event.DRIFT_FLAPPING,
-                link=link,
-                reason=f"repaired too often: somebody else ({self._suspects()}) keeps changing its"
-                f" ends; their settings are left alone for {wait:g} s, frames are forwarded",
-            )
+            reason = words.format(suspects=self._suspects(), wait=wait)
+            self._log.warning(Event.DRIFT_FLAPPING, link=link, reason=reason)
 
 
 def _changed(before: Iterable[Link], after: Iterable[Link]) -> tuple[list[Link], set[str]]:

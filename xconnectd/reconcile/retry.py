@@ -125,6 +125,8 @@ class BackOff:
         now = time.monotonic()
         self.failed = {link: held._replace(due=now) for link, held in self.failed.items()}
         self._stuck = {end: held._replace(due=now) for end, held in self._stuck.items()}
+        for each in self._flapping.values():
+            each.held_off_until = 0.0
 
     def next_due(self) -> float | None:
         """When the next failed link is due, or the next hold-off over (``time.monotonic``)."""
