@@ -16,7 +16,7 @@ from typing import Final
 import xconnectd
 from tests.netns.lab import sweep
 
-from . import bulk, carrier, latency, life, rate, results, rewire
+from . import bulk, carrier, latency, life, nodes, rate, results, rewire
 from .render import comparison, plot, table
 from .results import Run
 from .rounds import QUICK, Effort, Series
@@ -30,6 +30,8 @@ MEASURES: Final[dict[str, Callable[[Effort], list[Series]]]] = {
     "rewire": rewire.rewire,
     "carrier": carrier.carrier,
     "flaps": carrier.flaps,
+    "nodes": nodes.restarts,
+    "fabric": nodes.forty,
     "start": life.start,
     "idle": life.idle,
 }

@@ -91,30 +91,30 @@ def _changes(pairs: Sequence[tuple[Station, Station]], count: int) -> dict[str, 
     took: dict[bool, list[float]] = {False: [], True: []}
     with ExitStack() as opened:
         fars = [opened.enter_context(closing(Card(a.namespace, "eth0"))) for a, _ in pairs]
-        news = [opened.enter_context(_news(b)) for _, b in pairs]
+        news = [opened.enter_context(carrier_news(b)) for _, b in pairs]
         for turn in range(2 * count):
             up = bool(turn // len(pairs) % 2)
             time.sleep(_PAUSE)
             begin = time.monotonic()
             fars[turn % len(pairs)].set(up=up)
-            _wait(news[turn % len(pairs)], carrier=up)
+            wait_for_carrier(news[turn % len(pairs)], carrier=up)
             took[up].append(1e3 * (time.monotonic() - begin))
     return {
         f"{part} {'up' if up else 'down'}": value
         for up, values in took.items()
         for part, value in (
             ("Median", statistics.median(values)),
-            ("99th percentile", _late(values)),
+            ("99th percentile", late(values)),
         )
     }
 
 
-def _late(values: list[float]) -> float:
+def late(values: list[float]) -> float:
     return sorted(values)[min(len(values) - 1, len(values) * 99 // 100)]
 
 
 @contextmanager
-def _news(station: Station) -> Iterator[socket.socket]:
+def carrier_news(station: Station) -> Iterator[socket.socket]:
     """What the kernel tells of the container's interfaces from now on."""
 
     def listen() -> socket.socket:
@@ -127,7 +127,7 @@ def _news(station: Station) -> Iterator[socket.socket]:
         yield news
 
 
-def _wait(news: socket.socket, carrier: bool) -> None:
+def wait_for_carrier(news: socket.socket, carrier: bool) -> None:
     """Each datagram is one message here: events are not put together."""
     while True:
         flags = _MESSAGE.unpack_from(news.recv(65536))[8]

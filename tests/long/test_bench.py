@@ -84,6 +84,15 @@ def test_a_service_is_measured_beside_a_peer(tmp_path: Path) -> None:
         assert 10 < median(memory, name) < 200
 
 
+def test_nodes_are_measured_beside_a_veth_by_hand(tmp_path: Path) -> None:
+    middle, slow, lives = bench(tmp_path, "nodes", "fabric").values()
+    assert middle.keys() == slow.keys() == {"xconnectd", "by hand, with ip"}
+    for name in middle:
+        assert 0 < median(middle, name) <= median(slow, name) < 10_000
+    assert len(lives) == 2
+    assert all(0 < median(lives, name) < 60 for name in lives)
+
+
 def test_carriers_are_measured_beside_a_plain_pair(tmp_path: Path) -> None:
     middle, late, rate, lost, share, rest = bench(tmp_path, "carrier", "flaps").values()
     names = {
