@@ -10,6 +10,7 @@ _BITS: Final = {
     "CAP_NET_BROADCAST": 11,
     "CAP_NET_ADMIN": 12,
     "CAP_NET_RAW": 13,
+    "CAP_SYS_PTRACE": 19,
     "CAP_SYS_ADMIN": 21,
     "CAP_PERFMON": 38,
     "CAP_BPF": 39,

@@ -25,6 +25,7 @@ from xconnectd.nodes.finder import Nodes
 
 from .engines import ENGINES, Docker, Engine, docker, podman
 
+PROGRAM = (sys.executable, "-m", "xconnectd")
 _counter = itertools.count(1)
 
 
@@ -280,6 +281,29 @@ def test_a_container_that_ends_while_its_engine_is_away_is_gone(
         wait(nodes, lambda: is_away(nodes, Node("leaf")))
         engine("start", "leaf")
         wait(nodes, lambda: is_at(nodes, Node("leaf"), engine))
+
+
+def test_doctor_says_whether_an_engine_answers(lab: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "xconnect.yaml"
+
+    def findings(text: str) -> list[str]:
+        file.write_text(text)
+        done = subprocess.run(
+            (*PROGRAM, "doctor", "-c", str(file), "--json"),
+            env={**os.environ, **engine.surroundings, "XCONNECTD_STATE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+        found = json.loads(done.stdout)["findings"]
+        return [each["text"] for each in found if each["check"] == "nodes"]
+
+    with docker(lab) as engine:
+        assert findings("links: {va: vb}") == []
+        assert findings("links: {'blue:eth1': va}\nnodes: {blue: {netns: /nowhere}}") == []
+        assert "Docker answers" in findings("links: {'leaf:eth1': va}")
+        engine.kill()
+        silence = f"Docker does not answer: {engine.socket}: Connection refused"
+        assert silence in findings("links: {'leaf:eth1': va}")
 
 
 def test_both_engines_and_a_namespace_know_a_name(lab: Lab, tmp_path: Path) -> None:

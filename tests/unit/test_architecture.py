@@ -48,7 +48,7 @@ IMPORTS: dict[str, set[str]] = {
     "status": {"root", "config", "netlink", "dataplane", "reconcile", "control", "runtime"},
     "diagnostics": {
         *("root", "config", "netlink", "dataplane", "reconcile"),
-        *("control", "runtime", "status"),
+        *("control", "runtime", "status", "nodes"),
     },
     "capture": {"root", "netlink", "dataplane", "runtime", "status"},
     "daemon": {"root", "config", "netlink", "qemu", "control", "runtime", "status"},

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from xconnectd.diagnostics import host_checks
-from xconnectd.diagnostics.facts import HostFacts
+from xconnectd.diagnostics.facts import EngineFacts, HostFacts
 from xconnectd.diagnostics.finding import Finding, Level
+from xconnectd.model import Node
 
 ROOT = frozenset(
     {
         *("CAP_NET_ADMIN", "CAP_NET_BROADCAST", "CAP_NET_RAW", "CAP_SYS_ADMIN"),
-        *("CAP_BPF", "CAP_PERFMON"),
+        *("CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE"),
     }
 )
 GOOD = HostFacts(
@@ -54,6 +55,10 @@ NOBODY = {"capabilities": frozenset[str](), "bpf": None, "writable": None, "prog
 LEAST = frozenset({"CAP_BPF", "CAP_NET_ADMIN"})
 WITH_ADMIN = frozenset({"CAP_SYS_ADMIN", "CAP_NET_ADMIN"})
 NO_SYSTEMD = {"pid": None, "systemd": False, "config": "/x y.yaml"}
+LEAF, BLUE = Node("leaf1"), Node("blue", netns="/run/netns/blue")
+SILENCE = "Docker does not answer: /run/docker.sock: Connection refused"
+SILENT = {"nodes": frozenset([LEAF]), "engines": (EngineFacts("Docker", problem=SILENCE),)}
+UNENTERED = {"nodes": frozenset([BLUE]), "daemon_capabilities": LEAST | {"CAP_NET_BROADCAST"}}
 CASES: list[tuple[str, dict[str, Any], Level, str]] = [
     ("kernel", {"release": "4.19"}, Level.FAIL, "newer kernel"),
     ("kernel", {"release": "5.3.0"}, Level.FAIL, "newer kernel"),
@@ -101,6 +106,12 @@ CASES: list[tuple[str, dict[str, Any], Level, str]] = [
     ("guard", {"guard_unavailable": "it is missing"}, Level.WARN, "docs/safety.md"),
     ("guard", {"guard_unavailable": "it is missing", "daemon_capabilities": LEAST}, Level.WARN,
      "give the daemon CAP_PERFMON"),
+    ("nodes", SILENT, Level.WARN, "systemctl start docker"),
+    ("nodes", SILENT | {"systemd": False}, Level.WARN, "start it"),
+    ("nodes", SILENT | NOBODY, Level.WARN, ASK_ROOT),
+    ("nodes", {"engines": (EngineFacts("Podman"),)}, Level.OK, ""),
+    ("nodes", {"engines": (EngineFacts("Podman", here=False),)}, Level.OK, ""),
+    ("nodes", UNENTERED, Level.WARN, "--cap-add SYS_ADMIN"),
 ]  # fmt: skip
 
 
@@ -110,6 +121,19 @@ def test_lacks_have_a_remedy(check: str, facts: dict[str, Any], level: Level, re
     assert finding.level is level
     assert remedy in finding.remedy
     assert bool(finding.remedy) == (level is not Level.OK)
+
+
+def test_what_it_takes_to_get_at_a_process_is_asked_where_there_is_one_alone() -> None:
+    without = ROOT - {"CAP_SYS_PTRACE"}
+
+    def warned(node: Node, *engines: EngineFacts) -> bool:
+        facts = {"nodes": frozenset([node]), "engines": engines, "daemon_capabilities": without}
+        return "--cap-add SYS_PTRACE" in getattr(found(**facts).get("nodes"), "remedy", "")
+
+    assert warned(Node("r7", pid=4242))
+    assert warned(LEAF, EngineFacts("Docker"), EngineFacts("Podman"))
+    assert not warned(LEAF, EngineFacts("Docker"), EngineFacts("Podman", here=False))
+    assert not warned(BLUE)
 
 
 def test_no_process_is_killed_that_cannot_be_seen() -> None:

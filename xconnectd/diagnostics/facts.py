@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from shlex import quote
+from typing import NamedTuple
 
-from xconnectd.model import ELSEWHERE, Interface, Observed
+from xconnectd.model import ELSEWHERE, Interface, Node, Observed
 from xconnectd.reconcile import mode_selection
 from xconnectd.reconcile.evaluate import Evaluation
 from xconnectd.remedies import repair
@@ -85,13 +86,22 @@ def set_link(interface: Interface, what: str) -> str:
     return f"ip link set dev {quote(interface.name)} {what}"
 
 
+class EngineFacts(NamedTuple):
+    """A container engine: whether there is one, and in words why it does not answer."""
+
+    name: str
+    here: bool = True
+    problem: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class HostFacts:
     """One look at the host. None and empty texts mean that it could not be seen from here.
 
     ``bpf`` is why bpf(2) is refused, empty if it is not. ``programs`` is how many of ours are
     loaded. ``code`` is where the BPF code comes from (empty: from nowhere), ``jit`` whether the
-    kernel compiles programs. ``capabilities`` are the caller's effective ones.
+    kernel compiles programs. ``capabilities`` are the caller's effective ones. ``nodes`` are
+    those of the file, and ``engines`` are asked for them.
     """
 
     release: str
@@ -117,6 +127,8 @@ class HostFacts:
     config_state: str
     problems: Sequence[str]
     links: int
+    nodes: frozenset[Node] = frozenset()
+    engines: tuple[EngineFacts, ...] = ()
 
     @property
     def kernel(self) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from xconnectd.diagnostics import config_checks
 from xconnectd.diagnostics.facts import HostFacts, version_numbers
 from xconnectd.diagnostics.finding import Finding, Level
 
+_ASK_ROOT: Final = "sudo xconnectd doctor"
 _BPFFS: Final = "/sys/fs/bpf"
 _MOUNT: Final = f"mount -t bpf bpf {_BPFFS}"
 _FAR_ENDS: Final = frozenset(("CAP_NET_BROADCAST",))
@@ -33,7 +34,7 @@ _MISSED: Final = (
 def of_host(host: HostFacts) -> tuple[Finding, ...]:
     checks = (
         *(_kernel, _capabilities, _guard, _bpf, _bpffs, _programs, _code, _libbpf, _pyroute2),
-        *(_btf, _xdp_features, _jit, _daemon, _config),
+        *(_btf, _xdp_features, _jit, _daemon, _config, _engines, _rights_over_nodes),
     )
     return tuple(finding for check in checks for finding in check(host))
 
@@ -70,7 +71,7 @@ def _capabilities(host: HostFacts) -> Iterator[Finding]:
     lacking = _lacking(host.needed, host.capabilities)
     if lacking:
         text = f"this command lacks {lacking}: it cannot see everything"
-        yield _warn("capabilities", text, "sudo xconnectd doctor")
+        yield _warn("capabilities", text, _ASK_ROOT)
     elif "CAP_SYS_ADMIN" not in host.capabilities:
         text = "enough for the daemon; CAP_SYS_ADMIN would also show the names of foreign programs"
         yield _ok("capabilities", text)
@@ -111,7 +112,7 @@ def _lacking(needed: frozenset[str], held: frozenset[str]) -> str:
 
 def _bpf(host: HostFacts) -> Iterator[Finding]:
     if host.bpf is None:
-        yield _warn("bpf", "not checked whether bpf() is allowed", "sudo xconnectd doctor")
+        yield _warn("bpf", "not checked whether bpf() is allowed", _ASK_ROOT)
     elif host.bpf:
         remedy = "look for a seccomp profile (container: --security-opt seccomp=unconfined)"
         yield _fail("bpf", f"bpf() is refused: {host.bpf}", remedy)
@@ -130,14 +131,14 @@ def _bpffs(host: HostFacts) -> Iterator[Finding]:
         yield _fail("bpffs", f"{host.pins} is read-only", f"mount -o remount,rw {_BPFFS}")
     elif host.writable is None:
         text = f"{host.pins} is root's: not known whether it can be written"
-        yield _warn("bpffs", text, "sudo xconnectd doctor")
+        yield _warn("bpffs", text, _ASK_ROOT)
     else:
         yield _ok("bpffs", host.pins)
 
 
 def _programs(host: HostFacts) -> Iterator[Finding]:
     if host.programs is None:
-        yield _warn("programs", "the pins cannot be read from here", "sudo xconnectd doctor")
+        yield _warn("programs", "the pins cannot be read from here", _ASK_ROOT)
     elif host.programs:
         yield _ok("programs", f"{host.programs} xconnectd programs in the kernel")
     elif host.pid is not None:
@@ -196,9 +197,7 @@ def _xdp_features(host: HostFacts) -> Iterator[Finding]:
 
 def _jit(host: HostFacts) -> Iterator[Finding]:
     if host.jit is None:
-        yield _warn(
-            "jit", "not checked whether BPF programs are JIT-compiled", "sudo xconnectd doctor"
-        )
+        yield _warn("jit", "not checked whether BPF programs are JIT-compiled", _ASK_ROOT)
     elif host.jit:
         yield _ok("jit", "BPF programs are JIT-compiled")
     else:
@@ -239,10 +238,49 @@ def _config(host: HostFacts) -> Iterator[Finding]:
         yield _ok("config", f"{where} is good, {host.links} link{'s' * (host.links != 1)}")
         return
     if not host.config_state:
-        yield _warn("config", f"{where} may not be read", "sudo xconnectd doctor")
+        yield _warn("config", f"{where} may not be read", _ASK_ROOT)
         return
     if host.config_state == "missing" and host.pid is None:
         remedy = f"xconnectd check {quote(where)}  # once you have written it"
         yield _warn("config", f"{where} does not exist", remedy)
         return
     yield from config_checks.of_problems(host.problems or (f"{where}: {host.config_state}",), where)
+
+
+# --------------------------------------------------------------------------- nodes
+
+_SERVICES: Final = {"Docker": "docker", "Podman": "podman.socket"}
+
+
+def _engines(host: HostFacts) -> Iterator[Finding]:
+    for engine in host.engines:
+        if engine.problem:
+            start = f"systemctl start {_SERVICES[engine.name]}" if host.systemd else "start it"
+            remedy = _ASK_ROOT if _lacking(host.needed, host.capabilities) else start
+            yield _warn("nodes", engine.problem, remedy)
+        elif engine.here:
+            yield _ok("nodes", f"{engine.name} answers")
+    if host.engines and not any(engine.here for engine in host.engines):
+        text = "neither Docker nor Podman is here: nodes are looked for in /run/netns alone"
+        yield _ok("nodes", text)
+
+
+def _rights_over_nodes(host: HostFacts) -> Iterator[Finding]:
+    """What the daemon needs besides, where a file names nodes."""
+    if not host.nodes or host.daemon_capabilities is None:
+        return
+    lacks = {"CAP_SYS_ADMIN", "CAP_SYS_PTRACE"} - host.daemon_capabilities
+    remedy = "give it that: 20-nodes.conf for the unit, --cap-add {} of the container"
+    if "CAP_SYS_ADMIN" in lacks:
+        text = (
+            "the daemon lacks CAP_SYS_ADMIN: an interface that it makes in a node stays down until"
+            " somebody sets it up there"
+        )
+        yield _warn("nodes", text, remedy.format("SYS_ADMIN"))
+    podman = any(engine.name == "Podman" and engine.here for engine in host.engines)
+    if "CAP_SYS_PTRACE" in lacks and (podman or any(node.pid for node in host.nodes)):
+        text = (
+            "the daemon lacks CAP_SYS_PTRACE: nodes by `pid`, and Podman's containers without a"
+            " network, are not found"
+        )
+        yield _warn("nodes", text, remedy.format("SYS_PTRACE"))

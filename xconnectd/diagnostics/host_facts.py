@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -16,8 +17,9 @@ from xconnectd.control.client import has_systemd
 from xconnectd.control.lock import running_pid
 from xconnectd.dataplane import compiler, libbpf
 from xconnectd.diagnostics import versions
-from xconnectd.diagnostics.facts import HostFacts
+from xconnectd.diagnostics.facts import EngineFacts, HostFacts
 from xconnectd.errors import DataplaneError
+from xconnectd.model import Node
 from xconnectd.netlink import uapi
 from xconnectd.paths import pins
 from xconnectd.runtime import daemons_pins
@@ -26,6 +28,9 @@ from xconnectd.status.document import StatusDocument
 _RETURN_0: Final = struct.pack("=QQ", 0xB7, 0x95)
 """r0 = 0; exit"""
 
+_PATIENCE: Final = 2.0
+"""Seconds for a container engine."""
+
 
 def gather(files: Files, reading: Reading, programs: int | None) -> HostFacts:
     """``programs`` is how many of ours are loaded, None where that may not be read."""
@@ -33,6 +38,8 @@ def gather(files: Files, reading: Reading, programs: int | None) -> HostFacts:
     pid = running_pid()
     place = daemons_pins() or pins()
     answers, guard_unavailable = (None, "") if pid is None else _asked()
+    ends = [end for link in reading.wiring.links for end in link.ends]
+    nodes = frozenset(end.node for end in ends if end.node)
     return HostFacts(
         release=os.uname().release,
         capabilities=held,
@@ -57,7 +64,37 @@ def gather(files: Files, reading: Reading, programs: int | None) -> HostFacts:
         config_state=reading.state if _may_be_read(files.path) else "",
         problems=[str(problem) for problem in reading.problems],
         links=len(reading.wiring.links),
+        nodes=nodes,
+        engines=_engines(nodes, pid),
     )
+
+
+def _engines(nodes: frozenset[Node], pid: int | None) -> tuple[EngineFacts, ...]:
+    """Those that the daemon asks, if any of the nodes may be a container."""
+    if all(node.netns or node.pid for node in nodes):
+        return ()
+    from xconnectd.nodes.engine import Engine, addresses
+
+    asked = [
+        Engine(address, frozenset(), lambda: None, follow=False)
+        for address in addresses(_surroundings_of(pid))
+        if not address.refusal
+    ]
+    for engine in asked:
+        engine.wait(_PATIENCE)
+    return tuple(
+        EngineFacts(each.address.name, each.told.here, each.told.problem) for each in asked
+    )
+
+
+def _surroundings_of(pid: int | None) -> Mapping[str, str]:
+    """Environment of a process; that of this one if there is none, or it may not be looked at."""
+    try:
+        text = Path(f"/proc/{pid or 'self'}/environ").read_bytes()
+    except OSError:
+        return os.environ
+    pairs = (each.partition("=") for each in os.fsdecode(text).split("\0"))
+    return {name: value for name, _, value in pairs}
 
 
 def _capabilities_of(pid: int | None) -> frozenset[str] | None:
