@@ -242,7 +242,9 @@ def test_what_it_takes(engine: Engine, name: str, right: str) -> None:
 # --------------------------------------------------------------------------- what an engine does
 
 
-@pytest.mark.parametrize(("start", "options"), [(docker, ["--live-restore"]), (podman, [])])
+@pytest.mark.parametrize(
+    ("start", "options"), [(docker, ["--live-restore"]), (podman, [])], ids=ENGINES
+)
 def test_a_container_outlives_the_engines_crash(
     lab: Lab, make: Callable[..., Nodes], start: Callable[..., Any], options: list[str]
 ) -> None:
@@ -328,9 +330,19 @@ def test_both_engines_and_a_namespace_know_a_name(lab: Lab, tmp_path: Path) -> N
             assert nodes.find(leaf).warning.count(" are two namespaces") == 2
 
 
-def test_a_start_is_told_soon(lab: Lab, make: Callable[..., Nodes]) -> None:
+MICROSECONDS = '{{.State.StartedAt.Format "2006-01-02T15:04:05.000000"}}'
+
+
+@pytest.mark.parametrize(
+    ("start", "time_of_start"),
+    [(docker, "{{.State.StartedAt}}"), (podman, MICROSECONDS)],
+    ids=ENGINES,
+)
+def test_a_restart_is_told_soon(
+    lab: Lab, make: Callable[..., Nodes], start: Callable[..., Any], time_of_start: str
+) -> None:
     """From when the engine says that it started; what comes before is the engine's own time."""
-    with docker(lab) as engine:
+    with start(lab) as engine:
         node = Node("leaf")
         engine.run("leaf")
         nodes = make(engine, node)
@@ -338,14 +350,14 @@ def test_a_start_is_told_soon(lab: Lab, make: Callable[..., Nodes]) -> None:
         for _ in range(20):
             before = nodes.find(node).path
             restart = subprocess.Popen(
-                ("docker", "restart", "--time", "0", "leaf"),
+                (engine.name, "restart", "--time", "0", "leaf"),
                 env=engine.environment,
                 stdout=subprocess.DEVNULL,
             )
             wait(nodes, lambda before=before: nodes.find(node).path not in ("", before))
             now = time.time()
             restart.wait(60)
-            started = engine.inspect("leaf", "{{.State.StartedAt}}")[:26]
+            started = engine.inspect("leaf", time_of_start)[:26]
             late.append(now - datetime.fromisoformat(f"{started}+00:00").timestamp())
         median = statistics.median(late)
         print(f"told {median * 1000:.1f} ms later (median), {max(late) * 1000:.1f} at most")

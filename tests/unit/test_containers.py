@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 from xconnectd.model import Node, NodeNamespace
 from xconnectd.nodes import container_names, containers, engine_http, namespace_files
+from xconnectd.nodes import engine as engine_module
 from xconnectd.nodes.containers import Change, Container, GarbledError
 from xconnectd.nodes.engine import Address, addresses
 from xconnectd.nodes.finder import Nodes
@@ -514,6 +515,47 @@ def test_a_container_whose_process_has_ended_does_not_run(
     engine.tell(event(ONE, "leaf1", "die"))
     wait(nodes, lambda: nodes.find(LEAF).certain)
     process.wait()
+
+
+def test_a_container_that_is_started_again_is_found_before_its_engine_tells(
+    engine: Engine, make: Callable[..., Nodes]
+) -> None:
+    """Podman tells of a start up to half a second late."""
+    process = subprocess.Popen(("sleep", "100"))
+    engine.run(ONE, "leaf1", "", pid=process.pid)
+    nodes = make(engine.address)
+    nodes.want([LEAF])
+    assert nodes.find(LEAF).path
+    process.kill()
+    process.wait()
+    assert nodes.drain() == {"leaf1"}
+    engine.containers[ONE] = state(ONE, "leaf1")
+    wait(nodes, lambda: nodes.find(LEAF).path == f"/proc/{os.getpid()}/ns/net")
+
+
+def test_a_container_that_stays_away_is_looked_for_but_a_while(
+    engine: Engine, make: Callable[..., Nodes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_LOOK_OUT", 0.2)
+    process = subprocess.Popen(("sleep", "100"))
+    engine.run(ONE, "leaf1", "", pid=process.pid)
+    nodes = make(engine.address)
+    nodes.want([LEAF])
+    assert nodes.find(LEAF).path
+    process.kill()
+    process.wait()
+    before = threading.active_count()
+    for _ in range(3):
+        assert not nodes.find(LEAF).path
+        wait(nodes, lambda: len(engine.asked) > 5)
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    asked = len(engine.asked)
+    assert not nodes.find(LEAF).path
+    nodes.drain()
+    assert len(engine.asked) == asked
 
 
 def test_a_container_whose_namespace_cannot_be_had_is_a_doubt(

@@ -10,7 +10,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from errno import ECONNRESET
 from types import MappingProxyType
@@ -33,6 +33,10 @@ _END: Final = 1.0
 
 _EVENTS: Final = ("start", "die", "cleanup", "rename", "destroy", "remove")
 """Docker's and Podman's. A pause changes no namespace, and a restart is die and start."""
+_LOOK_OUT: Final = 3.0
+"""Seconds after its end in which a container is looked for that was started again."""
+_LOOK: Final = 0.02
+"""Seconds between two looks; more if the engine takes longer to answer."""
 _OVERLAP: Final = 2
 """Seconds of the past that are told again: an engine may say that it listens before it does."""
 
@@ -88,7 +92,7 @@ class Told(NamedTuple):
 
 
 class Engine:
-    """An engine that is asked for containers. ``told`` is replaced as a whole, by the thread."""
+    """An engine that is asked for containers. ``told`` is replaced as a whole, by its threads."""
 
     def __init__(
         self,
@@ -98,7 +102,7 @@ class Engine:
         *,
         follow: bool = True,
     ) -> None:
-        """``ring`` is called, by the thread, when ``told`` is another.
+        """``ring`` is called, by a thread, when ``told`` is another.
 
         Without ``follow`` the engine is asked once.
         """
@@ -116,6 +120,9 @@ class Engine:
         self._again = threading.Event()
         self._lock = threading.Lock()
         self._stream: Connection | None = None
+        self._ended: dict[str, tuple[Container, float]] = {}
+        """Containers that have ended before the engine said so, and until when to look out."""
+        self._lookout: threading.Thread | None = None
         self._thread = threading.Thread(target=self._run, name=address.name, daemon=True)
         self._thread.start()
 
@@ -131,10 +138,25 @@ class Engine:
         """For its first answer, or for the knowledge that there is none."""
         self._answered.wait(max(0.0, seconds))
 
+    def look_out(self, ended: Container) -> None:
+        """Looks by itself, for a while, whether a container that has ended was started again.
+
+        Podman tells of a start up to half a second late (decision 20).
+        """
+        with self._lock:
+            if not self._follows or self._ended.get(ended.name, (None,))[0] == ended:
+                return
+            self._ended[ended.name] = ended, time.monotonic() + _LOOK_OUT
+            if self._lookout is None:
+                self._lookout = threading.Thread(target=self._look_for_ended, daemon=True)
+                self._lookout.start()
+
     def close(self) -> None:
         self._over = True
         self._interrupt()
-        self._thread.join(_END)
+        for thread in (self._thread, self._lookout):
+            if thread:
+                thread.join(_END)
 
     def _interrupt(self) -> None:
         """Has the thread look at what is wanted, whatever it waits for."""
@@ -163,7 +185,7 @@ class Engine:
             self._follow(path) if self._follows else self._ask_for_all(path)
         except FileNotFoundError:
             if not (self.told.asked and self.told.here):
-                self._tell(Told(asked=self._wanted, here=False))
+                self._tell(lambda _: Told(asked=self._wanted, here=False))
                 return _CHEAP_RETRY
             words, longest = f"there is no {path}", _CHEAP_RETRY
         except ConnectionRefusedError as error:
@@ -174,7 +196,8 @@ class Engine:
             words, longest = f"{path}: its answer cannot be understood", _LAST_RETRY
         else:
             return 0.0
-        self._tell(self.told._replace(problem=f"{self.address.name} does not answer: {words}"))
+        problem = f"{self.address.name} does not answer: {words}"
+        self._tell(lambda told: told._replace(problem=problem))
         if time.monotonic() - started > _LAST_RETRY:
             self._failures = 0
         self._failures += 1
@@ -201,9 +224,8 @@ class Engine:
     def _ask_for_all(self, path: str) -> None:
         wanted = self._wanted
         with self._connect(path) as connection:
-            running = containers.running(connection.answer("/containers/json?all=true") or b"")
-            asked = [_inspect(connection, running[name]) for name in wanted & running.keys()]
-        self._tell(Told(_by_name(each for each in asked if each), wanted))
+            found = _by_name(connection, wanted)
+        self._tell(lambda _: Told(found, wanted))
         self._answered.set()
 
     def _hear(self, path: str, line: bytes) -> None:
@@ -211,19 +233,59 @@ class Engine:
         change, told = containers.change(line), self.told
         if change is None:
             return
-        others = [each for each in told.containers.values() if each.id != change.id]
-        if change.name not in told.asked and len(others) == len(told.containers):
-            return
-        with self._connect(path) as connection:
-            now = _inspect(connection, change.id)
-        if now and now.name in told.asked:
-            others.append(now)
-        self._tell(told._replace(containers=_by_name(others)))
+        known = any(each.id == change.id for each in told.containers.values())
+        if known or change.name in told.asked:
+            with self._connect(path) as connection:
+                now = _inspect(connection, change.id)
+            self._replace(change.id, now)
 
-    def _tell(self, told: Told) -> None:
-        if told != self.told:
-            self.told = told
+    def _replace(self, container: str, now: Container | None) -> None:
+        """What is known of the container with this id."""
+
+        def replaced(told: Told) -> Told:
+            left = {name: one for name, one in told.containers.items() if one.id != container}
+            if now and now.name in told.asked:
+                left[now.name] = now
+            return told._replace(containers=MappingProxyType(left))
+
+        self._tell(replaced)
+
+    def _tell(self, change: Callable[[Told], Told]) -> None:
+        with self._lock:
+            before, self.told = self.told, change(self.told)
+        if self.told != before:
             self._ring()
+
+    # ------------------------------------------------------------------ of the lookout
+
+    def _look_for_ended(self) -> None:
+        while names := self._names_of_ended():
+            started = time.monotonic()
+            with suppress(Exception), self._connect(self.address.socket) as connection:
+                for name, one in _by_name(connection, names).items():
+                    if one != self._ended[name][0]:
+                        self._replace(one.id, one)
+            time.sleep(max(_LOOK, time.monotonic() - started))
+
+    def _names_of_ended(self) -> frozenset[str]:
+        """Those to look for; with none of them the thread ends."""
+        now = time.monotonic()
+        with self._lock:
+            names = frozenset(
+                name
+                for name, (ended, until) in self._ended.items()
+                if now < until and self.told.containers.get(name) in (None, ended)
+            )
+            if not names or self._over:
+                self._lookout = None
+        return names if not self._over else frozenset()
+
+
+def _by_name(connection: Connection, names: frozenset[str]) -> Mapping[str, Container]:
+    """Those of them that run."""
+    running = containers.running(connection.answer("/containers/json?all=true") or b"")
+    found = [_inspect(connection, running[name]) for name in names & running.keys()]
+    return MappingProxyType({each.name: each for each in found if each})
 
 
 def _inspect(connection: Connection, container: str) -> Container | None:
@@ -234,10 +296,6 @@ def _inspect(connection: Connection, container: str) -> Container | None:
         return found
     start = namespace_files.start_of_process(found.pid)
     return found._replace(start=start) if start is not None else None
-
-
-def _by_name(many: Iterable[Container]) -> Mapping[str, Container]:
-    return MappingProxyType({each.name: each for each in many})
 
 
 def _events_since(seconds: float) -> str:

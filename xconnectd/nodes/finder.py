@@ -253,7 +253,7 @@ class Nodes:
         for engine in self._engines:
             told = engine.told
             if container := told.containers.get(name):
-                look = self._of_container(container, engine.address.name)
+                look = self._of_container(container, engine)
                 yield look._replace(why=told.problem or look.why)
             elif told.problem:
                 yield _Look(why=told.problem, certain=False)
@@ -267,7 +267,7 @@ class Nodes:
             yield _Look(why="there is no container engine here")
         yield from (_Look(why=refusal) for refusal in self._refusals)
 
-    def _of_container(self, container: Container, engine: str) -> _Look:
+    def _of_container(self, container: Container, engine: Engine) -> _Look:
         """By the file that its engine made, which needs no right over its process."""
         looks = [self._at(container.sandbox, self._patiently)] if container.sandbox else []
         if looks and looks[0].path:
@@ -277,10 +277,11 @@ class Nodes:
                 looks.append(self._at(namespace_files.of_process(container.pid)))
             else:
                 looks.append(_Look(why=f"its process {container.pid} has ended"))
+                engine.look_out(container)
             if looks[-1].path:
                 return looks[-1]
         where = " and ".join(look.why for look in looks) or "its processes cannot be seen from here"
-        why = f"container {container.name} runs in {engine}, but {where}"
+        why = f"container {container.name} runs in {engine.address.name}, but {where}"
         return _Look(why=why, certain=False)
 
 
