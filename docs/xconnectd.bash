@@ -20,6 +20,7 @@ _xconnectd() {
         [wait]='--config --timeout'
         [try]='--timeout --as --yes'
         [link]='--config --try --mode --one-way --rewrite --description'
+        [impair]='--forward --reverse --for --clear'
         [reload]=''
         [events]='--json'
         [capture]='--write --plain --direction --count --snaplen --buffer'
@@ -45,7 +46,7 @@ _xconnectd() {
         --on-exit) mapfile -t COMPREPLY < <(compgen -W 'detach keep' -- "$cur") && return ;;
         --format) mapfile -t COMPREPLY < <(compgen -W 'mermaid dot svg' -- "$cur") && return ;;
         --sort) mapfile -t COMPREPLY < <(compgen -W 'state name rate drops' -- "$cur") && return ;;
-        --timeout | --count | --filter | --as | --snaplen | --buffer) return ;;
+        --timeout | --count | --for | --filter | --as | --snaplen | --buffer) return ;;
     esac
     if [[ $cur == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "${options[$command]:-} --help" -- "$cur")
@@ -61,7 +62,7 @@ _xconnectd() {
             ;;
         check | plan | try) _xconnectd_files "$cur" ;;
         import) _xconnectd_files "$cur" yml ;;
-        status | wait | test | capture) _xconnectd_links "$cur" ;;
+        status | wait | test | capture | impair) _xconnectd_links "$cur" ;;
         detach) _xconnectd_interfaces "$cur" ;;
     esac
 }

@@ -80,8 +80,8 @@ function _shtab_xconnectd_using
   test "$_shtab_xconnectd_cmdpath" = "$argv"
 end
 
-set -g _shtab_xconnectd_commands run check plan try link 'link add' 'link remove' 'link enable' 'link disable' 'link move' reload status graph wait events test doctor capture detach import schema version
-set -g _shtab_xconnectd_opts_with_value --as --buffer --config --count --description --direction --filter --format --log-format --log-level --mode --on-exit --rewrite --snaplen --sort --timeout --try --write -c -w
+set -g _shtab_xconnectd_commands run check plan try link 'link add' 'link remove' 'link enable' 'link disable' 'link move' impair reload status graph wait events test doctor capture detach import schema version
+set -g _shtab_xconnectd_opts_with_value --as --buffer --config --count --description --direction --filter --for --format --log-format --log-level --mode --on-exit --rewrite --snaplen --sort --timeout --try --write -c -w
 
 complete -c xconnectd -e
 complete -c xconnectd -f
@@ -144,6 +144,13 @@ complete -c xconnectd -n '_shtab_xconnectd_using link move' -s c -l config -xka 
 complete -c xconnectd -n '_shtab_xconnectd_using link move' -l try -x -d 'ask, and revert the change unless confirmed in time'
 complete -c xconnectd -n '_shtab_xconnectd_using link move; and test $_shtab_xconnectd_npos -eq 0' -ka "(_xconnectd_names)" -d 'the end to replace'
 complete -c xconnectd -n '_shtab_xconnectd_using link move; and test $_shtab_xconnectd_npos -eq 1' -ka "(_xconnectd_interfaces)" -d 'the end to use instead'
+complete -c xconnectd -n '_shtab_xconnectd_using; and test $_shtab_xconnectd_npos -eq 0' -a impair -d 'impair a link for a while: delay, loss, rate … as in the file, in place of what that says'
+complete -c xconnectd -n '_shtab_xconnectd_using impair' -s h -l help -d 'show this help message and exit'
+complete -c xconnectd -n '_shtab_xconnectd_using impair' -l forward -d 'only frames from the first end of its line to the other'
+complete -c xconnectd -n '_shtab_xconnectd_using impair' -l reverse -d 'only frames the other way'
+complete -c xconnectd -n '_shtab_xconnectd_using impair' -l for -x -d 'end it after so long: 60s, 5m, 2h; default: when it is cleared'
+complete -c xconnectd -n '_shtab_xconnectd_using impair' -l clear -d 'end it: as the file says again'
+complete -c xconnectd -n '_shtab_xconnectd_using impair; and test $_shtab_xconnectd_npos -eq 0' -ka "(_xconnectd_names)" -d 'a:b, or one of its ends'
 complete -c xconnectd -n '_shtab_xconnectd_using; and test $_shtab_xconnectd_npos -eq 0' -a reload -d 'make the daemon read its files now, and wait for the result'
 complete -c xconnectd -n '_shtab_xconnectd_using reload' -s h -l help -d 'show this help message and exit'
 complete -c xconnectd -n '_shtab_xconnectd_using; and test $_shtab_xconnectd_npos -eq 0' -a status -d 'show every link: state, mode, rates, drops, reason'

@@ -16,6 +16,7 @@ _shtab_xconnectd_commands() {
     doctor:'check the host and all links, with a fix for each problem'
     events:'follow the daemon'"'"'s events, one line each'
     graph:'draw the wiring'
+    impair:'impair a link for a while: delay, loss, rate … as in the file, in place of what that says'
     import:'print a wiring made from a containerlab topology; - is standard input'
     link:'add, remove, enable, disable or move one link of the file'
     plan:'show what a reload would change, and change nothing'
@@ -108,6 +109,19 @@ _shtab_xconnectd_graph_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_xconnectd_graph_defaults_added=0
+
+_shtab_xconnectd_impair_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--forward[only frames from the first end of its line to the other]"
+  "--reverse[only frames the other way]"
+  "--for[end it after so long\: 60s, 5m, 2h\; default\: when it is cleared]:TIME:"
+  "--clear[end it\: as the file says again]"
+  ":a\:b, or one of its ends:_xconnectd_names"
+  "(*)::what its frames meet, as below impair\: in the file:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xconnectd_impair_defaults_added=0
 
 _shtab_xconnectd_import_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -298,6 +312,7 @@ _shtab_xconnectd() {
         doctor) _arguments -C -s $_shtab_xconnectd_doctor_options ;;
         events) _arguments -C -s $_shtab_xconnectd_events_options ;;
         graph) _arguments -C -s $_shtab_xconnectd_graph_options ;;
+        impair) _arguments -C -s $_shtab_xconnectd_impair_options ;;
         import) _arguments -C -s $_shtab_xconnectd_import_options ;;
         link) _shtab_xconnectd_link ;;
         plan) _arguments -C -s $_shtab_xconnectd_plan_options ;;

@@ -45,6 +45,8 @@ class Event(StrEnum):
     LINK_DOWN = "link.down"
     LINK_UP = "link.up"
     LINK_WARNING = "link.warning"
+    IMPAIR_STARTED = "impair.started"
+    IMPAIR_ENDED = "impair.ended"
     CARRIER_HIDDEN = "carrier.hidden"
     CARRIER_SHOWN = "carrier.shown"
     CARRIER_UNWATCHED = "carrier.unwatched"

@@ -6,7 +6,7 @@ Times are nanoseconds, rates bits per second, shares from 0 to 1; texts are as `
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -69,17 +69,31 @@ UNIMPAIRED: Final = Impairment()
 class Impairments(NamedTuple):
     """Both directions of a link: ``forward`` from its end ``a`` to ``b``.
 
+    ``passing`` are those of them that a command has put there, until that ends.
     ``as_found``: whatever the kernel does, for a wire that no file describes.
     """
 
     forward: Impairment = UNIMPAIRED
     reverse: Impairment = UNIMPAIRED
     as_found: bool = False
+    passing: tuple[str, ...] = ()
+    until: float | None = None
 
     @property
     def turned(self) -> Impairments:
         """Of the link with its ends exchanged."""
-        return Impairments(self.reverse, self.forward)
+        return self._replace(forward=self.reverse, reverse=self.forward)
+
+
+class Passing(NamedTuple):
+    """What a command made of a link, in place of what the file says.
+
+    ``ways`` is what meets frames by the end where they come in. ``until`` is when it ends, in
+    seconds since the epoch, None for when somebody clears it.
+    """
+
+    ways: Mapping[str, Impairment]
+    until: float | None = None
 
 
 # --------------------------------------------------------------------------- texts

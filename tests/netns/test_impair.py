@@ -107,3 +107,36 @@ def test_a_killed_daemon_leaves_the_queue_and_the_next_one_puts_it_back(
     first.write({})
     first.start()
     lab.assert_as_found(before)
+
+
+def test_a_command_impairs_for_a_while_over_a_crash(lab: Lab, shared: Start) -> None:
+    lab.veths("va", "vb")
+    daemon = shared(impaired(rate="10mbit")).connected()
+    done = daemon.cli("impair", "va", "rate=5mbit", "--forward", "--for", "4s")
+    assert done.stdout == "va → vb: rate 5mbit\n", done.stderr
+    assert "rate 5Mbit" in qdiscs(lab, "vb")
+    assert "rate 10Mbit" in qdiscs(lab, "va")
+    daemon.crash()
+    assert "rate 5Mbit" in qdiscs(lab, "vb")
+    impair = daemon.link()["impair"]
+    assert (impair["passing"], impair["forward"]["rate"]) == (["forward"], "5mbit")
+    assert 0 < impair["ends_in_s"] <= 4
+    assert "impaired va → vb: rate 5mbit" in daemon.cli("status", "-v").stdout
+    poll(lambda: "rate 10Mbit" in qdiscs(lab, "vb"))
+    daemon.wait_event("impair.ended", link="va:vb")
+
+
+def test_a_command_that_cannot_be_done_changes_nothing(lab: Lab, shared: Start) -> None:
+    """This kernel has no netem."""
+    lab.veths("va", "vb")
+    daemon = shared({"va": "vb"}).connected()
+    before = qdiscs(lab, "vb")
+    done = daemon.cli("impair", "va", "delay=20ms")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no sch_netem" in done.stderr
+    assert daemon.link()["state"] == "connected"
+    assert qdiscs(lab, "vb") == before
+    assert daemon.cli("impair", "va", "delay=20").returncode == 2
+    assert daemon.cli("impair", "va", "rate=1mbit").returncode == 0
+    assert daemon.cli("impair", "va", "--clear").returncode == 0
+    assert qdiscs(lab, "vb") == before

@@ -54,6 +54,7 @@ from builders import (
 )
 
 from xconnectd.errors import DataplaneError, LinkError, NodeGoneError, ProgramGoneError
+from xconnectd.impairment import Passing
 from xconnectd.model import (
     CLOSED,
     FILTER_HANDLE,
@@ -846,6 +847,7 @@ class Book:
         self.programs: frozenset[int] = frozenset()
         self.moved_netns: tuple[MovedEnd, ...] = ()
         self.unreported: tuple[Record, ...] = ()
+        self.passing: Mapping[str, Passing] = {}
         self.made: dict[str, Made] = {}
 
     @property
@@ -880,6 +882,9 @@ class Book:
 
     def set_unreported(self, records: tuple[Record, ...]) -> None:
         self.unreported = records
+
+    def set_passing(self, passing: Mapping[str, Passing]) -> None:
+        self.passing = dict(passing)
 
     def set_config(self, _path: Path) -> None:
         return

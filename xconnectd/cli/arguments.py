@@ -144,7 +144,49 @@ def _add_files(add: _Adder) -> None:
     )
 
     _add_link(add)
+    _add_impair(add)
     add("reload", "make the daemon read its files now, and wait for the result", "reload")
+
+
+def _add_impair(add: _Adder) -> None:
+    impair = add(
+        "impair",
+        "impair a link for a while: delay, loss, rate … as in the file, in place of what that says",
+        "impair leaf1-eth1 delay=50ms loss=1% --for 60s",
+    )
+    impair.add_argument("link", metavar="LINK", help="a:b, or one of its ends")
+    _words(impair, "KEY=VALUE", "what its frames meet, as below impair: in the file")
+    way = impair.add_mutually_exclusive_group()
+    for direction, meaning in (
+        ("forward", "from the first end of its line to the other"),
+        ("reverse", "the other way"),
+    ):
+        way.add_argument(
+            f"--{direction}",
+            dest="direction",
+            action="store_const",
+            const=direction,
+            default="",
+            help=f"only frames {meaning}",
+        )
+    impair.add_argument(
+        "--for",
+        dest="seconds",
+        type=_duration,
+        metavar="TIME",
+        help="end it after so long: 60s, 5m, 2h; default: when it is cleared",
+    )
+    impair.add_argument("--clear", action="store_true", help="end it: as the file says again")
+
+
+def _duration(text: str) -> float:
+    """Seconds."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    return (
+        _number(float, "a time such as 60s, 5m or 2h", 0.1, protocol.LONGEST_IMPAIRMENT)(number)
+        * units[unit]
+    )
 
 
 def _add_link(add: _Adder) -> None:

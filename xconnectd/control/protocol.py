@@ -6,7 +6,8 @@ lasts as long as the connection that asked for it, so a client that dies takes i
 
 Requests: ``{"do": "ping"}``, ``{"do": "status"}``, ``{"do": "events"}``, ``{"do": "reload"}``,
 ``{"do": "try", "text": …, "path": …, "as": …, "timeout": seconds}``, ``{"do": "hold"}``,
-``{"do": "keep"}``.
+``{"do": "keep"}``, ``{"do": "impair", "link": …, "direction": …, "words": [KEY=VALUE, …],
+"seconds": …}``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ STATUS: Final = unix_sockets.STATUS
 
 LONGEST_TRY: Final = 3600
 """Seconds."""
+LONGEST_IMPAIRMENT: Final = 7 * 24 * 3600
+"""Seconds that a command can impair a link for."""
 
 Request = dict[str, Any]
 Answer = dict[str, Any]

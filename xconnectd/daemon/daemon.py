@@ -23,6 +23,7 @@ from xconnectd.daemon import systemd
 from xconnectd.daemon.clock import Clock, Timer
 from xconnectd.daemon.config_files import ConfigFiles, MakeWatch, Source
 from xconnectd.daemon.exporter import Exporter, Facts
+from xconnectd.daemon.passing import PassingImpairments
 from xconnectd.daemon.requests import Requests
 from xconnectd.daemon.signals import Signals, Wakeup
 from xconnectd.daemon.trial import Trial
@@ -119,11 +120,13 @@ class Daemon:
         self.signals = Signals()
         self._files = ConfigFiles(source, watch, runtime, log, clock=clock, wake=self._wakeup.wake)
         self._trial = Trial(runtime, self._files, log, clock)
+        self._passing = PassingImpairments(runtime, log, clock)
         self._exporter = Exporter(self._look, self._wakeup.wake, log)
         self._requests = Requests(
             runtime,
             self._files,
             self._trial,
+            self._passing,
             clock,
             reload=self._read_again,
             metrics=self._exporter.told,
@@ -213,6 +216,7 @@ class Daemon:
     def start(self) -> None:
         """With good files, they are made true. What no good file speaks of goes on as it is."""
         started = self._clock.monotonic()
+        self._passing.end_overdue()
         self._files.start()
         self._reconciler.resync("start")
         self._log.info(
@@ -282,13 +286,17 @@ class Daemon:
         tried = self._trial.tried
         files = tried.deadline if tried else self._files.changed.due
         far = self._far_events.due if self._far_events else None
-        due = (self._tick.due, files, self._reconciler.next_retry(), self._events.due, far)
+        passing = self._passing.due if self._runtime.ledger.passing else None
+        retry = self._reconciler.next_retry()
+        due = (self._tick.due, files, retry, self._events.due, far, passing)
         return max(0.0, min(each for each in due if each is not None) - self._clock.monotonic())
 
     def _on_time(self) -> None:
         if self.signals.stopping:
             return
         self._trial.check()
+        if self._runtime.ledger.passing:
+            self._passing.check()
         far = self._far_events
         if self._is_behind or self._events.is_due() or (far and far.is_due()):
             self._on_events()

@@ -11,6 +11,7 @@ from xconnectd.control.protocol import Answer, Request
 from xconnectd.control.server import Client
 from xconnectd.daemon.clock import Clock
 from xconnectd.daemon.config_files import ConfigFiles
+from xconnectd.daemon.passing import PassingImpairments
 from xconnectd.daemon.trial import Trial
 from xconnectd.errors import XconnectError
 from xconnectd.model import State
@@ -28,6 +29,7 @@ class Requests:
         runtime: Runtime,
         files: ConfigFiles,
         trial: Trial,
+        passing: PassingImpairments,
         clock: Clock,
         *,
         reload: Callable[[], None],
@@ -38,6 +40,7 @@ class Requests:
         self._reconciler = runtime.reconciler
         self._files = files
         self._trial = trial
+        self._passing = passing
         self._clock = clock
         self._reload = reload
         self._metrics = metrics
@@ -62,6 +65,8 @@ class Requests:
             case "try":
                 answer = self._trial.start(client, request)
                 return self._outcome() | answer if answer["ok"] else answer
+            case "impair":
+                return self._passing.answer(request)
             case "hold":
                 return self._trial.hold(client)
             case "keep":

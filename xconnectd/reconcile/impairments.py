@@ -7,11 +7,12 @@ netem does, then the rate: docs/decisions/0021.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from shlex import quote
 from typing import Final
 
-from xconnectd.impairment import Impairment, Impairments
-from xconnectd.model import Interface
+from xconnectd.impairment import Impairment, Impairments, Passing
+from xconnectd.model import Interface, Link
 from xconnectd.shape import NO_RATE, SECOND, Netem, Shape, ticks
 
 _EVERYTHING: Final = 2**32 - 1
@@ -31,6 +32,25 @@ _FRAMES_PER_S: Final = 1_000_000
 _MOST_DELAYED: Final = 200_000
 """Frames, some 500 MB of the kernel's memory."""
 _LEAST_DELAYED: Final = 1000
+
+
+def overridden(links: Iterable[Link], passing: Mapping[str, Passing]) -> tuple[Link, ...]:
+    """The links with what commands have put on some of them for now, by their ids."""
+    return tuple(
+        _overridden(link, passing[link.id]) if link.id in passing else link for link in links
+    )
+
+
+def _overridden(link: Link, passing: Passing) -> Link:
+    impair, ways = link.impair or Impairments(), passing.ways
+    given = [way for way, end in (("forward", link.a), ("reverse", link.b)) if end.name in ways]
+    found = Impairments(
+        ways.get(link.a.name, impair.forward),
+        ways.get(link.b.name, impair.reverse),
+        passing=tuple(given),
+        until=passing.until,
+    )
+    return replace(link, impair=found if found.forward or found.reverse else None)
 
 
 def shapes(impair: Impairments, a: Interface, b: Interface) -> dict[int, Shape]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
+from dataclasses import replace
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from xconnectd.monitor_address import MonitorAddress
 from xconnectd.reconcile import (
     actions,
     evaluate,
+    impairments,
     link_state,
     made_veths,
     observer,
@@ -135,7 +137,7 @@ class Reconciler:
         self.tally = Tally()
         self.receive: Callable[[], Iterable[LinkEvent]] = tuple
         self.monitor_errors: Callable[[], Mapping[MonitorAddress, str]] = dict
-        self.wiring = Wiring()
+        self.wiring = self._wanted = Wiring()
         self._index = Index(self.wiring)
         self._statuses: dict[str, LinkStatus] = {}
         self.loose: set[str] = set()
@@ -158,11 +160,17 @@ class Reconciler:
         return self._statuses
 
     def want(self, wiring: Wiring) -> Scope:
-        """Takes a new wiring and returns what a pass must look at to make it true."""
-        changed, moved = _changed(self.wiring.links, wiring.links)
+        """Takes a new wiring and returns what a pass must look at to make it true.
+
+        What a command has made of a link for now comes before what the wiring says of it.
+        """
+        self.wiring = wiring
+        if passing := self._ledger.passing:
+            wiring = replace(wiring, links=impairments.overridden(wiring.links, passing))
+        changed, moved = _changed(self._wanted.links, wiring.links)
         self._backoff.forget([link.id for link in changed])
         before, self._index = self._index, Index(wiring)
-        self.wiring = wiring
+        self._wanted = wiring
         if before.nodes or self._index.nodes:
             self._nodes.want(self._index.nodes)
         self.monitored = frozenset([link for link in wiring.links if link.monitors])
@@ -266,7 +274,7 @@ class Reconciler:
         for _ in range(_PATIENCE):
             with suppress(InterfaceGoneError):
                 if scope is None or len(scope.links) + len(scope.ifindexes) > _MANY:
-                    return self._observer.everything(self.wiring)
+                    return self._observer.everything(self._wanted)
                 return self._observer.narrow(self._index, scope)
         raise InterfaceGoneError("interfaces come and go faster than they can be looked at")
 
@@ -324,7 +332,7 @@ class Reconciler:
 
         Returns what could not be put back. Links are wanted no longer, so their end is no event.
         """
-        self.wiring = Wiring()
+        self.wiring = self._wanted = Wiring()
         self._index = Index(self.wiring)
         self.monitored = frozenset()
         self._statuses.clear()
@@ -514,7 +522,7 @@ class Reconciler:
     def due(self) -> Scope:
         """The failed links whose time has come."""
         due, stuck = self._backoff.due()
-        links = [link for link in self.wiring.links if link.id in due] if due else ()
+        links = [link for link in self._wanted.links if link.id in due] if due else ()
         return Scope(frozenset(links), frozenset(stuck))
 
     # ------------------------------------------------------------------ what came of it

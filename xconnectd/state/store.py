@@ -13,9 +13,11 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from xconnectd.impairment import Distribution, Impairment, Passing
 from xconnectd.model import Change, Made, MovedEnd, Record, Refusal
 from xconnectd.paths import directory, namespace_cookie, own_inode, state_directory
 from xconnectd.state.journal import Journal, put
@@ -51,6 +53,7 @@ class Ledger:
         made: the veths that we made, by that.
         programs: the ids of our programs.
         moved_netns: ends that are in another namespace.
+        passing: what commands have put on links for now, by the ids of those.
         unreported: interfaces that are gone, and the kernel has not said where to.
 
     Raises:
@@ -79,6 +82,7 @@ class Ledger:
         self.unjudged = () if self._current else tuple(each.name for each in stored.values())
         """The interfaces in records that, as far as can be told, are of another boot."""
         self.programs = self._read_programs()
+        self.passing = dict(self._read_passing())
         self.moved_netns = tuple(self._read_moved_netns())
         self.unreported = tuple(self._read_unreported())
         self._unsaved: set[str] = set()
@@ -161,12 +165,20 @@ class Ledger:
             self.unreported = records
             self._save("unreported", [_as_json(record) for record in records])
 
+    def set_passing(self, passing: Mapping[str, Passing]) -> None:
+        """What commands have put on links for now, by the ids of those."""
+        self.passing = dict(passing)
+        self._save("passing", {link: _passing_as_json(each) for link, each in passing.items()})
+
     def is_needed(self) -> bool:
         """Whether something is recorded that nobody else knows: how an end was found.
 
-        Also of one that has left: it may come back.
+        Also of one that has left: it may come back. And what is impaired for now is so after a
+        stop and a start, too.
         """
-        return bool(self.records or self.made or self.moved_netns or self.unreported)
+        return bool(
+            self.passing or self.records or self.made or self.moved_netns or self.unreported
+        )
 
     def config(self) -> Path | None:
         """The file that the last daemon here was started with."""
@@ -228,6 +240,13 @@ class Ledger:
     def _read_unreported(self) -> Iterator[Record]:
         return filter(None, map(_record, self._read_list("unreported")))
 
+    def _read_passing(self) -> Iterator[tuple[str, Passing]]:
+        stored = self._read("passing")
+        for link, data in stored.items() if isinstance(stored, dict) else ():
+            with suppress(*_OTHERS):
+                ways = {end: _impairment(one) for end, one in data["ways"].items()}
+                yield link, Passing(ways, data["until"])
+
     def _read_list(self, name: str) -> list[Any]:
         stored = self._read(name)
         return stored if isinstance(stored, list) else []
@@ -278,9 +297,19 @@ def _as_json(record: Record) -> dict[str, Any]:
     }
 
 
+def _passing_as_json(passing: Passing) -> dict[str, Any]:
+    ways = {end: asdict(one) for end, one in passing.ways.items()}
+    return {"ways": ways, "until": passing.until}
+
+
+def _impairment(data: Mapping[str, Any]) -> Impairment:
+    known = {each.name: data[each.name] for each in fields(Impairment) if each.name in data}
+    return Impairment(**{**known, "distribution": Distribution(known["distribution"])})
+
+
 _T = TypeVar("_T", Change, Refusal, Record, Made, MovedEnd)
 
-_OTHERS: Final = (KeyError, TypeError, AttributeError)
+_OTHERS: Final = (KeyError, TypeError, AttributeError, ValueError)
 """What reading something raises that another release wrote, or nobody of us."""
 
 

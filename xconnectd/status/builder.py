@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from xconnectd.config.source import Reading
+from xconnectd.impairment import Impairment, Impairments, as_written
 from xconnectd.model import Counters, End, Endpoint, MovedEnd
+from xconnectd.reconcile import impairments
 from xconnectd.reconcile.link_state import LinkStatus
 from xconnectd.status import document, drop_reasons
 from xconnectd.status.document import StatusDocument
@@ -70,7 +73,20 @@ def _link(status: LinkStatus, counters: Mapping[int, Counters]) -> document.Link
         drop_reasons.explained(a, b, counters, enabled=link.enabled),
         one_way=link.one_way,
         rewrite=link.rewrite.value,
+        impair=_impair(link.impair) if link.impair else None,
     )
+
+
+def _impair(impair: Impairments) -> document.Json:
+    """With the limit also where the file leaves it to us."""
+    told: document.Json = {"forward": _one(impair.forward), "reverse": _one(impair.reverse)}
+    left = None if impair.until is None else round(max(0.0, impair.until - time.time()), 1)
+    return {**told, "passing": list(impair.passing), "ends_in_s": left}
+
+
+def _one(one: Impairment) -> document.Json:
+    waits = one.replaces_queue and not one.loses_all
+    return as_written(replace(one, limit=impairments.limit(one)) if waits else one)
 
 
 def _end(

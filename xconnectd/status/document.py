@@ -143,6 +143,8 @@ class Link(NamedTuple):
     """A link. ``link`` is its id, ``retry_in_s`` None where nobody will try it again.
 
     ``one_way``: frames go from ``a`` to ``b`` alone. ``rewrite`` is what is changed of them.
+    ``impair`` has what meets its frames ``forward``, from ``a`` to ``b``, and in ``reverse``, which
+    of these are ``passing``, and in how many seconds that ends (``ends_in_s``).
     """
 
     link: str
@@ -160,6 +162,7 @@ class Link(NamedTuple):
     drops: tuple[Drop, ...] = ()
     one_way: bool = False
     rewrite: str = Rewrite.NONE.value
+    impair: Mapping[str, Any] | None = None
 
     @property
     def ends(self) -> tuple[End, ...]:

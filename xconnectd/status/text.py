@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from xconnectd.formatting import bit_rate, counted, duration, number, printable
 from xconnectd.model import Rewrite
@@ -69,6 +70,8 @@ def _link(link: Link) -> Iterator[str]:
     yield from _about(link)
     for here, there in link.ways[:1] if link.one_way else link.ways:
         yield f"    {_way(here, there)}"
+    if link.impair:
+        yield from (f"    {line}" for line in _impaired(link, link.impair))
     for end in link.ends:
         yield from (f"    {line}" for line in _end(end))
     for lost in link.drops:
@@ -95,6 +98,20 @@ def _about(link: Link) -> Iterator[str]:
         yield f"    {link.mode}: {link.mode_reason}"
     if link.rewrite != Rewrite.NONE:
         yield f"    rewrite: {link.rewrite}"
+
+
+def _impaired(link: Link, impair: Mapping[str, Any]) -> Iterator[str]:
+    for way, (here, there) in zip(("forward", "reverse"), link.ways, strict=False):
+        words = ", ".join(f"{key} {_value(value)}" for key, value in impair.get(way, {}).items())
+        if words:
+            end = impair.get("ends_in_s")
+            until = "until it is cleared" if end is None else f"for {duration(end)} more"
+            passing = f" ({until})" if way in impair.get("passing", ()) else ""
+            yield f"impaired {here.name} → {there.name}: {words}{passing}"
+
+
+def _value(value: Any) -> str:
+    return f"{value['mean']} in bursts of {value['burst']:g}" if isinstance(value, dict) else value
 
 
 def _end(end: End) -> Iterator[str]:
