@@ -54,6 +54,7 @@ class NodeEnds:
         host = self._other_end(there, nsid)
         if host is None:
             words = f"{end.interface} in {node.name} is no veth to here: {_what(there)}"
+            words += "; delete it there, or name another"
             return place._replace(refused=words, in_the_way=there.ifindex), None
         return place, host
 
@@ -105,7 +106,7 @@ class NodeEnds:
         taken = None if ours else self._here(name)
         if taken is None:
             return place._replace(is_missing=True)
-        words = f"{name}, to be made for {end.name}, is the name of another interface here"
+        words = f"{name}, to be made for {end.name}, is the name of another interface: rename that"
         return place._replace(refused=words)
 
     def _other_end(self, there: Interface, nsid: int) -> Interface | None:
