@@ -28,6 +28,14 @@ links:
     carrier: independent
     description: text
     labels: {a: b}
+    impair: {delay: 20ms}
+  n:e0:
+    to: va1
+    mtu: 9000
+    impair: {forward: {loss: 1%}}
+nodes:
+  n:
+    container: lab-n
 metrics:
   listen: localhost:1
 """

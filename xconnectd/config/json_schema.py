@@ -248,8 +248,14 @@ def _options() -> _Schema:
                 {"forward": {"rate": "100mbit"}, "reverse": {"loss": "100%"}},
             ],
             "type": "object",
-            "if": {"anyOf": [{"required": [each]} for each in impairments.DIRECTIONS]},
+            "if": {
+                "anyOf": [
+                    {"required": [each], "properties": {each: {}}}
+                    for each in impairments.DIRECTIONS
+                ]
+            },
             "then": {
+                "type": "object",
                 "properties": {
                     each: {"$ref": "#/definitions/impairment"} for each in impairments.DIRECTIONS
                 },
@@ -297,6 +303,7 @@ def _impairment() -> _Schema:
             "examples": ["0.5%", {"mean": "1%", "burst": 5}],
             "if": {"type": "object"},
             "then": {
+                "type": "object",
                 "required": [*impairments.LOSS_KEYS],
                 "properties": {
                     "mean": {"description": "The share of frames.", **share},
@@ -336,7 +343,8 @@ def _impairment() -> _Schema:
 
 def _number_or_text(least: int, most: int, kind: str = "integer") -> _Schema:
     """A number, also as a text."""
-    return {"type": [kind, "string"], "minimum": least, "maximum": most, "pattern": "^[0-9.]+$"}
+    number = {"type": kind, "minimum": least, "maximum": most}
+    return {"anyOf": [number, {"type": "string", "pattern": "^[0-9.]+$"}]}
 
 
 def _flag(description: str, *, default: bool) -> _Schema:
