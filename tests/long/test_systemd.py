@@ -29,6 +29,7 @@ SUITE: Final = "bookworm"
 PACKAGES: Final = ("systemd", "systemd-sysv", "dbus", "python3", "python3-bpfcc", "iproute2")
 CACHE: Final = Path("/var/cache/xconnectd-test/systemd")
 UNIT: Final = "xconnectd.service"
+FOR_NODES: Final = "etc/systemd/system/xconnectd.service.d/20-nodes.conf"
 DROPIN: Final = "run/systemd/system/xconnectd.service.d/test.conf"
 WIRE: Final = {"wa": "wb"}
 
@@ -429,6 +430,73 @@ def test_networkd_leaves_the_ends_alone(machine: Machine) -> None:
         machine.run("systemctl", "stop", "systemd-networkd.socket", "systemd-networkd.service")
         for path in directory.glob("*.network"):
             path.unlink()
+
+
+@pytest.fixture
+def leaves(machine: Machine) -> Iterator[tuple[str, str]]:
+    """Two namespaces with names, which a wire is to join; the first ones of this machine."""
+    names = ("leaf1", "leaf2")
+    machine.write({f"{names[0]}:eth1": f"{names[1]}:eth1"})
+    yield names
+    (machine.root / FOR_NODES).unlink(missing_ok=True)
+    for name in names:
+        machine.run("ip", "netns", "delete", name, check=False)
+
+
+def _state(machine: Machine) -> dict[str, Any]:
+    (link,) = machine.status()["links"]
+    found: dict[str, Any] = link
+    return found
+
+
+def _is_connected(machine: Machine) -> bool:
+    return bool(_state(machine)["state"] == "connected")
+
+
+def test_without_the_drop_in_only_the_far_ends_of_nodes_are_left_to_others(
+    machine: Machine, leaves: tuple[str, str]
+) -> None:
+    machine.systemctl("start")
+    for name in leaves:
+        machine.run("ip", "netns", "add", name)
+    told = poll(lambda: _state(machine)["warnings"], what="a warning", interval=0.1)
+    assert _state(machine)["state"] == "down"
+    assert any("CAP_SYS_ADMIN" in text for text in told), told
+    for name in leaves:
+        machine.run("ip", "-n", name, "link", "set", "eth1", "up")
+    poll(lambda: _is_connected(machine), what="a wire between ends that somebody has set up")
+
+
+@pytest.mark.parametrize("by_process", [False, True])
+def test_with_the_drop_in_nodes_come_and_go(
+    machine: Machine, leaves: tuple[str, str], by_process: bool
+) -> None:
+    """As it is shipped, and with what it has as a comment. No namespace is held by the sandbox."""
+    text = machine.run("cat", "/usr/share/doc/xconnectd/examples/20-nodes.conf").stdout
+    if by_process:
+        text = text.replace(
+            "#CapabilityBoundingSet=CAP_SYS_PTRACE", "CapabilityBoundingSet=CAP_SYS_PTRACE"
+        )
+    path = machine.root / FOR_NODES
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    machine.run("systemctl", "daemon-reload")
+    machine.systemctl("start")
+    for _ in range(3):
+        for name in leaves:
+            machine.run("ip", "netns", "add", name)
+        poll(lambda: _is_connected(machine), what="a wire between namespaces that have come")
+        for name in leaves:
+            machine.run("ip", "netns", "delete", name)
+        poll(lambda: not set(machine.lab.interfaces()) - {"wa", "wb", "wc"}, what="no veth left")
+    if by_process:
+        sleep = "unshare --net sleep 1000 >/dev/null 2>&1 & echo $!"
+        pids = [int(machine.run("sh", "-c", sleep).stdout) for _ in leaves]
+        entries = ", ".join(f"{x}: {{pid: {pid}}}" for x, pid in zip(leaves, pids, strict=True))
+        machine.write(f"nodes: {{{entries}}}\nlinks: {{leaf1:eth1: leaf2:eth1}}\n")
+        poll(lambda: _is_connected(machine), what="a wire between processes")
+        for pid in pids:
+            machine.run("sh", "-c", f"kill {pid}")
 
 
 INSTALL: Final = """
