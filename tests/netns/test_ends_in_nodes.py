@@ -153,7 +153,9 @@ def test_without_the_right_to_enter_it_is_left_down_and_told(
     one = Daemon(lab, wiring(lab), through=rights).start()
     link = one.wait_state(END, va.end, "down")
     (warning,) = link["warnings"]
+    assert warning.startswith(f"{END}: its network namespace cannot be entered: ")
     assert "set it up in the node, or give the daemon CAP_SYS_ADMIN" in warning
+    assert one.status()["links"][0]["warnings"] == [warning], "who reads the kernel is told too"
     run("ip", "link", "set", "eth1", "up", namespace=leaf1)
     assert one.wait_state(END, "va", "connected")["warnings"] == []
     station(leaf1)

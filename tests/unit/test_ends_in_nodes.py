@@ -341,7 +341,7 @@ def test_without_the_right_to_enter_it_is_left_down_and_told() -> None:
     assert not kernel.there("leaf1", "eth1").up
     status = keeper.reconciler.statuses[LINK]
     assert status.state == "down"
-    assert status.warnings == ("its network namespace cannot be entered",)
+    assert status.warnings == ("leaf1:eth1: its network namespace cannot be entered",)
     kernel.steps.clear()
     keeper.reconciler.run(None, "netlink")
     assert [step for step in kernel.steps if step.verb.startswith("set far")] == []

@@ -270,7 +270,7 @@ class Changes:
         except OSError as error:
             words = f"its network namespace cannot be entered: {error.strerror}"
             if error.errno == errno.EPERM:
-                words += "; set it up in the node, or give the daemon CAP_SYS_ADMIN"
+                words += "; set it up in the node, or give the daemon CAP_SYS_ADMIN (20-nodes.conf)"
         return dict.fromkeys(range(len(far)), words)
 
     def _do(self, interface: Interface, action: str, request: bytes) -> None:

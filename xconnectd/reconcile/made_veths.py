@@ -115,7 +115,7 @@ def with_refusals(observed: Observed, refused: Mapping[str, FarRefusal]) -> Obse
     nodes = {**observed.nodes}
     for end in nodes.keys() & refused.keys() & observed.made.keys():
         if observed.made[end] != refused[end].made:
-            words = (nodes[end].warning, refused[end].words)
+            words = (nodes[end].warning, f"{end}: {refused[end].words}")
             nodes[end] = nodes[end]._replace(warning="; ".join(filter(None, words)))
     return observed._replace(nodes=nodes)
 

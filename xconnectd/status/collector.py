@@ -163,9 +163,9 @@ def report_of(engine: Engine, file: Path | None) -> StatusDocument:
         guard_unavailable=guard,
         moved_netns=found.observed.moved_netns,
     )
-    failed = _failed(told)
+    known = {each.link: each for each in told.links} if told else {}
     return built._replace(
-        links=tuple(_as_told(each, failed.get(each.link)) for each in built.links),
+        links=tuple(_as_told(each, known.get(each.link)) for each in built.links),
         differences=tuple(Difference(**each) for each in actions.as_json(found.actions)),
     )
 
@@ -194,8 +194,15 @@ def _failed(told: StatusDocument | None) -> dict[str, Link]:
 
 
 def _as_told(link: Link, told: Link | None) -> Link:
-    """A link that failed with what only the daemon knows: the kernel's words, and the next try."""
-    if link.state is not State.FAILED or told is None:
+    """A link with what only the daemon knows.
+
+    That is what it may not do in a node, and of a link that failed the kernel's words and the next
+    try.
+    """
+    if told is None:
         return link
+    warnings = tuple(dict.fromkeys((*link.warnings, *told.warnings)))
+    if link.state is not State.FAILED or told.state is not State.FAILED:
+        return link._replace(warnings=warnings)
     reason = told.reason if link.reason.startswith("not in the kernel") else link.reason
-    return link._replace(reason=reason, retry_in_s=told.retry_in_s)
+    return link._replace(reason=reason, retry_in_s=told.retry_in_s, warnings=warnings)
