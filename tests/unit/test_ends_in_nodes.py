@@ -384,6 +384,18 @@ def test_it_is_deleted_with_its_line() -> None:
     assert (keeper.book.made, [*keeper.book.records]) == ({}, [*before])
 
 
+def test_what_the_file_says_of_a_node_counts_from_the_moment_that_it_says_it() -> None:
+    """Its links are the same but for that; what stood there before is not looked for."""
+    for number in range(16):  # a pass has both, in any order
+        keeper = Keeper(world())
+        elsewhere = Node("leaf1", netns=f"/run/netns/other{number}")
+        keeper.start(wiring(Link(Endpoint(END, elsewhere), endpoint("v0"))))
+        assert keeper.states() == {LINK: "waiting"}
+        keeper.take(wiring(link(END, "v0")))
+        keeper.settle()
+        assert keeper.states() == {LINK: "connected"}
+
+
 def test_it_stays_when_another_link_gets_its_end() -> None:
     kernel = world()
     keeper = started(kernel)

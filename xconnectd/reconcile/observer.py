@@ -309,7 +309,8 @@ class _Look:
         further: list[str | int] = []
         links = [*scope.links, *self.links.values()]
         for end, node in ends_in_nodes(links):
-            if end.name in self._links and end.name not in self.node_ends:
+            link = self._links.get(end.name)  # one that was may have had it in another node
+            if link and end in link.ends and end.name not in self.node_ends:
                 self.node_ends[end.name], host = nodes.resolve(end, node)
                 if host:
                     self.names[end.name] = host.ifindex
