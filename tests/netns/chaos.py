@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .carrier import Card
+from .chaos_nodes import NodeEnd, Nodes
 from .lab import PROG_XDP, XDP_PASS, Lab, Station, delete_entry, entries, poll, run
 from .service import Daemon
 from .traffic import Stream, Wire, looks, wait_flows
@@ -68,19 +69,21 @@ class Plug:
     b: str
     mode: str = "auto"
     enabled: bool = True
+    mtu: int = 1500
 
     @property
     def link(self) -> str:
-        return ":".join(sorted((self.a, self.b)))
+        return ("," if ":" in self.a + self.b else ":").join(sorted((self.a, self.b)))
 
     def __str__(self) -> str:
         enabled = str(self.enabled).lower()
-        return f"  {self.a}: {{to: {self.b}, mode: {self.mode}, enabled: {enabled}}}\n"
+        mtu = f", mtu: {self.mtu}" if self.mtu != 1500 else ""
+        return f"  {self.a}: {{to: {self.b}, mode: {self.mode}, enabled: {enabled}{mtu}}}\n"
 
 
 UNTOUCHED: Final = Plug("ua", "ub")
 _WAYS: Final = ("ab", "ba")
-Harm = tuple[int, Sequence[Device] | None, Callable[..., str]]
+Harm = tuple[int, Sequence[Any] | None, Callable[..., str]]
 """How often, to whom (None: to the daemon or its file), and what; it returns what it has done."""
 
 
@@ -110,6 +113,7 @@ class Chaos:
         self._devices.append(Device(Station(lab.host, tap, interface=""), lab.tap(tap), tap))
         lab.on_close(lambda: [device.wire.close() for device in self._devices])
         lab.on_close(lambda: [device.far.close() for device in self._devices if device.far])
+        self._nodes = Nodes(lab, self._random)
         self._ends = lab.veth("ua"), lab.veth("ub")
         poll(lambda: all(lab.link(x.end)["operstate"] == "UP" for x in self._ends), what="carrier")
         self._before = self._untouched()
@@ -193,6 +197,7 @@ class Chaos:
             "mtu": (3, here, self._set_mtu),
             "clsact": (3, here, self._delete_clsact),
             "entries": (3, here, self._delete_entries),
+            **self._nodes.harms(),
         }
 
     def _harms_to_the_daemon(self) -> dict[str, Harm]:
@@ -209,8 +214,8 @@ class Chaos:
         taken = {x.name for x in self._devices if x.where != "gone"}
         return self._random.choice([name for name in NAMES if name not in taken])
 
-    def _here(self) -> dict[str, Device]:
-        return {x.name: x for x in self._devices if x.where == "host"}
+    def _here(self) -> dict[str, Device | NodeEnd]:
+        return {x.name: x for x in self._devices if x.where == "host"} | self._nodes.here
 
     def _create(self, device: Device) -> str:
         station = self.lab.veth(self._free_name(), namespace=device.station.namespace)
@@ -292,13 +297,16 @@ class Chaos:
         return device.name
 
     def _flip(self) -> str:
-        names = self._random.sample(NAMES, len(NAMES))
+        names = [*NAMES, *self._nodes.ends]
+        self._random.shuffle(names)
         plugs = []
         while len(names) > 1 and self._random.random() < 0.9:
             a = names.pop()
             b = a if self._random.random() < 0.08 else names.pop()
             mode = self._random.choice(("auto", "auto", "auto", "generic", "tc"))
-            plugs.append(Plug(a, b, mode, self._random.random() < 0.88))
+            enabled = self._random.random() < 0.88
+            mtu = self._random.choice((1500, 1500, 9000)) if ":" in a + b else 1500
+            plugs.append(Plug(a, b, mode, enabled, mtu))
         keep = self._random.randrange(len(self._plugs) + 1)  # some of the links stay
         used = {end for plug in self._plugs[:keep] for end in (plug.a, plug.b)}
         self._plugs = self._plugs[:keep] + [x for x in plugs if not used & {x.a, x.b}]
@@ -308,7 +316,8 @@ class Chaos:
 
     def _write_good(self) -> None:
         self._good, self._forgetful = True, False
-        self._save("links:\n" + "".join(map(str, (UNTOUCHED, *self._plugs))))
+        links = "".join(map(str, (UNTOUCHED, *self._plugs)))
+        self._save(f"{self._nodes.section()}links:\n{links}")
 
     def _spoil(self) -> str:
         text = self._random.choice(BAD)
@@ -365,8 +374,12 @@ class Chaos:
             seen = self.daemon.ask("status")
         except OSError as error:
             return [f"no answer: {error}"]
-        links = self.lab.links()
+        alone = self.lab.links()
+        links = alone | self._nodes.look(alone)
+        if self._forgetful:
+            self._nodes.call_by_text(seen)
         return [
+            *self._wrong_ends_in_nodes(alone),
             *self._wrong_states(seen, links),
             *self._wrong_foreigners(links),
             *self._wrong_programs(seen, links),
@@ -375,6 +388,17 @@ class Chaos:
             *self._wrong_frames(seen),
             *self._wrong_moved_netns(seen),
         ]
+
+    def _wrong_ends_in_nodes(self, links: dict[str, Any]) -> Iterator[str]:
+        if self._forgetful:
+            return
+        wanted = {end: plug.mtu for plug in self._plugs for end in (plug.a, plug.b)}
+        yield from self._nodes.problems(wanted, self._strange(links))
+
+    def _strange(self, links: dict[str, Any]) -> set[str]:
+        """Interfaces of the host that are not the chaos's own."""
+        own = {x.name for x in self._devices if x.where == "host"}
+        return links.keys() - own - {"lo", UNTOUCHED.a, UNTOUCHED.b}
 
     def _wrong_states(self, seen: dict[str, Any], links: dict[str, Any]) -> Iterator[str]:
         state = seen["config"]["state"]
@@ -394,6 +418,8 @@ class Chaos:
 
     def _wanted_state(self, plug: Plug, links: dict[str, Any]) -> str:
         ends = [links.get(name) for name in (plug.a, plug.b)]
+        if {plug.a, plug.b} & self._nodes.occupied:
+            return "failed"
         if None in ends:
             return "waiting" if plug.enabled else "disabled"
         here = self._here()
@@ -419,13 +445,15 @@ class Chaos:
         ours, here = self._ours(), self._here()
         loose = [x for x in seen["links"] if x["state"] in ("disabled", "waiting", "failed")]
         held = {x[end]["name"] for x in loose for end in "ab"}
+        numbers_held = {links[name]["ifindex"] for name in held & links.keys()}
         for name in held & links.keys() & here.keys():
-            egress = self.lab.tc("filter", "show", "dev", name, "egress")
+            egress = self.lab.tc("filter", "show", "dev", links[name]["ifname"], "egress")
             if not here[name].foreign and "xconnectd" not in egress:
                 yield f"{name}: not held"
         maps = {path.name: entries(path) for path in self.lab.wiring_maps()}
         for name, link in links.items():
-            is_led = name in held or link["ifindex"] in maps.get("entries", ())
+            number = link["ifindex"]
+            is_led = number in numbers_held or number in maps.get("entries", ())
             if _program(link) in ours and not is_led:
                 yield f"{name}: our program without an entry"
         numbers = {link["ifindex"] for link in links.values()}
@@ -481,19 +509,20 @@ class Chaos:
 
     def _probe(self, wanted: set[tuple[str, str]]) -> set[tuple[str, str]]:
         """Every device sends one frame; returns who got whose."""
-        devices = [x for x in self._devices if x.where != "gone"]
-        marks = {os.urandom(16): device for device in devices}
-        for device in devices:
-            _drained(device.wire)
-        for mark, device in marks.items():
+        devices = {x.name: x.wire for x in self._devices if x.where != "gone"}
+        devices |= {x.name: x.wire for x in self._nodes.here.values() if x.wire}
+        marks = {os.urandom(16): name for name in devices}
+        for wire in devices.values():
+            _drained(wire)
+        for mark, name in marks.items():
             with suppress(OSError):  # down, or without carrier
                 frame = b"\xff" * 6 + b"\x02\0\0\0\0\x01" + b"\x88\xb6" + mark + bytes(30)
-                device.wire.send(frame)
+                devices[name].send(frame)
         came: set[tuple[str, str]] = set()
         for look, _ in enumerate(looks(0.3)):
-            for device in devices:
-                senders = (marks.get(frame[14:30]) for frame in _drained(device.wire))
-                came |= {(sender.name, device.name) for sender in senders if sender}
+            for name, wire in devices.items():
+                senders = (marks.get(frame[14:30]) for frame in _drained(wire))
+                came |= {(sender, name) for sender in senders if sender}
             if look >= 10 and wanted <= came:
                 break
         return came
@@ -528,9 +557,12 @@ class Chaos:
             yield f"the untouched ends: {self._untouched()}, not {self._before}"
         if self.lab.pins.exists():
             yield f"pins: {[*self.lab.pins.rglob('*')]}"
-        links = self.lab.links()
+        alone = self.lab.links()
+        links = alone | self._nodes.look(alone)
+        yield from self._nodes.problems({}, self._strange(alone))
         for name, device in self._here().items():
-            link, qdiscs = links[name], self.lab.tc("qdisc", "show", "dev", name)
+            link = links[name]
+            qdiscs = self.lab.tc("qdisc", "show", "dev", link["ifname"])
             found = {
                 "program": bool(link.get("xdp")) == bool(device.foreign),
                 "mtu": link["mtu"] in device.mtus,
@@ -552,7 +584,7 @@ class Chaos:
         return {"links": links, "qdiscs": qdiscs}
 
 
-def _offers(device: Device, flags: Sequence[str]) -> set[bool]:
+def _offers(device: Device | NodeEnd, flags: Sequence[str]) -> set[bool]:
     """Whether what is behind it is alive and nobody has set it down; both, if that is not known."""
     if device.far is None:
         return {"UP" in flags}
