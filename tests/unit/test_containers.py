@@ -600,18 +600,19 @@ def test_no_engine_is_asked_for_what_has_another_entry(
     assert not [each for each in threading.enumerate() if each.name == "Docker"]
 
 
-def test_an_engine_brings_no_encryption_along() -> None:
-    """It is asked by a unix socket; ssl alone would be 4 MB."""
+def test_an_engine_brings_no_encryption_along_nor_keeps_it_from_others() -> None:
+    """It is asked by a unix socket; ssl alone would be 4 MB. prometheus_client wants it."""
     code = (
         "import sys; from xconnectd.nodes.finder import Nodes; from xconnectd.model import Node;"
         "nodes = Nodes(engines=[]); nodes.want([Node('blue', netns='/x')]);"
         "print('http.client' in sys.modules);"
         "from xconnectd.nodes.engine import Address; nodes.close();"
         "nodes = Nodes(engines=[Address('Docker', ('/nowhere',))]); nodes.want([Node('leaf1')]);"
-        "print('http.client' in sys.modules, 'ssl' in sys.modules)"
+        "print('http.client' in sys.modules, 'ssl' in sys.modules);"
+        "import prometheus_client; print('ssl' in sys.modules)"
     )
     done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "True", "False"]
+    assert done.stdout.split() == ["False", "True", "False", "True"]
 
 
 # --------------------------------------------------------------------------- names to be shown

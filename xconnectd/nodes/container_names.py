@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from xconnectd.lazy_imports import without
+from xconnectd.lazy_imports import late
 from xconnectd.nodes import containers
 from xconnectd.nodes.engine import Address, addresses
 
@@ -47,7 +47,7 @@ def names_by_id(engines: Sequence[Address]) -> dict[str, str]:
 
     Nor is it an error: a namespace without a name has a number.
     """
-    with without("ssl"):  # http.client would import it
+    with late("ssl"):  # http.client would import it
         from xconnectd.nodes.engine_http import Connection
 
     found: dict[str, str] = {}

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
 
-from xconnectd.lazy_imports import without
+from xconnectd.lazy_imports import late
 from xconnectd.nodes import containers, namespace_files
 from xconnectd.nodes.containers import Container
 
@@ -106,7 +106,7 @@ class Engine:
 
         Without ``follow`` the engine is asked once.
         """
-        with without("ssl"):  # http.client would import it, 4 MB
+        with late("ssl"):  # http.client would import it, 4 MB
             from xconnectd.nodes.engine_http import Connection
         self.address = address
         self.told = Told(problem=f"{address.name} has not answered yet")
