@@ -42,6 +42,7 @@ struct counters {
 	u64 host_egress; /* frames of this host, dropped on their way out */
 	u64 last;	 /* when the last frame came in (CLOCK_MONOTONIC_COARSE, ns; 0: not known) */
 	u64 one_way;	 /* frames dropped since the link leads the other way only */
+	u64 filtered;	 /* frames handed on, and dropped by a filter where they leave */
 };
 
 /* From linux/pkt_cls.h. */

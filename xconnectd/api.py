@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, Self
 
-from xconnectd import events
+from xconnectd import events, pcap_filter
 from xconnectd.config import parser
 from xconnectd.errors import XconnectError
 from xconnectd.model import Carrier, State, Wiring
@@ -107,4 +107,5 @@ class Xconnect:
 def _wiring(links: Links) -> Wiring:
     """Between two calls nobody sees that a far end comes up, so no end is set down unasked."""
     defaults = {"carrier": Carrier.INDEPENDENT}
-    return parser.parse(json.dumps({"defaults": defaults, "links": dict(links)}), "links")
+    text = json.dumps({"defaults": defaults, "links": dict(links)})
+    return parser.parse(text, "links", pcap_filter.fault)

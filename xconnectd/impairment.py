@@ -110,6 +110,10 @@ RATE_PATTERN: Final = r"^[0-9]{1,20}(?:\.[0-9]{1,12})?(?:[kKmMgG][iI]?)?[bB][iI]
 SHARE_PATTERN: Final = r"^(?:100(?:\.0{1,12})?|0*[0-9]{1,2}(?:\.[0-9]{1,12})?)%$"
 """For editors; what reads a value knows its range, too."""
 
+LONGEST_FILTER: Final = 200
+FILTER_PATTERN: Final = rf"^[!-~](?:[ -~]{{0,{LONGEST_FILTER - 2}}}[!-~])?(?![\s\S])"
+"""It is part of the name of a filter of the kernel's, which has room for 255."""
+
 _TIMES: Final = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 _LONG_TIMES: Final = {"nsec": "ns", "usec": "us", "msec": "ms", "sec": "s"}
 _RATES: Final = {
@@ -170,6 +174,14 @@ def read_frames(text: str) -> int:
 def read_seed(text: str) -> int:
     """Raises as ``read_time``."""
     return _whole(text, 0, LARGEST_SEED, "a seed")
+
+
+def read_filter(text: str) -> str:
+    """A libpcap expression, as far as that can be seen here; raises as ``read_time``."""
+    if not re.fullmatch(FILTER_PATTERN, text):
+        problem = f"a filter is at most {LONGEST_FILTER} ASCII characters in one line"
+        raise ValueError(problem, '`"udp port 3784"`')
+    return text
 
 
 def read_burst(text: str) -> float:

@@ -261,7 +261,8 @@ class Programs:
 
     ``swap_xdp`` and ``swap_ingress`` stand in for ``xdp`` and ``ingress`` where MACs are swapped;
     ``swapping`` has all that do that, older ones too. ``redirecting`` are the current ones that
-    take in frames, ``ours`` has them all.
+    take in frames, ``ours`` has them all. ``filter_name`` begins the name of a filter that drops
+    frames; the expression follows.
     """
 
     xdp: int = 0
@@ -271,6 +272,7 @@ class Programs:
     swap_xdp: int = 0
     swap_ingress: int = 0
     swapping: frozenset[int] = frozenset()
+    filter_name: str = ""
     redirecting: frozenset[int] = field(init=False)
     ours: frozenset[int] = field(init=False)
 
@@ -278,6 +280,10 @@ class Programs:
         redirecting = {self.xdp, self.ingress, self.swap_xdp, self.swap_ingress} - {0}
         object.__setattr__(self, "redirecting", frozenset(redirecting))
         object.__setattr__(self, "ours", self.known | redirecting | {self.egress} - {0})
+
+    def drop_name(self, expression: str) -> str:
+        """Of a filter that drops what matches, and was made for the maps there are now."""
+        return f"{self.filter_name} {expression}"
 
 
 class Setting(StrEnum):
@@ -298,6 +304,9 @@ PROGRAM_NAME: Final = "xconnectd"
 FILTER_PRIORITY: Final = 1
 FILTER_HANDLE: Final = 1
 """Where our filters stand below clsact, in front of everybody else's."""
+
+DROP_HANDLE: Final = 0x7863
+"""Of the one that drops frames of the wire ("xc"), at the same priority."""
 
 CLOSED: Final = 0
 """In place of an ifindex among the peers: what comes in there is dropped, since the link leads the
@@ -406,7 +415,8 @@ class Counters(NamedTuple):
 
     ``frames`` and ``bytes`` were handed to the redirect; those of them that were ``lost`` there
     are told apart. ``no_entry``: dropped since there was no entry, ``one_way``: since the link
-    leads the other way only. ``host_egress``: frames of the host itself that were dropped on their
+    leads the other way only. ``filtered``: handed on, and dropped by a filter where they were to
+    leave. ``host_egress``: frames of the host itself that were dropped on their
     way out of this interface. ``last`` is when the last
     frame came in (CLOCK_MONOTONIC, ns; 0 if none did, or before Linux 5.11). ``untransmitted`` is
     the interface's own tx_dropped: what its driver or its far end would not take, since it exists.
@@ -422,6 +432,7 @@ class Counters(NamedTuple):
     host_egress: int = 0
     last: int = 0
     one_way: int = 0
+    filtered: int = 0
     lost: Lost = Lost()
     untransmitted: int = 0
     impaired_loss: int = 0

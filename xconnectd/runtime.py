@@ -373,6 +373,9 @@ class _NoDataplane:
     def _refuse(self, *_: int) -> None:
         raise DataplaneError("open", "nothing is loaded")
 
+    def filter(self, _expression: str) -> tuple[int, int]:
+        raise DataplaneError("open", "nothing is loaded")
+
     point = steer = count = guard = listen_to_drivers = renew = _refuse
 
     def older_forward(self) -> bool:

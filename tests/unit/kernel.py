@@ -57,6 +57,7 @@ from xconnectd.errors import DataplaneError, LinkError, NodeGoneError, ProgramGo
 from xconnectd.impairment import Passing
 from xconnectd.model import (
     CLOSED,
+    DROP_HANDLE,
     FILTER_HANDLE,
     FILTER_PRIORITY,
     Far,
@@ -162,6 +163,7 @@ class Kernel:
         self.xdp, self.swap_xdp = XDP, SWAP_XDP
         self._swapping = frozenset((SWAP_XDP, SWAP_INGRESS))
         self.peer_map: dict[int, int] = {}
+        self._filters: dict[str, int] = {}
         self.counted: set[int] = set()
         self.guarded_: set[int] = set()
         self.addressed: dict[int, tuple[str, ...]] = {}
@@ -434,7 +436,7 @@ class Kernel:
 
     @property
     def _ours(self) -> frozenset[int]:
-        return OURS | {self.xdp, self.swap_xdp, *self.older_maps}
+        return OURS | {self.xdp, self.swap_xdp, *self.older_maps, *self._filters.values()}
 
     def wired(self, a: str, b: str) -> bool:
         """For every frame, both ways."""
@@ -624,11 +626,20 @@ class Kernel:
             raise LinkError(device.name, "delete clsact", errno.ENOENT)
         self._alter(device.ifindex, qdisc="clsact" if present else "", ingress=(), egress=())
 
-    def add_filter(self, interface: Interface, direction: str, fd: int, *, replacing: bool) -> None:
+    def add_filter(
+        self,
+        interface: Interface,
+        direction: str,
+        fd: int,
+        *,
+        replacing: bool,
+        handle: int = FILTER_HANDLE,
+        name: str = "xconnectd",
+    ) -> None:
         device = self._take(f"add filter {direction}", interface)
         if device.qdisc != "clsact":
             raise LinkError(device.name, f"add the tc {direction} filter", errno.EINVAL)
-        ours = Filter("bpf", FILTER_PRIORITY, FILTER_HANDLE, fd - _FD, "xconnectd")
+        ours = Filter("bpf", FILTER_PRIORITY, handle, fd - _FD, name)
         filters: tuple[Filter, ...] = getattr(device, direction)
         others = tuple(each for each in filters if not _same_place(each, ours))
         if others != filters and not replacing:
@@ -695,8 +706,18 @@ class Kernel:
     def programs(self) -> Programs:
         return Programs(
             *(self.xdp, INGRESS, EGRESS, frozenset((OLDER, *self.older_maps))),
-            *(self.swap_xdp, SWAP_INGRESS, self._swapping),
+            *(self.swap_xdp, SWAP_INGRESS, self._swapping, "xconnectd.1.2.3"),
         )
+
+    def filter(self, expression: str) -> tuple[int, int]:
+        """One for each expression, for good."""
+        program = self._filters.setdefault(expression, 10_000 + len(self._filters))
+        return program + _FD, program
+
+    def filtered(self, name: str) -> str:
+        """What is dropped of that which leaves by ``name``: the expression, empty for nothing."""
+        found = [each for each in self.get(name).egress if each.handle == DROP_HANDLE]
+        return next((each.name.partition(" ")[2] for each in found), "")
 
     def listen_to_drivers(self) -> None:
         self.listens = True

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from xconnectd.capture import pcap_filter, session, tap, writer
-from xconnectd.capture.pcap_filter import Filter, FilterError
+from xconnectd import pcap_filter
+from xconnectd.capture import session, tap, writer
 from xconnectd.capture.tap import Frame, Tally
 from xconnectd.capture.tcpdump import Directions
 from xconnectd.capture.writer import Lines, Pcapng, Recording, Way, describe
 from xconnectd.dataplane import btf, perf_buffer
 from xconnectd.errors import XconnectError
+from xconnectd.pcap_filter import Filter, FilterError
 from xconnectd.status.document import spellings
 
 WAYS = (Way(0, "va:vb", "va", "vb"), Way(1, "va:vb", "vb", "va"))

@@ -141,6 +141,11 @@ IMPAIRMENTS: list[Document] = [
     *({"rate": it} for it in ("100mbit", "1Gbit", "1.5kbit", "8mibit", "100", 100, "5mbps", "bit")),
     *({"limit": it} for it in (1, 1000, "1000", 0, 1_000_001, -1, "x", 1.5, None)),
     *({"seed": it} for it in (0, 7, 2**64 - 1, 2**64, -1, "7", "x", True)),
+    *(
+        {"drop": it}
+        for it in ("udp port 3784", "x", "", " x", "x ", "x\n", "é", "x" * 200, "x" * 201)
+    ),
+    *({"drop": it} for it in ("tcp[13] & 2 != 0", 5, True, None, [], {})),
     *({it: "1%"} for it in ("corrupt", "duplicate", "delays", "Loss", "forward")),
     {"delay": "20ms", "jitter": "2ms", "distribution": "normal", "reorder": "5%"},
     {"delay": "20ms", "jitter": "2ms", "distribution": "gauss"},

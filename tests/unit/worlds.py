@@ -11,6 +11,7 @@ from driven import Keeper
 from hypothesis import strategies as st
 from kernel import Kernel
 
+from xconnectd.impairment import Impairment, Impairments
 from xconnectd.model import Admin, Filter, Interface, Link, Mode, Rewrite
 from xconnectd.reconcile.evaluate import Evaluation
 
@@ -95,10 +96,14 @@ def links(draw: st.DrawFn, names: tuple[str, ...] = NAMES) -> tuple[Link, ...]:
 def _link(draw: st.DrawFn, a: str, b: str) -> Link:
     modes = (Mode.AUTO, Mode.AUTO, Mode.GENERIC, Mode.TC, Mode.NATIVE)
     b = a if draw(st.integers(0, 7)) == 0 else b
+    mode = draw(st.sampled_from(modes))
+    drops = [Impairment(drop=drop) for drop in draw(st.permutations(("", "ip", "arp")))]
+    impaired = mode in (Mode.AUTO, Mode.TC) and draw(st.integers(0, 3)) == 0
     return link(
         a,
         b,
-        mode=draw(st.sampled_from(modes)),
+        mode=mode,
+        impair=Impairments(*drops[:2]) if impaired else None,
         one_way=a != b and draw(st.integers(0, 3)) == 0,
         rewrite=draw(st.sampled_from((Rewrite.NONE, Rewrite.NONE, Rewrite.SWAP_MACS))),
         enabled=draw(st.integers(0, 5)) > 0,
@@ -218,6 +223,10 @@ def assert_as_evaluated(keeper: Keeper) -> None:
             assert leads(evaluation.ends[0].name, evaluation.ends[-1].name), evaluation
             swaps = evaluation.link.rewrite is Rewrite.SWAP_MACS
             assert all(kernel.swaps(end.name) is swaps for end in evaluation.ends), evaluation
+            impair = evaluation.link.impair or Impairments()
+            a, b = evaluation.ends[0].name, evaluation.ends[-1].name
+            assert kernel.filtered(b) == impair.forward.drop
+            assert a == b or kernel.filtered(a) == impair.reverse.drop
             assert not any(
                 end.kind in ("veth", "tun") and end.ifindex in kernel.taught
                 for end in evaluation.ends

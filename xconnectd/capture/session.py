@@ -16,13 +16,13 @@ from itertools import takewhile
 from typing import Final
 
 from xconnectd.capture import tcpdump
-from xconnectd.capture.pcap_filter import Filter, FilterError
 from xconnectd.capture.tap import Capture
 from xconnectd.capture.tcpdump import Decoded
 from xconnectd.capture.writer import Account, Form, Lines, Pcapng, Place, Recording, Way
 from xconnectd.errors import XconnectError
 from xconnectd.formatting import counted
 from xconnectd.model import Interface, Mode, Scope
+from xconnectd.pcap_filter import Filter, FilterError
 from xconnectd.runtime import Engine
 from xconnectd.status import collector
 from xconnectd.status.document import End, Link, StatusDocument, no_such_link

@@ -6,9 +6,9 @@ import argparse
 import sys
 
 from xconnectd.capture import session
-from xconnectd.capture.pcap_filter import FilterError
 from xconnectd.cli.exit_codes import Exit
 from xconnectd.cli.output import print_message
+from xconnectd.pcap_filter import FilterError
 
 
 def run(options: argparse.Namespace) -> int:

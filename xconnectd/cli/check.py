@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from xconnectd import pcap_filter
 from xconnectd.cli.exit_codes import Exit
 from xconnectd.cli.output import print_lines
 from xconnectd.config import parser, yaml_tree
@@ -50,7 +51,8 @@ def _of_path(path: Path) -> _Judged:
 
 def _of_stdin() -> _Judged:
     try:
-        wiring = parser.parse(sys.stdin.buffer.read(yaml_tree.MAX_BYTES + 1), "<stdin>")
+        text = sys.stdin.buffer.read(yaml_tree.MAX_BYTES + 1)
+        wiring = parser.parse(text, "<stdin>", pcap_filter.fault)
     except ConfigError as error:
         return error.problems, Wiring(), {}
     return (), wiring, {Path("<stdin>"): wiring}

@@ -15,6 +15,15 @@ from xconnectd.config import yaml_tree
 from xconnectd.config.yaml_tree import MappingNode, Refusal, Report, ScalarNode, YamlNode, said
 from xconnectd.impairment import Distribution, Impairment, Impairments
 
+Fault = Callable[[str], str]
+"""What is wrong with a libpcap expression, empty for nothing; in words."""
+
+
+def no_fault(_expression: str) -> str:
+    """For who cannot ask libpcap."""
+    return ""
+
+
 DIRECTIONS: Final = ("forward", "reverse")
 
 _Text = Callable[[str], Any]
@@ -39,6 +48,7 @@ _TEXTS: Final[Mapping[str, _Text]] = {
     "rate": impairment.read_rate,
     "limit": impairment.read_frames,
     "seed": impairment.read_seed,
+    "drop": impairment.read_filter,
 }
 """What reads each key of an impairment."""
 
@@ -51,10 +61,10 @@ KEYS: Final = tuple(_TEXTS)
 LOSS_KEYS: Final = tuple(_LOSSES)
 
 
-def read(node: MappingNode, report: Report) -> Impairments:
+def read(node: MappingNode, report: Report, fault: Fault = no_fault) -> Impairments:
     """What stands there; what is bad is reported and left out."""
     if not any(direction in node.entries for direction in DIRECTIONS):
-        both = _one(node, report)
+        both = _one(node, report, fault)
         return Impairments(both, both)
     found = dict.fromkeys(DIRECTIONS, impairment.UNIMPAIRED)
     for name, (key, value) in node.entries.items():
@@ -62,13 +72,13 @@ def read(node: MappingNode, report: Report) -> Impairments:
             hint = "say it in `forward:` and in `reverse:`, or leave these two out"
             report.problem(key, f"`{yaml_tree.short(name)}` beside a direction", hint)
         elif isinstance(value, MappingNode):
-            found[name] = _one(value, report)
+            found[name] = _one(value, report, fault)
         else:
             report.problem(value, *_no_mapping(key, value))
     return Impairments(found["forward"], found["reverse"])
 
 
-def read_words(words: Iterable[str]) -> Impairment:
+def read_words(words: Iterable[str], fault: Fault = no_fault) -> Impairment:
     """``delay=20ms loss=1%``; a value is YAML, so ``loss={mean: 1%, burst: 5}`` is one too.
 
     Raises:
@@ -86,7 +96,7 @@ def read_words(words: Iterable[str]) -> Impairment:
                 report.problem(key, f"`{yaml_tree.short(name)}` is said twice", "say it once")
             else:
                 entries[name] = key, _value(text, column)
-        return _one(MappingNode(None, entries), report)
+        return _one(MappingNode(None, entries), report, fault)
 
 
 def _value(text: str, column: int) -> YamlNode:
@@ -98,7 +108,7 @@ def _value(text: str, column: int) -> YamlNode:
     return ScalarNode(text, "", 0, column)
 
 
-def _one(node: MappingNode, report: Report) -> Impairment:
+def _one(node: MappingNode, report: Report, fault: Fault) -> Impairment:
     values: dict[str, Any] = {}
     for name, (key, value) in node.entries.items():
         with _reporting(report):
@@ -106,6 +116,8 @@ def _one(node: MappingNode, report: Report) -> Impairment:
                 values |= _bursts(value, report)
             else:
                 values[name] = _of_text(_TEXTS, key, value)
+    if problem := fault(values["drop"]) if values.get("drop") else "":
+        report.problem(node.entries["drop"][1], f"`drop`: {problem}", '`"udp port 3784"`')
     found = Impairment(**values)
     name, problem, hint = impairment.contradiction(found)
     if problem:

@@ -329,6 +329,11 @@ def _impairment() -> _Schema:
             "description": "Frames that may wait; by default as many as rate and delay need.",
             **_number_or_text(1, impairment.MOST_FRAMES),
         },
+        "drop": {
+            "description": "Frames that match are dropped: a filter as tcpdump has it.",
+            "examples": ["udp port 3784"],
+            **_word(pattern=impairment.FILTER_PATTERN),
+        },
         "seed": {
             "description": "With the same seed the same frames are lost; Linux 6.6.",
             **_number_or_text(0, impairment.LARGEST_SEED),

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from xconnectd import spelling
 from xconnectd.config import edit, impairments
+from xconnectd.config.impairments import Fault, no_fault
 from xconnectd.config.yaml_tree import (
     MappingNode,
     Refusal,
@@ -135,11 +136,14 @@ _is_container: Final = re.compile(CONTAINER_PATTERN).match
 # --------------------------------------------------------------------------- entrances
 
 
-def parse(text: str | bytes, path: str) -> Wiring:
-    """Turn the text of a file into its wiring, or raise ``ConfigError`` with all its problems."""
+def parse(text: str | bytes, path: str, fault: Fault = no_fault) -> Wiring:
+    """Turn the text of a file into its wiring, or raise ``ConfigError`` with all its problems.
+
+    ``fault`` says what is wrong with a filter, which a library of the machine knows.
+    """
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     report = Report(path)
-    reader = _Reader(report)
+    reader = _Reader(report, fault)
     with report.gathering():
         reader.read(compose(data, report))
     links, warnings = tuple(reader.links), tuple(report.warnings)
@@ -483,10 +487,11 @@ END_KEYS: Final = tuple(_ENDS.known)
 class _Reader:
     """Reads one file's nodes; what is bad is reported and left out, so that all of it is found."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, fault: Fault) -> None:
         self.links: list[Link] = []
         self.metrics: Listen | None = None
         self._report = report
+        self._fault = fault
         self._defaults: dict[str, Any] = {}
         self._of_made: dict[str, Any] = {}
         """Those of links with an end in a node; other links do not change with them."""
@@ -604,7 +609,7 @@ class _Reader:
             self._join(link, key, value)
 
     def _impair(self, node: MappingNode, link: Link) -> Impairments | None:
-        found = impairments.read(node, self._report)
+        found = impairments.read(node, self._report, self._fault)
         if not any(found):
             return None
         if link.mode in (Mode.GENERIC, Mode.NATIVE):

@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
+from xconnectd import pcap_filter
 from xconnectd.config import edit, parser, yaml_tree
 from xconnectd.errors import ConfigError, Problem
 from xconnectd.formatting import printable
@@ -96,7 +97,9 @@ def parsed(content: Content, path: Path, known: Wiring | None = None) -> Wiring:
     """
     data = content.checked().data
     try:
-        wiring = (known and edit.edited(data, known)) or parser.parse(data, str(path))
+        wiring = (known and edit.edited(data, known)) or parser.parse(
+            data, str(path), pcap_filter.fault
+        )
     except ConfigError as error:
         if content.stranger is None:
             raise

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
+from xconnectd import pcap_filter
 from xconnectd.config import edit, parser, reader, signature
 from xconnectd.config.mounts import Disk, UnreachableError
 from xconnectd.config.reader import ConfigMissing
@@ -170,7 +171,7 @@ class Files:
         other._good, other._found = dict(self._good), self._found
         read = {path: self._read(path) for path in self._paths() if path != place}
         try:
-            read[place] = parser.parse(text, name)
+            read[place] = parser.parse(text, name, pcap_filter.fault)
         except ConfigError as error:
             read[place] = error
         other._drop_all_but(read)

@@ -22,8 +22,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Final, Self
 
-from xconnectd import capabilities
-from xconnectd.dataplane import compiler, libbpf
+from xconnectd import capabilities, pcap_filter
+from xconnectd.dataplane import compiler, egress_filter, libbpf
 from xconnectd.dataplane.drop_monitor import Drops
 from xconnectd.dataplane.generations import OWN_MAPS, Generation, Recipe, Recipes
 from xconnectd.dataplane.guard import Guard, Stopped
@@ -39,9 +39,11 @@ MAX_ENDS: Final = 65_536
 UNKNOWN: Final = 0
 """The key that counts for every interface without counters of its own; no ifindex is 0."""
 
-_COUNTER_WORDS: Final = 6
+_COUNTER_WORDS: Final = 7
 _LAST: Final = 4
 """Which of them is a time, and not a count."""
+_FILTERED: Final = 8 * 6
+"""Where filters count, in bytes (``filtered`` in the source)."""
 _FORMATS: Final = {
     "entries": MapFormat(libbpf.MAP_DEVMAP_HASH, 4, MAX_ENDS),
     "peers": MapFormat(libbpf.MAP_HASH, 4, MAX_ENDS, libbpf.F_NO_PREALLOC),
@@ -77,6 +79,9 @@ _SWAPPING: Final = ("swap_xdp", "swap_ingress")
 
 _SHARED: Final = tuple(name for name in _FORMATS if name not in OWN_MAPS)
 """Maps that all generations share."""
+
+_MANY_FILTERS: Final = 64
+"""Programs of filters that are kept for the next use."""
 
 _OPEN: Final = "open"
 _OTHERS: Final = "the pins in {root} were made by another version: use that version's xconnectd"
@@ -120,6 +125,9 @@ class Dataplane:
         self._drops = drops
         self._guard = guard
         self._unpinned = Unpinned()
+        self._filters: dict[str, int] = {}
+        maps = [libbpf.map_id(shared[name]) for name in ("peers", "counters")]
+        self._filter_name = ".".join(map(str, (PROGRAM_NAME, egress_filter.VERSION, *maps)))
         self._use_current()
 
     @staticmethod
@@ -212,7 +220,9 @@ class Dataplane:
             one.ids[role] for one in self._generations() for role in _SWAPPING if role in one.ids
         ]
         current = {role: ids.get(role, 0) for role in roles}
-        self.programs = Programs(**current, known=older, swapping=frozenset(swapping))
+        self.programs = Programs(
+            **current, known=older, swapping=frozenset(swapping), filter_name=self._filter_name
+        )
 
     def fd_of(self, program: int) -> int | None:
         """The descriptor of one of our programs, also of an older generation, by kernel id.
@@ -226,6 +236,18 @@ class Dataplane:
                 if known == program:
                     return generation.fds[role]
         return self._unpinned.fd_of(program)
+
+    def filter(self, expression: str) -> tuple[int, int]:
+        """A descriptor and the id of a program for tc that drops the wire's frames that match.
+
+        It is no pin's; whoever attaches it names it ``programs.filter_name`` and the expression.
+        Raises FilterError, DataplaneError, PrivilegeError.
+        """
+        if (fd := self._filters.get(expression)) is None:
+            if len(self._filters) >= _MANY_FILTERS:
+                os.close(self._filters.pop(next(iter(self._filters))))
+            fd = self._filters[expression] = _load_filter(expression, self._shared)
+        return fd, libbpf.program_info(fd).id
 
     # ------------------------------------------------------------------ entries (XDP)
 
@@ -463,8 +485,17 @@ class Dataplane:
         self._drops.close()
         self._guard.close()
         self._unpinned.close()
-        for fd in self._shared.values():
+        for fd in (*self._shared.values(), *self._filters.values()):
             os.close(fd)
+
+
+def _load_filter(expression: str, maps: Mapping[str, int]) -> int:
+    try:
+        code = egress_filter.program(pcap_filter.compiled(expression), maps, _FILTERED)
+    except egress_filter.UntranslatableError as error:
+        raise pcap_filter.FilterError(f"filter {expression!r}: {error}") from error
+    with _stage("load", f"loading the filter {expression!r}"):
+        return libbpf.load_program(libbpf.PROG_SCHED_CLS, PROGRAM_NAME, compiler.LICENSE, code)
 
 
 class Unpinned:
@@ -522,9 +553,9 @@ _NONE: Final = Lost()
 
 def _summed(words: list[int]) -> Counters:
     of_cpus = [words[word::_COUNTER_WORDS] for word in range(_COUNTER_WORDS)]
-    frames, octets, no_entry, host_egress, _, one_way = map(sum, of_cpus)
+    frames, octets, no_entry, host_egress, _, one_way, filtered = map(sum, of_cpus)
     last = max(of_cpus[_LAST], default=0)
-    return Counters(frames, octets, no_entry, host_egress, last, one_way)
+    return Counters(frames, octets, no_entry, host_egress, last, one_way, filtered)
 
 
 def _with_stopped(counters: Counters, stopped: Stopped | None) -> Counters:

@@ -167,18 +167,27 @@ class Changes:
         except OSError as error:
             raise _refusal(interface, f"set {name} {'on' if on else 'off'}", error) from error
 
-    def add_filter(self, interface: Interface, direction: str, fd: int, *, replacing: bool) -> None:
-        """Adds our program to clsact; over one that stands in our place only if ``replacing``."""
+    def add_filter(
+        self,
+        interface: Interface,
+        direction: str,
+        fd: int,
+        *,
+        replacing: bool,
+        handle: int = FILTER_HANDLE,
+        name: str = PROGRAM_NAME,
+    ) -> None:
+        """Adds our program to clsact; over one that stands in its place only if ``replacing``."""
         options = (
             ("TCA_BPF_FD", fd),
-            ("TCA_BPF_NAME", PROGRAM_NAME),
+            ("TCA_BPF_NAME", name),
             ("TCA_BPF_FLAGS", uapi.TCA_BPF_FLAG_ACT_DIRECT),
         )
         request = tc_request(
             uapi.RTM_NEWTFILTER,
             REPLACE if replacing else CREATE,
             (("TCA_KIND", "bpf"), ("TCA_OPTIONS", options)),
-            handle=FILTER_HANDLE,
+            handle=handle,
             parent=CLSACT_PARENTS[direction],
             info=(FILTER_PRIORITY << 16) | _ETH_P_ALL,
         )

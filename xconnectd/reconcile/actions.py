@@ -92,6 +92,18 @@ class AddFilter(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class AddDrop(Action):
+    """Has frames of the wire that match a libpcap expression dropped as they leave.
+
+    ``name`` tells the filter from one of another expression, which it replaces if ``replacing``.
+    """
+
+    expression: str
+    name: str
+    replacing: bool
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteFilter(Action):
     """Takes a filter of ours off clsact."""
 
@@ -156,7 +168,7 @@ class Unmake(Action):
     made: Made
 
 
-OVER_NETLINK: Final = (Set, Impair, Attach, Detach, AddFilter, DeleteFilter, Unlearn)
+OVER_NETLINK: Final = (Set, Impair, Attach, Detach, AddFilter, AddDrop, DeleteFilter, Unlearn)
 """What changes an interface, and is told to everybody; the others write maps and records."""
 
 
@@ -207,6 +219,8 @@ def _verb(action: Action) -> str:
             return f"{type(action).__name__.lower()} {mode}"
         case AddFilter(direction=direction):
             return f"add filter {direction}"
+        case AddDrop():
+            return "drop egress"
         case DeleteFilter(direction=direction):
             return f"delete filter {direction}"
         case HoldMade():

@@ -7,6 +7,7 @@ from shlex import quote
 from typing import Final
 
 from xconnectd.model import (
+    DROP_HANDLE,
     FILTER_HANDLE,
     FILTER_PRIORITY,
     Filter,
@@ -81,7 +82,7 @@ def foreign_filter(mode: Mode, end: Interface, observed: Observed) -> tuple[str,
 
 def _is_in_our_place(filter_: Filter) -> bool:
     """Also a filter of another kind at our priority: the kernel takes one kind at each."""
-    is_alike = filter_.kind == "bpf" and filter_.handle != FILTER_HANDLE
+    is_alike = filter_.kind == "bpf" and filter_.handle not in (FILTER_HANDLE, DROP_HANDLE)
     return filter_.priority == FILTER_PRIORITY and not is_alike
 
 

@@ -71,7 +71,8 @@ class Role(NamedTuple):
     is only held, dropping in both directions: then there is no target. It is empty for an end that
     is wired. ``carrier`` is what it is to show, None where the link has no say, and ``shape`` what
     its queue is to do, None where that is left alone. ``end`` is what the file calls an end in a
-    node (empty for others), and ``made`` whether we made it.
+    node (empty for others), and ``made`` whether we made it. ``drop`` is the filter of frames that
+    are not to leave by it (empty for none), None where that is left as it is.
     """
 
     link: Link
@@ -84,6 +85,7 @@ class Role(NamedTuple):
     end: str = ""
     made: bool = False
     shape: Shape | None = None
+    drop: str | None = None
 
 
 def evaluate(
@@ -188,7 +190,14 @@ def _roles(evaluation: Evaluation) -> list[tuple[int, Role]]:
             shape = evaluation.shapes.get(end.ifindex)
             target = CLOSED if link.one_way and end is evaluation.b else number
             wanted = {**base, Setting.ROOT_QDISC: ROOT_HANDLE} if shape else base
-            role = Role(link, evaluation.mode, number, target, wanted, carrier=shown, shape=shape)
+            forward = end is evaluation.b
+            drop = impairments.drop(link.impair, forward=forward) if link.impair else ""
+            role = Role(
+                *(link, evaluation.mode, number, target, wanted),
+                carrier=shown,
+                shape=shape,
+                drop=drop,
+            )
             found.append((end.ifindex, role))
         elif mode is not None:
             partner = None if number == end.ifindex else number

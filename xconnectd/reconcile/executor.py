@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from xconnectd.errors import LinkError, NodeGoneError, ProgramGoneError, XconnectError
-from xconnectd.model import FarSetting, Interface, Mode, Record, Refusal
+from xconnectd.model import DROP_HANDLE, FarSetting, Interface, Mode, Record, Refusal
 from xconnectd.reconcile import actions
 from xconnectd.reconcile.actions import Action
 from xconnectd.reconcile.evaluate import Refused
@@ -127,6 +127,8 @@ class Executor:
         match action:
             case actions.Impair(shape=shape):
                 self._changes.impair(action.interface, shape)
+            case actions.AddDrop():
+                self._add_drop(action)
             case actions.HoldMade(made=made):
                 self._ledger.hold_made(made)
             case actions.Make(made=made, path=path, far_name=far_name, far_mac=far_mac):
@@ -200,6 +202,19 @@ class Executor:
             if record.ifindex not in self._ledger.records:
                 self._dataplane.uncount(record.ifindex)
             raise
+
+    def _add_drop(self, drop: actions.AddDrop) -> None:
+        """Recorded before it stands there: nothing else would know that it is ours."""
+        fd, program = self._dataplane.filter(drop.expression)
+        self._ledger.know_programs(frozenset((program,)))
+        self._changes.add_filter(
+            drop.interface,
+            "egress",
+            fd,
+            replacing=drop.replacing,
+            handle=DROP_HANDLE,
+            name=drop.name,
+        )
 
     def _attach(self, end: Interface, mode: Mode, old: int, role: str) -> None:
         """Over an older program of ours without a gap, as long as it can still be named."""

@@ -65,6 +65,13 @@ def shapes(impair: Impairments, a: Interface, b: Interface) -> dict[int, Shape]:
     return {end.ifindex: shape(one, end.mtu) for end, one in ways if one.replaces_queue}
 
 
+def drop(impair: Impairments, *, forward: bool) -> str | None:
+    """The filter of what goes that way, empty for none; None: whatever stands there."""
+    if impair.as_found:
+        return None
+    return (impair.forward if forward else impair.reverse).drop
+
+
 def refusal(ends: Iterable[Interface], shaped: Mapping[int, Shape]) -> str:
     """Why the queue of an end is not ours to replace; empty if they all are."""
     for end in ends:

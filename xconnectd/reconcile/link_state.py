@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from xconnectd.model import (
     CLOSED,
+    DROP_HANDLE,
     End,
     Endpoint,
     Far,
@@ -18,6 +19,7 @@ from xconnectd.model import (
     Setting,
     State,
 )
+from xconnectd.reconcile import impairments
 from xconnectd.reconcile.carrier import LEFT_DOWN, SET_UP
 from xconnectd.reconcile.evaluate import Evaluation
 
@@ -115,6 +117,16 @@ def _gaps(evaluation: Evaluation, ends: tuple[End, End], observed: Observed) -> 
             if (each.program in observed.programs.swapping) is not swaps:
                 does = "does not swap" if swaps else "swaps"
                 yield f"not in the kernel: {here.name} {does} MAC addresses"
+        if link.enabled and (link.impair or len(ours.egress) > 1):
+            yield from _filter_gaps(evaluation, here, observed)
+
+
+def _filter_gaps(evaluation: Evaluation, end: Interface, observed: Observed) -> Iterator[str]:
+    impair, egress = evaluation.link.impair, observed.ours[end.ifindex].egress
+    drop = impairments.drop(impair, forward=end is evaluation.b) if impair else ""
+    names = [each.name for each in egress if each.handle == DROP_HANDLE]
+    if drop is not None and names != [observed.programs.drop_name(drop)] * bool(drop):
+        yield f"not in the kernel: what leaves by {end.name} is not filtered as it is to be"
 
 
 def _why_down(end: End) -> str:

@@ -15,6 +15,7 @@ from typing import Final
 from xconnectd.impairment import Impairments
 from xconnectd.model import (
     CLOSED,
+    DROP_HANDLE,
     Carrier,
     Endpoint,
     Interface,
@@ -151,8 +152,12 @@ class Observer:
         if before.nodes:
             resolved = before.names.items()
             names |= {each: i for each, i in resolved if each in before.nodes and i in interfaces}
+        programs = before.programs
+        if not self._records.programs <= programs.ours:  # a filter was made meanwhile
+            programs = self._programs()
         observed = before._replace(
             interfaces=interfaces,
+            programs=programs,
             names=names,
             entries=entries,
             peers=peers,
@@ -417,8 +422,9 @@ def _idle_pairs(
         yield (a, b) if back == a.ifindex else (a, a)
 
 
-def _is_shaped(end: Interface) -> bool:
-    return end.root is not None and end.root.shape is not None
+def _is_impaired(end: Interface, observed: Observed) -> bool:
+    drops = any(each.handle == DROP_HANDLE for each in observed.ours[end.ifindex].egress)
+    return drops or (end.root is not None and end.root.shape is not None)
 
 
 def _as_found(
@@ -429,6 +435,7 @@ def _as_found(
     records = [(end, held) for end in (a, b) if (held := observed.records.get(end.ifindex))]
     allowed = any(record.allowed for _, record in records)
     follows = [end for end, record in records if record.follows]
+    impaired = any(_is_impaired(end, observed) for end in (a, b))
     runs = {each.program for each in a.xdp} | {each.program for each in a.ingress}
     swaps = not runs.isdisjoint(observed.programs.swapping)
     link = Link(
@@ -438,6 +445,6 @@ def _as_found(
         allow_addressed=allowed,
         carrier=Carrier.FOLLOW if follows else Carrier.INDEPENDENT,
         carrier_of_nics=any(end.kind not in ("veth", "tun") for end in follows),
-        impair=Impairments(as_found=True) if any(_is_shaped(end) for end in (a, b)) else None,
+        impair=Impairments(as_found=True) if impaired else None,
     )
     return link if choose(link, a, b).mode is found else replace(link, mode=found)

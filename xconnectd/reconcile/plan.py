@@ -26,7 +26,9 @@ from typing import Final, NamedTuple
 
 from xconnectd.model import (
     CLOSED,
+    DROP_HANDLE,
     FEATURE_PREFIX,
+    FILTER_HANDLE,
     NOTHING,
     Admin,
     Change,
@@ -44,6 +46,7 @@ from xconnectd.model import (
 from xconnectd.reconcile import admission
 from xconnectd.reconcile.actions import (
     Action,
+    AddDrop,
     AddFilter,
     Attach,
     Cut,
@@ -327,6 +330,12 @@ class _Diff:
             if setting not in _APART:
                 self._do(Set(link, interface, _reason(setting), setting, change.ours))
         self._add_filter(end, "egress", "egress", programs.egress, _REASONS[Setting.CLSACT])
+        for filter_ in end.ours.egress:
+            if filter_.handle == DROP_HANDLE and end.role.drop == "":
+                reason = "no frames are to be dropped"
+                self._do(DeleteFilter(link, interface, reason, "egress", filter_))
+        if end.role.drop:
+            self._add_drop(end, end.role.drop)
         shape, root = end.role.shape, interface.root
         if shape and not (root and root.shape and root.shape.does(shape)):
             self._do(Impair(link, interface, "impairs what leaves by it", shape))
@@ -335,7 +344,16 @@ class _Diff:
         there = end.ours.egress if direction == "egress" else end.ours.ingress
         if not program or program not in [each.program for each in there]:
             link, interface = end.role.link.id, end.interface
-            self._do(AddFilter(link, interface, reason, direction, bool(there), role))
+            replacing = FILTER_HANDLE in [each.handle for each in there]
+            self._do(AddFilter(link, interface, reason, direction, replacing, role))
+
+    def _add_drop(self, end: _End, expression: str) -> None:
+        there = [each for each in end.ours.egress if each.handle == DROP_HANDLE]
+        name = self._observed.programs.drop_name(expression)
+        if name not in [each.name for each in there]:
+            reason = f"drops what matches: {expression}"
+            link, interface = end.role.link.id, end.interface
+            self._do(AddDrop(link, interface, reason, expression, name, bool(there)))
 
     # ---- 2. programs
 

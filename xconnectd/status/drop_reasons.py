@@ -25,6 +25,7 @@ def counted(here: Counters, there: Counters) -> dict[str, int]:
         # veth counts what its driver dropped in tx_dropped as well
         "peer_drop": max(0, there.untransmitted - here.lost.driver_drop),
         "one_way": here.one_way,
+        "filtered": here.filtered,
     }
 
 
@@ -89,6 +90,7 @@ def _in_words(here: End, there: End, *, enabled: bool) -> dict[str, tuple[str, s
         "driver_drop": _behind(here, there),
         "peer_drop": _behind(here, there),
         "one_way": (f"the link leads from {name} to {here.name} only (one_way: true)", ""),
+        "filtered": (f"dropped on the way to {name}, as drop in impair says", ""),
     }
 
 
