@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from xconnectd.model import (
-    NOTHING,
     Admin,
     Carrier,
     Interface,
@@ -29,7 +28,6 @@ from xconnectd.model import (
 
 LEFT_DOWN: Final = "xconnectd has not set it up again"
 """Why an end that is to show a carrier shows none: no daemon runs, or it was refused."""
-
 
 SET_UP: Final = "somebody else has set it up"
 """Why an end that is to show no carrier shows one."""
@@ -61,11 +59,11 @@ def shown(
         partner = None if alone else b if end is a else a
         own = _why_own(link, end, observed)
         cause = why_not
-        if partner and not cause and not _is_blind(partner, found.get(partner.ifindex)):
-            cause = _silence(link, partner, observed)
+        if partner and not cause and not _becomes_unreadable(partner, found.get(partner.ifindex)):
+            cause = _why_hidden(link, partner, observed)
         record = observed.ours[end.ifindex].record
         found[end.ifindex] = Shown(
-            _lever(link, end), "" if own else cause, own, offers(end, record)
+            _lever(link, end), "" if own else cause, own, _offers(end, record)
         )
     return found
 
@@ -91,7 +89,7 @@ def _lever(link: Link, end: Interface) -> Setting | None:
     return Setting.UP if end.kind == "veth" or link.carrier_of_nics else None
 
 
-def _is_blind(end: Interface, now: Shown | None) -> bool:
+def _becomes_unreadable(end: Interface, now: Shown | None) -> bool:
     """Whether this end is set down in the same pass, after which nobody can read what it offers.
 
     It would count as offering then. So of two NICs without a carrier only one is set down.
@@ -101,18 +99,18 @@ def _is_blind(end: Interface, now: Shown | None) -> bool:
     return now.lever is Setting.UP and _far_up(end) is None
 
 
-def _silence(link: Link, end: Interface, observed: Observed) -> str:
+def _why_hidden(link: Link, end: Interface, observed: Observed) -> str:
     """Why the partner of ``end`` is to show no carrier; empty if it is to show one."""
-    ours = observed.ours.get(end.ifindex, NOTHING)
-    if is_set_down(link, end, ours):
+    ours = observed.ours[end.ifindex]
+    if _is_set_down(link, end, ours):
         return f"{end.name} is administratively down"
-    if offers(end, ours.record):
+    if _offers(end, ours.record):
         return ""
     nodes = {observed.names.get(each.name): each.node for each in link.ends if each.node}
-    return why_silent(end, nodes.get(end.ifindex))
+    return _why_not_offering(end, nodes.get(end.ifindex))
 
 
-def is_set_down(link: Link, end: Interface, ours: Ours) -> bool:
+def _is_set_down(link: Link, end: Interface, ours: Ours) -> bool:
     """Whether somebody else wants this end down: neither we, nor is it one to be set up yet."""
     if end.up:
         return False
@@ -122,7 +120,7 @@ def is_set_down(link: Link, end: Interface, ours: Ours) -> bool:
     return not ours.hidden and (record.settled or link.admin is Admin.KEEP)
 
 
-def offers(end: Interface, record: Record | None) -> bool:
+def _offers(end: Interface, record: Record | None) -> bool:
     """Whether what is behind an end is alive; what cannot be read of one that is down counts."""
     if end.variant == "tap":
         hidden = record.changes.get(Setting.CARRIER) if record else None
@@ -132,7 +130,7 @@ def offers(end: Interface, record: Record | None) -> bool:
     return end.carrier or not end.up
 
 
-def why_silent(end: Interface, node: Node | None) -> str:
+def _why_not_offering(end: Interface, node: Node | None) -> str:
     """Why an end does not offer; ``node`` is where the file says that its far end is."""
     far = end.far
     if end.variant == "tap":
