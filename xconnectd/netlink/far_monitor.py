@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, Generic, TypeVar
 
 from xconnectd.netlink import uapi
-from xconnectd.netlink.monitor import Event, OverrunError, mute, open_socket
+from xconnectd.netlink.monitor import MOST_MUTED, Event, OverrunError, mute, open_socket
 from xconnectd.netlink.transport import (
     HEADER,
     INDEX,
@@ -33,7 +33,7 @@ _BUFFER_BYTES: Final = 8 << 20
 _NSID: Final = struct.Struct("=i")
 
 _INTERVAL: Final = 0.05
-"""Seconds. A container can set its end up and down thirty thousand times in each."""
+"""Seconds. A container can set its end up and down thirty thousand times a second."""
 _MOST_NEWS: Final = 4
 """News of one far end in an interval; the rest of them is told together at its end."""
 _MOST_MESSAGES: Final = 64
@@ -41,9 +41,6 @@ _MOST_MESSAGES: Final = 64
 
 It cannot tell the namespaces apart, and in most containers eth0 has the same number.
 """
-_MOST_MUTED: Final = 1000
-"""The kernel takes programs of 4,096 instructions (BPF_MAXINSNS), and two are for one interface."""
-
 _MOST_COUNTED: Final = 10_000
 """Numbers come and go with containers; with more of them all count anew."""
 
@@ -175,11 +172,11 @@ class FarEvents:
             length, *_ = HEADER.unpack_from(data, start)
             (ifindex,) = INDEX.unpack_from(data, start + INDEX_OFFSET)
             start += (length + 3) & ~3
-            muted = len(self._messages.over)
-            if muted < _MOST_MUTED and ifindex not in self._messages.over:
+            muted = self._messages.over
+            if ifindex not in muted and len(muted) < MOST_MUTED:
                 self._messages.count(ifindex, now)
-                if len(self._messages.over) > muted:
-                    mute(self._socket, self._messages.over)
+                if ifindex in muted:
+                    mute(self._socket, muted)
             far = ifindex, nsid
             if nsid is not None and far in watched and far not in self._news.over:
                 self._news.count(far, now)

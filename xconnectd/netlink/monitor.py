@@ -47,7 +47,7 @@ _INTERVAL: Final = 0.5
 To make an interface an end, or to take it back, makes some 15.
 """
 
-_MOST_MUTED: Final = 1000
+MOST_MUTED: Final = 1000
 """The kernel takes programs of 4,096 instructions (BPF_MAXINSNS), and two are for one interface."""
 
 # asm/socket.h; Python's socket has none of them
@@ -184,7 +184,7 @@ class Events:
         if kind == uapi.RTM_DELLINK:
             self._made.pop(ifindex, None)
             if self._muted.pop(ifindex, None):
-                self._filter()
+                mute(self._socket, self._muted)
             return (ifindex,)
         if ifindex in self._muted:
             return ()  # it came before the filter
@@ -193,9 +193,9 @@ class Events:
         if now - since >= _INTERVAL:
             since, made = now, 0
         self._made[ifindex] = since, made + 1
-        if made >= _MOST_EVENTS and len(self._muted) < _MOST_MUTED:
+        if made >= _MOST_EVENTS and len(self._muted) < MOST_MUTED:
             self._muted[ifindex] = since + _INTERVAL
-            self._filter()
+            mute(self._socket, self._muted)
         return (ifindex,)
 
     def _unmute(self) -> None:
@@ -206,15 +206,11 @@ class Events:
         over = [ifindex for ifindex, due in self._muted.items() if due <= now]
         for ifindex in over:
             del self._muted[ifindex]
-        self._filter()
+        mute(self._socket, self._muted)
         request = bytearray(get_link_request(GET, (SKIP_STATISTICS,)))
         for ifindex in over:
             INDEX.pack_into(request, INDEX_OFFSET, ifindex)
             self._socket.send(request)
-
-    def _filter(self) -> None:
-        """Has the kernel drop what the muted make."""
-        mute(self._socket, self._muted)
 
 
 def open_socket(buffer_bytes: int) -> socket.socket:
