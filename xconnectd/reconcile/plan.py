@@ -195,8 +195,9 @@ def _end(interface: Interface, role: Role, observed: Observed) -> _End:
     if leads_to != CLOSED and leads_to not in observed.interfaces:
         # An older program's own entries can only be guessed.
         leads_to = role.target if _runs_older(ours, observed.programs) else None
+    hides = role.carrier.lever if role.carrier and role.carrier.cause else None
     settled = record.settled if record else interface.up or bool(xdp or ours.ingress)
-    admin, settled = _admin(interface, role, record, settled=settled)
+    admin, settled = _admin(interface, role, ours, hides=hides is Setting.UP, settled=settled)
     changes = _changes(interface, record, role.settings)
     return _End(
         interface,
@@ -204,44 +205,44 @@ def _end(interface: Interface, role: Role, observed: Observed) -> _End:
         ours,
         entries,
         leads_to,
-        changes | _levers(interface, role, ours, admin),
+        changes | _levers(interface, ours, hides, admin),
         admin,
         settled,
-        _carrier(interface, role, record),
+        _carrier(interface, record, hides=hides is Setting.CARRIER),
     )
 
 
 def _admin(
-    interface: Interface, role: Role, record: Record | None, *, settled: bool
+    interface: Interface, role: Role, ours: Ours, *, hides: bool, settled: bool
 ) -> tuple[int | None, bool]:
     """The admin state that an end is given (None: it is left), and whether it is settled then.
 
     What an operator did since we last set it stays. One that was found up is set up again; one
     that was found down is set up while it is wired, but not with ``admin: keep``.
     """
-    change = record.changes.get(Setting.UP) if record else None
-    hidden = change is not None and not change.ours
-    by_admin = role.carrier if role.carrier and role.carrier.lever is Setting.UP else None
-    if by_admin and by_admin.cause:
-        if interface.up and not (hidden and settled):
+    if hides:
+        if interface.up and not (ours.hidden and settled):
             return 0, settled
-        return None, settled or hidden
+        return None, settled or ours.hidden
+    change = ours.record.changes.get(Setting.UP) if ours.record else None
     manages = role.link.admin is Admin.MANAGE or role.made
-    is_ours = hidden or not settled
+    is_ours = ours.hidden or not settled
     if not interface.up and is_ours and ((change and change.found) or (manages and not role.held)):
         return 1, settled
     return None, settled or interface.up or not manages
 
 
-def _carrier(interface: Interface, role: Role, record: Record | None) -> int | None:
+def _carrier(interface: Interface, record: Record | None, *, hides: bool) -> int | None:
     """The carrier that a tap is given; opening one gives it a carrier, whatever we had set."""
-    ours = record.changes.get(Setting.CARRIER) if record else None
-    if role.carrier and role.carrier.lever is Setting.CARRIER and role.carrier.cause:
+    if hides:
         return 0 if interface.carrier else None
-    return 1 if ours and ours.found and not interface.carrier else None
+    taken = record.changes.get(Setting.CARRIER) if record else None
+    return 1 if taken and taken.found and not interface.carrier else None
 
 
-def _levers(interface: Interface, role: Role, ours: Ours, admin: int | None) -> dict[str, Change]:
+def _levers(
+    interface: Interface, ours: Ours, hides: Setting | None, admin: int | None
+) -> dict[str, Change]:
     """What the record is to say of the levers from now on, as far as that changes."""
     changes: dict[str, Change] = {}
     record = ours.record
@@ -249,9 +250,9 @@ def _levers(interface: Interface, role: Role, ours: Ours, admin: int | None) -> 
         known = record.changes.get(Setting.UP) if record else None
         is_ours = record and known and (not record.settled or interface.up in known)
         changes[Setting.UP] = Change(known.found if known and is_ours else int(interface.up), admin)
-    elif record and ours.hidden and interface.up and not (role.carrier and role.carrier.cause):
+    elif record and ours.hidden and interface.up and hides is None:
         changes[Setting.UP] = record.changes[Setting.UP]._replace(ours=1)
-    if role.carrier and role.carrier.lever is Setting.CARRIER and role.carrier.cause:
+    if hides is Setting.CARRIER:
         known = record.changes.get(Setting.CARRIER) if record else None
         if known is None or interface.carrier:
             changes[Setting.CARRIER] = Change(int(interface.carrier), 0)
