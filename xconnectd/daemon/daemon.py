@@ -10,8 +10,10 @@ import os
 import selectors
 import sys
 import time
+from collections.abc import Iterable
 from enum import StrEnum
 from functools import partial
+from operator import attrgetter, methodcaller
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
@@ -58,16 +60,26 @@ class OnExit(StrEnum):
     KEEP = "keep"
 
 
-class KernelEvents(Protocol):
-    """What the kernel tells of interfaces: ``netlink.monitor.Events``."""
+class Feed(Protocol):
+    """What the kernel tells of interfaces: ``netlink.monitor``, ``netlink.far_monitor``."""
 
     @property
     def due(self) -> float | None: ...
     def fileno(self) -> int: ...
     def is_due(self) -> bool: ...
     def drain(self) -> list[monitor.Event]: ...
-    def follow_routes(self, wanted: bool, /) -> None: ...
     def close(self) -> None: ...
+
+
+# Without a loop of our own: asked in every step.
+_DUE: Final = attrgetter("due")
+_IS_DUE: Final = methodcaller("is_due")
+
+
+class KernelEvents(Feed, Protocol):
+    """Of this namespace: ``netlink.monitor.Events``."""
+
+    def follow_routes(self, wanted: bool, /) -> None: ...
 
 
 class Daemon:
@@ -91,7 +103,7 @@ class Daemon:
         clock: Clock = time,
         selector: selectors.BaseSelector | None = None,
         wakeup: Wakeup | None = None,
-        far_events: FarEvents | None = None,
+        far_events: Feed | None = None,
         guests: GuestLinks | None = None,
     ) -> None:
         """Clients reach it by sockets in the directory ``sockets`` (None: no client does).
@@ -106,7 +118,7 @@ class Daemon:
         self._reconciler = runtime.reconciler
         self._reconciler.receive = self._receive
         self._events = events
-        self._far_events = far_events
+        self._feeds: tuple[Feed, ...] = (events, far_events) if far_events else (events,)
         self._guests = guests
         self._reconciler.monitor_errors = self._monitor_errors
         self._lost_events = False
@@ -227,11 +239,10 @@ class Daemon:
             duration_ms=round((self._clock.monotonic() - started) * 1000, 1),
         )
         self._tell_manager(READY=1)
-        self._selector.register(self._events, selectors.EVENT_READ, self._on_events)
+        for feed in self._feeds:
+            self._selector.register(feed, selectors.EVENT_READ, self._on_events)
         if self._guests:
             self._selector.register(self._guests, selectors.EVENT_READ, self._on_guests)
-        if self._far_events:
-            self._selector.register(self._far_events, selectors.EVENT_READ, self._on_events)
         self._selector.register(self._runtime.nodes, selectors.EVENT_READ, self._on_nodes)
         self._selector.register(self._wakeup, selectors.EVENT_READ, self._wakeup.clear)
 
@@ -271,9 +282,8 @@ class Daemon:
         self._server.close()
         if on_exit is OnExit.DETACH and not problems:
             self._runtime.remove()
-        self._events.close()
-        if self._far_events:
-            self._far_events.close()
+        for feed in self._feeds:
+            feed.close()
         self._wakeup.close()
         return not problems
 
@@ -285,10 +295,9 @@ class Daemon:
             return 0.0
         tried = self._trial.tried
         files = tried.deadline if tried else self._files.changed.due
-        far = self._far_events.due if self._far_events else None
         passing = self._passing.due if self._runtime.ledger.passing else None
-        retry = self._reconciler.next_retry()
-        due = (self._tick.due, files, retry, self._events.due, far, passing)
+        news: Iterable[float | None] = map(_DUE, self._feeds)
+        due = (self._tick.due, files, self._reconciler.next_retry(), passing, *news)
         return max(0.0, min(each for each in due if each is not None) - self._clock.monotonic())
 
     def _on_time(self) -> None:
@@ -297,8 +306,7 @@ class Daemon:
         self._trial.check()
         if self._runtime.ledger.passing:
             self._passing.check()
-        far = self._far_events
-        if self._is_behind or self._events.is_due() or (far and far.is_due()):
+        if self._is_behind or any(map(_IS_DUE, self._feeds)):
             self._on_events()
         if due := self._reconciler.due():
             self._reconciler.run(due, "retry")
@@ -357,9 +365,9 @@ class Daemon:
     def _receive(self) -> list[monitor.Event]:
         """What the kernel has told and nobody has read; a pass asks before it looks again."""
         try:
-            events = self._events.drain()
-            if self._far_events:
-                events += self._far_events.drain()
+            events = []
+            for feed in self._feeds:
+                events += feed.drain()
         except OverrunError:
             self._lost_events = True
             return []
