@@ -25,11 +25,13 @@ from xconnectd.reconcile.reconciler import Reconciler
 from xconnectd.state import stale
 from xconnectd.state.store import Ledger, make_directory
 
-_PATIENCE: Final = 2.0
-"""Seconds, from the start on, that container engines may take for their first answer.
+_ENGINES_AT_START: Final = 2.0
+"""Seconds that container engines may take for their first answer when a daemon starts.
 
-Wires that an earlier daemon left would be taken apart for as long as their ends are unknown.
+Wires that an earlier one left would be taken apart for as long as their ends are unknown.
 """
+_ENGINES_AT_LOOK: Final = 1.0
+"""The same for a command that only looks."""
 
 
 class DaemonHostUse(Protocol):
@@ -107,7 +109,8 @@ class Engine:
         route = parts.enter_context(closing(Route(alive)))
         self.interfaces = Interfaces(route)
         self.host_use = HostUse(route, self.interfaces)
-        nodes = Nodes(follow=instance is not None, patience=_PATIENCE)
+        patience = _ENGINES_AT_START if instance else _ENGINES_AT_LOOK
+        nodes = Nodes(follow=instance is not None, patience=patience)
         self.nodes = parts.enter_context(closing(nodes))
         self.alive = alive
         self._dataplane = dataplane

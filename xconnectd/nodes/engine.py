@@ -28,7 +28,7 @@ _FIRST_RETRY: Final = 0.05
 _LAST_RETRY: Final = 5.0
 _CHEAP_RETRY: Final = 0.5
 """Seconds; the last one for as long as nobody listens, which costs next to nothing to find out."""
-_END: Final = 1.0
+_END: Final = 0.3
 """Seconds that the end of the thread is waited for."""
 
 _EVENTS: Final = ("start", "die", "cleanup", "rename", "destroy", "remove")
