@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from .lab import Lab, poll
 from .service import Start
 from .traffic import Wire, lossless, passes
@@ -140,3 +142,20 @@ def test_a_command_that_cannot_be_done_changes_nothing(lab: Lab, shared: Start) 
     assert daemon.cli("impair", "va", "rate=1mbit").returncode == 0
     assert daemon.cli("impair", "va", "--clear").returncode == 0
     assert qdiscs(lab, "vb") == before
+
+
+def test_a_hundred_changes_a_second_end_right(lab: Lab, shared: Start) -> None:
+    """And while they last, nothing is lost beside."""
+    va, vb, vc, vd = lab.veths("va", "vb", "vc", "vd")
+    beside = {"vc": "vd"}
+    daemon = shared(impaired(rate="100mbit") | beside).connected().connected("vc", "vd")
+    with lossless(vc, vd), lossless(va, vb):
+        begin = time.monotonic()
+        for number in range(1, 301):
+            daemon.write(impaired(rate=f"{100 + number}mbit") | beside)
+            time.sleep(max(0.0, begin + number / 100 - time.monotonic()))
+        poll(lambda: "rate 400Mbit" in qdiscs(lab, "va") + qdiscs(lab, "vb"))
+    assert "rate 400Mbit" in qdiscs(lab, "va")
+    assert "rate 400Mbit" in qdiscs(lab, "vb")
+    assert daemon.ask("status")["links"][0]["state"] == "connected"
+    assert not daemon.events("drift.repaired")

@@ -19,8 +19,10 @@ _EVERYTHING: Final = 2**32 - 1
 _LONGER_THAN_MTU: Final = 22
 """Bytes of a frame beside its payload: the Ethernet header and two VLAN tags."""
 
-_SLACK: Final = 250_000
-"""Nanoseconds that a timer of the kernel may be late and no rate is lost for it."""
+_FAST: Final = 100 * 10**6 // 8
+_SLACK: Final = 1_000_000
+"""From so many bytes per second on, so many nanoseconds that a timer of the kernel may be late and
+nothing of the rate is lost for it."""
 _LEAST_FRAMES: Final = 2
 """In a bucket: one that goes, and one that a late timer would lose."""
 
@@ -97,7 +99,7 @@ def shape(one: Impairment, mtu: int) -> Shape:
     """What does all of it but ``drop``; ``mtu`` is the device's."""
     frame = mtu + _LONGER_THAN_MTU
     rate = (one.rate + 7) // 8 if one.rate else NO_RATE
-    burst = max(_LEAST_FRAMES * frame, rate * _SLACK // SECOND)
+    burst = max(_LEAST_FRAMES * frame, rate * _SLACK // SECOND if rate >= _FAST else 0)
     if one.loses_all:
         return Shape(rate, ticks(rate, burst), frame, None, is_hole=True, frame=frame, burst=burst)
     queue = min(limit(one) * frame, _EVERYTHING)
