@@ -417,6 +417,11 @@ mirrors: []
     assert places("links:\n  a: b\n  c: d\n  b: d\n") == [(4, 3), (4, 6)]
 
 
+def test_who_gives_a_containerlab_topology_is_told_what_makes_a_wiring_of_it() -> None:
+    first = problems("name: lab\ntopology: {nodes: {}, links: []}\n")[0]
+    assert (first.text, "`xconnectd import`" in first.hint) == ("there is no `links:`", True)
+
+
 NO_UTF8: dict[str | bytes, tuple[int, int]] = {
     b"links: {a: \xff}": (1, 12),
     b"links: {a: b\xc3}": (1, 13),

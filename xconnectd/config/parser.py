@@ -125,6 +125,7 @@ TOO_LARGE: Final = f"is it the right file? {MAX_LINKS:,} links are all that fit"
 
 _YES: Final = ("true", "yes", "on", "y", "1")
 _NO: Final = ("false", "no", "off", "n", "0")
+_CONTAINERLAB: Final = "`xconnectd import` makes a wiring of a containerlab topology"
 _DISCONNECT: Final = "half-written? `links: {}` disconnects everything on purpose"
 
 _is_name: Final = re.compile(NAME_PATTERN).match
@@ -526,7 +527,8 @@ class _Reader:
         if not isinstance(root, MappingNode):
             raise Refusal(root, f"the file is a mapping, not {said(root)}", "`links: {}`")
         if "links" not in root.entries:
-            self._report.problem(root, "there is no `links:`", _DISCONNECT)
+            hint = _CONTAINERLAB if "topology" in root.entries else _DISCONNECT
+            self._report.problem(root, "there is no `links:`", hint)
         return {key: it for key, it in root.entries.items() if not key.startswith(USER_PREFIX)}
 
     def _values(self, level: _Level, entries: _Entries) -> dict[str, Any]:
