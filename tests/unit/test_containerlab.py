@@ -86,6 +86,7 @@ LEFT_OUT = {
     "endpoints: [l1:1/1/c1, l2:b]": "`1/1/c1` cannot be the name of an interface (use its name in",
     "endpoints: [l1:abcdefghijklmnop, l2:b]": "`abcdefghijklmnop` cannot be the name",
     "endpoints: [l1:a, 'host:a:b']": "`a:b` cannot be the name",
+    "endpoints: [l1:a, l2:éééééééé]": "`éééééééé` cannot be the name",
     "endpoints: [l1:a, l1:a]": "both ends are one interface",
     "endpoints: [l1:x, l2:b]": "`l1:x` is in the link of line 19",
 }  # fmt: skip
@@ -188,7 +189,9 @@ def test_environment_variables_stand_where_containerlab_has_them(text: str) -> N
     assert expanded(text.encode(), {"A": "a", "EMPTY": ""}).decode() == VARIABLES[text]
 
 
-_WORD = st.text(st.sampled_from("abel1:/-_.#'\"é{[ \t\u2028"), max_size=17)
+_WORD = st.text(st.sampled_from("abel1:/-_.#'\"é{[ \t\u2028"), max_size=17) | st.text(
+    "éa", max_size=17
+)
 _NODE = st.sampled_from(["l1", "l2", "srl", "br", "host", "own", "joined", "macvlan"])
 
 

@@ -20,7 +20,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         name, data = str(path), read_once(path).checked().data
     found = containerlab.imported(containerlab.expanded(data, os.environ), name)
-    print_lines(*found.left_out, *found.notes, file=sys.stderr)
+    print_lines(*sorted((*found.left_out, *found.notes)), file=sys.stderr)
     if not found.text:
         print_message(f"{name}: no link of it can be one here")
         return Exit.FAILED

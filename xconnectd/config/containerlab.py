@@ -54,7 +54,6 @@ _SHARED: Final = "container:"
 
 _HERE: Final = ("host", "macvlan", "mgmt-net")
 """What stands in place of a node for something of this host."""
-_is_end: Final = re.compile(parser.END_PATTERN).match
 _is_container: Final = re.compile(parser.CONTAINER_PATTERN).match
 _is_text: Final = re.compile(parser.TEXT_PATTERN).match
 _is_word: Final = re.compile("[A-Za-z0-9_][A-Za-z0-9_./-]*(?::[A-Za-z0-9_./-]+)*").fullmatch
@@ -316,7 +315,11 @@ class _Converter:
         if kind in _SRL and (alias := _SRL_ALIAS(name)):
             name = f"e{'-'.join(filter(None, alias.groups()))}"
         text = name if self._is_here(end) else f"{end.node}:{name}"
-        if not _is_end(text) or not text.isprintable() or (self._is_here(end) and ":" in text):
+        if (
+            not parser.is_end(text)
+            or not text.isprintable()
+            or (self._is_here(end) and ":" in text)
+        ):
             why = f"`{short(name)}` cannot be the name of an interface"
             raise _LeftOut(why, "use its name in the container, as `ip link` shows it there")
         if kind not in _AS_IT_IS and not self._is_here(end) and not _IN_CONTAINER(name):
@@ -333,7 +336,7 @@ class _Converter:
                 self._tell(self.notes, end.where, f"{end} has to be on this host", hint)
                 continue
             container = self._lab.container(end.node)
-            if not _is_container(container):
+            if not _is_container(container) or len(container) > parser.TEXT_LENGTH:
                 text = f"`{short(container)}` cannot be the name of a container"
                 raise Refusal(end.where, text, "`name` and `prefix` of the topology are part of it")
             self._containers[end.node] = container

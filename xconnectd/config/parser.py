@@ -238,6 +238,15 @@ def _monitor(key: ScalarNode, node: YamlNode) -> MonitorAddress:
         raise Refusal(node, problem, hint) from None
 
 
+def is_end(text: str) -> bool:
+    """Whether a file can call an end so."""
+    node = ScalarNode(text, "", 0, 0)
+    try:
+        return bool(_end(node, node))
+    except Refusal:
+        return False
+
+
 def _end(key: ScalarNode, node: YamlNode) -> Endpoint:
     if not isinstance(node, ScalarNode):
         text = f"`{short(key.value)}` is the name of one interface, not {said(node)}"
