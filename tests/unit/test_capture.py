@@ -208,6 +208,14 @@ def test_a_file_begins_and_ends_as_it_should(tmp_path: Path) -> None:
     assert HEAD + b"\5" * 7 not in data
 
 
+def test_a_name_of_any_bytes_is_written_as_one_that_no_terminal_obeys() -> None:
+    ways = (Way(0, "x\x1b[2J\udcff:b", "x\x1b[2J\udcff", "b"),)
+    (frame, *_) = FRAMES
+    texts = Lines(ways).frames([frame._replace(end=0)], 0), Pcapng(ways, 64, "").begin()
+    assert ["x�[2J�".encode() in text for text in texts] == [True, True]
+    assert not any(b"\x1b" in text for text in texts)
+
+
 def test_an_end_that_is_missing_is_waited_for_and_a_reader_that_went_ends_it() -> None:
     reading, writing = os.pipe()
     try:

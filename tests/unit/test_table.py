@@ -58,7 +58,7 @@ def test_a_row_sums_losses_and_takes_the_latest_frame() -> None:
     """What the host says into a wire is dropped on purpose: nothing is lost."""
     a = end("a", dropped={"no_entry": 2, "mtu_exceeded": 3}, last_frame_age_s=7.5)
     b = end("b", dropped={"host_egress": 1}, last_frame_age_s=0.5)
-    odd = link("a", "b", "failed", reason="\x1b[2J program \x07")
+    odd = link(end("\x1b[2J", node="x"), "b", "failed", reason="\x1b[2J program \x07")
     [row, plug, unknown, shown, passed] = rows(
         link(a, b, warnings=("unequal MTU",)),
         *(link(a, a), link("a", "b"), odd, link(end("a", passed_to_host=2), "b")),
@@ -66,7 +66,8 @@ def test_a_row_sums_losses_and_takes_the_latest_frame() -> None:
     assert (row.drops, row.age, row.reason) == (5, 0.5, "unequal MTU")
     assert plug.drops == 5, "one interface is counted once"
     assert (unknown.age, unknown.reason) == (None, "")
-    assert shown.reason == "�[2J program �", "nothing that a terminal would obey"
+    told = ("�[2J", "�[2J program �")
+    assert (shown.a, shown.reason) == told, "nothing that a terminal would obey"
     assert passed.reason.startswith("2 frames that came in by a bypassed all our hooks")
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from xconnectd.formatting import printable
+
 _SECTION: Final = 0x0A0D0D0A
 _INTERFACE: Final = 1
 _STATISTICS: Final = 5
@@ -58,19 +60,24 @@ def section(comment: str, *, hardware: str, system: str, application: str) -> by
     """The beginning of a file."""
     body = struct.pack("<IHHQ", _BYTE_ORDER, 1, 0, _LENGTH_UNKNOWN)
     texts = ((_COMMENT, comment), (_HARDWARE, hardware), (_OS, system), (_APPLICATION, application))
-    return _block(_SECTION, body, ((code, text.encode()) for code, text in texts))
+    return _block(_SECTION, body, ((code, _utf8(text)) for code, text in texts))
 
 
 def interface(name: str, description: str, *, snaplen: int, filter_: str = "") -> bytes:
     """The first of these that follow a section describes interface 0, the next one 1."""
     options = [
-        (_IF_NAME, name.encode()),
-        (_IF_DESCRIPTION, description.encode()),
+        (_IF_NAME, _utf8(name)),
+        (_IF_DESCRIPTION, _utf8(description)),
         (_IF_RESOLUTION, bytes((_NANOSECONDS,))),
     ]
     if filter_:
-        options.append((_IF_FILTER, b"\0" + filter_.encode()))  # 0: in the syntax of libpcap
+        options.append((_IF_FILTER, b"\0" + _utf8(filter_)))  # 0: in the syntax of libpcap
     return _block(_INTERFACE, struct.pack("<HHI", _ETHERNET, 0, snaplen), options)
+
+
+def _utf8(text: str) -> bytes:
+    """The name of an interface may be any bytes."""
+    return printable(text).encode()
 
 
 def packet(number: int, time: int, data: bytes, length: int) -> tuple[bytes, bytes, bytes]:

@@ -18,6 +18,7 @@ from typing import Final, Protocol
 from xconnectd import __version__
 from xconnectd.capture import pcapng
 from xconnectd.capture.tap import Capture, Frame, Tally
+from xconnectd.formatting import printable
 from xconnectd.netlink.monitor import Events, OverrunError
 
 _LATENCY: Final = 0.05
@@ -38,7 +39,7 @@ class Way:
     other: str
 
     def __str__(self) -> str:
-        return f"{self.name} → {self.other}"
+        return printable(f"{self.name} → {self.other}")
 
 
 @dataclass(slots=True)
