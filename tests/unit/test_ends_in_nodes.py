@@ -255,6 +255,18 @@ def test_while_its_node_is_away_what_we_made_is_deleted_though_its_namespace_liv
     assert keeper.book.made == {}
 
 
+def test_a_link_waits_for_the_end_that_is_missing_and_is_warned_of_the_other() -> None:
+    kernel = world("leaf1", "spine1")
+    keeper = started(kernel, "leaf1:eth1 spine1:eth1")
+    kernel.stop_node("leaf1")
+    keeper.runtime.nodes.silent = {"leaf1", "spine1"}
+    keeper.settle()
+    (found,) = keeper.reconciler.statuses.values()
+    words = "node {} cannot be looked for: its engine does not answer"
+    assert (found.state, found.reason) == ("waiting", words.format("leaf1"))
+    assert found.warnings == (words.format("spine1"),)
+
+
 def test_an_engine_that_does_not_answer_says_nothing_of_its_nodes() -> None:
     kernel = world()
     keeper = started(kernel)

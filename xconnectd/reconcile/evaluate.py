@@ -242,7 +242,8 @@ def _evaluate_alone(link: Link, observed: Observed) -> Evaluation:
 
 def _in_nodes(found: Evaluation, waiting: str, observed: Observed) -> Evaluation:
     """An evaluation of a link without one of its ends, ``waiting`` for those that are here."""
-    ends = [(end.name, observed.nodes.get(end.name)) for end in found.link.ends if end.node]
+    missing = [end for end in found.link.ends if end.node and observed.find(end) is None]
+    ends = [(end.name, observed.nodes.get(end.name)) for end in missing]
     words = [waiting]
     words += [place.waiting for _, place in ends if place]
     words += [f"{name} does not exist" for name, place in ends if not place or place.is_missing]
