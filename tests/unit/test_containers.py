@@ -374,6 +374,7 @@ def test_what_an_engine_said_last_is_true_while_it_is_away(
     text = f"node leaf1 cannot be looked for: {silence}"
     assert nodes.find(LEAF) == NodeNamespace("", text, certain=False)
     engine.path.unlink()
+    wait(nodes, lambda: nodes.find(LEAF).reason.endswith(f"there is no {engine.path}"))
     with closing(Engine(engine.path)) as again:
         again.run(TWO, "leaf1", sandbox("two"))
         wait(nodes, lambda: nodes.find(LEAF).path.endswith("/two"))
@@ -439,6 +440,17 @@ def test_rubbish_harms_nothing(
     )
     engine.rubbish.clear()
     wait(nodes, lambda: nodes.find(LEAF) == NodeNamespace(one))
+
+
+def test_an_engine_that_speaks_rubbish_is_asked_less_and_less_often(
+    engine: Engine, make: Callable[..., Nodes]
+) -> None:
+    engine.rubbish["/containers/json"] = RUBBISH["another protocol"]
+    nodes = make(engine.address)
+    nodes.want([LEAF])
+    nodes.find(LEAF)
+    time.sleep(1.0)
+    assert engine.asked.count("/containers/json") <= 4, "after 0, 0.1, 0.3 and 0.7 s"
 
 
 def test_an_engine_that_says_nothing_holds_nobody(
@@ -521,16 +533,18 @@ def test_a_container_that_is_started_again_is_found_before_its_engine_tells(
     engine: Engine, make: Callable[..., Nodes]
 ) -> None:
     """Podman tells of a start up to half a second late."""
-    process = subprocess.Popen(("sleep", "100"))
-    engine.run(ONE, "leaf1", "", pid=process.pid)
+    processes = [subprocess.Popen(("sleep", "100")) for _ in range(3)]
+    pids = [process.pid for process in processes]
+    engine.run(ONE, "leaf1", "", pid=pids[0])
     nodes = make(engine.address)
     nodes.want([LEAF])
-    assert nodes.find(LEAF).path
-    process.kill()
-    process.wait()
-    assert nodes.drain() == {"leaf1"}
-    engine.containers[ONE] = state(ONE, "leaf1")
-    wait(nodes, lambda: nodes.find(LEAF).path == f"/proc/{os.getpid()}/ns/net")
+    assert nodes.find(LEAF).path == f"/proc/{pids[0]}/ns/net"
+    for process, pid in zip(processes, [*pids[1:], os.getpid()], strict=True):
+        process.kill()
+        process.wait()
+        assert nodes.drain() == {"leaf1"}
+        engine.containers[ONE] = state(ONE, "leaf1", pid=pid)
+        wait(nodes, lambda pid=pid: nodes.find(LEAF).path == f"/proc/{pid}/ns/net")
 
 
 def test_a_container_that_stays_away_is_looked_for_but_a_while(

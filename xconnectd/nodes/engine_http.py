@@ -70,9 +70,9 @@ class Connection(http.client.HTTPConnection):
         return text
 
     def lines(self, target: str) -> Iterator[bytes]:
-        """Of an answer that goes on until ``hang_up`` or the engine's end. Raises as ``answer``.
+        """Of an answer that goes on until ``hang_up`` or the engine's end; parts of very long ones.
 
-        It has begun when the first is asked for.
+        It has begun when the first is asked for. Raises as ``answer``.
         """
         self.request("GET", target)
         response = self.getresponse()
@@ -81,9 +81,7 @@ class Connection(http.client.HTTPConnection):
         return self._lines(response)
 
     def _lines(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
-        while line := response.readline(_LONGEST + 1):
-            if len(line) > _LONGEST:
-                raise GarbledError(f"a line of more than {_LONGEST} bytes")
+        while line := response.readline(_LONGEST):
             yield line
 
     def hang_up(self) -> None:
