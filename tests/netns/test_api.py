@@ -54,6 +54,35 @@ def test_the_documented_example(lab: Lab) -> None:
     lab.assert_as_found(before)
 
 
+def test_a_direction_a_rewrite_and_a_filter(lab: Lab) -> None:
+    """As in the file, also its refusals; a wire that gets one of them is the same wire."""
+    lab.veths("veth0", "veth1")
+    before = lab.settled()
+    program = """
+with Xconnect(PAIR) as wires:
+    for options in (
+        {"one_way": True},
+        {"rewrite": "swap-macs", "one_way": True},
+        {"impair": {"reverse": {"drop": "udp port 3784"}}},
+    ):
+        wires.update({"veth0": {"to": "veth1", **options}})
+        [status] = wires.status()
+        told[str(options)] = [status.state, status.link.manner, status.mode]
+    try:
+        wires.update({"veth0": {"to": "veth1", "impair": {"drop": "udp prot 3784"}}})
+    except ConfigError as error:
+        told["refused"] = str(error)
+    told["filter"] = os.popen("tc filter show dev veth0 egress").read()
+"""
+    one, both, drop, refused, filter_ = _python(lab, program).values()
+    assert one == ["connected", "one way: veth0 → veth1", "generic"]
+    assert both[1] == "one way: veth0 → veth1, source and destination MAC swapped"
+    assert drop == ["connected", "both ways", "tc"]
+    assert "'prot' is no word of a filter" in refused
+    assert "udp port 3784 direct-action" in filter_
+    lab.assert_as_found(before)
+
+
 def test_frames_cross_and_update_moves_them(lab: Lab, tmp_path: Path) -> None:
     a, b, c = lab.veths("veth0", "veth1", "veth2")
     frames = [ether(0x88B5, noise(60 + size)) for size in range(20)]
