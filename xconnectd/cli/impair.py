@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from xconnectd import pcap_filter
 from xconnectd.cli.exit_codes import Exit
 from xconnectd.cli.output import print_lines, print_message
 from xconnectd.config import impairments
@@ -17,7 +18,7 @@ def run(options: argparse.Namespace) -> int:
         print_message("either KEY=VALUE, such as delay=20ms, or --clear")
         return Exit.USAGE
     try:
-        impairments.read_words(words)
+        impairments.read_words(words, pcap_filter.fault)
     except ConfigError as error:
         for problem in error.problems:
             print_message(f"{problem.text} ({problem.hint})" if problem.hint else problem.text)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from xconnectd import impairment
+from xconnectd import impairment, pcap_filter
 from xconnectd.config import impairments
 from xconnectd.control.protocol import LONGEST_IMPAIRMENT, Answer, Request
 from xconnectd.daemon.clock import Clock
@@ -52,7 +52,7 @@ class PassingImpairments:
         if not words:
             return self._clear(link, ends)
         try:
-            one = impairments.read_words(map(str, words))
+            one = impairments.read_words(map(str, words), pcap_filter.fault)
         except ConfigError as error:
             return _refused("\n".join(each.text for each in error.problems))
         if link.mode in (Mode.GENERIC, Mode.NATIVE):
