@@ -12,6 +12,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,10 @@ BAD: Final = (
     "links:\n  n0: n1\n  n2: n1\n",
     "links:\n  n0: {to: n1, colour: red}\n",
 )
+
+
+DROP: Final = "ether proto 0x88b6"
+"""A filter that matches all that the chaos sends."""
 
 
 class ChaosError(AssertionError):
@@ -63,13 +68,16 @@ class Device:
 
 @dataclass(frozen=True)
 class Plug:
-    """A link of the file."""
+    """A link of the file. With ``drops`` what the chaos sends is dropped on its way to ``b``."""
 
     a: str
     b: str
     mode: str = "auto"
     enabled: bool = True
     mtu: int = 1500
+    one_way: bool = False
+    rewrite: str = "none"
+    drops: bool = False
 
     @property
     def link(self) -> str:
@@ -77,8 +85,11 @@ class Plug:
 
     def __str__(self) -> str:
         enabled = str(self.enabled).lower()
-        mtu = f", mtu: {self.mtu}" if self.mtu != 1500 else ""
-        return f"  {self.a}: {{to: {self.b}, mode: {self.mode}, enabled: {enabled}{mtu}}}\n"
+        more = f", mtu: {self.mtu}" if self.mtu != 1500 else ""
+        more += ", one_way: true" if self.one_way else ""
+        more += f", rewrite: {self.rewrite}" if self.rewrite != "none" else ""
+        more += f', impair: {{forward: {{drop: "{DROP}"}}}}' if self.drops else ""
+        return f"  {self.a}: {{to: {self.b}, mode: {self.mode}, enabled: {enabled}{more}}}\n"
 
 
 UNTOUCHED: Final = Plug("ua", "ub")
@@ -306,7 +317,10 @@ class Chaos:
             mode = self._random.choice(("auto", "auto", "auto", "generic", "tc"))
             enabled = self._random.random() < 0.88
             mtu = self._random.choice((1500, 1500, 9000)) if ":" in a + b else 1500
-            plugs.append(Plug(a, b, mode, enabled, mtu))
+            one_way = a != b and self._random.random() < 0.15
+            rewrite = self._random.choice(("none", "none", "none", "swap-macs"))
+            drops = a != b and mode != "generic" and self._random.random() < 0.15
+            plugs.append(Plug(a, b, mode, enabled, mtu, one_way, rewrite, drops))
         keep = self._random.randrange(len(self._plugs) + 1)  # some of the links stay
         used = {end for plug in self._plugs[:keep] for end in (plug.a, plug.b)}
         self._plugs = self._plugs[:keep] + [x for x in plugs if not used & {x.a, x.b}]
@@ -328,8 +342,9 @@ class Chaos:
         return repr(text)
 
     def _is_taken(self) -> bool:
-        links = self.daemon.ask("status")["links"]
-        return {x["link"] for x in links} == {x.link for x in (UNTOUCHED, *self._plugs)}
+        told = self.daemon.ask("status")["links"]
+        links = {(x["link"], x["one_way"], x["rewrite"]) for x in told}
+        return links == {(x.link, x.one_way, x.rewrite) for x in (UNTOUCHED, *self._plugs)}
 
     def _save(self, text: str) -> None:
         in_place = self._random.random() < 0.5
@@ -415,6 +430,24 @@ class Chaos:
                 yield f"{plug.link} is missing in status"
             elif link["state"] != wanted:
                 yield f"{plug.link} is {link['state']} ({link['reason']}), not {wanted}"
+            elif not self._forgetful:
+                yield from self._wrong_manner(plug, link)
+
+    def _wrong_manner(self, plug: Plug, link: dict[str, Any]) -> Iterator[str]:
+        """What is done to frames, as status and the kernel have it."""
+        told = link["one_way"], link["rewrite"]
+        if told != (plug.one_way, plug.rewrite):
+            yield f"{plug} is {told}"
+        if plug.one_way and link["a"]["name"] != plug.a:
+            yield f"{plug} is told the other way round"
+        filtered = {plug.b} if plug.drops else set()
+        ends = {link[x]["name"]: link[x]["host_interface"] for x in "ab"}
+        found = {name for name, host in ends.items() if host and DROP in self._egress(host)}
+        if link["state"] == "connected" and found != filtered:
+            yield f"{plug} is filtered at {found}"
+
+    def _egress(self, name: str) -> str:
+        return self.lab.tc("filter", "show", "dev", name, "egress", check=False)
 
     def _wanted_state(self, plug: Plug, links: dict[str, Any]) -> str:
         ends = [links.get(name) for name in (plug.a, plug.b)]
@@ -447,19 +480,23 @@ class Chaos:
         held = {x[end]["name"] for x in loose for end in "ab"}
         numbers_held = {links[name]["ifindex"] for name in held & links.keys()}
         for name in held & links.keys() & here.keys():
-            egress = self.lab.tc("filter", "show", "dev", links[name]["ifname"], "egress")
+            egress = self._egress(links[name]["ifname"])
             if not here[name].foreign and "xconnectd" not in egress:
                 yield f"{name}: not held"
         maps = {path.name: entries(path) for path in self.lab.wiring_maps()}
+        closed = {x for found in maps.values() for x, target in found.items() if not target}
         for name, link in links.items():
             number = link["ifindex"]
-            is_led = number in numbers_held or number in maps.get("entries", ())
+            is_led = number in numbers_held | closed or number in maps.get("entries", ())
             if _program(link) in ours and not is_led:
                 yield f"{name}: our program without an entry"
         numbers = {link["ifindex"] for link in links.values()}
         for name, found in maps.items():
             for key, target in found.items():
-                if found.get(target) != key:
+                if not target:
+                    if key not in found.values():
+                        yield f"{name}: {key} is closed, and nothing leads there"
+                elif found.get(target) != key and target not in closed:
                     yield f"{name}: {key} leads to {target}, that to {found.get(target)}"
                 if key not in numbers:
                     yield f"{name}: {key} leads to {target}, and is the number of no interface"
@@ -498,17 +535,25 @@ class Chaos:
     def _wrong_frames(self, seen: dict[str, Any]) -> Iterator[str]:
         """Frames go where status says, and nowhere else."""
         stands = [x for x in seen["links"] if x["state"] == "connected"]
-        ways = {(x[one]["name"], x[other]["name"]) for x in stands for one, other in ("ab", "ba")}
+        ways = {
+            (x[one]["name"], x[other]["name"]): x["rewrite"] == "swap-macs"
+            for x in stands
+            for one, other in _WAYS[: 1 if x["one_way"] else 2]
+            if DROP not in self._egress(x[other]["host_interface"])
+        }
         here = self._here().keys()
-        wanted = {(one, other) for one, other in ways if one in here and other in here}
-        came = self._probe(wanted)
-        for one, other in sorted(wanted - came):
+        wanted = {way: swaps for way, swaps in ways.items() if here >= {*way}}
+        found = self._probe(wanted.keys())
+        for way in sorted(way for way in found if wanted.get(way, found[way]) != found[way]):
+            yield f"the MACs of a frame from {way[0]} to {way[1]} are swapped: {found[way]}"
+        came = found.keys()
+        for one, other in sorted(wanted.keys() - came):
             yield f"no frame from {one} to {other}, which are said to be connected"
-        for one, other in sorted(came - wanted):
+        for one, other in sorted(came - wanted.keys()):
             yield f"a frame from {one} to {other}, which are not said to be connected"
 
-    def _probe(self, wanted: set[tuple[str, str]]) -> set[tuple[str, str]]:
-        """Every device sends one frame; returns who got whose."""
+    def _probe(self, wanted: AbstractSet[tuple[str, str]]) -> dict[tuple[str, str], bool]:
+        """Every device sends one frame; returns who got whose, and whether with MACs swapped."""
         devices = {x.name: x.wire for x in self._devices if x.where != "gone"}
         devices |= {x.name: x.wire for x in self._nodes.here.values() if x.wire}
         marks = {os.urandom(16): name for name in devices}
@@ -518,12 +563,13 @@ class Chaos:
             with suppress(OSError):  # down, or without carrier
                 frame = b"\xff" * 6 + b"\x02\0\0\0\0\x01" + b"\x88\xb6" + mark + bytes(30)
                 devices[name].send(frame)
-        came: set[tuple[str, str]] = set()
+        came: dict[tuple[str, str], bool] = {}
         for look, _ in enumerate(looks(0.3)):
             for name, wire in devices.items():
-                senders = (marks.get(frame[14:30]) for frame in _drained(wire))
-                came |= {(sender, name) for sender in senders if sender}
-            if look >= 10 and wanted <= came:
+                for frame in _drained(wire):
+                    if sender := marks.get(frame[14:30]):
+                        came[sender, name] = frame[6:12] == b"\xff" * 6
+            if look >= 10 and wanted <= came.keys():
                 break
         return came
 
@@ -575,7 +621,7 @@ class Chaos:
                 if not is_right:
                     yield f"{name}: {what}, {device.mtus}: {link}, {qdiscs}"
         if came := self._probe(set()):
-            yield f"frames cross: {came}"
+            yield f"frames cross: {came.keys()}"
 
     def _untouched(self) -> dict[str, Any]:
         ends = ("ua", "ub")
