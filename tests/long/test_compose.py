@@ -1,7 +1,8 @@
-"""The compose example, with a real engine: Debian's own or a newer one, whichever is here.
+"""The compose examples, with a real engine: Debian's own or a newer one, whichever is here.
 
 The engine lives in the host's namespace of a lab. So its bridges and its filter rules are real, and
-br_netfilter hands them every frame, as on a machine with Kubernetes or a firewall.
+br_netfilter hands them every frame, as on a machine with Kubernetes or a firewall. It has a /run of
+its own, in which everything lies where the examples look for it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ from .test_image import image
 __all__ = ["image"]
 
 EXAMPLES = REPO / "config" / "examples"
+USUAL = """
+umount --recursive /run/netns || true    # or this view of it would keep namespaces alive
+mount -t tmpfs -o mode=755 run /run
+mount --make-rshared /run
+exec dockerd --bridge=none --data-root {data}
+"""
 BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
 
@@ -33,6 +40,7 @@ class Docker:
     """An engine, and the commands that its user has."""
 
     socket: Path
+    example: str = "compose.yaml"
 
     def __call__(self, *command: str, check: bool = True, **more: str) -> str:
         """Run a command as a user of this engine does; ``more`` is for its environment."""
@@ -46,7 +54,8 @@ class Docker:
     def compose(self, *command: str, **more: Any) -> str:
         """The plugin of current ones, or the program of its own that Debian 12 has."""
         plugin = self("docker", "compose", "version", check=False)
-        return self(*(("docker", "compose") if plugin else ("docker-compose",)), *command, **more)
+        program = ("docker", "compose") if plugin else ("docker-compose",)
+        return self(*program, "--file", self.example, *command, **more)
 
     @property
     def version(self) -> int:
@@ -59,13 +68,11 @@ def docker(lab: Lab, image: str) -> Iterator[Docker]:
         if shutil.which(tool) is None:
             text = f"{tool} is missing (make test-long installs it)"
             pytest.fail(text) if os.environ.get("CI") else pytest.skip(text)
-    new = Docker(lab.directory / "docker.sock")
-    command = ["nsenter", f"--net={NETNS / lab.host}", "dockerd", "--bridge=none"]
-    command += ["-H", f"unix://{new.socket}", "--pidfile", str(lab.directory / "docker.pid")]
-    for option, place in (("--data-root", "data"), ("--exec-root", "exec")):
-        command += [option, str(lab.directory / place)]
+    script = USUAL.format(data=lab.directory / "data")
+    command = ["nsenter", f"--net={NETNS / lab.host}", "unshare", "--mount", "sh", "-euc", script]
     with (lab.directory / "docker.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
+    new = Docker(Path("/proc", str(process.pid), "root/run/docker.sock"))
     try:
         poll(lambda: new("docker", "version", check=False), what="an answer", interval=0.2)
         archive = lab.directory / "image.tar"
@@ -102,3 +109,29 @@ def test_the_compose_example_carries_frames(lab: Lab, docker: Docker) -> None:
     assert (link["state"], link["a"]["name"], link["b"]["name"]) == ("connected", "eth0", "eth1")
     docker.compose("stop", "panel")
     assert not docker.compose(*ping, check=False), "they reach each other without the panel too"
+
+
+def test_the_example_of_containers_by_name_heals(lab: Lab, docker: Docker) -> None:
+    """Three containers without a network; the one in the middle is restarted, then made anew."""
+    docker.example = "compose-nodes.yaml"
+    docker.compose("up", "--detach")
+    ping = ("exec", "-T", "leaf1", "ping", "-c", "1", "-w", "1", "198.51.100.129")
+
+    def wait(what: str) -> None:
+        poll(lambda: docker.compose(*ping, check=False), what=f"an answer from leaf2: {what}")
+
+    wait("at first")
+    ends = {"leaf1-eth1", "leaf2-eth1", "spine1-eth1", "spine1-eth2"}
+    assert set(lab.interfaces()) == ends
+    docker("docker", "restart", "--time", "0", "spine1")
+    wait("after a restart")
+    docker.compose("up", "--detach", "--force-recreate", "--timeout", "0", "spine1")
+    wait("with another container of that name")
+    docker("docker", "kill", docker.compose("ps", "--quiet", "panel").strip())
+    for _ in range(3):
+        docker.compose(*ping)
+    docker.compose("up", "--detach")
+    told = docker.compose("exec", "-T", "panel", "xconnectd", "wait", "--timeout", "30")
+    assert set(lab.interfaces()) == ends, told
+    docker.compose("down", "--timeout", "5")
+    assert lab.interfaces() == []

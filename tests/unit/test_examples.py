@@ -149,6 +149,25 @@ def test_compose_runs_the_panel_with_the_least() -> None:
     assert all(link.allow_addressed for link in wiring.links)
 
 
+def test_compose_names_containers_that_it_has_and_sees_where_they_are() -> None:
+    (compose,) = load("compose-nodes.yaml")
+    services = compose["services"]
+    wiring = reader.load(EXAMPLES / "compose-nodes" / "lab.yaml")
+    named = {end.partition(":")[0] for end in ends(wiring)}
+    assert named == {x.get("container_name") for x in services.values()} - {None}
+    assert all(services[name]["network_mode"] == "none" for name in named)
+    panel = services["panel"]
+    assert (panel["read_only"], panel["cap_drop"]) == (True, ["ALL"])
+    assert panel["cap_add"] == ["SYS_ADMIN", *(x for x in CAPABILITIES if x != "BPF")]
+    page = (REPO / "docs" / "containers.md").read_text()
+    for place in (
+        "/run/docker.sock:/run/docker.sock:ro",
+        "/run/docker/netns:/run/docker/netns:ro,rslave",
+    ):
+        assert place in panel["volumes"]
+        assert f"-v {place}" in page
+
+
 @pytest.mark.parametrize("name", KUBERNETES)
 def test_kubernetes_runs_it_with_the_least_and_mounts_whole_directories(name: str) -> None:
     config_map, daemon_set = manifests(name)
