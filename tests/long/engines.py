@@ -95,8 +95,9 @@ class Engine(ABC):
 
     def __call__(self, *command: str, check: bool = True, timeout: float = 120) -> str:
         """What a command of the engine's client prints."""
+        enter = ("nsenter", f"--net={NETNS / self.host}")  # Podman's client is its engine
         done = subprocess.run(
-            (self._tools[0], *command),
+            (*enter, self._tools[0], *command),
             env=self.environment,
             capture_output=True,
             text=True,
