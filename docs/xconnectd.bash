@@ -19,7 +19,7 @@ _xconnectd() {
         [doctor]='--config --json'
         [wait]='--config --timeout'
         [try]='--timeout --as --yes'
-        [link]='--config --try --mode --one-way --rewrite --description'
+        [link]='--config --try --mode --one-way --mtu --rewrite --description'
         [impair]='--forward --reverse --for --clear'
         [reload]=''
         [events]='--json'
@@ -46,7 +46,7 @@ _xconnectd() {
         --on-exit) mapfile -t COMPREPLY < <(compgen -W 'detach keep' -- "$cur") && return ;;
         --format) mapfile -t COMPREPLY < <(compgen -W 'mermaid dot svg' -- "$cur") && return ;;
         --sort) mapfile -t COMPREPLY < <(compgen -W 'state name rate drops' -- "$cur") && return ;;
-        --timeout | --count | --for | --filter | --as | --snaplen | --buffer) return ;;
+        --timeout | --count | --mtu | --for | --filter | --as | --snaplen | --buffer) return ;;
     esac
     if [[ $cur == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "${options[$command]:-} --help" -- "$cur")

@@ -81,7 +81,7 @@ function _shtab_xconnectd_using
 end
 
 set -g _shtab_xconnectd_commands run check plan try link 'link add' 'link remove' 'link enable' 'link disable' 'link move' impair reload status graph wait events test doctor capture detach import schema version
-set -g _shtab_xconnectd_opts_with_value --as --buffer --config --count --description --direction --filter --for --format --log-format --log-level --mode --on-exit --rewrite --snaplen --sort --timeout --try --write -c -w
+set -g _shtab_xconnectd_opts_with_value --as --buffer --config --count --description --direction --filter --for --format --log-format --log-level --mode --mtu --on-exit --rewrite --snaplen --sort --timeout --try --write -c -w
 
 complete -c xconnectd -e
 complete -c xconnectd -f
@@ -117,6 +117,7 @@ complete -c xconnectd -n '_shtab_xconnectd_using link; and test $_shtab_xconnect
 complete -c xconnectd -n '_shtab_xconnectd_using link add' -s h -l help -d 'show this help message and exit'
 complete -c xconnectd -n '_shtab_xconnectd_using link add' -l mode -xka "auto generic native tc" -d mode
 complete -c xconnectd -n '_shtab_xconnectd_using link add' -l one-way -d 'frames go only from A to B'
+complete -c xconnectd -n '_shtab_xconnectd_using link add' -l mtu -x -d 'of what is made in nodes; default: that of the file'
 complete -c xconnectd -n '_shtab_xconnectd_using link add' -l rewrite -xka "none swap-macs" -d rewrite
 complete -c xconnectd -n '_shtab_xconnectd_using link add' -l description -x -d TEXT
 complete -c xconnectd -n '_shtab_xconnectd_using link add' -s c -l config -xka "(__fish_complete_suffix .yaml)" -d 'default: /etc/xconnect.yaml; a directory stands for its *.yaml'

@@ -142,6 +142,7 @@ _shtab_xconnectd_link_add_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--mode[mode]:mode:(auto generic native tc)"
   "--one-way[frames go only from A to B]"
+  "--mtu[of what is made in nodes\; default\: that of the file]:BYTES:"
   "--rewrite[rewrite]:rewrite:(none swap-macs)"
   "--description[TEXT]:TEXT:"
   {-c,--config}"[default\: \/etc\/xconnect.yaml\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"

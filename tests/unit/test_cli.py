@@ -86,6 +86,10 @@ def test_a_link_of_a_directory_is_edited_where_it_stands_and_what_is_odd_then_is
     (tmp_path / "a.yaml").write_text("links: {a: b}\n")
     file = tmp_path / "b.yaml"
     file.write_text("nodes: {n: {pid: 1}}\nlinks:\n  c: d\n  n:a: e\n")
+    assert main(["link", "add", "f", "n:b", "--mtu", "9000", "-c", str(file)]) == Exit.DONE
+    assert capsys.readouterr().out == "+   f: {to: n:b, mtu: 9000}\n"
+    assert main(["link", "remove", "f", "-c", str(tmp_path)]) == Exit.DONE
+    capsys.readouterr()
     assert main(["link", "remove", "e,n:a", "-c", str(tmp_path)]) == Exit.DONE
     assert file.read_text() == "nodes: {n: {pid: 1}}\nlinks:\n  c: d\n"
     warning = f"{file}:1:9: no link has an end in the node `n`"

@@ -201,6 +201,12 @@ def _add_link(add: _Adder) -> None:
     new.add_argument("b", metavar="B", help="what it is connected to")
     new.add_argument("--mode", choices=[mode.value for mode in Mode])
     new.add_argument("--one-way", action="store_true", help="frames go only from A to B")
+    new.add_argument(
+        "--mtu",
+        type=_number(int, "a whole number", 1),
+        metavar="BYTES",
+        help="of what is made in nodes; default: that of the file",
+    )
     new.add_argument("--rewrite", choices=[rewrite.value for rewrite in Rewrite])
     new.add_argument("--description", metavar="TEXT")
     gone = actions("remove", "remove a link", "remove leaf1-eth1:spine1-eth1")

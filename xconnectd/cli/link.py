@@ -62,8 +62,8 @@ def _file_of(options: argparse.Namespace) -> Path:
 
 def _options(options: argparse.Namespace) -> dict[str, str]:
     one_way = "true" if options.one_way else ""
-    given = {key: getattr(options, key) for key in ("mode", "rewrite", "description")}
-    return {key: value for key, value in {"one_way": one_way, **given}.items() if value}
+    given = {key: getattr(options, key) for key in ("mode", "mtu", "rewrite", "description")}
+    return {key: str(value) for key, value in {"one_way": one_way, **given}.items() if value}
 
 
 def _difference(before: str, after: str) -> Iterator[str]:
