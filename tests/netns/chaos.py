@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -78,6 +79,8 @@ class Plug:
     one_way: bool = False
     rewrite: str = "none"
     drops: bool = False
+    rate: int = 0
+    """Mbit/s both ways, 0 for a wire that is not impaired."""
 
     @property
     def link(self) -> str:
@@ -88,8 +91,16 @@ class Plug:
         more = f", mtu: {self.mtu}" if self.mtu != 1500 else ""
         more += ", one_way: true" if self.one_way else ""
         more += f", rewrite: {self.rewrite}" if self.rewrite != "none" else ""
-        more += f', impair: {{forward: {{drop: "{DROP}"}}}}' if self.drops else ""
+        more += self._impair
         return f"  {self.a}: {{to: {self.b}, mode: {self.mode}, enabled: {enabled}{more}}}\n"
+
+    @property
+    def _impair(self) -> str:
+        rate = f"rate: {self.rate}mbit" if self.rate else ""
+        if not self.drops:
+            return f", impair: {{{rate}}}" if rate else ""
+        forward = ", ".join(filter(None, (f'drop: "{DROP}"', rate)))
+        return f", impair: {{forward: {{{forward}}}, reverse: {{{rate}}}}}"
 
 
 UNTOUCHED: Final = Plug("ua", "ub")
@@ -208,6 +219,7 @@ class Chaos:
             "mtu": (3, here, self._set_mtu),
             "clsact": (3, here, self._delete_clsact),
             "entries": (3, here, self._delete_entries),
+            "queue": (3, here, self._delete_queue),
             **self._nodes.harms(),
         }
 
@@ -301,6 +313,10 @@ class Chaos:
         self.lab.tc(f"qdisc delete dev {device.name} clsact", check=False)
         return device.name
 
+    def _delete_queue(self, device: Device) -> str:
+        self.lab.tc(f"qdisc delete dev {device.name} root", check=False)
+        return device.name
+
     def _delete_entries(self, device: Device) -> str:
         """Of one device, so that the untouched link stays what it is."""
         for path in self.lab.wiring_maps():
@@ -320,7 +336,8 @@ class Chaos:
             one_way = a != b and self._random.random() < 0.15
             rewrite = self._random.choice(("none", "none", "none", "swap-macs"))
             drops = a != b and mode != "generic" and self._random.random() < 0.15
-            plugs.append(Plug(a, b, mode, enabled, mtu, one_way, rewrite, drops))
+            rate = self._random.choice((0, 0, 0, 50, 100)) if mode != "generic" else 0
+            plugs.append(Plug(a, b, mode, enabled, mtu, one_way, rewrite, drops, rate))
         keep = self._random.randrange(len(self._plugs) + 1)  # some of the links stay
         used = {end for plug in self._plugs[:keep] for end in (plug.a, plug.b)}
         self._plugs = self._plugs[:keep] + [x for x in plugs if not used & {x.a, x.b}]
@@ -399,6 +416,7 @@ class Chaos:
             *self._wrong_foreigners(links),
             *self._wrong_programs(seen, links),
             *self._wrong_settings(seen, links),
+            *self._wrong_queues(seen, links),
             *self._wrong_carriers(seen, links),
             *self._wrong_frames(seen),
             *self._wrong_moved_netns(seen),
@@ -509,6 +527,25 @@ class Chaos:
             if name in links and (mtu := told.get(name, links[name]["mtu"])) not in device.mtus:
                 yield f"{name}: mtu {mtu}, never set by anybody ({device.mtus})"
 
+    def _wrong_queues(self, seen: dict[str, Any], links: dict[str, Any]) -> Iterator[str]:
+        """An impaired link that stands has them; one that is held may; nobody else has one."""
+        if self._forgetful or "drift.flapping" in self.daemon.text():
+            return
+        shown = self.lab.tc("qdisc", "show")
+        queues = dict(re.findall(r"tbf 7863: dev (\S+) root .*rate (\d+)Mbit", shown))
+        states = {link["link"]: link["state"] for link in seen["links"]}
+        rates = {end: plug.rate for plug in self._plugs for end in (plug.a, plug.b)}
+        held = {
+            end
+            for plug in self._plugs
+            for end in (plug.a, plug.b)
+            if states.get(plug.link) not in ("connected", "down")
+        }
+        for name in self._here().keys() & links.keys() - held:
+            wanted, found = rates.get(name, 0), int(queues.get(links[name]["ifname"], 0))
+            if found != wanted:
+                yield f"{name}: a queue of {found} Mbit/s, not {wanted}"
+
     def _wrong_carriers(self, seen: dict[str, Any], links: dict[str, Any]) -> Iterator[str]:
         """Each end shows what is behind its partner, but for what somebody has set by hand."""
         here = self._here()
@@ -615,6 +652,7 @@ class Chaos:
                 "addr_gen_mode": link["inet6_addr_gen_mode"] == "eui64",
                 "promiscuity": not link["promiscuity"],
                 "clsact": "clsact" not in qdiscs,
+                "queue": "7863:" not in qdiscs,
                 "admin state": "UP" in link["flags"] or device.was_down,
             }
             for what, is_right in found.items():

@@ -14,6 +14,7 @@ from kernel import Kernel
 from xconnectd.impairment import Impairment, Impairments
 from xconnectd.model import Admin, Filter, Interface, Link, Mode, Rewrite
 from xconnectd.reconcile.evaluate import Evaluation
+from xconnectd.shape import RootQdisc
 
 NAMES = tuple(f"e{number}" for number in range(8))
 
@@ -97,13 +98,16 @@ def _link(draw: st.DrawFn, a: str, b: str) -> Link:
     modes = (Mode.AUTO, Mode.AUTO, Mode.GENERIC, Mode.TC, Mode.NATIVE)
     b = a if draw(st.integers(0, 7)) == 0 else b
     mode = draw(st.sampled_from(modes))
-    drops = [Impairment(drop=drop) for drop in draw(st.permutations(("", "ip", "arp")))]
+    ways = [
+        Impairment(drop=drop, rate=draw(st.sampled_from((0, 10**6, 10**9))))
+        for drop in draw(st.permutations(("", "ip", "arp")))
+    ]
     impaired = mode in (Mode.AUTO, Mode.TC) and draw(st.integers(0, 3)) == 0
     return link(
         a,
         b,
         mode=mode,
-        impair=Impairments(*drops[:2]) if impaired else None,
+        impair=Impairments(*ways[:2]) if impaired else None,
         one_way=a != b and draw(st.integers(0, 3)) == 0,
         rewrite=draw(st.sampled_from((Rewrite.NONE, Rewrite.NONE, Rewrite.SWAP_MACS))),
         enabled=draw(st.integers(0, 5)) > 0,
@@ -160,6 +164,12 @@ def _leave_an_older_program(kernel: Kernel, name: str) -> None:
         kernel.load_older(name)
 
 
+def _queue(kernel: Kernel, name: str) -> None:
+    """Somebody gives it a queue of his own in place of the kernel's or ours, or takes any away."""
+    root = kernel.get(name).root
+    kernel.alter(name, root=None if root else RootQdisc("fq_codel", 0x8001 << 16))
+
+
 def _change_a_feature(kernel: Kernel, name: str) -> None:
     """A guest's driver gives a tap its offloads, or takes them."""
     device = kernel.get(name)
@@ -186,6 +196,7 @@ ACCIDENTS: Mapping[str, Callable[[Kernel, str], object]] = {
     "rid of clsact": Kernel.drop_filters,
     "rid of its entry": Kernel.lose_entry,
     "given offloads": _change_a_feature,
+    "given a queue, or rid of one": _queue,
     "met by a router": Kernel.advertise,
     "made a port": lambda kernel, name: kernel.alter(name, master=3, master_kind="bridge"),
 }
@@ -227,6 +238,10 @@ def assert_as_evaluated(keeper: Keeper) -> None:
             a, b = evaluation.ends[0].name, evaluation.ends[-1].name
             assert kernel.filtered(b) == impair.forward.drop
             assert a == b or kernel.filtered(a) == impair.reverse.drop
+            for end in evaluation.ends:
+                shape, root = evaluation.shapes.get(end.ifindex), kernel.get(end.name).root
+                found = root.shape if root else None
+                assert found.does(shape) if found and shape else found is shape, evaluation
             assert not any(
                 end.kind in ("veth", "tun") and end.ifindex in kernel.taught
                 for end in evaluation.ends
@@ -239,6 +254,8 @@ def assert_as_evaluated(keeper: Keeper) -> None:
     for device in observed.interfaces.values():
         if device.name not in ours:
             assert kernel.untouched(device.name), f"{device.name} is not as found"
+            root = kernel.get(device.name).root
+            assert root is None or root.is_foreign, device.name
             assert device.ifindex not in observed.records
     assert_all_are_held(kernel, evaluations)
     assert kernel.devmap.keys() <= {kernel.index(name) for name in ours}

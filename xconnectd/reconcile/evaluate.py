@@ -229,7 +229,7 @@ def _evaluate_alone(link: Link, observed: Observed) -> Evaluation:
         if (words := admission.refusal(link, choice.mode, end, other, observed))
     }
     if link.impair:
-        found = found._replace(shapes=impairments.shapes(link.impair, a, b))
+        found = found._replace(shapes=impairments.shapes(link.impair, a, b, observed.records))
     foreign = impairments.refusal(ends, found.shapes) if found.shapes else ""
     return found._replace(
         mode=choice.mode,

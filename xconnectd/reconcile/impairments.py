@@ -12,7 +12,7 @@ from shlex import quote
 from typing import Final
 
 from xconnectd.impairment import Impairment, Impairments, Passing
-from xconnectd.model import Interface, Link
+from xconnectd.model import Interface, Link, Record, Setting
 from xconnectd.shape import NO_RATE, SECOND, Netem, Shape, ticks
 
 _EVERYTHING: Final = 2**32 - 1
@@ -55,16 +55,27 @@ def _overridden(link: Link, passing: Passing) -> Link:
     return replace(link, impair=found if found.forward or found.reverse else None)
 
 
-def shapes(impair: Impairments, a: Interface, b: Interface) -> dict[int, Shape]:
+def shapes(
+    impair: Impairments, a: Interface, b: Interface, records: Mapping[int, Record]
+) -> dict[int, Shape]:
     """By ifindex, what the queue of each end that frames leave by is to do; none where nothing is.
 
-    Forward they leave by ``b``. An MTU that is raised for generic mode is put back after the first
-    step; then the queue is given that.
+    Forward they leave by ``b``.
     """
     if impair.as_found:
         return {end.ifindex: end.root.shape for end in (a, b) if end.root and end.root.shape}
     ways = ((a, impair.reverse), (b, impair.forward))
-    return {end.ifindex: shape(one, end.mtu) for end, one in ways if one.replaces_queue}
+    return {
+        end.ifindex: shape(one, _mtu(end, records.get(end.ifindex)))
+        for end, one in ways
+        if one.replaces_queue
+    }
+
+
+def _mtu(end: Interface, record: Record | None) -> int:
+    """What an end has in tc mode: one that was raised for generic mode is put back."""
+    change = record.changes.get(Setting.MTU) if record else None
+    return change.found if change and change.ours == end.mtu else end.mtu
 
 
 def drop(impair: Impairments, *, forward: bool) -> str | None:
