@@ -119,6 +119,22 @@ def test_it_is_adopted_after_crashes_while_tcp_runs(
     assert not eth1(leaf1), "its line went meanwhile"
 
 
+def test_a_start_without_a_good_file_keeps_what_was_made(
+    lab: Lab, daemon: Start, leaf1: str, va: Station
+) -> None:
+    one = daemon(wiring(lab))
+    one.wait_state(END, va.end, "connected")
+    node, number = station(leaf1), lab.ifindex("leaf1-eth1")
+    with lossless(node, va):
+        one.kill()
+        one.write("links: [")
+        one.start()
+        one.wait_event("config.rejected")
+        one.write(wiring(lab))
+        one.wait_state(END, va.end, "connected")
+    assert lab.ifindex("leaf1-eth1") == number
+
+
 def test_a_kill_while_veths_are_made_leaves_none_unknown(lab: Lab) -> None:
     links = fabric.spine_leaf(2, 8)
     names = fabric.make_nodes(lab, links)

@@ -152,6 +152,7 @@ class Kernel:
         meanwhile: called before each answer to a look: what others do between two of them.
         namespaces: by the paths of files, the ids here of network namespaces.
         awaited: the ends in nodes that a daemon waits for.
+        forbidden: files of namespaces that may not be opened.
         may_enter: whether a daemon has the right to enter one of them.
     """
 
@@ -176,6 +177,7 @@ class Kernel:
         self.listens = False
         self.namespaces: dict[str, int] = {}
         self.awaited: Mapping[tuple[int, str | int], str] = {}
+        self.forbidden: set[str] = set()
         self.may_enter = True
         self.has_netem = True
         self.meanwhile: Callable[[], None] = lambda: None
@@ -544,6 +546,8 @@ class Kernel:
         self.meanwhile()
         if path == OWN:
             return 1000, None
+        if path in self.forbidden:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
         if path not in self.namespaces:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
         return self.namespaces[path] + 1000, self.namespaces[path]

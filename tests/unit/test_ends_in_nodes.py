@@ -287,6 +287,37 @@ def test_a_wired_veth_of_others_stays_wired_while_nobody_can_be_asked_for_its_no
     assert kernel.wired("veth77", "v0")
 
 
+def test_what_is_wired_stays_so_while_its_node_cannot_be_looked_into() -> None:
+    kernel = world()
+    keeper = started(kernel)
+    kernel.forbidden = {"/run/netns/leaf1"}
+    keeper.reconciler.run(None, "netlink")
+    assert connects(kernel)
+    words = "node leaf1 cannot be looked into: /run/netns/leaf1: Permission denied"
+    assert keeper.reconciler.statuses[LINK].warnings == (words,)
+
+
+def test_a_far_end_that_is_moved_to_this_namespace_is_made_anew() -> None:
+    kernel = world()
+    keeper = started(kernel)
+    kernel.bring_back(kernel.there("leaf1", "eth1").ifindex, kernel.nsid("leaf1"))
+    keeper.settle()
+    assert connects(kernel)
+    assert keeper.state(LINK) == "connected"
+    assert not kernel.has("eth1")
+
+
+def test_a_node_that_was_never_there_is_not_told_to_be_gone() -> None:
+    kernel = world("spine1")
+    keeper = Keeper(kernel)
+    keeper.runtime.nodes.silent = {"leaf1"}
+    keeper.start(wiring(link(END, "v0")))
+    keeper.runtime.nodes.silent = set()
+    keeper.settle()
+    assert keeper.state(LINK) == "waiting"
+    assert not {"node.gone", "node.appeared"} & {*keeper.events()}
+
+
 def test_what_the_node_renames_or_moves_on_stays_wired() -> None:
     kernel = world()
     keeper = started(kernel)

@@ -82,11 +82,8 @@ def unwanted(
 
 
 def _stays(made: Made, host: Interface | None, observed: Observed) -> bool:
-    place = observed.nodes[made.end]
-    if place.waiting and not place.certain:
-        return True
     if host is None:
-        return place.is_missing  # it is made anew
+        return observed.nodes[made.end].is_missing  # it is made anew
     return observed.names.get(made.end) == host.ifindex
 
 
