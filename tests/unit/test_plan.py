@@ -43,7 +43,17 @@ from xconnectd.model import (
     Xdp,
 )
 from xconnectd.reconcile import plan
-from xconnectd.reconcile.actions import Action, AddFilter, Attach, Cut, Detach, Hold, Point, as_json
+from xconnectd.reconcile.actions import (
+    Action,
+    AddFilter,
+    Attach,
+    Cut,
+    Detach,
+    Hold,
+    Point,
+    as_json,
+    is_of_admin_state,
+)
 from xconnectd.reconcile.evaluate import Role, roles
 from xconnectd.reconcile.executor import Trouble
 from xconnectd.reconcile.reconciler import Seen
@@ -60,10 +70,23 @@ def carried_out(keeper: Keeper, seen: Seen) -> Iterator[Action]:
 
 
 def finish(keeper: Keeper) -> Seen:
-    """Plans, does it all, looks again."""
-    for _ in carried_out(keeper, keeper.reconciler.look()):
-        pass
-    return keeper.reconciler.look()
+    """Plans, does it all, looks again.
+
+    Where both ends of a veth are ours, setting one down takes the carrier behind the other, and
+    with it the carrier of that one's partner: each such step takes one more look.
+    """
+    seen = keeper.reconciler.look()
+    for _ in NAMES:
+        for _ in carried_out(keeper, seen):
+            pass
+        seen = keeper.reconciler.look()
+        if not seen.actions or not all(is_of_carrier(each) for each in seen.actions):
+            break
+    return seen
+
+
+def is_of_carrier(action: Action) -> bool:
+    return isinstance(action, Hold) or is_of_admin_state(action)
 
 
 def leftovers(
