@@ -923,12 +923,14 @@ class Nodes:
 
     Attributes:
         silent: the names of nodes whose engine does not answer.
+        warning: what there is to say of all nodes that are there.
         wanted: what the wiring names now.
     """
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self.silent: set[str] = set()
+        self.warning = ""
         self.wanted: tuple[Node, ...] = ()
         self._told: dict[str, tuple[NodeNamespace, int | None]] = {}
 
@@ -942,7 +944,7 @@ class Nodes:
             return NodeNamespace("", words, certain=False)
         path = node.netns or f"/run/netns/{node.name}"
         if path in (OWN, *self._kernel.namespaces):
-            return NodeNamespace(path)
+            return NodeNamespace(path, warning=self.warning)
         return NodeNamespace("", f"node {node.name} is not running: there is no {path}")
 
     def _all(self) -> dict[str, tuple[NodeNamespace, int | None]]:

@@ -318,6 +318,15 @@ def test_a_node_that_was_never_there_is_not_told_to_be_gone() -> None:
     assert not {"node.gone", "node.appeared"} & {*keeper.events()}
 
 
+def test_a_node_of_which_there_is_a_warning_now_has_not_appeared() -> None:
+    kernel = world()
+    keeper = started(kernel)
+    keeper.runtime.nodes.warning = "Docker does not answer"
+    keeper.settle()
+    assert "node.appeared" not in keeper.events()
+    assert keeper.reconciler.statuses[LINK].warnings == ("Docker does not answer",)
+
+
 def test_what_the_node_renames_or_moves_on_stays_wired() -> None:
     kernel = world()
     keeper = started(kernel)

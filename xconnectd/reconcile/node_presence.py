@@ -27,6 +27,8 @@ class NodePresence:
         for node in [each for each in self._told if each.name in names]:
             was, now = self._told[node], self._nodes.find(node)
             self._told[node] = now
+            if now.path == was.path and now != was:
+                continue  # other words for the same
             if now.path and (was.path or was.certain):
                 reason = "it has another network namespace" if was.path else now.path
                 yield Report(Event.NODE_APPEARED, {"node": node.name, "reason": reason})
