@@ -30,6 +30,7 @@ NODES = """\
     hosted: {network-mode: host}
     joined: {network-mode: container:l1}
     far: {network-mode: container:pause}
+    Sidecar: {kind: shared}
   kinds: {linux: {image: alpine}, shared: {network-mode: container:l2}}
   groups: {routers: {kind: cisco_csr1000v}}
   defaults: {kind: linux}
@@ -58,7 +59,7 @@ LINKS = {
     "{endpoints: [l1:a, l2:b], labels: {rack: no 5, '': x, y: \"\\n\"}}":
         '  l1:a: {to: l2:b, labels: {rack: "no 5"}}',
     "{type: host, host-interface: h0, endpoint: {node: l1, interface: a}}": "  l1:a: h0",
-    "endpoints: [host:h0, own:h1]": "  h0: h1",
+    "endpoints: [Host:h0, own:h1]": "  h0: h1",
     "{endpoints: [hosted:h2, host:h1], mtu: 1500}": "  h2: h1",
     "endpoints: [outside:é, 'l1:#']": '  "outside:é": "l1:#"',
 }  # fmt: skip
@@ -88,7 +89,7 @@ LEFT_OUT = {
     "endpoints: [l1:a, 'host:a:b']": "`a:b` cannot be the name",
     "endpoints: [l1:a, l2:éééééééé]": "`éééééééé` cannot be the name",
     "endpoints: [l1:a, l1:a]": "both ends are one interface",
-    "endpoints: [l1:x, l2:b]": "`l1:x` is in the link of line 19",
+    "endpoints: [l1:x, l2:b]": "`l1:x` is in the link of line 20",
 }  # fmt: skip
 
 
@@ -97,9 +98,9 @@ def test_others_are_left_out_and_named(link: str, words: str) -> None:
     """On standard error, and in a comment where they would stand."""
     found = taken(f"    - endpoints: [l1:x, l2:x]\n    - {link}\n")
     (problem,) = found.left_out
-    assert (problem.line, problem.column) == (20, 7)
+    assert (problem.line, problem.column) == (21, 7)
     assert words in str(problem)
-    assert found.text.splitlines()[-1] == f"  # line 20, {problem.text}"
+    assert found.text.splitlines()[-1] == f"  # line 21, {problem.text}"
     assert len(wired(found)) == 1
 
 
@@ -112,6 +113,7 @@ CONTAINERS = {
     ("name: lab\n", "outside"): "outside",
     ("name: lab\n", "joined"): "clab-lab-l1",
     ("name: lab\n", "far"): "pause",
+    ("name: lab\n", "Sidecar"): "clab-lab-l2",
 }
 
 
@@ -145,6 +147,7 @@ GOOD_TOP = "name: lab\ntopology: {nodes: {a: , b: }, links: "
 BAD = {
     "": "1:1: there is no `topology:` (is it a containerlab file?)",
     "- a": "1:1: here is a list in place of a mapping",
+    "name: [x]\ntopology: {}": "1:7: here is a list in place of a text",
     "topology: {links: []}": "1:1: there is no `name:` (containers are named after it)",
     f"{GOOD_TOP}text}}": "2:38: `links` is a list, not `text`",
     f"{GOOD_TOP}[text]}}": "2:39: here is `text` in place of a mapping",
@@ -223,7 +226,7 @@ def test_the_command(
     assert main(["import", str(file)]) == Exit.DONE
     out, err = capsys.readouterr()
     assert parse(out, "f").links
-    assert err.startswith(f"{file}:20:7: left out: l1:c to br:d: ")
+    assert err.startswith(f"{file}:21:7: left out: l1:c to br:d: ")
     monkeypatch.setenv("LAB", "other")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
     assert main(["import", "-"]) == Exit.DONE
