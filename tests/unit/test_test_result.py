@@ -78,6 +78,7 @@ SEEN: list[tuple[str, dict[str, Any]]] = [
     ("entry", {"reached": 4, "no_entry": 4}),
     ("program", {"reached": 4}),
     ("target", {"reached": 4, "counted": 4, "not_sent": 4}),
+    ("impair", {"reached": 4, "counted": 4, "impaired": 4}),
     ("beyond", {"reached": 4, "counted": 4}),
 ]
 
@@ -118,11 +119,15 @@ def test_each_number_is_counted_at_the_end_it_is_of() -> None:
     """What came in at the source, what did not get out at the target."""
     before = {5: Counters(frames=1)}, {5: Statistics(received=1), 6: Statistics(not_sent=1)}
     after = (
-        {5: Counters(frames=4, no_entry=2, one_way=8), 6: Counters(frames=99, no_entry=99)},
+        {
+            5: Counters(frames=4, no_entry=2, one_way=8, filtered=7, impaired_loss=99),
+            6: Counters(frames=99, no_entry=99, filtered=99, impaired_loss=10, impaired_queue=20),
+        },
         {5: Statistics(received=7, not_sent=90), 6: Statistics(received=90, not_sent=5)},
     )
     ends = Interface(5, "va"), Interface(6, "vb")
     facts = LinkFacts(Evaluation(link("leaf:eth1", "spine:eth1"), *ends), Observed())
     way = link_test._difference(ends, facts, before, after)
     names = "leaf:eth1", "spine:eth1", "va", "vb"
-    assert way == Way(*names, (), reached=6, counted=3, no_entry=2, not_sent=4, one_way=8)
+    counted = {"counted": 3, "no_entry": 2, "one_way": 8, "impaired": 37}
+    assert way == Way(*names, (), reached=6, not_sent=4, **counted)

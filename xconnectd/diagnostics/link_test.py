@@ -214,7 +214,14 @@ def _difference(
         no_entry=now.no_entry - was.no_entry,
         one_way=now.one_way - was.one_way,
         not_sent=theirs_now.get(there, gone).not_sent - theirs.get(there, gone).not_sent,
+        impaired=_impaired(now, ours_now.get(there)) - _impaired(was, ours.get(there)),
     )
+
+
+def _impaired(here: Counters, there: Counters | None) -> int:
+    """Frames that impairments have dropped on the way from one end to the other."""
+    queue = there.impaired_loss + there.impaired_queue if there else 0
+    return here.filtered + queue
 
 
 def _series(facts: LinkFacts, run: bytes, way: int, source: Interface, target: Interface) -> Series:

@@ -39,7 +39,8 @@ class Way:
     ``source`` and ``target`` are its ends as the file calls them, ``inlet`` and ``outlet`` our
     interfaces for them. ``reached`` are frames that came in by ``inlet``, ``counted`` those that
     our program handed on there and ``no_entry`` those that it dropped for want of an entry;
-    ``not_sent`` are those that ``outlet`` could not send. Other traffic counts, too. ``error`` is
+    ``not_sent`` are those that ``outlet`` could not send, ``impaired`` those that the file's
+    ``impair`` dropped before it. Other traffic counts, too. ``error`` is
     what the kernel said to the sender. ``redirected`` are frames sent beside them as a tc redirect
     sends them, None if none were. ``closed``: the link leads the other way only, so nothing is to
     arrive; ``one_way`` are frames that our program dropped for that.
@@ -55,6 +56,7 @@ class Way:
     counted: int = 0
     no_entry: int = 0
     not_sent: int = 0
+    impaired: int = 0
     redirected: Lengths | None = None
     closed: bool = False
     one_way: int = 0
@@ -152,6 +154,9 @@ def where_they_stop(way: Way) -> Finding:
     elif way.not_sent >= way.lost:
         check, where = "target", f"{way.outlet} cannot pass them to its far end"
         look = f"ip -s link show dev {quote(way.outlet)}"
+    elif way.impaired >= way.lost:
+        check, where = "impair", f"they are dropped on their way to {way.outlet}, as impair says"
+        look = "xconnectd status -v"
     else:
         check, where = "beyond", f"they leave by {way.outlet} and are lost behind it"
         look = f"tc -s qdisc show dev {quote(way.outlet)}"
