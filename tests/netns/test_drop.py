@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import struct
+import time
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from xconnectd.pcap_filter import Filter
 
 from .frames import BROADCAST, ether, noise, odd_frames
 from .lab import Lab, inside, poll
-from .service import Daemon, Start, linked
+from .service import PAIR, Daemon, Start, linked
 from .traffic import Port, Stream, Tap, Wire, collect, compare, lossless, passes
 
 BFD = "udp port 3784"
@@ -211,6 +213,34 @@ def test_what_is_not_of_the_wire_is_left_to_the_program_against_the_host(
     running.write(linked("tc"))
     poll(lambda: "0x7863" not in _filters(lab, "vb"), 10)
     assert "pref 9" in _filters(lab, "vb")
+
+
+def test_many_changes_a_second_end_right_and_a_link_beside_loses_nothing(
+    lab: Lab, shared: Start
+) -> None:
+    """Of the filter, the direction and the rewrite, in no order that was thought of."""
+    a, b, c, d = lab.veths("va", "vb", "vc", "vd")
+    beside = {"vc": "vd"}
+    running = shared(PAIR | beside).connected().connected("vc", "vd")
+    choices = [linked(one_way=True), linked(rewrite="swap-macs"), PAIR]
+    choices += [_impaired(forward=f"udp port {port}") for port in range(1000, 1100)]
+    chance = random.Random(3)
+    with lossless(c, d):
+        until = time.monotonic() + 4
+        while time.monotonic() < until:
+            running.write({**chance.choice(choices), **beside})
+            time.sleep(0.01)
+        running.write(_impaired(reverse=BFD) | beside)
+        _awaits(lab, "va", BFD)
+        poll(lambda: "0x7863" not in _filters(lab, "vb"), 10)
+        poll(lambda: running.link()["state"] == "connected", 10)
+        with a.port() as here, b.port() as there:
+            bfd = ether(0x0800, _udp(3784))
+            assert passes(there, here)
+            assert bfd in _sent(here, there, [bfd])
+            assert bfd not in _sent(there, here, [bfd])
+    assert not running.events(level="error")
+    assert not running.events("link.failed")
 
 
 def test_it_outlives_a_crash_and_a_bad_file_is_repaired_and_goes(lab: Lab, shared: Start) -> None:
