@@ -403,6 +403,17 @@ def test_without_the_right_to_enter_it_is_left_down_and_told() -> None:
     assert (status.state, status.warnings) == ("connected", ())
 
 
+def test_what_is_left_down_is_told_once_however_often_it_is_looked_at() -> None:
+    kernel = world()
+    kernel.may_enter = False
+    keeper = started(kernel, "leaf1:eth1 spine1:eth1")
+    kernel.start_node("spine1")  # made in one look, judged in the next
+    keeper.settle()
+    words = "its network namespace cannot be entered"
+    status = keeper.reconciler.statuses["leaf1:eth1,spine1:eth1"]
+    assert status.warnings == (f"leaf1:eth1: {words}", f"spine1:eth1: {words}")
+
+
 def test_what_the_node_sets_down_stays_down() -> None:
     kernel = world()
     keeper = started(kernel)

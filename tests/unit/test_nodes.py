@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from xconnectd.model import Node, NodeNamespace
+from xconnectd.netlink import netns
 from xconnectd.nodes import namespace_files
 from xconnectd.nodes.finder import Nodes
 
@@ -156,3 +157,12 @@ def test_without_nodes_nothing_is_opened(tmp_path: Path) -> None:
     assert descriptors() == before + 1
     nodes.close()
     assert descriptors() == before
+
+
+def test_the_file_of_a_namespace_that_is_just_being_made_is_none_yet(tmp_path: Path) -> None:
+    """``ip netns add`` mounts it over a plain file: who is to enter it finds nobody there."""
+    (tmp_path / "leaf1").touch()
+    with pytest.raises(FileNotFoundError), netns.opened(tmp_path / "leaf1"):
+        pass
+    with netns.opened(OWN) as file:
+        assert os.path.samestat(os.fstat(file), Path(OWN).stat())

@@ -7,6 +7,7 @@ Imports nothing from the package.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -97,10 +98,16 @@ def _of_processes() -> Iterator[Namespace]:
 def opened(path: str | Path) -> Iterator[int]:
     """A descriptor of a namespace's file, for as short as may be: it keeps the namespace alive.
 
-    What somebody else put there meanwhile, a FIFO say, is not waited for. Raises OSError.
+    What somebody else put there meanwhile, a FIFO say, is not waited for. ``ip netns add`` makes a
+    plain file and then mounts the namespace over it: until then there is none.
+
+    Raises:
+        OSError: it may not be opened; FileNotFoundError if it is no namespace's file.
     """
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
+        if os.fstat(file).st_dev != OWN.stat().st_dev:
+            raise FileNotFoundError(errno.ENOENT, "it is no namespace's file", str(path))
         yield file
     finally:
         os.close(file)

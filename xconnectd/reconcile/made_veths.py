@@ -111,9 +111,9 @@ def with_refusals(observed: Observed, refused: Mapping[str, FarRefusal]) -> Obse
     """The same, with warnings of ends that are not yet what was refused of them."""
     nodes = {**observed.nodes}
     for end in nodes.keys() & refused.keys() & observed.made.keys():
-        if observed.made[end] != refused[end].made:
-            words = (nodes[end].warning, f"{end}: {refused[end].words}")
-            nodes[end] = nodes[end]._replace(warning="; ".join(filter(None, words)))
+        known, words = nodes[end].warning, f"{end}: {refused[end].words}"
+        if observed.made[end] != refused[end].made and words not in known:
+            nodes[end] = nodes[end]._replace(warning="; ".join(filter(None, (known, words))))
     return observed._replace(nodes=nodes)
 
 
