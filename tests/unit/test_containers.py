@@ -89,6 +89,7 @@ def test_one_that_has_ended_or_begins_again_has_none(change: dict[str, Any]) -> 
 
 def test_an_event_says_whom_to_ask_for() -> None:
     assert containers.change(event(ONE, "leaf1", "rename")) == Change(ONE, "leaf1")
+    assert containers.change(event(ONE, "leaf1", "die")) == Change(ONE, "leaf1", ends=True)
     assert containers.change(b"\n") is None
 
 
@@ -159,6 +160,7 @@ class Engine:
         """By path, what is said in place of all that should be."""
         self.listeners: list[SimpleQueue[bytes]] = []
         self._ending = False
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._listener = socket.socket(socket.AF_UNIX)
@@ -170,13 +172,23 @@ class Engine:
     def address(self) -> Address:
         return Address("Docker", (str(self.path),))
 
-    def run(self, container: str, name: str, sandbox: str, **more: Any) -> None:
-        self.containers[container] = state(container, name, sandbox, **more)
+    def run(self, container: str, name: str, sandbox: str, pid: int = 0) -> None:
+        """Without ``pid`` it has a process that ends with it."""
+        if not pid:
+            self._processes[container] = subprocess.Popen(("sleep", "100"))
+            pid = self._processes[container].pid
+        self.containers[container] = state(container, name, sandbox, pid)
         self.tell(event(container, name))
 
     def remove(self, container: str, action: str = "die") -> None:
         name = self.containers.pop(container)["Name"].removeprefix("/")
+        self._end(container)
         self.tell(event(container, name, action))
+
+    def _end(self, container: str) -> None:
+        process = self._processes.pop(container)
+        process.kill()
+        process.wait()
 
     def tell(self, line: bytes) -> None:
         for each in self.listeners:
@@ -194,6 +206,8 @@ class Engine:
             each.close()
         for thread in self._threads:
             thread.join()
+        for container in [*self._processes]:
+            self._end(container)
 
     def _start(self, work: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=work, args=arguments)
@@ -508,10 +522,27 @@ def test_without_a_file_the_process_is_the_way(
 
     And one may be where it cannot be seen from here.
     """
-    engine.run(ONE, "leaf1", file)
+    engine.run(ONE, "leaf1", file, pid=os.getpid())
     nodes = make(engine.address)
     nodes.want([LEAF])
     assert nodes.find(LEAF) == NodeNamespace(f"/proc/{os.getpid()}/ns/net")
+
+
+def test_of_a_container_that_ends_nobody_is_asked(
+    engine: Engine, make: Callable[..., Nodes], sandbox: Callable[[str], str]
+) -> None:
+    """Docker would answer when it has started again. What is told again may be of before that."""
+    engine.run(ONE, "leaf1", sandbox("one"))
+    nodes = make(engine.address)
+    nodes.want([LEAF])
+    assert nodes.find(LEAF).path
+    asked = len(engine.asked)
+    engine.tell(event(ONE, "leaf1", "die"))
+    engine.run(TWO, "leaf2", sandbox("two"))
+    engine.remove(ONE)
+    wait(nodes, lambda: not nodes.find(LEAF).path)
+    assert nodes.find(LEAF).certain
+    assert len(engine.asked) == asked
 
 
 def test_a_container_whose_process_has_ended_does_not_run(

@@ -17,6 +17,8 @@ _LONGEST_PATH: Final = 4096
 _LARGEST_PID: Final = 1 << 22
 """PID_MAX_LIMIT of the kernel."""
 _RUNS: Final = ("running", "paused")
+ENDS: Final = ("die", "cleanup", "destroy", "remove")
+"""Docker's and Podman's words in events."""
 
 
 class GarbledError(XconnectError):
@@ -40,10 +42,11 @@ class Container(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Something happened to the container with this id, called so by now."""
+    """Something happened to the container with this id, called so by now: it ``ends``, or not."""
 
     id: str
     name: str
+    ends: bool = False
 
 
 def running(answer: bytes) -> dict[str, str]:
@@ -79,9 +82,11 @@ def change(line: bytes) -> Change | None:
     """Of a line of ``/events``; None of an empty one."""
     if not line.strip():
         return None
-    actor = _of(_of(_json(line), dict).get("Actor"), dict)
+    event = _of(_json(line), dict)
+    actor = _of(event.get("Actor"), dict)
     attributes = _of(actor.get("Attributes") or {}, dict)
-    return Change(_id(actor.get("ID")), _of(attributes.get("name", ""), str))
+    name = _of(attributes.get("name", ""), str)
+    return Change(_id(actor.get("ID")), name, event.get("Action") in ENDS)
 
 
 def _json(text: bytes) -> Any:

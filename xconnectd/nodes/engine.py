@@ -31,8 +31,8 @@ _CHEAP_RETRY: Final = 0.5
 _END: Final = 0.3
 """Seconds that the end of the thread is waited for."""
 
-_EVENTS: Final = ("start", "die", "cleanup", "rename", "destroy", "remove")
-"""Docker's and Podman's. A pause changes no namespace, and a restart is die and start."""
+_EVENTS: Final = ("start", "rename", *containers.ENDS)
+"""A pause changes no namespace, and a restart is an end and a start."""
 _LOOK_OUT: Final = 3.0
 """Seconds after its end in which a container is looked for that was started again."""
 _LOOK: Final = 0.02
@@ -229,12 +229,19 @@ class Engine:
         self._answered.set()
 
     def _hear(self, path: str, line: bytes) -> None:
-        """Asks for the container of an event, if it is wanted, or was until now."""
+        """Asks for the container of an event, if it is wanted, or was until now.
+
+        Docker answers for one that starts when it has started. So that others need not wait for
+        that, nobody is asked whether one has ended if its process tells.
+        """
         change, told = containers.change(line), self.told
         if change is None:
             return
-        known = any(each.id == change.id for each in told.containers.values())
-        if known or change.name in told.asked:
+        known = next((each for each in told.containers.values() if each.id == change.id), None)
+        if change.ends and (known is None or known.start is not None):
+            if known and namespace_files.start_of_process(known.pid) != known.start:
+                self._replace(known.id, None)
+        elif known or change.name in told.asked:
             with self._connect(path) as connection:
                 now = _inspect(connection, change.id)
             self._replace(change.id, now)
