@@ -163,8 +163,9 @@ def test_nothing_is_lost_by_the_measurement(
 def test_a_share_of_the_frames_is_lost(
     daemon: Start, stations: tuple[Station, Station], share: float
 ) -> None:
-    start(daemon, loss=f"{share:%}")
+    running = start(daemon, loss=f"{share:%}")
     gone = lost(*stations, MANY)
+    assert len(gone) == running.link()["a"]["dropped"]["impaired_loss"]
     print(f"loss {share:%}: {len(gone)} of {MANY}")
     assert len(gone) == pytest.approx(share * MANY, rel=0.05)
 
