@@ -110,6 +110,19 @@ def test_an_end_of_a_link_that_is_disabled_or_waits_is_made_too() -> None:
     assert kernel.is_held("leaf1-eth1")
 
 
+def test_an_end_whose_link_fails_for_its_partners_sake_is_made_and_held() -> None:
+    """With the MTU of that link."""
+    kernel = world("leaf1", "spine1")
+    kernel.add_there("spine1", "eth1", "dummy")
+    keeper = started(kernel, "leaf1:eth1 spine1:eth1")
+    assert keeper.state("leaf1:eth1,spine1:eth1") == "failed"
+    assert kernel.is_held("leaf1-eth1")
+    kernel.load_foreign("v1")
+    keeper.take(wiring(link(END, "v1", mtu=4000)))
+    assert keeper.state("leaf1:eth1,v1") == "failed"
+    assert kernel.there("leaf1", "eth1").mtu == 4000
+
+
 def test_admin_keep_does_not_leave_down_what_we_made() -> None:
     kernel = world()
     keeper = started(kernel, admin=Admin.KEEP)

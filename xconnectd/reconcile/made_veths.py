@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from xconnectd.digest import sha256
@@ -123,18 +123,21 @@ def with_refusals(observed: Observed, refused: Mapping[str, FarRefusal]) -> Obse
 def plan(
     evaluations: Iterable[Evaluation],
     observed: Observed,
+    failed: Collection[str],
     refused: Mapping[str, FarRefusal],
     is_held_off: Callable[[str], bool],
 ) -> tuple[Action, ...]:
     """The steps that make what is missing and bring what is there into line with its link.
 
-    What was ``refused`` of a far end, by the text of the end, is not tried again. Nor is made again
-    what somebody deletes in its node, while its link (by id) is held off. Far ends are set last,
-    those of one namespace together.
+    Nothing is done for links (by id) that ``failed`` in the kernel and are not tried now. What was
+    ``refused`` of a far end, by the text of the end, is not tried again. Nor is made again what
+    somebody deletes in its node, while its link is held off. Far ends are set last, those of one
+    namespace together.
     """
     made: list[Action] = []
     far: list[SetFar] = []
-    for link, end, place in _in_running_nodes(evaluations, observed):
+    links = [each.link for each in evaluations if each.link.id not in failed]
+    for link, end, place in _in_running_nodes(links, observed):
         known = observed.made.get(end.name)
         host = host_of(known, observed) if known else None
         again = known is not None and known.namespace == place.inode
@@ -162,10 +165,10 @@ def plan(
 
 
 def _in_running_nodes(
-    evaluations: Iterable[Evaluation], observed: Observed
+    links: Iterable[Link], observed: Observed
 ) -> Iterator[tuple[Link, Endpoint, NodeEnd]]:
-    """The ends of links that may stand, where their nodes are there to be worked in."""
-    for link in [each.link for each in evaluations if not each.refusal]:
+    """The ends of links whose nodes are there to be worked in, also of one that waits or fails."""
+    for link in links:
         for end in link.ends:
             place = observed.nodes.get(end.name)
             if place and not place.refused and not place.waiting:

@@ -217,7 +217,9 @@ class Reconciler:
             return Seen(observed, tuple(evaluations), plan.plan(roles, observed))
         roles = evaluate.in_nodes(roles, observed)
         unwanted, forgotten = made_veths.unwanted(evaluations, roles, observed)
-        made = made_veths.plan(evaluations, observed, self._far_refused, self._backoff.is_held_off)
+        made = made_veths.plan(
+            evaluations, observed, failed, self._far_refused, self._backoff.is_held_off
+        )
         incomplete = {each.link for each in made if isinstance(each, Make)}  # until they are made
         steps = plan.plan(roles, observed, unwanted)
         rest = [each for each in steps if each.link not in incomplete]
