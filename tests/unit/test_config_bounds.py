@@ -99,3 +99,10 @@ PIECES = [
 def test_any_repetition_is_judged_in_bounds(head: str, pieces: list[tuple[str, int]]) -> None:
     body = "".join(piece.format(n=n) for piece, count in pieces for n in range(count))
     assert judged(f"{head}{body}".encode()[: yaml_tree.MAX_BYTES]) == ""
+
+
+def test_what_is_refused_is_not_kept_by_the_error() -> None:
+    """The frames of another error behind it have the tree of the whole file."""
+    with pytest.raises(ConfigError) as refused:
+        parser.parse("links: [", "x.yaml")
+    assert refused.value.__context__ is None

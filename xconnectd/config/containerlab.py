@@ -98,6 +98,7 @@ def imported(data: bytes, path: str) -> Imported:
     converter = _Converter(report)
     with report.gathering():
         converter.read(compose(data, report))
+    report.require_none()
     text = "".join(f"{line}\n" for line in converter.lines())
     return Imported(text, tuple(converter.left_out), tuple(converter.notes))
 

@@ -84,7 +84,7 @@ def read_words(words: Iterable[str], fault: Fault = no_fault) -> Impairment:
     Raises:
         ConfigError: with everything that is wrong with them.
     """
-    report = Report("impair")
+    report, found = Report("impair"), impairment.UNIMPAIRED
     with report.gathering():
         entries: dict[str, _Entry] = {}
         for column, word in enumerate(words):
@@ -96,7 +96,9 @@ def read_words(words: Iterable[str], fault: Fault = no_fault) -> Impairment:
                 report.problem(key, f"`{yaml_tree.short(name)}` is said twice", "say it once")
             else:
                 entries[name] = key, _value(text, column)
-        return _one(MappingNode(None, entries), report, fault)
+        found = _one(MappingNode(None, entries), report, fault)
+    report.require_none()
+    return found
 
 
 def _value(text: str, column: int) -> YamlNode:

@@ -147,6 +147,7 @@ def parse(text: str | bytes, path: str, fault: Fault = no_fault) -> Wiring:
     reader = _Reader(report, fault)
     with report.gathering():
         reader.read(compose(data, report))
+    report.require_none()
     links, warnings = tuple(reader.links), tuple(report.warnings)
     return Wiring(links, edit.digest(data), warnings, reader.metrics, data)
 

@@ -151,11 +151,7 @@ class Report:
 
     @contextmanager
     def gathering(self) -> Iterator[None]:
-        """In it a ``Refusal`` ends the reading of the file.
-
-        Raises:
-            ConfigError: there is any problem, with all of them.
-        """
+        """In it a ``Refusal`` ends the reading of the file; ``require_none`` is to follow."""
         try:
             with _no_collections():
                 yield
@@ -164,6 +160,12 @@ class Report:
                 self.add(refusal)
         except _TooMany:
             pass
+
+    def require_none(self) -> None:
+        """Raises ConfigError with all problems, if there are any.
+
+        Not as part of ``gathering``: what is raised there keeps the tree of the whole file alive.
+        """
         if self.problems:
             raise ConfigError(self._told())
 
@@ -219,7 +221,7 @@ class _Anchor(NamedTuple):
 
 
 def compose(data: bytes, report: Report) -> YamlNode | None:
-    """The tree of a file's one document, None of an empty one; best below ``report.gathering()``.
+    """The tree of a file's one document, None of an empty one; best in ``report.gathering()``.
 
     Text that is no YAML is told by its first error, since nothing behind it can be trusted.
 
