@@ -500,6 +500,15 @@ def test_what_somebody_renamed_here_is_still_ours() -> None:
     assert not kernel.has("foo")
 
 
+def test_what_was_renamed_while_no_daemon_ran_is_deleted_without_a_link() -> None:
+    kernel = world()
+    keeper = started(kernel)
+    kernel.alter("leaf1-eth1", name="foo")
+    Keeper(kernel, keeper.book).start(Wiring()).settle()
+    assert not kernel.has("foo")
+    assert not keeper.book.made
+
+
 def test_detach_takes_one_by_what_the_file_calls_it() -> None:
     kernel = world("leaf1", "leaf2")
     keeper = started(kernel, f"{END} v0", "leaf2:eth1 v1")

@@ -88,13 +88,14 @@ def _stays(made: Made, host: Interface | None, observed: Observed) -> bool:
 
 
 def host_of(made: Made, observed: Observed) -> Interface | None:
-    """Its interface here."""
-    for name in (made.name, made.end):  # somebody may have renamed it
+    """Its interface here, whatever somebody calls it by now."""
+    for name in (made.name, made.end):
         index = observed.names.get(name)
         host = None if index is None else observed.interfaces.get(index)
         if host and host.mac == made.mac and host.kind == "veth":
             return host
-    return None
+    ours = [host for host in observed.interfaces.values() if host.mac == made.mac]
+    return next((host for host in ours if host.kind == "veth"), None)
 
 
 # --------------------------------------------------------------------------- what is refused
