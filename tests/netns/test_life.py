@@ -42,7 +42,7 @@ def test_a_long_pass_gives_signs_of_life(lab: Lab, monkeypatch: pytest.MonkeyPat
         running = Daemon(lab, paired([f"p{n}" for n in range(40)])).spawn()
         while not told or b"READY=1" not in told[-1]:
             told.append(manager.recv(4096))
-        assert told.count(b"WATCHDOG=1") > 5, told
+        assert told.count(b"WATCHDOG=1") > 3, told
         passed = running.wait_event("link.down", a="p0")["duration_ms"]
         assert told.count(b"WATCHDOG=1") < 5 + passed / 2, "as seldom as it may"
         running.kill()
