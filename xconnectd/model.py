@@ -34,6 +34,10 @@ DEFAULT_MTU: Final = 1500
 """Bytes, of an interface that is made in a node when neither its link nor ``defaults`` says so."""
 
 
+DEFAULT_HOLD: Final = 30.0
+"""Seconds that a link between hosts stands while the other host's daemon says nothing."""
+
+
 class Admin(StrEnum):
     """Whether an end that is found administratively down is set up with its link."""
 
@@ -68,25 +72,48 @@ class Node(NamedTuple):
     pid: int = 0
 
 
+VXLAN_PORT: Final = 14789
+"""UDP port of tunnels; 4789 is often blocked between labs."""
+
+
+class Tunnel(NamedTuple):
+    """A VXLAN device, point to point: the IP address of the other side, VNI and UDP port."""
+
+    remote: str
+    vni: int
+    port: int = VXLAN_PORT
+
+
 class Endpoint(NamedTuple):
     """What the file calls an end: an interface (or altname), or ``NODE:INTERFACE``.
 
     ``name`` is that text, whole. An end in a ``node`` is a veth whose other end is in the daemon's
-    namespace; that one is wired. Of one that was found in the kernel, and made for a node, ``name``
-    is the interface's here and ``written`` what its file called it.
+    namespace; that one is wired. An end on a ``host`` is written ``HOST/END``. In the links of one
+    host (``config.hosts``) those of its own have the rest alone as their name, and those of others
+    have a ``tunnel`` that leads there. Without a host, a tunnel leads to a device that is not ours.
+
+    ``written`` is what the file calls it, where that is not ``name``: an end on this host, or one
+    that was found in the kernel under the name of the interface that was made for it.
     """
 
     name: str
     node: Node | None = None
     written: str = ""
+    host: str = ""
+    tunnel: Tunnel | None = None
 
     def __str__(self) -> str:
-        return self.name
+        return self.text
+
+    @property
+    def text(self) -> str:
+        """What the file calls it."""
+        return self.written or self.name
 
     @property
     def interface(self) -> str:
         """What it is called in its namespace."""
-        return self.name.partition(":")[2] if self.node else self.name
+        return self.name.partition(":")[2] if self.node else self.name.rpartition("/")[2]
 
 
 class Place(NamedTuple):
@@ -105,6 +132,10 @@ class Link:
     machines behind its ends, by the names of those. ``mtu`` is that of the interfaces that are made
     in nodes for it, in bytes. ``impair`` is None where nothing is impaired. ``one_way``: frames go
     from ``a`` to ``b`` alone.
+
+    Of a link between two hosts: ``vni`` is that of its tunnel, 0 where its ends say it; ``hold``
+    is for how many seconds it stands while the other host's daemon says nothing; ``digest`` is that
+    of all in which both hosts must agree, and empty in the links of a whole file.
     """
 
     a: Endpoint
@@ -120,6 +151,9 @@ class Link:
     monitors: tuple[tuple[str, MonitorAddress], ...] = ()
     mtu: int = DEFAULT_MTU
     impair: Impairments | None = None
+    vni: int = 0
+    hold: float = DEFAULT_HOLD
+    digest: str = ""
     description: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     place: Place | None = field(default=None, compare=False)
@@ -127,13 +161,14 @@ class Link:
     """The same text for ``a: b`` and ``b: a``, so that turning a line round changes nothing.
 
     With an end in a node a comma stands between the two: ``a`` with ``b:c`` and ``a:b`` with ``c``
-    are two links.
+    are two links. And with one on a host.
     """
 
     def __post_init__(self) -> None:
-        a, b = sorted((self.a.name, self.b.name))
-        colon = "," if self.a.node or self.b.node else ":"
-        object.__setattr__(self, "id", f"{a}{colon}{b}")
+        a, b = self.a, self.b
+        elsewhere = a.node or b.node or a.host or b.host or a.tunnel or b.tunnel
+        first, second = sorted((a.written or a.name, b.written or b.name))
+        object.__setattr__(self, "id", f"{first}{',' if elsewhere else ':'}{second}")
 
     @property
     def ends(self) -> tuple[Endpoint, ...]:
@@ -167,13 +202,19 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """Everything one good file asks for, links in the file's order; ``text`` is that file's."""
+    """Everything one good file asks for, links in the file's order; ``text`` is that file's.
+
+    ``hosts`` are names and IP addresses. ``hosts_key`` authenticates what the daemons of those say
+    to each other; empty: nothing does.
+    """
 
     links: tuple[Link, ...] = ()
     hash: str = field(default="", compare=False)
     warnings: tuple[str, ...] = ()
     metrics: Listen | None = None
     text: bytes = field(default=b"", repr=False, compare=False)
+    hosts: tuple[tuple[str, str], ...] = ()
+    hosts_key: str = field(default="", repr=False)
 
 
 # --------------------------------------------------------------------------- observed
@@ -510,6 +551,48 @@ class FarSetting(NamedTuple):
     set_up: bool
 
 
+class Heard(NamedTuple):
+    """What is known of the other side of a tunnel to another host, from its keepalives.
+
+    ``alive``: frames come back from there, and its daemon wants the same link, or was silent for
+    less than the link's ``hold``; ``reason`` says why it is not. None: nobody here listens, so what
+    stands stays. ``offers``: what is behind the end there is alive, else ``cause`` says why not.
+    The rest is to be shown: the state of the link there, its ``digest`` there, how long a frame
+    takes there and back (s), when something was heard last (CLOCK_MONOTONIC, s), and what was
+    counted there of frames that came out of the tunnel: handed on, and dropped (None: not told).
+    """
+
+    alive: bool | None = None
+    reason: str = ""
+    offers: bool = True
+    cause: str = ""
+    state: str = ""
+    digest: str = ""
+    round_trip: float | None = None
+    last: float | None = None
+    frames: int | None = None
+    dropped: int | None = None
+
+
+class Announcement(NamedTuple):
+    """What this host says of a link to another one, by the tunnel ``ifindex``.
+
+    ``end`` is the text of the end there, by which ``Heard`` is asked for; ``link`` the link's id.
+    ``offers``: what is behind the end here is alive and shown by the link, else ``cause`` says why
+    not. ``state`` is that of the link here.
+    """
+
+    end: str
+    link: str
+    ifindex: int
+    tunnel: Tunnel
+    digest: str
+    hold: float
+    offers: bool
+    cause: str
+    state: str
+
+
 class Use(NamedTuple):
     """What the host uses an interface for, in words; ``remedy`` is the command that ends it.
 
@@ -553,7 +636,8 @@ class Observed(NamedTuple):
     be. ``covered`` are the ifindexes a narrow look asked for, None for a look at everything.
     ``monitors`` is what is wrong with monitors of virtual machines, in words.
     ``names`` has the text of an end in a node, too; ``nodes`` and ``made`` have what else there is
-    to know of it, by that text.
+    to know of it, by that text. ``heard`` has what is known of the other sides of tunnels, by the
+    texts of the ends there.
     ``ours`` is what is ours on each of ``interfaces``, by ifindex (see ``told_apart``).
     """
 
@@ -571,6 +655,7 @@ class Observed(NamedTuple):
     monitors: Mapping[MonitorAddress, str] = _NOTHING
     nodes: Mapping[str, NodeEnd] = _NOTHING
     made: Mapping[str, Made] = _NOTHING
+    heard: Mapping[str, Heard] = _NOTHING
     ours: Mapping[int, Ours] = _NOTHING
 
     def told_apart(self) -> Self:
