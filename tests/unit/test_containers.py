@@ -248,8 +248,8 @@ class Engine:
     def _stream(self, client: socket.socket, query: dict[str, list[str]]) -> None:
         assert json.loads(query["filters"][0])["type"] == ["container"]
         lines: SimpleQueue[bytes] = SimpleQueue()
+        self.listeners.append(lines)  # before it is told: here nothing of the past is told again
         client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        self.listeners.append(lines)
         while not self._ending:
             with suppress(Empty):
                 line = lines.get(timeout=0.05)
