@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from xconnectd.dataplane.programs import Dataplane, Unpinned, describe
 from xconnectd.errors import DataplaneError, XconnectError, is_full
 from xconnectd.events import Event, Logger, logger
 from xconnectd.impairment import Passing
-from xconnectd.model import Counters, MovedEnd, Programs, Setting
+from xconnectd.model import Announcement, Counters, Heard, MovedEnd, Programs, Setting
 from xconnectd.netlink import monitor
 from xconnectd.netlink.changes import Changes
 from xconnectd.netlink.host_use import HostUse
@@ -56,6 +57,12 @@ class DaemonNodes(Protocol):
     def drain(self) -> frozenset[str]: ...
 
 
+class DaemonTunnels(Protocol):
+    def heard(self, end: str, /) -> Heard: ...
+    def fileno(self) -> int: ...
+    def drain(self) -> frozenset[str]: ...
+
+
 class Runtime(Protocol):
     """What a daemon asks of an ``Engine``, which is documented there."""
 
@@ -65,6 +72,8 @@ class Runtime(Protocol):
     def host_use(self) -> DaemonHostUse: ...
     @property
     def nodes(self) -> DaemonNodes: ...
+    @property
+    def tunnels(self) -> DaemonTunnels: ...
     @property
     def ledger(self) -> DaemonLedger: ...
     @property
@@ -88,6 +97,7 @@ class Engine:
         ledger: what was found, on disk.
         interfaces: looks at single ones.
         nodes: where the nodes of the wiring are.
+        tunnels: what the other sides of tunnels say.
         host_use: what they are used for; to be given the events by who receives them.
         instance: the hold on the namespace; None for one that only looks.
         alive: called again and again within what may take seconds, and to be called in between.
@@ -112,6 +122,7 @@ class Engine:
         patience = _ENGINES_AT_START if instance else _ENGINES_AT_LOOK
         nodes = Nodes(follow=instance is not None, patience=patience)
         self.nodes = parts.enter_context(closing(nodes))
+        self.tunnels = parts.enter_context(closing(ToldOfTunnels()))
         self.alive = alive
         self._dataplane = dataplane
         self._log = log
@@ -125,6 +136,7 @@ class Engine:
             dataplane or parts.enter_context(closing(_NoDataplane())),
             ledger,
             nodes=self.nodes,
+            tunnels=self.tunnels,
             log=log,
             describe=describe,
             suspects=suspects,
@@ -340,6 +352,33 @@ def _open_if_there(parts: ExitStack, place: Path) -> tuple[Dataplane | None, str
         return parts.enter_context(closing(Dataplane.open(place, build=False))), ""
     except DataplaneError as error:
         return None, error.reason
+
+
+class ToldOfTunnels:
+    """What a daemon said of the other sides of tunnels, for who does not listen there.
+
+    Attributes:
+        told: by the texts of ends on other hosts; to be filled in.
+    """
+
+    def __init__(self) -> None:
+        self.told: dict[str, Heard] = {}
+        self._news = os.eventfd(0, os.EFD_CLOEXEC)
+
+    def want(self, _announcements: Iterable[Announcement], _key: str) -> None:
+        return
+
+    def heard(self, end: str) -> Heard:
+        return self.told.get(end, Heard())
+
+    def fileno(self) -> int:
+        return self._news
+
+    def drain(self) -> frozenset[str]:
+        return frozenset()
+
+    def close(self) -> None:
+        os.close(self._news)
 
 
 class _NoDataplane:

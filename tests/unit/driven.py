@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import structlog
-from kernel import Book, Kernel, Nodes
+from kernel import Book, Kernel, Nodes, Tunnels
 from structlog.testing import LogCapture
 
 from xconnectd import paths
@@ -170,7 +170,7 @@ class Selector(selectors.BaseSelector):
 
 def _is_ready(key: selectors.SelectorKey) -> bool:
     """A socket is asked of the real kernel, all others say it themselves."""
-    if isinstance(key.fileobj, News | Flag | Nodes):
+    if isinstance(key.fileobj, News | Flag | Nodes | Tunnels):
         return key.fileobj.is_ready()
     wanted = [key.fileobj]
     return any(select.select(wanted, wanted if key.events & selectors.EVENT_WRITE else [], [], 0))
@@ -186,8 +186,9 @@ class Runtime:
         self.host_use = kernel
         self.ledger = book
         self.nodes = Nodes(kernel)
+        self.tunnels = Tunnels()
         self.reconciler = Reconciler(
-            kernel, kernel, kernel, kernel, book, nodes=self.nodes, log=log
+            kernel, kernel, kernel, kernel, book, nodes=self.nodes, tunnels=self.tunnels, log=log
         )
         self.is_removed = False
         self.times_pinned = 0

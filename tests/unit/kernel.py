@@ -60,9 +60,11 @@ from xconnectd.model import (
     DROP_HANDLE,
     FILTER_HANDLE,
     FILTER_PRIORITY,
+    Announcement,
     Far,
     FarSetting,
     Filter,
+    Heard,
     Interface,
     Made,
     Mode,
@@ -958,6 +960,42 @@ class Nodes:
     def drain(self) -> frozenset[str]:
         before, self._told = self._told, self._all()
         return frozenset(name for name, each in self._told.items() if each != before.get(name))
+
+    def fileno(self) -> int:
+        return -1
+
+
+class Tunnels:
+    """What the daemons of other hosts say, and what they are told.
+
+    Attributes:
+        announced: what is told of each link that leads to another host, by the end there.
+        key: what authenticates it.
+    """
+
+    def __init__(self) -> None:
+        self.announced: dict[str, Announcement] = {}
+        self.key = ""
+        self._says: dict[str, Heard] = {}
+        self._news: set[str] = set()
+
+    def want(self, announcements: Iterable[Announcement], key: str) -> None:
+        self.announced, self.key = {each.end: each for each in announcements}, key
+
+    def heard(self, end: str) -> Heard:
+        return self._says.get(end, Heard())
+
+    def say(self, end: str, *, alive: bool | None = True, **facts: Any) -> None:
+        """What is known of the other side from now on."""
+        self._says[end] = Heard(alive, **facts)
+        self._news.add(end)
+
+    def is_ready(self) -> bool:
+        return bool(self._news)
+
+    def drain(self) -> frozenset[str]:
+        news, self._news = frozenset(self._news), set()
+        return news
 
     def fileno(self) -> int:
         return -1

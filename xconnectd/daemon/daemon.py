@@ -244,6 +244,7 @@ class Daemon:
         if self._guests:
             self._selector.register(self._guests, selectors.EVENT_READ, self._on_guests)
         self._selector.register(self._runtime.nodes, selectors.EVENT_READ, self._on_nodes)
+        self._selector.register(self._runtime.tunnels, selectors.EVENT_READ, self._on_tunnels)
         self._selector.register(self._wakeup, selectors.EVENT_READ, self._wakeup.clear)
 
     def step(self) -> None:
@@ -378,6 +379,10 @@ class Daemon:
     def _on_nodes(self) -> None:
         if changed := self._runtime.nodes.drain():
             self._reconciler.handle_nodes(changed)
+
+    def _on_tunnels(self) -> None:
+        if changed := self._runtime.tunnels.drain():
+            self._reconciler.handle_tunnels(changed)
 
     def _on_events(self) -> None:
         self._reconciler.handle(self._receive())

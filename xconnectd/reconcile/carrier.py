@@ -60,7 +60,7 @@ def shown(
         own = _why_own(link, end, observed)
         cause = why_not
         if partner and not cause and not _becomes_unreadable(partner, found.get(partner.ifindex)):
-            cause = _why_hidden(link, partner, observed)
+            cause = why_hidden(link, partner, observed)
         record = observed.ours[end.ifindex].record
         found[end.ifindex] = Shown(
             _lever(link, end), "" if own else cause, own, _offers(end, record)
@@ -99,7 +99,7 @@ def _becomes_unreadable(end: Interface, now: Shown | None) -> bool:
     return now.lever is Setting.UP and _far_up(end) is None
 
 
-def _why_hidden(link: Link, end: Interface, observed: Observed) -> str:
+def why_hidden(link: Link, end: Interface, observed: Observed) -> str:
     """Why the partner of ``end`` is to show no carrier; empty if it is to show one."""
     ours = observed.ours[end.ifindex]
     if _is_set_down(link, end, ours):

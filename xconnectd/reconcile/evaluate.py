@@ -26,7 +26,8 @@ class Refused(NamedTuple):
 class Evaluation(NamedTuple):
     """One link, its ends as found, and either a mode or the reason against it.
 
-    ``waiting`` and ``refusal`` are empty for a link that can stand. ``holding`` has the ends that
+    ``waiting`` and ``refusal`` are empty for a link that can stand. ``unheard`` is why it is not to
+    forward for the sake of another host, else empty. ``holding`` has the ends that
     are ours to hold while it does not, by ifindex, each with the mode for that. ``carrier`` is what
     its ends are to show, and ``shapes`` what the queues of those are to do that frames leave by to
     be impaired, by ifindex. ``hint`` is what may be meant by the name of an end that does
@@ -40,6 +41,7 @@ class Evaluation(NamedTuple):
     mode_reason: str = ""
     waiting: str = ""
     refusal: str = ""
+    unheard: str = ""
     warnings: tuple[str, ...] = ()
     holding: Mapping[int, Mode] = MappingProxyType({})
     hint: str = ""
@@ -53,7 +55,8 @@ class Evaluation(NamedTuple):
     @property
     def why_held(self) -> str:
         """Why its ends are only held; empty for a link that is to forward."""
-        return self.refusal or ("" if self.link.enabled else "the link is disabled") or self.waiting
+        disabled = "" if self.link.enabled else "the link is disabled"
+        return self.refusal or disabled or self.waiting or self.unheard
 
     @property
     def ends(self) -> tuple[Interface, ...]:

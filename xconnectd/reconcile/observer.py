@@ -257,11 +257,16 @@ class Index:
         """Of all links, in their order."""
         self.nodes: dict[Node, set[Link]] = {}
         """Those that are named, with the links that have an end there."""
-        if "," in "".join(self.ids):  # in the id of a link with an end in a node, and in no other
+        self.tunnels: dict[str, Link] = {}
+        """By the texts of ends on other hosts, the links that lead there."""
+        if "," in "".join(self.ids):  # of a link with an end in a node or on a host, and no other
             for end, node in ends_in_nodes(links):
                 link = self.by_name[end.name]
                 self.nodes.setdefault(node, set()).add(link)
                 self.by_name.setdefault(host_name(end.name), link)
+            self.tunnels = {
+                end.text: link for link in links for end in link.ends if end.tunnel and end.host
+            }
 
     def in_order(self, links: Iterable[Link]) -> list[Link]:
         return sorted(links, key=lambda link: self._order[link.id])

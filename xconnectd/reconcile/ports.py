@@ -11,8 +11,10 @@ from typing import Protocol
 
 from xconnectd.impairment import Passing
 from xconnectd.model import (
+    Announcement,
     FarSetting,
     Filter,
+    Heard,
     Interface,
     Made,
     Mode,
@@ -49,6 +51,13 @@ class Nodes(Protocol):
 
     def want(self, nodes: Iterable[Node]) -> None: ...
     def find(self, node: Node) -> NodeNamespace: ...
+
+
+class Tunnels(Protocol):
+    """What the other sides of tunnels say: ``tunnels``. ``end`` is the text of the one there."""
+
+    def want(self, announcements: Iterable[Announcement], key: str) -> None: ...
+    def heard(self, end: str) -> Heard: ...
 
 
 class HostUse(Protocol):

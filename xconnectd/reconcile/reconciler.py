@@ -16,13 +16,23 @@ from typing import NamedTuple
 
 from xconnectd.errors import InterfaceGoneError, XconnectError
 from xconnectd.events import Event, Logger
-from xconnectd.model import Interface, Link, NodeEnd, Observed, Scope, State, Wiring
+from xconnectd.model import (
+    Announcement,
+    Interface,
+    Link,
+    NodeEnd,
+    Observed,
+    Scope,
+    State,
+    Wiring,
+)
 from xconnectd.monitor_address import MonitorAddress
 from xconnectd.reconcile import (
     actions,
     evaluate,
     impairments,
     link_state,
+    made_tunnels,
     made_veths,
     observer,
     plan,
@@ -45,6 +55,7 @@ from xconnectd.reconcile.ports import (
     Ledger,
     LinkEvent,
     Nodes,
+    Tunnels,
 )
 from xconnectd.reconcile.retry import BackOff
 from xconnectd.reconcile.transitions import Report
@@ -117,6 +128,7 @@ class Reconciler:
         ledger: Ledger,
         *,
         nodes: Nodes,
+        tunnels: Tunnels,
         log: Logger,
         describe: Callable[[int], str] = "id {}".format,
         suspects: Callable[[], str] = lambda: "unknown",
@@ -127,6 +139,8 @@ class Reconciler:
         self._log = log
         self._suspects = suspects
         self._nodes = NodePresence(nodes)
+        self._tunnels = tunnels
+        self._announced: dict[str, Announcement] = {}
         self._observer = observer.Observer(
             interfaces, host_use, dataplane, ledger, nodes=nodes, describe=describe
         )
@@ -169,6 +183,8 @@ class Reconciler:
             wiring = replace(wiring, links=impairments.overridden(wiring.links, passing))
         changed, moved = _changed(self._wanted.links, wiring.links)
         self._backoff.forget([link.id for link in changed])
+        if wiring.hosts_key != self._wanted.hosts_key and self._announced:
+            self._tunnels.want(self._announced.values(), wiring.hosts_key)
         before, self._index = self._index, Index(wiring)
         self._wanted = wiring
         if before.nodes or self._index.nodes:
@@ -204,6 +220,9 @@ class Reconciler:
     ) -> Seen:
         if self.monitored:
             observed = observed._replace(monitors=self.monitor_errors())
+        if self._index.tunnels:
+            ends = [end.text for link in links for end in link.ends if end.tunnel and end.host]
+            observed = observed._replace(heard={each: self._tunnels.heard(each) for each in ends})
         failed = dict(refused)
         if self._backoff.failed:
             failed = self._backoff.still_failed(links, observed) | failed
@@ -317,6 +336,8 @@ class Reconciler:
             )
         statuses = self.assess(evaluations, seen.observed)
         self._remember(scope, seen, statuses, trouble)
+        if self._index.tunnels or self._announced:
+            self._announce(seen, statuses)
         seconds = time.monotonic() - started
         self.tally.passed(seconds)
         self._report(statuses, done, trigger, seconds)
@@ -334,6 +355,9 @@ class Reconciler:
 
         Returns what could not be put back. Links are wanted no longer, so their end is no event.
         """
+        if self._announced and names is None:
+            self._announced = {}
+            self._tunnels.want((), self.wiring.hosts_key)  # as long as there is a way to say so
         self.wiring = self._wanted = Wiring()
         self._index = Index(self.wiring)
         self.monitored = frozenset()
@@ -430,6 +454,12 @@ class Reconciler:
         found = [links for node, links in self._index.nodes.items() if node.name in names]
         links = frozenset[Link]().union(*found)
         self._backoff.forget([link.id for link in links])  # what failed may succeed now
+        if links:
+            self.run(Scope(links), "netlink")
+
+    def handle_tunnels(self, ends: Collection[str]) -> None:
+        """Runs a pass over the links to these ends on other hosts, of which there is news."""
+        links = frozenset([self._index.tunnels[end] for end in ends if end in self._index.tunnels])
         if links:
             self.run(Scope(links), "netlink")
 
@@ -544,6 +574,22 @@ class Reconciler:
         self._netns_moves.update(seen.observed)
         if scope is None and not seen.actions:  # nothing runs an older program any more
             self._dataplane.retire()
+
+    def _announce(self, seen: Seen, statuses: Iterable[LinkStatus]) -> None:
+        """Has the other hosts told of the links to them, if that is anything new."""
+        wanted = self._index.tunnels
+        looked_at = {end.text for each in seen.evaluations for end in each.link.ends if end.tunnel}
+        announced = {
+            end: each
+            for end, each in self._announced.items()
+            if end in wanted and end not in looked_at
+        }
+        for each, status in zip(seen.evaluations, statuses, strict=True):
+            if told := made_tunnels.announcement(each, status.state, seen.observed):
+                announced[told.end] = told
+        if announced != self._announced:
+            self._announced = announced
+            self._tunnels.want(announced.values(), self.wiring.hosts_key)
 
     def _remember_stuck(self, observed: Observed, trouble: Trouble) -> None:
         for ifindex, (name, reason) in trouble.stuck.items():
