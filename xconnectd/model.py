@@ -83,6 +83,11 @@ class Tunnel(NamedTuple):
     vni: int
     port: int = VXLAN_PORT
 
+    @property
+    def overhead(self) -> int:
+        """Bytes of the underlay's MTU beside a frame's payload: IP, UDP, VXLAN, Ethernet."""
+        return 70 if ":" in self.remote else 50
+
 
 class Endpoint(NamedTuple):
     """What the file calls an end: an interface (or altname), or ``NODE:INTERFACE``.
@@ -169,6 +174,11 @@ class Link:
         elsewhere = a.node or b.node or a.host or b.host or a.tunnel or b.tunnel
         first, second = sorted((a.written or a.name, b.written or b.name))
         object.__setattr__(self, "id", f"{first}{',' if elsewhere else ':'}{second}")
+
+    @property
+    def tunnel_end(self) -> Endpoint | None:
+        """The end that a tunnel leads to; None of a link within this host."""
+        return self.b if self.b.tunnel else self.a if self.a.tunnel else None
 
     @property
     def ends(self) -> tuple[Endpoint, ...]:
@@ -560,6 +570,8 @@ class Heard(NamedTuple):
     The rest is to be shown: the state of the link there, its ``digest`` there, how long a frame
     takes there and back (s), when something was heard last (CLOCK_MONOTONIC, s), and what was
     counted there of frames that came out of the tunnel: handed on, and dropped (None: not told).
+    Of the keepalives themselves: how many were ``sent``, ``echoed`` from there, ``received`` from
+    its daemon, and ``unverified``: signed with another key, or not at all.
     """
 
     alive: bool | None = None
@@ -572,6 +584,10 @@ class Heard(NamedTuple):
     last: float | None = None
     frames: int | None = None
     dropped: int | None = None
+    sent: int = 0
+    echoed: int = 0
+    received: int = 0
+    unverified: int = 0
 
 
 class Announcement(NamedTuple):

@@ -20,6 +20,7 @@ from xconnectd.model import (
     Observed,
     Programs,
     State,
+    Tunnel,
     Wiring,
     Xdp,
     XdpFeature,
@@ -59,6 +60,13 @@ def endpoint(text: str) -> Endpoint:
     """``leaf1:eth1`` is an end in a node."""
     node, colon, _ = text.partition(":")
     return Endpoint(text, Node(node) if colon else None)
+
+
+def crossing(**options: Any) -> Link:
+    """A link of two hosts, as it is on the first of them: ``h1/a`` and ``h2/b``."""
+    here = Endpoint("a", written="h1/a", host="h1")
+    there = Endpoint("h2/b", host="h2", tunnel=Tunnel("198.51.100.12", 77))
+    return Link(here, there, **{"digest": "1a2b3c4d", **options})
 
 
 def wiring(*links: Link | str) -> Wiring:
@@ -141,6 +149,23 @@ def link_report(
     comma = "," if any(each.node for each in ends) else ":"
     identity = comma.join(each.name for each in ends)
     return document.Link(identity, State(state), **{**of_ends, **facts})
+
+
+def peer_report(**facts: Any) -> document.Peer:
+    """Another host, whose daemon has just been heard."""
+    where = {"host": "h2", "address": "198.51.100.12", "vni": 77, "port": 14789}
+    way = {"device": "vxlan-77", "mtu": 1450, "alive": True, "state": "connected"}
+    heard = {"digest": "1a2b3c4d", "last_heard_age_s": 0.2, "round_trip_ms": 0.31, "frames": 5}
+    return document.Peer(**{**where, **way, **heard, "dropped": 0, **facts})
+
+
+def crossing_report(**facts: Any) -> document.Link:
+    """A link of two hosts on the first of them; ``facts`` are those of its other side."""
+    here = end_report("h1/a", host="h1", interface="a", host_interface="a")
+    there = end_report("h2/leaf:b", host="h2", host_interface="vxlan-77", interface="b")
+    there = there._replace(node="leaf")
+    identity = {"link": "h1/a,h2/leaf:b", "digest": "1a2b3c4d", "peer": peer_report(**facts)}
+    return link_report(here, there)._replace(**identity)
 
 
 def report(*links: document.Link, **facts: Any) -> StatusDocument:

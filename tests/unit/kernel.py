@@ -971,23 +971,24 @@ class Tunnels:
     Attributes:
         announced: what is told of each link that leads to another host, by the end there.
         key: what authenticates it.
+        told: what is known of the other sides.
     """
 
     def __init__(self) -> None:
         self.announced: dict[str, Announcement] = {}
         self.key = ""
-        self._says: dict[str, Heard] = {}
+        self.told: dict[str, Heard] = {}
         self._news: set[str] = set()
 
     def want(self, announcements: Iterable[Announcement], key: str) -> None:
         self.announced, self.key = {each.end: each for each in announcements}, key
 
     def heard(self, end: str) -> Heard:
-        return self._says.get(end, Heard())
+        return self.told.get(end, Heard())
 
     def say(self, end: str, *, alive: bool | None = True, **facts: Any) -> None:
         """What is known of the other side from now on."""
-        self._says[end] = Heard(alive, **facts)
+        self.told[end] = Heard(alive, **facts)
         self._news.add(end)
 
     def is_ready(self) -> bool:

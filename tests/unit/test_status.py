@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import end_report, link, link_report, look_at_pair, report, wired
+from builders import (
+    crossing,
+    crossing_report,
+    end_report,
+    link,
+    link_report,
+    look_at_pair,
+    report,
+    wired,
+)
 
 from xconnectd.config.source import FileState, Reading
 from xconnectd.errors import Problem, XconnectError
@@ -16,7 +26,9 @@ from xconnectd.model import (
     Change,
     Counters,
     End,
+    Endpoint,
     Far,
+    Heard,
     Link,
     Lost,
     Mode,
@@ -24,6 +36,7 @@ from xconnectd.model import (
     Record,
     Setting,
     State,
+    Tunnel,
     Wiring,
     Xdp,
 )
@@ -232,6 +245,7 @@ def whole() -> StatusDocument:
     """With something in every part."""
     one = link("a", "b", labels=(("lab", "demo"),), description="leaf")
     told = built(assess(one), failed(), a=Counters(3, 180, 1, 2, lost=Lost(1, 1, 1, 1)))
+    told = told._replace(host="h1", links=(*told.links, crossing_report()))
     file = document.File("x.yaml", "rejected", "abc", ("x.yaml:1:1: no",))
     return told._replace(
         daemon=RUNNING,
@@ -285,6 +299,58 @@ def test_what_another_release_tells_is_read_as_far_as_it_is_known() -> None:
     assert (first.a.dropped, first.a.passed_to_host, first.a.frames) == ({}, None, 3)
     assert (first.state, read.daemon.passes.total) == (State.CONNECTED, 2)
     json.dumps(read.as_json())
+
+
+HEARD = Heard(
+    *(True, "", False, "eth0 in leaf is down", "down", "99aabbcc"),
+    round_trip=0.00031,
+    last=1000.0,
+    frames=7,
+    dropped=1,
+    sent=9,
+    echoed=8,
+    received=7,
+    unverified=6,
+)
+
+
+def crossing_status(far: Endpoint | None = None) -> LinkStatus:
+    one = crossing() if far is None else replace(crossing(), b=far)
+    ends = End("h1/a", ifindex=5, host_interface="a"), End(one.b.text, host_interface="vxlan-77")
+    return assess()._replace(link=one, a=ends[0], b=ends[1])
+
+
+def peers(status: LinkStatus, mtu: int | None = 1500) -> document.Link:
+    mtus = {"198.51.100.12": mtu, "2001:db8::12": mtu}
+    nothing = document.Daemon(), Reading(Wiring(), ()), Path("x.yaml")
+    heard = {status.link.b.text: HEARD}
+    facts = {"counters": {}, "moved_netns": (), "heard": heard, "mtus": mtus}
+    (one,) = builder.build(*nothing, statuses=[status], **facts).links
+    return one
+
+
+def test_the_other_host_of_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its tunnel leads is the file's and the kernel's; what is heard is told as it is."""
+    monkeypatch.setattr(time, "monotonic", lambda: 1002.5)
+    one = peers(crossing_status())
+    assert (one.link, one.a.name, one.a.host, one.a.interface) == ("h1/a,h2/b", "h1/a", "h1", "a")
+    assert (one.b.name, one.b.host, one.b.interface, one.b.node) == ("h2/b", "h2", "b", "")
+    assert one.digest == "1a2b3c4d"
+    assert one.peer == document.Peer(
+        *("h2", "198.51.100.12", 77, 14789, "vxlan-77", 1450),
+        *(True, "", False, "eth0 in leaf is down", "down", "99aabbcc"),
+        *(2.5, 0.31, 7, 1, document.Keepalives(9, 8, 7, 6)),
+    )
+    assert one.peer.as_heard(1002.5) == HEARD, "what a command's look takes from the daemon"
+    in_node = Endpoint("h2/leaf:b", host="h2", tunnel=Tunnel("2001:db8::12", 77))
+    there = peers(crossing_status(in_node))
+    assert (there.b.node, there.b.interface) == ("leaf", "b")
+    assert there.peer
+    assert there.peer.mtu == 1430, "an IPv6 header is 20 bytes longer"
+    no_route = peers(crossing_status(), mtu=None).peer
+    assert no_route
+    assert no_route.mtu is None
+    assert built(assess()).links[0].peer is None
 
 
 FEW = report(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from builders import end_report, report
+from builders import crossing_report, end_report, report
 from builders import link_report as link
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -52,6 +52,19 @@ ARRANGED = [
 @pytest.mark.parametrize(("sort", "wanted", "found"), ARRANGED)
 def test_order_and_filter(sort: Sort, wanted: str, found: list[str]) -> None:
     assert [row.a for row in table.arrange(FLEET, sort, wanted)] == found
+
+
+def test_other_hosts_have_a_column_with_how_far_or_how_long_ago() -> None:
+    near = crossing_report()
+    silent = crossing_report(alive=False, last_heard_age_s=31.0)
+    unknown = crossing_report(last_heard_age_s=None, round_trip_ms=None)
+    shown = rows(near, silent, unknown, link("a", "b"))
+    (dead,) = rows(crossing_report(alive=None))
+    assert dead.reason == "nobody here listens to h2"
+    assert [row.peer for row in shown] == ["0.3ms", "31s", "-", ""]
+    titles = [[each.title for each in table.columns(these, None)] for these in (shown, shown[3:])]
+    assert ["PEER" in each for each in titles] == [True, False]
+    assert all("PEER" not in each.title for each in table.columns(shown, 60))
 
 
 def test_a_row_sums_losses_and_takes_the_latest_frame() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from xconnectd import underlay
 from xconnectd.control.protocol import Answer, Request
 from xconnectd.control.server import Client
 from xconnectd.daemon.clock import Clock
@@ -90,16 +91,20 @@ class Requests:
         Raises:
             XconnectError, OSError: the kernel refused a look.
         """
+        statuses = tuple(self._reconciler.statuses.values())
+        far = [end for each in statuses if (end := each.link.tunnel_end)]
         return partial(
             builder.build,
             self._self_report(),
             self._files.reading,
             self._files.source.path,
-            statuses=tuple(self._reconciler.statuses.values()),
+            statuses=statuses,
             counters=self._runtime.counters(),
             drop_stats_unavailable=self._runtime.drop_stats_unavailable,
             guard_unavailable=self._runtime.guard_unavailable,
             moved_netns=self._runtime.ledger.moved_netns,
+            heard={end.text: self._runtime.tunnels.heard(end.text) for end in far if end.host},
+            mtus=underlay.mtus(end.tunnel.remote for end in far if end.tunnel),
         )
 
     def _self_report(self) -> Daemon:

@@ -6,14 +6,17 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Final
 
 from xconnectd.config.source import Reading
 from xconnectd.impairment import Impairment, Impairments, as_written
-from xconnectd.model import Counters, End, Endpoint, MovedEnd
+from xconnectd.model import Counters, End, Endpoint, Heard, MovedEnd, Tunnel
 from xconnectd.reconcile import impairments
 from xconnectd.reconcile.link_state import LinkStatus
 from xconnectd.status import document, drop_reasons
 from xconnectd.status.document import StatusDocument
+
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 
 def build(
@@ -26,12 +29,18 @@ def build(
     moved_netns: Iterable[MovedEnd],
     drop_stats_unavailable: str = "",
     guard_unavailable: str = "",
+    heard: Mapping[str, Heard] = _NOTHING,
+    mtus: Mapping[str, int | None] = _NOTHING,
 ) -> StatusDocument:
-    """``path`` is what the files were asked for by, ``counters`` are keyed by ifindex."""
+    """``path`` is what the files were asked for by, ``counters`` are keyed by ifindex.
+
+    ``heard`` is what is known of the other sides of tunnels, by the texts of the ends there, and
+    ``mtus`` are those of the ways to these, in bytes, by address.
+    """
     return StatusDocument(
         daemon,
         _config(reading, path),
-        tuple(_link(each, counters) for each in statuses),
+        tuple(_link(each, counters, heard, mtus) for each in statuses),
         tuple(
             document.Moved(gone.record.name, gone.record.ifindex, gone.remedy)
             for gone in moved_netns
@@ -55,8 +64,18 @@ def _config(reading: Reading, path: Path) -> document.Config:
     )
 
 
-def _link(status: LinkStatus, counters: Mapping[int, Counters]) -> document.Link:
+def _link(
+    status: LinkStatus,
+    counters: Mapping[int, Counters],
+    heard: Mapping[str, Heard],
+    mtus: Mapping[str, int | None],
+) -> document.Link:
     link, a, b = status.link, status.a, status.b
+    peer, far = None, link.tunnel_end
+    if far and far.tunnel:
+        device = (a if far is link.a else b).host_interface
+        told, mtu = heard.get(far.text, Heard()), mtus.get(far.tunnel.remote)
+        peer = _peer(far.host, far.tunnel, device, told, mtu)
     return document.Link(
         link.id,
         status.state,
@@ -74,6 +93,31 @@ def _link(status: LinkStatus, counters: Mapping[int, Counters]) -> document.Link
         one_way=link.one_way,
         rewrite=link.rewrite.value,
         impair=_impair(link.impair) if link.impair else None,
+        digest=link.digest,
+        peer=peer,
+    )
+
+
+def _peer(host: str, tunnel: Tunnel, device: str, told: Heard, mtu: int | None) -> document.Peer:
+    """``mtu`` is that of the way there."""
+    return document.Peer(
+        host,
+        tunnel.remote,
+        tunnel.vni,
+        tunnel.port,
+        device,
+        None if mtu is None else mtu - tunnel.overhead,
+        told.alive,
+        told.reason,
+        told.offers,
+        told.cause,
+        told.state,
+        told.digest,
+        None if told.last is None else round(max(0.0, time.monotonic() - told.last), 3),
+        None if told.round_trip is None else round(told.round_trip * 1000, 3),
+        told.frames,
+        told.dropped,
+        document.Keepalives(told.sent, told.echoed, told.received, told.unverified),
     )
 
 
@@ -93,10 +137,13 @@ def _end(
     endpoint: Endpoint, end: End, other: End, counters: Mapping[int, Counters]
 ) -> document.End:
     counted, there = drop_reasons.of(end, counters), drop_reasons.of(other, counters)
+    node, interface = end.node, endpoint.interface
+    if endpoint.host and endpoint.tunnel:
+        node, _, interface = interface.rpartition(":")  # what the other host has it from
     return document.End(
         end.name,
-        end.node,
-        endpoint.interface,
+        node,
+        interface,
         end.host_interface,
         end.ifindex,
         end.attached,
@@ -114,6 +161,7 @@ def _end(
         offers=end.offers,
         shows_carrier=end.shows_carrier,
         carrier_reason=end.carrier_reason,
+        host=endpoint.host,
     )
 
 

@@ -7,17 +7,18 @@ where he stands. What neither can tell is an error, never a guess. Changes nothi
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from xconnectd import underlay
 from xconnectd.config.source import Files, Reading
 from xconnectd.control import client, protocol
 from xconnectd.control.lock import running_pid
 from xconnectd.dataplane import libbpf
 from xconnectd.dataplane.pins import BPFFS
 from xconnectd.errors import HiddenError, PrivilegeError
-from xconnectd.model import State, Wiring
+from xconnectd.model import Endpoint, State, Wiring
 from xconnectd.netlink import netns
 from xconnectd.paths import DEFAULT_CONFIG
 from xconnectd.reconcile import actions
@@ -96,15 +97,20 @@ def look(engine: Engine, file: Path | None) -> Look:
     told = _daemons_report()
     if _is_the_daemons(source, engine) and _is_trying(told):
         reading = reading._replace(wiring=Wiring(engine.reconciler.found()))
+    found = seen(engine, reading, told)
     failures = {link: each.reason for link, each in _failed(told).items()}
-    return Look(source, reading, seen(engine, reading), failures)
+    return Look(source, reading, found, failures)
 
 
-def seen(engine: Engine, reading: Reading) -> Seen:
-    """The kernel beside what is wanted.
+def seen(engine: Engine, reading: Reading, told: StatusDocument | None = None) -> Seen:
+    """The kernel beside what is wanted. What other hosts say only the daemon has heard.
 
     Raises HiddenError: a program of ours runs, or a daemon, and no maps can be read.
     """
+    if reading.wiring.hosts and (told := told or _daemons_report()):
+        now = time.monotonic()
+        peers = ((end, each.peer) for each in told.links if each.peer for end in each.ends)
+        engine.tunnels.told |= {end.name: peer.as_heard(now) for end, peer in peers}
     engine.reconciler.want(reading.wiring)
     found = engine.reconciler.look()
     if engine.unseen:
@@ -144,7 +150,7 @@ def report_of(engine: Engine, file: Path | None) -> StatusDocument:
     if told and knows_best and _is_the_daemons(source, engine):
         return told._replace(differences=())  # it knows the last good links, and what it tries
     try:
-        found = seen(engine, reading)
+        found = seen(engine, reading, told)
     except HiddenError as hidden:
         if told and _is_the_daemons(source, engine):
             return told._replace(differences=(), unseen=str(hidden))
@@ -162,12 +168,18 @@ def report_of(engine: Engine, file: Path | None) -> StatusDocument:
         drop_stats_unavailable=drop_stats,
         guard_unavailable=guard,
         moved_netns=found.observed.moved_netns,
+        heard=engine.tunnels.told,
+        mtus=underlay.mtus(end.tunnel.remote for end in _far_ends(found) if end.tunnel),
     )
     known = {each.link: each for each in told.links} if told else {}
     return built._replace(
         links=tuple(_as_told(each, known.get(each.link)) for each in built.links),
         differences=tuple(Difference(**each) for each in actions.as_json(found.actions)),
     )
+
+
+def _far_ends(found: Seen) -> Iterator[Endpoint]:
+    return (end for each in found.evaluations if (end := each.link.tunnel_end))
 
 
 def _daemons_report() -> StatusDocument | None:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from xconnectd.errors import XconnectError
 from xconnectd.formatting import counted
-from xconnectd.model import Rewrite, State
+from xconnectd.model import Heard, Rewrite, State
 
 Json = dict[str, Any]
 
@@ -90,7 +90,8 @@ class Config(NamedTuple):
 class End(NamedTuple):
     """One end of a link, and what is counted of the frames that came in by it.
 
-    ``name`` is what the file calls it: ``interface``, which is in ``node`` unless that is empty.
+    ``name`` is what the file calls it: ``interface``, which is in ``node`` and on ``host`` unless
+    these are empty.
     ``host_interface`` is what is wired for it here, empty while there is none.
     MTUs are bytes, without the headroom that a link gives its ends. Rates are None in a look
     alone, ``passed_to_host`` where nobody can tell. ``offers`` is None where it cannot be read (is
@@ -120,6 +121,7 @@ class End(NamedTuple):
     offers: bool | None = None
     shows_carrier: bool | None = None
     carrier_reason: str = ""
+    host: str = ""
 
     def since(self, before: Self, seconds: float) -> Self:
         """With rates. Counters begin anew with an end; a rate below nothing would be no rate."""
@@ -139,12 +141,65 @@ class Drop(NamedTuple):
     remedy: str = ""
 
 
+class Keepalives(NamedTuple):
+    """How many were sent, came back as echoes, came from the other daemon, and did not verify."""
+
+    sent: int = 0
+    echoed: int = 0
+    received: int = 0
+    unverified: int = 0
+
+
+class Peer(NamedTuple):
+    """The other side of a link's tunnel: where that leads, and what was heard from there last.
+
+    ``host`` is empty where it leads to a device that is not ours, of which nothing is heard.
+    ``device`` is the VXLAN device here, empty while there is none. ``mtu``: the longest payload of
+    a frame, in bytes, that crosses in one packet; longer ones in fragments. None: no route.
+    ``alive`` is whether it is to forward, None where nobody here listens; ``reason`` is why not.
+    ``offers``: what is behind its end is alive, else ``cause`` says why not. ``state`` and
+    ``digest`` are those of the link there; ``frames`` came out of the tunnel there and were handed
+    on, ``dropped`` ones were not. What it has not told is empty or None.
+    """
+
+    host: str
+    address: str
+    vni: int
+    port: int
+    device: str = ""
+    mtu: int | None = None
+    alive: bool | None = None
+    reason: str = ""
+    offers: bool = True
+    cause: str = ""
+    state: str = ""
+    digest: str = ""
+    last_heard_age_s: float | None = None
+    round_trip_ms: float | None = None
+    frames: int | None = None
+    dropped: int | None = None
+    keepalives: Keepalives = Keepalives()
+
+    def as_heard(self, now: float) -> Heard:
+        """The same as a look takes it; ``now`` is CLOCK_MONOTONIC, in seconds."""
+        age, trip = self.last_heard_age_s, self.round_trip_ms
+        return Heard(
+            *(self.alive, self.reason, self.offers, self.cause, self.state, self.digest),
+            None if trip is None else trip / 1000,
+            None if age is None else now - age,
+            self.frames,
+            self.dropped,
+            *self.keepalives,
+        )
+
+
 class Link(NamedTuple):
     """A link. ``link`` is its id, ``retry_in_s`` None where nobody will try it again.
 
     ``one_way``: frames go from ``a`` to ``b`` alone. ``rewrite`` is what is changed of them.
     ``impair`` has what meets its frames ``forward``, from ``a`` to ``b``, and in ``reverse``, which
-    of these are ``passing``, and in how many seconds that ends (``ends_in_s``).
+    of these are ``passing``, and in how many seconds that ends (``ends_in_s``). ``digest`` is of
+    what the hosts of a link must agree on, and ``peer`` the one at the other side of its tunnel.
     """
 
     link: str
@@ -163,6 +218,8 @@ class Link(NamedTuple):
     one_way: bool = False
     rewrite: str = Rewrite.NONE.value
     impair: Mapping[str, Any] | None = None
+    digest: str = ""
+    peer: Peer | None = None
 
     @property
     def ends(self) -> tuple[End, ...]:
@@ -222,7 +279,8 @@ class StatusDocument(NamedTuple):
 
     ``drop_stats_unavailable`` is why losses at the redirect are not counted, ``guard_unavailable``
     why what gets past every hook is not kept from the host; ``unseen`` is for who cannot see the
-    kernel's part, and why. ``differences`` are None where nobody looked for them.
+    kernel's part, and why. ``host`` is which of the file's hosts this is, empty where it has none.
+    ``differences`` are None where nobody looked for them.
     """
 
     daemon: Daemon = Daemon()
@@ -232,6 +290,7 @@ class StatusDocument(NamedTuple):
     drop_stats_unavailable: str = ""
     guard_unavailable: str = ""
     unseen: str = ""
+    host: str = ""
     differences: tuple[Difference, ...] | None = None
 
     def as_json(self) -> Json:
@@ -319,7 +378,8 @@ _PARTS: Final[Mapping[Any, Mapping[str, Any]]] = {
     Daemon: {"passes": Passes, "metrics": Metrics, "trial": Trial},
     Config: {"problems": str, "files": File},
     File: {"problems": str},
-    Link: {"state": State, "warnings": str, "a": End, "b": End, "drops": Drop},
+    Link: {"state": State, "warnings": str, "a": End, "b": End, "drops": Drop, "peer": Peer},
+    Peer: {"keepalives": Keepalives},
 }
 """The fields that JSON has no form of, and what they, or each of them, are."""
 

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Self
 from xconnectd.formatting import bit_rate, counted, duration, number, printable
 from xconnectd.model import Mode, State
 from xconnectd.status import drop_reasons
-from xconnectd.status.document import Link, StatusDocument
+from xconnectd.status.document import Link, Peer, StatusDocument
 
 _DASH: Final = " — "
 _ARROW: Final = " → "
@@ -41,7 +41,8 @@ class Way(NamedTuple):
 class Row:
     """One link. ``age`` is that of its last frame in seconds, None if nobody knows.
 
-    ``between`` stands between its ends.
+    ``between`` stands between its ends. ``peer`` is what is known of the other host in short, empty
+    for a link within this one.
     """
 
     a: str
@@ -56,6 +57,7 @@ class Row:
     words: str
     """All that a filter looks at, in lower case."""
     between: str = _DASH
+    peer: str = ""
 
     @property
     def name(self) -> str:
@@ -75,6 +77,9 @@ def _row(link: Link) -> Row:
         for end in link.ends
         if end.passed_to_host
     )
+    silence = ""
+    if (peer := link.peer) and peer.host and peer.alive is None:
+        silence = f"nobody here listens to {peer.host}"
     labels = (word for label in link.labels.items() for word in label)
     return Row(
         a=printable(a.name),
@@ -85,10 +90,18 @@ def _row(link: Link) -> Row:
         back=Way(b.frames_per_s, b.bits_per_s),
         drops=sum(drop_reasons.lost(end.dropped) for end in link.ends),
         age=min(ages, default=None),
-        reason=printable("; ".join(filter(None, (link.reason, *passed, *link.warnings)))),
+        reason=printable("; ".join(filter(None, (link.reason, silence, *passed, *link.warnings)))),
         words=" ".join((*text, *labels)).lower(),
         between=_ARROW if link.one_way else _DASH,
+        peer=_peer_in_short(peer) if peer else "",
     )
+
+
+def _peer_in_short(peer: Peer) -> str:
+    """How far away it is, or for how long it has been silent."""
+    if not peer.alive or peer.round_trip_ms is None:
+        return duration(peer.last_heard_age_s)
+    return f"{number(peer.round_trip_ms)}ms"
 
 
 def summary(rows: Sequence[Row], shown: int, wanted: str) -> str:
@@ -168,10 +181,11 @@ _STATE: Final = max(map(len, State))
 _MODE: Final = len(Mode.GENERIC)
 _FRAMES: Final = 5
 _BITS: Final = len("→bit/s")
+_PEER: Final = len("999ms")
 _LEAST_NAME: Final = 16
 _LEAST_REASON: Final = len("REASON")
 
-_FIRST_OUT: Final = (("→f/s", "←f/s"), ("LAST",))
+_FIRST_OUT: Final = (("→f/s", "←f/s"), ("LAST",), ("PEER",))
 """Shown where names and reasons leave room."""
 _LAST_OUT: Final = (("MODE",), ("DROPS",), ("→bit/s", "←bit/s"))
 """Left out where the shortest names and reasons leave none."""
@@ -192,6 +206,8 @@ def columns(rows: Sequence[Row], width: int | None) -> list[Column]:
         Column("DROPS", _FRAMES, lambda row: number(row.drops), right=True),
         Column("LAST", 4, lambda row: duration(row.age), right=True),
     ]
+    if any(row.peer for row in rows):
+        shown.append(Column("PEER", _PEER, lambda row: row.peer, right=True))
     name = max([len("LINK"), *(len(row.name) for row in rows)])
     least_name = min(name, _LEAST_NAME)
     reason = max([_LEAST_REASON, *(len(row.reason) for row in rows)])

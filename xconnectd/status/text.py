@@ -8,7 +8,7 @@ from typing import Any
 from xconnectd.formatting import bit_rate, counted, duration, number, printable
 from xconnectd.model import Rewrite
 from xconnectd.status import drop_reasons
-from xconnectd.status.document import Config, Daemon, End, Link, StatusDocument
+from xconnectd.status.document import Config, Daemon, End, Link, Peer, StatusDocument
 
 
 def lines(told: StatusDocument) -> Iterator[str]:
@@ -21,7 +21,7 @@ def lines(told: StatusDocument) -> Iterator[str]:
 
 def head(told: StatusDocument) -> Iterator[str]:
     """The daemon and its file."""
-    return map(printable, _daemon(told.daemon, told.config))
+    return map(printable, _daemon(told.daemon, told.config, told.host))
 
 
 def notes(told: StatusDocument) -> Iterator[str]:
@@ -43,11 +43,13 @@ def _notes(told: StatusDocument) -> Iterator[str]:
         yield f"{count} between file and kernel (see xconnectd plan)"
 
 
-def _daemon(daemon: Daemon, file: Config) -> Iterator[str]:
+def _daemon(daemon: Daemon, file: Config, host: str) -> Iterator[str]:
     yield f"daemon: {_in_words(daemon)}"
     yield f"file:   {file.path}: {file.state} {file.hash}".rstrip()
     for problem in file.problems:
         yield f"        {problem}"
+    if host:
+        yield f"host:   {host}"
     if daemon.trial:
         yield f"try:    {daemon.trial.hash} is tried, and reverted unless it is confirmed"
         if daemon.trial.edited:
@@ -70,6 +72,8 @@ def _link(link: Link) -> Iterator[str]:
     yield from _about(link)
     for here, there in link.ways[:1] if link.one_way else link.ways:
         yield f"    {_way(here, there)}"
+    if link.peer:
+        yield from (f"    {line}" for line in _peer(link.peer, link.digest))
     if link.impair:
         yield from (f"    {line}" for line in _impaired(link, link.impair))
     for end in link.ends:
@@ -102,16 +106,52 @@ def _about(link: Link) -> Iterator[str]:
 
 def _impaired(link: Link, impair: Mapping[str, Any]) -> Iterator[str]:
     for way, (here, there) in zip(("forward", "reverse"), link.ways, strict=False):
-        words = ", ".join(f"{key} {_value(value)}" for key, value in impair.get(way, {}).items())
-        if words:
+        if words := in_words(impair.get(way, {})):
             end = impair.get("ends_in_s")
             until = "until it is cleared" if end is None else f"for {duration(end)} more"
             passing = f" ({until})" if way in impair.get("passing", ()) else ""
             yield f"impaired {here.name} → {there.name}: {words}{passing}"
 
 
+def in_words(impairment: Mapping[str, Any]) -> str:
+    """What meets the frames of one direction."""
+    return ", ".join(f"{key} {_value(value)}" for key, value in impairment.items())
+
+
 def _value(value: Any) -> str:
     return f"{value['mean']} in bursts of {value['burst']:g}" if isinstance(value, dict) else value
+
+
+def _peer(peer: Peer, digest: str) -> Iterator[str]:
+    """Where the tunnel leads, and what is known of the other side."""
+    device = f"by {peer.device} " if peer.device else ""
+    way = f"tunnel {device}to {peer.address}, VNI {peer.vni}, UDP port {peer.port}"
+    rest = "lost" if ":" in peer.address else "fragmented"  # vxlan over IPv6 fragments nothing
+    whole = f"whole up to an MTU of {peer.mtu}, what is longer is {rest}"
+    yield f"{way}: {'no route' if peer.mtu is None else whole}"
+    if not peer.host:
+        return
+    if peer.alive is None:
+        yield f"{peer.host}: not known how it is: nobody here listens"
+    elif peer.last_heard_age_s is None:
+        yield f"{peer.host}: its daemon has not been heard"
+    else:
+        yield f"{peer.host}: {', '.join(_heard(peer, digest))}"
+    if unverified := peer.keepalives.unverified:
+        frames = counted(unverified, "keepalive")
+        yield f"{peer.host}: {frames} did not verify: is hosts_key the same there?"
+
+
+def _heard(peer: Peer, digest: str) -> Iterator[str]:
+    yield f"{peer.state or 'not told how it is'} there" + (f" ({peer.cause})" if peer.cause else "")
+    if peer.digest and digest and peer.digest != digest:
+        yield f"its wiring of this link has the hash {peer.digest}, here {digest}"
+    yield f"heard {duration(peer.last_heard_age_s)} ago"
+    if peer.round_trip_ms is not None:
+        yield f"round trip {peer.round_trip_ms:.2f} ms"
+    if peer.frames is not None:
+        lost = f" and {number(peer.dropped)} dropped" if peer.dropped else ""
+        yield f"{number(peer.frames)} frames handed on there{lost}"
 
 
 def _end(end: End) -> Iterator[str]:
