@@ -6,12 +6,13 @@ import re
 from xml.etree import ElementTree as ET
 
 import pytest
+from builders import crossing_report, report
 from builders import end_report as end
 from builders import link_report as link
-from builders import report
 
 from xconnectd.formatting import printable
-from xconnectd.model import State
+from xconnectd.model import Endpoint, Node, State
+from xconnectd.model import Link as Wanted
 from xconnectd.status import graph
 from xconnectd.status.document import Link
 
@@ -135,3 +136,54 @@ def test_an_end_that_leads_nowhere_else_stands_by_itself_and_a_missing_one_is_da
     assert ("eth0" in text, "b0" in text, "dash" in text) == (True, False, False)
     text = draw(form, link("a", end("gone", ifindex=None)))
     assert ("gone" in text, "dash" in text) == (True, True)
+
+
+ELSEWHERE = Wanted(Endpoint("h2/leaf:b2", Node("leaf"), host="h2"), Endpoint("h3/tap0", host="h3"))
+
+
+@pytest.mark.parametrize("form", graph.FORMATS)
+def test_hosts_are_boxes_around_nodes_also_with_links_that_are_not_ours(form: str) -> None:
+    """Of those nothing is known here, and so nothing is said to be missing."""
+    told = report(crossing_report(), link("x", "y"))
+    text = graph.draw(told, form, {}, [ELSEWHERE])
+    if form == "mermaid":
+        outer = re.findall(r'^  subgraph \w+\["(.*)"\]\n((?:    .*\n)+)  end$', text, re.MULTILINE)
+        inner = re.compile(r'subgraph \w+\["(.*)"\]\n((?:      .*\n)+)    end')
+        name = re.compile(r'n\d+\["(.*)"\]')
+        lines = re.findall(r"(n\d+) <-->.* (n\d+)$", text, re.MULTILINE)
+    else:
+        outer = re.findall(r'cluster_\d+ {\n    graph \[label="(\w+)".*\n((?:    .*\n)+)  }', text)
+        inner = re.compile(r"<b>(.*?)</b></td></tr>(.*)</table>")
+        name = re.compile(r'n\d+(?: \[label=|">)"?(.*?)(?:"|</td>)')
+        lines = re.findall(r"(n\d+) -- .*?(n\d+) \[", text)
+    found = {
+        host: (
+            {node: name.findall(ports) for node, ports in inner.findall(body)},
+            name.findall(inner.sub("", body)),
+        )
+        for host, body in outer
+    }
+    assert found == {
+        "h1": ({}, ["a"]),
+        "h2": ({"leaf": ["b", "b2"]}, []),
+        "h3": ({}, ["tap0"]),
+    }
+    assert lines == [("n0", "n1"), ("n2", "n3"), ("n4", "n5")]
+    assert "0.3 ms" in text
+    assert re.search(rf"of other hosts(.|\n)*{graph.COLOURS[None]}", text)
+    assert "dash" not in text
+
+
+@pytest.mark.parametrize(
+    ("form", "label"),
+    [
+        (
+            "mermaid",
+            '|"generic · idle<br/>#8594; delay 10ms#44; loss 1#37;<br/>#8592; rate 1mbit"|',
+        ),
+        ("dot", '[label="generic · idle\\n→ delay 10ms, loss 1%\\n← rate 1mbit",'),
+    ],
+)
+def test_what_impairs_a_link_stands_on_its_line(form: str, label: str) -> None:
+    impair = {"forward": {"delay": "10ms", "loss": "1%"}, "reverse": {"rate": "1mbit"}}
+    assert label in draw(form, link("a", "b")._replace(impair=impair))
