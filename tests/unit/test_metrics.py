@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from builders import end_report, link, link_report, status
+from builders import crossing_report, end_report, link, link_report, status
 from builders import report as document_report
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -147,6 +147,41 @@ def test_what_is_scraped() -> None:
     (version,) = (each for each in found if each.startswith("build_info"))
     assert found - {*buckets, version} == set(SCRAPED.splitlines())
     assert ask()[2].count(b"xconnectd_link_state{") == 3 * len(State)
+
+
+OF_TUNNEL = {"link": "h1/a,h2/leaf:b", "host": "h2"}
+
+
+def test_a_tunnel_to_another_host() -> None:
+    """Without one there is no such family; of what was not heard there is no sample."""
+
+    def told(*links: document.Link) -> dict[str, float]:
+        found = families(ask(told=document_report(*links))[2])
+        samples = [x for name in found if "tunnel" in name for x in found[name].samples]
+        assert all(x.labels.items() >= OF_TUNNEL.items() for x in samples)
+        return {x.name.removeprefix("xconnectd_tunnel_"): x.value for x in samples}
+
+    heard = {"dropped": 2, "keepalives": document.Keepalives(9, 8, 7, 6)}
+    counted = {
+        "sent_keepalive_frames_total": 9.0,
+        "echoed_keepalive_frames_total": 8.0,
+        "received_keepalive_frames_total": 7.0,
+        "unverified_keepalive_frames_total": 6.0,
+    }
+    assert told(crossing_report(**heard)) == counted | {
+        "info": 1.0,
+        "up": 1.0,
+        "peer_offers": 1.0,
+        "mtu_bytes": 1450.0,
+        "round_trip_seconds": 0.00031,
+        "last_heard_seconds": 0.2,
+        "peer_frames_total": 5.0,
+        "peer_dropped_frames_total": 2.0,
+    }
+    unheard = dict.fromkeys(("round_trip_ms", "last_heard_age_s", "frames", "dropped"))
+    dead = told(crossing_report(**heard | unheard, alive=False, mtu=None))
+    assert dead == counted | {"info": 1.0, "up": 0.0}
+    assert told(link_report("a", "b")) == {}
 
 
 def test_a_refused_file_one_never_loaded_and_a_reason_that_is_new() -> None:

@@ -8,8 +8,8 @@ it takes 30 ms and 2.5 MB, most of it for Python's own HTTP.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -29,7 +29,7 @@ from prometheus_client.exposition import choose_encoder
 from xconnectd import __version__
 from xconnectd.formatting import printable
 from xconnectd.model import State
-from xconnectd.status.document import Config, Daemon, Link, StatusDocument
+from xconnectd.status.document import Config, Daemon, Link, Peer, StatusDocument
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
@@ -78,6 +78,7 @@ def families(told: StatusDocument) -> Iterator[Metric]:
     yield _drops(links)
     yield from _passed(links)
     yield from _interfaces(links)
+    yield from _tunnels([(link, link.peer) for link in links if link.peer])
     yield from _config(told.config, told.daemon)
     yield from _doings(told.daemon)
     yield InfoMetricFamily("xconnectd_build", "The program.", {"version": __version__})
@@ -182,6 +183,56 @@ def _interfaces(links: Iterable[Link]) -> Iterator[Metric]:
     yield up
     yield carrier
     yield shown
+
+
+def _tunnels(peers: Sequence[tuple[Link, Peer]]) -> Iterator[Metric]:
+    """Nothing for a file without tunnels, and of what was not heard yet no sample."""
+    if not peers:
+        return
+    labels = ("link", "host")
+    info = InfoMetricFamily(
+        "xconnectd_tunnel", "Where a link's tunnel leads, and the link's state there.", None, labels
+    )
+    for link, peer in peers:
+        facts = {"address": peer.address, "vni": str(peer.vni), "port": str(peer.port)}
+        told = {"device": printable(peer.device), "state": printable(peer.state)}
+        info.add_metric((link.link, peer.host), facts | told)
+    yield info
+    for name, text, value in _OF_TUNNELS:
+        kind = CounterMetricFamily if name.endswith("frames") else GaugeMetricFamily
+        family = kind(f"xconnectd_tunnel_{name}", text, None, labels)
+        for link, peer in peers:
+            if (known := value(peer)) is not None:
+                family.add_metric((link.link, peer.host), known)
+        yield family
+
+
+def _in_seconds(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
+
+
+_OF_TUNNELS: Final[Sequence[tuple[str, str, Callable[[Peer], float | None]]]] = (
+    ("up", "1 if frames come back and the other host wants the same link.", lambda x: x.alive),
+    (
+        "peer_offers",
+        "1 if what is behind the other host's end is alive.",
+        lambda x: None if x.last_heard_age_s is None else x.offers,
+    ),
+    ("mtu_bytes", "Longest payload that crosses in one packet.", lambda x: x.mtu),
+    ("round_trip_seconds", "There and back.", lambda x: _in_seconds(x.round_trip_ms)),
+    ("last_heard_seconds", "Since the other daemon was heard last.", lambda x: x.last_heard_age_s),
+    ("peer_frames", "Frames that the other host handed on.", lambda x: x.frames),
+    ("peer_dropped_frames", "Frames that the other host dropped.", lambda x: x.dropped),
+    ("sent_keepalive_frames", "Keepalives sent.", lambda x: x.keepalives.sent),
+    ("echoed_keepalive_frames", "Keepalives that came back.", lambda x: x.keepalives.echoed),
+    ("received_keepalive_frames", "The other daemon's.", lambda x: x.keepalives.received),
+    (
+        "unverified_keepalive_frames",
+        "Keepalives of another key, or of none.",
+        lambda x: x.keepalives.unverified,
+    ),
+)
+"""Each with its text, and what it is of a peer."""
 
 
 def _config(config: Config, daemon: Daemon) -> Iterator[Metric]:
