@@ -6,7 +6,8 @@
  *
  *   hit      the frame leaves, byte for byte, by the interface that the map names; the programs
  *            whose names begin with swap_ exchange its source and destination MAC first, and
- *            are put where a link asks for it, in place of the others;
+ *            are put where a link asks for it, in place of the others; those that begin with
+ *            tunnel_ are put on tunnels to other hosts, which are never in XDP mode;
  *   miss     the frame is DROPPED (XDP_DROP, TC_ACT_SHOT) and counted as `no_entry`;
  *   closed   what PEERS sends to ifindex 0, which is no interface's, is dropped on purpose and
  *            counted as `one_way`: the link leads the other way only;
@@ -47,6 +48,7 @@ struct counters {
 
 /* From linux/pkt_cls.h. */
 #define TC_ACT_UNSPEC (-1)
+#define TC_ACT_OK     0
 #define TC_ACT_SHOT   2
 
 #define __always_inline inline __attribute__((always_inline))
@@ -183,10 +185,68 @@ int swap_ingress_timeless(struct __sk_buff *skb)
 }
 
 /*
+ * What the daemons of two hosts say inside a tunnel between these: frames of an Ethernet type for
+ * local experiments (IEEE 802, OUI Extended EtherType) that begin with a number of 64 bits, so that
+ * a user's own frames of that type cross like all others.
+ *
+ *   probe  goes back where it came from, byte for byte but for its kind, which is echo then: so it
+ *          is known that frames get there and back, also when the daemon there is dead;
+ *   other  is handed on to the host, where nothing takes that type but the daemon's socket.
+ *
+ * None of them is counted.
+ */
+#define KEEPALIVE_TYPE	0xb688			/* 0x88b6, as it is read from the wire */
+#define KEEPALIVE_MAGIC 0x7463656e6e6f6378ULL	/* "xconnect" */
+
+#define KEEPALIVE_AT	14			/* behind the Ethernet header: magic, kind */
+#define KIND_AT		(KEEPALIVE_AT + sizeof(u64))
+
+enum kind { PROBE = 1, ECHO = 2 };
+
+/* 0 of all other frames. With a helper, since a driver may leave all of a frame in fragments. */
+static __always_inline u8 keepalive_kind(struct __sk_buff *skb)
+{
+	struct {
+		u64 magic;
+		u8 kind;
+	} __attribute__((packed)) head;
+
+	if (skb->protocol != KEEPALIVE_TYPE || skb->vlan_present ||
+	    bpf_skb_load_bytes(skb, KEEPALIVE_AT, &head, sizeof(head)) ||
+	    head.magic != KEEPALIVE_MAGIC)
+		return 0;
+	return head.kind;
+}
+
+static __always_inline int redirect_unless_keepalive(struct __sk_buff *skb, u64 now)
+{
+	u8 kind = keepalive_kind(skb), echo = ECHO;
+
+	if (!kind)
+		return redirect(skb, now);
+	if (kind != PROBE)
+		return TC_ACT_OK;
+	if (bpf_skb_store_bytes(skb, KIND_AT, &echo, sizeof(echo), 0))
+		return TC_ACT_SHOT;
+	return bpf_redirect(skb->ifindex, 0);
+}
+
+int tunnel_ingress(struct __sk_buff *skb)
+{
+	return redirect_unless_keepalive(skb, bpf_ktime_get_coarse_ns());
+}
+
+int tunnel_ingress_timeless(struct __sk_buff *skb)
+{
+	return redirect_unless_keepalive(skb, 0);
+}
+
+/*
  * clsact egress of a connected end, direct action. Frames that XDP redirected do not
  * come by here; those that `ingress` redirected do, and still carry the ifindex they came in
  * by. A frame that this host made carries 0 there, one that it routes or bridges carries the
- * interface it came in by, and neither is peered with this end.
+ * interface it came in by, and neither is peered with this end. An echo leaves by the tunnel
+ * that it came in by.
  */
 int egress_drop(struct __sk_buff *skb)
 {
@@ -195,6 +255,8 @@ int egress_drop(struct __sk_buff *skb)
 
 	if (target && *target == skb->ifindex)
 		return TC_ACT_UNSPEC; /* let the filters behind this one have their say */
+	if (skb->ingress_ifindex == skb->ifindex && keepalive_kind(skb) == ECHO)
+		return TC_ACT_UNSPEC;
 	counters = counters_of(skb->ifindex);
 	if (counters)
 		counters->host_egress++;

@@ -311,9 +311,10 @@ class Programs:
     """Ids of our programs: the current ones (0 for none), and ``known``, ever attached ones.
 
     ``swap_xdp`` and ``swap_ingress`` stand in for ``xdp`` and ``ingress`` where MACs are swapped;
-    ``swapping`` has all that do that, older ones too. ``redirecting`` are the current ones that
-    take in frames, ``ours`` has them all. ``filter_name`` begins the name of a filter that drops
-    frames; the expression follows.
+    ``swapping`` has all that do that, older ones too. ``tunnel_ingress`` stands in for ``ingress``
+    on a tunnel to another host, where it minds keepalives; ``tunneling`` has all that do.
+    ``redirecting`` are the current ones that take in frames, ``ours`` has them all. ``filter_name``
+    begins the name of a filter that drops frames; the expression follows.
     """
 
     xdp: int = 0
@@ -324,13 +325,16 @@ class Programs:
     swap_ingress: int = 0
     swapping: frozenset[int] = frozenset()
     filter_name: str = ""
+    tunnel_ingress: int = 0
+    tunneling: frozenset[int] = frozenset()
     redirecting: frozenset[int] = field(init=False)
     ours: frozenset[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        redirecting = {self.xdp, self.ingress, self.swap_xdp, self.swap_ingress} - {0}
-        object.__setattr__(self, "redirecting", frozenset(redirecting))
-        object.__setattr__(self, "ours", self.known | redirecting | {self.egress} - {0})
+        redirecting = {self.xdp, self.ingress, self.swap_xdp, self.swap_ingress}
+        redirecting |= {self.tunnel_ingress}
+        object.__setattr__(self, "redirecting", frozenset(redirecting - {0}))
+        object.__setattr__(self, "ours", self.known | (redirecting | {self.egress}) - {0})
 
     def drop_name(self, expression: str) -> str:
         """Of a filter that drops what matches, and was made for the maps there are now."""

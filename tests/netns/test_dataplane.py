@@ -121,6 +121,7 @@ def test_code_references_maps_by_name_and_nothing_else(code: dict[str, Code]) ->
         **dict.fromkeys(("xdp_frags", "xdp_linear", "swap_frags", "swap_linear"), xdp),
         **dict.fromkeys(("ingress", "ingress_timeless", "egress_drop"), tc),
         **dict.fromkeys(("swap_ingress", "swap_ingress_timeless"), tc),
+        **dict.fromkeys(("tunnel_ingress", "tunnel_ingress_timeless"), tc),
         "audit": {"entries"},
     }
 
@@ -258,7 +259,7 @@ def test_a_new_generation_has_entries_of_its_own_alone(plane: Dataplane, pins: P
         plane.fd_of(before.xdp)
 
 
-@pytest.mark.parametrize("at", range(9))
+@pytest.mark.parametrize("at", range(10))
 def test_a_crash_half_way_leaves_nothing_that_counts(at: int, pins: Path) -> None:
     """At the first of all starts, and when a generation comes after another."""
     with crash(at):
@@ -279,7 +280,7 @@ def test_a_crash_half_way_leaves_nothing_that_counts(at: int, pins: Path) -> Non
         assert again.adopted
         assert again.entries() == {7: 1}
         # After the last of its pins a generation has its name, and counts.
-        assert (again.programs.xdp == old) == (at < 7)
+        assert (again.programs.xdp == old) == (at < 8)
         again.renew()
         again.retire()
         assert len(list(pins.glob("programs-*"))) == 1

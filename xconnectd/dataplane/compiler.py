@@ -43,6 +43,7 @@ DATA_PATH: Final = Source(
     (
         *("xdp_frags", "xdp_linear", "ingress", "ingress_timeless", "egress_drop", "audit"),
         *("swap_frags", "swap_linear", "swap_ingress", "swap_ingress_timeless"),
+        *("tunnel_ingress", "tunnel_ingress_timeless"),
     ),
     ("entries", "peers", "counters"),
 )

@@ -70,12 +70,15 @@ _RECIPES: Final[Recipes] = {
     "ingress": _tc("ingress", "ingress_timeless"),
     "swap_xdp": _xdp("swap_frags", "swap_linear"),
     "swap_ingress": _tc("swap_ingress", "swap_ingress_timeless"),
+    "tunnel_ingress": _tc("tunnel_ingress", "tunnel_ingress_timeless"),
     "egress": _tc("egress_drop"),
     "audit": (Recipe("audit", libbpf.PROG_XDP, libbpf.ATTACH_XDP),),
 }
 
 _SWAPPING: Final = ("swap_xdp", "swap_ingress")
 """The roles of the programs that swap MACs."""
+_TUNNELING: Final = ("tunnel_ingress",)
+"""And of those that mind keepalives of tunnels."""
 
 _SHARED: Final = tuple(name for name in _FORMATS if name not in OWN_MAPS)
 """Maps that all generations share."""
@@ -215,14 +218,20 @@ class Dataplane:
     def _note_programs(self) -> None:
         ids = self._current.ids
         older = frozenset().union(*[one.ids.values() for one in self._older])
-        roles = ("xdp", "ingress", "egress", "swap_xdp", "swap_ingress")
-        swapping = [
-            one.ids[role] for one in self._generations() for role in _SWAPPING if role in one.ids
-        ]
+        roles = ("xdp", "ingress", "egress", *_SWAPPING, *_TUNNELING)
         current = {role: ids.get(role, 0) for role in roles}
         self.programs = Programs(
-            **current, known=older, swapping=frozenset(swapping), filter_name=self._filter_name
+            **current,
+            known=older,
+            swapping=self._of_roles(_SWAPPING),
+            tunneling=self._of_roles(_TUNNELING),
+            filter_name=self._filter_name,
         )
+
+    def _of_roles(self, roles: tuple[str, ...]) -> frozenset[int]:
+        """Ids of these programs, of all generations."""
+        generations = self._generations()
+        return frozenset(one.ids[role] for one in generations for role in roles if role in one.ids)
 
     def fd_of(self, program: int) -> int | None:
         """The descriptor of one of our programs, also of an older generation, by kernel id.
