@@ -81,7 +81,7 @@ function _shtab_xconnectd_using
 end
 
 set -g _shtab_xconnectd_commands run check plan try link 'link add' 'link remove' 'link enable' 'link disable' 'link move' impair reload status graph wait events test doctor capture detach import schema version
-set -g _shtab_xconnectd_opts_with_value --as --buffer --config --count --description --direction --filter --for --format --log-format --log-level --mode --mtu --on-exit --rewrite --snaplen --sort --timeout --try --write -c -w
+set -g _shtab_xconnectd_opts_with_value --as --buffer --config --count --description --direction --filter --for --format --host --log-format --log-level --mode --mtu --on-exit --rewrite --snaplen --sort --timeout --try --write -c -w
 
 complete -c xconnectd -e
 complete -c xconnectd -f
@@ -91,6 +91,7 @@ complete -c xconnectd -n _shtab_xconnectd_using -l version -d 'show program'"'"'
 complete -c xconnectd -n '_shtab_xconnectd_using; and test $_shtab_xconnectd_npos -eq 0' -a run -d 'run the daemon in the foreground'
 complete -c xconnectd -n '_shtab_xconnectd_using run' -s h -l help -d 'show this help message and exit'
 complete -c xconnectd -n '_shtab_xconnectd_using run' -s c -l config -xka "(__fish_complete_suffix .yaml)" -d 'default: /etc/xconnect.yaml; a directory stands for its *.yaml'
+complete -c xconnectd -n '_shtab_xconnectd_using run' -l host -x -d 'which of the file'"'"'s `hosts` this one is; default: XCONNECTD_HOST, else by its addresses, else by its name'
 complete -c xconnectd -n '_shtab_xconnectd_using run' -l strict -d 'if the file is bad, exit with 78 and change nothing'
 complete -c xconnectd -n '_shtab_xconnectd_using run' -l log-format -xka "console json" -d 'default: console on a terminal, else json'
 complete -c xconnectd -n '_shtab_xconnectd_using run' -l log-level -xka "debug info warning error" -d log_level
@@ -98,11 +99,13 @@ complete -c xconnectd -n '_shtab_xconnectd_using run' -l on-exit -xka "detach ke
 complete -c xconnectd -n '_shtab_xconnectd_using; and test $_shtab_xconnectd_npos -eq 0' -a check -d 'check a file for mistakes; - is standard input'
 complete -c xconnectd -n '_shtab_xconnectd_using check' -s h -l help -d 'show this help message and exit'
 complete -c xconnectd -n '_shtab_xconnectd_using check' -l here -d 'also name interfaces and nodes that do not exist on this machine; exit 1 if any'
+complete -c xconnectd -n '_shtab_xconnectd_using check' -l host -x -d 'which of the file'"'"'s `hosts` this one is; default: XCONNECTD_HOST, else by its addresses, else by its name'
 complete -c xconnectd -n '_shtab_xconnectd_using check; and test $_shtab_xconnectd_npos -eq 0' -ka "(__fish_complete_suffix .yaml)" -d 'default: /etc/xconnect.yaml; a directory stands for its *.yaml'
 complete -c xconnectd -n '_shtab_xconnectd_using; and test $_shtab_xconnectd_npos -eq 0' -a plan -d 'show what a reload would change, and change nothing'
 complete -c xconnectd -n '_shtab_xconnectd_using plan' -s h -l help -d 'show this help message and exit'
 complete -c xconnectd -n '_shtab_xconnectd_using plan' -l as -x -d 'the file in the daemon'"'"'s directory that it replaces; default: the same name'
 complete -c xconnectd -n '_shtab_xconnectd_using plan' -s v -l verbose -d 'every step instead of a line per link'
+complete -c xconnectd -n '_shtab_xconnectd_using plan' -l host -x -d 'which of the file'"'"'s `hosts` this one is; default: XCONNECTD_HOST, else by its addresses, else by its name'
 complete -c xconnectd -n '_shtab_xconnectd_using plan' -l json -d 'one JSON document'
 complete -c xconnectd -n '_shtab_xconnectd_using plan; and test $_shtab_xconnectd_npos -eq 0' -ka "(__fish_complete_suffix .yaml)" -d 'default: that of the daemon; a directory stands for its *.yaml'
 complete -c xconnectd -n '_shtab_xconnectd_using; and test $_shtab_xconnectd_npos -eq 0' -a try -d 'apply a file, and revert it unless confirmed in time'
@@ -157,6 +160,7 @@ complete -c xconnectd -n '_shtab_xconnectd_using reload' -s h -l help -d 'show t
 complete -c xconnectd -n '_shtab_xconnectd_using; and test $_shtab_xconnectd_npos -eq 0' -a status -d 'show every link: state, mode, rates, drops, reason'
 complete -c xconnectd -n '_shtab_xconnectd_using status' -s h -l help -d 'show this help message and exit'
 complete -c xconnectd -n '_shtab_xconnectd_using status' -s c -l config -xka "(__fish_complete_suffix .yaml)" -d 'default: that of the daemon; a directory stands for its *.yaml'
+complete -c xconnectd -n '_shtab_xconnectd_using status' -l host -x -d 'which of the file'"'"'s `hosts` this one is; default: XCONNECTD_HOST, else by its addresses, else by its name'
 complete -c xconnectd -n '_shtab_xconnectd_using status' -l json -d 'one JSON document; with --watch one per second, each on a line'
 complete -c xconnectd -n '_shtab_xconnectd_using status' -s v -l verbose -d 'everything about each link: ends, counters, remedies'
 complete -c xconnectd -n '_shtab_xconnectd_using status' -l watch -d 'keep the table up to date; in a pipe: lines every second'
@@ -168,10 +172,12 @@ complete -c xconnectd -n '_shtab_xconnectd_using status; and test $_shtab_xconne
 complete -c xconnectd -n '_shtab_xconnectd_using; and test $_shtab_xconnectd_npos -eq 0' -a graph -d 'draw the wiring'
 complete -c xconnectd -n '_shtab_xconnectd_using graph' -s h -l help -d 'show this help message and exit'
 complete -c xconnectd -n '_shtab_xconnectd_using graph' -s c -l config -xka "(__fish_complete_suffix .yaml)" -d 'default: that of the daemon; a directory stands for its *.yaml'
+complete -c xconnectd -n '_shtab_xconnectd_using graph' -l host -x -d 'which of the file'"'"'s `hosts` this one is; default: XCONNECTD_HOST, else by its addresses, else by its name'
 complete -c xconnectd -n '_shtab_xconnectd_using graph' -l format -xka "mermaid dot svg" -d format
 complete -c xconnectd -n '_shtab_xconnectd_using; and test $_shtab_xconnectd_npos -eq 0' -a wait -d 'wait until links are connected'
 complete -c xconnectd -n '_shtab_xconnectd_using wait' -s h -l help -d 'show this help message and exit'
 complete -c xconnectd -n '_shtab_xconnectd_using wait' -s c -l config -xka "(__fish_complete_suffix .yaml)" -d 'default: that of the daemon; a directory stands for its *.yaml'
+complete -c xconnectd -n '_shtab_xconnectd_using wait' -l host -x -d 'which of the file'"'"'s `hosts` this one is; default: XCONNECTD_HOST, else by its addresses, else by its name'
 complete -c xconnectd -n '_shtab_xconnectd_using wait' -l timeout -x -d 'default: 60'
 complete -c xconnectd -n '_shtab_xconnectd_using wait; and test $_shtab_xconnectd_npos -ge 0' -ka "(_xconnectd_names)" -d 'default: every enabled link'
 complete -c xconnectd -n '_shtab_xconnectd_using; and test $_shtab_xconnectd_npos -eq 0' -a events -d 'follow the daemon'"'"'s events, one line each'
@@ -180,15 +186,18 @@ complete -c xconnectd -n '_shtab_xconnectd_using events' -l json -d 'one JSON do
 complete -c xconnectd -n '_shtab_xconnectd_using; and test $_shtab_xconnectd_npos -eq 0' -a test -d 'send test frames through a link, and say where they are lost'
 complete -c xconnectd -n '_shtab_xconnectd_using test' -s h -l help -d 'show this help message and exit'
 complete -c xconnectd -n '_shtab_xconnectd_using test' -s c -l config -xka "(__fish_complete_suffix .yaml)" -d 'default: that of the daemon; a directory stands for its *.yaml'
+complete -c xconnectd -n '_shtab_xconnectd_using test' -l host -x -d 'which of the file'"'"'s `hosts` this one is; default: XCONNECTD_HOST, else by its addresses, else by its name'
 complete -c xconnectd -n '_shtab_xconnectd_using test' -l json -d 'one JSON document'
 complete -c xconnectd -n '_shtab_xconnectd_using test' -l count -x -d 'frames per size and direction; default: 20, at most 100'
 complete -c xconnectd -n '_shtab_xconnectd_using test; and test $_shtab_xconnectd_npos -eq 0' -ka "(_xconnectd_names)" -d 'a:b (with ends in nodes: n:a,m:b), or one of its ends'
 complete -c xconnectd -n '_shtab_xconnectd_using; and test $_shtab_xconnectd_npos -eq 0' -a doctor -d 'check the host and all links, with a fix for each problem'
 complete -c xconnectd -n '_shtab_xconnectd_using doctor' -s h -l help -d 'show this help message and exit'
 complete -c xconnectd -n '_shtab_xconnectd_using doctor' -s c -l config -xka "(__fish_complete_suffix .yaml)" -d 'default: that of the daemon; a directory stands for its *.yaml'
+complete -c xconnectd -n '_shtab_xconnectd_using doctor' -l host -x -d 'which of the file'"'"'s `hosts` this one is; default: XCONNECTD_HOST, else by its addresses, else by its name'
 complete -c xconnectd -n '_shtab_xconnectd_using doctor' -l json -d 'one JSON document'
 complete -c xconnectd -n '_shtab_xconnectd_using; and test $_shtab_xconnectd_npos -eq 0' -a capture -d 'show or save the frames of links, live (root)'
 complete -c xconnectd -n '_shtab_xconnectd_using capture' -s h -l help -d 'show this help message and exit'
+complete -c xconnectd -n '_shtab_xconnectd_using capture' -l host -x -d 'which of the file'"'"'s `hosts` this one is; default: XCONNECTD_HOST, else by its addresses, else by its name'
 complete -c xconnectd -n '_shtab_xconnectd_using capture' -s w -l write -xka "(__fish_complete_path (commandline -ct))" -d 'write pcapng instead of lines of text; -: to stdout'
 complete -c xconnectd -n '_shtab_xconnectd_using capture' -l plain -d 'do not use tcpdump: print length, addresses and type'
 complete -c xconnectd -n '_shtab_xconnectd_using capture' -l direction -xka "a b both" -d 'only frames that arrive at the link'"'"'s first end (a) or second (b)'

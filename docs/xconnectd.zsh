@@ -53,6 +53,7 @@ _shtab_xconnectd_defaults_added=0
 
 _shtab_xconnectd_capture_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--host[which of the file\'s \`hosts\` this one is\; default\: XCONNECTD_HOST, else by its addresses, else by its name]:NAME:"
   {-w,--write}"[write pcapng instead of lines of text\; -\: to stdout]:FILE:_files"
   "--plain[do not use tcpdump\: print length, addresses and type]"
   "--direction[only frames that arrive at the link\'s first end (a) or second (b)]:direction:(a b both)"
@@ -69,6 +70,7 @@ _shtab_xconnectd_capture_defaults_added=0
 _shtab_xconnectd_check_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--here[also name interfaces and nodes that do not exist on this machine\; exit 1 if any]"
+  "--host[which of the file\'s \`hosts\` this one is\; default\: XCONNECTD_HOST, else by its addresses, else by its name]:NAME:"
   ":default\: \/etc\/xconnect.yaml\; a directory stands for its \*.yaml:_xconnectd_yaml"
 )
 
@@ -87,6 +89,7 @@ _shtab_xconnectd_detach_defaults_added=0
 _shtab_xconnectd_doctor_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[default\: that of the daemon\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
+  "--host[which of the file\'s \`hosts\` this one is\; default\: XCONNECTD_HOST, else by its addresses, else by its name]:NAME:"
   "--json[one JSON document]"
 )
 
@@ -104,6 +107,7 @@ _shtab_xconnectd_events_defaults_added=0
 _shtab_xconnectd_graph_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[default\: that of the daemon\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
+  "--host[which of the file\'s \`hosts\` this one is\; default\: XCONNECTD_HOST, else by its addresses, else by its name]:NAME:"
   "--format[format]:format:(mermaid dot svg)"
 )
 
@@ -199,6 +203,7 @@ _shtab_xconnectd_plan_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--as[the file in the daemon\'s directory that it replaces\; default\: the same name]:NAME:"
   {-v,--verbose}"[every step instead of a line per link]"
+  "--host[which of the file\'s \`hosts\` this one is\; default\: XCONNECTD_HOST, else by its addresses, else by its name]:NAME:"
   "--json[one JSON document]"
   ":default\: that of the daemon\; a directory stands for its \*.yaml:_xconnectd_yaml"
 )
@@ -216,6 +221,7 @@ _shtab_xconnectd_reload_defaults_added=0
 _shtab_xconnectd_run_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[default\: \/etc\/xconnect.yaml\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
+  "--host[which of the file\'s \`hosts\` this one is\; default\: XCONNECTD_HOST, else by its addresses, else by its name]:NAME:"
   "--strict[if the file is bad, exit with 78 and change nothing]"
   "--log-format[default\: console on a terminal, else json]:log_format:(console json)"
   "--log-level[log_level]:log_level:(debug info warning error)"
@@ -235,6 +241,7 @@ _shtab_xconnectd_schema_defaults_added=0
 _shtab_xconnectd_status_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[default\: that of the daemon\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
+  "--host[which of the file\'s \`hosts\` this one is\; default\: XCONNECTD_HOST, else by its addresses, else by its name]:NAME:"
   "--json[one JSON document\; with --watch one per second, each on a line]"
   {-v,--verbose}"[everything about each link\: ends, counters, remedies]"
   "--watch[keep the table up to date\; in a pipe\: lines every second]"
@@ -251,6 +258,7 @@ _shtab_xconnectd_status_defaults_added=0
 _shtab_xconnectd_test_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[default\: that of the daemon\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
+  "--host[which of the file\'s \`hosts\` this one is\; default\: XCONNECTD_HOST, else by its addresses, else by its name]:NAME:"
   "--json[one JSON document]"
   "--count[frames per size and direction\; default\: 20, at most 100]:N:"
   ":a\:b (with ends in nodes\: n\:a,m\:b), or one of its ends:_xconnectd_names"
@@ -281,6 +289,7 @@ _shtab_xconnectd_version_defaults_added=0
 _shtab_xconnectd_wait_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[default\: that of the daemon\; a directory stands for its \*.yaml]:FILE|DIR:_xconnectd_yaml"
+  "--host[which of the file\'s \`hosts\` this one is\; default\: XCONNECTD_HOST, else by its addresses, else by its name]:NAME:"
   "--timeout[default\: 60]:SECONDS:"
   "(*)::default\: every enabled link:_xconnectd_names"
 )

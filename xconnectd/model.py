@@ -215,7 +215,8 @@ class Wiring:
     """Everything one good file asks for, links in the file's order; ``text`` is that file's.
 
     ``hosts`` are names and IP addresses. ``hosts_key`` authenticates what the daemons of those say
-    to each other; empty: nothing does.
+    to each other; empty: nothing does. ``host`` is the one whose links these are, empty in the
+    wiring of a whole file.
     """
 
     links: tuple[Link, ...] = ()
@@ -225,6 +226,8 @@ class Wiring:
     text: bytes = field(default=b"", repr=False, compare=False)
     hosts: tuple[tuple[str, str], ...] = ()
     hosts_key: str = field(default="", repr=False)
+    host: str = ""
+    hosts_place: Place | None = field(default=None, compare=False)
 
 
 # --------------------------------------------------------------------------- observed

@@ -876,6 +876,7 @@ class Book:
         self.unreported: tuple[Record, ...] = ()
         self.passing: Mapping[str, Passing] = {}
         self.made: dict[str, Made] = {}
+        self._host = ""
 
     @property
     def named(self) -> Mapping[str, Collection[int]]:
@@ -900,6 +901,12 @@ class Book:
     def forget(self, ifindex: int) -> None:
         self._step("forget", ifindex)
         self.records.pop(ifindex, None)
+
+    def host(self) -> str:
+        return self._host
+
+    def set_host(self, name: str) -> None:
+        self._host = name
 
     def know_programs(self, ids: frozenset[int]) -> None:
         self.programs |= ids

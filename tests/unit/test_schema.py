@@ -109,8 +109,9 @@ NAMES = [
     "x-y",
 ]
 BAD_NAMES = ["", ".", "..", "a b", "a\n", "a:", ":a", "a:b:c", "a:b ", "a:.", "..:a", "a:b/c",
-             "n" * 128 + ":i", "n:" + "i" * 16, "a/b", "a@b", "*", "?", "[0]", "{x}", "a,b",
-             "b" * 128, "\t", "\u00a0", "\u2028", "\x1b", "\x7f", "\x85"]  # fmt: skip
+             "n" * 128 + ":i", "n:" + "i" * 16, "a/b/c", "/b", "a/", "a_/b", "a@b", "*", "?",
+             "[0]", "{x}", "a,b", "b" * 128, "\t", "\u00a0", "\u2028", "\x1b", "\x7f",
+             "\x85"]  # fmt: skip
 OTHERS: list[Document] = [None, [], ["a"], {}, {"to": []}, [{"a": "b"}]]
 TEXTS: list[Document] = ["", "x" * 256, "é", 12, 1.5, True, None]
 BAD_TEXTS: list[Document] = ["x" * 257, "a\nb", "a\n", "\x00", "\x1b[2J", "\u2028", [], {}, ["a"]]
@@ -183,6 +184,33 @@ NODES: list[Document] = [
     *({"n": node} for node in ({}, None, [], "n", {"pid": 1, "netns": "/n"})),
     *({}, None, [], "n", True),
 ]  # fmt: skip
+HOSTS: list[Document] = [
+    *({"h1": address} for address in (
+        "198.51.100.1", "2001:db8::1", "1:2:3:4:5:6:7:8", "198.51.100.01", "198.51.100", "h1", "",
+        "[2001:db8::1]", "2001:db8::1%eth0", "2001:db8::198.51.100.1", "198.51.100.1/24", 1, None,
+        [], ["198.51.100.1"], {},
+    )),
+    *({name: "198.51.100.1"} for name in (
+        "node-1.example.org", "1", "N", "", ".", "a.", "-a", "a-", "a_b", "é", "a/b", "x" * 64,
+        ".".join(["x" * 63] * 4), ".".join(["x" * 61] * 4),
+    )),
+    *(None, [], {}, "h1", True),
+]  # fmt: skip
+KEYS: list[Document] = ["0123456789abcdef", "0123456789abcde", "x" * 257, 10**15, None, [], {}]
+TUNNELS: list[Document] = [
+    *({"vxlan": {"remote": "198.51.100.1", "vni": 1, key: value}} for key, values in {
+        "remote": ["2001:db8::1", "h1", 1, None],
+        "vni": [2**24 - 1, 2**24, 0, "1", None],
+        "port": [1, 65535, 0, 65536, "1", None],
+        "ttl": [1],
+    }.items() for value in values),
+    *({"vxlan": tunnel} for tunnel in (None, [], {}, {"vni": 1}, {"remote": "198.51.100.1"})),
+    *({}, {"vxlan": {"remote": "198.51.100.1", "vni": 1}, "gre": {}}),
+]  # fmt: skip
+CROSSING: dict[str, list[Document]] = {
+    "vni": [1, 2**24 - 1, 2**24, 0, "1", True, None],
+    "hold": ["30s", "24h", "1m", "0s", "30", 30, "1d", "1.5s", "", None],
+}
 METRICS: list[Document] = [
     *({"listen": listen} for listen in LISTENS),
     *({}, None, [], "127.0.0.1:1", False, {"listen": "[::1]:1", "path": "/"}, {"lisen": "[::1]:1"}),
@@ -198,6 +226,18 @@ TOP_CASES: list[Document] = [
     *({"links": {}, "defaults": defaults} for defaults in DEFAULTS + DEFAULT_CASES),
     *({"links": {}, "nodes": nodes} for nodes in NODES),
     *({"links": {}, "metrics": metrics} for metrics in METRICS),
+    *({"links": {}, "hosts": hosts} for hosts in HOSTS),
+    *({"links": {}, "hosts": {"h1": "198.51.100.1"}, "hosts_key": key} for key in KEYS),
+    *({"links": {"a": {"to": tunnel}}} for tunnel in TUNNELS),
+    *(
+        {
+            "hosts": {"h1": "198.51.100.1", "h2": "198.51.100.2"},
+            "links": {"h1/a": {"to": "h2/n:b", key: value}},
+        }
+        for key, values in CROSSING.items()
+        for value in values
+    ),
+    *({"links": {}, "defaults": {"hold": hold}} for hold in CROSSING["hold"]),
     *({"links": {}, key: {}} for key in TOP_KEYS),
     *(None, [], "text", 1, {}, {"version": 1}, {"x-a": 1}),
 ]  # fmt: skip

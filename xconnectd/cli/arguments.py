@@ -89,6 +89,7 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_daemon(add: _Adder) -> None:
     run = add("run", "run the daemon in the foreground", "run -c lab.yaml --log-format json")
     _config(run)
+    _host(run)
     run.add_argument(
         "--strict", action="store_true", help="if the file is bad, exit with 78 and change nothing"
     )
@@ -115,6 +116,7 @@ def _add_files(add: _Adder) -> None:
         action="store_true",
         help="also name interfaces and nodes that do not exist on this machine; exit 1 if any",
     )
+    _host(check)
 
     plan = add(
         "plan", "show what a reload would change, and change nothing", "plan lab.yaml --json"
@@ -124,6 +126,7 @@ def _add_files(add: _Adder) -> None:
     plan.add_argument(
         "-v", "--verbose", action="store_true", help="every step instead of a line per link"
     )
+    _host(plan)
     _json(plan)
 
     attempt = add(
@@ -234,6 +237,7 @@ def _add_status(add: _Adder) -> None:
     )
     _words(status, "LINK", f"{_LINK}; default: every link")
     _config(status, None)
+    _host(status)
     _json(status, "one JSON document; with --watch one per second, each on a line")
     status.add_argument(
         "-v",
@@ -270,10 +274,12 @@ def _add_looks(add: _Adder) -> None:
     """What there is, and what happens."""
     graph = add("graph", "draw the wiring", "graph --format svg > wiring.svg")
     _config(graph, None)
+    _host(graph)
     graph.add_argument("--format", choices=("mermaid", "dot", "svg"), default="mermaid")
 
     wait = add("wait", "wait until links are connected", "wait --timeout 10 eth0:tap0")
     _config(wait, None)
+    _host(wait)
     wait.add_argument(
         "--timeout",
         type=_number(float, "a number of seconds", 0),
@@ -294,6 +300,7 @@ def _add_examinations(add: _Adder) -> None:
     )
     test.add_argument("link", metavar="LINK", help=_LINK)
     _config(test, None)
+    _host(test)
     _json(test)
     test.add_argument(
         "--count",
@@ -307,6 +314,7 @@ def _add_examinations(add: _Adder) -> None:
         "doctor", "check the host and all links, with a fix for each problem", "doctor --json"
     )
     _config(doctor, None)
+    _host(doctor)
     _json(doctor)
 
 
@@ -320,6 +328,7 @@ def _add_capture(add: _Adder) -> None:
         "LINK|FILTER",
         "more links, then a filter as for tcpdump",
     )
+    _host(capture)
     form = capture.add_mutually_exclusive_group()
     form.add_argument(
         "-w",
@@ -405,6 +414,16 @@ def _config(parser: argparse.ArgumentParser, default: Path | None = DEFAULT_CONF
     """Absolute: so it is told by the daemon, and by whoever looks where it looks."""
     form = _file_or_directory(default) | {"type": lambda text: Path(text).absolute()}
     parser.add_argument("-c", "--config", default=default, **form)
+
+
+def _host(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--host",
+        default="",
+        metavar="NAME",
+        help="which of the file's `hosts` this one is; default: XCONNECTD_HOST, else by its"
+        " addresses, else by its name",
+    )
 
 
 def _file_or_directory(default: Path | None) -> dict[str, Any]:

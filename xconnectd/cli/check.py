@@ -9,13 +9,15 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from xconnectd import pcap_filter
 from xconnectd.cli.exit_codes import Exit
 from xconnectd.cli.output import print_lines
-from xconnectd.config import parser, yaml_tree
+from xconnectd.config import hosts, parser, yaml_tree
+from xconnectd.config.identity import Identity
 from xconnectd.config.source import Files
 from xconnectd.errors import ConfigError, Problem
 from xconnectd.formatting import counted
@@ -34,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     if problems:
         return Exit.BAD_CONFIG
     print_lines(f"{path}: good, {counted(len(wiring.links), 'link')}")
-    absent = [*_absent_here(files), *_nodes_away(files)] if options.here else []
+    absent = _away(files) if options.here else []
     print_lines(*sorted(absent))
     return Exit.FAILED if absent else Exit.DONE
 
@@ -56,6 +58,17 @@ def _of_stdin() -> _Judged:
     except ConfigError as error:
         return error.problems, Wiring(), {}
     return (), wiring, {Path("<stdin>"): wiring}
+
+
+def _away(files: Mapping[Path, Wiring]) -> list[Problem]:
+    """What this host does not have now."""
+    from xconnectd.netlink.own_addresses import own_addresses
+
+    known = chain.from_iterable(wiring.hosts for wiring in files.values())
+    if any(wiring.hosts for wiring in files.values()):
+        host = Identity(own_addresses).among(known)
+        files = {path: hosts.links_of(wiring, host) for path, wiring in files.items()}
+    return [*_absent_here(files), *_nodes_away(files)]
 
 
 def _absent_here(files: Mapping[Path, Wiring]) -> list[Problem]:
@@ -102,4 +115,5 @@ def _nodes_away(files: Mapping[Path, Wiring]) -> Iterator[Problem]:
 
 def _ends(files: Mapping[Path, Wiring]) -> Iterator[tuple[Path, Link, Endpoint]]:
     for path, wiring in files.items():
-        yield from ((path, link, end) for link in wiring.links for end in link.ends)
+        ends = ((link, end) for link in wiring.links for end in link.ends if not end.tunnel)
+        yield from ((path, link, end) for link, end in ends)

@@ -8,6 +8,7 @@ Every command is a module of this package with its name and a ``run`` (``try`` i
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             options = parse(arguments)
+            if getattr(options, "host", ""):
+                from xconnectd.config import identity
+
+                os.environ[identity.VARIABLE] = options.host
             if options.module not in _ENDLESS:
                 code = Exit.FAILED  # cut short, it has not shown that all is well
             code = _load(options.module).run(options)

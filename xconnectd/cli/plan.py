@@ -12,7 +12,7 @@ from typing import Final
 
 from xconnectd.cli.exit_codes import Exit
 from xconnectd.cli.output import print_as_it_is, print_lines, print_message
-from xconnectd.config.source import Files, Reading, is_directory, read_once
+from xconnectd.config.source import Reading, is_directory, read_once
 from xconnectd.errors import ConfigError
 from xconnectd.formatting import counted, printable
 from xconnectd.reconcile.actions import as_json
@@ -73,8 +73,8 @@ def _planned(engine: Engine, file: Path | None, instead: str) -> Reading:
     """What the daemon would read; in place of one file of its directory, the others stay."""
     daemons = collector.file_of(engine)
     if file is None or is_directory(file) or not is_directory(daemons):
-        return Files(file or daemons).read()
-    source = Files(daemons)
+        return collector.files(engine, file or daemons).read()
+    source = collector.files(engine, daemons)
     source.read_first(engine.reconciler.found)
     data = read_once(file).checked().data
     return source.imagine(str(file), data, instead)[1]

@@ -11,12 +11,14 @@ from pathlib import Path
 from xconnectd import events
 from xconnectd.cli.exit_codes import Exit
 from xconnectd.cli.output import explain, print_message
+from xconnectd.config.identity import Identity
 from xconnectd.config.source import Files
 from xconnectd.daemon import systemd
 from xconnectd.daemon.daemon import Daemon, OnExit
 from xconnectd.daemon.signals import SIGNALS
 from xconnectd.daemon.systemd import Watchdog
 from xconnectd.errors import BusyError, ConfigError, DataplaneError, PrivilegeError
+from xconnectd.netlink.own_addresses import own_addresses
 from xconnectd.runtime import Engine
 
 
@@ -48,6 +50,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _demand_good(path: Path) -> None:
-    problems = Files(path).read().problems
+    problems = Files(path, identity=Identity(own_addresses)).read().problems
     if problems:
         raise ConfigError(problems)

@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from xconnectd import spelling
-from xconnectd.config import parser
+from xconnectd.config import ends, parser
 from xconnectd.config.yaml_tree import (
     MappingNode,
     Refusal,
@@ -316,11 +316,7 @@ class _Converter:
         if kind in _SRL and (alias := _SRL_ALIAS(name)):
             name = f"e{'-'.join(filter(None, alias.groups()))}"
         text = name if self._is_here(end) else f"{end.node}:{name}"
-        if (
-            not parser.is_end(text)
-            or not text.isprintable()
-            or (self._is_here(end) and ":" in text)
-        ):
+        if not ends.is_end(text) or not text.isprintable() or (self._is_here(end) and ":" in text):
             why = f"`{short(name)}` cannot be the name of an interface"
             raise _LeftOut(why, "use its name in the container, as `ip link` shows it there")
         if kind not in _AS_IT_IS and not self._is_here(end) and not _IN_CONTAINER(name):

@@ -17,6 +17,9 @@ schema is the milder one unless said otherwise:
 - an MTU or a monitor where the ends are not of the kind that has one, a node in no link;
 - impairments whose values contradict one another or the link's mode, and their ranges;
 - all that cannot be a monitor's host or path;
+- an end on a host that is not among the hosts, beside one without a host, or whose address is of
+  the other IP version; which addresses are no machine's; two tunnels of one VNI; a key that is
+  too short as a number;
 - an end called ``null`` or ``~``: a name to ``parser``, a missing one to the schema, which
   thereby finds the unfinished line ``eth0:``.
 """
@@ -26,8 +29,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from xconnectd import impairment
-from xconnectd.config import impairments, parser
-from xconnectd.model import DEFAULT_MTU, Admin, Carrier, Mode, Rewrite
+from xconnectd.config import ends, impairments, parser
+from xconnectd.model import DEFAULT_HOLD, DEFAULT_MTU, VXLAN_PORT, Admin, Carrier, Mode, Rewrite
 
 _Schema = dict[str, Any]
 
@@ -108,8 +111,8 @@ def _top_level() -> _Schema:
             "type": "object",
             "propertyNames": {
                 "minLength": 1,
-                "maxLength": parser.NAME_BYTES,
-                "pattern": parser.NAME_PATTERN,
+                "maxLength": ends.NAME_BYTES,
+                "pattern": ends.NAME_PATTERN,
             },
             "additionalProperties": {
                 "type": "object",
@@ -119,6 +122,25 @@ def _top_level() -> _Schema:
                 "maxProperties": 1,
             },
         },
+        "hosts": {
+            "description": "The same file for several hosts: their names and IP addresses. An end"
+            " is written host/interface then.",
+            "examples": [{"h1": "198.51.100.11", "h2": "198.51.100.12"}],
+            "type": "object",
+            "minProperties": 1,
+            "propertyNames": {"maxLength": ends.HOST_BYTES, "pattern": ends.HOST_PATTERN},
+            "additionalProperties": _address(),
+        },
+        "hosts_key": {
+            "description": "A secret of all hosts, which authenticates what their daemons say to"
+            " each other.",
+            **_word(
+                "null",
+                minLength=parser.KEY_LENGTHS[0],
+                maxLength=parser.KEY_LENGTHS[-1],
+                pattern=parser.TEXT_PATTERN,
+            ),
+        },
         "links": {
             "description": "One line per pair, both directions. With none, nothing is connected.",
             "type": "object",
@@ -127,6 +149,7 @@ def _top_level() -> _Schema:
             "examples": [
                 {"eth0": "tap0", "veth2": {"to": "veth3", "mode": "auto"}},
                 {"leaf1:eth1": "spine1:eth1"},
+                {"h1/leaf1:eth1": "h2/spine1:eth1"},
             ],
         },
     }
@@ -160,6 +183,11 @@ def _node_keys() -> _Schema:
     }
 
 
+def _address() -> _Schema:
+    """Which addresses are no machine's only ``parser`` knows."""
+    return {"type": "string", "pattern": ends.ADDRESS_PATTERN}
+
+
 def _link() -> _Schema:
     return {
         "title": "The other end, or a mapping with to: and options",
@@ -176,10 +204,11 @@ def _link() -> _Schema:
 
 def _end() -> _Schema:
     return {
-        "title": "Interface, or node:interface",
+        "title": "Interface, or node:interface, on a host: host/...",
         "description": "An interface here, by its name or one of its altnames; it need not exist"
-        " yet. Or one in a node (a container, another network namespace); there it is made.",
-        **_word("null", pattern=parser.END_PATTERN),
+        " yet. Or one in a node (a container, another network namespace); there it is made. With"
+        " hosts, the name of one and a slash before it.",
+        **_word("null", pattern=ends.END_PATTERN),
     }
 
 
@@ -201,7 +230,17 @@ def _word(*no: str, **of_text: Any) -> _Schema:
 
 def _options() -> _Schema:
     return {
-        "to": _described("The other end.", "end"),
+        "to": {
+            "description": "The other end; or vxlan, a device elsewhere that is not ours.",
+            "if": {"type": "object"},
+            "then": {
+                "type": "object",
+                "required": ["vxlan"],
+                "properties": {"vxlan": _tunnel()},
+                "additionalProperties": False,
+            },
+            "else": {"$ref": "#/definitions/end"},
+        },
         "mode": _choice("How the frames are carried", "mode", _MODES),
         "one_way": _flag(
             "true: frames go only from the end that is the key to the one in to.", default=False
@@ -239,6 +278,19 @@ def _options() -> _Schema:
             **_number(parser.MTUS),
             "default": DEFAULT_MTU,
         },
+        "vni": {
+            "description": "Of the tunnel between the hosts of the two ends; by default a hash of"
+            " their names.",
+            **_number(parser.VNIS),
+        },
+        "hold": {
+            "description": "How long a link between two hosts stands while the daemon of the other"
+            " one says nothing.",
+            "type": "string",
+            "pattern": parser.HOLD_PATTERN,
+            "default": f"{DEFAULT_HOLD:.0f}s",
+            "examples": ["30s", "5m"],
+        },
         "carrier": _choice("What the ends show of each other", "carrier", _CARRIERS),
         "impair": {
             "description": "What happens to the frames that cross: both ways, or forward, to the"
@@ -263,6 +315,25 @@ def _options() -> _Schema:
             },
             "else": {"$ref": "#/definitions/impairment"},
         },
+    }
+
+
+def _tunnel() -> _Schema:
+    described = {
+        "remote": {"description": "The IP address of the machine that has it.", **_address()},
+        "vni": {"description": "Its VXLAN network identifier.", **_number(parser.VNIS)},
+        "port": {
+            "description": "Its UDP port.",
+            **_number(parser.PORTS),
+            "default": VXLAN_PORT,
+        },
+    }
+    return {
+        "description": "A VXLAN device that somebody else made.",
+        "type": "object",
+        "required": ["remote", "vni"],
+        "properties": _pick(parser.TUNNEL_KEYS, described),
+        "additionalProperties": False,
     }
 
 

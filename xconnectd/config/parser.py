@@ -7,13 +7,14 @@ tables to editors. Never touches the disk.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from xconnectd import spelling
-from xconnectd.config import edit, impairments
+from xconnectd.config import edit, ends, hosts, impairments
+from xconnectd.config.ends import CONTROL, END_OF_TEXT, IPV4, IPV6
 from xconnectd.config.impairments import Fault, no_fault
 from xconnectd.config.yaml_tree import (
     MappingNode,
@@ -41,6 +42,7 @@ from xconnectd.model import (
     Node,
     Place,
     Rewrite,
+    Tunnel,
     Wiring,
 )
 from xconnectd.monitor_address import MonitorAddress
@@ -51,7 +53,7 @@ VERSION: Final = 1
 USER_PREFIX: Final = "x-"
 """Keys at the top that begin so are the user's own and ignored."""
 
-DEFAULT_KEYS: Final = ("mode", "admin", "allow_addressed", "carrier", "mtu")
+DEFAULT_KEYS: Final = ("mode", "admin", "allow_addressed", "carrier", "mtu", "hold")
 """Those keys of a link that `defaults` may have. What the keys are is said with what reads them."""
 LATER_TOP_KEYS: Final = ("mirrors", "endpoints")
 
@@ -62,59 +64,40 @@ CHOICES: Final[Mapping[str, type[StrEnum]]] = {
     "rewrite": Rewrite,
 }
 
-NAME_BYTES: Final = 127
-"""ALTIFNAMSIZ less its NUL. What is longer than 15 (IFNAMSIZ) can only be an altname."""
-CONTROL: Final = r"\x00-\x1f\x7f-\x9f\ud800-\udfff"
-END: Final = r"(?![\s\S])"
-"""The end of the text; a ``$`` would let a last newline pass."""
-_NAME: Final = rf"[^\s{CONTROL}\ufeff\[\]{{}}*?,/:@]"
-NAME_PATTERN: Final = rf"^(?!\.{{1,2}}{END}){_NAME}+{END}"
-"""What dev_valid_name() takes, less the characters kept free for patterns and addresses. A node's
-name is the same: it can be that of a file in /run/netns, and a container's has fewer characters."""
-INTERFACE_BYTES: Final = 15
-"""IFNAMSIZ less its NUL: of an interface in a node, which can be made and hence is no altname."""
-END_PATTERN: Final = (
-    rf"^(?!\.{{1,2}}(?::|{END})){_NAME}{{1,{NAME_BYTES}}}"
-    rf"(?::(?!\.{{1,2}}{END}){_NAME}{{1,{INTERFACE_BYTES}}})?{END}"
-)
-"""``INTERFACE`` or ``NODE:INTERFACE``, in characters."""
 TEXT_LENGTH: Final = 256
-TEXT_PATTERN: Final = rf"^[^{CONTROL}\u2028\u2029]*{END}"
+TEXT_PATTERN: Final = rf"^[^{CONTROL}\u2028\u2029]*{END_OF_TEXT}"
 """One line of text."""
 
 LOCALHOST: Final = "127.0.0.1"
 """What ``localhost`` means where metrics are served; ``[::1]`` is another place."""
-_BYTE: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_GROUP: Final = "[0-9A-Fa-f]{1,4}"
-_IPV4: Final = rf"{_BYTE}(?:\.{_BYTE}){{3}}"
-_IPV6: Final = "|".join(
-    (
-        f"(?:{_GROUP}:){{7}}{_GROUP}",
-        f"(?:{_GROUP}:){{1,7}}:",
-        f":(?::{_GROUP}){{1,7}}",
-        "::",
-        *(f"(?:{_GROUP}:){{1,{7 - n}}}(?::{_GROUP}){{1,{n}}}" for n in range(1, 7)),
-    )
-)
 _PORT: Final = (
     "(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
 )
 _PATH_BYTES: Final = 107
 """A sockaddr_un holds 108, one of them a NUL."""
 _PATH: Final = f"/[!-~]{{0,{_PATH_BYTES - 2}}}[!-.0-~]"
-LISTEN_PATTERN: Final = rf"^(?:(?:localhost|{_IPV4}|\[(?:{_IPV6})\]):{_PORT}|unix:{_PATH}){END}"
+LISTEN_PATTERN: Final = (
+    rf"^(?:(?:localhost|{IPV4}|\[(?:{IPV6})\]):{_PORT}|unix:{_PATH}){END_OF_TEXT}"
+)
 """Where metrics can be served. Compiled by the file that has them, as that takes milliseconds."""
 
-MONITOR_PATTERN: Final = rf"^(?:qmp|hmp):[^#]*.#[A-Za-z][A-Za-z0-9._-]*{END}"
+MONITOR_PATTERN: Final = rf"^(?:qmp|hmp):[^#]*.#[A-Za-z][A-Za-z0-9._-]*{END_OF_TEXT}"
 """Milder than what reads it."""
 
-PATH_PATTERN: Final = rf"^/[^{CONTROL}\u2028\u2029]*{END}"
-CONTAINER_PATTERN: Final = rf"^[A-Za-z0-9][A-Za-z0-9_.-]*{END}"
+PATH_PATTERN: Final = rf"^/[^{CONTROL}\u2028\u2029]*{END_OF_TEXT}"
+CONTAINER_PATTERN: Final = rf"^[A-Za-z0-9][A-Za-z0-9_.-]*{END_OF_TEXT}"
 """What Docker and Podman take for a container's name (RestrictedNamePattern of their sources)."""
 MTUS: Final = range(68, 65_535 + 1)
 """Bytes: those of a veth (ETH_MIN_MTU, ETH_MAX_MTU)."""
 PIDS: Final = range(1, (1 << 22) + 1)
 """PID_MAX_LIMIT of linux/threads.h."""
+
+VNIS: Final = range(1, 1 << 24)
+PORTS: Final = range(1, 1 << 16)
+HOLDS: Final = range(1, 24 * 60 * 60 + 1)
+"""Seconds. Within less than one a daemon cannot be told from one that says nothing."""
+HOLD_PATTERN: Final = rf"^[1-9][0-9]{{0,4}}[smh]{END_OF_TEXT}"
+KEY_LENGTHS: Final = range(16, TEXT_LENGTH + 1)
 
 MAX_LINKS: Final = 32_768
 """As many as the kernel's maps have room for: 65,536 ends."""
@@ -128,7 +111,6 @@ _NO: Final = ("false", "no", "off", "n", "0")
 _CONTAINERLAB: Final = "`xconnectd import` makes a wiring of a containerlab topology"
 _DISCONNECT: Final = "half-written? `links: {}` disconnects everything on purpose"
 
-_is_name: Final = re.compile(NAME_PATTERN).match
 _is_text: Final = re.compile(TEXT_PATTERN).match
 _is_number: Final = re.compile("[1-9][0-9]{0,9}").fullmatch
 _is_path: Final = re.compile(PATH_PATTERN).match
@@ -148,8 +130,16 @@ def parse(text: str | bytes, path: str, fault: Fault = no_fault) -> Wiring:
     with report.gathering():
         reader.read(compose(data, report))
     report.require_none()
-    links, warnings = tuple(reader.links), tuple(report.warnings)
-    return Wiring(links, edit.digest(data), warnings, reader.metrics, data)
+    return Wiring(
+        tuple(reader.links),
+        edit.digest(data),
+        tuple(report.warnings),
+        reader.metrics,
+        data,
+        tuple(reader.hosts.items()),
+        reader.hosts_key,
+        hosts_place=reader.hosts_place,
+    )
 
 
 # --------------------------------------------------------------------------- nodes to values
@@ -218,6 +208,16 @@ def _text(key: ScalarNode, node: YamlNode) -> str:
     return node.value
 
 
+def _hold(key: ScalarNode, node: YamlNode) -> float:
+    text = node.value if isinstance(node, ScalarNode) else ""
+    if re.match(HOLD_PATTERN, text):
+        seconds = int(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
+        if seconds in HOLDS:
+            return float(seconds)
+    hint = f"`{text}s`" if _is_number(text) and int(text) in HOLDS else "`30s`, `5m` or `2h`"
+    raise Refusal(node, f"`{key.value}` is a time from 1s to 24h, not {said(node)}", hint)
+
+
 def _to_mapping(key: ScalarNode, node: YamlNode) -> MappingNode:
     if not isinstance(node, MappingNode):
         text = f"`{key.value}` is a mapping, not {said(node)}"
@@ -237,93 +237,6 @@ def _monitor(key: ScalarNode, node: YamlNode) -> MonitorAddress:
     except ValueError as error:
         problem, hint = error.args
         raise Refusal(node, problem, hint) from None
-
-
-def is_end(text: str) -> bool:
-    """Whether a file can call an end so."""
-    node = ScalarNode(text, "", 0, 0)
-    try:
-        return bool(_end(node, node))
-    except Refusal:
-        return False
-
-
-def _end(key: ScalarNode, node: YamlNode) -> Endpoint:
-    if not isinstance(node, ScalarNode):
-        text = f"`{short(key.value)}` is the name of one interface, not {said(node)}"
-        raise Refusal(node, text, "one line per pair, an interface belongs to one link")
-    name: str = node.value
-    if _is_name(name) and (len(name) <= NAME_BYTES // 4 or len(name.encode()) <= NAME_BYTES):
-        return Endpoint(name)
-    if not name:
-        raise _no_end(key, node)
-    if ":" in name:
-        return _end_in_node(node)
-    raise _no_name(node, name)
-
-
-def _end_in_node(node: ScalarNode) -> Endpoint:
-    """Where the node is only ``nodes`` says, which may stand further down."""
-    where, _, interface = node.value.partition(":")
-    if not where or not interface:
-        what = "the interface behind" if where else "the node before"
-        raise Refusal(node, f"`{short(node.value)}` lacks {what} its colon", _COLONS)
-    if ":" in interface:
-        raise Refusal(node, f"there is a second `:` in `{short(node.value)}`", _COLONS)
-    _check_name(node, where)
-    _check_name(node, interface)
-    if (size := len(interface.encode())) > INTERFACE_BYTES:
-        text = f"`{short(interface)}` has {size} bytes, an interface in a node {INTERFACE_BYTES}"
-        raise Refusal(node, f"{text} at most", "its name there, not one of its altnames")
-    return Endpoint(node.value, Node(where))
-
-
-def _check_name(node: ScalarNode, name: str) -> None:
-    if not _is_name(name) or len(name.encode()) > NAME_BYTES:
-        raise _no_name(node, name)
-
-
-_COLONS: Final = "an end in a node is `NODE:INTERFACE`; a pair is `a: b`, with a space"
-
-_NAME_HINTS: Final = {
-    "*": "patterns are not in this version, one line per pair",
-    "?": "patterns are not in this version, one line per pair",
-    "[": "ranges are not in this version, one line per pair",
-    "{": "ranges are not in this version, one line per pair",
-    ",": "an interface belongs to one link, one line per pair",
-    "/": "the interface's name, without a path; an end in a namespace is `NODE:INTERFACE`",
-    ":": "the node alone, without an interface",
-}
-
-
-def _no_end(key: ScalarNode, node: ScalarNode) -> Refusal:
-    """It is missing. `eth0:tap0` alone is a key without a value to YAML."""
-    a, colon, b = short(key.value).partition(":")
-    hint = f"a pair has a space after its colon: `{a}: {b}`" if colon else "`eth0: tap0`"
-    return Refusal(node, f"the name of an interface is missing, there is {said(node)}", hint)
-
-
-def _no_name(node: ScalarNode, name: str) -> Refusal:
-    """The name, which stands in this node, is none."""
-    if name in (".", ".."):
-        return Refusal(node, f"`{name}` cannot be a name")
-    if bad := next((char for char in name if char != "." and not _is_name(char)), ""):
-        text = f"there is {_named(bad)} in the name `{short(name)}`"
-        return Refusal(node, text, _name_hint(name, bad))
-    size = len(name.encode())
-    return Refusal(node, f"`{short(name)}` has {size} bytes, no name has more than {NAME_BYTES}")
-
-
-def _named(char: str) -> str:
-    if char == " ":
-        return "a space"
-    return f"a `{char}`" if char.isprintable() else f"the character U+{ord(char):04X}"
-
-
-def _name_hint(name: str, bad: str) -> str:
-    if bad == "@":
-        return f"leave out `{short(name[name.index('@') :])}`, it is no part of the name"
-    return _NAME_HINTS.get(bad, "")
 
 
 # --------------------------------------------------------------------------- where nodes are
@@ -353,7 +266,7 @@ def _to_node(key: ScalarNode, node: YamlNode) -> MappingNode:
     """An entry of ``nodes``."""
     if not key.value:
         raise Refusal(key, "a node needs a name", "`nodes: {blue: {netns: /run/netns/blue}}`")
-    _check_name(key, key.value)
+    ends.check_name(key, key.value)
     if isinstance(node, MappingNode):
         return node
     hint = _NODE_EXAMPLES
@@ -412,6 +325,32 @@ def _why_no_listen(node: ScalarNode) -> tuple[str, str]:
 
 # --------------------------------------------------------------------------- values to wiring
 
+_HOSTS_EXAMPLE: Final = "`hosts: {h1: 198.51.100.11, h2: 198.51.100.12}`"
+
+
+def _to_hosts(key: ScalarNode, node: YamlNode) -> MappingNode:
+    if not isinstance(node, MappingNode) or not node.entries:
+        what = said(node) if not isinstance(node, MappingNode) else "nothing"
+        text = f"`{key.value}` is a mapping of names to IP addresses, not {what}"
+        raise Refusal(node, text, f"{_HOSTS_EXAMPLE}; without the key all ends are on this one")
+    return node
+
+
+def _host(key: ScalarNode, node: YamlNode) -> tuple[str, str]:
+    if not key.value:
+        raise Refusal(key, "a host needs a name", _HOSTS_EXAMPLE)
+    ends.check_host(key, key.value)
+    return key.value, ends.address(key, node)
+
+
+def _hosts_key(key: ScalarNode, node: YamlNode) -> str:
+    secret = _text(key, node)
+    if len(secret) not in KEY_LENGTHS:
+        text = f"`{key.value}` has {len(secret)} characters, and needs at least {KEY_LENGTHS[0]}"
+        raise Refusal(node, text, "`openssl rand -hex 16` makes one")
+    return secret
+
+
 _Entries = Mapping[str, tuple[ScalarNode, YamlNode]]
 
 
@@ -435,8 +374,24 @@ def _to_metrics(key: ScalarNode, node: YamlNode) -> MappingNode:
     return node
 
 
+def _to_end(key: ScalarNode, node: YamlNode) -> Endpoint | MappingNode:
+    return node if isinstance(node, MappingNode) else ends.read(key, node)
+
+
+_TUNNEL_EXAMPLE: Final = "`to: {vxlan: {remote: 203.0.113.5, vni: 100}}`"
+
+
+def _to_tunnel(key: ScalarNode, node: YamlNode) -> MappingNode:
+    if not isinstance(node, MappingNode):
+        raise Refusal(node, f"`{key.value}` is a mapping, not {said(node)}", _TUNNEL_EXAMPLE)
+    for needed in ("remote", "vni"):
+        if needed not in node.entries:
+            raise Refusal(node, f"`{key.value}` lacks `{needed}`", _TUNNEL_EXAMPLE)
+    return node
+
+
 _OPTIONS: Final[Mapping[str, _Read]] = {
-    "to": _end,
+    "to": _to_end,
     "mode": _choice,
     "one_way": _flag,
     "rewrite": _choice,
@@ -449,6 +404,8 @@ _OPTIONS: Final[Mapping[str, _Read]] = {
     "ends": _to_mapping,
     "mtu": _number(MTUS),
     "impair": _to_mapping,
+    "vni": _number(VNIS),
+    "hold": _hold,
 }
 
 
@@ -477,6 +434,8 @@ _TOP: Final = _Level(
         "defaults": _to_mapping,
         "metrics": _to_metrics,
         "nodes": _to_mapping,
+        "hosts": _to_hosts,
+        "hosts_key": _hosts_key,
         "links": _to_links,
     },
     LATER_TOP_KEYS,
@@ -486,6 +445,10 @@ _DEFAULTS: Final = _Level("in `defaults`", {key: _OPTIONS[key] for key in DEFAUL
 _METRICS: Final = _Level("in `metrics`", {"listen": _listen})
 _NODE: Final = _Level("of a node", {"netns": _netns, "container": _container, "pid": _number(PIDS)})
 _LINK: Final = _Level("in a link", _OPTIONS)
+_TO: Final = _Level("in `to`", {"vxlan": _to_tunnel}, hint=_TUNNEL_EXAMPLE)
+_TUNNEL: Final = _Level(
+    "of a tunnel", {"remote": ends.address, "vni": _number(VNIS), "port": _number(PORTS)}
+)
 _ENDS: Final = _Level("of an end", {"monitor": _monitor})
 
 TOP_KEYS: Final = tuple(_TOP.known)
@@ -493,6 +456,7 @@ METRICS_KEYS: Final = tuple(_METRICS.known)
 NODE_KEYS: Final = tuple(_NODE.known)
 LINK_KEYS: Final = tuple(_LINK.known)
 END_KEYS: Final = tuple(_ENDS.known)
+TUNNEL_KEYS: Final = tuple(_TUNNEL.known)
 
 
 class _Reader:
@@ -501,27 +465,41 @@ class _Reader:
     def __init__(self, report: Report, fault: Fault) -> None:
         self.links: list[Link] = []
         self.metrics: Listen | None = None
+        self.hosts: dict[str, str] = {}
+        self.hosts_key = ""
+        self.hosts_place: Place | None = None
         self._report = report
         self._fault = fault
         self._defaults: dict[str, Any] = {}
         self._of_made: dict[str, Any] = {}
         """Those of links with an end in a node; other links do not change with them."""
+        self._of_crossing: dict[str, Any] = {}
+        """Those of links between two hosts, likewise."""
         self._taken: dict[str, Link] = {}
-        self._known_monitors: dict[MonitorAddress, Endpoint] = {}
+        self._taken_on_hosts: dict[str, Link] = {}
+        """By what the end is called there."""
+        self._vnis: dict[int, list[Link]] = {}
+        self._known_monitors: dict[tuple[str, MonitorAddress], Endpoint] = {}
         self._nodes: dict[str, Node] = {}
         self._named: set[str] = set()
+        self._named_hosts: Collection[str] | None = ()
+        """None where nobody can say which they are."""
         self._refused: set[tuple[int, int]] = set()
 
     def read(self, root: YamlNode | None) -> None:
-        top = self._values(_TOP, self._top(root))
+        entries = self._top(root)
+        top = self._values(_TOP, entries)
         if defaults := top.get("defaults"):
             self._defaults = self._values(_DEFAULTS, defaults.entries)
             if "mtu" in self._defaults:
                 self._of_made = {"mtu": self._defaults.pop("mtu")}
+            if "hold" in self._defaults:
+                self._of_crossing = {"hold": self._defaults.pop("hold")}
         if metrics := top.get("metrics"):
             self.metrics = self._values(_METRICS, metrics.entries).get("listen")
         if nodes := top.get("nodes"):
             self._nodes = {key.value: self._node(key, it) for key, it in nodes.entries.values()}
+        self._read_hosts(top, entries)
         if links := top.get("links"):
             if len(links.entries) > MAX_LINKS:
                 text = f"there are {len(links.entries):,} links, {MAX_LINKS:,} fit"
@@ -578,7 +556,7 @@ class _Reader:
         if end.node is None:
             return end
         self._named.add(end.node.name)
-        return Endpoint(end.name, self._nodes.get(end.node.name, end.node))
+        return end._replace(node=self._nodes.get(end.node.name, end.node))
 
     def _warn_of_unnamed(self, nodes: MappingNode) -> None:
         """Of entries that no link needs."""
@@ -590,35 +568,110 @@ class _Reader:
             hint = f" (did you mean `{short(near[name])}`?)" if name in near else ""
             self._report.warn(place_of(nodes.entries[name][0]), f"{text}{hint}")
 
+    def _read_hosts(self, top: Mapping[str, Any], entries: _Entries) -> None:
+        self.hosts_key = top.get("hosts_key", "")
+        if "hosts" not in entries:
+            if "hosts_key" in entries:
+                text = "`hosts_key` is of what daemons of several hosts say to each other"
+                self._report.problem(entries["hosts_key"][0], text, "there is no `hosts:`")
+            return
+        self.hosts_place = place_of(entries["hosts"][0])
+        named: Mapping[str, Any] | None = top["hosts"].entries if "hosts" in top else None
+        self._named_hosts = named
+        for key, value in (named or {}).values():
+            name, address = self._try(_host, key, value) or ("", "")
+            if twin := next((each for each, at in self.hosts.items() if at == address), ""):
+                text = f"`{short(address)}` is the address of `{short(twin)}` already"
+                self._report.problem(value, text, "every host has one of its own")
+            elif name:
+                self.hosts[name] = address
+
     def _link(self, key: ScalarNode, value: YamlNode) -> None:
-        a = self._try(_end, key, key)
+        a = self._try(ends.read, key, key)
         if isinstance(value, MappingNode):
-            options = self._values(_LINK, value.entries)
-            b = options.pop("to", None)
-            if "mtu" in options and a and b and not (a.node or b.node):
-                pair = f"`{short(a.name)}: {short(b.name)}`"
-                text = f"`mtu` is of interfaces made in nodes; {pair} has no end in one"
-                self._report.problem(value.entries["mtu"][0], text, "leave it out")
-            if labels := options.get("labels"):
-                options["labels"] = self._labels(labels)
-            options["carrier_of_nics"] = options.get("carrier") is Carrier.FOLLOW
-            if ends := options.pop("ends", None):
-                options["monitors"] = self._monitors(ends, {a, b})
-            if a and a == b and options.get("one_way"):
-                text = "`one_way` needs two ends, and this link is a loopback"
-                self._report.problem(value.entries["one_way"][0], text, "leave it out")
+            b, options = self._long_form(a, value)
             _, value = value.entries.get("to") or self._lacks_other_end(key)
         else:
-            options, b = {}, self._try(_end, key, value)
+            options, b = {}, self._try(ends.read, key, value)
+        if not (a and b):
+            return
         impair = options.pop("impair", None)
+        if a.node or b.node:
+            a, b = self._placed(a), self._placed(b)
+            options = {**self._of_made, **options}
+        if a.host or b.host:
+            self._check_hosts({a: key, b: value})
+        if hosts.crosses(a, b):
+            options = {"vni": hosts.vni_of(a, b), **self._of_crossing, **options}
+        link = Link(a, b, place=place_of(key), **{**self._defaults, **options})
+        if impair:
+            link = replace(link, impair=self._impair(impair, link))
+        self._join(link, key, value)
+
+    def _long_form(
+        self, a: Endpoint | None, value: MappingNode
+    ) -> tuple[Endpoint | None, dict[str, Any]]:
+        """The other end of a link, and its options."""
+        options = self._values(_LINK, value.entries)
+        b = options.pop("to", None)
+        if isinstance(b, MappingNode):
+            b = self._tunnel_end(b)
         if a and b:
-            if a.node or b.node:
-                a, b = self._placed(a), self._placed(b)
-                options = {**self._of_made, **options}
-            link = Link(a, b, place=place_of(key), **{**self._defaults, **options})
-            if impair:
-                link = replace(link, impair=self._impair(impair, link))
-            self._join(link, key, value)
+            self._check_fitting(a, b, options, value)
+        if labels := options.get("labels"):
+            options["labels"] = self._labels(labels)
+        options["carrier_of_nics"] = options.get("carrier") is Carrier.FOLLOW
+        if by_end := options.pop("ends", None):
+            options["monitors"] = self._monitors(by_end, {a, b})
+        return b, options
+
+    def _check_fitting(
+        self, a: Endpoint, b: Endpoint, options: dict[str, Any], value: MappingNode
+    ) -> None:
+        """Refuses options that mean nothing for a link with these ends."""
+        pair = f"`{short(a.name)}: {short(b.name)}`"
+        strange = {}
+        if not (a.node or b.node):
+            strange["mtu"] = f"`mtu` is of interfaces made in nodes; {pair} has no end in one"
+        if not hosts.crosses(a, b):
+            strange["vni"] = f"`vni` is of the tunnel between two hosts; {pair} needs none"
+            strange["hold"] = f"`hold` is of links between two hosts; {pair} is none"
+        if a == b and options.get("one_way"):
+            strange["one_way"] = "`one_way` needs two ends, and this link is a loopback"
+        for name in strange.keys() & options.keys():
+            del options[name]
+            self._report.problem(value.entries[name][0], strange[name], "leave it out")
+
+    def _tunnel_end(self, to: MappingNode) -> Endpoint | None:
+        tunnel = self._values(_TO, to.entries).get("vxlan")
+        if not to.entries:
+            self._report.problem(to, "`to` says nothing of the other end", _TUNNEL_EXAMPLE)
+        values = self._values(_TUNNEL, tunnel.entries) if tunnel else {}
+        whole = {"remote", "vni"} <= values.keys()
+        return ends.of_tunnel(Tunnel(**values)) if whole else None
+
+    def _check_hosts(self, found: Mapping[Endpoint, YamlNode]) -> None:
+        """Whether the hosts of these ends, one at least, are known and can have a link."""
+        known = self._named_hosts
+        for end, node in found.items():
+            if end.host and known is not None and end.host not in known:
+                text = f"`{short(end.name)}` is on a host that `hosts` does not have"
+                hint = _resembles(end.host, known) or f"known: {', '.join(known)}"
+                if not known:
+                    text = f"`{short(end.name)}` is on a host, and there is no `hosts:`"
+                    hint = f"{_HOSTS_EXAMPLE}; an interface alone has no slash in its name"
+                self._report.problem(node, text, hint)
+            elif not (end.host or end.tunnel):
+                other = next(each for each in found if each.host)
+                text = f"`{short(end.name)}` has no host, and `{short(other.name)}` is on one"
+                hint = f"`{other.host}/{short(end.name)}`, or whichever host it is on"
+                self._report.problem(node, text, hint)
+        places = {end.host: self.hosts[end.host] for end in found if end.host in self.hosts}
+        if len({":" in address for address in places.values()}) > 1:
+            kinds = (f"`{name}` has {address}" for name, address in places.items())
+            text = f"{' and '.join(kinds)}: no tunnel leads from IPv4 to IPv6"
+            hint = "give both hosts addresses of one kind"
+            self._report.problem([*found.values()][-1], text, hint)
 
     def _impair(self, node: MappingNode, link: Link) -> Impairments | None:
         found = impairments.read(node, self._report, self._fault)
@@ -637,20 +690,22 @@ class _Reader:
         return tuple(label for label in read if label is not None)
 
     def _monitors(
-        self, ends: MappingNode, known: set[Endpoint | None]
+        self, options: MappingNode, known: set[Endpoint | None]
     ) -> tuple[tuple[str, MonitorAddress], ...]:
         found = []
-        for key, node in ends.entries.values():
-            end = self._try(_end, key, key)
-            options = self._try(_to_mapping, key, node)
+        for key, node in options.entries.values():
+            end = self._try(ends.read, key, key)
+            of_end = self._try(_to_mapping, key, node)
             if end and None not in known and end not in known:
                 names = " and ".join(sorted({each.name for each in known if each}))
                 text = f"`{short(end.name)}` is no end of this link"
                 self._report.problem(key, text, f"its ends are {names}")
-            address = options and self._values(_ENDS, options.entries).get("monitor")
-            if end and address and self._known_monitors.setdefault(address, end) != end:
-                text = f"{address} is the monitor of `{self._known_monitors[address]}` already"
-                self._report.problem(node, text, "a netdev is behind one interface")
+            address = of_end and self._values(_ENDS, of_end.entries).get("monitor")
+            if end and address:
+                first = self._known_monitors.setdefault((end.host, address), end)
+                if first != end:
+                    text = f"{address} is the monitor of `{first}` already"
+                    self._report.problem(node, text, "a netdev is behind one interface")
             if end and end.node and address:
                 text = f"`{short(end.name)}` is in a node; a monitor is of the machine behind a tap"
                 self._report.problem(node, text, "leave it out")
@@ -670,17 +725,42 @@ class _Reader:
             self._clash(link, {b: other, a: key})
         else:
             self.links.append(link)
+            if link.vni or link.b.tunnel:
+                self._check_vni(link, key)
         taken.setdefault(a, link)
         taken.setdefault(b, link)
+        if link.a.host or link.b.host or self._taken_on_hosts:
+            self._check_everywhere({link.b: other, link.a: key}, link)
 
     def _clash(self, link: Link, ends: Mapping[str, YamlNode]) -> None:
-        clashes = [(node, self._taken[name]) for name, node in ends.items() if name in self._taken]
-        first = clashes[0][1]
+        clashes = {name: self._taken[name] for name in ends if name in self._taken}
+        first = next(iter(clashes.values()))
         if first.id == link.id:
             self._reversed(link, first, ends[link.a.name])
         else:
-            for node, other in clashes:
-                self._taken_twice(node, other)
+            for name, other in clashes.items():
+                self._taken_twice(name, ends[name], other)
+
+    def _check_vni(self, link: Link, key: ScalarNode) -> None:
+        """Two tunnels of one host would be one."""
+        others = self._vnis.setdefault(hosts.vni(link), [])
+        if other := next((each for each in others if hosts.meet(link, each)), None):
+            text = f"the tunnel of {_pair(link)} has the VNI {hosts.vni(link)}, as that of"
+            hint = "give one of them another: `vni: N` in the long form"
+            self._report.problem(key, f"{text} {_pair(other)} of {_line(other)}", hint)
+        others.append(link)
+
+    def _check_everywhere(self, found: Mapping[Endpoint, YamlNode], link: Link) -> None:
+        """An end without a host is one of every host."""
+        for end, node in found.items():
+            name = ends.bare(end)
+            other = (self._taken if end.host else self._taken_on_hosts).get(name)
+            if other and other is not link:
+                text = f"`{short(name)}` is in the link {_pair(other)} of {_line(other)} already"
+                hint = f"an end without a host is on every host: `HOST/{short(name)}` is on one"
+                self._report.problem(node, text, hint)
+            if end.host:
+                self._taken_on_hosts.setdefault(name, link)
 
     def _reversed(self, link: Link, first: Link, key: YamlNode) -> None:
         same = f"{_pair(link)} is the link {_pair(first)} of {_line(first)}"
@@ -691,8 +771,7 @@ class _Reader:
         else:
             self._report.problem(key, f"{same} with other options", "keep one of the two")
 
-    def _taken_twice(self, node: YamlNode, other: Link) -> None:
-        name = node.value if isinstance(node, ScalarNode) else ""
+    def _taken_twice(self, name: str, node: YamlNode, other: Link) -> None:
         text = f"`{short(name)}` is in the link {_pair(other)} of {_line(other)} already"
         self._report.problem(node, text, "an interface belongs to one link")
 

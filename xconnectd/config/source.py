@@ -7,11 +7,13 @@ that two files claim belongs to the one that had it first, which the kernel show
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from xconnectd import pcap_filter
-from xconnectd.config import edit, parser, reader, signature
+from xconnectd.config import edit, ends, hosts, parser, reader, signature
+from xconnectd.config.identity import Identity, UnknownHostError
 from xconnectd.config.mounts import Disk, UnreachableError
 from xconnectd.config.reader import ConfigMissing
 from xconnectd.errors import ConfigError, Problem
@@ -20,6 +22,7 @@ from xconnectd.model import Link, Node, Place, Wiring
 
 _ONE_OF_ONE: Final = "an interface belongs to one link of one file"
 _ONE_MEANING: Final = "give it the same entry in `nodes` of both files, or another name in one"
+_ONE_HOST: Final = "hosts are the same in every file"
 
 _Answer = TypeVar("_Answer")
 
@@ -91,11 +94,19 @@ def _unreachable(path: Path, error: UnreachableError, hint: str) -> Problem:
 
 
 class Files:
-    """What ``-c`` names. A directory stands for every ``*.yaml`` in it."""
+    """What ``-c`` names. A directory stands for every ``*.yaml`` in it.
 
-    def __init__(self, path: Path, disk: Disk | None = None) -> None:
+    Of a file for several hosts, the links are those of the one that ``identity`` says this is.
+    Without it they are those of all, as ``judge`` has them.
+    """
+
+    def __init__(
+        self, path: Path, disk: Disk | None = None, *, identity: Identity | None = None
+    ) -> None:
         self.path = path
         self._disk = disk or Disk()
+        self._identity = identity
+        self._host = ""
         self._good: dict[Path, Wiring] = {}
         self._found: tuple[Link, ...] = ()
 
@@ -167,8 +178,8 @@ class Files:
         place = self.path if names is None else self.path / Path(instead or name).name
         if problem := self._misplaced(place, name, instead):
             return place, Reading(Wiring(), (FileState(place, "rejected", problems=(problem,)),))
-        other = Files(self.path, self._disk)
-        other._good, other._found = dict(self._good), self._found
+        other = Files(self.path, self._disk, identity=self._identity)
+        other._good, other._found, other._host = dict(self._good), self._found, self._host
         read = {path: self._read(path) for path in self._paths() if path != place}
         try:
             read[place] = parser.parse(text, name, pcap_filter.fault)
@@ -247,6 +258,8 @@ class Files:
 
     def _take_all(self, read: Mapping[Path, Wiring | ConfigError]) -> list[FileState]:
         """Unchanged files first, so that an end stays with the file that has it."""
+        if lost := self._find_host(read):
+            read = {path: lost.get(path, found) for path, found in read.items()}
         owners = _Owners()
         states = {}
         for path in sorted(read, key=lambda path: (*self._claim(path, read[path]), path)):
@@ -254,6 +267,25 @@ class Files:
             if len(read) > 1:
                 owners.add(path, self._good.get(path, Wiring()))
         return [states[path] for path in read]
+
+    def _find_host(self, read: Mapping[Path, Wiring | ConfigError]) -> Mapping[Path, ConfigError]:
+        """Finds out which host this is; files that need to know, if nobody can say it."""
+        wirings = {path: each for path, each in read.items() if isinstance(each, Wiring)}
+        named = {path: each for path, each in wirings.items() if each.hosts}
+        if not (named and self._identity):
+            return {}
+        try:
+            known = chain.from_iterable(each.hosts for each in named.values())
+            self._host = self._identity.among(known)
+        except UnknownHostError as error:
+            return {
+                path: ConfigError([_problem(path, each.hosts_place, error.reason, error.hint)])
+                for path, each in named.items()
+            }
+        return {}
+
+    def _part(self, wiring: Wiring) -> Wiring:
+        return hosts.links_of(wiring, self._host) if self._host else wiring
 
     def _claim(self, path: Path, found: Wiring | ConfigError) -> tuple[bool, int]:
         """The less it is, the better is a file's right to its ends.
@@ -264,7 +296,8 @@ class Files:
         if isinstance(found, ConfigError):
             return known is None, 0
         standing = {name: names for names in map(_names, self._found) for name in names}
-        moved = [link for link in found.links if _moves(link, standing)] if standing else []
+        links = self._part(found).links if standing else ()
+        moved = [link for link in links if _moves(link, standing)]
         is_new = known is None or (found.links, found.metrics) != (known.links, known.metrics)
         return is_new, len(moved)
 
@@ -280,16 +313,26 @@ class Files:
         return FileState(path, "loaded", found.hash)
 
     def _together(self) -> Wiring:
-        wirings = list(self._good.values())
+        wirings = [self._part(wiring) for wiring in self._good.values()]
         if len(wirings) == 1 and not self._found:
             return wirings[0]
         links = [link for wiring in wirings for link in wiring.links]
-        named = {end.name for link in links for end in link.ends}
+        named = {name for link in links for end in link.ends for name in (end.name, end.written)}
         links += [link for link in self._found if named.isdisjoint(_names(link))]
         digest = wirings[0].hash if len(wirings) == 1 else _digest(wirings)
         warnings = tuple(warning for wiring in wirings for warning in wiring.warnings)
         metrics = next((wiring.metrics for wiring in wirings if wiring.metrics), None)
-        return Wiring(tuple(links), digest, warnings, metrics)
+        known = dict(chain.from_iterable(wiring.hosts for wiring in wirings))
+        key = next((wiring.hosts_key for wiring in wirings if wiring.hosts_key), "")
+        return Wiring(
+            tuple(links),
+            digest,
+            warnings,
+            metrics,
+            hosts=tuple(known.items()),
+            hosts_key=key,
+            host=self._host if known else "",
+        )
 
 
 def _with_way_out(problems: Iterable[Problem]) -> tuple[Problem, ...]:
@@ -330,20 +373,35 @@ class _Spot(NamedTuple):
 class _Owners:
     """What belongs to one file alone, as ends of links and where metrics are served.
 
-    A node belongs to all of them: its name means the same in each.
+    A node and a host belong to all of them: their names mean the same in each.
     """
 
     def __init__(self) -> None:
         self._ends: dict[str, list[_Spot]] = {}
+        self._ends_on_hosts: dict[str, list[_Spot]] = {}
+        """By what they are called there."""
+        self._tunnels: dict[int, list[tuple[Link, _Spot]]] = {}
         self._nodes: dict[str, dict[Path, tuple[Node, _Spot]]] = {}
+        self._hosts: dict[str, list[tuple[str, _Spot]]] = {}
+        self._keys: list[tuple[str, _Spot]] = []
         self._metrics: list[_Spot] = []
 
     def add(self, path: Path, wiring: Wiring) -> None:
         for link in wiring.links:
+            spot = _Spot(path, link.place)
             for end in link.ends:
-                self._ends.setdefault(end.name, []).append(_Spot(path, link.place))
+                self._ends.setdefault(end.name, []).append(spot)
+                if end.host:
+                    self._ends_on_hosts.setdefault(ends.bare(end), []).append(spot)
+            if vni := hosts.vni(link):
+                self._tunnels.setdefault(vni, []).append((link, spot))
         for node, place in _nodes(wiring).items():
             self._nodes.setdefault(node.name, {})[path] = node, _Spot(path, place)
+        spot = _Spot(path, wiring.hosts_place)
+        for name, address in wiring.hosts:
+            self._hosts.setdefault(name, []).append((address, spot))
+        if wiring.hosts:
+            self._keys.append((wiring.hosts_key, spot))
         if wiring.metrics:
             self._metrics.append(_Spot(path, wiring.metrics.place))
 
@@ -354,14 +412,41 @@ class _Owners:
                 if owner := _another(path, self._ends.get(end.name, ())):
                     text = f"{end} is an end of a link in {owner} already"
                     yield _problem(path, link.place, text, _ONE_OF_ONE)
+                everywhere = (self._ends if end.host else self._ends_on_hosts).get(ends.bare(end))
+                if everywhere and (owner := _another(path, everywhere)):
+                    text = f"{ends.bare(end)} is an end of a link in {owner} already"
+                    hint = "an end without a host is on every host: say which host it is on"
+                    yield _problem(path, link.place, text, hint)
+            yield from self._tunnel_clashes(path, link)
         for node, place in _nodes(wiring).items() if self._nodes else ():
             named = self._nodes.get(node.name, {}).values()
             if owner := _another(path, [spot for other, spot in named if other != node]):
                 text = f"{node.name} is another node in {owner}"
                 yield _problem(path, place, text, _ONE_MEANING)
+        if wiring.hosts:
+            yield from self._host_clashes(path, wiring)
         if wiring.metrics and (owner := _another(path, self._metrics)):
             text = f"`metrics` stands in {owner} already"
             yield _problem(path, wiring.metrics.place, text, "one daemon, one place to ask it")
+
+    def _tunnel_clashes(self, path: Path, link: Link) -> Iterable[Problem]:
+        """Two tunnels of one VNI on a host."""
+        vni = hosts.vni(link)
+        for other, spot in self._tunnels.get(vni, ()) if vni else ():
+            if spot.path != path and hosts.meet(link, other):
+                text = f"the tunnel of {link.id} has the VNI {vni}, as that of {other.id} in {spot}"
+                hint = "give one of them another: `vni: N` in the long form"
+                yield _problem(path, link.place, text, hint)
+
+    def _host_clashes(self, path: Path, wiring: Wiring) -> Iterable[Problem]:
+        for name, address in wiring.hosts:
+            others = [spot for at, spot in self._hosts.get(name, ()) if at != address]
+            if owner := _another(path, others):
+                text = f"the host {name} has another address in {owner}"
+                yield _problem(path, wiring.hosts_place, text, _ONE_HOST)
+        if owner := _another(path, [spot for key, spot in self._keys if key != wiring.hosts_key]):
+            text = f"there is another `hosts_key` in {owner}"
+            yield _problem(path, wiring.hosts_place, text, "or none: it is the same in every file")
 
 
 def _nodes(wiring: Wiring) -> dict[Node, Place | None]:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from xconnectd.config.source import FileState, Reading
 from xconnectd.daemon.clock import Clock, Timer
+from xconnectd.errors import is_full
 from xconnectd.events import Event, Logger
 from xconnectd.model import Link, Scope
 from xconnectd.runtime import Runtime
@@ -64,6 +65,7 @@ class ConfigFiles:
         """``wake`` is called in any thread when a file has changed."""
         self.source = source
         self._reconciler = runtime.reconciler
+        self._ledger = runtime.ledger
         self._log = log
         self._clock = clock
         self._wake = wake
@@ -72,6 +74,7 @@ class ConfigFiles:
         self.reading = Reading(self._reconciler.wiring, ())
         self.last_reload: float | None = None
         self.last_load: float | None = None
+        self._host = ""
         self._orphan = ""
         self._unwatched = ""
 
@@ -108,6 +111,8 @@ class ConfigFiles:
             if file.problems and (again or was is None or was.problems != file.problems):
                 self._tell_refused(file)
         wiring, wanted = reading.wiring, self._reconciler.wiring
+        if wiring.host != self._host:
+            self._note_host(wiring.host)
         if (wiring, wiring.hash) == (wanted, wanted.hash) and not again:
             if before.state != "loaded" and reading.state == "loaded":
                 self._tell_loaded(reading)
@@ -117,6 +122,15 @@ class ConfigFiles:
         if reading.state == "loaded" or scope:
             self._tell_loaded(reading)
         return scope
+
+    def _note_host(self, host: str) -> None:
+        """For commands, which are not told which host this is."""
+        self._host = host
+        try:
+            self._ledger.set_host(host)
+        except OSError as error:
+            if not is_full(error):
+                raise
 
     def _tell_refused(self, file: FileState) -> None:
         self._log.error(

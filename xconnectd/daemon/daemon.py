@@ -17,6 +17,7 @@ from operator import attrgetter, methodcaller
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
+from xconnectd.config.identity import Identity
 from xconnectd.config.mounts import Disk
 from xconnectd.config.source import Files
 from xconnectd.config.watcher import ConfigWatch
@@ -36,6 +37,7 @@ from xconnectd.monitor_address import MonitorAddress
 from xconnectd.netlink import monitor
 from xconnectd.netlink.far_monitor import FarEvents
 from xconnectd.netlink.monitor import Events, OverrunError
+from xconnectd.netlink.own_addresses import own_addresses
 from xconnectd.qemu.guest_links import GuestLinks
 from xconnectd.runtime import Runtime
 from xconnectd.status.summary import headline
@@ -176,7 +178,7 @@ class Daemon:
                 raise
         daemon = cls(
             runtime,
-            Files(path, disk),
+            Files(path, disk, identity=Identity(own_addresses)),
             partial(ConfigWatch, path, disk=disk),
             events,
             log,

@@ -11,12 +11,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from xconnectd.config.identity import Identity
 from xconnectd.config.source import Files
 from xconnectd.control import client, protocol
 from xconnectd.diagnostics import host_checks, host_facts, link_checks
 from xconnectd.diagnostics.finding import Finding, Level
 from xconnectd.diagnostics.link_facts import LinkGatherer
 from xconnectd.errors import HiddenError, PrivilegeError
+from xconnectd.netlink.own_addresses import own_addresses
 from xconnectd.paths import DEFAULT_CONFIG
 from xconnectd.runtime import Engine
 from xconnectd.status import collector
@@ -59,7 +61,7 @@ def _from_outside(file: Path | None) -> Findings:
     except client.NoDaemonError:
         told = StatusDocument()
     known = file or told.config.path
-    named = Files(Path(known or DEFAULT_CONFIG))
+    named = Files(Path(known or DEFAULT_CONFIG), identity=Identity(own_addresses))
     host = host_facts.gather(named, named.read(), None)
     if host.pid is not None and not known:
         host = replace(host, config="the daemon's file", config_state="")

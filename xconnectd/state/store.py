@@ -188,6 +188,14 @@ class Ledger:
     def set_config(self, path: Path) -> None:
         self._save("config", str(path.absolute()))
 
+    def host(self) -> str:
+        """Which of its file's hosts the daemon said it is; empty where it did not say."""
+        name = self._read("host")
+        return name if isinstance(name, str) else ""
+
+    def set_host(self, name: str) -> None:
+        self._save("host", name)
+
     def remove(self) -> None:
         """Leaves nothing behind; for a daemon that detached every end."""
         self._ends.close()

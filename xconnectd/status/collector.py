@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from xconnectd import underlay
+from xconnectd.config.identity import Identity
 from xconnectd.config.source import Files, Reading
 from xconnectd.control import client, protocol
 from xconnectd.control.lock import running_pid
@@ -20,6 +21,7 @@ from xconnectd.dataplane.pins import BPFFS
 from xconnectd.errors import HiddenError, PrivilegeError
 from xconnectd.model import Endpoint, State, Wiring
 from xconnectd.netlink import netns
+from xconnectd.netlink.own_addresses import own_addresses
 from xconnectd.paths import DEFAULT_CONFIG
 from xconnectd.reconcile import actions
 from xconnectd.reconcile.reconciler import Seen
@@ -130,8 +132,13 @@ def _way_to_see(engine: Engine) -> str:
     return f"look from where {BPFFS} is the daemon's"
 
 
+def files(engine: Engine, path: Path) -> Files:
+    """Those at ``path``, as this host has them."""
+    return Files(path, identity=Identity(own_addresses, engine.ledger.host))
+
+
 def _read(engine: Engine, file: Path | None) -> tuple[Files, Reading]:
-    source = Files(file or file_of(engine))
+    source = files(engine, file or file_of(engine))
     return source, source.read_first(engine.reconciler.found)
 
 

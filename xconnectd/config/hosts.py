@@ -1,0 +1,113 @@
+"""A file for several hosts: what one of them does of it, and in what both ends must agree. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Final
+
+from xconnectd.config import ends
+from xconnectd.digest import sha256
+from xconnectd.impairment import UNIMPAIRED, Impairment, Impairments
+from xconnectd.model import Endpoint, Link, Rewrite, Tunnel, Wiring
+
+_DIGITS: Final = 8
+
+
+def crosses(a: Endpoint, b: Endpoint) -> bool:
+    """Whether these ends are on two hosts."""
+    return a.host != b.host and bool(a.host and b.host)
+
+
+def vni_of(a: Endpoint, b: Endpoint) -> int:
+    """The VNI of the tunnel between two ends, from 1 to 2**24 - 1: the same on every host."""
+    text = ",".join(sorted((a.text, b.text)))
+    return int.from_bytes(sha256(text.encode()).digest()[:3], "big") or 1
+
+
+def vni(link: Link) -> int:
+    """Of the tunnel that belongs to a link, 0 where there is none."""
+    return link.vni or next((end.tunnel.vni for end in link.ends if end.tunnel), 0)
+
+
+def meet(one: Link, other: Link) -> bool:
+    """Whether there is a host on which both of these links have something to do."""
+    mine, theirs = _hosts(one), _hosts(other)
+    return not (mine and theirs) or not mine.isdisjoint(theirs)
+
+
+def _hosts(link: Link) -> frozenset[str]:
+    """Empty for every host there is."""
+    return frozenset((link.a.host, link.b.host)) - {""}
+
+
+def links_of(wiring: Wiring, host: str) -> Wiring:
+    """What ``host`` does of a whole file: links with an end on it, or on every host.
+
+    Its own ends are as any others; those of other hosts have a tunnel that leads there. A file
+    without hosts is returned as it is.
+    """
+    if not wiring.hosts:
+        return wiring
+    addresses = dict(wiring.hosts)
+    found = [
+        _part(link, host, addresses)
+        for link in wiring.links
+        if not (elsewhere := _hosts(link)) or host in elsewhere
+    ]
+    return replace(wiring, links=tuple(found), host=host)
+
+
+def _part(link: Link, host: str, addresses: Mapping[str, str]) -> Link:
+    if not (link.a.host or link.b.host):
+        return link
+    own = {end.name: ends.bare(end) for end in link.ends if end.host == host}
+    part = replace(
+        link,
+        a=_seen_from(link.a, host, addresses, link.vni),
+        b=_seen_from(link.b, host, addresses, link.vni),
+        monitors=tuple((own[name], address) for name, address in link.monitors if name in own),
+    )
+    if not crosses(link.a, link.b):
+        return part
+    impair = link.impair and _leaving(link.impair, by_a=link.a.host == host)
+    return replace(part, impair=impair, digest=digest(link))
+
+
+def _seen_from(end: Endpoint, host: str, addresses: Mapping[str, str], vni: int) -> Endpoint:
+    if not end.host:
+        return end
+    if end.host == host:
+        return Endpoint(ends.bare(end), end.node, written=end.name, host=host)
+    return Endpoint(end.name, host=end.host, tunnel=Tunnel(addresses[end.host], vni))
+
+
+def _leaving(impair: Impairments, *, by_a: bool) -> Impairments | None:
+    """What meets the frames that leave by the one end here; the rest is the other host's."""
+    one = Impairments(reverse=impair.reverse) if by_a else Impairments(forward=impair.forward)
+    return one if any((one.forward, one.reverse)) else None
+
+
+def digest(link: Link) -> str:
+    """Of all in which both hosts must agree, the same for ``a: b`` and ``b: a``.
+
+    Not of what concerns one host alone, nor of what is only for people. What is as it is by default
+    does not count, so that a later release with more options agrees with this one.
+    """
+    a, b, impair = link.a.text, link.b.text, link.impair or Impairments()
+    if a > b:
+        a, b, impair = b, a, impair.turned
+    said = [f"{a},{b}", f"vni {link.vni}"]
+    said += ["off"] * (not link.enabled)
+    said += [f"from {link.a.text}"] * link.one_way
+    said += [link.rewrite] * (link.rewrite is not Rewrite.NONE)
+    said += [f"to {b}: {_told(impair.forward)}"] * bool(impair.forward)
+    said += [f"to {a}: {_told(impair.reverse)}"] * bool(impair.reverse)
+    return sha256("\n".join(said).encode()).hexdigest()[:_DIGITS]
+
+
+def _told(impair: Impairment) -> str:
+    values = ((each.name, getattr(impair, each.name)) for each in fields(impair))
+    return " ".join(
+        f"{name}={value}" for name, value in values if value != getattr(UNIMPAIRED, name)
+    )
