@@ -12,6 +12,7 @@ import pytest
 
 from . import lab as lab_module
 from .frames import odd_frames
+from .hosts_lab import Hosts, stitch
 from .lab import Lab, Station, poll, run
 from .service import PAIR, Resident
 from .traffic import (
@@ -19,12 +20,14 @@ from .traffic import (
     Stream,
     compare,
     crosses,
+    cut,
     datagrams,
     exchange,
     lossless,
     passes,
     transfer,
     wait_flows,
+    wired,
 )
 
 FRAMES = list(odd_frames().values())
@@ -93,6 +96,30 @@ def test_tcp_and_udp_arrive_whole_or_fail(lab: Lab) -> None:
     lab.retag(b, 6)
     with pytest.raises((AssertionError, OSError)):
         transfer(a, b, timeout=0.5)
+
+
+@pytest.mark.parametrize("v6", [False, True])
+def test_what_is_between_hosts_loses_what_it_is_told_to(v6: bool) -> None:
+    with Hosts(v6=v6) as hosts:
+        a, b = hosts["h1"].veth("va"), hosts["h3"].veth("vb")
+        stitch(hosts["h1"], "va", hosts["h3"].address, 7)
+        stitch(hosts["h3"], "vb", hosts["h1"].address, 7)
+        with a.port() as here, b.port() as there:
+            poll(lambda: wired(a, b))
+            hosts.lose("h1", "h3")
+            assert not passes(here, there)
+            assert passes(there, here)
+            hosts.partition("h1", "h2")
+            hosts.mend(("h1", "h3"))
+            assert wired(a, b)
+            hosts.partition("h3", "h1")
+            assert cut(a, b)
+            hosts.mend()
+            assert wired(a, b)
+            hosts.set_cable("h3", "down")
+            assert cut(a, b)
+            hosts.set_cable("h3", "up")
+            poll(lambda: wired(a, b))
 
 
 def test_the_snapshot_sees_a_change_and_its_undoing(lab: Lab) -> None:
