@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import subprocess
 from contextlib import closing
+from pathlib import Path
 
 from xconnectd.cli.exit_codes import Exit
 from xconnectd.cli.output import print_as_it_is
+from xconnectd.config.source import Files
 from xconnectd.errors import XconnectError
+from xconnectd.model import Link
 from xconnectd.netlink import netns
 from xconnectd.netlink.interfaces import Interfaces
 from xconnectd.netlink.transport import Route
@@ -20,7 +23,7 @@ from xconnectd.status.document import StatusDocument
 def run(options: argparse.Namespace) -> int:
     report = collector.sampled(options.config)
     form = "dot" if options.format == "svg" else options.format
-    drawn = graph.draw(report, form, _namespaces(report))
+    drawn = graph.draw(report, form, _namespaces(report), _elsewhere(report))
     print_as_it_is(_rendered(drawn) if options.format == "svg" else drawn, end="")
     return Exit.DONE
 
@@ -35,6 +38,15 @@ def _namespaces(report: StatusDocument) -> dict[int, str]:
         [place.process for place in places.values() if place.process]
     )
     return {nsid: containers.get(each.process, each.name) for nsid, each in places.items()}
+
+
+def _elsewhere(report: StatusDocument) -> list[Link]:
+    """The links of the file in which this host has no part."""
+    if not report.host:
+        return []
+    whole = Files(Path(report.config.path)).read().wiring
+    hosts = ((link, {end.host for end in link.ends}) for link in whole.links)
+    return [link for link, found in hosts if found.isdisjoint(("", report.host))]
 
 
 def _rendered(dot: str) -> str:

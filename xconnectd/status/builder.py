@@ -48,6 +48,7 @@ def build(
         ),
         drop_stats_unavailable,
         guard_unavailable,
+        host=reading.wiring.host,
     )
 
 
