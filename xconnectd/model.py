@@ -89,6 +89,16 @@ class Tunnel(NamedTuple):
         return 70 if ":" in self.remote else 50
 
 
+class Way(NamedTuple):
+    """To the other side of a tunnel: the longest packet, in bytes with its IP header.
+
+    ``mtu`` is None where there is no way, and ``problem`` says why.
+    """
+
+    mtu: int | None = None
+    problem: str = ""
+
+
 class Endpoint(NamedTuple):
     """What the file calls an end: an interface (or altname), or ``NODE:INTERFACE``.
 

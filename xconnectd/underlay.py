@@ -5,24 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 from contextlib import closing
-from typing import Final, NamedTuple
+from typing import Final
 
-from xconnectd.model import VXLAN_PORT
+from xconnectd.model import VXLAN_PORT, Way
 
 _IP_MTU: Final = 14
 _IPV6_MTU: Final = 24
 """linux/in.h, linux/in6.h: of a connected socket that of the way, as far as it is known (ip(7))."""
-
-
-class Way(NamedTuple):
-    """From which address packets go there, and how long they may be, in bytes with their headers.
-
-    ``mtu`` is None where there is no way, and ``problem`` says why.
-    """
-
-    source: str = ""
-    mtu: int | None = None
-    problem: str = ""
 
 
 def way_to(address: str, port: int = VXLAN_PORT) -> Way:
@@ -33,7 +22,7 @@ def way_to(address: str, port: int = VXLAN_PORT) -> Way:
     with closing(socket.socket(family, socket.SOCK_DGRAM)) as way:
         try:
             way.connect((address, port))
-            return Way(way.getsockname()[0], way.getsockopt(*option))
+            return Way(way.getsockopt(*option))
         except OSError as error:
             return Way(problem=error.strerror or str(error))
 
@@ -41,14 +30,3 @@ def way_to(address: str, port: int = VXLAN_PORT) -> Way:
 def mtus(addresses: Iterable[str]) -> dict[str, int | None]:
     """Of the ways to these, in bytes; None where there is none."""
     return {address: way_to(address).mtu for address in set(addresses)}
-
-
-def is_here(address: str) -> bool:
-    """Whether this namespace has an IP address."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with closing(socket.socket(family, socket.SOCK_DGRAM)) as here:
-        try:
-            here.bind((address, 0))
-        except OSError:
-            return False
-    return True

@@ -87,7 +87,7 @@ PURE = {
     *("status.document", "status.drop_reasons"),
     *("status.text", "status.table", "status.graph"),
     *("diagnostics.facts", "diagnostics.finding", "diagnostics.config_checks"),
-    *("diagnostics.link_checks", "diagnostics.host_checks"),
+    *("diagnostics.link_checks", "diagnostics.host_checks", "diagnostics.tunnel_checks"),
     *("diagnostics.test_frames", "diagnostics.test_result", "diagnostics.test_outcome"),
     "capture.pcapng",
     "qemu.outcome",

@@ -142,3 +142,20 @@ def test_no_process_is_killed_that_cannot_be_seen() -> None:
         unseen = found(pid=0, answers=answers, programs=0, systemd=False)
         assert not any("kill" in each.remedy for each in unseen.values())
     assert replace(GOOD, systemd=False).repair == "kill 7; xconnectd run -c /etc/xconnect.yaml"
+
+
+def test_which_host_this_is_and_whether_it_can_hear_the_others() -> None:
+    """An address that is nowhere here is no fault: it may be that of a NAT in front."""
+
+    def hosts(**facts: Any) -> list[tuple[Level, str]]:
+        host = replace(GOOD, host="h1", address="198.51.100.11", **facts)
+        return [(x.level, x.text) for x in host_checks.of_host(host) if x.check == "hosts"]
+
+    assert hosts() == [(Level.OK, "this is h1, 198.51.100.11")]
+    ((level, text),) = hosts(here=False)
+    assert level is Level.OK
+    assert text.startswith("this is h1, whose address 198.51.100.11 is not on this machine: right")
+    mute = {"crosses": True, "daemon_capabilities": ROOT - {"CAP_NET_RAW"}}
+    assert [level for level, _ in hosts(**mute)] == [Level.OK, Level.FAIL]
+    assert "hosts" not in found(**{**mute, "crosses": False})
+    assert "30-hosts.conf" in found(**mute)["hosts"].remedy

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from shlex import quote
 from typing import NamedTuple
 
-from xconnectd.model import ELSEWHERE, Interface, Node, Observed
+from xconnectd.model import ELSEWHERE, Interface, Node, Observed, Way
 from xconnectd.reconcile import mode_selection
 from xconnectd.reconcile.evaluate import Evaluation
 from xconnectd.remedies import repair
+from xconnectd.status.document import Keepalives
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,11 @@ class LinkFacts:
     """One link, and what was seen of it.
 
     ``far`` is keyed by the ifindex of our end; so is ``passed``, frames that got past our hooks.
-    ``failure`` is what the kernel told the daemon; ``repair`` makes a daemon put right what
-    is ours, ``file`` is the one with the link, ``home`` what ``ip link set … netns`` calls this
-    namespace.
+    ``way`` is the one to the host that a tunnel leads to, None without one. ``keepalives`` were
+    counted just now, None where all is well, and ``answers`` is whether that host answers a ping,
+    None where it was not asked. ``failure`` is what the kernel told the daemon; ``repair`` makes a
+    daemon put right what is ours, ``file`` is the one with the link, ``home`` what
+    ``ip link set … netns`` calls this namespace.
     """
 
     evaluation: Evaluation
@@ -63,6 +66,9 @@ class LinkFacts:
     file: str = ""
     home: str = "1"
     passed: Mapping[int, int] = field(default_factory=dict)
+    way: Way | None = None
+    keepalives: Keepalives | None = None
+    answers: bool | None = None
 
     @property
     def ways(self) -> tuple[tuple[Interface, Interface], ...]:
@@ -75,6 +81,11 @@ class LinkFacts:
     def is_closed(self, end: Interface) -> bool:
         """Whether what comes in there is dropped since the link leads the other way only."""
         return self.evaluation.link.one_way and end is self.evaluation.b
+
+    def is_tunnel(self, end: Interface) -> bool:
+        """Whether it is ours, and leads to another host or a device that is not ours."""
+        there = self.evaluation.link.tunnel_end
+        return there is not None and self.observed.names.get(there.name) == end.ifindex
 
     def called(self, end: Interface) -> str:
         """What the file calls one of our ends."""
@@ -101,7 +112,9 @@ class HostFacts:
     ``bpf`` is why bpf(2) is refused, empty if it is not. ``programs`` is how many of ours are
     loaded. ``code`` is where the BPF code comes from (empty: from nowhere), ``jit`` whether the
     kernel compiles programs. ``capabilities`` are the caller's effective ones. ``nodes`` are
-    those of the file, and ``engines`` are asked for them.
+    those of the file, and ``engines`` are asked for them. ``host`` is which of the file's hosts
+    this is, ``here`` whether its ``address`` is on this machine, and ``crosses`` whether a link
+    leads to another one.
     """
 
     release: str
@@ -129,6 +142,10 @@ class HostFacts:
     links: int
     nodes: frozenset[Node] = frozenset()
     engines: tuple[EngineFacts, ...] = ()
+    host: str = ""
+    address: str = ""
+    here: bool = True
+    crosses: bool = False
 
     @property
     def kernel(self) -> tuple[int, ...]:

@@ -35,6 +35,7 @@ def of_host(host: HostFacts) -> tuple[Finding, ...]:
     checks = (
         *(_kernel, _capabilities, _guard, _bpf, _bpffs, _programs, _code, _libbpf, _pyroute2),
         *(_btf, _xdp_features, _jit, _daemon, _config, _engines, _rights_over_nodes),
+        _hosts,
     )
     return tuple(finding for check in checks for finding in check(host))
 
@@ -284,3 +285,19 @@ def _rights_over_nodes(host: HostFacts) -> Iterator[Finding]:
             " network, are not found"
         )
         yield _warn("nodes", text, remedy.format("SYS_PTRACE"))
+
+
+# --------------------------------------------------------------------------- other hosts
+
+
+def _hosts(host: HostFacts) -> Iterator[Finding]:
+    """This one among those of the file, and what the daemon needs to hear the others."""
+    if host.host and host.here:
+        yield _ok("hosts", f"this is {host.host}, {host.address}")
+    elif host.host:
+        text = f"this is {host.host}, whose address {host.address} is not on this machine"
+        yield _ok("hosts", f"{text}: right if what is sent there is handed on to here (NAT)")
+    if host.crosses and "CAP_NET_RAW" not in (host.daemon_capabilities or {"CAP_NET_RAW"}):
+        text = "the daemon lacks CAP_NET_RAW: it cannot hear the other hosts, nor they it"
+        remedy = "give it that: 30-hosts.conf for the unit, --cap-add NET_RAW of the container"
+        yield _fail("hosts", text, remedy)

@@ -21,6 +21,7 @@ from xconnectd.diagnostics.facts import EngineFacts, HostFacts
 from xconnectd.errors import DataplaneError
 from xconnectd.model import Node
 from xconnectd.netlink import uapi
+from xconnectd.netlink.own_addresses import own_addresses
 from xconnectd.paths import pins
 from xconnectd.runtime import daemons_pins
 from xconnectd.status.document import StatusDocument
@@ -40,6 +41,7 @@ def gather(files: Files, reading: Reading, programs: int | None) -> HostFacts:
     answers, guard_unavailable = (None, "") if pid is None else _asked()
     ends = [end for link in reading.wiring.links for end in link.ends]
     nodes = frozenset(end.node for end in ends if end.node)
+    own = dict(reading.wiring.hosts).get(reading.wiring.host, "")
     return HostFacts(
         release=os.uname().release,
         capabilities=held,
@@ -66,6 +68,10 @@ def gather(files: Files, reading: Reading, programs: int | None) -> HostFacts:
         links=len(reading.wiring.links),
         nodes=nodes,
         engines=_engines(nodes, pid),
+        host=reading.wiring.host,
+        address=own,
+        here=not own or own in own_addresses(),
+        crosses=any(end.host and end.tunnel for end in ends),
     )
 
 

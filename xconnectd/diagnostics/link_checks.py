@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from shlex import quote
 from typing import Final
 
+from xconnectd.diagnostics import tunnel_checks
 from xconnectd.diagnostics.facts import LinkFacts, set_link
 from xconnectd.diagnostics.finding import Finding, Level, Stops
 from xconnectd.model import (
@@ -35,7 +36,7 @@ _TAGS: Final = ("tx-vlan-hw-insert", "tx-vlan-stag-hw-insert")
 
 def of_link(facts: LinkFacts) -> tuple[Finding, ...]:
     """Everything that is worth saying of a link; one good word where there is nothing."""
-    found = tuple(_walk(facts))
+    found = (*_walk(facts), *tunnel_checks.of_tunnel(facts))
     if any(each.level is not Level.OK for each in found):
         return found
     mode = facts.evaluation.mode
@@ -273,7 +274,7 @@ def _entry(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Findi
     key = f"(key {end.ifindex})"
     for kind, entries, carried, stops in maps:
         found = entries.get(end.ifindex)
-        if not facts.evaluation.link.enabled or facts.is_closed(end):
+        if facts.evaluation.why_held or facts.is_closed(end):
             if found:
                 text = f"{end.name} {key} still forwards to ifindex {found}"
                 yield Finding(Level.WARN, "entry", text, facts.repair)
@@ -323,6 +324,9 @@ def _longest(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Fin
     """Whether the one far end sends longer frames than the other takes."""
     there = facts.far.get(other.ifindex)
     longest, limit = _limit(end, facts), _limit(other, facts)
+    if facts.is_tunnel(other):
+        yield from tunnel_checks.of_length(longest, facts)
+        return
     if longest is None or limit is None or longest <= limit:
         return
     whose = there.of(other) if there else other.name
@@ -336,10 +340,10 @@ def _longest(end: Interface, other: Interface, facts: LinkFacts) -> Iterator[Fin
 
 
 def _limit(end: Interface, facts: LinkFacts) -> int | None:
-    """Of what is behind an end; None if that is not known, as of a tap's reader."""
+    """Of what is behind an end; None if that is not known, as of a tap's reader or a tunnel."""
     far = facts.far.get(end.ifindex)
     if far is None:
-        return None if end.kind in ("veth", "tun") else end.mtu
+        return None if end.kind in ("veth", "tun") or facts.is_tunnel(end) else end.mtu
     is_here = end.far is not None and end.far.nsid is None
     # Held, it goes on by another link, with headroom.
     goes_on = is_here and facts.observed.ours_on(far.interface).held

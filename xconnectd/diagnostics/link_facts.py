@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
+from xconnectd import underlay
 from xconnectd.control import client
+from xconnectd.diagnostics import ping
 from xconnectd.diagnostics.facts import FarSide, LinkFacts
-from xconnectd.model import Interface
+from xconnectd.model import Endpoint, Interface, Tunnel
 from xconnectd.netlink import netns
 from xconnectd.netlink.interfaces import Interfaces
 from xconnectd.netlink.netns import Namespace
 from xconnectd.reconcile.evaluate import Evaluation
 from xconnectd.runtime import Engine
+from xconnectd.status import collector
 from xconnectd.status.collector import Look
+from xconnectd.status.document import Keepalives
+
+_LISTEN: Final = 0.6
+"""Seconds in which a tunnel is sent three keepalives."""
 
 
 class LinkGatherer:
@@ -26,6 +35,7 @@ class LinkGatherer:
         self._look = look
         self._file = str(look.files.path)
         self._repair = client.repair_here(self._file)
+        self._asked: dict[str, bool | None] = {}
         self._passed = {
             ifindex: counted.passed_to_host
             for ifindex, counted in engine.counters().items()
@@ -57,7 +67,7 @@ class LinkGatherer:
             node = nodes.get(end.ifindex)
             if side := self._far_side(end, enter=enter):
                 far[end.ifindex] = replace(side, node=node.name) if node else side
-        return LinkFacts(
+        facts = LinkFacts(
             evaluation,
             observed,
             far,
@@ -67,6 +77,41 @@ class LinkGatherer:
             self._home,
             self._passed,
         )
+        there = evaluation.link.tunnel_end
+        return self._with_tunnel(facts, there, there.tunnel) if there and there.tunnel else facts
+
+    def _with_tunnel(self, facts: LinkFacts, end: Endpoint, tunnel: Tunnel) -> LinkFacts:
+        heard = facts.observed.heard.get(end.text)
+        now = self._meanwhile.get(end.text) if heard and heard.alive is False else None
+        mute = now is not None and not (now.echoed or now.received)
+        return replace(
+            facts,
+            way=underlay.way_to(tunnel.remote, tunnel.port),
+            keepalives=now,
+            answers=self._answers(tunnel.remote) if mute else None,
+        )
+
+    @cached_property
+    def _meanwhile(self) -> Mapping[str, Keepalives]:
+        """By the texts of ends on other hosts, what was sent and came since the look at links."""
+        before = self._look.seen.observed.heard
+        time.sleep(_LISTEN)
+        now = collector.heard()
+        return {
+            end: Keepalives(
+                there.sent - then.sent,
+                there.echoed - then.echoed,
+                there.received - then.received,
+                there.unverified - then.unverified,
+            )
+            for end, then in before.items()
+            if (there := now.get(end))
+        }
+
+    def _answers(self, address: str) -> bool | None:
+        if address not in self._asked:
+            self._asked[address] = ping.answers(address)
+        return self._asked[address]
 
     def _far_side(self, end: Interface, *, enter: bool) -> FarSide | None:
         if end.far is None:

@@ -19,7 +19,7 @@ from xconnectd.control.lock import running_pid
 from xconnectd.dataplane import libbpf
 from xconnectd.dataplane.pins import BPFFS
 from xconnectd.errors import HiddenError, PrivilegeError
-from xconnectd.model import Endpoint, State, Wiring
+from xconnectd.model import Endpoint, Heard, State, Wiring
 from xconnectd.netlink import netns
 from xconnectd.netlink.own_addresses import own_addresses
 from xconnectd.paths import DEFAULT_CONFIG
@@ -109,10 +109,8 @@ def seen(engine: Engine, reading: Reading, told: StatusDocument | None = None) -
 
     Raises HiddenError: a program of ours runs, or a daemon, and no maps can be read.
     """
-    if reading.wiring.hosts and (told := told or _daemons_report()):
-        now = time.monotonic()
-        peers = ((end, each.peer) for each in told.links if each.peer for end in each.ends)
-        engine.tunnels.told |= {end.name: peer.as_heard(now) for end, peer in peers}
+    if reading.wiring.hosts:
+        engine.tunnels.told |= heard(told)
     engine.reconciler.want(reading.wiring)
     found = engine.reconciler.look()
     if engine.unseen:
@@ -120,6 +118,21 @@ def seen(engine: Engine, reading: Reading, told: StatusDocument | None = None) -
         if any(each.runs for each in ours) or running_pid() is not None:
             raise HiddenError(engine.unseen, _way_to_see(engine))
     return found
+
+
+def heard(told: StatusDocument | None = None) -> dict[str, Heard]:
+    """What the daemon has heard of other hosts, by the texts of ends there; it is asked for it.
+
+    Without a daemon nothing is known.
+    """
+    told = told or _daemons_report()
+    now = time.monotonic()
+    return {
+        end.name: each.peer.as_heard(now)
+        for each in (told.links if told else ())
+        if each.peer
+        for end in each.ends
+    }
 
 
 def _way_to_see(engine: Engine) -> str:
