@@ -130,20 +130,20 @@ def _ways(links: Sequence[Link], direction: str) -> list[Way]:
 
 def _place(engine: Engine, end: End) -> Place | None:
     """Where frames come in by an end; natively only if through a program of ours."""
-    name = end.host_interface if end.node else end.name
+    name = end.host_interface if end.node or end.host else end.name
     found = engine.interfaces.find(name) if name else ()
-    interface = next(iter(found), None) or _of_node(engine, end)
+    interface = next(iter(found), None) or _elsewhere(engine, end)
     if interface is None:
         return None
     native = (xdp.program for xdp in interface.xdp if xdp.mode == Mode.NATIVE)
     return interface.ifindex, next(filter(None, map(engine.program, native)), None)
 
 
-def _of_node(engine: Engine, end: End) -> Interface | None:
-    """What an end in a node is by now, if it is another interface than it was."""
+def _elsewhere(engine: Engine, end: End) -> Interface | None:
+    """What an end in a node or on a host is by now, if it is another interface than it was."""
     for link in engine.reconciler.wiring.links:
         for each in link.ends:
-            if each.node and each.name == end.name:
+            if (each.node or each.host) and each.text == end.name:
                 return engine.reconciler.look(Scope(frozenset([link]))).observed.find(each)
     return None
 
