@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from builders import link
 
-from xconnectd.diagnostics import link_test, test_result
+from xconnectd.diagnostics import link_test, test_across, test_result
 from xconnectd.diagnostics.facts import LinkFacts
 from xconnectd.diagnostics.finding import Finding, Level, Stops
+from xconnectd.diagnostics.test_frames import Series
 from xconnectd.diagnostics.test_result import Lengths, Way
 from xconnectd.model import Counters, Interface, Observed, Statistics
 from xconnectd.reconcile.evaluate import Evaluation
@@ -80,6 +81,8 @@ SEEN: list[tuple[str, dict[str, Any]]] = [
     ("target", {"reached": 4, "counted": 4, "not_sent": 4}),
     ("impair", {"reached": 4, "counted": 4, "impaired": 4}),
     ("beyond", {"reached": 4, "counted": 4}),
+    ("other host", {"reached": 4, "counted": 4, "counted_by": "h2"}),
+    ("other host", {"reached": 4, "counted": 4, "counted_by": "h2", "dropped_there": 4}),
 ]
 
 
@@ -131,3 +134,38 @@ def test_each_number_is_counted_at_the_end_it_is_of() -> None:
     names = "leaf:eth1", "spine:eth1", "va", "vb"
     counted = {"counted": 3, "no_entry": 2, "one_way": 8, "impaired": 37}
     assert way == Way(*names, (), reached=6, not_sent=4, **counted)
+
+
+class Tunnel:
+    """Frames that are sent into it are counted here, and there if they are not too long."""
+
+    def __init__(self, longest: int) -> None:
+        self.here = self.there = 100
+        self._longest = longest
+
+    def send(self, frame: bytes) -> None:
+        if len(frame) > 9000:
+            raise OSError(90, "Message too long")
+        self.here += 1
+        self.there += len(frame) <= self._longest
+
+
+def test_frames_to_another_host_are_counted_there_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(test_across, "_PATIENCE", 0.1)
+    tunnel, series = Tunnel(longest=1500), Series(b"12345678", 0, b"\x02" * 6, b"\x04" * 6)
+    lengths, error = test_across.exchange(
+        *(tunnel, series, (60, 1514, 9014), 3),  # type: ignore[arg-type]
+        here=lambda: tunnel.here,
+        there=lambda: tunnel.there,
+    )
+    assert lengths == (Lengths(60, 3, 3), Lengths(1514, 3, 0), Lengths(9014, 3, 0))
+    assert error == "Message too long (9014 bytes)"
+
+
+@pytest.mark.parametrize(
+    ("left", "came", "arrived"),
+    [(20, 20, 20), (20, 25, 20), (30, 30, 20), (30, 28, 18), (20, 7, 7), (30, 5, 0), (0, 0, 0)],
+)
+def test_other_frames_are_no_test_frames(left: int, came: int, arrived: int) -> None:
+    """Of 20 that were sent: ``left`` counts them and others, so ``came`` does, too."""
+    assert test_across.arrived(20, left, came) == arrived

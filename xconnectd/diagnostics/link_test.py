@@ -5,7 +5,8 @@ sockets are made inside the far ends' namespaces (by a command; the daemon never
 send past the far end's queueing discipline: it is the wire that is tested. Some frames are sent
 beside them as the far end's tc would redirect them, which the kernel spares generic XDP.
 
-Where that cannot be done the counters are watched for a while instead.
+Where that cannot be done the counters are watched for a while instead. To another host frames go
+in one direction, from here; its daemon counts what arrives.
 """
 
 from __future__ import annotations
@@ -19,16 +20,22 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from xconnectd.dataplane.redirecting_sender import RedirectingSender
-from xconnectd.diagnostics import config_checks, link_checks, test_frames, test_result
+from xconnectd.diagnostics import (
+    config_checks,
+    link_checks,
+    test_across,
+    test_frames,
+    test_result,
+)
 from xconnectd.diagnostics.facts import LinkFacts
 from xconnectd.diagnostics.finding import Finding
 from xconnectd.diagnostics.link_facts import LinkGatherer
 from xconnectd.diagnostics.packet_socket import PacketSocket, now
 from xconnectd.diagnostics.test_frames import Count, Series
 from xconnectd.diagnostics.test_outcome import WATCHED, Outcome
-from xconnectd.diagnostics.test_result import Way
+from xconnectd.diagnostics.test_result import Lengths, Way
 from xconnectd.errors import PrivilegeError, XconnectError
-from xconnectd.model import Counters, Interface, Rewrite, Statistics
+from xconnectd.model import Counters, Endpoint, Heard, Interface, Rewrite, Statistics
 from xconnectd.netlink import netns
 from xconnectd.netlink.interfaces import Interfaces
 from xconnectd.netlink.netns import Namespace
@@ -42,6 +49,8 @@ _PATIENCE: Final = 0.5
 """Seconds for the last of them to arrive."""
 _GRACE: Final = 0.05
 """Seconds for what arrives twice."""
+_NOBODY: Final = bytes.fromhex("02007863ffff")
+"""A MAC that nobody has, for who is behind an end on another host."""
 
 _Counted = tuple[Mapping[int, Counters], Mapping[int, Statistics]]
 
@@ -111,7 +120,10 @@ class Tester:
         interfaces: Interfaces,
         counters: Callable[[], Mapping[int, Counters]],
         known: Mapping[int, Namespace],
+        heard: Callable[[], Mapping[str, Heard]],
     ) -> None:
+        """``heard`` tells what daemons of other hosts said, by the texts of the ends there."""
+        self._heard = heard
         self._interfaces = interfaces
         self._counters = counters
         self._known = known
@@ -120,6 +132,8 @@ class Tester:
         """``rounds`` is how many frames of each size go each way."""
         link, findings = facts.evaluation.link.id, link_checks.of_link(facts)
         try:
+            if there := facts.evaluation.link.tunnel_end:
+                return Outcome(link, (self._across(facts, there, rounds),), findings)
             with self._lanes(facts) as lanes:
                 counted = self._watch(facts, lambda: _exchange(lanes, rounds))
         except UntestableError as error:
@@ -129,6 +143,45 @@ class Tester:
         findings = (*findings, *test_result.of_redirected(ways))
         delays = {facts.called(lane.source): lane.count.delays for lane in lanes}
         return Outcome(link, tuple(ways), findings, delays=delays)
+
+    def _across(self, facts: LinkFacts, there: Endpoint, rounds: int) -> Way:
+        """The way to another host."""
+        if not facts.ways:
+            raise UntestableError(facts.evaluation.waiting or "an end is missing")
+        source, target = next(way for way in facts.ways if facts.is_tunnel(way[1]))
+        dropped = self._listen_to(there).dropped or 0
+        found: list[tuple[Sequence[Lengths], str]] = []
+
+        def work() -> None:
+            with self._socket(source, facts) as sender:
+                far = facts.far[source.ifindex].interface
+                mac = bytes.fromhex(far.mac.replace(":", ""))
+                series = Series(os.urandom(8), 0, mac, _NOBODY)
+                sizes = test_frames.sizes(far.mtu, far.mtu)
+                here = lambda: self._counters().get(source.ifindex, Counters()).frames  # noqa: E731
+                came = lambda: self._listen_to(there).frames or 0  # noqa: E731
+                found.append(
+                    test_across.exchange(sender, series, sizes, rounds, here=here, there=came)
+                )
+
+        counted = next(each for each in self._watch(facts, work) if each.outlet == target.name)
+        ((lengths, error),) = found
+        dropped = (self._listen_to(there).dropped or 0) - dropped
+        return replace(
+            counted, lengths=lengths, error=error, counted_by=there.host, dropped_there=dropped
+        )
+
+    def _listen_to(self, there: Endpoint) -> Heard:
+        """What its daemon has told, a count with it."""
+        if not there.host:
+            raise UntestableError(f"{there} is not ours: nobody tells what arrives there")
+        heard = self._heard().get(there.text, Heard())
+        if heard.alive is None:
+            raise UntestableError(f"no daemon here listens to {there.host}, which counts there")
+        if not heard.alive or heard.frames is None:
+            why = heard.reason or "its daemon has told no count"
+            raise UntestableError(f"nobody counts on {there.host}: {why}")
+        return heard
 
     @contextmanager
     def _lanes(self, facts: LinkFacts) -> Iterator[list[_Lane]]:
@@ -296,7 +349,9 @@ def test(name: str, file: Path | None, rounds: int) -> tuple[Outcome, tuple[Find
         for evaluation in look.seen.evaluations:
             if name in known[evaluation.link.id]:
                 facts = LinkGatherer(engine, look)
-                tester = Tester(engine.interfaces, engine.counters, facts.namespaces)
+                tester = Tester(
+                    engine.interfaces, engine.counters, facts.namespaces, collector.heard
+                )
                 return tester.test(facts.gather(evaluation, enter=True), rounds), problems
         text = document.no_such_link(name, path, known)
         absent = config_checks.of_absent_link(name, path, text)

@@ -78,7 +78,10 @@ class Outcome:
             if spread is None
             else ", µs min/median/max: " + "/".join(f"{1e6 * each:.0f}" for each in spread)
         )
-        yield f"{name}: {way.whole} of {way.sent} frames{took}{_redirected_in_words(way)}"
+        by = _redirected_in_words(way)
+        if way.counted_by:
+            by = f", counted by {way.counted_by}; for the other direction run this there"
+        yield f"{name}: {way.whole} of {way.sent} frames{took}{by}"
         for each in way.lengths:
             if way.whole and not each.is_perfect:
                 yield (
@@ -106,6 +109,7 @@ def _way_as_json(way: Way, delays: Sequence[float]) -> dict[str, Any]:
         "corrupted": sum(each.corrupted for each in way.lengths),
         "duplicated": sum(each.duplicated for each in way.lengths),
         "reordered": sum(each.reordered for each in way.lengths),
+        "counted_by": way.counted_by,
         "error": way.error,
         "latency_us": None if micro is None else dict(zip(names, micro, strict=True)),
         "counted": {

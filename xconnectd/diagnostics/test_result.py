@@ -43,7 +43,9 @@ class Way:
     ``impair`` dropped before it. Other traffic counts, too. ``error`` is
     what the kernel said to the sender. ``redirected`` are frames sent beside them as a tc redirect
     sends them, None if none were. ``closed``: the link leads the other way only, so nothing is to
-    arrive; ``one_way`` are frames that our program dropped for that.
+    arrive; ``one_way`` are frames that our program dropped for that. ``counted_by`` is the other
+    host that counted what arrived and what it dropped (``dropped_there``), empty where the frames
+    themselves were received.
     """
 
     source: str
@@ -60,6 +62,8 @@ class Way:
     redirected: Lengths | None = None
     closed: bool = False
     one_way: int = 0
+    counted_by: str = ""
+    dropped_there: int = 0
 
     @property
     def is_perfect(self) -> bool:
@@ -157,6 +161,12 @@ def where_they_stop(way: Way) -> Finding:
     elif way.impaired >= way.lost:
         check, where = "impair", f"they are dropped on their way to {way.outlet}, as impair says"
         look = "xconnectd status -v"
+    elif way.counted_by and way.dropped_there >= way.lost:
+        check, where = "other host", f"they reach {way.counted_by}, which drops them"
+        look = f"xconnectd status -v  # on {way.counted_by}"
+    elif way.counted_by:
+        check, where = "other host", f"they leave by {way.outlet} and do not reach {way.counted_by}"
+        look = f"xconnectd doctor  # and on {way.counted_by}"
     else:
         check, where = "beyond", f"they leave by {way.outlet} and are lost behind it"
         look = f"tc -s qdisc show dev {quote(way.outlet)}"
