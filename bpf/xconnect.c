@@ -245,22 +245,85 @@ int tunnel_ingress_timeless(struct __sk_buff *skb)
  * clsact egress of a connected end, direct action. Frames that XDP redirected do not
  * come by here; those that `ingress` redirected do, and still carry the ifindex they came in
  * by. A frame that this host made carries 0 there, one that it routes or bridges carries the
- * interface it came in by, and neither is peered with this end. An echo leaves by the tunnel
- * that it came in by.
+ * interface it came in by, and neither is peered with this end.
  */
-int egress_drop(struct __sk_buff *skb)
+static __always_inline bool was_redirected(struct __sk_buff *skb)
 {
 	u32 *target = find(MAP(PEERS), skb->ingress_ifindex);
-	struct counters *counters;
 
-	if (target && *target == skb->ifindex)
-		return TC_ACT_UNSPEC; /* let the filters behind this one have their say */
-	if (skb->ingress_ifindex == skb->ifindex && keepalive_kind(skb) == ECHO)
-		return TC_ACT_UNSPEC;
-	counters = counters_of(skb->ifindex);
+	return target && *target == skb->ifindex;
+}
+
+static __always_inline int drop_of_host(struct __sk_buff *skb)
+{
+	struct counters *counters = counters_of(skb->ifindex);
+
 	if (counters)
 		counters->host_egress++;
 	return TC_ACT_SHOT;
+}
+
+/* The filters behind this one have their say on what crosses. */
+int egress_drop(struct __sk_buff *skb)
+{
+	return was_redirected(skb) ? TC_ACT_UNSPEC : drop_of_host(skb);
+}
+
+/* An echo leaves by the tunnel that it came in by. */
+static __always_inline bool is_own_echo(struct __sk_buff *skb)
+{
+	return skb->ingress_ifindex == skb->ifindex && keepalive_kind(skb) == ECHO;
+}
+
+/*
+ * Bytes of a packet that are no payload of TCP: 40 of IPv6, or 20 of IPv4 and 40 of its options,
+ * and 60 of TCP with all options. As many as that are rare, so a VLAN tag has room, too.
+ */
+#define HEADERS	  100
+#define LEAST_MTU 576  /* every host takes as much (RFC 791) */
+#define MOST_ROOM 4095 /* what the helper takes at once */
+#define MOST_CUTS 16   /* gso_size has 16 bits */
+
+/*
+ * TCP that waits to be cut into segments (GSO) will be cut into such as the MTU of this interface
+ * takes. To grow a frame lowers its gso_size by as much, and to shrink it again leaves that. All
+ * but TCP is refused, and stays as it is. Whether the frame is whole.
+ */
+static __always_inline bool cut_to_fit(struct __sk_buff *skb)
+{
+	u32 mtu = 0, limit;
+
+	if (bpf_check_mtu(skb, 0, &mtu, 0, 0) < 0 || mtu < LEAST_MTU)
+		return true;
+	limit = mtu - HEADERS;
+	for (int i = 0; i < MOST_CUTS && skb->gso_size > limit; i++) {
+		u32 room = skb->gso_size - limit;
+
+		if (room > MOST_ROOM)
+			room = MOST_ROOM;
+		if (bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, 0))
+			return true;
+		if (bpf_skb_adjust_room(skb, -room, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * The same of a tunnel. Segments that are too long for the way would be two fragments each, and TCP
+ * had an eighth of its speed (measured); over IPv6 they would be lost.
+ */
+int tunnel_egress(struct __sk_buff *skb)
+{
+	if (was_redirected(skb))
+		return cut_to_fit(skb) ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+	return is_own_echo(skb) ? TC_ACT_UNSPEC : drop_of_host(skb);
+}
+
+/* For older kernels: bpf_check_mtu is there since 5.12. */
+int tunnel_egress_uncut(struct __sk_buff *skb)
+{
+	return was_redirected(skb) || is_own_echo(skb) ? TC_ACT_UNSPEC : drop_of_host(skb);
 }
 
 /* What user space expects in ENTRIES, one after the other. */

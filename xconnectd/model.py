@@ -326,8 +326,9 @@ class Programs:
     ``swap_xdp`` and ``swap_ingress`` stand in for ``xdp`` and ``ingress`` where MACs are swapped;
     ``swapping`` has all that do that, older ones too. ``tunnel_ingress`` stands in for ``ingress``
     on a tunnel to another host, where it minds keepalives; ``tunneling`` has all that do.
-    ``redirecting`` are the current ones that take in frames, ``ours`` has them all. ``filter_name``
-    begins the name of a filter that drops frames; the expression follows.
+    ``tunnel_egress`` stands in for ``egress`` on every tunnel. ``redirecting`` are the current ones
+    that take in frames, ``ours`` has them all. ``filter_name`` begins the name of a filter that
+    drops frames; the expression follows.
     """
 
     xdp: int = 0
@@ -340,14 +341,16 @@ class Programs:
     filter_name: str = ""
     tunnel_ingress: int = 0
     tunneling: frozenset[int] = frozenset()
+    tunnel_egress: int = 0
     redirecting: frozenset[int] = field(init=False)
     ours: frozenset[int] = field(init=False)
 
     def __post_init__(self) -> None:
         redirecting = {self.xdp, self.ingress, self.swap_xdp, self.swap_ingress}
         redirecting |= {self.tunnel_ingress}
+        ours = redirecting | {self.egress, self.tunnel_egress}
         object.__setattr__(self, "redirecting", frozenset(redirecting - {0}))
-        object.__setattr__(self, "ours", self.known | (redirecting | {self.egress}) - {0})
+        object.__setattr__(self, "ours", self.known | (ours - {0}))
 
     def drop_name(self, expression: str) -> str:
         """Of a filter that drops what matches, and was made for the maps there are now."""

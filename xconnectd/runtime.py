@@ -390,7 +390,11 @@ class _NoDataplane:
 
     programs = Programs()
     fds: Mapping[str, int] = dict.fromkeys(
-        ("xdp", "ingress", "egress", "swap_xdp", "swap_ingress", "tunnel_ingress"), -1
+        (
+            *("xdp", "ingress", "egress", "swap_xdp", "swap_ingress"),
+            *("tunnel_ingress", "tunnel_egress"),
+        ),
+        -1,
     )
 
     def __init__(self) -> None:

@@ -122,6 +122,7 @@ def test_code_references_maps_by_name_and_nothing_else(code: dict[str, Code]) ->
         **dict.fromkeys(("ingress", "ingress_timeless", "egress_drop"), tc),
         **dict.fromkeys(("swap_ingress", "swap_ingress_timeless"), tc),
         **dict.fromkeys(("tunnel_ingress", "tunnel_ingress_timeless"), tc),
+        **dict.fromkeys(("tunnel_egress", "tunnel_egress_uncut"), tc),
         "audit": {"entries"},
     }
 
@@ -259,7 +260,7 @@ def test_a_new_generation_has_entries_of_its_own_alone(plane: Dataplane, pins: P
         plane.fd_of(before.xdp)
 
 
-@pytest.mark.parametrize("at", range(10))
+@pytest.mark.parametrize("at", range(11))
 def test_a_crash_half_way_leaves_nothing_that_counts(at: int, pins: Path) -> None:
     """At the first of all starts, and when a generation comes after another."""
     with crash(at):
@@ -280,7 +281,7 @@ def test_a_crash_half_way_leaves_nothing_that_counts(at: int, pins: Path) -> Non
         assert again.adopted
         assert again.entries() == {7: 1}
         # After the last of its pins a generation has its name, and counts.
-        assert (again.programs.xdp == old) == (at < 8)
+        assert (again.programs.xdp == old) == (at < 9)
         again.renew()
         again.retire()
         assert len(list(pins.glob("programs-*"))) == 1

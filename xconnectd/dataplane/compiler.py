@@ -44,6 +44,7 @@ DATA_PATH: Final = Source(
         *("xdp_frags", "xdp_linear", "ingress", "ingress_timeless", "egress_drop", "audit"),
         *("swap_frags", "swap_linear", "swap_ingress", "swap_ingress_timeless"),
         *("tunnel_ingress", "tunnel_ingress_timeless"),
+        *("tunnel_egress", "tunnel_egress_uncut"),
     ),
     ("entries", "peers", "counters"),
 )

@@ -72,6 +72,7 @@ _RECIPES: Final[Recipes] = {
     "swap_ingress": _tc("swap_ingress", "swap_ingress_timeless"),
     "tunnel_ingress": _tc("tunnel_ingress", "tunnel_ingress_timeless"),
     "egress": _tc("egress_drop"),
+    "tunnel_egress": _tc("tunnel_egress", "tunnel_egress_uncut"),
     "audit": (Recipe("audit", libbpf.PROG_XDP, libbpf.ATTACH_XDP),),
 }
 
@@ -218,7 +219,7 @@ class Dataplane:
     def _note_programs(self) -> None:
         ids = self._current.ids
         older = frozenset().union(*[one.ids.values() for one in self._older])
-        roles = ("xdp", "ingress", "egress", *_SWAPPING, *_TUNNELING)
+        roles = ("xdp", "ingress", "egress", "tunnel_egress", *_SWAPPING, *_TUNNELING)
         current = {role: ids.get(role, 0) for role in roles}
         self.programs = Programs(
             **current,

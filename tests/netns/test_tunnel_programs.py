@@ -1,9 +1,10 @@
-"""What the programs on a tunnel to another host do with keepalives, on real VXLAN devices."""
+"""The programs on tunnels, on real VXLAN devices: keepalives, and TCP that waits to be cut."""
 
 from __future__ import annotations
 
 import shutil
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from xconnectd.dataplane.programs import Dataplane
 
 from .frames import ether, noise, odd_frames
 from .lab import BPFFS, Lab, Station, entered, inside, run
-from .traffic import Port, collect, crosses
+from .traffic import Port, collect, crosses, datagrams, looks
 
 TYPE: Final = 0x88B6
 PROBE, ECHO, WORD = b"\1", b"\2", b"\3"
@@ -25,6 +26,7 @@ TO_NOBODY: Final = bytes.fromhex("02000000ffff")
 dropped by the kernel (vxlan_set_mac), so no keepalive comes from one."""
 _SOL_PACKET: Final = 263
 _PACKET_QDISC_BYPASS: Final = 20
+_PACKET_VNET_HDR: Final = 15
 ITS_IPV6: Final = Path("/proc/sys/net/ipv6/conf/eth0/disable_ipv6")
 UNDERLAY: Final = {"IPv4": ("198.51.100.1", "198.51.100.2"), "IPv6": ("2001:db8::1", "2001:db8::2")}
 
@@ -64,8 +66,9 @@ def _listener() -> Port:
 
 def _attach(device: str, pins: Path, variant: str) -> None:
     run("tc", "qdisc", "add", "dev", device, "clsact")
-    for way, program in (("ingress", f"{variant}ingress"), ("egress", "egress")):
-        run("tc", *f"filter add dev {device} {way} bpf da object-pinned {pins}/{program}".split())
+    for way in ("ingress", "egress"):
+        pin = pins / f"{variant}{way}"
+        run("tc", *f"filter add dev {device} {way} bpf da object-pinned {pin}".split())
 
 
 def _side(lab: Lab, stack: ExitStack, ways: tuple[str, str, str], pins: Path) -> Side:
@@ -148,3 +151,99 @@ def test_nothing_else_leaves_by_a_tunnel_that_the_host_sends(sides: tuple[Side, 
                 plain.send(frame)
     assert not collect(other.tunnel, 1, 0.2)
     assert one.counted() == [(0, 0, 0), (0, 0, 3)]
+
+
+# --------------------------------------------------------------------------- TCP in bulk
+
+HOSTS: Final = {4: (b"\x0a\0\0\1", b"\x0a\0\0\2"), 6: (b"\xfd" + bytes(15), b"\xfe" + bytes(15))}
+_TCP: Final = 6
+_TCP_HEADER: Final = 20
+
+
+def _sum(octets: bytes) -> int:
+    """As the Internet's checksum has it, not inverted."""
+    total = sum(struct.unpack(f"!{len(octets) // 2}H", octets))
+    return total % 0xFFFF
+
+
+def in_bulk(version: int, data: bytes, segment: int) -> bytes:
+    """TCP as a container hands it to its NIC, to be cut and summed up there (a virtio header)."""
+    size, hosts = _TCP_HEADER + len(data), b"".join(HOSTS[version])
+    pseudo = _sum(hosts + struct.pack("!II", size, _TCP))
+    tcp = struct.pack("!HHIIBBHHH", 4000, 4001, 0, 1, 5 << 4, 0x10, 512, pseudo, 0)
+    if version == 4:
+        ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + size, 7, 0x4000, 64, _TCP, 0) + hosts
+        ip = ip[:10] + struct.pack("!H", 0xFFFF - _sum(ip)) + ip[12:]
+    else:
+        ip = struct.pack("!IHBB", 6 << 28, size, _TCP, 64) + hosts
+    headers = ether(0x0800 if version == 4 else 0x86DD, ip)
+    sizes = len(headers) + len(tcp), segment, len(headers), 16
+    return struct.pack("<BBHHHH", 1, 1 if version == 4 else 4, *sizes) + headers + tcp + data
+
+
+def send_in_bulk(sender: Station, frame: bytes) -> None:
+    with entered(sender.namespace), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as out:
+        out.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+        out.bind(("eth0", 0))
+        out.send(frame)
+
+
+def received(version: int, port: Port, size: int) -> bytes:
+    """What of the data arrives, in its order, however the kernel has joined it again."""
+    parts: dict[int, bytes] = {}
+
+    def has_all() -> bool:
+        for frame in port.drain():
+            tcp = frame[34:] if version == 4 else frame[54:]
+            parts[int.from_bytes(tcp[4:8], "big")] = tcp[_TCP_HEADER:]
+        return sum(map(len, parts.values())) >= size
+
+    for _ in looks(2.0):
+        if has_all():
+            break
+    return b"".join(parts[number] for number in sorted(parts))
+
+
+def fragments(namespace: str) -> int:
+    """Of the underlay, made in this namespace so far."""
+    told = inside(namespace, lambda: Path("/proc/thread-self/net/snmp").read_text())
+    names, values = [line.split() for line in told.splitlines() if line.startswith("Ip:")]
+    told = inside(namespace, lambda: Path("/proc/thread-self/net/snmp6").read_text())
+    v6 = dict(line.split() for line in told.splitlines())["Ip6FragCreates"]
+    return int(values[names.index("FragCreates")]) + int(v6)
+
+
+def fit_underlay(sides: tuple[Side, Side]) -> None:
+    """1500 bytes, and VXLAN devices of which no frame is longer than that."""
+    for side in sides:
+        for device, mtu in (("eth0", 1500), ("vxlan-7", 1430)):
+            run("ip", "link", "set", device, "mtu", str(mtu), namespace=side.namespace)
+        side.wire()
+
+
+@pytest.mark.parametrize("segment", [1448, 8948, 60_000])
+@pytest.mark.parametrize("version", [4, 6])
+def test_tcp_in_bulk_is_cut_to_what_the_way_takes(
+    version: int, segment: int, sides: tuple[Side, Side]
+) -> None:
+    """In fragments it would be slow, and lost over IPv6: containers of MTU 1500, 9000, and more."""
+    fit_underlay(sides)
+    data = noise(64_000)
+    for one, other in (sides, sides[::-1]):
+        with other.container.port() as there:
+            send_in_bulk(one.container, in_bulk(version, data, segment))
+            assert received(version, there, len(data)) == data
+    assert [fragments(side.namespace) for side in sides] == [0, 0]
+
+
+def test_what_fits_or_is_no_tcp_in_bulk_crosses_as_it_is(sides: tuple[Side, Side]) -> None:
+    """UDP that waits to be cut is datagrams, which are cut as their sender says; QinQ is no IP."""
+    fit_underlay(sides)
+    one, other = (side.container for side in sides)
+    for number, station in enumerate((one, other), 1):
+        station.ip("link set eth0 mtu 1430")
+        station.use_address(number)
+    datagrams(one, other, (1, 100, 1300, 13_000), segment=1300)
+    with one.port() as a, other.port() as b:
+        crosses(a, b, [*odd_frames(1426).values()])
+    assert [fragments(side.namespace) for side in sides] == [0, 0]
