@@ -15,9 +15,9 @@ def test_a_route_that_goes_is_news_of_every_interface_that_it_led_over() -> None
     via = bytes(4)  # an attribute of the first of them
     hops = struct.pack("=HBBi", 12, 0, 0, 5) + via + struct.pack("=HBBi", 8, 0, 0, 6)
     multipath = bytes(28) + attributes(_9=hops)
-    assert [*monitor._route_interfaces(multipath)] == [5, 6]
-    assert [*monitor._route_interfaces(route("fd00:77::/64"))] == [5]
-    assert [*monitor._route_interfaces(bytes(28) + attributes(_9=hops + b"\0" * 9))] == [5, 6, 0]
+    assert [*monitor.route_interfaces(multipath)] == [5, 6]
+    assert [*monitor.route_interfaces(route("fd00:77::/64"))] == [5]
+    assert [*monitor.route_interfaces(bytes(28) + attributes(_9=hops + b"\0" * 9))] == [5, 6, 0]
 
 
 def test_who_leaves_a_bridge_is_not_gone() -> None:

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from xconnectd.model import Interface, Use
 from xconnectd.netlink import uapi
 from xconnectd.netlink.interfaces import Interfaces
-from xconnectd.netlink.monitor import Event
+from xconnectd.netlink.monitor import Event, route_interfaces
 from xconnectd.netlink.transport import (
     ADDRESS_ATTRIBUTES,
     INDEX,
@@ -45,6 +45,9 @@ address by hand has it permanent."""
 _GET_ADDRESSES: Final = address_request()
 _ROUTE_TYPE: Final = 23  # where struct rtmsg has rtm_type
 _IPV4_LENGTH: Final = 4
+_FEW: Final = 64
+"""So many interfaces at most are asked about one by one, which costs the kernel a walk through all
+routes each; of more, all addresses and routes of the host are read."""
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 _KIND: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_KIND)
@@ -82,7 +85,7 @@ class HostUse:
         whole = {each.ifindex: each for each in interfaces}
         every = whole | {each.ifindex: each for each in addressed}
         # The kernel takes the routes over an interface down with it.
-        up = [ifindex for ifindex, each in whole.items() if each.up]
+        up = {ifindex: each for ifindex, each in whole.items() if each.up}
         addresses, routes = self._ask(every, up)
         found: dict[int, tuple[Use, ...]] = dict.fromkeys(every, ())
         for ifindex, own in addresses.items():
@@ -116,16 +119,22 @@ class HostUse:
 
         Without link-local addresses, and unicast routes alone: no others are entered or learnt.
         """
-        routed = [(family, ifindex) for family in families for ifindex in over]
-        questions: list[Question] = [(_GET_ADDRESSES, ifindex) for ifindex in ends]
+        owners: list[int | None] = [None] if len(ends) > _FEW else [*ends]
+        ways: list[int | None] = [None] if len(over) > _FEW else [*over]
+        routed = [(family, ifindex) for family in families for ifindex in ways] if over else []
+        questions: list[Question] = [(_GET_ADDRESSES, ifindex) for ifindex in owners]
         questions += [(route_request(*each), None) for each in routed]
         answers = self._route.ask_each(questions)
-        messages = [*chain.from_iterable(answers[: len(ends)])]
+        messages = [*chain.from_iterable(answers[: len(owners)])]
+        if len(ends) > _FEW:
+            messages = [message for message in messages if ifindex_of(message) in ends]
         unicast = [
-            (ifindex, message)
-            for (_, ifindex), answer in zip(routed, answers[len(ends) :], strict=True)
+            (led_over, message)
+            for (_, ifindex), answer in zip(routed, answers[len(owners) :], strict=True)
             for message in answer
             if message[_ROUTE_TYPE] == uapi.RTN_UNICAST
+            for led_over in ([ifindex] if ifindex else route_interfaces(message))
+            if led_over in over
         ]
         both = [(message, ADDRESS_ATTRIBUTES) for message in messages]
         both += [(message, ROUTE_ATTRIBUTES) for _, message in unicast]

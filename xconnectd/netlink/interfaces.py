@@ -181,12 +181,18 @@ class Interfaces:
 
         A far end that has a name already is not asked for again.
 
+        Of many, filters are asked for only where one dump shows a qdisc that can have them.
+
         Raises:
             InterfaceGoneError: one of them vanished meanwhile.
         """
         found = {each.ifindex: each for each in interfaces}
-        egress = self._filters("egress", found)
-        qdiscs = self._qdiscs_of(egress)
+        if len(found) > _FEW:
+            qdiscs = self._qdiscs(found)
+            egress = self._filters("egress", [i for i, qdisc in qdiscs.items() if qdisc])
+        else:
+            egress = self._filters("egress", found)
+            qdiscs = self._qdiscs_of(egress)
         ingress = self._filters("ingress", [ifindex for ifindex in found if qdiscs[ifindex]])
         fars = {i: each.far for i, each in found.items() if each.far and not each.far.name}
         far = self._far_ends(fars) if fars else {}
@@ -195,7 +201,7 @@ class Interfaces:
                 far=far.get(ifindex, each.far),
                 qdisc=qdiscs[ifindex],
                 ingress=ingress.get(ifindex, ()),
-                egress=egress[ifindex],
+                egress=egress.get(ifindex, ()),
             )
             found[ifindex] = _with_driver(whole) if each.kind in _KINDS_TO_ASK else whole
         return found
@@ -243,27 +249,31 @@ class Interfaces:
         """By ifindex the qdisc at ``ffff:`` (clsact or ingress), empty where there is none.
 
         It must be known: an egress filter added below ``ingress`` would land on ingress. Where an
-        egress filter is ours it is not asked for. The kernel answers through a notification to
-        everybody, and to us only if we want the echo; where there is nothing it says ENOENT or,
-        of late, just acknowledges. A dump tells nobody.
+        egress filter is ours it is not asked for.
         """
-        found = dict.fromkeys(egress, "clsact")
         unsure = [
             ifindex
             for ifindex, filters in egress.items()
             if PROGRAM_NAME not in map(_NAME_OF, filters)
         ]
-        if not unsure:
-            return found
-        found |= dict.fromkeys(unsure, "")
-        if len(unsure) > _FEW:
+        known = dict.fromkeys(egress, "clsact")
+        return known | self._qdiscs(unsure) if unsure else known
+
+    def _qdiscs(self, ifindexes: Collection[int]) -> dict[int, str]:
+        """As ``_qdiscs_of``, asked for each of these.
+
+        The kernel answers through a notification to everybody, and to us only if we want the echo;
+        where there is nothing it says ENOENT or, of late, just acknowledges. A dump tells nobody.
+        """
+        found = dict.fromkeys(ifindexes, "")
+        if len(found) > _FEW:
             answers = [self._route.ask(_GET_QDISCS)]
         else:
-            questions = [(_GET_CLSACT, ifindex) for ifindex in unsure]
+            questions = [(_GET_CLSACT, ifindex) for ifindex in found]
             answers = self._route.ask_each(questions, unless=(errno.ENOENT,))
         for message in chain.from_iterable(answers):
             ifindex, handle, _info = _TC_HEADER.unpack_from(message)
-            if handle == CLSACT_HANDLE:
+            if handle == CLSACT_HANDLE and ifindex in found:
                 kind = attributes_in(message, TC_ATTRIBUTES)[uapi.TCA_KIND]
                 found[ifindex] = text(kind[:-1])
         return found

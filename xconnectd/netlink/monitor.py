@@ -25,6 +25,7 @@ from xconnectd.netlink.transport import (
     RECV_SIZE,
     ROUTE_ATTRIBUTES,
     SKIP_STATISTICS,
+    SO_RCVBUFFORCE,
     attributes_in,
     get_link_request,
     integer,
@@ -51,7 +52,6 @@ MOST_MUTED: Final = 1000
 """The kernel takes programs of 4,096 instructions (BPF_MAXINSNS), and two are for one interface."""
 
 # asm/socket.h; Python's socket has none of them
-_SO_RCVBUFFORCE: Final = 33
 _SO_ATTACH_FILTER: Final = 26
 _SO_DETACH_FILTER: Final = 27
 
@@ -177,7 +177,7 @@ class Events:
     def _wanted(self, kind: int, message: bytes) -> Collection[int]:
         """The interfaces that a message is about, counted, but for one that is muted."""
         if kind == uapi.RTM_DELROUTE:
-            return _route_interfaces(message)
+            return route_interfaces(message)
         if kind in (uapi.RTM_NEWROUTE, uapi.NLMSG_ERROR) or len(message) < INDEX_OFFSET + 4:
             return ()  # an error: who was muted is gone by now; that was told
         (ifindex,) = INDEX.unpack_from(message, INDEX_OFFSET)
@@ -219,7 +219,7 @@ def open_socket(buffer_bytes: int) -> socket.socket:
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
     )
     try:
-        found.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
+        found.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, buffer_bytes)
     except PermissionError:  # in a user namespace; the default buffer overruns sooner
         found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
     found.bind((0, 0))
@@ -254,7 +254,7 @@ def _instruction(code: int, operand: int, skip: int = 0) -> bytes:
     return struct.pack("=HBBI", code, 0, skip, operand)
 
 
-def _route_interfaces(route: bytes) -> list[int]:
+def route_interfaces(route: bytes) -> list[int]:
     """The interfaces that a route led over."""
     found = attributes_in(route, ROUTE_ATTRIBUTES)
     led_over = [integer(found[uapi.RTA_OIF])] if uapi.RTA_OIF in found else []

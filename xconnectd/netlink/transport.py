@@ -13,7 +13,8 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from operator import methodcaller
 from typing import Any, Final
@@ -36,6 +37,9 @@ CREATE: Final = 0x605  # REQUEST | ACK | CREATE | EXCL
 REPLACE: Final = 0x505  # REQUEST | ACK | CREATE | REPLACE
 DUMP: Final = 0x301
 
+SO_RCVBUFFORCE: Final = 33
+"""asm/socket.h; Python's socket does not have it."""
+
 TRIES: Final = 3
 """So often a dump is asked for that is interrupted each time."""
 
@@ -45,6 +49,8 @@ INDEX: Final = struct.Struct("=i")
 INDEX_OFFSET: Final = 20
 """ifinfomsg, tcmsg and ifaddrmsg all keep their ifindex four bytes behind the header."""
 HEADER: Final = struct.Struct("=IHHII")
+_FLAGS: Final = struct.Struct("=H")
+_FLAGS_OFFSET: Final = 6
 _SEQUENCE: Final = struct.Struct("=I")
 _SEQUENCE_OFFSET: Final = 8
 _ATTRIBUTE: Final = struct.Struct("=HH")
@@ -67,11 +73,22 @@ CLSACT_PARENTS: Final = {
     "egress": CLSACT_HANDLE | uapi.TC_H_MIN_EGRESS,
 }
 
-_ALIVE_EVERY: Final = 64
-"""So many requests are made between two calls of ``alive``: they may wait for other users' lock."""
+_LAST_SEQUENCE: Final = 0x7FFFFFFF
+_TOGETHER: Final = 64
+"""So many requests at most are sent in one go. Then ``alive`` is called: they may wait for other
+users' lock. All answers of so many fit into the socket's buffer: a refusal takes 1 KiB of it, an
+interface 4, a dump 33 (netlink_dump in net/netlink/af_netlink.c)."""
+_FEW: Final = 8
+"""Up to so many questions are asked one after the other, which costs them less."""
+_BUFFER: Final = 4 << 20
+_NO_ANSWER: Final = (errno.EBUSY, errno.EAGAIN, errno.ENOBUFS)
+"""What the kernel says to a question that came while a dump was under way, or had no room."""
 
 Question = tuple[bytes, int | None]
 """A request, and the ifindex that is written into its header; None if it has none to be written."""
+
+_Answer = list[bytes] | None
+"""The messages of an answer; None for one that has to be asked for alone."""
 
 
 class tcmsg(nlmsg):  # type: ignore[misc]  # noqa: N801
@@ -159,12 +176,14 @@ def address_request() -> bytes:
     return encode(ifaddrmsg, uapi.RTM_GETADDR, DUMP)
 
 
-def route_request(family: int, ifindex: int) -> bytes:
-    """The routes of a family that lead over an interface.
+def route_request(family: int, ifindex: int | None = None) -> bytes:
+    """The routes of a family that lead over an interface, or all.
 
     A dump of all families at once, with RTA_OIF, ends after those of IPv4 if there are any (seen
     on Linux 6.18).
     """
+    if ifindex is None:
+        return encode(rtmsg, uapi.RTM_GETROUTE, DUMP, family=family)
     attributes = (("RTA_OIF", 0),)
     request = bytearray(encode(rtmsg, uapi.RTM_GETROUTE, DUMP, attributes, family=family))
     INDEX.pack_into(request, ROUTE_ATTRIBUTES + _ATTRIBUTE.size, ifindex)
@@ -265,6 +284,8 @@ class Route:
 
     def __init__(self, alive: Callable[[], None] = lambda: None) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        with suppress(PermissionError):  # what does not fit then is asked for alone
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _BUFFER)
         self._socket.bind((0, 0))
         for option in (uapi.NETLINK_EXT_ACK, uapi.NETLINK_CAP_ACK, uapi.NETLINK_GET_STRICT_CHK):
             self._socket.setsockopt(uapi.SOL_NETLINK, option, 1)
@@ -280,17 +301,19 @@ class Route:
         return answer
 
     def ask_each(
-        self, questions: Iterable[Question], unless: Collection[int] = ()
+        self, questions: Sequence[Question], unless: Collection[int] = ()
     ) -> list[list[bytes]]:
         """The answer to each question; one that is refused with an errno of ``unless`` has none.
 
-        A dump that the kernel marks as interrupted by a change (NLM_F_DUMP_INTR) is asked for
-        again, some times at most: while changes do not end no dump is free of them, and the last
-        one counts.
+        Many are asked together. A dump that the kernel marks as interrupted by a change
+        (NLM_F_DUMP_INTR) is asked for again, some times at most: while changes do not end no dump
+        is free of them, and the last one counts.
 
         Raises:
             NetlinkError: the kernel refused; NoDeviceError where an interface is gone.
         """
+        if len(questions) > _FEW:
+            return self._ask_together(questions, unless)
         answers = []
         for request, ifindex in questions:
             answer: list[bytes] = []
@@ -306,10 +329,120 @@ class Route:
             answers.append(answer)
         return answers
 
+    def _ask_together(
+        self, questions: Sequence[Question], unless: Collection[int]
+    ) -> list[list[bytes]]:
+        answers: list[list[bytes]] = []
+        for start in range(0, len(questions), _TOGETHER):
+            some = questions[start : start + _TOGETHER]
+            found = self._answers(self._send(some), len(some), unless)
+            for question, answer in zip(some, found, strict=True):
+                answers.append(self.ask_each([question], unless)[0] if answer is None else answer)
+        return answers
+
+    def do_each(self, changes: Sequence[Question]) -> dict[int, NetlinkError]:
+        """Makes changes in their order; what the kernel refused, by the numbers of those.
+
+        They are sent together, and what becomes of one does not matter to the next. Where the
+        kernel's word on some is lost, they count as refused (ENOBUFS).
+        """
+        refused: dict[int, NetlinkError] = {}
+        for start in range(0, len(changes), _TOGETHER):
+            some = changes[start : start + _TOGETHER]
+            for number, error in self._refusals(self._send(some, quietly=True), len(some)).items():
+                refused[start + number] = error
+        return refused
+
+    def _send(self, questions: Sequence[Question], *, quietly: bool = False) -> int:
+        """Sends these, the answers of which are there when it returns; the number of the first.
+
+        ``quietly``: of those that succeed only the last is acknowledged.
+        """
+        self._alive()
+        first = self._sequence + 1 if self._sequence + len(questions) < _LAST_SEQUENCE else 1
+        buffer, at, flags = bytearray(), 0, 0
+        for sequence, (request, ifindex) in enumerate(questions, first):
+            at = len(buffer)
+            buffer += request
+            _SEQUENCE.pack_into(buffer, at + _SEQUENCE_OFFSET, sequence)
+            if ifindex is not None:
+                INDEX.pack_into(buffer, at + INDEX_OFFSET, ifindex)
+            if quietly:
+                (flags,) = _FLAGS.unpack_from(request, _FLAGS_OFFSET)
+                _FLAGS.pack_into(buffer, at + _FLAGS_OFFSET, flags & ~uapi.NLM_F_ACK)
+            buffer += bytes(-len(buffer) % 4)
+        if quietly:
+            _FLAGS.pack_into(buffer, at + _FLAGS_OFFSET, flags)
+        self._sequence = first + len(questions) - 1
+        self._socket.send(buffer)
+        return first
+
+    def _received(self, first: int, count: int) -> Iterator[tuple[int, int, int, bytes]]:
+        """What waits to be read of ``count`` requests: its number from 0, kind, flags, message.
+
+        The kernel has answered all of them when they are sent. What it had no room for is lost.
+        """
+        while True:
+            try:
+                data, start = self._socket.recv(RECV_SIZE, socket.MSG_DONTWAIT), 0
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                continue
+            while start < len(data):
+                length, kind, flags, sequence, _pid = HEADER.unpack_from(data, start)
+                if 0 <= sequence - first < count:
+                    yield sequence - first, kind, flags, data[start : start + length]
+                start += (length + 3) & ~3
+
+    def _answers(self, first: int, count: int, unless: Collection[int]) -> list[_Answer]:
+        """Of each request of a batch, None for one that has to be asked for alone.
+
+        That is one whose dump was interrupted, or did not end at once: then the kernel refuses the
+        dumps behind it (EBUSY). And one whose answer was lost.
+        """
+        answers: list[list[bytes]] = [[] for _ in range(count)]
+        whole: set[int] = set()
+        interrupted: set[int] = set()
+        refusals: list[NetlinkError] = []
+        for number, kind, flags, message in self._received(first, count):
+            if kind == uapi.NLMSG_ERROR and INDEX.unpack_from(message, HEADER.size)[0]:
+                refusals.append(refusal := _refusal(message, flags))
+                if refusal.errno not in _NO_ANSWER:
+                    whole.add(number)
+            elif kind in (uapi.NLMSG_ERROR, uapi.NLMSG_DONE):
+                whole.add(number)
+            else:
+                answers[number].append(message)
+                if not flags & uapi.NLM_F_MULTI:
+                    whole.add(number)
+            if flags & uapi.NLM_F_DUMP_INTR:
+                interrupted.add(number)
+        expected = (*unless, *_NO_ANSWER)
+        for each in refusals:
+            if each.errno not in expected:
+                raise each
+        whole -= interrupted
+        return [answer if number in whole else None for number, answer in enumerate(answers)]
+
+    def _refusals(self, first: int, count: int) -> dict[int, NetlinkError]:
+        refused: dict[int, NetlinkError] = {}
+        acknowledged = False
+        for number, kind, flags, message in self._received(first, count):
+            if kind == uapi.NLMSG_ERROR and INDEX.unpack_from(message, HEADER.size)[0]:
+                refused[number] = _refusal(message, flags)
+            acknowledged = acknowledged or number == count - 1
+        if not acknowledged:  # what there was no room for was a refusal, of whichever
+            lost = NetlinkError(errno.ENOBUFS, "the kernel's answer was lost")
+            return {number: refused.get(number, lost) for number in range(count)}
+        return refused
+
     def exchange(self, request: bytes, ifindex: int | None = None) -> tuple[list[bytes], bool]:
         """One request, once: the answer, and whether the kernel marks it as interrupted."""
-        self._sequence = sequence = (self._sequence + 1) & 0x7FFFFFFF
-        if sequence % _ALIVE_EVERY == 0:
+        self._sequence = sequence = (self._sequence + 1) & _LAST_SEQUENCE
+        if sequence % _TOGETHER == 0:
             self._alive()
         buffer = bytearray(request)
         _SEQUENCE.pack_into(buffer, _SEQUENCE_OFFSET, sequence)

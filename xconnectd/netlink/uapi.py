@@ -16,6 +16,7 @@ NLMSG_ERROR: Final = 2
 NLMSG_DONE: Final = 3
 NLMSGERR_ATTR_MSG: Final = 1
 NLM_F_MULTI: Final = 0x2
+NLM_F_ACK: Final = 0x4
 NLM_F_DUMP_INTR: Final = 0x10
 NLM_F_ACK_TLVS: Final = 0x200
 NLA_TYPE_MASK: Final = 0x3FFF
