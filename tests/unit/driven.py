@@ -17,6 +17,7 @@ from kernel import Book, Kernel, Nodes, Tunnels
 from structlog.testing import LogCapture
 
 from xconnectd import paths
+from xconnectd.config.identity import Identity
 from xconnectd.config.source import Files, FileState, Reading
 from xconnectd.daemon.config_files import Source
 from xconnectd.daemon.daemon import Daemon, OnExit
@@ -351,11 +352,14 @@ class Site:
         self.sockets = paths.directory()
         self.sockets.mkdir(parents=True, exist_ok=True)
         self._on_exit = on_exit
+        self.addresses: set[str] = set()
+        """Of this machine."""
         self.keeper = self._keeper(Book(self.kernel))
 
     def _keeper(self, book: Book) -> Keeper:
+        source = Files(self.file, identity=Identity(lambda: self.addresses))
         return Keeper(
-            self.kernel, book, source=Files(self.file), sockets=self.sockets, on_exit=self._on_exit
+            self.kernel, book, source=source, sockets=self.sockets, on_exit=self._on_exit
         ).start()
 
     def restart(self) -> None:

@@ -16,6 +16,7 @@ import pytest
 from driven import BAD, DRAFT, FIRST, OTHER, Clock, Peer, Site, Watch, set_clock
 from kernel import peace, refuse_verb
 
+from xconnectd.config.identity import VARIABLE
 from xconnectd.daemon.daemon import OnExit
 from xconnectd.netlink.monitor import Event
 
@@ -323,6 +324,38 @@ def test_a_file_that_is_refused_is_told_once(site: Site) -> None:
     assert site.partner() == "v1"
     site.save(FIRST)
     assert keeper.events() == ["config.loaded"], "the very links that stand"
+
+
+HOSTS = "hosts: {h1: 198.51.100.11, h2: 198.51.100.12}\n"
+
+
+def test_who_does_not_know_which_host_it_is_keeps_its_wires(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it does: at the next read of the file."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert site.partner() == "v1"
+    before = site.kernel.snapshot()
+    site.save(f"{HOSTS}links: {{h1/v0: h1/v2}}\n")
+    assert site.files() == {"wires.yaml": "rejected"}
+    (problem,) = site.keeper.daemon._files.reading.problems
+    assert "is none of `hosts`" in problem.text
+    assert (site.partner(), site.kernel.snapshot()) == ("v1", before)
+    site.restart()
+    assert (site.partner(), site.kernel.snapshot()) == ("v1", before)
+    site.addresses.add("198.51.100.11")
+    site.changed()
+    assert site.files() == {"wires.yaml": "loaded"}
+    assert site.partner() == "v2"
+    assert site.keeper.book.host() == "h1", "commands are told by the record"
+
+
+def test_a_host_takes_its_part_of_what_is_tried(site: Site, client: Peer) -> None:
+    site.addresses.add("198.51.100.11")
+    site.save(f"{HOSTS}links: {{h1/v0: h1/v1, h2/v0: h2/v2}}\n")
+    assert site.partner() == "v1"
+    client.start_trial(f"{HOSTS}links: {{h1/v0: h1/v3, h2/v0: h2/v2}}\n")
+    assert site.partner() == "v3"
 
 
 def test_what_ails_the_watch_is_told_once(site: Site) -> None:

@@ -8,18 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xconnectd.config import parser
+from xconnectd.config import hosts, parser
 from xconnectd.config.edit import edited
 from xconnectd.errors import ConfigError
-from xconnectd.model import Wiring
+from xconnectd.model import Endpoint, Wiring
 
+_HOSTS = 'hosts: {h1: 198.51.100.1, h2: 198.51.100.2, h6: "2001:db8::1"}\ndefaults: {hold: 9s}\n'
 _HEADS = (
     "links:\n", "defaults: {mode: tc, admin: keep, mtu: 9000}\nlinks:\n", "# a lab\n---\nlinks:\n",
-    "nodes: {n: {pid: 1}}\nlinks:\n", "nodes:\n  m: {container: m}\n  n:\n    netns: /n\nlinks:\n",
+    "nodes: {n: {pid: 1}}\nlinks:\n",
+    f"{_HOSTS}links:\n  h1/z: {{to: h2/z, vni: 10}}\n",
+    "nodes:\n  m: {container: m}\n  n:\n    netns: /n\nlinks:\n",
 )  # fmt: skip
 _NAMES = st.sampled_from([
     "a", "b", "c", "d", "e0", "e01", "e0.100", "null", "y", "x" * 15, "x" * 16,
     "n:a", "n:b", "m:a", "m:a0", "1:20", "n:" + "x" * 16,
+    "h1/a", "h1/b", "h2/a", "h2/n:a", "h6/a", "h3/a", "h1/" + "x" * 16,
 ])  # fmt: skip
 _ODD = st.sampled_from([
     "  long: {to: other}\n", "  # a comment\n", "\n", "    deeper: line\n", "  e0: a b\n",
@@ -62,14 +66,23 @@ def test_it_agrees_or_declines(head: str, lines: list[str], edits: list[tuple[in
 
 
 @pytest.mark.parametrize("count", [1, 3, 50])
-@pytest.mark.parametrize(("a", "new"), [("a", "new"), ("n:a", "n:new")])
+@pytest.mark.parametrize(
+    ("head", "a", "b"),
+    [
+        ("", "a", "b"),
+        ("nodes: {n: {pid: 1}}\n", "n:a", "b"),
+        (_HOSTS, "a", "b"),
+        (_HOSTS, "h1/a", "h2/n:b"),
+        (_HOSTS, "h1/a", "h1/b"),
+    ],
+)
 def test_a_pair_that_changes_in_its_place_is_read_the_short_way(
-    count: int, a: str, new: str
+    count: int, head: str, a: str, b: str
 ) -> None:
-    head = "nodes: {n: {pid: 1}}\nlinks:\n" if a != "a" else "links:\n"
-    lines = [f"  {a}{n}: b{n}\n" for n in range(count)]
+    head += "links:\n"
+    lines = [f"  {a}{n}: {b}{n}\n" for n in range(count)]
     known = parser.parse(head + "".join(lines), "f")
-    lines[-1] = f"  {new}: other\n"
+    lines[-1] = f"  {a}new: {b}other\n"
     text = head + "".join(lines)
     short = edited(text.encode(), known)
     assert short is not None
@@ -77,6 +90,10 @@ def test_a_pair_that_changes_in_its_place_is_read_the_short_way(
     assert all(new is old for new, old in zip(short.links[:-1], known.links[:-1], strict=True))
 
 
+_VNI = (
+    f"{_HOSTS}links:\n"
+    f"  h1/z: {{to: h2/z, vni: {hosts.vni_of(Endpoint('h1/a'), Endpoint('h2/c'))}}}\n"
+)
 UNSURE = [
     ("links:\n  a: b\n  c: d\n", "links:\n  a: b\n  c: b\n"),  # twice
     ("links:\n  a: b\n  c: d\n", "links:\n  a: b\n  b: a\n"),  # the same twice: a warning
@@ -91,6 +108,12 @@ UNSURE = [
     ("defaults: {mtu: 68}\nlinks:\n  a: b\n", "defaults: {mtu: 68}\nlinks:\n  n:a: b\n"),
     ("links:\n  n:a: b\nnodes:\n  n: {pid: 1}\n", "links:\n  n:a: b\nnodes:\n  n: {pid: 2}\n"),
     ("links:\n  a:\n    to: b\n", "links:\n  a:\n    to: c\n"),
+    (f"{_HOSTS}links:\n  h1/a: h2/b\n  c: d\n", f"{_HOSTS}links:\n  h1/a: h2/c\n  c: d\n"),
+    (f"{_HOSTS}links:\n  h1/a: h2/b\n", f"{_HOSTS}links:\n  h1/a: h1/b\n"),
+    (f"{_HOSTS}links:\n  h1/a: h2/b\n", f"{_HOSTS}links:\n  h1/a: h3/b\n"),
+    (f"{_HOSTS}links:\n  h1/a: h2/b\n", f"{_HOSTS}links:\n  h1/a: h6/b\n"),
+    (f"{_HOSTS}links:\n  h1/a: h2/b\n", f"{_HOSTS}links:\n  a: b\n"),
+    (f"{_VNI}  h1/a: h2/b\n", f"{_VNI}  h1/a: h2/c\n"),  # which hashes to that one
 ]  # fmt: skip
 
 

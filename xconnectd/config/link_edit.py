@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import SequenceMatcher
 from io import StringIO
-from itertools import chain
 from sys import maxsize
 from typing import Any
 
@@ -21,7 +20,9 @@ from ruamel.yaml.resolver import VersionedResolver
 from ruamel.yaml.scalarstring import ScalarString
 
 from xconnectd import spelling
+from xconnectd.config import ends
 from xconnectd.errors import XconnectError
+from xconnectd.model import VXLAN_PORT, Tunnel
 
 
 class EditError(XconnectError):
@@ -104,10 +105,9 @@ def _find(links: CommentedMap, link: str) -> Any:
     """The key of a link that is called by its name or by one of its ends."""
     keys = [*_named(links, link)] or [key for key in links if link in _ids(links, key)]
     if not keys:
-        names = chain.from_iterable(
-            (str(key), _other(links, key), _id(links, key)) for key in links
-        )
-        near = spelling.meant({link}, names).get(link)
+        names = [name for key in links for name in (str(key), _other(links, key), _id(links, key))]
+        on_host = (name for name in names if name.endswith(f"/{link}"))
+        near = next(on_host, None) or spelling.meant({link}, names).get(link)
         raise EditError(f"there is no link {link}" + (f"; did you mean {near}?" if near else ""))
     return keys[0]
 
@@ -118,7 +118,16 @@ def _named(links: CommentedMap, end: str) -> Iterator[Any]:
 
 def _other(links: CommentedMap, key: Any) -> str:
     value = links[key]
-    return str(value.get("to") if isinstance(value, CommentedMap) else value)
+    to = value.get("to") if isinstance(value, CommentedMap) else value
+    return _tunnel(to) if isinstance(to, CommentedMap) else str(to)
+
+
+def _tunnel(to: CommentedMap) -> str:
+    """What the end is called that this leads to; what is no good text says nothing here."""
+    values = to.get("vxlan") or {}
+    remote, vni, port = (str(values.get(key, "")) for key in ("remote", "vni", "port"))
+    tunnel = Tunnel(remote, int(vni or 0), int(port or VXLAN_PORT))
+    return ends.of_tunnel(tunnel).name
 
 
 def _id(links: CommentedMap, key: Any) -> str:
@@ -130,8 +139,8 @@ def _ids(links: CommentedMap, key: Any) -> tuple[str, str]:
 
 
 def _name(a: str, b: str) -> str:
-    """With a comma where an end is in a node, as in ``Link.id``."""
-    return f"{a},{b}" if ":" in a + b else f"{a}:{b}"
+    """With a comma where an end is elsewhere, as in ``Link.id``."""
+    return f"{a},{b}" if any(mark in a + b for mark in ":/@") else f"{a}:{b}"
 
 
 def _long(to: Any, options: Mapping[str, Any]) -> CommentedMap:

@@ -107,6 +107,7 @@ class Files:
         self._disk = disk or Disk()
         self._identity = identity
         self._host = ""
+        self._parts: dict[Path, hosts.Part] = {}
         self._good: dict[Path, Wiring] = {}
         self._found: tuple[Link, ...] = ()
 
@@ -284,8 +285,14 @@ class Files:
             }
         return {}
 
-    def _part(self, wiring: Wiring) -> Wiring:
-        return hosts.links_of(wiring, self._host) if self._host else wiring
+    def _part(self, path: Path, wiring: Wiring) -> Wiring:
+        """What this host does of a file."""
+        if not (self._host and wiring.hosts):
+            return wiring
+        before = self._parts.get(path)
+        part = hosts.links_of(wiring, self._host, before)
+        self._parts[path] = hosts.Part(wiring, part)
+        return part
 
     def _claim(self, path: Path, found: Wiring | ConfigError) -> tuple[bool, int]:
         """The less it is, the better is a file's right to its ends.
@@ -296,7 +303,7 @@ class Files:
         if isinstance(found, ConfigError):
             return known is None, 0
         standing = {name: names for names in map(_names, self._found) for name in names}
-        links = self._part(found).links if standing else ()
+        links = self._part(path, found).links if standing else ()
         moved = [link for link in links if _moves(link, standing)]
         is_new = known is None or (found.links, found.metrics) != (known.links, known.metrics)
         return is_new, len(moved)
@@ -313,7 +320,7 @@ class Files:
         return FileState(path, "loaded", found.hash)
 
     def _together(self) -> Wiring:
-        wirings = [self._part(wiring) for wiring in self._good.values()]
+        wirings = [self._part(*each) for each in self._good.items()]
         if len(wirings) == 1 and not self._found:
             return wirings[0]
         links = [link for wiring in wirings for link in wiring.links]

@@ -248,10 +248,13 @@ class Link(NamedTuple):
 def spellings(link: str, a: str, b: str, *here: str) -> tuple[str, ...]:
     """What a user may call a link: its id, both its ends in either order, either end.
 
-    ``here`` are the names of the interfaces that stand for its ends on this host.
+    An end on this host is called as the file has it, with the host, or by its name ``a``, ``b``
+    here. ``here`` are the names of the interfaces that stand for its ends on this host.
     """
     comma = "," if "," in link else ":"
-    return link, f"{a}{comma}{b}", f"{b}{comma}{a}", a, b, *here
+    first, _, second = link.partition(comma)
+    pairs = (f"{second}{comma}{first}", f"{a}{comma}{b}", f"{b}{comma}{a}")
+    return (link, *dict.fromkeys((*pairs, first, second, a, b, *here)))
 
 
 # --------------------------------------------------------------------------- the document
