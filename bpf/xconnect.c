@@ -29,7 +29,18 @@ enum map {
 	ENTRIES = 1,  /* DEVMAP_HASH: ingress ifindex -> egress ifindex, for XDP */
 	PEERS = 2,    /* HASH: the same for tc, which cannot redirect by a devmap; or CLOSED */
 	COUNTERS = 3, /* PERCPU_HASH: ingress ifindex -> struct counters */
+	PLACES = 4,   /* ARRAY: what PEERS has as well, at the place of an ingress */
+	TALLIES = 5,  /* PERCPU_ARRAY: struct tally of the ingress whose place it is */
+	CLOCK = 6,    /* ARRAY of one struct moment */
 };
+
+/*
+ * A look into a hash costs a frame some 30 ns, one into an array 1 or 2. So an ingress has a place
+ * in two arrays, which it shares with all whose ifindex is the same modulo PLACES_EACH. Each element
+ * says whose it is, and the hashes are there for the others.
+ */
+#define PLACES_EACH	   4096
+#define PLACE_OF(ingress)  ((ingress) & (PLACES_EACH - 1))
 
 #define MAP(number) ((void *)bpf_pseudo_fd(1, (number)))
 
@@ -37,19 +48,30 @@ enum map {
 #define CLOSED 0
 
 struct counters {
-	u64 frames;	 /* handed on */
+	u64 frames;	 /* handed on, and not in a tally */
 	u64 bytes;	 /* of those frames, with all fragments and the Ethernet header */
 	u64 no_entry;	 /* frames dropped since there was no entry */
 	u64 host_egress; /* frames of this host, dropped on their way out */
-	u64 last;	 /* when the last frame came in (CLOCK_MONOTONIC_COARSE, ns; 0: not known) */
+	u64 last;	 /* when the last of the frames here came in (CLOCK_MONOTONIC, ns) */
 	u64 one_way;	 /* frames dropped since the link leads the other way only */
 	u64 filtered;	 /* frames handed on, and dropped by a filter where they leave */
+};
+
+/* Of frames that were handed on. */
+struct tally {
+	u64 frames;
+	u64 bytes;
+	u64 last; /* in jiffies: an instruction or two, where a clock is a call */
+	u64 ingress;
 };
 
 /* From linux/pkt_cls.h. */
 #define TC_ACT_UNSPEC (-1)
 #define TC_ACT_OK     0
 #define TC_ACT_SHOT   2
+
+/* From asm-generic/errno-base.h. */
+#define EINVAL 22
 
 #define __always_inline inline __attribute__((always_inline))
 
@@ -67,22 +89,30 @@ static __always_inline struct counters *counters_of(u32 ifindex)
 }
 
 /* Per CPU and with softirqs off, so that no addition has to be atomic. */
-static __always_inline void tally(u32 ingress, u64 bytes, u64 now)
+static __always_inline void tally(u32 ingress, u64 bytes)
 {
-	struct counters *counters = counters_of(ingress);
+	struct tally *tally = find(MAP(TALLIES), PLACE_OF(ingress));
+	struct counters *counters;
 
+	if (tally && tally->ingress == ingress) {
+		tally->frames++;
+		tally->bytes += bytes;
+		tally->last = bpf_jiffies64();
+		return;
+	}
+	counters = counters_of(ingress);
 	if (!counters)
 		return;
 	counters->frames++;
 	counters->bytes += bytes;
-	counters->last = now;
+	counters->last = bpf_ktime_get_ns();
 }
 
 /*
  * In sums, not branches: clang would join the two by computing the field's address, and pointer
  * arithmetic of that kind is for CAP_PERFMON only, which nothing else here needs.
  */
-static __always_inline void tally_dropped(u32 ingress, bool closed, u64 now)
+static __always_inline void tally_dropped(u32 ingress, bool closed)
 {
 	struct counters *counters = counters_of(ingress);
 
@@ -90,21 +120,21 @@ static __always_inline void tally_dropped(u32 ingress, bool closed, u64 now)
 		return;
 	counters->no_entry += !closed;
 	counters->one_way += closed;
-	counters->last = now;
+	counters->last = bpf_ktime_get_ns();
 }
 
 /* A missing key returns the low two bits of the flags: XDP_DROP is asked for by name. */
-static __always_inline int forward(struct xdp_md *ctx, u64 bytes, u64 now)
+static __always_inline int forward(struct xdp_md *ctx, u64 bytes)
 {
 	u32 ingress = ctx->ingress_ifindex;
 
 	if (bpf_redirect_map(MAP(ENTRIES), ingress, XDP_DROP) == XDP_REDIRECT) {
-		tally(ingress, bytes, now);
+		tally(ingress, bytes);
 		return XDP_REDIRECT;
 	}
 	u32 *target = find(MAP(PEERS), ingress);
 
-	tally_dropped(ingress, target && *target == CLOSED, now);
+	tally_dropped(ingress, target && *target == CLOSED);
 	return XDP_DROP;
 }
 
@@ -114,13 +144,13 @@ static __always_inline int forward(struct xdp_md *ctx, u64 bytes, u64 now)
  */
 int xdp_frags(struct xdp_md *ctx)
 {
-	return forward(ctx, bpf_xdp_get_buff_len(ctx), bpf_ktime_get_coarse_ns());
+	return forward(ctx, bpf_xdp_get_buff_len(ctx));
 }
 
 /* For older kernels. Subtracting packet pointers costs CAP_PERFMON at load time. */
 int xdp_linear(struct xdp_md *ctx)
 {
-	return forward(ctx, ctx->data_end - ctx->data, 0);
+	return forward(ctx, ctx->data_end - ctx->data);
 }
 
 /* Any frame's, also of one to a group. What ends before them, a runt, stays as it is. */
@@ -139,49 +169,54 @@ static __always_inline void swap_macs(u16 *mac, void *end)
 int swap_frags(struct xdp_md *ctx)
 {
 	swap_macs((void *)(long)ctx->data, (void *)(long)ctx->data_end);
-	return forward(ctx, bpf_xdp_get_buff_len(ctx), bpf_ktime_get_coarse_ns());
+	return forward(ctx, bpf_xdp_get_buff_len(ctx));
 }
 
 int swap_linear(struct xdp_md *ctx)
 {
 	swap_macs((void *)(long)ctx->data, (void *)(long)ctx->data_end);
-	return forward(ctx, ctx->data_end - ctx->data, 0);
+	return forward(ctx, ctx->data_end - ctx->data);
 }
 
-static __always_inline int redirect(struct __sk_buff *skb, u64 now)
+/* What PEERS has for an ingress; whether it has anything. */
+static __always_inline bool find_peer(u32 ingress, u32 *peer)
 {
-	u32 ingress = skb->ifindex, *target = find(MAP(PEERS), ingress);
+	volatile u64 *place = find(MAP(PLACES), PLACE_OF(ingress));
+	u64 here = place ? *place : 0; /* target and ingress in one load */
+	u32 *there;
 
-	if (target && *target != CLOSED) {
-		tally(ingress, skb->len, now);
-		return bpf_redirect(*target, 0);
+	if ((u32)here == ingress) {
+		*peer = here >> 32;
+		return true;
 	}
-	tally_dropped(ingress, target, now);
+	there = find(MAP(PEERS), ingress);
+	*peer = there ? *there : CLOSED;
+	return there;
+}
+
+/* clsact ingress, direct action. */
+static __always_inline int redirect(struct __sk_buff *skb)
+{
+	u32 ingress = skb->ifindex, peer;
+	bool known = find_peer(ingress, &peer);
+
+	if (peer != CLOSED) {
+		tally(ingress, skb->len);
+		return bpf_redirect(peer, 0);
+	}
+	tally_dropped(ingress, known);
 	return TC_ACT_SHOT;
 }
 
-/* clsact ingress, direct action. The coarse clock costs next to nothing; it is there since 5.11. */
 int ingress(struct __sk_buff *skb)
 {
-	return redirect(skb, bpf_ktime_get_coarse_ns());
-}
-
-/* For older kernels. */
-int ingress_timeless(struct __sk_buff *skb)
-{
-	return redirect(skb, 0);
+	return redirect(skb);
 }
 
 int swap_ingress(struct __sk_buff *skb)
 {
 	swap_macs((void *)(long)skb->data, (void *)(long)skb->data_end);
-	return redirect(skb, bpf_ktime_get_coarse_ns());
-}
-
-int swap_ingress_timeless(struct __sk_buff *skb)
-{
-	swap_macs((void *)(long)skb->data, (void *)(long)skb->data_end);
-	return redirect(skb, 0);
+	return redirect(skb);
 }
 
 /*
@@ -218,27 +253,17 @@ static __always_inline u8 keepalive_kind(struct __sk_buff *skb)
 	return head.kind;
 }
 
-static __always_inline int redirect_unless_keepalive(struct __sk_buff *skb, u64 now)
+int tunnel_ingress(struct __sk_buff *skb)
 {
 	u8 kind = keepalive_kind(skb), echo = ECHO;
 
 	if (!kind)
-		return redirect(skb, now);
+		return redirect(skb);
 	if (kind != PROBE)
 		return TC_ACT_OK;
 	if (bpf_skb_store_bytes(skb, KIND_AT, &echo, sizeof(echo), 0))
 		return TC_ACT_SHOT;
 	return bpf_redirect(skb->ifindex, 0);
-}
-
-int tunnel_ingress(struct __sk_buff *skb)
-{
-	return redirect_unless_keepalive(skb, bpf_ktime_get_coarse_ns());
-}
-
-int tunnel_ingress_timeless(struct __sk_buff *skb)
-{
-	return redirect_unless_keepalive(skb, 0);
 }
 
 /*
@@ -249,9 +274,9 @@ int tunnel_ingress_timeless(struct __sk_buff *skb)
  */
 static __always_inline bool was_redirected(struct __sk_buff *skb)
 {
-	u32 *target = find(MAP(PEERS), skb->ingress_ifindex);
+	u32 peer;
 
-	return target && *target == skb->ifindex;
+	return find_peer(skb->ingress_ifindex, &peer) && peer == skb->ifindex;
 }
 
 static __always_inline int drop_of_host(struct __sk_buff *skb)
@@ -351,4 +376,58 @@ int audit(struct xdp_md *ctx)
 		there += egress && *egress == expected->egress;
 	}
 	return there;
+}
+
+/* What is to become of an ingress in PEERS. */
+struct steering {
+	u32 ingress;
+	u32 peer;
+	u32 forget; /* take it out */
+};
+
+/*
+ * Attached nowhere. User space runs it to change PEERS: what stands at the place of an ingress goes
+ * before and comes after, so that whoever looks there first never finds what PEERS had before. An
+ * array's elements, moreover, user space cannot change in one store. Returns an errno, or 0.
+ */
+int steer(struct xdp_md *ctx)
+{
+	struct steering *wanted = (void *)(long)ctx->data;
+	volatile u64 *place;
+	u32 ingress, peer;
+	long error;
+
+	if ((void *)(wanted + 1) > (void *)(long)ctx->data_end)
+		return EINVAL;
+	ingress = wanted->ingress;
+	peer = wanted->peer;
+	place = find(MAP(PLACES), PLACE_OF(ingress));
+	if (!place)
+		return EINVAL;
+	*place = 0;
+	if (wanted->forget)
+		return -bpf_map_delete_elem_((uintptr_t)MAP(PEERS), &ingress);
+	error = bpf_map_update_elem_((uintptr_t)MAP(PEERS), &ingress, &peer, BPF_ANY);
+	if (!error && peer != CLOSED)
+		*place = (u64)peer << 32 | ingress;
+	return -error;
+}
+
+/* What jiffies, the clock of the tallies, have to do with user space's. */
+struct moment {
+	u64 jiffies;
+	u64 ns; /* CLOCK_MONOTONIC */
+};
+
+/* Attached nowhere. User space runs it to know the moment. */
+int moment(void *ctx)
+{
+	struct moment *now = find(MAP(CLOCK), 0);
+
+	(void)ctx;
+	if (!now)
+		return EINVAL;
+	now->jiffies = bpf_jiffies64();
+	now->ns = bpf_ktime_get_ns();
+	return 0;
 }

@@ -489,7 +489,7 @@ class Counters(NamedTuple):
     leads the other way only. ``filtered``: handed on, and dropped by a filter where they were to
     leave. ``host_egress``: frames of the host itself that were dropped on their
     way out of this interface. ``last`` is when the last
-    frame came in (CLOCK_MONOTONIC, ns; 0 if none did, or before Linux 5.11). ``untransmitted`` is
+    frame came in (CLOCK_MONOTONIC, ns; 0 if none did). ``untransmitted`` is
     the interface's own tx_dropped: what its driver or its far end would not take, since it exists.
     Of the frames that were to leave by this interface ``impaired_loss`` were lost by an impairment,
     and ``impaired_queue`` found its queue full.

@@ -34,8 +34,8 @@ def test_what_the_kernel_lacks_is_what_doctor_says(lab: Lab, daemon: Start) -> N
     ).startswith("inode-")
     assert told((5, 13), "dropped in the redirect") == ("Linux 5.13 is needed" in unavailable)
     assert bool(running.events("drop_stats.unavailable")) == bool(unavailable)
-    assert told((5, 18), "no XDP fragments") == told((5, 18), "the age of the last frame")
-    assert (link["a"]["last_frame_age_s"] is None) == (KERNEL < (5, 18))
+    told((5, 18), "no XDP fragments")
+    assert 0 <= link["a"]["last_frame_age_s"] < 30
     told((6, 3), "drivers do not report what they can do")
 
 

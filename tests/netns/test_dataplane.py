@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, Final, NoReturn
 
 import pytest
 
-from xconnectd.dataplane import compiler, libbpf, programs
+from xconnectd.dataplane import compiler, counter_maps, libbpf, programs
 from xconnectd.dataplane.compiler import Code
 from xconnectd.dataplane.pins import Pins
 from xconnectd.dataplane.programs import UNKNOWN, Dataplane, describe
@@ -31,6 +32,7 @@ from .service import NOBODY, RIGHTLESS
 from .traffic import Port, collect, crosses, exchange, passes, transfer
 
 FRAMES: Final = list(odd_frames().values())
+PINNED: Final = {*programs._SHARED, "programs", "listeners"}
 _number = itertools.count(1)
 
 
@@ -116,20 +118,21 @@ def test_it_compiles_without_kernel_headers_privileges_or_a_warning(sources: Pat
 
 def test_code_references_maps_by_name_and_nothing_else(code: dict[str, Code]) -> None:
     maps = {name: {map_name for _, map_name in one.relocations} for name, one in code.items()}
-    xdp, tc = {"entries", "peers", "counters"}, {"peers", "counters"}
+    xdp = {"entries", "peers", "counters", "tallies"}
+    tc = {"places", "peers", "counters", "tallies"}
     assert maps == {
         **dict.fromkeys(("xdp_frags", "xdp_linear", "swap_frags", "swap_linear"), xdp),
-        **dict.fromkeys(("ingress", "ingress_timeless", "egress_drop"), tc),
-        **dict.fromkeys(("swap_ingress", "swap_ingress_timeless"), tc),
-        **dict.fromkeys(("tunnel_ingress", "tunnel_ingress_timeless"), tc),
-        **dict.fromkeys(("tunnel_egress", "tunnel_egress_uncut"), tc),
+        **dict.fromkeys(("ingress", "swap_ingress", "tunnel_ingress"), tc),
+        **dict.fromkeys(("egress_drop", "tunnel_egress", "tunnel_egress_uncut"), tc - {"tallies"}),
         "audit": {"entries"},
+        "steer": {"places", "peers"},
+        "moment": {"clock"},
     }
 
 
 SPOILT = {
     "compiler": ("return XDP_DROP;", "return aktion;"),
-    "verifier": ("if (target && *target != CLOSED)", "if (*target != CLOSED)"),
+    "verifier": ("*peer = there ? *there : CLOSED;", "*peer = *there;"),
 }
 
 
@@ -209,7 +212,7 @@ def test_changed_maps_come_beside(
         assert new.entries() == plane.entries() == {7: 1}
         assert len(list(pins.glob("programs-*/entries"))) == 2
         new.retire()
-        assert len(list(pins.iterdir())) == 4
+        assert {path.name.split("-")[0] for path in pins.iterdir()} == PINNED
         assert plane.entries() == {}
 
 
@@ -229,6 +232,25 @@ def test_counts_go_on_in_a_map_of_more_words(pins: Path) -> None:
         assert new.all_counters().keys() == {UNKNOWN, 7, 8}
         new.retire()
     assert not made.exists()
+
+
+def test_counts_and_peers_of_a_release_without_places_are_taken_over(
+    plane: Dataplane, pins: Path
+) -> None:
+    """And of one that came after ours and knew them not, so that what is there is out of date."""
+    plane.steer(7, 8)
+    plane.count(7)
+    plane.count(8)
+    libbpf.Map(plane._shared["peers"]).set(7, 9)
+    libbpf.Map(plane._shared["peers"]).set(10, 9)
+    plane._counters._counters.delete(8)
+    plane._counters._counters.create(8 + counter_maps.PLACES)
+    shutil.rmtree(next(pins.glob("programs-*")))
+    with closing(Dataplane.open(pins)) as new:
+        assert not new.adopted
+        places = libbpf.Map(new._shared["places"], ctypes.c_uint32, 2)
+        assert [places.words(key) for key in (7, 8, 10)] == [[7, 9], [0, 0], [10, 9]]
+        assert new._counters._tallied([8]).keys() == {8 + counter_maps.PLACES}
 
 
 def test_a_new_generation_has_entries_of_its_own_alone(plane: Dataplane, pins: Path) -> None:
@@ -260,7 +282,7 @@ def test_a_new_generation_has_entries_of_its_own_alone(plane: Dataplane, pins: P
         plane.fd_of(before.xdp)
 
 
-@pytest.mark.parametrize("at", range(11))
+@pytest.mark.parametrize("at", range(16))
 def test_a_crash_half_way_leaves_nothing_that_counts(at: int, pins: Path) -> None:
     """At the first of all starts, and when a generation comes after another."""
     with crash(at):
@@ -271,8 +293,7 @@ def test_a_crash_half_way_leaves_nothing_that_counts(at: int, pins: Path) -> Non
     with closing(Dataplane.open(pins)) as plane:
         assert not plane.adopted
         assert plane.programs.known == frozenset()
-        kinds = {"peers", "counters", "programs", "listeners", "guard"}
-        assert {path.name.split("-")[0] for path in pins.iterdir()} == kinds
+        assert {path.name.split("-")[0] for path in pins.iterdir()} == PINNED | {"guard"}
         plane.point(7, 1)
         old = plane.programs.xdp
         with crash(at):
@@ -281,7 +302,7 @@ def test_a_crash_half_way_leaves_nothing_that_counts(at: int, pins: Path) -> Non
         assert again.adopted
         assert again.entries() == {7: 1}
         # After the last of its pins a generation has its name, and counts.
-        assert (again.programs.xdp == old) == (at < 9)
+        assert (again.programs.xdp == old) == (at < 11)
         again.renew()
         again.retire()
         assert len(list(pins.glob("programs-*"))) == 1
@@ -397,7 +418,7 @@ def test_what_is_not_there(plane: Dataplane) -> None:
         plane.point(7, 1_999_999)
     assert isinstance(caught.value.__cause__, OSError)
     plane.count(7)
-    plane._counters.set(7, 5)
+    plane._counters._counters.set(7, 5)
     plane.count(7)
     assert plane.counters(7).frames == 5
 
@@ -411,7 +432,7 @@ def test_whole_maps_are_read(plane: Dataplane, monkeypatch: pytest.MonkeyPatch) 
     for key in range(1, 1001):
         plane.steer(key, key + 1)
         plane.count(key)
-    plane._counters.set(1000, 7)
+    plane._counters._counters.set(1000, 7)
     wanted = dict.fromkeys(range(1001), Counters()) | {1000: Counters(frames=7)}
     for _ in range(2):
         assert plane.peers() == {key: key + 1 for key in range(1, 1001)}
@@ -453,16 +474,25 @@ def test_names_are_what_people_see(plane: Dataplane) -> None:
 class Wire:
     """Two containers whose host ends run our programs, one of them with a large ifindex."""
 
-    def __init__(self, lab: Lab, plane: Dataplane, pins: Path, mode: str) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        plane: Dataplane,
+        pins: Path,
+        mode: str,
+        *,
+        ends: tuple[str, str] = ("va", "vb"),
+        index: int = 2_000_000,
+    ) -> None:
         lab.hush()
-        self.lab, self.plane = lab, plane
+        self.lab, self.plane, self.pins, self.mode = lab, plane, pins, mode
         self.programs = next(pins.glob("programs-*"))
-        self.stations = lab.veth("va", index=2_000_000), lab.veth("vb")
-        self.a, self.b = (lab.ifindex(name) for name in ("va", "vb"))
+        self.stations = lab.veth(ends[0], index=index), lab.veth(ends[1])
+        self.a, self.b = (lab.ifindex(name) for name in ends)
         for key, target in ((self.a, self.b), (self.b, self.a)):
             plane.count(key)
             self.lead(key, target)
-        for end in ("va", "vb"):
+        for end in ends:
             lab.tc(f"qdisc add dev {end} clsact")
             for way in ("egress", "ingress") if mode == "tc" else ("egress",):
                 lab.tc(f"filter add dev {end} {way} bpf da pinned {self.programs / way}")
@@ -509,6 +539,25 @@ def test_frames_cross_and_are_counted(wire: Wire) -> None:
     wire.lab.delete("vb")
     assert not wire.plane.holds(wanted), "an entry goes with its target"
     assert wire.plane.entries() == {wire.b: wire.a}
+
+
+def test_ends_that_share_a_place_are_told_apart(wire: Wire) -> None:
+    """Whoever came last has the place, whoever came first the tally: the other one is not lost."""
+    lab, plane = wire.lab, wire.plane
+    index = wire.a + counter_maps.PLACES
+    others = Wire(lab, plane, wire.pins, wire.mode, ends=("vc", "vd"), index=index)
+    for one in (wire, others):
+        one.assert_carries(FRAMES)
+        assert one.counted(one.a).frames == one.counted(one.b).frames == len(FRAMES)
+        assert time.monotonic_ns() - plane.counters(one.a).last < 10**9
+    others.lead(others.a, others.a)
+    wire.assert_carries(FRAMES)
+    plane.unsteer(others.a)
+    plane.unpoint(others.a)
+    plane.uncount(others.a)
+    wire.assert_carries(FRAMES)
+    assert wire.counted(wire.a).frames == 3 * len(FRAMES)
+    assert wire.counted(UNKNOWN) == Counters()
 
 
 def test_bytes_of_offloaded_segments_are_counted_whole(wire: Wire) -> None:

@@ -44,8 +44,8 @@ def test_what_an_older_kernel_does_without_is_said() -> None:
         _, *rest = (each.text for each in host_checks.of_host(host) if each.check == "kernel")
         return [text.split()[2] for text in rest]
 
-    assert missed("5.10.0-32-cloud-amd64") == ["5.12", "5.13", "5.18", "5.18", "6.4"]
-    assert missed("5.15.0") == ["5.18", "5.18", "6.4"]
+    assert missed("5.10.0-32-cloud-amd64") == ["5.12", "5.13", "5.18", "6.4"]
+    assert missed("5.15.0") == ["5.18", "6.4"]
     assert missed("6.4.0") == missed("6.18.0") == []
     assert "guard" not in found(guard_unavailable="it is missing", release="6.3")
 

@@ -41,12 +41,12 @@ class Source(NamedTuple):
 DATA_PATH: Final = Source(
     "xconnect",
     (
-        *("xdp_frags", "xdp_linear", "ingress", "ingress_timeless", "egress_drop", "audit"),
-        *("swap_frags", "swap_linear", "swap_ingress", "swap_ingress_timeless"),
-        *("tunnel_ingress", "tunnel_ingress_timeless"),
-        *("tunnel_egress", "tunnel_egress_uncut"),
+        *("xdp_frags", "xdp_linear", "ingress", "egress_drop"),
+        *("swap_frags", "swap_linear", "swap_ingress"),
+        *("tunnel_ingress", "tunnel_egress", "tunnel_egress_uncut"),
+        *("audit", "steer", "moment"),
     ),
-    ("entries", "peers", "counters"),
+    ("entries", "peers", "counters", "places", "tallies", "clock"),
 )
 CAPTURE: Final = Source(
     "capture",

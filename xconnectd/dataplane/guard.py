@@ -12,7 +12,7 @@ import ctypes
 import errno
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import product
 from typing import Final, NamedTuple
 
@@ -51,6 +51,7 @@ class Guard:
 
     Attributes:
         unavailable: why nothing is guarded; empty if it is.
+        ends: those it guards, by ifindex; None where none can be.
     """
 
     def __init__(self, pins: Pins) -> None:
@@ -62,7 +63,7 @@ class Guard:
         self._made_of = compiler.source_hash(self._directory, compiler.GUARD)
         made_of = (self._made_of, _FORMAT)
         self._place = pins.guard(sha256(repr(made_of).encode()).hexdigest()[:16])
-        self._map: Map | None = None
+        self.ends: Map | None = None
         self._program = -1
         self._links: list[int] = []
 
@@ -74,7 +75,7 @@ class Guard:
             if build:
                 guard._stand()
             if guard._place.exists():
-                guard._map = Map(
+                guard.ends = Map(
                     libbpf.open_pin(guard._place / _MAP), ctypes.c_uint64, len(Stopped._fields)
                 )
                 guard.unavailable = ""
@@ -122,35 +123,29 @@ class Guard:
 
     def pin_again(self) -> None:
         """Raises OSError."""
-        if self._map is not None and not self.is_pinned:
-            self._pins.put_guard(self._place, {_MAP: self._map.fd, _PROGRAM: self._program})
-
-    def guarded(self, ifindexes: Iterable[int] | None = None) -> frozenset[int] | None:
-        """The ends (of these) that are guarded; None where none can be."""
-        if self._map is None:
-            return None
-        return frozenset(self._map.keys() if ifindexes is None else self._map.among(ifindexes))
+        if self.ends is not None and not self.is_pinned:
+            self._pins.put_guard(self._place, {_MAP: self.ends.fd, _PROGRAM: self._program})
 
     def stopped(self) -> Mapping[int, Stopped]:
         """By ifindex of every end that is guarded."""
-        if self._map is None:
+        if self.ends is None:
             return {}
-        return {key: Stopped(*words) for key, words in self._map.all_words().items()}
+        return {key: Stopped(*words) for key, words in self.ends.all_words().items()}
 
     def add(self, ifindex: int) -> None:
         """From now on; one that is guarded already counts on."""
-        if self._map is not None:
-            self._map.create(ifindex)
+        if self.ends is not None:
+            self.ends.create(ifindex)
 
     def remove(self, ifindex: int) -> None:
         """What comes in there is the host's again."""
-        if self._map is not None:
-            self._map.delete(ifindex)
+        if self.ends is not None:
+            self.ends.delete(ifindex)
 
     def close(self) -> None:
         self._leave()
-        if self._map is not None:
-            os.close(self._map.fd)
+        if self.ends is not None:
+            os.close(self.ends.fd)
 
     def _leave(self) -> None:
         for link in self._links:

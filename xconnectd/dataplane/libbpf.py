@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, cast
 
 # linux/bpf.h
 MAP_HASH: Final = 1
+MAP_ARRAY: Final = 2
 MAP_PERF_EVENT_ARRAY: Final = 4
 MAP_PERCPU_ARRAY: Final = 6
 MAP_PERCPU_HASH: Final = 5

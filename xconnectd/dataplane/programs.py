@@ -10,7 +10,6 @@ Every failure is a DataplaneError or a PrivilegeError; the OSError behind it is 
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import re
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from xconnectd import capabilities, pcap_filter
-from xconnectd.dataplane import compiler, egress_filter, libbpf
+from xconnectd.dataplane import compiler, counter_maps, egress_filter, libbpf
 from xconnectd.dataplane.drop_monitor import Drops
 from xconnectd.dataplane.generations import OWN_MAPS, Generation, Recipe, Recipes
 from xconnectd.dataplane.guard import Guard, Stopped
@@ -39,17 +38,11 @@ MAX_ENDS: Final = 65_536
 UNKNOWN: Final = 0
 """The key that counts for every interface without counters of its own; no ifindex is 0."""
 
-_COUNTER_WORDS: Final = 7
-_LAST: Final = 4
-"""Which of them is a time, and not a count."""
-_FILTERED: Final = 8 * 6
-"""Where filters count, in bytes (``filtered`` in the source)."""
 _FORMATS: Final = {
     "entries": MapFormat(libbpf.MAP_DEVMAP_HASH, 4, MAX_ENDS),
     "peers": MapFormat(libbpf.MAP_HASH, 4, MAX_ENDS, libbpf.F_NO_PREALLOC),
-    "counters": MapFormat(
-        libbpf.MAP_PERCPU_HASH, 8 * _COUNTER_WORDS, MAX_ENDS, libbpf.F_NO_PREALLOC
-    ),
+    "places": MapFormat(libbpf.MAP_ARRAY, 8, counter_maps.PLACES),
+    **counter_maps.FORMATS,
 }
 
 
@@ -65,15 +58,18 @@ def _tc(*sources: str) -> tuple[Recipe, ...]:
     return tuple(Recipe(source, libbpf.PROG_SCHED_CLS) for source in sources)
 
 
+_RUN_BY_US: Final = ("audit", "steer", "moment")
+"""The roles of programs that are attached nowhere; user space runs them."""
+
 _RECIPES: Final[Recipes] = {
     "xdp": _xdp("xdp_frags", "xdp_linear"),
-    "ingress": _tc("ingress", "ingress_timeless"),
+    "ingress": _tc("ingress"),
     "swap_xdp": _xdp("swap_frags", "swap_linear"),
-    "swap_ingress": _tc("swap_ingress", "swap_ingress_timeless"),
-    "tunnel_ingress": _tc("tunnel_ingress", "tunnel_ingress_timeless"),
+    "swap_ingress": _tc("swap_ingress"),
+    "tunnel_ingress": _tc("tunnel_ingress"),
     "egress": _tc("egress_drop"),
     "tunnel_egress": _tc("tunnel_egress", "tunnel_egress_uncut"),
-    "audit": (Recipe("audit", libbpf.PROG_XDP, libbpf.ATTACH_XDP),),
+    **{role: (Recipe(role, libbpf.PROG_XDP, libbpf.ATTACH_XDP),) for role in _RUN_BY_US},
 }
 
 _SWAPPING: Final = ("swap_xdp", "swap_ingress")
@@ -123,9 +119,7 @@ class Dataplane:
         self._shared = shared
         *self._older, self._current = generations
         self._peers = Map(shared["peers"])
-        self._counters = Map(
-            shared["counters"], ctypes.c_uint64, _COUNTER_WORDS * libbpf.possible_cpus()
-        )
+        self._counters = counter_maps.CounterMaps(shared)
         self._drops = drops
         self._guard = guard
         self._unpinned = Unpinned()
@@ -179,6 +173,8 @@ class Dataplane:
         undo.callback(guard.close)
         plane = cls(*(pins, shared, generations, source), drops=drops, guard=guard, adopted=adopted)
         drops.watch(plane._own_entries())
+        if not adopted:
+            plane._settle()
         plane.count(UNKNOWN)
         undo.pop_all()
         return plane
@@ -208,12 +204,20 @@ class Dataplane:
         undo.pop_all()
         return plane
 
+    def _settle(self) -> None:
+        """What daemons of other releases wrote gets its place, and what they deleted loses it."""
+        with _stage("maps", "filling maps"):
+            self._counters.settle()
+        for key, target in self.peers().items():
+            self.steer(key, target)
+
     # ------------------------------------------------------------------ programs
 
     def _use_current(self) -> None:
         self.fds = self._current.fds
         self._entries = Map(self._current.own["entries"])
         self._gauge = _Gauge(self._entries.fd)
+        self._counters.clock_program = self.fds.get("moment", -1)
         self._note_programs()
 
     def _note_programs(self) -> None:
@@ -309,13 +313,14 @@ class Dataplane:
         With ``CLOSED`` what comes in by ``key`` is dropped, in whatever mode, as ``one_way``.
         """
         try:
-            self._peers.set(key, target)
+            _run(self.fds["steer"], key, target, 0)
         except OSError as error:
             raise _refused("steer", key, target, error) from error
 
     def unsteer(self, key: int) -> None:
         try:
-            self._peers.delete(key)
+            with suppress(FileNotFoundError):
+                _run(self.fds["steer"], key, 0, 1)
         except OSError as error:
             raise _refused("unsteer", key, 0, error) from error
 
@@ -332,11 +337,13 @@ class Dataplane:
 
         Guarded is what is kept from the host's stack as it comes in; None where that cannot be.
         """
+        guard = self._guard.ends
         if ends is None:
             with _stage("guard", "reading the guard's map"):
-                return self.entries(), self.peers(), self._guard.guarded()
+                guarded = None if guard is None else frozenset(guard.keys())
+                return self.entries(), self.peers(), guarded
         try:
-            guarded = self._guard.guarded(ends)
+            guarded = None if guard is None else frozenset(guard.among(ends))
             return self._entries.among(ends), self._peers.among(ends), guarded
         except OSError as error:
             raise _judged("entries", "reading the maps", error) from error
@@ -363,16 +370,14 @@ class Dataplane:
     def counters(self, key: int) -> Counters:
         """Zeros where there are none."""
         with _stage("counters", "reading counters"):
-            return _summed(self._counters.words(key))
+            return self._counters.of(key)
 
     def all_counters(self) -> dict[int, Counters]:
         with _stage("counters", "reading the counters"):
             lost, stopped = self._drops.all(), self._guard.stopped()
             return {
-                key: _with_stopped(
-                    _summed(words)._replace(lost=lost.get(key, _NONE)), stopped.get(key)
-                )
-                for key, words in self._counters.all_words().items()
+                key: _with_stopped(counted._replace(lost=lost.get(key, _NONE)), stopped.get(key))
+                for key, counted in self._counters.all().items()
             }
 
     def listen_to_drivers(self) -> None:
@@ -501,7 +506,7 @@ class Dataplane:
 
 def _load_filter(expression: str, maps: Mapping[str, int]) -> int:
     try:
-        code = egress_filter.program(pcap_filter.compiled(expression), maps, _FILTERED)
+        code = egress_filter.program(pcap_filter.compiled(expression), maps, counter_maps.FILTERED)
     except egress_filter.UntranslatableError as error:
         raise pcap_filter.FilterError(f"filter {expression!r}: {error}") from error
     with _stage("load", f"loading the filter {expression!r}"):
@@ -546,6 +551,13 @@ def describe(program: int) -> str:
         os.close(fd)
 
 
+def _run(program: int, *words: int) -> None:
+    """Runs one of ours on these words. Raises OSError, also for what it returns."""
+    frame = array("I", words).tobytes().ljust(_SHORTEST_FRAME, b"\0")
+    if number := libbpf.run_program(program, frame):
+        raise OSError(number, os.strerror(number))
+
+
 def _audited(program: int, wanted: Mapping[int, int]) -> bool:
     """Whether every wanted entry is there; it says nothing of others."""
     pairs = array("I", chain.from_iterable(wanted.items())).tobytes()
@@ -559,13 +571,6 @@ def _audited(program: int, wanted: Mapping[int, int]) -> bool:
 
 
 _NONE: Final = Lost()
-
-
-def _summed(words: list[int]) -> Counters:
-    of_cpus = [words[word::_COUNTER_WORDS] for word in range(_COUNTER_WORDS)]
-    frames, octets, no_entry, host_egress, _, one_way, filtered = map(sum, of_cpus)
-    last = max(of_cpus[_LAST], default=0)
-    return Counters(frames, octets, no_entry, host_egress, last, one_way, filtered)
 
 
 def _with_stopped(counters: Counters, stopped: Stopped | None) -> Counters:
@@ -608,30 +613,9 @@ def _make_map(pins: Pins, name: str) -> int:
             return libbpf.open_pin(path)
         fd = libbpf.create_map(f"xc_{name}", _FORMATS[name])
         if name == "counters":
-            _take_over_counts(pins, fd)
+            counter_maps.take_over(pins, fd)
         libbpf.pin(fd, path)
         return fd
-
-
-def _take_over_counts(pins: Pins, counters: int) -> None:
-    """From the map of an earlier release, which had fewer words in front of what came since.
-
-    Without counters of its own an end would count for nobody.
-    """
-    cpus = libbpf.possible_cpus()
-    new = Map(counters, ctypes.c_uint64, _COUNTER_WORDS * cpus)
-    for pin in pins.maps("counters"):
-        fd = libbpf.open_pin(pin)
-        try:
-            width = libbpf.value_size(fd) // 8
-            if width > _COUNTER_WORDS:
-                continue
-            added = [0] * (_COUNTER_WORDS - width)
-            for key, words in Map(fd, ctypes.c_uint64, width * cpus).all_words().items():
-                of_cpus = (words[cpu * width : (cpu + 1) * width] for cpu in range(cpus))
-                new.put(key, [word for of_cpu in of_cpus for word in (*of_cpu, *added)])
-        finally:
-            os.close(fd)
 
 
 def _open_generations(pins: Pins, undo: ExitStack) -> list[Generation]:

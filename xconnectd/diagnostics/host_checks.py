@@ -22,7 +22,6 @@ _MISSED: Final = (
     ((5, 12), "network namespaces are known by inode numbers, which the kernel may use again"),
     ((5, 13), "frames dropped in the redirect are not counted"),
     ((5, 18), "there are no XDP fragments: native XDP takes an MTU of some 3,500 at most"),
-    ((5, 18), "the age of the last frame is not known (in tc mode it is from 5.11 on)"),
     (
         _NETFILTER_PROGRAMS,
         "frames that bypass our hooks reach the host's IP stack uncounted",
