@@ -313,6 +313,9 @@ static __always_inline bool is_own_echo(struct __sk_buff *skb)
  * TCP that waits to be cut into segments (GSO) will be cut into such as the MTU of this interface
  * takes. To grow a frame lowers its gso_size by as much, and to shrink it again leaves that. All
  * but TCP is refused, and stays as it is. Whether the frame is whole.
+ *
+ * Unrolled: without CAP_PERFMON the verifier also follows each branch that it knows is not taken,
+ * and gives up on the loop.
  */
 static __always_inline bool cut_to_fit(struct __sk_buff *skb)
 {
@@ -321,6 +324,7 @@ static __always_inline bool cut_to_fit(struct __sk_buff *skb)
 	if (bpf_check_mtu(skb, 0, &mtu, 0, 0) < 0 || mtu < LEAST_MTU)
 		return true;
 	limit = mtu - HEADERS;
+#pragma unroll
 	for (int i = 0; i < MOST_CUTS && skb->gso_size > limit; i++) {
 		u32 room = skb->gso_size - limit;
 
