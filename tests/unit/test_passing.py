@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from kernel import Kernel
 
 from xconnectd.control.server import Client
 from xconnectd.impairment import Impairment, Impairments
-from xconnectd.model import Mode
+from xconnectd.model import Endpoint, Link, Mode, Tunnel
 from xconnectd.reconcile import impairments
 
 RATED = Impairment(rate=10_000_000)
@@ -41,6 +42,19 @@ def does(kernel: Kernel, name: str, one: Impairment) -> bool:
     root = kernel.get(name).root
     wanted = impairments.shape(one, 1500)
     return root is not None and root.shape is not None and root.shape.does(wanted)
+
+
+@pytest.mark.usefixtures("clock")
+def test_each_host_impairs_what_leaves_by_its_own_end(kernel: Kernel) -> None:
+    far = Endpoint("h2/b", host="h2", tunnel=Tunnel("198.51.100.12", 7))
+    crossing = Link(Endpoint("va", written="h1/va", host="h1"), far)
+    keeper = Keeper(kernel).start(replace(wiring(), links=(crossing,)))
+    refused = ask(keeper, "delay=50ms", direction="forward", name="h1/va")
+    assert refused["error"] == "va → h2/b: by the same command on h2, where frames leave"
+    lines = ask(keeper, "delay=50ms")["lines"]
+    assert lines == ["h2/b → va: delay 50ms", refused["error"]]
+    assert keeper.book.passing["h1/va,h2/b"].ways == {"h2/b": SLOW}
+    assert ask(keeper)["lines"] == ["h2/b → va: as the file says", refused["error"]]
 
 
 @pytest.mark.usefixtures("clock")

@@ -48,9 +48,17 @@ class PassingImpairments:
                 for each in self._reconciler.wiring.links
             }
             return _refused(no_such_link(name, "the wiring", links))
-        ends = _ends(link, direction)
+        meant = _ends(link, direction)
+        ends = tuple(end for end in meant if not _host_beyond(link, end))
+        other_half = [
+            f"{_arrow(link, end)}: by the same command on {beyond}, where frames leave"
+            for end in meant
+            if (beyond := _host_beyond(link, end))
+        ]
+        if not ends:
+            return _refused("; ".join(other_half))
         if not words:
-            return self._clear(link, ends)
+            return _with(other_half, self._clear(link, ends))
         try:
             one = impairments.read_words(map(str, words), pcap_filter.fault)
         except ConfigError as error:
@@ -59,7 +67,7 @@ class PassingImpairments:
             return _refused(f"{link.id} has mode: {link.mode}, in which frames go past every queue")
         if seconds is not None and not 0 < float(seconds) <= LONGEST_IMPAIRMENT:
             return _refused(f"nothing is impaired for {seconds} s")
-        return self._start(link, dict.fromkeys(ends, one), seconds)
+        return _with(other_half, self._start(link, dict.fromkeys(ends, one), seconds))
 
     def check(self) -> None:
         """Ends those whose time is over, and those of links that are in no file any more."""
@@ -130,6 +138,12 @@ def _ends(link: Link, direction: str) -> tuple[str, ...]:
     return {"forward": names[:1], "reverse": names[-1:]}.get(direction, names)
 
 
+def _host_beyond(link: Link, end: str) -> str:
+    """The other host by whose end leaves what comes in by ``end``; empty where that is here."""
+    other = link.b if end == link.a.name else link.a
+    return other.host if other.tunnel else ""
+
+
 def _arrow(link: Link, end: str) -> str:
     other = link.b.name if end == link.a.name else link.a.name
     return f"{end} → {other}"
@@ -137,6 +151,10 @@ def _arrow(link: Link, end: str) -> str:
 
 def _in_words(one: Impairment) -> str:
     return impairment.in_words(one) or "unimpaired"
+
+
+def _with(lines: list[str], answer: Answer) -> Answer:
+    return {**answer, "lines": [*answer["lines"], *lines]} if answer["ok"] else answer
 
 
 def _refused(why: str) -> Answer:
