@@ -31,10 +31,15 @@ class UnreachableFile(ConfigError):  # noqa: N818 - a kind of ConfigError, as it
     """A file may be there, but who keeps it does not answer."""
 
 
+class HomelessFile(ConfigError):  # noqa: N818 - a kind of ConfigError, as its name says
+    """A file is good, but nobody can say which of its hosts this is."""
+
+
 class FileState(NamedTuple):
     """One file: ``loaded``, ``rejected`` (its last good links stay) or ``missing``.
 
-    ``unreachable``: it is rejected since who keeps it does not answer.
+    ``unreachable``: it is rejected since who keeps it does not answer. ``homeless``: since nobody
+    can say which of its hosts this is, which the next address of this machine may tell.
     """
 
     path: Path
@@ -42,6 +47,7 @@ class FileState(NamedTuple):
     hash: str = ""
     problems: tuple[Problem, ...] = ()
     unreachable: bool = False
+    homeless: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -280,7 +286,7 @@ class Files:
             self._host = self._identity.among(known)
         except UnknownHostError as error:
             return {
-                path: ConfigError([_problem(path, each.hosts_place, error.reason, error.hint)])
+                path: HomelessFile([_problem(path, each.hosts_place, error.reason, error.hint)])
                 for path, each in named.items()
             }
         return {}
@@ -311,8 +317,13 @@ class Files:
     def _take(self, path: Path, found: Wiring | ConfigError, owners: _Owners) -> FileState:
         if isinstance(found, ConfigError):
             state = "missing" if isinstance(found, ConfigMissing) else "rejected"
-            unreachable = isinstance(found, UnreachableFile)
-            return FileState(path, state, problems=found.problems, unreachable=unreachable)
+            return FileState(
+                path,
+                state,
+                problems=found.problems,
+                unreachable=isinstance(found, UnreachableFile),
+                homeless=isinstance(found, HomelessFile),
+            )
         clashes = tuple(owners.clashes(path, found))
         if clashes:
             return FileState(path, "rejected", found.hash, clashes)
