@@ -15,7 +15,8 @@ schema is the milder one unless said otherwise:
 - how a scalar is written: ``yes`` and ``True`` for ``true``, ``1.0`` for version 1, a tag;
 - an option of something that is no end of its link, one monitor for two ends;
 - an MTU or a monitor where the ends are not of the kind that has one, a node in no link;
-- impairments whose values contradict one another or the link's mode, and their ranges;
+- impairments whose values contradict one another or the link's mode, and their ranges; a mode that
+  no tunnel has;
 - all that cannot be a monitor's host or path;
 - an end on a host that is not among the hosts, beside one without a host, or whose address is of
   the other IP version; which addresses are no machine's; two tunnels of one VNI; a key that is

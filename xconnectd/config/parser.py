@@ -588,7 +588,9 @@ class _Reader:
 
     def _link(self, key: ScalarNode, value: YamlNode) -> None:
         a = self._try(ends.read, key, key)
+        mode_place = key
         if isinstance(value, MappingNode):
+            mode_place, _ = value.entries.get("mode", (key, None))
             b, options = self._long_form(a, value)
             _, value = value.entries.get("to") or self._lacks_other_end(key)
         else:
@@ -604,6 +606,9 @@ class _Reader:
         if hosts.crosses(a, b):
             options = {"vni": hosts.vni_of(a, b), **self._of_crossing, **options}
         link = Link(a, b, place=place_of(key), **{**self._defaults, **options})
+        if (link.vni or b.tunnel) and link.mode in (Mode.GENERIC, Mode.NATIVE):
+            text = f"mode {link.mode} loses VLAN tags and large frames in a tunnel"
+            self._report.problem(mode_place, text, "`mode: tc`, or `auto`, which is tc there")
         if impair:
             link = replace(link, impair=self._impair(impair, link))
         self._join(link, key, value)
