@@ -290,7 +290,8 @@ class Interface(NamedTuple):
     ``variant`` refines it: ``tap``/``tun`` for a tun device, the mode of a macvlan.
     ``mtu`` and ``max_mtu`` are bytes of payload; ``max_mtu`` 0 means the kernel names none.
     ``features`` holds the active ethtool features, read for taps and NICs only. ``qdisc`` is what
-    stands at ``ffff:``, ``root`` at the root, read where it is or was to impair frames.
+    stands at ``ffff:``, ``root`` at the root, read where it is or was to impair frames. ``tunnel``
+    is where a VXLAN device leads; the remote is empty where there is no single one.
     """
 
     ifindex: int
@@ -317,6 +318,7 @@ class Interface(NamedTuple):
     ingress: tuple[Filter, ...] = ()
     egress: tuple[Filter, ...] = ()
     root: RootQdisc | None = None
+    tunnel: Tunnel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -557,12 +559,15 @@ class NodeEnd(NamedTuple):
 
 
 class Made(NamedTuple):
-    """A veth that we made for an end in a node; it is written down before it is made.
+    """An interface that we made for an end elsewhere; it is written down before it is made.
 
-    ``name`` and ``mac`` are those of the interface here, ``end`` is the text of the file, ``mtu``
-    (bytes) what its far end was given, and ``namespace`` the inode of the network namespace that it
-    was made into. ``settled``: the far end was set up, and from then on up or down is what the node
-    wants.
+    ``name`` and ``mac`` are those of the interface here, ``end`` is the text of the file.
+
+    Of a veth into a node, ``mtu`` (bytes) is what its far end was given, and ``namespace`` the
+    inode of the network namespace that it was made into. ``settled``: the far end was set up, and
+    from then on up or down is what the node wants. Of a VXLAN device ``tunnel`` is where it leads,
+    ``digest`` that of its link (empty where that is disabled, or leads to no host), and ``partner``
+    the text of the other end of that.
     """
 
     name: str
@@ -571,6 +576,14 @@ class Made(NamedTuple):
     mtu: int = DEFAULT_MTU
     namespace: int = 0
     settled: bool = False
+    tunnel: Tunnel | None = None
+    digest: str = ""
+    partner: str = ""
+
+    @property
+    def kind(self) -> str:
+        """That of the interface."""
+        return "vxlan" if self.tunnel else "veth"
 
 
 class FarSetting(NamedTuple):
@@ -671,8 +684,9 @@ class Observed(NamedTuple):
     ``guarded`` are the ends in front of which the host's IP stack is closed, None where that cannot
     be. ``covered`` are the ifindexes a narrow look asked for, None for a look at everything.
     ``monitors`` is what is wrong with monitors of virtual machines, in words.
-    ``names`` has the text of an end in a node, too; ``nodes`` and ``made`` have what else there is
-    to know of it, by that text. ``heard`` has what is known of the other sides of tunnels, by the
+    ``names`` has the text of an end elsewhere, too; ``nodes``, ``tunnels`` and ``made`` have what
+    else there is to know of it, by that text: of a tunnel what is in the way of making it, in words
+    (empty: nothing). ``heard`` has what is known of the other sides of tunnels, by the
     texts of the ends there.
     ``ours`` is what is ours on each of ``interfaces``, by ifindex (see ``told_apart``).
     """
@@ -690,6 +704,7 @@ class Observed(NamedTuple):
     covered: frozenset[int] | None = None
     monitors: Mapping[MonitorAddress, str] = _NOTHING
     nodes: Mapping[str, NodeEnd] = _NOTHING
+    tunnels: Mapping[str, str] = _NOTHING
     made: Mapping[str, Made] = _NOTHING
     heard: Mapping[str, Heard] = _NOTHING
     ours: Mapping[int, Ours] = _NOTHING
@@ -758,19 +773,20 @@ class State(StrEnum):
 class End(NamedTuple):
     """One end as users see it.
 
-    ``name`` is what the file calls it, in ``node`` unless that is empty; ``host_interface``
-    is what is wired for it here, empty while there is none. MTUs are bytes; ``mtu`` is the
-    interface's own, without the headroom that a link in generic mode gives it, ``far_mtu`` that of
-    a veth's other end. ``far_nsid`` is the id that the other end's namespace has here, None where
-    it is in this one. ``offers``: what is behind it is alive, None where that cannot be read.
-    ``shows_carrier``: what is behind it sees a carrier, None where the link has no say in that.
-    ``carrier_reason`` is why the end does not follow its partner, and ``hidden`` why what is behind
-    it sees none.
+    ``name`` is what the file calls it, in ``node`` and on ``host`` unless they are empty;
+    ``host_interface`` is what is wired for it here, empty while there is none. MTUs are bytes;
+    ``mtu`` is the interface's own, without the headroom that a link in generic mode gives it,
+    ``far_mtu`` that of a veth's other end. ``far_nsid`` is the id that the other end's namespace
+    has here, None where it is in this one. ``offers``: what is behind it is alive, None where that
+    cannot be read. ``shows_carrier``: what is behind it sees a carrier, None where the link has no
+    say in that. ``carrier_reason`` is why the end does not follow its partner, and ``hidden`` why
+    what is behind it sees none.
     """
 
     name: str
     node: str = ""
     host_interface: str = ""
+    host: str = ""
     ifindex: int | None = None
     attached: bool = False
     up: bool = False

@@ -25,6 +25,9 @@ here is a bug that the unit tests cannot see. It was taught:
   file, both ends down; a name that is taken at either side is EEXIST. Only from inside it is set
   up, which needs a right of its own. With a namespace its devices go, and so do the other ends of
   its veths, but a file can go without its namespace, and a device can be moved on to another.
+- A VXLAN device is made down and has a carrier while it is up. A name that is taken is EEXIST, and
+  so is a VNI that another one has at that port with that version of IP. A port that is another
+  program's is EADDRINUSE when it is set up. It can be told to lead elsewhere.
 - A root qdisc that somebody made is not replaced (EEXIST). Ours is deleted with what is below it,
   and tells all of its options but the longest frame. netem may be missing (ENOENT).
 - A router's advertisement gives the host addresses and routes where it reaches its stack.
@@ -50,6 +53,7 @@ from builders import (
     SWAP_INGRESS,
     SWAP_XDP,
     TAP_OFFLOADS,
+    TUNNEL_INGRESS,
     XDP,
 )
 
@@ -74,6 +78,7 @@ from xconnectd.model import (
     Programs,
     Record,
     Setting,
+    Tunnel,
     Use,
     Xdp,
     XdpFeature,
@@ -85,7 +90,7 @@ OWN = "/proc/self/ns/net"
 """The file of this namespace."""
 
 OLDER = 91
-OURS = frozenset((XDP, INGRESS, EGRESS, SWAP_XDP, SWAP_INGRESS, OLDER))
+OURS = frozenset((XDP, INGRESS, EGRESS, SWAP_XDP, SWAP_INGRESS, TUNNEL_INGRESS, OLDER))
 
 _FD = 1000  # program n is open as descriptor n + _FD
 _STACK = "the host's stack"
@@ -99,6 +104,7 @@ _KINDS: Mapping[str, Mapping[str, Any]] = {
         "carrier": True,
     },
     "bare tap": {"kind": "tun", "variant": "tap", "max_mtu": 65521, "carrier": True},
+    "vxlan": {"kind": "vxlan", "max_mtu": 65535, "addr_gen_mode": 0},
     "macvlan": {"kind": "macvlan", "variant": "passthru", "max_mtu": 1500, "addr_gen_mode": 0},
     "nic": {"max_mtu": 9216, "addr_gen_mode": 0, "features": NIC_OFFLOADS, "xdp_features": NATIVE,
             "driver": "ice"},
@@ -155,6 +161,7 @@ class Kernel:
         namespaces: by the paths of files, the ids here of network namespaces.
         awaited: the ends in nodes that a daemon waits for.
         forbidden: files of namespaces that may not be opened.
+        taken_ports: UDP ports of other programs.
         may_enter: whether a daemon has the right to enter one of them.
     """
 
@@ -182,6 +189,7 @@ class Kernel:
         self.forbidden: set[str] = set()
         self.may_enter = True
         self.has_netem = True
+        self.taken_ports: set[int] = set()
         self.meanwhile: Callable[[], None] = lambda: None
         self._arrival: Callable[[], None] = lambda: None
         self._trouble = peace
@@ -464,6 +472,10 @@ class Kernel:
         assert len(found) < 2, f"{name} swaps some frames alone"
         return found == {True}
 
+    def answers(self, name: str) -> bool:
+        """Whether the keepalives of another host's daemon are answered there."""
+        return [each.program for each in self.get(name).ingress] == [TUNNEL_INGRESS]
+
     def is_held(self, name: str) -> bool:
         """Whether an end is silent and drops all that comes in."""
         device = self.get(name)
@@ -614,6 +626,8 @@ class Kernel:
             case Setting.CARRIER:
                 is_open = device.ifindex not in self.closed
                 self._alter(device.ifindex, carrier=bool(value) and is_open)
+            case Setting.UP if value and device.tunnel and device.tunnel.port in self.taken_ports:
+                raise LinkError(device.name, "set up 1", errno.EADDRINUSE)
             case Setting.UP | Setting.PROMISCUOUS:
                 self._alter(device.ifindex, **{str(setting): bool(value)})
             case Setting.ADDR_GEN_MODE:
@@ -679,14 +693,25 @@ class Kernel:
         number = self.add(made.name, mac=made.mac, mtu=made.mtu, up=False, far=here)
         self._alter_far(number, far=Far(number, None, made.name))
 
-    def delete_veth(self, interface: Interface) -> None:
+    def make_tunnel(self, made: Made, tunnel: Tunnel) -> None:
+        self.step(f"make {made.end}")
+        others = [each.tunnel for each in self.devices.values() if each.tunnel]
+        in_use = any(
+            each[1:] == tunnel[1:] and (":" in each.remote) is (":" in tunnel.remote)
+            for each in others
+        )
+        if in_use or self.has(made.name):
+            raise LinkError(made.name, f"make the tunnel to {made.end}", errno.EEXIST)
+        self.add(made.name, "vxlan", mac=made.mac, mtu=made.mtu, up=False, tunnel=tunnel)
+
+    def delete_made(self, interface: Interface) -> None:
         self.step("delete", interface.ifindex)
         if interface.ifindex in self.devices:
             self.delete(interface.name)
 
-    def delete_together(self, veths: Sequence[Interface]) -> None:
+    def delete_together(self, made: Sequence[Interface]) -> None:
         self.step("delete together")
-        for each in veths:
+        for each in made:
             if each.ifindex in self.devices:
                 self.delete(each.name)
 
@@ -706,6 +731,7 @@ class Kernel:
     def fds(self) -> Mapping[str, int]:
         ids = {"xdp": self.xdp, "ingress": INGRESS, "egress": EGRESS}
         ids |= {"swap_xdp": self.swap_xdp, "swap_ingress": SWAP_INGRESS}
+        ids |= {"tunnel_ingress": TUNNEL_INGRESS}
         return {role: program + _FD for role, program in ids.items()}
 
     @property
@@ -713,6 +739,7 @@ class Kernel:
         return Programs(
             *(self.xdp, INGRESS, EGRESS, frozenset((OLDER, *self.older_maps))),
             *(self.swap_xdp, SWAP_INGRESS, self._swapping, "xconnectd.1.2.3"),
+            *(TUNNEL_INGRESS, frozenset((TUNNEL_INGRESS,))),
         )
 
     def filter(self, expression: str) -> tuple[int, int]:

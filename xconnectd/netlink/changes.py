@@ -12,7 +12,9 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final
 
 from xconnectd.errors import LinkError, NodeGoneError
@@ -26,9 +28,11 @@ from xconnectd.model import (
     Made,
     Mode,
     Setting,
+    Tunnel,
 )
 from xconnectd.netlink import netns, uapi
 from xconnectd.netlink.host_use import HostUse
+from xconnectd.netlink.interfaces import interfaces_in
 from xconnectd.netlink.transport import (
     CLSACT_HANDLE,
     CLSACT_PARENTS,
@@ -48,6 +52,7 @@ from xconnectd.netlink.transport import (
     raw,
     tc_request,
     veth_request,
+    vxlan_request,
 )
 from xconnectd.shape import Shape
 
@@ -60,6 +65,9 @@ _ETH_P_ALL: Final = socket.htons(3)
 _NUMBER: Final = struct.Struct("=I")
 _DELETE: Final = link_request(uapi.RTM_DELLINK, DO)
 _GET_LINKS: Final = get_link_request(DUMP, (SKIP_STATISTICS,))
+
+_TUNNEL_TTL: Final = 64
+"""Of the packets in which frames travel (RFC 1700's default), whatever the frames have."""
 
 _set = partial(link_request, uapi.RTM_SETLINK, DO)
 
@@ -212,7 +220,7 @@ class Changes:
         except OSError as error:
             raise _refusal(interface, "remove what a router announced", error) from error
 
-    # ---------------------------------------------------------------- veths into other namespaces
+    # ----------------------------------------------------------- what is made for ends elsewhere
 
     def make_veth(self, made: Made, path: str, far_name: str, far_mac: str) -> None:
         """Makes a veth, both ends down; the far one in the namespace with the file ``path``.
@@ -235,28 +243,61 @@ class Changes:
         except OSError as error:
             raise NodeGoneError(f"{path}: {error.strerror}") from error
 
-    def delete_veth(self, interface: Interface) -> None:
-        """Deletes a veth, both ends, unless that is done."""
+    def make_tunnel(self, made: Made, tunnel: Tunnel) -> None:
+        """Makes a VXLAN device that leads to one address, down.
+
+        Neither bound to an interface nor to an address of this host: the routes say by which way a
+        frame goes, each at its time. A frame that is too long for that way is fragmented (``df``
+        unset; over IPv6 the kernel does not, and it is lost).
+
+        Raises:
+            LinkError: refused, also where the name is taken, or the VNI by another device; that is
+                named.
+        """
+        remote = ip_address(tunnel.remote)
+        group = uapi.IFLA_VXLAN_GROUP if remote.version == 4 else uapi.IFLA_VXLAN_GROUP6
+        request = vxlan_request(
+            {uapi.IFLA_MTU: _NUMBER.pack(made.mtu), **_named(made.name, made.mac)},
+            {
+                uapi.IFLA_VXLAN_ID: _NUMBER.pack(tunnel.vni),
+                group: remote.packed,
+                uapi.IFLA_VXLAN_PORT: tunnel.port.to_bytes(2, "big"),
+                uapi.IFLA_VXLAN_TTL: bytes((_TUNNEL_TTL,)),
+                uapi.IFLA_VXLAN_LEARNING: b"\0",
+                uapi.IFLA_VXLAN_DF: b"\0",
+            },
+        )
+        action = f"make the tunnel to {made.end}"
+        try:
+            self._do(Interface(0, made.name), action, request)
+        except LinkError as error:
+            if error.errno != errno.EEXIST:
+                raise
+            words = _in_the_way(interfaces_in(self._route.ask(_GET_LINKS)), tunnel)
+            raise LinkError(made.name, action, errno.EEXIST, words or error.reason) from error
+
+    def delete_made(self, interface: Interface) -> None:
+        """Deletes an interface, a veth with both ends, unless that is done."""
         try:
             self._do(interface, "delete", _DELETE)
         except LinkError as error:
             if error.errno != errno.ENODEV:
                 raise
 
-    def delete_together(self, veths: Sequence[Interface]) -> None:
-        """Deletes many veths at once: each by itself waits some 20 ms for the kernel's readers.
+    def delete_together(self, made: Sequence[Interface]) -> None:
+        """Deletes many at once: each by itself waits some 20 ms for the kernel's readers.
 
         They get a number of a group (IFLA_GROUP) that nobody else has, and that group is deleted.
-        Whatever comes between leaves them as they are, for ``delete_veth``.
+        Whatever comes between leaves them as they are, for ``delete_made``.
         """
         group = random.getrandbits(31)
         in_group = _set((("IFLA_GROUP", group),))
         with suppress(NetlinkError):
-            for each in veths:
+            for each in made:
                 self._route.exchange(in_group, each.ifindex)
             links = self._route.ask(_GET_LINKS)
             found = {ifindex_of(each) for each in links if _group_of(each) == group}
-            if found == {each.ifindex for each in veths}:
+            if found == {each.ifindex for each in made}:
                 delete = link_request(uapi.RTM_DELLINK, DO, (("IFLA_GROUP", group),))
                 self._route.exchange(delete)
 
@@ -300,6 +341,23 @@ def _set_all(route: Route, far: Iterable[FarSetting]) -> Iterator[tuple[int, str
             yield number, "" if error.errno == errno.ENODEV else words
 
 
+def _in_the_way(found: Iterable[Interface], tunnel: Tunnel) -> str:
+    """Which device has this VNI at this port already; empty if none here has.
+
+    The kernel tells them apart by those two, and by the version of IP: vxlan_vni_in_use in
+    drivers/net/vxlan/vxlan_core.c.
+    """
+    for device in found:
+        known = device.tunnel
+        if known and known[1:] == tunnel[1:] and (":" in known.remote) is (":" in tunnel.remote):
+            name = quote(device.name)
+            return (
+                f"{device.name} has VNI {tunnel.vni} at port {tunnel.port} already; delete it"
+                f" (ip link del {name}), or give the link another vni"
+            )
+    return ""
+
+
 def _group_of(message: bytes) -> int:
     return integer(attributes_in(message, LINK_ATTRIBUTES).get(uapi.IFLA_GROUP, b""))
 
@@ -312,4 +370,8 @@ def _named(name: str, mac: str) -> dict[int, bytes]:
 
 
 def _refusal(interface: Interface, action: str, error: OSError) -> LinkError:
-    return LinkError(interface.name, action, error.errno or 0, error.strerror or "")
+    words = error.strerror or ""
+    if error.errno == errno.EADDRINUSE and interface.tunnel:  # a tunnel opens it when it is set up
+        port = interface.tunnel.port
+        words = f"UDP port {port} is another program's, see: ss -ulnp sport = :{port}"
+    return LinkError(interface.name, action, error.errno or 0, words)

@@ -12,6 +12,7 @@ import socket
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
+from ipaddress import ip_address
 from itertools import chain
 from operator import attrgetter
 from typing import Final
@@ -22,6 +23,7 @@ from xconnectd.model import (
     Filter,
     Interface,
     Statistics,
+    Tunnel,
     Xdp,
     XdpFeature,
 )
@@ -124,7 +126,7 @@ class Interfaces:
             for each in wanted
         ]
         answers = self._route.ask_each(questions, unless=_ABSENT)
-        return _interfaces(chain.from_iterable(answers))
+        return interfaces_in(chain.from_iterable(answers))
 
     def names(self) -> list[str]:
         """Of every interface, without altnames; quicker than ``all``."""
@@ -132,7 +134,7 @@ class Interfaces:
 
     def all(self) -> dict[int, Interface]:
         """Every interface, in one dump, without tc filters and features (see ``complete``)."""
-        return {interface.ifindex: interface for interface in _interfaces(self.messages())}
+        return {interface.ifindex: interface for interface in interfaces_in(self.messages())}
 
     def messages(self) -> Collection[bytes]:
         """The link message of every interface.
@@ -292,7 +294,7 @@ class Interfaces:
         None if it or its namespace is gone, or may not be looked at.
         """
         (answer,) = self._route.ask_each([_question_at(ifindex, nsid)], unless=errno.errorcode)
-        return next(iter(_interfaces(answer)), None)
+        return next(iter(interfaces_in(answer)), None)
 
     def elsewhere(self) -> Iterator[tuple[int, Interface]]:
         """The interfaces of every other namespace that has an id here, each with that id.
@@ -300,7 +302,7 @@ class Interfaces:
         Our own may have one too, once somebody else's device stands on one of ours.
         """
         for nsid, message in self.messages_elsewhere():
-            yield from ((nsid, each) for each in _interfaces([message]))
+            yield from ((nsid, each) for each in interfaces_in([message]))
 
     def messages_elsewhere(self) -> Iterator[tuple[int, bytes]]:
         """Their link messages, in a dump for each namespace."""
@@ -345,7 +347,7 @@ class Interfaces:
         """The interface of that name in another namespace, looked at from here."""
         there, _ = _question_at(0, nsid)
         (answer,) = self._route.ask_each([(with_name(there, name), None)], unless=errno.errorcode)
-        return next(iter(_interfaces(answer)), None)
+        return next(iter(interfaces_in(answer)), None)
 
     def own_nsid(self) -> int | None:
         """The id that this namespace has for itself: some device elsewhere made it get one."""
@@ -375,7 +377,8 @@ def _question_at(ifindex: int, nsid: int | None) -> Question:
     return get_link_request(GET, (("IFLA_IF_NETNSID", nsid), SKIP_STATISTICS)), ifindex
 
 
-def _interfaces(messages: Iterable[bytes]) -> list[Interface]:
+def interfaces_in(messages: Iterable[bytes]) -> list[Interface]:
+    """As link messages describe them."""
     told = [(message, attributes_in(message, LINK_ATTRIBUTES, _LINK_NESTS)) for message in messages]
     return [_interface(message, found) for message, found in told]
 
@@ -408,12 +411,23 @@ def _interface(message: bytes, found: Mapping[int, bytes]) -> Interface:
         xdp=tuple(
             [Xdp(mode, integer(found[key])) for key, mode in _XDP_MODES.items() if key in found]
         ),
+        tunnel=_tunnel(value(_DATA, b"")) if kind == "vxlan" else None,
     )
 
 
 def _variant(kind: str, data: bytes) -> str:
     number, names = _VARIANTS[kind]
     return names.get(integer(attributes_in(data).get(number, b"")), "")
+
+
+def _tunnel(data: bytes) -> Tunnel:
+    found = attributes_in(data)
+    remote = found.get(uapi.IFLA_VXLAN_GROUP) or found.get(uapi.IFLA_VXLAN_GROUP6)
+    return Tunnel(
+        str(ip_address(remote)) if remote else "",
+        integer(found.get(uapi.IFLA_VXLAN_ID, b"")),
+        int.from_bytes(found.get(uapi.IFLA_VXLAN_PORT, b""), "big"),
+    )
 
 
 def _with_driver(interface: Interface) -> Interface:

@@ -218,8 +218,17 @@ def veth_request(here: Mapping[int, bytes], there: Mapping[int, bytes]) -> bytes
     No two are alike, so nothing is gained by encoding it once.
     """
     peer = _nested(uapi.VETH_INFO_PEER, bytes(_IFINFOMSG) + _packed(there))
-    data = _nested(uapi.IFLA_INFO_DATA, peer)
-    info = _nested(uapi.IFLA_LINKINFO, _packed({uapi.IFLA_INFO_KIND: b"veth"}) + data)
+    return _creation(b"veth", here, peer)
+
+
+def vxlan_request(here: Mapping[int, bytes], tunnel: Mapping[int, bytes]) -> bytes:
+    """For a new VXLAN device: attributes of the device, and of its kind, by their numbers."""
+    return _creation(b"vxlan", here, _packed(tunnel))
+
+
+def _creation(kind: bytes, here: Mapping[int, bytes], data: bytes) -> bytes:
+    of_kind = _nested(uapi.IFLA_INFO_DATA, data)
+    info = _nested(uapi.IFLA_LINKINFO, _packed({uapi.IFLA_INFO_KIND: kind}) + of_kind)
     body = bytes(_IFINFOMSG) + _packed(here) + info
     return HEADER.pack(HEADER.size + len(body), uapi.RTM_NEWLINK, CREATE, 0, 0) + body
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from xconnectd.model import Filter, Interface, Made, Mode, Record, Setting
+from xconnectd.model import Filter, Interface, Made, Mode, Record, Setting, Tunnel
 from xconnectd.shape import Shape
 
 
@@ -128,23 +128,33 @@ class Unlearn(Action):
 
 @dataclass(frozen=True, slots=True)
 class HoldMade(Action):
-    """Records a veth that is to be made, or what it is like now."""
+    """Records an interface that is to be made, or what it is like now."""
 
     made: Made
 
 
 @dataclass(frozen=True, slots=True)
 class Make(Action):
-    """Makes a veth: its end here down, the far one in the namespace with the file ``path``.
-
-    ``again``: one that was made in that very namespace is gone, and not by us.
-    """
+    """Makes an interface, down. ``again``: one that was as it is to be is gone, and not by us."""
 
     made: Made
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MakeVeth(Make):
+    """The far end is in the namespace with the file ``path``."""
+
     path: str
     far_name: str
     far_mac: str
-    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MakeTunnel(Make):
+    """A VXLAN device."""
+
+    tunnel: Tunnel
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +173,7 @@ class SetFar(Action):
 
 @dataclass(frozen=True, slots=True)
 class Unmake(Action):
-    """Deletes a veth that we made, if it is still there, and its record."""
+    """Deletes an interface that we made, if it is still there, and its record."""
 
     made: Made
 
@@ -172,8 +182,8 @@ OVER_NETLINK: Final = (Set, Impair, Attach, Detach, AddFilter, AddDrop, DeleteFi
 """What changes an interface, and is told to everybody; the others write maps and records."""
 
 
-OF_MADE_VETHS: Final = (HoldMade, Make, SetFar, Unmake)
-"""What changes which ends in nodes there are, or what is known of them."""
+OF_WHAT_IS_MADE: Final = (HoldMade, Make, SetFar, Unmake)
+"""What changes which ends elsewhere there are, or what is known of them."""
 
 
 def is_of_admin_state(action: Action) -> bool:
@@ -225,10 +235,10 @@ def _verb(action: Action) -> str:
             return f"delete filter {direction}"
         case HoldMade():
             return "hold"
-        case Make():
-            return "make veth"
-        case Unmake():
-            return "delete veth"
+        case Make(made=made):
+            return f"make {made.kind}"
+        case Unmake(made=made):
+            return f"delete {made.kind}"
         case SetFar(set_up=set_up):
             return "set far end up" if set_up else "set far end's mtu"
     return type(action).__name__.lower()

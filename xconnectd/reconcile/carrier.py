@@ -3,7 +3,7 @@
 An end *offers* if what is behind it is alive: the far end of a veth is administratively up, a tap
 is open, a NIC has a carrier. It *shows* a carrier if the link stands, nobody else has set its
 partner down and its partner offers. That never depends on what the partner shows, so two ends
-cannot hold each other down.
+cannot hold each other down. Behind a tunnel to another host it is that host's daemon who says so.
 
 What an end shows is set by its lever. The far end of a veth has a carrier while ours is set up
 (veth has no ndo_change_carrier: drivers/net/veth.c), as has the far end of a NIC's cable. What
@@ -28,6 +28,8 @@ from xconnectd.model import (
 
 LEFT_DOWN: Final = "xconnectd has not set it up again"
 """Why an end that is to show a carrier shows none: no daemon runs, or it was refused."""
+
+_BY_TUNNEL: Final = "the other side of its tunnel shows it"
 
 SET_UP: Final = "somebody else has set it up"
 """Why an end that is to show no carrier shows one."""
@@ -54,11 +56,17 @@ def shown(
     ``why_not`` is why the link does not forward now, empty if it does.
     """
     found: dict[int, Shown] = {}
+    tunnel = (link.a.tunnel and a) or (link.b.tunnel and b)
     alone = a is None or b is None or a.ifindex == b.ifindex
     for end in sorted([each for each in (a, b) if each], key=lambda each: each.name):
+        if end is tunnel:
+            found[end.ifindex] = Shown(None, own=_BY_TUNNEL, offers=not not_offered(link, observed))
+            continue
         partner = None if alone else b if end is a else a
         own = _why_own(link, end, observed)
         cause = why_not
+        if partner and partner is tunnel:
+            cause = cause or not_offered(link, observed)
         if partner and not cause and not _becomes_unreadable(partner, found.get(partner.ifindex)):
             cause = why_hidden(link, partner, observed)
         record = observed.ours[end.ifindex].record
@@ -66,6 +74,18 @@ def shown(
             _lever(link, end), "" if own else cause, own, _offers(end, record)
         )
     return found
+
+
+def not_offered(link: Link, observed: Observed) -> str:
+    """Why what is behind a tunnel to another host does not offer.
+
+    Empty if it does, if nobody knows, and for a link without one.
+    """
+    for end in link.ends:
+        heard = observed.heard.get(end.text)
+        if heard and heard.alive and not heard.offers:
+            return f"{end.host}: {heard.cause}"
+    return ""
 
 
 def _why_own(link: Link, end: Interface, observed: Observed) -> str:

@@ -74,8 +74,10 @@ class Role(NamedTuple):
     is only held, dropping in both directions: then there is no target. It is empty for an end that
     is wired. ``carrier`` is what it is to show, None where the link has no say, and ``shape`` what
     its queue is to do, None where that is left alone. ``end`` is what the file calls an end in a
-    node (empty for others), and ``made`` whether we made it. ``drop`` is the filter of frames that
-    are not to leave by it (empty for none), None where that is left as it is.
+    node, or behind a tunnel (empty for others), and ``made`` whether we made it. ``drop`` is the
+    filter of frames that are not to leave by it (empty for none), None where that is left as it is.
+    ``to_host``: it is a tunnel to another host, whose programs answer what comes from there. So it
+    is up also while it is held.
     """
 
     link: Link
@@ -89,6 +91,7 @@ class Role(NamedTuple):
     made: bool = False
     shape: Shape | None = None
     drop: str | None = None
+    to_host: bool = False
 
 
 def evaluate(
@@ -148,7 +151,11 @@ def _missing(evaluation: Evaluation) -> list[str]:
     """The names of its ends in this namespace that do not exist, each once."""
     ends = ((evaluation.link.a, evaluation.a), (evaluation.link.b, evaluation.b))
     return [
-        *dict.fromkeys(endpoint.name for endpoint, end in ends if end is None and not endpoint.node)
+        *dict.fromkeys(
+            endpoint.name
+            for endpoint, end in ends
+            if end is None and not (endpoint.node or endpoint.tunnel)
+        )
     ]
 
 
@@ -161,21 +168,28 @@ def roles(evaluations: Iterable[Evaluation]) -> dict[int, Role]:
     return found
 
 
-def in_nodes(roles: Mapping[int, Role], observed: Observed) -> dict[int, Role]:
-    """The same, where ends in nodes are told as such. What we made has the MTU of its link."""
+def elsewhere(roles: Mapping[int, Role], observed: Observed) -> dict[int, Role]:
+    """The same, where ends in nodes and tunnels are told as such.
+
+    What we made for a node has the MTU of its link.
+    """
     told = {**roles}
-    for name in observed.nodes:
+    for name in (*observed.nodes, *observed.tunnels):
         ifindex = observed.names.get(name, 0)
         role = told.get(ifindex)
-        if role and name in [end.name for end in role.link.ends]:
+        end = next((end for end in role.link.ends if end.name == name), None) if role else None
+        if role and end:
             made, host = observed.made.get(name), observed.interfaces[ifindex]
             is_made = made is not None and made.mac == host.mac
             settings = role.settings
             record = observed.ours[ifindex].record
             is_raised = role.held and record and Setting.MTU in record.changes
-            if is_made and not is_raised:
+            if is_made and end.node and not is_raised:
                 settings = {Setting.MTU: role.link.mtu, **settings}
-            told[ifindex] = role._replace(end=name, made=is_made, settings=settings)
+            to_host = bool(end.tunnel and end.host)
+            told[ifindex] = role._replace(
+                end=name, made=is_made, settings=settings, to_host=to_host
+            )
     return told
 
 
@@ -217,8 +231,8 @@ def _evaluate_alone(link: Link, observed: Observed) -> Evaluation:
         found = found._replace(holding=holding, warnings=barred)
         missing = _missing(found)
         waiting = f"{' and '.join(missing)} {'does' if len(missing) == 1 else 'do'} not exist"
-        if link.a.node or link.b.node:
-            return _in_nodes(found, waiting if missing else "", observed)
+        if link.a.node or link.b.node or link.a.tunnel or link.b.tunnel:
+            return _elsewhere(found, waiting if missing else "", observed)
         return found._replace(waiting=waiting)
     if len(ends) == 1 and link.a != link.b:
         reason = f"{link.a} and {link.b} are the same interface, {a.name}"
@@ -240,19 +254,40 @@ def _evaluate_alone(link: Link, observed: Observed) -> Evaluation:
         refusal=choice.refusal or next(iter(refusals.values()), "") or foreign,
         warnings=(*choice.warnings, *_warnings(link, ends, observed)),
         holding={end: mode for end, mode in holding.items() if end not in refusals},
+        unheard=_why_unheard(link, a, b, observed) if observed.heard else "",
     )
 
 
-def _in_nodes(found: Evaluation, waiting: str, observed: Observed) -> Evaluation:
+def _why_unheard(link: Link, a: Interface, b: Interface, observed: Observed) -> str:
+    """Why frames are not to cross for the other host's sake; empty if they are.
+
+    As long as nobody knows, what stands stays and what does not is not made.
+    """
+    for end in link.ends:
+        heard = observed.heard.get(end.text)
+        if heard is None or heard.alive:
+            continue
+        pairs = {(a.ifindex, b.ifindex), (b.ifindex, a.ifindex)}
+        if heard.alive is None and not pairs.isdisjoint(observed.peers.items()):
+            continue
+        return heard.reason or f"nothing was heard from {end.host} yet"
+    return ""
+
+
+def _elsewhere(found: Evaluation, waiting: str, observed: Observed) -> Evaluation:
     """An evaluation of a link without one of its ends, ``waiting`` for those that are here."""
-    missing = [end for end in found.link.ends if end.node and observed.find(end) is None]
-    ends = [(end.name, observed.nodes.get(end.name)) for end in missing]
+    missing = [end for end in found.link.ends if observed.find(end) is None]
+    ends = [(end.name, observed.nodes.get(end.name)) for end in missing if end.node]
     words = [waiting]
     words += [place.waiting for _, place in ends if place]
     words += [f"{name} does not exist" for name, place in ends if not place or place.is_missing]
+    refused = [place.refused for _, place in ends if place]
+    for tunnel in [end for end in missing if end.tunnel]:
+        words.append(f"there is no tunnel to {tunnel}")
+        refused.append(observed.tunnels.get(tunnel.name, ""))
     return found._replace(
         waiting="; ".join(dict.fromkeys(filter(None, words))),
-        refusal=next((place.refused for _, place in ends if place and place.refused), ""),
+        refusal=next(filter(None, refused), ""),
         warnings=(*found.warnings, *_node_warnings(found.link, observed)),
     )
 

@@ -131,7 +131,9 @@ class Executor:
                 self._add_drop(action)
             case actions.HoldMade(made=made):
                 self._ledger.hold_made(made)
-            case actions.Make(made=made, path=path, far_name=far_name, far_mac=far_mac):
+            case actions.MakeTunnel(made=made, tunnel=tunnel):
+                self._changes.make_tunnel(made, tunnel)
+            case actions.MakeVeth(made=made, path=path, far_name=far_name, far_mac=far_mac):
                 with suppress(NodeGoneError):  # the next look says so
                     self._changes.make_veth(made, path, far_name, far_mac)
             case _:
@@ -152,7 +154,7 @@ class Executor:
             self._changes.delete_together(there)
         for step in steps:
             if step.interface.ifindex:
-                self._changes.delete_veth(step.interface)
+                self._changes.delete_made(step.interface)
             self._ledger.forget_made(step.made.end)
             done.append(todo.popleft())
 

@@ -61,7 +61,7 @@ def link_changes(
 
 
 def ends_to_make(actions: Iterable[Action]) -> frozenset[str]:
-    """The ends in nodes that these steps make, by what the file calls them."""
+    """The ends elsewhere that these steps make, by what the file calls them."""
     return frozenset([action.made.end for action in actions if isinstance(action, Make)])
 
 
@@ -87,8 +87,11 @@ def _why(
     if waiting := why_waiting(each, made):
         return f"waits: {waiting}"
     if each.waiting:
-        new = [end.name for end in each.link.ends if end.name in made]
-        return f"a veth is made for {' and '.join(new)}"
+        new = [end for end in each.link.ends if end.name in made]
+        kinds = " and ".join(dict.fromkeys("a tunnel" if end.tunnel else "a veth" for end in new))
+        return f"{kinds} is made for {' and '.join(map(str, new))}"
+    if each.unheard:
+        return f"held: {each.unheard}"
     manner = _new_manner(each, observed)
     if stood == each.mode:
         repair = f"to be repaired: {repairs}" if repairs else "its saved settings are updated"
@@ -135,7 +138,8 @@ def _name(end: Interface, observed: Observed) -> str:
 
 def _pair_in_words(*names: str) -> str:
     """As the id of a link."""
-    return ("," if ":" in "".join(names) else ":").join(sorted(names))
+    comma = any(each in name for name in names for each in ":/@")
+    return ("," if comma else ":").join(sorted(names))
 
 
 def _pair(each: Evaluation) -> _Pair:

@@ -19,7 +19,7 @@ from xconnectd.model import (
     Setting,
     State,
 )
-from xconnectd.reconcile import impairments
+from xconnectd.reconcile import carrier, impairments
 from xconnectd.reconcile.carrier import LEFT_DOWN, SET_UP
 from xconnectd.reconcile.evaluate import Evaluation
 
@@ -81,12 +81,16 @@ def _state(evaluation: Evaluation, ends: tuple[End, End], observed: Observed) ->
         return State.FAILED, gap
     if not evaluation.link.enabled:
         return State.DISABLED, "enabled: false"
+    if evaluation.unheard:
+        return State.DOWN, evaluation.unheard
     hidden = [end for end in dict.fromkeys(ends) if end.hidden]
     if hidden:
         return State.DOWN, "; ".join(
             f"no carrier is shown at {end.name}: {end.hidden}" for end in hidden
         )
     if why := next(filter(None, map(_why_down, ends)), ""):
+        return State.DOWN, why
+    if observed.heard and (why := carrier.not_offered(evaluation.link, observed)):
         return State.DOWN, why
     return State.CONNECTED, ""
 
@@ -101,9 +105,10 @@ def _gaps(evaluation: Evaluation, ends: tuple[End, End], observed: Observed) -> 
         return
     maps = [observed.peers] if evaluation.mode is Mode.TC else [observed.entries, observed.peers]
     link = evaluation.link
-    swaps = link.rewrite is Rewrite.SWAP_MACS
-    for here, there in ((evaluation.a, evaluation.b), (evaluation.b, evaluation.a)):
-        wanted = there.ifindex if link.enabled else None
+    forwards = not evaluation.why_held
+    ways = ((link.a, evaluation.a, evaluation.b), (link.b, evaluation.b, evaluation.a))
+    for endpoint, here, there in ways:
+        wanted = there.ifindex if forwards else None
         found = {entries.get(here.ifindex) for entries in maps}
         if wanted and link.one_way and here is evaluation.b:
             if any(found) or observed.peers.get(here.ifindex) != CLOSED:
@@ -113,11 +118,12 @@ def _gaps(evaluation: Evaluation, ends: tuple[End, End], observed: Observed) -> 
         elif found != {wanted}:
             yield f"not in the kernel: {here.name} does not forward to {there.name}"
         ours = observed.ours[here.ifindex]
+        swaps = link.rewrite is Rewrite.SWAP_MACS and not (endpoint.tunnel and endpoint.host)
         for each in ours.xdp + ours.ingress:
             if (each.program in observed.programs.swapping) is not swaps:
                 does = "does not swap" if swaps else "swaps"
                 yield f"not in the kernel: {here.name} {does} MAC addresses"
-        if link.enabled and (link.impair or len(ours.egress) > 1):
+        if forwards and (link.impair or len(ours.egress) > 1):
             yield from _filter_gaps(evaluation, here, observed)
 
 
@@ -145,18 +151,20 @@ def _end(
     endpoint: Endpoint, interface: Interface | None, evaluation: Evaluation, observed: Observed
 ) -> End:
     node = endpoint.node.name if endpoint.node else ""
+    text = endpoint.written or endpoint.name
     if interface is None:
-        return End(endpoint.name, node)
-    far, carrier = interface.far, evaluation.carrier[interface.ifindex]
+        return End(text, node, host=endpoint.host)
+    far, shown = interface.far, evaluation.carrier[interface.ifindex]
     shows = None
-    if not carrier.own:
-        shows = interface.up if carrier.lever is Setting.UP else not carrier.cause
-    hidden = "" if shows else carrier.cause
+    if not shown.own:
+        shows = interface.up if shown.lever is Setting.UP else not shown.cause
+    hidden = "" if shows else shown.cause
     if not hidden and not interface.up and observed.ours[interface.ifindex].hidden:
         hidden = LEFT_DOWN
     return End(
-        name=endpoint.name,
+        name=text,
         node=node,
+        host=endpoint.host,
         host_interface=interface.name,
         ifindex=interface.ifindex,
         attached=_is_attached(interface, evaluation, observed),
@@ -167,9 +175,9 @@ def _end(
         far_up=far.up if far else None,
         far_name=far.name if far else "",
         far_nsid=far.nsid if far else None,
-        offers=carrier.offers,
+        offers=shown.offers,
         shows_carrier=shows,
-        carrier_reason=carrier.own or (SET_UP if shows and carrier.cause else ""),
+        carrier_reason=shown.own or (SET_UP if shows and shown.cause else ""),
         hidden=hidden,
     )
 

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from xconnectd.digest import sha256
 from xconnectd.model import Endpoint, Interface, Link, Made, NodeEnd, Observed
-from xconnectd.reconcile.actions import Action, HoldMade, Make, SetFar, Unmake
+from xconnectd.reconcile.actions import Action, HoldMade, MakeVeth, SetFar, Unmake
 from xconnectd.reconcile.evaluate import Evaluation, Role
 
 _LONGEST: Final = 15
@@ -67,7 +67,7 @@ def unwanted(
     One whose interface here has a role is wanted by its own name: that is how wires are found when
     there is no good file.
     """
-    wanted = {end.name for each in evaluations for end in each.link.ends if end.node}
+    wanted = {end.name for each in evaluations for end in each.link.ends if end.node or end.tunnel}
     doomed: dict[int, Made] = {}
     gone: list[Action] = []
     for made in observed.made.values():
@@ -75,7 +75,7 @@ def unwanted(
         if made.end in wanted and _stays(made, host, observed):
             continue
         if host is None:
-            gone.append(Unmake("", _template(made), _NO_LINK, made))
+            gone.append(Unmake("", template(made), _NO_LINK, made))
         elif host.ifindex not in roles:
             doomed[host.ifindex] = made
     return doomed, tuple(gone)
@@ -83,7 +83,8 @@ def unwanted(
 
 def _stays(made: Made, host: Interface | None, observed: Observed) -> bool:
     if host is None:
-        return observed.nodes[made.end].is_missing  # it is made anew
+        place = observed.nodes.get(made.end)
+        return place is None or place.is_missing  # it is made anew
     return observed.names.get(made.end) == host.ifindex
 
 
@@ -92,10 +93,10 @@ def host_of(made: Made, observed: Observed) -> Interface | None:
     for name in (made.name, made.end):
         index = observed.names.get(name)
         host = None if index is None else observed.interfaces.get(index)
-        if host and host.mac == made.mac and host.kind == "veth":
+        if host and host.mac == made.mac and host.kind == made.kind:
             return host
     ours = [host for host in observed.interfaces.values() if host.mac == made.mac]
-    return next((host for host in ours if host.kind == "veth"), None)
+    return next((host for host in ours if host.kind == made.kind), None)
 
 
 # --------------------------------------------------------------------------- what is refused
@@ -146,10 +147,10 @@ def plan(
             continue
         if place.is_missing:
             new = Made(host_name(end.name), host_mac(end.name), end.name, link.mtu, place.inode)
-            here, there, reason = _template(new), end.interface, f"{end} does not exist"
+            here, there, reason = template(new), end.interface, f"{end} does not exist"
             made += [
                 HoldMade(link.id, here, "it is recorded before it is made", new),
-                Make(link.id, here, reason, new, place.path, there, far_mac(end.name), again),
+                MakeVeth(link.id, here, reason, new, again, place.path, there, far_mac(end.name)),
             ]
         elif known and host and host.far and host.far.nsid == place.nsid:
             new = known._replace(name=host.name, settled=known.settled or host.far.up is True)
@@ -176,6 +177,6 @@ def _in_running_nodes(
                 yield link, end, place
 
 
-def _template(made: Made) -> Interface:
+def template(made: Made) -> Interface:
     """What is known of its interface here while there is none."""
-    return Interface(0, made.name, kind="veth", mac=made.mac, mtu=made.mtu)
+    return Interface(0, made.name, kind=made.kind, mac=made.mac, mtu=made.mtu)

@@ -75,6 +75,8 @@ def choose(link: Link, a: Interface, b: Interface, refused: str = "") -> Choice:
             return Choice(Mode.AUTO, "", refusal)
     if link.impair:
         return _impaired(link)
+    if link.a.tunnel or link.b.tunnel:
+        return _through_a_tunnel(link)
     match link.mode:
         case Mode.NATIVE:
             return _native_on_request(ends)
@@ -85,6 +87,16 @@ def choose(link: Link, a: Interface, b: Interface, refused: str = "") -> Choice:
             return Choice(Mode.TC, "asked for in the file")
         case Mode.AUTO:
             return _automatic(ends, refused)
+
+
+def _through_a_tunnel(link: Link) -> Choice:
+    """Measured: what stands beside a frame (VLAN tags, checksums, GSO) is lost or not finished."""
+    if link.mode in (Mode.AUTO, Mode.TC):
+        return Choice(
+            Mode.TC, "a tunnel needs checksums, GSO and VLAN tags finished, which tc does"
+        )
+    words = f"mode {link.mode} would lose VLAN tags and TCP on the way into a tunnel; use mode: tc"
+    return Choice(link.mode, "", words)
 
 
 def _impaired(link: Link) -> Choice:

@@ -5,6 +5,7 @@ It gives the pure core an ``Observed`` and the links it is about.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
@@ -33,9 +34,10 @@ from xconnectd.model import (
     Setting,
     Wiring,
 )
+from xconnectd.reconcile.ends_elsewhere import EndsElsewhere
+from xconnectd.reconcile.made_tunnels import device_name
 from xconnectd.reconcile.made_veths import host_name, host_of
 from xconnectd.reconcile.mode_selection import choose
-from xconnectd.reconcile.node_ends import NodeEnds
 from xconnectd.reconcile.ports import Dataplane, HostUse, Interfaces, Ledger, Nodes
 
 
@@ -64,7 +66,7 @@ class Observer:
         entries, peers, guarded = self._maps.look_up()
         interfaces = self._interfaces.all()
         names = _names(interfaces.values())
-        nodes = self._ends_in_nodes(wiring, interfaces, names)
+        nodes, tunnels = self._ends_elsewhere(wiring, interfaces, names)
         programs = self._programs()
         observed = Observed(
             interfaces=interfaces,
@@ -76,6 +78,7 @@ class Observer:
             moved_netns=self._moved_netns(programs),
             guarded=guarded,
             nodes=nodes,
+            tunnels=tunnels,
             made=dict(self._records.made),
         )
         wanted = {names.get(end.name) for link in wiring.links for end in link.ends}
@@ -90,29 +93,29 @@ class Observer:
         ]
         return self._complete(observed, ours, wiring.links), wiring.links
 
-    def _ends_in_nodes(
+    def _ends_elsewhere(
         self, wiring: Wiring, interfaces: Mapping[int, Interface], names: dict[str, int]
-    ) -> dict[str, NodeEnd]:
+    ) -> tuple[dict[str, NodeEnd], dict[str, str]]:
         """By their texts; which interface here each is goes into ``names``."""
-        found: dict[str, NodeEnd] = {}
-        if ends := ends_in_nodes(wiring.links):
+        nodes: dict[str, NodeEnd] = {}
+        tunnels: dict[str, str] = {}
+        if ends := ends_elsewhere(wiring.links):
 
             def here(wanted: str | int) -> Interface | None:
                 index = names.get(wanted) if isinstance(wanted, str) else wanted
                 return None if index is None else interfaces.get(index)
 
-            look = NodeEnds(self._interfaces, self._nodes, self._records, here)
-            for end, node in ends:
-                found[end.name], host = look.resolve(end, node)
-                if host:
+            look = EndsElsewhere(self._interfaces, self._nodes, self._records, here)
+            for end in ends:
+                if host := look.resolve(end, nodes, tunnels):
                     names[end.name] = host.ifindex
-        return found
+        return nodes, tunnels
 
     def narrow(self, wiring: Index, scope: Scope) -> tuple[Observed, tuple[Link, ...]]:
         """Only what ``scope`` has to do with: its links whole, their old and new partners."""
         look = _Look(wiring, self._interfaces, self._maps, self._records)
-        if wiring.nodes or self._records.made:
-            look.nodes = NodeEnds(self._interfaces, self._nodes, self._records)
+        if wiring.has_ends_elsewhere or self._records.made:
+            look.elsewhere = EndsElsewhere(self._interfaces, self._nodes, self._records)
         look.follow(scope)
         covered = frozenset([each for each in look.seen if isinstance(each, int)])
         programs = self._programs()
@@ -126,7 +129,8 @@ class Observer:
             moved_netns=self._moved_netns(programs),
             guarded=look.guarded,
             covered=covered,
-            nodes=look.node_ends,
+            nodes=look.nodes,
+            tunnels=look.tunnels,
             made=look.made,
         )
         links = tuple(wiring.in_order(look.links.values()))
@@ -149,9 +153,9 @@ class Observer:
         covered = before.covered or frozenset()
         entries, peers, guarded = self._maps.look_up(covered)
         names = _names(interfaces.values())
-        if before.nodes:
+        if elsewhere := before.nodes.keys() | before.tunnels.keys():
             resolved = before.names.items()
-            names |= {each: i for each, i in resolved if each in before.nodes and i in interfaces}
+            names |= {each: i for each, i in resolved if each in elsewhere and i in interfaces}
         programs = before.programs
         if not self._records.programs <= programs.ours:  # a filter was made meanwhile
             programs = self._programs()
@@ -225,6 +229,10 @@ class Observer:
         return tuple(found)
 
 
+_ELSEWHERE: Final = re.compile("[:/@]").search
+"""In what the file calls an end that is no interface here. None has a colon or a slash in its name
+(dev_valid_name in net/core/dev.c), and the file allows no @ in it."""
+
 _ID: Final = attrgetter("id")
 _NAME_A: Final = attrgetter("a.name")
 _NAME_B: Final = attrgetter("b.name")
@@ -235,16 +243,16 @@ def _names(interfaces: Iterable[Interface]) -> dict[str, int]:
     return {name: each.ifindex for each in interfaces for name in (each.name, *each.altnames)}
 
 
-def ends_in_nodes(links: Iterable[Link]) -> list[tuple[Endpoint, Node]]:
-    """Each once, with its node."""
-    ends = dict.fromkeys([end for link in links for end in link.ends])
-    return [(end, end.node) for end in ends if end.node]
+def ends_elsewhere(links: Iterable[Link]) -> list[Endpoint]:
+    """Those in nodes and by tunnels, each once."""
+    ends = [end for link in links for end in link.ends if end.node or end.tunnel]
+    return [*dict.fromkeys(ends)]
 
 
 class Index:
     """A wiring, to be asked by name in no time.
 
-    ``by_name`` has the text of an end in a node, and what is called here what is made for it.
+    ``by_name`` has the text of an end elsewhere, and what is called here what is made for it.
     """
 
     def __init__(self, wiring: Wiring) -> None:
@@ -259,14 +267,16 @@ class Index:
         """Those that are named, with the links that have an end there."""
         self.tunnels: dict[str, Link] = {}
         """By the texts of ends on other hosts, the links that lead there."""
-        if "," in "".join(self.ids):  # of a link with an end in a node or on a host, and no other
-            for end, node in ends_in_nodes(links):
-                link = self.by_name[end.name]
-                self.nodes.setdefault(node, set()).add(link)
+        self.has_ends_elsewhere = "," in "".join(self.ids)  # in no other link's id
+        for end in ends_elsewhere(links) if self.has_ends_elsewhere else ():
+            link = self.by_name[end.name]
+            if end.node:
+                self.nodes.setdefault(end.node, set()).add(link)
                 self.by_name.setdefault(host_name(end.name), link)
-            self.tunnels = {
-                end.text: link for link in links for end in link.ends if end.tunnel and end.host
-            }
+            if end.tunnel:
+                self.by_name.setdefault(device_name(end.tunnel), link)
+                if end.host:
+                    self.tunnels[end.name] = link
 
     def in_order(self, links: Iterable[Link]) -> list[Link]:
         return sorted(links, key=lambda link: self._order[link.id])
@@ -277,8 +287,8 @@ class _Look:
 
     From an interface: the link that names it (by any of its names) with both ends, the
     interfaces it redirects to now, and its veth peer if that too is an end here (a cycle).
-    From an end in a node: the interface here that it is, or was made for it. ``nodes`` looks it up;
-    it is None where there is no such end.
+    From an end elsewhere: the interface here that it is, or was made for it. ``elsewhere`` looks it
+    up; it is None where there is no such end.
     """
 
     def __init__(
@@ -299,8 +309,9 @@ class _Look:
         self.peers: dict[int, int] = {}
         self.guarded: frozenset[int] | None = frozenset()
         self.links: dict[str, Link] = {}
-        self.nodes: NodeEnds | None = None
-        self.node_ends: dict[str, NodeEnd] = {}
+        self.elsewhere: EndsElsewhere | None = None
+        self.nodes: dict[str, NodeEnd] = {}
+        self.tunnels: dict[str, str] = {}
         self.made: dict[str, Made] = {}
         self.seen: set[str | int] = set()
 
@@ -310,21 +321,22 @@ class _Look:
         while step := dict.fromkeys(filterfalse(self.seen.__contains__, further)):
             self.seen.update(step)
             further = [*self._from_interfaces(step), *self._from_links_and_maps(step)]
-            if self.nodes:
-                further += self._from_nodes(step, scope, self.nodes)
+            if self.elsewhere:
+                further += self._from_elsewhere(step, scope, self.elsewhere)
 
-    def _from_nodes(
-        self, step: Mapping[str | int, None], scope: Scope, nodes: NodeEnds
+    def _from_elsewhere(
+        self, step: Mapping[str | int, None], scope: Scope, elsewhere: EndsElsewhere
     ) -> list[str | int]:
         further: list[str | int] = []
         links = [*scope.links, *self.links.values()]
-        for end, node in ends_in_nodes(links):
+        for end in ends_elsewhere(links):
             link = self._links.get(end.name)  # one that was may have had it in another node
-            if link and end in link.ends and end.name not in self.node_ends:
-                self.node_ends[end.name], host = nodes.resolve(end, node)
-                if host:
-                    self.names[end.name] = host.ifindex
-                    further.append(host.ifindex)
+            is_known = end.name in self.nodes or end.name in self.tunnels
+            if link is None or end not in link.ends or is_known:
+                continue
+            if host := elsewhere.resolve(end, self.nodes, self.tunnels):
+                self.names[end.name] = host.ifindex
+                further.append(host.ifindex)
         for made in self._known.made.values():
             if made.end in step or made.name in step:
                 self.made[made.end] = made
@@ -335,8 +347,8 @@ class _Look:
         further: list[str | int] = []
         fars = []
         wanted = [each for each in step if each not in self.names and each not in self.interfaces]
-        if self.nodes:  # no interface has a colon in its name (dev_valid_name in net/core/dev.c)
-            wanted = [each for each in wanted if isinstance(each, int) or ":" not in each]
+        if self.elsewhere:
+            wanted = [each for each in wanted if isinstance(each, int) or not _ELSEWHERE(each)]
         found = self._source.find(*wanted) if wanted else ()
         for interface in found:
             far = interface.far
@@ -383,10 +395,8 @@ def wiring_in_kernel(observed: Observed) -> Wiring:
     For a start without a good file: what forwards goes on, what is disabled stays so, what is held
     alone stays held (as a loopback that is disabled), and nothing else is made.
     """
-    written = {
-        host.ifindex: made.end
-        for made in observed.made.values()
-        if (host := host_of(made, observed))
+    made = {
+        host.ifindex: each for each in observed.made.values() if (host := host_of(each, observed))
     }
     links: dict[frozenset[int], Link] = {}
     for mode, entries in ((None, observed.entries), (Mode.TC, observed.peers)):
@@ -394,13 +404,14 @@ def wiring_in_kernel(observed: Observed) -> Wiring:
             a, b = observed.interfaces.get(key), observed.interfaces.get(target)
             one_way = observed.peers.get(target) == CLOSED
             if a and b and (one_way or entries.get(target) == key):
-                link = replace(_as_found(a, b, mode, observed, written), one_way=one_way)
+                link = replace(_as_found(a, b, mode, observed, made), one_way=one_way)
                 links.setdefault(frozenset((key, target)), link)
     wired = frozenset().union(*links)
     for a, b in _idle_pairs(observed, wired):
         mode = None if observed.ours[a.ifindex].xdp else Mode.TC
-        link = _as_found(a, b, mode, observed, written)
-        links.setdefault(frozenset((a.ifindex, b.ifindex)), replace(link, enabled=False))
+        link = _as_found(a, b, mode, observed, made)
+        waits = a is not b and link.digest  # for another host, and that may be heard again
+        links.setdefault(frozenset((a.ifindex, b.ifindex)), replace(link, enabled=bool(waits)))
     return Wiring(tuple(links.values()))
 
 
@@ -432,24 +443,41 @@ def _is_impaired(end: Interface, observed: Observed) -> bool:
     return drops or (end.root is not None and end.root.shape is not None)
 
 
+def _endpoint(end: Interface, own: Made | None, partners: Made | None) -> Endpoint:
+    """As files called it, by what was made for it and for its partner, if anything was."""
+    if own and own.tunnel:
+        return Endpoint(own.end, host=_host(own.end), tunnel=own.tunnel)
+    if partners and partners.tunnel:
+        text = partners.partner
+        return Endpoint(end.name, written=text, host=_host(text))
+    return Endpoint(end.name, written=own.end if own else "")
+
+
+def _host(text: str) -> str:
+    host, slash, _ = text.partition("/")
+    return host if slash else ""
+
+
 def _as_found(
-    a: Interface, b: Interface, mode: Mode | None, observed: Observed, written: Mapping[int, str]
+    a: Interface, b: Interface, mode: Mode | None, observed: Observed, made: Mapping[int, Made]
 ) -> Link:
-    """``written``: what files called ends, by ifindex."""
+    """``made``: what was made for ends elsewhere, by ifindex."""
     found = mode or next((Mode(xdp.mode) for xdp in a.xdp if xdp.mode != "hw"), Mode.AUTO)
     records = [(end, held) for end in (a, b) if (held := observed.records.get(end.ifindex))]
     allowed = any(record.allowed for _, record in records)
     follows = [end for end, record in records if record.follows]
     impaired = any(_is_impaired(end, observed) for end in (a, b))
-    runs = {each.program for each in a.xdp} | {each.program for each in a.ingress}
+    runs = {each.program for end in (a, b) for each in end.xdp}
+    runs |= {each.program for end in (a, b) for each in end.ingress}
     swaps = not runs.isdisjoint(observed.programs.swapping)
     link = Link(
-        Endpoint(a.name, written=written.get(a.ifindex, "")),
-        Endpoint(b.name, written=written.get(b.ifindex, "")),
+        _endpoint(a, made.get(a.ifindex), made.get(b.ifindex)),
+        _endpoint(b, made.get(b.ifindex), made.get(a.ifindex)),
         rewrite=Rewrite.SWAP_MACS if swaps else Rewrite.NONE,
         allow_addressed=allowed,
         carrier=Carrier.FOLLOW if follows else Carrier.INDEPENDENT,
         carrier_of_nics=any(end.kind not in ("veth", "tun") for end in follows),
         impair=Impairments(as_found=True) if impaired else None,
+        digest="".join([made[end.ifindex].digest for end in {a, b} if end.ifindex in made]),
     )
     return link if choose(link, a, b).mode is found else replace(link, mode=found)

@@ -218,7 +218,8 @@ def _admin(
     """The admin state that an end is given (None: it is left), and whether it is settled then.
 
     What an operator did since we last set it stays. One that was found up is set up again; one
-    that was found down is set up while it is wired, but not with ``admin: keep``.
+    that was found down is set up while it is wired, but not with ``admin: keep``. A tunnel to
+    another host is up while it is held, too: by it one hears that it may be wired.
     """
     if hides:
         if interface.up and not (ours.hidden and settled):
@@ -227,7 +228,8 @@ def _admin(
     change = ours.record.changes.get(Setting.UP) if ours.record else None
     manages = role.link.admin is Admin.MANAGE or role.made
     is_ours = ours.hidden or not settled
-    if not interface.up and is_ours and ((change and change.found) or (manages and not role.held)):
+    is_wanted_up = manages and (role.to_host or not role.held)
+    if not interface.up and is_ours and ((change and change.found) or is_wanted_up):
         return 1, settled
     return None, settled or interface.up or not manages
 
@@ -374,7 +376,10 @@ class _Diff:
             self._attach_xdp(end, reason)
             reason = "takes what XDP does not see"
         programs = observed.programs
-        if role.link.rewrite is Rewrite.SWAP_MACS:
+        if role.to_host:
+            program = programs.tunnel_ingress
+            self._add_filter(end, "ingress", "tunnel_ingress", program, reason)
+        elif role.link.rewrite is Rewrite.SWAP_MACS:
             self._add_filter(end, "ingress", "swap_ingress", programs.swap_ingress, reason)
         else:
             self._add_filter(end, "ingress", "ingress", programs.ingress, reason)

@@ -38,7 +38,7 @@ from xconnectd.reconcile import (
     plan,
     transitions,
 )
-from xconnectd.reconcile.actions import OF_MADE_VETHS, OVER_NETLINK, Action, Make
+from xconnectd.reconcile.actions import OF_WHAT_IS_MADE, OVER_NETLINK, Action, Make
 from xconnectd.reconcile.evaluate import Evaluation, Refused
 from xconnectd.reconcile.executor import Executor, Trouble
 from xconnectd.reconcile.link_state import LinkStatus
@@ -88,10 +88,12 @@ _CHANGED = (
     "repaired too often: somebody else ({suspects}) keeps changing its ends; their settings are"
     " left alone for {wait:g} s, frames are forwarded"
 )
-_DELETED = (
-    "made again too often: something in its node keeps deleting its interface; it is made again in"
-    " {wait:g} s"
-)
+_DELETED = {
+    "veth": "made again too often: something in its node keeps deleting its interface; it is made"
+    " again in {wait:g} s",
+    "vxlan": "made again too often: something keeps deleting its tunnel, or has it lead elsewhere;"
+    " it is made again in {wait:g} s",
+}
 
 
 class Seen(NamedTuple):
@@ -232,13 +234,14 @@ class Reconciler:
         if observed.covered is None:
             evaluations = evaluate.with_hints(evaluations, self._free(observed.names))
         roles = evaluate.roles(evaluations)
-        if not observed.nodes and not observed.made:
+        if not observed.nodes and not observed.tunnels and not observed.made:
             return Seen(observed, tuple(evaluations), plan.plan(roles, observed))
-        roles = evaluate.in_nodes(roles, observed)
+        roles = evaluate.elsewhere(roles, observed)
         unwanted, forgotten = made_veths.unwanted(evaluations, roles, observed)
-        made = made_veths.plan(
-            evaluations, observed, failed, self._far_refused, self._backoff.is_held_off
-        )
+        held_off = self._backoff.is_held_off
+        made = made_veths.plan(evaluations, observed, failed, self._far_refused, held_off)
+        if observed.tunnels:
+            made = (*made_tunnels.plan(evaluations, observed, failed, held_off), *made)
         incomplete = {each.link for each in made if isinstance(each, Make)}  # until they are made
         steps = plan.plan(roles, observed, unwanted)
         rest = [each for each in steps if each.link not in incomplete]
@@ -267,8 +270,8 @@ class Reconciler:
         self._note(self.receive())
         before = seen.observed
         narrow = before.covered is not None and (
-            not (before.nodes or before.made)
-            or not any(isinstance(each, OF_MADE_VETHS) for each in seen.actions)
+            not (before.nodes or before.tunnels or before.made)
+            or not any(isinstance(each, OF_WHAT_IS_MADE) for each in seen.actions)
         )
         if narrow and self._unseen.ifindexes <= changed:
             links = [each.link for each in seen.evaluations]
@@ -536,8 +539,8 @@ class Reconciler:
         for link in self.monitored:
             if status := self._statuses.get(link.id):
                 shows = {
-                    end.name: end.shows_carrier
-                    for end in (status.a, status.b)
+                    name: end.shows_carrier
+                    for name, end in ((link.a.name, status.a), (link.b.name, status.b))
                     if end.offers or end.far_name
                 }
                 found |= {
@@ -636,9 +639,14 @@ class Reconciler:
     ) -> None:
         wanted = self._index.ids
         gone = [each for link, each in self._statuses.items() if link not in wanted]
-        if self._index.nodes:
-            for link in {each.link for each in done if isinstance(each, Make) and each.again}:
-                self._count_repair(link, _DELETED)
+        if self._index.has_ends_elsewhere:
+            made = {
+                (step.link, step.made.kind)
+                for step in done
+                if isinstance(step, Make) and step.again
+            }
+            for link, kind in made:
+                self._count_repair(link, _DELETED[kind])
         more = {
             "trigger": trigger,
             "config_hash": self.wiring.hash,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from xconnectd.impairment import Distribution, Impairment, Passing
-from xconnectd.model import Change, Made, MovedEnd, Record, Refusal
+from xconnectd.model import Change, Made, MovedEnd, Record, Refusal, Tunnel
 from xconnectd.paths import directory, namespace_cookie, own_inode, state_directory
 from xconnectd.state.journal import Journal, put
 from xconnectd.state.stale import BOOT, boot_id, is_of_this_boot
@@ -50,7 +50,7 @@ class Ledger:
         records: the interfaces that we hold, by ifindex.
         named: the ifindexes of records by name; the interfaces had it when they were recorded. Also
             by what the file calls an end in a node.
-        made: the veths that we made, by that.
+        made: the interfaces that we made for ends elsewhere, by that.
         programs: the ids of our programs.
         moved_netns: ends that are in another namespace.
         passing: what commands have put on links for now, by the ids of those.
@@ -234,7 +234,8 @@ class Ledger:
                 case {"forget": int(ifindex)}:
                     records.pop(ifindex, None)
                 case {"made": {"end": str(end), "name": str(), "mac": str()} as data}:
-                    made[end] = _made(Made, data)
+                    one = _made(Made, data)
+                    made[end] = one._replace(tunnel=one.tunnel and Tunnel(*one.tunnel))
                 case {"unmade": str(end)}:
                     made.pop(end, None)
         return records, made

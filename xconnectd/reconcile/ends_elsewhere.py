@@ -1,4 +1,4 @@
-"""Ends in nodes: which interface of this namespace each of them is, or why there is none.
+"""Ends elsewhere: which interface of this namespace each of them is, or why there is none.
 
 For one look. A namespace is known by its id here; nothing of it stays open.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from xconnectd.model import Endpoint, Far, Interface, Made, Node, NodeEnd
+from xconnectd.model import Endpoint, Far, Interface, Made, Node, NodeEnd, Tunnel
+from xconnectd.reconcile.made_tunnels import device_name
 from xconnectd.reconcile.made_veths import host_name
 from xconnectd.reconcile.ports import Interfaces, Ledger, Nodes
 
@@ -18,8 +19,8 @@ class Here(Protocol):
     def __call__(self, wanted: str | int, /) -> Interface | None: ...
 
 
-class NodeEnds:
-    """Looks ends in nodes up; what is known of a node is asked once a look."""
+class EndsElsewhere:
+    """Looks ends in nodes and tunnels up; what is known of a node is asked once a look."""
 
     def __init__(
         self, interfaces: Interfaces, nodes: Nodes, ledger: Ledger, here: Here | None = None
@@ -34,7 +35,33 @@ class NodeEnds:
     def _ask(self, wanted: str | int) -> Interface | None:
         return next(iter(self._interfaces.find(wanted)), None)
 
-    def resolve(self, end: Endpoint, node: Node) -> tuple[NodeEnd, Interface | None]:
+    def resolve(
+        self, end: Endpoint, nodes: dict[str, NodeEnd], tunnels: dict[str, str]
+    ) -> Interface | None:
+        """The interface here that an end is; what else is known of it goes into the mappings."""
+        host = None
+        if end.tunnel:
+            tunnels[end.name], host = self.by_tunnel(end, end.tunnel)
+        elif end.node:
+            nodes[end.name], host = self.in_node(end, end.node)
+        return host
+
+    def by_tunnel(self, end: Endpoint, tunnel: Tunnel) -> tuple[str, Interface | None]:
+        """What is in the way of making a tunnel (empty: nothing), and the interface that it is.
+
+        One that leads elsewhere by now is not it.
+        """
+        device = self._made(end) or self._held(end)
+        if device and device.tunnel == tunnel:
+            return "", device
+        name = device_name(tunnel)
+        taken = self._here(name)
+        if taken is None or (device and taken.ifindex == device.ifindex):
+            return "", None
+        words = f"{name}, to be made for {end}, is the name of another interface, {_kind(taken)}"
+        return f"{words}: rename or delete that, or give the link another vni", None
+
+    def in_node(self, end: Endpoint, node: Node) -> tuple[NodeEnd, Interface | None]:
         """What is known of an end in ``node``, and the interface here that it is."""
         place = self._known.get(node)
         if place is None:
@@ -81,7 +108,7 @@ class NodeEnds:
     def host_of(self, made: Made) -> Interface | None:
         """Somebody else may have given the name to another."""
         host = self._here(made.name)
-        return host if host and host.mac == made.mac and host.kind == "veth" else None
+        return host if host and host.mac == made.mac and host.kind == made.kind else None
 
     def _held(self, end: Endpoint) -> Interface | None:
         """The interface that is held for it since an earlier look."""
@@ -121,3 +148,9 @@ def _what(device: Interface) -> str:
     if device.kind == "veth":
         return "its other end is in another namespace"
     return f"it is a {device.kind}" if device.kind else "it is no veth at all"
+
+
+def _kind(device: Interface) -> str:
+    if tunnel := device.tunnel:
+        return f"a VXLAN device to {tunnel.remote or 'no single address'} that is not ours"
+    return f"a {device.kind}" if device.kind else "a NIC"
