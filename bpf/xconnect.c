@@ -320,8 +320,10 @@ static __always_inline bool is_own_echo(struct __sk_buff *skb)
 static __always_inline bool cut_to_fit(struct __sk_buff *skb)
 {
 	u32 mtu = 0, limit;
+	long fits = bpf_check_mtu(skb, 0, &mtu, 0, BPF_MTU_CHK_SEGS);
 
-	if (bpf_check_mtu(skb, 0, &mtu, 0, 0) < 0 || mtu < LEAST_MTU)
+	/* A tag beside the frame is not among what the helper counts. */
+	if (mtu < LEAST_MTU || (fits != BPF_MTU_CHK_RET_SEGS_TOOBIG && !skb->vlan_present))
 		return true;
 	limit = mtu - HEADERS;
 #pragma unroll

@@ -26,6 +26,7 @@ TO_NOBODY: Final = bytes.fromhex("02000000ffff")
 dropped by the kernel (vxlan_set_mac), so no keepalive comes from one."""
 _SOL_PACKET: Final = 263
 _PACKET_QDISC_BYPASS: Final = 20
+_PACKET_AUXDATA: Final = 8
 _PACKET_VNET_HDR: Final = 15
 ITS_IPV6: Final = Path("/proc/sys/net/ipv6/conf/eth0/disable_ipv6")
 UNDERLAY: Final = {"IPv4": ("198.51.100.1", "198.51.100.2"), "IPv6": ("2001:db8::1", "2001:db8::2")}
@@ -158,6 +159,12 @@ def test_nothing_else_leaves_by_a_tunnel_that_the_host_sends(sides: tuple[Side, 
 HOSTS: Final = {4: (b"\x0a\0\0\1", b"\x0a\0\0\2"), 6: (b"\xfd" + bytes(15), b"\xfe" + bytes(15))}
 _TCP: Final = 6
 _TCP_HEADER: Final = 20
+_HEADERS: Final = {4: 40, 6: 60}
+_VIRTIO_HEADER, _ETHERNET = 10, 14
+MTU: Final = 1430
+"""Of the VXLAN devices: no frame of that is too long for an underlay of 1500, also over IPv6."""
+ROOM: Final = 100
+"""Bytes that are left for headers where a segment is cut finer."""
 
 
 def _sum(octets: bytes) -> int:
@@ -188,20 +195,23 @@ def send_in_bulk(sender: Station, frame: bytes) -> None:
         out.send(frame)
 
 
-def received(version: int, port: Port, size: int) -> bytes:
-    """What of the data arrives, in its order, however the kernel has joined it again."""
+def received(version: int, port: Port, size: int) -> tuple[bytes, int]:
+    """The data that arrives, in its order, and the length of the longest segment it crossed in.
+
+    The kernel joins segments again, and says how long they were.
+    """
+    port._socket.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+    port._socket.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 0)
     parts: dict[int, bytes] = {}
-
-    def has_all() -> bool:
-        for frame in port.drain():
-            tcp = frame[34:] if version == 4 else frame[54:]
-            parts[int.from_bytes(tcp[4:8], "big")] = tcp[_TCP_HEADER:]
-        return sum(map(len, parts.values())) >= size
-
+    longest = 0
     for _ in looks(2.0):
-        if has_all():
+        for told in port.drain():
+            tcp = told[_VIRTIO_HEADER + _ETHERNET + _HEADERS[version] - _TCP_HEADER :]
+            number, parts[number] = int.from_bytes(tcp[4:8], "big"), tcp[_TCP_HEADER:]
+            longest = max(longest, int.from_bytes(told[4:6], "little") or len(parts[number]))
+        if sum(map(len, parts.values())) >= size:
             break
-    return b"".join(parts[number] for number in sorted(parts))
+    return b"".join(parts[number] for number in sorted(parts)), longest
 
 
 def fragments(namespace: str) -> int:
@@ -214,9 +224,9 @@ def fragments(namespace: str) -> int:
 
 
 def fit_underlay(sides: tuple[Side, Side]) -> None:
-    """1500 bytes, and VXLAN devices of which no frame is longer than that."""
+    """1500 bytes, and VXLAN devices that say so."""
     for side in sides:
-        for device, mtu in (("eth0", 1500), ("vxlan-7", 1430)):
+        for device, mtu in (("eth0", 1500), ("vxlan-7", MTU)):
             run("ip", "link", "set", device, "mtu", str(mtu), namespace=side.namespace)
         side.wire()
 
@@ -232,7 +242,25 @@ def test_tcp_in_bulk_is_cut_to_what_the_way_takes(
     for one, other in (sides, sides[::-1]):
         with other.container.port() as there:
             send_in_bulk(one.container, in_bulk(version, data, segment))
-            assert received(version, there, len(data)) == data
+            assert received(version, there, len(data)) == (data, MTU - ROOM)
+    assert [fragments(side.namespace) for side in sides] == [0, 0]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_tcp_in_bulk_that_fits_is_cut_no_finer(
+    version: int, lab: Lab, sides: tuple[Side, Side]
+) -> None:
+    """With a tag beside the frame it does not fit: that is longer by four bytes."""
+    fit_underlay(sides)
+    one, other = (side.container for side in sides)
+    fits = MTU - _HEADERS[version]
+    data = noise(64_000)
+    for tagged in (False, True):
+        if tagged:
+            lab.tag(one, 5)
+        with other.port() as there:
+            send_in_bulk(one, in_bulk(version, data, fits))
+            assert received(version, there, len(data)) == (data, MTU - ROOM if tagged else fits)
     assert [fragments(side.namespace) for side in sides] == [0, 0]
 
 
