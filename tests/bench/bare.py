@@ -24,6 +24,7 @@ _REDIRECT: Final = 23  # bpf_redirect; XDP and tc have one each, under one numbe
 _REDIRECT_MAP: Final = 51
 _INGRESS_IFINDEX: Final = 12  # in struct xdp_md
 _XDP_DROP: Final = 1
+_TC_ACT_UNSPEC: Final = 0xFFFFFFFF  # -1
 
 
 def _set(register: int, value: int) -> int:
@@ -87,11 +88,15 @@ def wire_xdp(lab: Lab, how: str, *ends: str) -> None:
         lab.ip("link", "set", "dev", end, how, "pinned", str(path))
 
 
-def wire_tc(lab: Lab, *ends: str) -> None:
+def wire_tc(lab: Lab, *ends: str, egress: bool = False) -> None:
+    """With ``egress`` there is a filter on the way out, too, which lets all pass."""
     for end, other in zip(ends, reversed(ends), strict=True):
         path = lab.program(PROG_TC, redirect(lab.ifindex(other)), f"tc-{end}")
         lab.tc(f"qdisc add dev {end} clsact")
         lab.tc(f"filter add dev {end} ingress bpf da pinned {path}")
+        if egress:
+            path = lab.program(PROG_TC, (_set(0, _TC_ACT_UNSPEC), _EXIT), f"egress-{end}")
+            lab.tc(f"filter add dev {end} egress bpf da pinned {path}")
 
 
 class Source:

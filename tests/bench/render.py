@@ -23,9 +23,10 @@ _READING: Final = """\
 Every contender has its turn in every round, in shuffled order. A ratio is taken within a round; the
 median of all rounds is shown, with its quartiles in brackets. Ratios travel to other machines,
 absolute figures do not. `bare` is a redirect by a program of the same kind that does nothing else:
-no counters, no egress drop. Of a rewire it is the very requests and map writes of xconnectd's own,
-played back to back by a loop that waits for the same save and does nothing else (`with looks`: and
-the questions that xconnectd asks first)."""
+no counters, no egress drop; with `both hooks` it has a filter on the way out, too, that lets all
+pass: what is below that is ours, what is above it the kernel's. Of a rewire it is the very requests
+and map writes of xconnectd's own, played back to back by a loop that waits for the same save and
+does nothing else (`with looks`: and the questions that xconnectd asks first)."""
 
 
 # ---------------------------------------------------------------------- table
@@ -92,23 +93,24 @@ def _columns(series: Series) -> Iterator[tuple[str, _Column]]:
         if other in series.values:
             yield f"to {other}", lambda name, other=other: _ratio(series.ratio(name, other))  # type: ignore[misc]
     if any(series.ratio(name, _limit(name)) for name in series.values):
-        yield "to bare", lambda name: _ratio(series.ratio(name, _limit(name)))
+        yield "to bare", lambda name: _ratio(series.ratio(name, _limit(name)), digits=3)
 
 
 def _limit(name: str) -> str:
-    """The bare redirect that a wire of ours is measured by; empty for another's."""
-    return name.replace(_OURS, _LIMIT) if name.startswith(_OURS) else ""
+    """The bare redirect that a wire is measured by; empty for another's."""
+    limit = name.partition(", ")[0].replace(_OURS, _LIMIT)
+    return limit if limit != name else ""
 
 
 def _range(low: float, high: float) -> str:
     return f"{number(low)} to {number(high)}"
 
 
-def _ratio(ratio: Spread | None) -> str:
+def _ratio(ratio: Spread | None, digits: int = 2) -> str:
     if ratio is None:
         return ""
     median, low, high = (
-        f"{value:.2f}" if value < 10 else number(value)
+        f"{value:.{digits}f}" if value < 10 else number(value)
         for value in (ratio.median, ratio.low, ratio.high)
     )
     return f"{median} ({low} to {high})"

@@ -24,6 +24,8 @@ from .rounds import interleave
 PEER_VARIABLE: Final = "XDP_XCONNECT"
 PEER: Final = "xdp-xconnect"
 MODES: Final = ("generic", "tc", "native")
+BARE_BOTH_WAYS: Final = "bare tc, both hooks"
+"""With an empty filter where ours keeps the host silent: what the hook alone costs."""
 _HEADROOM: Final = "65535"
 
 
@@ -121,6 +123,7 @@ def _peer(lab: Lab, wire: Wire) -> None:
 _OTHERS: Final[dict[str, Callable[[Lab, Wire], None]]] = {
     "bare generic": _bare_generic,
     "bare tc": lambda lab, wire: bare.wire_tc(lab, *wire.ends),
+    BARE_BOTH_WAYS: lambda lab, wire: bare.wire_tc(lab, *wire.ends, egress=True),
     "bare native": _bare_native,
     "bridge": lambda lab, wire: lab.bridge("bridge0", *wire.ends),
     "mirred": lambda lab, wire: lab.mirred(*wire.ends),

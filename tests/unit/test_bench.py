@@ -18,6 +18,7 @@ SPEEDS = Series(
     "Bulk TCP",
     "Gbit/s",
     {"xconnectd tc": [9.0, 4.5, 9.0, 4.5], "bare tc": [10.0, 5.0, 10.0, 5.0],
+     "bare tc, more": [9.9, 4.95, 9.9, 4.95],
      "bridge": [6.0, 3.0, 6.0, 3.0], "mirred": [10.0, 5.0, 10.0, 5.0]},
     more_is_better=True,
 )  # fmt: skip
@@ -71,8 +72,10 @@ def test_the_table_compares_each_wire_with_its_yardsticks() -> None:
     assert "## Bulk TCP, Gbit/s (more is better)" in text
     rows = {line.split(" | ")[0].lstrip("| "): line for line in text.splitlines()}
     ours = "| xconnectd tc | 6.75 | 4.50 to 9.00 | 4.50 to 9.00 |"
-    quartiles = "0.90 (0.90 to 0.90) | 1.50 (1.50 to 1.50) | 0.90 (0.90 to 0.90) |"
+    quartiles = "0.90 (0.90 to 0.90) | 1.50 (1.50 to 1.50) | 0.900 (0.900 to 0.900) |"
     assert rows["xconnectd tc"] == f"{ours} {quartiles}"
+    assert rows["bare tc, more"].endswith(" | 0.990 (0.990 to 0.990) |")
+    assert rows["bare tc"].endswith(" |  |"), "the limit has none"
     assert rows["mirred"].endswith("| 1.00 (1.00 to 1.00) | 1.67 (1.67 to 1.67) |  |")
     assert rows["2 links"] == "| 2 links | 210 | 205 to 555 | 200 to 900 |"
     assert rows["1,000 links"].startswith("| 1,000 links | 1,234 |")
@@ -90,7 +93,7 @@ def test_the_plot_shows_ratios_where_there_is_a_yardstick() -> None:
     assert "mirred" not in words, "its ratio to itself says nothing"
     assert words[words.index("xconnectd tc") + 1] == "0.900"
     assert words[words.index("2 links") + 1] == "210"
-    assert len(list(root.iter(f"{SVG}circle"))) == 3 + 2
+    assert len(list(root.iter(f"{SVG}circle"))) == 4 + 2
     wild = Series("Wild", "ms", {"a": [1.0, 1.0, 1.0, 1e6], "b": [-1.0, 0.0, 0.0, 0.0]})
     lines = list(ET.fromstring(plot([wild, SPEEDS])).iter(f"{SVG}line"))
     assert lines
