@@ -31,7 +31,7 @@ from xconnectd.status.document import StatusDocument
 
 XDP, INGRESS, EGRESS = 101, 102, 103
 SWAP_XDP, SWAP_INGRESS = 104, 105
-TUNNEL_INGRESS = 106
+TUNNEL_INGRESS, TUNNEL_EGRESS = 106, 107
 FOREIGN = 7000
 """Program ids: ours, and one that is not."""
 

@@ -53,6 +53,7 @@ from builders import (
     SWAP_INGRESS,
     SWAP_XDP,
     TAP_OFFLOADS,
+    TUNNEL_EGRESS,
     TUNNEL_INGRESS,
     XDP,
 )
@@ -90,7 +91,9 @@ OWN = "/proc/self/ns/net"
 """The file of this namespace."""
 
 OLDER = 91
-OURS = frozenset((XDP, INGRESS, EGRESS, SWAP_XDP, SWAP_INGRESS, TUNNEL_INGRESS, OLDER))
+OURS = frozenset(
+    (XDP, INGRESS, EGRESS, SWAP_XDP, SWAP_INGRESS, TUNNEL_INGRESS, TUNNEL_EGRESS, OLDER)
+)
 
 _FD = 1000  # program n is open as descriptor n + _FD
 _STACK = "the host's stack"
@@ -476,6 +479,10 @@ class Kernel:
         """Whether the keepalives of another host's daemon are answered there."""
         return [each.program for each in self.get(name).ingress] == [TUNNEL_INGRESS]
 
+    def cuts(self, name: str) -> bool:
+        """Whether bulk is cut there to what a tunnel takes, and answers may leave."""
+        return TUNNEL_EGRESS in _ids(self.get(name).egress)
+
     def is_held(self, name: str) -> bool:
         """Whether an end is silent and drops all that comes in."""
         device = self.get(name)
@@ -731,7 +738,7 @@ class Kernel:
     def fds(self) -> Mapping[str, int]:
         ids = {"xdp": self.xdp, "ingress": INGRESS, "egress": EGRESS}
         ids |= {"swap_xdp": self.swap_xdp, "swap_ingress": SWAP_INGRESS}
-        ids |= {"tunnel_ingress": TUNNEL_INGRESS}
+        ids |= {"tunnel_ingress": TUNNEL_INGRESS, "tunnel_egress": TUNNEL_EGRESS}
         return {role: program + _FD for role, program in ids.items()}
 
     @property
@@ -739,7 +746,9 @@ class Kernel:
         return Programs(
             *(self.xdp, INGRESS, EGRESS, frozenset((OLDER, *self.older_maps))),
             *(self.swap_xdp, SWAP_INGRESS, self._swapping, "xconnectd.1.2.3"),
-            *(TUNNEL_INGRESS, frozenset((TUNNEL_INGRESS,))),
+            tunnel_ingress=TUNNEL_INGRESS,
+            tunneling=frozenset((TUNNEL_INGRESS,)),
+            tunnel_egress=TUNNEL_EGRESS,
         )
 
     def filter(self, expression: str) -> tuple[int, int]:

@@ -266,6 +266,7 @@ def test_keepalives_are_answered_at_tunnels_to_hosts_and_nowhere_else() -> None:
     keeper = heard(kernel, to_host(), to_device("v1"))
     ends = ("v0", DEVICE, "v1", "vxlan-7")
     assert [kernel.answers(end) for end in ends] == [False, True, False, False]
+    assert [kernel.cuts(end) for end in ends] == [False, True, False, True]
     kernel.drop_filters(DEVICE)
     keeper.settle()
     assert kernel.answers(DEVICE)

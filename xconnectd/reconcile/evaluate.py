@@ -76,8 +76,8 @@ class Role(NamedTuple):
     its queue is to do, None where that is left alone. ``end`` is what the file calls an end in a
     node, or behind a tunnel (empty for others), and ``made`` whether we made it. ``drop`` is the
     filter of frames that are not to leave by it (empty for none), None where that is left as it is.
-    ``to_host``: it is a tunnel to another host, whose programs answer what comes from there. So it
-    is up also while it is held.
+    ``is_tunnel``: it is one, and ``to_host``, to another host, whose daemon is answered there: so
+    that one is up also while it is held.
     """
 
     link: Link
@@ -91,6 +91,7 @@ class Role(NamedTuple):
     made: bool = False
     shape: Shape | None = None
     drop: str | None = None
+    is_tunnel: bool = False
     to_host: bool = False
 
 
@@ -186,9 +187,13 @@ def elsewhere(roles: Mapping[int, Role], observed: Observed) -> dict[int, Role]:
             is_raised = role.held and record and Setting.MTU in record.changes
             if is_made and end.node and not is_raised:
                 settings = {Setting.MTU: role.link.mtu, **settings}
-            to_host = bool(end.tunnel and end.host)
+            is_tunnel = end.tunnel is not None
             told[ifindex] = role._replace(
-                end=name, made=is_made, settings=settings, to_host=to_host
+                end=name,
+                made=is_made,
+                settings=settings,
+                is_tunnel=is_tunnel,
+                to_host=is_tunnel and bool(end.host),
             )
     return told
 

@@ -105,7 +105,7 @@ def _gaps(evaluation: Evaluation, ends: tuple[End, End], observed: Observed) -> 
         return
     maps = [observed.peers] if evaluation.mode is Mode.TC else [observed.entries, observed.peers]
     link = evaluation.link
-    forwards = not evaluation.why_held
+    forwards = link.enabled and not evaluation.unheard
     ways = ((link.a, evaluation.a, evaluation.b), (link.b, evaluation.b, evaluation.a))
     for endpoint, here, there in ways:
         wanted = there.ifindex if forwards else None

@@ -332,7 +332,10 @@ class _Diff:
         for setting, change in end.changes.items():
             if setting not in _APART:
                 self._do(Set(link, interface, _reason(setting), setting, change.ours))
-        self._add_filter(end, "egress", "egress", programs.egress, _REASONS[Setting.CLSACT])
+        name, program = "egress", programs.egress
+        if end.role.is_tunnel:
+            name, program = "tunnel_egress", programs.tunnel_egress
+        self._add_filter(end, "egress", name, program, _REASONS[Setting.CLSACT])
         for filter_ in end.ours.egress:
             if filter_.handle == DROP_HANDLE and end.role.drop == "":
                 reason = "no frames are to be dropped"
