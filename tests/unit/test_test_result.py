@@ -151,15 +151,18 @@ class Tunnel:
 
 
 def test_frames_to_another_host_are_counted_there_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(test_across, "_PATIENCE", 0.1)
+    monkeypatch.setattr(test_across, "PATIENCE", 0.1)
     tunnel, series = Tunnel(longest=1500), Series(b"12345678", 0, b"\x02" * 6, b"\x04" * 6)
-    lengths, error = test_across.exchange(
-        *(tunnel, series, (60, 1514, 9014), 3),  # type: ignore[arg-type]
+    exchange = test_across.Exchange(
+        *(tunnel, series),  # type: ignore[arg-type]
         here=lambda: tunnel.here,
         there=lambda: tunnel.there,
     )
-    assert lengths == (Lengths(60, 3, 3), Lengths(1514, 3, 0), Lengths(9014, 3, 0))
-    assert error == "Message too long (9014 bytes)"
+    assert exchange.run((60, 1500), 3) == (Lengths(60, 3, 3), Lengths(1500, 3, 3))
+    assert tunnel.here == 106, "where nothing is lost they are sent once"
+    found = exchange.run((60, 1514, 9014), 3)
+    assert found == (Lengths(60, 3, 3), Lengths(1514, 3, 0), Lengths(9014, 3, 0))
+    assert exchange.error == "Message too long (9014 bytes)"
 
 
 @pytest.mark.parametrize(

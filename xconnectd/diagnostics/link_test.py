@@ -31,6 +31,7 @@ from xconnectd.diagnostics.facts import LinkFacts
 from xconnectd.diagnostics.finding import Finding
 from xconnectd.diagnostics.link_facts import LinkGatherer
 from xconnectd.diagnostics.packet_socket import PacketSocket, now
+from xconnectd.diagnostics.test_across import Exchange
 from xconnectd.diagnostics.test_frames import Count, Series
 from xconnectd.diagnostics.test_outcome import WATCHED, Outcome
 from xconnectd.diagnostics.test_result import Lengths, Way
@@ -149,27 +150,37 @@ class Tester:
         if not facts.ways:
             raise UntestableError(facts.evaluation.waiting or "an end is missing")
         source, target = next(way for way in facts.ways if facts.is_tunnel(way[1]))
-        dropped = self._listen_to(there).dropped or 0
-        found: list[tuple[Sequence[Lengths], str]] = []
-
-        def work() -> None:
-            with self._socket(source, facts) as sender:
-                far = facts.far[source.ifindex].interface
-                mac = bytes.fromhex(far.mac.replace(":", ""))
-                series = Series(os.urandom(8), 0, mac, _NOBODY)
-                sizes = test_frames.sizes(far.mtu, far.mtu)
-                here = lambda: self._counters().get(source.ifindex, Counters()).frames  # noqa: E731
-                came = lambda: self._listen_to(there).frames or 0  # noqa: E731
-                found.append(
-                    test_across.exchange(sender, series, sizes, rounds, here=here, there=came)
-                )
-
-        counted = next(each for each in self._watch(facts, work) if each.outlet == target.name)
-        ((lengths, error),) = found
-        dropped = (self._listen_to(there).dropped or 0) - dropped
+        dropped = self._next_word(there).dropped or 0
+        lengths: list[Lengths] = []
+        with self._socket(source, facts) as sender:
+            far = facts.far[source.ifindex].interface
+            mac = bytes.fromhex(far.mac.replace(":", ""))
+            exchange = Exchange(
+                sender,
+                Series(os.urandom(8), 0, mac, _NOBODY),
+                here=lambda: self._counters().get(source.ifindex, Counters()).frames,
+                there=lambda: self._listen_to(there).frames or 0,
+            )
+            sizes = test_frames.sizes(far.mtu, far.mtu)
+            ways = self._watch(facts, lambda: lengths.extend(exchange.run(sizes, rounds)))
         return replace(
-            counted, lengths=lengths, error=error, counted_by=there.host, dropped_there=dropped
+            next(way for way in ways if way.outlet == target.name),
+            lengths=lengths,
+            error=exchange.error,
+            counted_by=there.host,
+            dropped_there=(self._listen_to(there).dropped or 0) - dropped,
         )
+
+    def _next_word(self, there: Endpoint) -> Heard:
+        """What the daemon there says next: what it has counted until now is in it."""
+        first = self._listen_to(there)
+        deadline = time.monotonic() + test_across.PATIENCE
+        while time.monotonic() < deadline:
+            time.sleep(test_across.LOOK)
+            heard = self._listen_to(there)
+            if heard.last and heard.last > (first.last or 0) + test_across.LOOK:
+                return heard
+        raise UntestableError(f"the daemon on {there.host} says nothing")
 
     def _listen_to(self, there: Endpoint) -> Heard:
         """What its daemon has told, a count with it."""

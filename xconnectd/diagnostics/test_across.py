@@ -1,7 +1,7 @@
 """Test frames to another host: they are sent here, and the daemon there counts what arrives.
 
-Its counters come back in its keepalives. They count other frames as well, and so do ours: what of
-those came in here meanwhile is taken off.
+Its counters come back with what it says, once a second. They count other frames as well, and so do
+ours: what of those came in here meanwhile is taken off.
 """
 
 from __future__ import annotations
@@ -16,50 +16,63 @@ from xconnectd.diagnostics.test_result import Lengths
 
 _PACE: Final = 0.001
 """Seconds between two frames."""
-_PATIENCE: Final = 1.5
-"""Seconds for a count to come back: the keepalives of some seven of a tunnel's five a second."""
-_LOOK: Final = 0.05
+PATIENCE: Final = 2.5
+"""Seconds for a count to come back."""
+LOOK: Final = 0.05
 """Seconds between two questions for it."""
 
 
-def exchange(
-    sender: PacketSocket,
-    series: Series,
-    sizes: Sequence[int],
-    rounds: int,
-    *,
-    here: Callable[[], int],
-    there: Callable[[], int],
-) -> tuple[tuple[Lengths, ...], str]:
-    """``rounds`` frames of each size, one size after the other; and what the kernel had against it.
+class Exchange:
+    """Sends frames in one direction.
 
     ``here`` is how many frames have been handed to the tunnel by now, ``there`` how many have come
     out of it, as far as the other host has told.
+
+    Attributes:
+        error: what the kernel said to the sender.
     """
-    lengths, numbers, refused = [], 0, ""
-    for size in sizes:
-        before = here(), there()
-        for _ in range(rounds):
+
+    def __init__(
+        self,
+        sender: PacketSocket,
+        series: Series,
+        *,
+        here: Callable[[], int],
+        there: Callable[[], int],
+    ) -> None:
+        self._sender = sender
+        self._series = series
+        self._here = here
+        self._there = there
+        self._number = 0
+        self.error = ""
+
+    def run(self, sizes: Sequence[int], rounds: int) -> tuple[Lengths, ...]:
+        """``rounds`` frames of each size: all at once, and if some are lost one after the other."""
+        if self._arrived(sizes, rounds) == rounds * len(sizes):
+            return tuple(Lengths(size, rounds, rounds) for size in sizes)
+        return tuple(Lengths(size, rounds, self._arrived((size,), rounds)) for size in sizes)
+
+    def _arrived(self, sizes: Sequence[int], rounds: int) -> int:
+        here, there = self._here(), self._there()
+        for size in [*sizes] * rounds:
             try:
-                sender.send(series.frame(numbers, size))
+                self._sender.send(self._series.frame(self._number, size))
             except OSError as error:
-                refused = refused or f"{error.strerror} ({size} bytes)"
-            numbers += 1
+                self.error = self.error or f"{error.strerror} ({size} bytes)"
+            self._number += 1
             time.sleep(_PACE)
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while True:
-            time.sleep(_LOOK)
-            left, came = here() - before[0], there() - before[1]
+            time.sleep(LOOK)
+            left, came = self._here() - here, self._there() - there
             if came >= left or time.monotonic() >= deadline:
-                break
-        lengths.append(Lengths(size, rounds, arrived(rounds, left, came)))
-    return tuple(lengths), refused
+                return arrived(len(sizes) * rounds, left, came)
 
 
 def arrived(sent: int, left: int, came: int) -> int:
-    """How many of the frames ``sent`` are among those that ``came``, if more than these ``left``.
+    """How many of the frames ``sent`` are among those that ``came``, where ``left`` were counted.
 
-    Frames that are no longer or not yet counted are not worse than none.
+    What is counted beyond them is others'.
     """
-    others = max(0, left - sent)
-    return max(0, min(sent, came - others))
+    return max(0, min(sent, came - max(0, left - sent)))
