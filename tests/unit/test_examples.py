@@ -9,22 +9,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import kubernetes_validate
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from xconnectd.cli.main import main
-from xconnectd.config import parser, reader
+from xconnectd.config import hosts, identity, parser, reader
 from xconnectd.model import Wiring
 
 REPO: Final = Path(__file__).parents[2]
 EXAMPLES: Final = REPO / "config" / "examples"
 DOCKERFILE: Final = (REPO / "Dockerfile").read_text()
-KUBERNETES: Final = ("kubernetes.yaml", "kubernetes-multus.yaml")
+KUBERNETES: Final = ("kubernetes.yaml", "kubernetes-multus.yaml", "kubernetes-hosts.yaml")
 DIRECTORIES: Final = ("containerlab", "compose")
 
 CAPABILITIES: Final = ["BPF", "NET_ADMIN", "NET_BROADCAST"]
+OF_HOSTS: Final = {"kubernetes-hosts.yaml": ["NET_RAW"]}
+"""What it takes besides to speak to other hosts."""
 CONFIG, PINS, RECORDS = "/etc/xconnectd", "/bpf", "/run/xconnectd"
 
 
@@ -34,7 +37,7 @@ def load(name: str) -> list[Any]:
 
 def manifests(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The ConfigMap and the DaemonSet of a file."""
-    documents = load(name)
+    version, documents = kubernetes_validate.latest_version(), load(name)
     assert [each["kind"] for each in documents] == ["Namespace", "ConfigMap", "DaemonSet"]
     _, config_map, daemon_set = documents
     return config_map, daemon_set
@@ -174,7 +177,8 @@ def test_kubernetes_runs_it_with_the_least_and_mounts_whole_directories(name: st
     template = daemon_set["spec"]["template"]
     (container,) = template["spec"]["containers"]
     context = container["securityContext"]
-    assert context["capabilities"] == {"drop": ["ALL"], "add": CAPABILITIES}
+    capabilities = [*CAPABILITIES, *OF_HOSTS.get(name, ())]
+    assert context["capabilities"] == {"drop": ["ALL"], "add": capabilities}
     assert context["readOnlyRootFilesystem"] is True
     assert context["allowPrivilegeEscalation"] is False
     assert "privileged" not in context
@@ -188,6 +192,31 @@ def test_kubernetes_runs_it_with_the_least_and_mounts_whole_directories(name: st
     assert mounts["config"]["mountPath"] == CONFIG
     assert volumes["config"]["configMap"] == {"name": config_map["metadata"]["name"]}
     assert volumes["bpf"]["hostPath"]["path"] == "/sys/fs/bpf"
+
+
+@pytest.mark.parametrize("name", KUBERNETES)
+def test_kubernetes_would_take_it(name: str) -> None:
+    """By the schemas of its API; an unknown key is a mistake, too."""
+    version, documents = kubernetes_validate.latest_version(), load(name)
+    for document in documents:
+        kubernetes_validate.validate(document, version, strict=True)
+    documents[-1]["spec"]["template"]["spec"]["hostNetworks"] = True
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(documents[-1], version, strict=True)
+
+
+def test_each_node_does_its_part_of_one_file() -> None:
+    config_map, daemon_set = manifests("kubernetes-hosts.yaml")
+    spec = daemon_set["spec"]["template"]["spec"]
+    assert spec["hostNetwork"] is True
+    (container,) = spec["containers"]
+    name = {"fieldRef": {"fieldPath": "spec.nodeName"}}
+    assert container["env"] == [{"name": identity.VARIABLE, "valueFrom": name}]
+    (text,) = config_map["data"].values()
+    wiring = parser.parse(text, "lab.yaml")
+    parts = [hosts.links_of(wiring, host).links for host, _ in wiring.hosts]
+    assert all(parts)
+    assert sum(map(len, parts)) > len(wiring.links), "some links are of two nodes"
 
 
 @pytest.mark.parametrize("name", KUBERNETES)
