@@ -204,7 +204,7 @@ def test_the_example_connects_nothing_and_its_commented_parts_pass_too() -> None
     taken = pairs.replace("links: {}\n", "links:\n").replace("\n#", "\n ")
     top = text[text.index("# nodes:") : text.index("\n\n# Nothing")].replace("\n# ", "\n")[2:]
     wiring = parse(f"{top.replace('What every', '# What every')}\n{taken}", "f")
-    assert (len(wiring.links), wiring.warnings) == (4, ())
+    assert (len(wiring.links), wiring.warnings) == (5, ())
     anchors = text[text.index("# x-lab:") :].replace("\n#\n", "\n\n").replace("\n# ", "\n")[2:]
     assert links(anchors)[0].mode is Mode.GENERIC
 

@@ -37,7 +37,7 @@ def load(name: str) -> list[Any]:
 
 def manifests(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The ConfigMap and the DaemonSet of a file."""
-    version, documents = kubernetes_validate.latest_version(), load(name)
+    documents = load(name)
     assert [each["kind"] for each in documents] == ["Namespace", "ConfigMap", "DaemonSet"]
     _, config_map, daemon_set = documents
     return config_map, daemon_set
