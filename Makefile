@@ -171,7 +171,7 @@ install: build ## into DESTDIR and PREFIX (/usr); starts nothing (root)
 	install -m 644 README.md CHANGELOG.md '$(DESTDIR)$(DOC)'; \
 	install -m 644 LICENSE '$(DESTDIR)$(DOC)/copyright'; \
 	install -m 644 config/xconnect.yaml config/grafana/xconnectd.json config/prometheus/xconnectd.rules.yml systemd/10-xconnectd.* \
-	  systemd/20-nodes.conf \
+	  systemd/20-nodes.conf systemd/30-hosts.conf \
 	  '$(DESTDIR)$(DOC)/examples'; \
 	[[ -z '$(DESTDIR)' ]] || exit 0; \
 	systemd-sysusers '$(SYSUSERS)'; \

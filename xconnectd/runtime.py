@@ -25,6 +25,7 @@ from xconnectd.paths import directory, pins
 from xconnectd.reconcile.reconciler import Reconciler
 from xconnectd.state import stale
 from xconnectd.state.store import Ledger, make_directory
+from xconnectd.tunnels.other_hosts import OtherHosts
 
 _ENGINES_AT_START: Final = 2.0
 """Seconds that container engines may take for their first answer when a daemon starts.
@@ -99,6 +100,8 @@ class Engine:
         interfaces: looks at single ones.
         nodes: where the nodes of the wiring are.
         tunnels: what the other sides of tunnels say.
+        told: for who only looks, what the daemon said of these, by the texts of ends there; to be
+            filled in.
         host_use: what they are used for; to be given the events by who receives them.
         instance: the hold on the namespace; None for one that only looks.
         alive: called again and again within what may take seconds, and to be called in between.
@@ -123,7 +126,8 @@ class Engine:
         patience = _ENGINES_AT_START if instance else _ENGINES_AT_LOOK
         nodes = Nodes(follow=instance is not None, patience=patience)
         self.nodes = parts.enter_context(closing(nodes))
-        self.tunnels = parts.enter_context(closing(ToldOfTunnels()))
+        self.told: dict[str, Heard] = {}
+        self.tunnels = parts.enter_context(closing(self._ears(dataplane, instance, log)))
         self.alive = alive
         self._dataplane = dataplane
         self._log = log
@@ -144,6 +148,14 @@ class Engine:
         )
         self.unseen = "" if dataplane else unseen
         self._parts = parts.pop_all()
+
+    def _ears(
+        self, dataplane: Dataplane | None, instance: Instance | None, log: Logger
+    ) -> OtherHosts | ToldOfTunnels:
+        """Only a daemon listens itself."""
+        if dataplane and instance:
+            return OtherHosts(dataplane.counts(), log)
+        return ToldOfTunnels(self.told)
 
     @classmethod
     def take(cls, log: Logger | None = None, alive: Callable[[], None] = lambda: None) -> Self:
@@ -356,21 +368,18 @@ def _open_if_there(parts: ExitStack, place: Path) -> tuple[Dataplane | None, str
 
 
 class ToldOfTunnels:
-    """What a daemon said of the other sides of tunnels, for who does not listen there.
+    """What a daemon said of the other sides of tunnels, for who does not listen there."""
 
-    Attributes:
-        told: by the texts of ends on other hosts; to be filled in.
-    """
-
-    def __init__(self) -> None:
-        self.told: dict[str, Heard] = {}
+    def __init__(self, told: Mapping[str, Heard]) -> None:
+        """``told`` is by the texts of ends on other hosts."""
+        self._told = told
         self._news = os.eventfd(0, os.EFD_CLOEXEC)
 
     def want(self, _announcements: Iterable[Announcement], _key: str) -> None:
         return
 
     def heard(self, end: str) -> Heard:
-        return self.told.get(end, Heard())
+        return self._told.get(end, Heard())
 
     def fileno(self) -> int:
         return self._news

@@ -36,6 +36,7 @@ class Looking(Runtime):
     def __init__(self, site: Site) -> None:
         super().__init__(site.kernel, site.keeper.book, logger())
         self.ledger: Any = SimpleNamespace(config=lambda: site.file, host=str)
+        self.told = self.tunnels.told
 
     def __enter__(self) -> Self:
         return self

@@ -41,10 +41,13 @@ IMPORTS: dict[str, set[str]] = {
     "dataplane": {"root"},
     "qemu": {"root"},
     "nodes": {"root", "config"},
+    "tunnels": {"root"},
     "state": {"root"},
     "reconcile": {"root"},
     "control": {"root", "config"},
-    "runtime": {"root", "netlink", "dataplane", "nodes", "state", "reconcile", "control"},
+    "runtime": {
+        *("root", "netlink", "dataplane", "nodes", "tunnels", "state", "reconcile", "control"),
+    },
     "status": {"root", "config", "netlink", "dataplane", "reconcile", "control", "runtime"},
     "diagnostics": {
         *("root", "config", "netlink", "dataplane", "reconcile"),
@@ -90,6 +93,7 @@ PURE = {
     *("diagnostics.link_checks", "diagnostics.host_checks", "diagnostics.tunnel_checks"),
     *("diagnostics.test_frames", "diagnostics.test_result", "diagnostics.test_outcome"),
     "capture.pcapng",
+    *("tunnels.keepalive", "tunnels.liveness", "tunnels.peers"),
     "qemu.outcome",
     "nodes.containers",
 }

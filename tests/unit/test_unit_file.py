@@ -20,6 +20,7 @@ from xconnectd.cli.exit_codes import Exit
 REPO = Path(__file__).parents[2]
 UNIT = REPO / "systemd" / "xconnectd.service"
 FOR_NODES = REPO / "systemd" / "20-nodes.conf"
+FOR_HOSTS = REPO / "systemd" / "30-hosts.conf"
 MAN = REPO / "docs" / "xconnectd.8"
 COMPLETION = REPO / "docs" / "xconnectd.bash"
 # ---------------------------------------------------------------------- the unit
@@ -43,7 +44,7 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize(("drop_in", "exposure"), [(None, 20), (FOR_NODES, 23)])
+@pytest.mark.parametrize(("drop_in", "exposure"), [(None, 20), (FOR_NODES, 23), (FOR_HOSTS, 21)])
 def test_systemd_has_nothing_to_say_about_the_unit_and_it_keeps_its_sandbox(
     unit: Path, drop_in: Path | None, exposure: int
 ) -> None:
@@ -82,6 +83,7 @@ def test_what_the_daemon_relies_on() -> None:
     [
         (UNIT, "CAP_BPF CAP_NET_ADMIN CAP_NET_BROADCAST CAP_PERFMON"),
         (FOR_NODES, "CAP_SYS_ADMIN CAP_SYS_PTRACE"),
+        (FOR_HOSTS, "CAP_NET_RAW"),
     ],
 )
 def test_each_capability_is_explained(file: Path, capabilities: str) -> None:

@@ -92,6 +92,13 @@ class CounterMaps:
         """Zeros where there are none."""
         return self._summed({key: self._counters.words(key)})[key]
 
+    def handled(self, key: int) -> tuple[int, int]:
+        """Frames that were handed on, and that had nowhere to go; asks no clock."""
+        words = self._counters.words(key)
+        frames, no_entry, one_way = (sum(words[word::_WORDS]) for word in (0, 2, 5))
+        tally = self._tallied([key % PLACES]).get(key, _Tally())
+        return frames + tally.frames, no_entry + one_way
+
     def all(self) -> dict[int, Counters]:
         return self._summed(self._counters.all_words())
 

@@ -14,7 +14,7 @@ import errno
 import os
 import re
 from array import array
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from itertools import chain
@@ -371,6 +371,10 @@ class Dataplane:
         """Zeros where there are none."""
         with _stage("counters", "reading counters"):
             return self._counters.of(key)
+
+    def counts(self) -> Callable[[int], tuple[int, int]]:
+        """Frames of a key that were handed on, and dropped: for another thread, until ``close``."""
+        return counter_maps.CounterMaps(self._shared).handled
 
     def all_counters(self) -> dict[int, Counters]:
         with _stage("counters", "reading the counters"):

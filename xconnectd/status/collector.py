@@ -110,7 +110,7 @@ def seen(engine: Engine, reading: Reading, told: StatusDocument | None = None) -
     Raises HiddenError: a program of ours runs, or a daemon, and no maps can be read.
     """
     if reading.wiring.hosts:
-        engine.tunnels.told |= heard(told)
+        engine.told |= heard(told)
     engine.reconciler.want(reading.wiring)
     found = engine.reconciler.look()
     if engine.unseen:
@@ -188,7 +188,7 @@ def report_of(engine: Engine, file: Path | None) -> StatusDocument:
         drop_stats_unavailable=drop_stats,
         guard_unavailable=guard,
         moved_netns=found.observed.moved_netns,
-        heard=engine.tunnels.told,
+        heard=engine.told,
         mtus=underlay.mtus(end.tunnel.remote for end in _far_ends(found) if end.tunnel),
     )
     known = {each.link: each for each in told.links} if told else {}

@@ -1,0 +1,140 @@
+"""The thread that talks with other hosts: what ``peers`` decides, by a packet socket."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing, suppress
+from errno import EPERM
+from math import ceil
+from typing import Final
+
+from xconnectd.model import Announcement, Heard
+from xconnectd.tunnels.packet_socket import PacketSocket
+from xconnectd.tunnels.peers import Counts, Outgoing, Peers
+
+_LAST_WORDS: Final = 3
+_BETWEEN: Final = 0.005
+"""Seconds between two of them: what loses one frame may lose the next."""
+_RETRY: Final = 1.0
+"""Seconds until a socket is asked for again."""
+_END: Final = 0.3
+"""Seconds that the end of the thread is waited for."""
+_NOT_PERMITTED: Final = (
+    "without CAP_NET_RAW the daemon cannot hear other hosts, so no link to one is connected: give"
+    " it that capability (systemd/30-hosts.conf)"
+)
+
+
+class Conversation:
+    """Begins at once. Safe to be used by several threads.
+
+    Where nobody can be heard, nothing is alive: a wire of which nobody knows whether it leads
+    anywhere would lose frames in silence.
+
+    Attributes:
+        trouble: why nobody is heard; empty if others are.
+    """
+
+    def __init__(self, counts: Counts, note: Callable[[Iterable[str]], None]) -> None:
+        """``note`` is called by the thread with the ends of which there is news."""
+        self.trouble = ""
+        self._note = note
+        self._peers = Peers(secrets.randbits(64) or 1, counts)
+        self._ends: list[str] = []
+        self._socket: PacketSocket | None = None
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._lock = threading.RLock()
+        self._over = False
+        self._thread = threading.Thread(target=self._run, name="tunnels", daemon=True)
+        self._thread.start()
+
+    def want(self, announcements: Iterable[Announcement], key: str) -> None:
+        """Replaces what is to be said; returns when last words were said by tunnels left."""
+        told = tuple(announcements)
+        with self._lock:
+            last = self._peers.want(told, key, time.monotonic())
+            self._ends = [each.end for each in told]
+        os.eventfd_write(self._bell, 1)
+        for _ in range(_LAST_WORDS):
+            last = [each for each in last if self._send(each)]
+            if not last:
+                return
+            time.sleep(_BETWEEN)
+
+    def heard(self, end: str) -> Heard:
+        with self._lock:
+            if self.trouble and end in self._ends:
+                return Heard(alive=False, reason=self.trouble)
+            return self._peers.heard(end, time.monotonic())
+
+    def close(self) -> None:
+        self._over = True
+        os.eventfd_write(self._bell, 1)
+        self._thread.join(_END)
+        os.close(self._bell)
+
+    # ------------------------------------------------------------------ of the thread
+
+    def _run(self) -> None:
+        while not self._over:
+            try:
+                with closing(PacketSocket()) as self._socket:
+                    self._is_in("")
+                    self._talk(self._socket)
+            except OSError as error:
+                words = f"other hosts cannot be heard: {error.strerror}"
+                self._is_in(_NOT_PERMITTED if error.errno == EPERM else words)
+                self._wait(self._poller(), _RETRY)
+
+    def _is_in(self, trouble: str) -> None:
+        with self._lock:
+            changed = trouble != self.trouble
+            self.trouble = trouble
+        if changed:
+            self._note(self._ends)
+
+    def _talk(self, packets: PacketSocket) -> None:
+        poller = self._poller()
+        poller.register(packets, select.POLLIN)
+        while not self._over:
+            with self._lock:
+                due = self._peers.due
+            self._wait(poller, due - time.monotonic())
+            arrived = packets.drain()
+            with self._lock:
+                now = time.monotonic()
+                for ifindex, frame in arrived:
+                    self._peers.receive(ifindex, frame, now)
+                outgoing = self._peers.outgoing(now)
+                changed = self._peers.changed()
+            for each in outgoing:
+                self._send(each)
+            if changed:
+                self._note(changed)
+
+    def _poller(self) -> select.poll:
+        poller = select.poll()
+        poller.register(self._bell, select.POLLIN)
+        return poller
+
+    def _wait(self, poller: select.poll, seconds: float) -> None:
+        """Not less: what is looked at a moment early is not due yet."""
+        poller.poll(None if seconds == float("inf") else ceil(max(0.0, seconds) * 1000))
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._bell)
+
+    def _send(self, each: Outgoing) -> bool:
+        """Whether it went out; if not, the reason is that of the host's silence."""
+        why = ""
+        try:
+            if self._socket:
+                self._socket.send(each.ifindex, each.frame)
+        except OSError as error:
+            why = error.strerror or str(error)
+        self._peers.not_sent(each.ifindex, why)
+        return not why

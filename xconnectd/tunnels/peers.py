@@ -1,0 +1,417 @@
+"""What is known of other hosts by their keepalives, and what is to be said to them when. Pure.
+
+Time is CLOCK_MONOTONIC in seconds, and always told by the caller.
+
+Probes: all tunnels to one address share a path. In each round a part of them is probed, so that
+each has its turn five times a second, and always the one that answered last. A path is dead when
+nothing came back of three rounds, and its tunnels with it; a tunnel by itself when three of its own
+probes have not.
+
+Words: a daemon takes what another one says only when that names its own session: so it was said
+after its own start, and is no recording. One that does not is answered at once by a word that names
+the other's session, and then both know each other. A session that another one has followed is over.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Final, NamedTuple
+
+from xconnectd.model import Announcement, Heard
+from xconnectd.tunnels import keepalive
+from xconnectd.tunnels.keepalive import Echo, Refused, Word
+from xconnectd.tunnels.liveness import PATIENCE, Liveness
+
+ROUND: Final = 0.04
+"""Seconds between two probes to one address."""
+_TURNS: Final = 5
+"""Rounds in which each tunnel is probed once."""
+_WORD_EVERY: Final = 1.0
+"""Seconds between two words when nothing is new."""
+_REPEATS: Final = 2
+"""Rounds in which something new is said again."""
+_RECENT: Final = 3.0
+"""Seconds in which what was heard tells of now."""
+_ONE_WAY: Final = 0.2
+"""Seconds without an echo in which a word that comes shows that one direction works."""
+_LATE: Final = ROUND
+"""Seconds behind time that make a round a late one: what was sent before gets more patience."""
+_SESSIONS: Final = 64
+"""Over ones that are remembered of a host."""
+_SMOOTH: Final = 8
+_LONGEST_TRIP: Final = 1.0
+_PROBES_OF_ROUND: Final = 1 << 24
+
+Counts = Callable[[int], tuple[int, int] | None]
+"""Frames that came in by an ifindex and were handed on, and dropped ones; None: not known."""
+
+
+class Outgoing(NamedTuple):
+    """A frame, and the tunnel by which it is to leave."""
+
+    ifindex: int
+    frame: bytes
+
+
+@dataclass(slots=True, eq=False)
+class _Path:
+    """All tunnels to one address."""
+
+    address: str
+    live: Liveness
+    echoed_at: float
+    """When an echo came last; before the first, when it was begun."""
+    tunnels: list[_Tunnel] = field(default_factory=list)
+    turn: int = 0
+    round_trip: float | None = None
+    witness: _Tunnel | None = None
+    """The one that answered last."""
+    session: int = 0
+    over: deque[int] = field(default_factory=lambda: deque(maxlen=_SESSIONS))
+    spoke: float = float("-inf")
+    """When something came from there that was no echo."""
+
+    @property
+    def patience(self) -> float:
+        return PATIENCE + 2 * min(self.round_trip or 0.0, _LONGEST_TRIP)
+
+    def next_tunnels(self) -> list[_Tunnel]:
+        """Those that are probed in this round."""
+        many = ceil(len(self.tunnels) / _TURNS)
+        first, self.turn = self.turn, (self.turn + many) % len(self.tunnels)
+        turn = [self.tunnels[(first + i) % len(self.tunnels)] for i in range(many)]
+        new = [each for each in self.tunnels if not each.sent]
+        return list(dict.fromkeys([*turn, *([self.witness] if self.witness else []), *new]))
+
+
+@dataclass(slots=True, eq=False)
+class _Tunnel:
+    told: Announcement
+    path: _Path
+    live: Liveness
+    begun: float
+    word: Word | None = None
+    word_at: float = float("-inf")
+    refused: str = ""
+    refused_at: float = float("-inf")
+    said_at: float = float("-inf")
+    repeats: int = 0
+    answer: int = 0
+    """The session to be named in the next word, since its daemon does not know ours; 0: none."""
+    unsent: str = ""
+    """Why the last frame could not be sent."""
+    sent: int = 0
+    echoed: int = 0
+    received: int = 0
+    unverified: int = 0
+    verdict: Heard = field(default_factory=Heard)
+
+    @property
+    def host(self) -> str:
+        return self.told.end.partition("/")[0]
+
+
+class Peers:
+    """The hosts at the other sides of all tunnels, as one daemon sees them.
+
+    ``session`` is a random number of 64 bits, another one at each start.
+    """
+
+    def __init__(self, session: int, counts: Counts = lambda _: None) -> None:
+        self._session = session
+        self._counts = counts
+        self._key = b""
+        self._paths: dict[str, _Path] = {}
+        self._tunnels: dict[int, _Tunnel] = {}
+        self._ends: dict[str, _Tunnel] = {}
+        self._rounds = 0
+        self._probes = 0
+        self._words = 0
+        self._urgent: dict[_Tunnel, None] = {}
+        self._changed: set[str] = set()
+        self._next_round = float("-inf")
+        self._judge_from = float("-inf")
+        self._was_late = False
+
+    # ------------------------------------------------------------------ what is wanted
+
+    def want(self, announcements: Iterable[Announcement], key: str, now: float) -> list[Outgoing]:
+        """Replaces what is to be said. Returns what is to be sent of tunnels that are left."""
+        wanted = {each.ifindex: each for each in announcements}
+        gone = [each for ifindex, each in self._tunnels.items() if ifindex not in wanted]
+        last = [self._say(each, now, stops=True) for each in gone]
+        before = {each.told.end: each for each in gone}
+        for each in gone:
+            self._leave(each)
+        self._key = key.encode()
+        for ifindex, told in wanted.items():
+            known = self._tunnels.get(ifindex)
+            if known and known.told == told:
+                continue
+            if known and known.told.tunnel == told.tunnel and known.told.end == told.end:
+                known.told = told
+            else:
+                if known:
+                    self._leave(known)
+                known = self._enter(told, now, before.get(told.end))
+            known.repeats = _REPEATS
+            self._urgent[known] = None
+            self._judge_anew(known, now)
+        return last
+
+    def _enter(self, told: Announcement, now: float, before: _Tunnel | None) -> _Tunnel:
+        address = told.tunnel.remote
+        path = self._paths.setdefault(address, _Path(address, Liveness(now), now))
+        tunnel = _Tunnel(told, path, Liveness(now), now)
+        if before and before.told.tunnel == told.tunnel:  # its device was made anew
+            tunnel.word, tunnel.word_at = before.word, before.word_at
+        path.tunnels.append(tunnel)
+        self._tunnels[told.ifindex] = self._ends[told.end] = tunnel
+        self._next_round = min(self._next_round, now)
+        return tunnel
+
+    def _leave(self, tunnel: _Tunnel) -> None:
+        path, end = tunnel.path, tunnel.told.end
+        del self._tunnels[tunnel.told.ifindex]
+        if self._ends.get(end) is tunnel:
+            del self._ends[end]
+        self._urgent.pop(tunnel, None)
+        path.tunnels.remove(tunnel)
+        path.turn = 0
+        if path.witness is tunnel:
+            path.witness = None
+        if not path.tunnels:
+            del self._paths[path.address]
+
+    # ------------------------------------------------------------------ what is sent
+
+    @property
+    def due(self) -> float:
+        """When ``outgoing`` has something to do; never without tunnels."""
+        if not self._tunnels:
+            return float("inf")
+        if self._urgent:
+            return float("-inf")
+        verdicts = [path.live.due(path.patience) for path in self._paths.values()]
+        return min(self._next_round, max(self._judge_from, min(verdicts)))
+
+    def outgoing(self, now: float) -> list[Outgoing]:
+        """What is to be sent now. All that has been received must have been told before."""
+        due = now >= self._next_round
+        if due:
+            self._look_at_the_clock(now)
+        for path in self._paths.values() if now >= self._judge_from else ():
+            self._judge_path(path, now)
+        frames: list[Outgoing] = []
+        if due:
+            self._next_round = now + ROUND
+            self._rounds += 1
+            self._probes = 0
+            for path in self._paths.values():
+                frames += self._round(path, now)
+        urgent, self._urgent = self._urgent, {}
+        return frames + [self._say(each, now) for each in urgent]
+
+    def _look_at_the_clock(self, now: float) -> None:
+        """Who comes late may have been stopped, and the whole machine with it.
+
+        What was sent before then gets more time, but only once: a slow machine must judge, too.
+        """
+        late = 0 < self._next_round < now - _LATE
+        if late and not self._was_late:
+            self._judge_from = now + PATIENCE
+        self._was_late = late
+
+    def _round(self, path: _Path, now: float) -> Iterator[Outgoing]:
+        path.live.sent(self._rounds, now)
+        for tunnel in path.next_tunnels():
+            if path.live.alive and now >= self._judge_from:
+                tunnel.live.judge(now, path.patience)
+            self._judge_anew(tunnel, now)
+            yield self._probe(tunnel, now)
+            if now - tunnel.said_at >= _WORD_EVERY:
+                self._urgent[tunnel] = None
+        for tunnel in path.tunnels:
+            if tunnel.repeats and tunnel not in self._urgent:
+                tunnel.repeats -= 1
+                self._urgent[tunnel] = None
+
+    def _probe(self, tunnel: _Tunnel, now: float) -> Outgoing:
+        """Its number tells of which round it is."""
+        self._probes += 1
+        number = self._rounds * _PROBES_OF_ROUND + self._probes
+        tunnel.sent += 1
+        tunnel.live.sent(number, now)
+        return Outgoing(tunnel.told.ifindex, keepalive.probe(self._session, number))
+
+    def _say(self, tunnel: _Tunnel, now: float, *, stops: bool = False) -> Outgoing:
+        self._words += 1
+        told = tunnel.told
+        heard, tunnel.answer = tunnel.answer or tunnel.path.session, 0
+        frames, dropped = self._counts(told.ifindex) or (None, None)
+        word = Word(
+            session=self._session,
+            number=self._words,
+            heard=heard,
+            link=told.link,
+            digest=told.digest,
+            state=told.state,
+            offers=told.offers,
+            cause=told.cause,
+            stops=stops,
+            frames=frames,
+            dropped=dropped,
+        )
+        tunnel.said_at = now
+        return Outgoing(told.ifindex, keepalive.encode(word, told.tunnel.vni, self._key))
+
+    def not_sent(self, ifindex: int, why: str) -> None:
+        """``why`` in words; empty when it was."""
+        if tunnel := self._tunnels.get(ifindex):
+            tunnel.unsent = why
+
+    # ------------------------------------------------------------------ what is received
+
+    def receive(self, ifindex: int, frame: bytes, now: float) -> None:
+        """A frame that came out of a tunnel."""
+        tunnel = self._tunnels.get(ifindex)
+        if tunnel is None:
+            return
+        match keepalive.decode(frame, tunnel.told.tunnel.vni, self._key):
+            case Echo(session, number) if session == self._session:
+                self._take_echo(tunnel, number, now)
+            case Word() as word:
+                self._take_word(tunnel, word, now)
+            case Refused(reason):
+                tunnel.unverified += 1
+                tunnel.path.spoke = tunnel.refused_at = now
+                tunnel.refused = reason
+                self._judge_anew(tunnel, now)
+
+    def _take_echo(self, tunnel: _Tunnel, number: int, now: float) -> None:
+        path = tunnel.path
+        before = path.live.alive, tunnel.live.alive
+        sent = tunnel.live.answered(number)
+        if sent is None:
+            return
+        path.live.answered(number // _PROBES_OF_ROUND)
+        path.witness, path.echoed_at = tunnel, now
+        tunnel.echoed += 1
+        known = now - sent if path.round_trip is None else path.round_trip
+        path.round_trip = known + (now - sent - known) / _SMOOTH
+        if path.live.alive is not before[0]:
+            self._path_changed(path, now)
+        elif tunnel.live.alive is not before[1]:
+            self._judge_anew(tunnel, now)
+
+    def _take_word(self, tunnel: _Tunnel, word: Word, now: float) -> None:
+        path, last = tunnel.path, tunnel.word
+        if word.session == self._session or word.session in path.over:
+            return
+        path.spoke = now
+        if word.heard != self._session:
+            tunnel.answer = word.session
+            self._urgent[tunnel] = None
+            return
+        if word.session != path.session:
+            if path.session:
+                path.over.append(path.session)
+            path.session = word.session
+            self._urgent[tunnel] = None
+        elif last and last.session == word.session and word.number <= last.number:
+            return
+        tunnel.received += 1
+        tunnel.word, tunnel.word_at = word, now
+        self._judge_anew(tunnel, now)
+
+    # ------------------------------------------------------------------ verdicts
+
+    def heard(self, end: str, now: float) -> Heard:
+        """What is known now; nothing of an end that nothing is said to."""
+        tunnel = self._ends.get(end)
+        return self._judged(tunnel, now) if tunnel else Heard()
+
+    def changed(self) -> frozenset[str]:
+        """Ends whose verdict is another than when this was asked last."""
+        changed, self._changed = frozenset(self._changed), set()
+        return changed
+
+    def _judge_path(self, path: _Path, now: float) -> None:
+        before = path.live.alive
+        path.live.judge(now, path.patience)
+        if path.live.alive is not before:
+            self._path_changed(path, now)
+
+    def _path_changed(self, path: _Path, now: float) -> None:
+        """What went unanswered while it was dead says nothing of one tunnel."""
+        for tunnel in path.tunnels:
+            tunnel.live.forgive()
+            self._judge_anew(tunnel, now)
+
+    def _judge_anew(self, tunnel: _Tunnel, now: float) -> None:
+        alive, reason = self._alive(tunnel, now)
+        word = tunnel.word
+        verdict = Heard(alive, reason, *((word.offers, word.cause) if word else ()))
+        if verdict != tunnel.verdict:
+            tunnel.verdict = verdict
+            self._changed.add(tunnel.told.end)
+
+    def _judged(self, tunnel: _Tunnel, now: float) -> Heard:
+        self._judge_anew(tunnel, now)
+        counters = {
+            name: getattr(tunnel, name) for name in ("sent", "echoed", "received", "unverified")
+        }
+        verdict = tunnel.verdict._replace(round_trip=tunnel.path.round_trip, **counters)
+        if (word := tunnel.word) is None:
+            return verdict
+        return verdict._replace(
+            state=word.state,
+            digest=word.digest,
+            last=tunnel.word_at,
+            frames=word.frames,
+            dropped=word.dropped,
+        )
+
+    def _alive(self, tunnel: _Tunnel, now: float) -> tuple[bool | None, str]:
+        """And why not."""
+        host, word, path, told = tunnel.host, tunnel.word, tunnel.path, tunnel.told
+        if word and word.stops and word.session == path.session:
+            return False, f"xconnectd on {host} was stopped"
+        if path.live.alive is None or (path.live.alive and tunnel.live.alive is None):
+            return None, ""
+        if not path.live.alive:
+            return False, self._no_answer(tunnel, now)
+        if not tunnel.live.alive:
+            return False, (
+                f"{host} answers, but not in this tunnel (VNI {told.tunnel.vni}): it has no such"
+                " link, or has not made it yet"
+            )
+        quiet = now - (tunnel.begun if word is None else tunnel.word_at)
+        if now - tunnel.refused_at < _RECENT and (word is None or quiet > _RECENT):
+            return False, f"what {host} says of this link {tunnel.refused}"
+        if quiet > told.hold:
+            hold = f"{told.hold:g} s"
+            return False, f"{host} does not answer: its daemon has said nothing for {hold}"
+        if word is None:
+            return None, ""
+        if word.link != told.link:
+            return False, f"{host} has link {word.link} in this tunnel, here it is {told.link}"
+        if word.digest != told.digest:
+            return False, (
+                f"{host} has another wiring for this link (hash {word.digest}, here {told.digest})"
+            )
+        return True, ""
+
+    def _no_answer(self, tunnel: _Tunnel, now: float) -> str:
+        address = f"{tunnel.path.address}, UDP port {tunnel.told.tunnel.port}"
+        if tunnel.unsent:
+            return f"nothing can be sent to {tunnel.host} ({address}): {tunnel.unsent}"
+        if tunnel.path.spoke > max(now - _RECENT, tunnel.path.echoed_at + _ONE_WAY):
+            return (
+                f"{tunnel.host} ({address}) does not get what is sent to it, though what it sends"
+                " arrives"
+            )
+        return f"{tunnel.host} does not answer ({address})"
