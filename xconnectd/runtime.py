@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack, closing, suppress
 from functools import partial
@@ -373,7 +372,6 @@ class ToldOfTunnels:
     def __init__(self, told: Mapping[str, Heard]) -> None:
         """``told`` is by the texts of ends on other hosts."""
         self._told = told
-        self._news = os.eventfd(0, os.EFD_CLOEXEC)
 
     def want(self, _announcements: Iterable[Announcement], _key: str) -> None:
         return
@@ -382,13 +380,14 @@ class ToldOfTunnels:
         return self._told.get(end, Heard())
 
     def fileno(self) -> int:
-        return self._news
+        """There is nothing to wait for."""
+        return -1
 
     def drain(self) -> frozenset[str]:
         return frozenset()
 
     def close(self) -> None:
-        os.close(self._news)
+        return
 
 
 class _NoDataplane:
