@@ -53,7 +53,7 @@ IMPORTS: dict[str, set[str]] = {
         *("root", "config", "netlink", "dataplane", "reconcile"),
         *("control", "runtime", "status", "nodes"),
     },
-    "capture": {"root", "netlink", "dataplane", "runtime", "status"},
+    "capture": {"root", "netlink", "dataplane", "tunnels", "runtime", "status"},
     "daemon": {"root", "config", "netlink", "qemu", "control", "runtime", "status"},
     "cli": {
         *("root", "config", "netlink", "reconcile", "control", "runtime", "status"),

@@ -18,7 +18,7 @@ from typing import Final
 from xconnectd.capture import tcpdump
 from xconnectd.capture.tap import Capture
 from xconnectd.capture.tcpdump import Decoded
-from xconnectd.capture.writer import Account, Form, Lines, Pcapng, Place, Recording, Way
+from xconnectd.capture.writer import Account, Form, Judge, Lines, Pcapng, Place, Recording, Way
 from xconnectd.errors import XconnectError
 from xconnectd.formatting import counted
 from xconnectd.model import Interface, Mode, Scope
@@ -26,8 +26,12 @@ from xconnectd.pcap_filter import Filter, FilterError
 from xconnectd.runtime import Engine
 from xconnectd.status import collector
 from xconnectd.status.document import End, Link, StatusDocument, no_such_link
+from xconnectd.tunnels import keepalive
 
 STDOUT: Final = "-"
+_TYPE: Final = 12
+"""Where a frame has its ethertype."""
+_KEEPALIVE: Final = keepalive.ETHERTYPE.to_bytes(2, "big") + keepalive.MAGIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,9 @@ def run(order: Order, say: Callable[[str], None]) -> None:
         report = collector.report_of(engine, None)
         links, rest = _asked(order.words, report)
         ends = {end.name: end for link in links for end in link.ends}
-        judge = _judge(rest, report.config.path) if rest else None
+        judge: Judge | None = _judge(rest, report.config.path) if rest else None
+        if any(link.peer for link in links):
+            judge = _of_the_wire(judge)
         ways = _ways(links, order.direction)
         capture = stack.enter_context(
             Capture(ends=len(ways), snaplen=order.snaplen, room=order.room)
@@ -117,6 +123,16 @@ def _judge(words: Sequence[str], path: str) -> Filter:
         return Filter(" ".join(words))
     except FilterError as error:
         raise FilterError(f"{error} (and {path} has no link {words[0]})") from error
+
+
+def _of_the_wire(judge: Judge | None) -> Judge:
+    """Refuses also what the daemons of two hosts say to each other through a tunnel."""
+
+    def is_wanted(data: bytes, length: int) -> bool:
+        is_keepalive = data[_TYPE : _TYPE + len(_KEEPALIVE)] == _KEEPALIVE
+        return not is_keepalive and (judge is None or judge(data, length))
+
+    return is_wanted
 
 
 def _ways(links: Sequence[Link], direction: str) -> list[Way]:
