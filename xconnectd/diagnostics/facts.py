@@ -90,7 +90,7 @@ class LinkFacts:
     def called(self, end: Interface) -> str:
         """What the file calls one of our ends."""
         a, link = self.evaluation.a, self.evaluation.link
-        return link.a.name if a and a.ifindex == end.ifindex else link.b.name
+        return str(link.a if a and a.ifindex == end.ifindex else link.b)
 
 
 def set_link(interface: Interface, what: str) -> str:

@@ -118,6 +118,9 @@ def _missing(facts: LinkFacts) -> Finding:
         return _stop("interface", text, back)
     if remedy := next(_of_nodes(facts), ""):
         return _stop("node", facts.evaluation.waiting, remedy)
+    there = link.tunnel_end
+    if there and names == [there.name]:
+        return _stop("tunnel", facts.evaluation.waiting, facts.repair)
     remedy = f"ip -br link  # what there is: create it, or name another in {facts.file}"
     return _stop("interface", facts.evaluation.waiting, remedy)
 

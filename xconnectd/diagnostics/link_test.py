@@ -372,4 +372,4 @@ def test(name: str, file: Path | None, rounds: int) -> tuple[Outcome, tuple[Find
 def _names(evaluation: Evaluation) -> tuple[str, ...]:
     """What a user may call the link."""
     link, here = evaluation.link, (end.name for end in evaluation.ends)
-    return document.spellings(link.id, link.a.name, link.b.name, *here)
+    return document.spellings(link.id, link.a.text, link.b.text, *here)
