@@ -31,6 +31,8 @@ class Mode(StrEnum):
 
 
 DEFAULT_MTU: Final = 1500
+LEAST_MTU: Final = 68
+"""Bytes: of any Ethernet device in Linux (ETH_MIN_MTU)."""
 """Bytes, of an interface that is made in a node when neither its link nor ``defaults`` says so."""
 
 
@@ -87,6 +89,10 @@ class Tunnel(NamedTuple):
     def overhead(self) -> int:
         """Bytes of the underlay's MTU beside a frame's payload: IP, UDP, VXLAN, Ethernet."""
         return 70 if ":" in self.remote else 50
+
+    def fits(self, mtu: int) -> int:
+        """The longest payload that crosses in one packet of a way with this MTU, in bytes."""
+        return max(mtu - self.overhead, LEAST_MTU)
 
 
 class Way(NamedTuple):
@@ -686,8 +692,8 @@ class Observed(NamedTuple):
     ``monitors`` is what is wrong with monitors of virtual machines, in words.
     ``names`` has the text of an end elsewhere, too; ``nodes``, ``tunnels`` and ``made`` have what
     else there is to know of it, by that text: of a tunnel what is in the way of making it, in words
-    (empty: nothing). ``heard`` has what is known of the other sides of tunnels, by the
-    texts of the ends there.
+    (empty: nothing). ``ways`` are those to the other sides of tunnels, by their addresses, and
+    ``heard`` has what is known of these, by the texts of the ends there.
     ``ours`` is what is ours on each of ``interfaces``, by ifindex (see ``told_apart``).
     """
 
@@ -705,6 +711,7 @@ class Observed(NamedTuple):
     monitors: Mapping[MonitorAddress, str] = _NOTHING
     nodes: Mapping[str, NodeEnd] = _NOTHING
     tunnels: Mapping[str, str] = _NOTHING
+    ways: Mapping[str, Way] = _NOTHING
     made: Mapping[str, Made] = _NOTHING
     heard: Mapping[str, Heard] = _NOTHING
     ours: Mapping[int, Ours] = _NOTHING

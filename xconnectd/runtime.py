@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol, Self
 
+from xconnectd import underlay
 from xconnectd.control.lock import Instance, running_pid
 from xconnectd.dataplane.programs import Dataplane, Unpinned, describe
 from xconnectd.errors import DataplaneError, XconnectError, is_full
@@ -141,6 +142,7 @@ class Engine:
             ledger,
             nodes=self.nodes,
             tunnels=self.tunnels,
+            way_to=underlay.way_to,
             log=log,
             describe=describe,
             suspects=suspects,

@@ -189,7 +189,11 @@ class Runtime:
         self.nodes = Nodes(kernel)
         self.tunnels = Tunnels()
         self.reconciler = Reconciler(
-            kernel, kernel, kernel, kernel, book, nodes=self.nodes, tunnels=self.tunnels, log=log
+            *(kernel, kernel, kernel, kernel, book),
+            nodes=self.nodes,
+            tunnels=self.tunnels,
+            way_to=kernel.way_to,
+            log=log,
         )
         self.is_removed = False
         self.times_pinned = 0

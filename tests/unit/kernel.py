@@ -81,6 +81,7 @@ from xconnectd.model import (
     Setting,
     Tunnel,
     Use,
+    Way,
     Xdp,
     XdpFeature,
 )
@@ -165,6 +166,7 @@ class Kernel:
         awaited: the ends in nodes that a daemon waits for.
         forbidden: files of namespaces that may not be opened.
         taken_ports: UDP ports of other programs.
+        ways: to IP addresses, where they are not of 1500 bytes.
         may_enter: whether a daemon has the right to enter one of them.
     """
 
@@ -193,6 +195,7 @@ class Kernel:
         self.may_enter = True
         self.has_netem = True
         self.taken_ports: set[int] = set()
+        self.ways: dict[str, Way] = {}
         self.meanwhile: Callable[[], None] = lambda: None
         self._arrival: Callable[[], None] = lambda: None
         self._trouble = peace
@@ -699,6 +702,9 @@ class Kernel:
         here = Far(there, nsid, far_name, made.mtu, False)
         number = self.add(made.name, mac=made.mac, mtu=made.mtu, up=False, far=here)
         self._alter_far(number, far=Far(number, None, made.name))
+
+    def way_to(self, address: str) -> Way:
+        return self.ways.get(address, Way(1500))
 
     def make_tunnel(self, made: Made, tunnel: Tunnel) -> None:
         self.step(f"make {made.end}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from builders import endpoint, link, wiring
 from driven import Keeper, set_clock
-from kernel import Crash, Kernel, Step, Tunnels, crash
+from kernel import Crash, Kernel, Tunnels, crash
 
 from xconnectd.model import (
     Admin,
@@ -20,6 +20,7 @@ from xconnectd.model import (
     Node,
     Rewrite,
     Tunnel,
+    Way,
     Wiring,
 )
 from xconnectd.state.store import Ledger
@@ -115,6 +116,55 @@ def test_another_remote_or_port_is_another_device() -> None:
         assert kernel.get(DEVICE).tunnel == tunnel
         assert kernel.index(DEVICE) != was
         assert kernel.wired("v0", DEVICE)
+
+
+def test_its_mtu_is_what_the_way_takes_in_one_packet() -> None:
+    """As far as that is known: it may be learnt later, and be no more when there is no route."""
+    kernel = Kernel("v0")
+    kernel.ways[TUNNEL.remote] = Way(9000)
+    keeper = heard(kernel)
+    assert kernel.get(DEVICE).mtu == 8950
+    for way, mtu in ((Way(1400), 1350), (Way(problem="no route"), 1350), (Way(1500), 1450)):
+        kernel.ways[TUNNEL.remote] = way
+        keeper.tick()
+        assert kernel.get(DEVICE).mtu == mtu
+        assert keeper.reconciler.statuses[LINK].b.mtu == mtu
+        assert keeper.restart().reconciler.statuses[LINK].b.mtu == mtu
+    kernel.alter(DEVICE, mtu=9000)
+    keeper.settle()
+    assert kernel.get(DEVICE).mtu == 1450
+    assert keeper.states() == {LINK: "connected"}
+
+
+def test_what_follows_the_way_is_no_repair() -> None:
+    kernel = Kernel("v0")
+    keeper = heard(kernel)
+    for mtu in range(1400, 1420):
+        kernel.ways[TUNNEL.remote] = Way(mtu)
+        keeper.tick()
+        assert kernel.get(DEVICE).mtu == mtu - 50
+    assert not [each for each in keeper.log if each["event"].startswith("drift")]
+
+
+@pytest.mark.parametrize(
+    ("remote", "mtu", "is_lost"),
+    [("2001:db8::12", 1570, False), ("2001:db8::12", 1569, True), ("198.51.100.12", 1400, False)],
+)
+def test_who_may_send_what_ipv6_loses_is_told_what_to_do(
+    remote: str, mtu: int, is_lost: bool
+) -> None:
+    """IPv4 fragments it."""
+    kernel = Kernel("v0")
+    kernel.ways[remote] = Way(mtu)
+    keeper = heard(kernel, to_host(tunnel=TUNNEL._replace(remote=remote)))
+    warnings = keeper.reconciler.statuses[LINK].warnings
+    words = (
+        "v0: what is behind it has MTU 1500, and packets of more than 1499 bytes are lost on the"
+        " way to 2001:db8::12, as IPv6 does not fragment them: give what is behind both ends an MTU"
+        " of 1499, or the way one of 1570"
+    )
+    assert warnings == ((words,) if is_lost else ())
+    assert keeper.states() == {LINK: "connected"}
 
 
 def test_another_vni_is_another_name() -> None:
@@ -286,20 +336,6 @@ def test_a_host_that_is_silent_takes_the_wire_and_the_carrier() -> None:
     assert keeper.states() == {LINK: "connected"}
     assert kernel.get("v0").up
     assert kernel.wired("v0", DEVICE)
-
-
-def test_a_carrier_stays_as_it_is_until_somebody_knows() -> None:
-    """Setting an end down takes the kernel 20 ms, and whatever is behind it notices."""
-    kernel = Kernel("v0")
-    keeper = started(kernel)
-    assert Step("set up", kernel.index("v0")) not in kernel.steps
-    assert kernel.get("v0").up
-    says(keeper, alive=False, reason="h2 does not answer")
-    assert not kernel.get("v0").up
-    again = keeper.restart()
-    again.settle()
-    assert again.reconciler.statuses[LINK].state == "down"
-    assert not kernel.get("v0").up, "it was hidden, and nothing was heard since"
 
 
 def test_a_host_that_is_silent_takes_no_carrier_that_is_independent() -> None:

@@ -329,6 +329,7 @@ class Daemon:
             self._reconciler.run(None, "netlink")
         elif scope := self._reconciler.disturbed():
             self._reconciler.run(scope, "netlink")
+        self._reconciler.follow_ways()
         self._tell_manager()
         if gc.get_count()[0] > _LEFTOVERS:  # a refused file leaves a cycle or two behind
             gc.collect(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -111,10 +111,7 @@ def evaluate(
 
 
 def _with_carrier(each: Evaluation, observed: Observed) -> Evaluation:
-    why = each.why_held
-    if each.unheard and why == each.unheard and carrier.stays(each.link, each.ends, observed):
-        why = ""
-    return each._replace(carrier=carrier.shown(each.link, each.a, each.b, why, observed))
+    return each._replace(carrier=carrier.shown(each.link, each.a, each.b, each.why_held, observed))
 
 
 def far_ends_down(evaluations: Iterable[Evaluation]) -> frozenset[int]:
@@ -175,7 +172,7 @@ def roles(evaluations: Iterable[Evaluation]) -> dict[int, Role]:
 def elsewhere(roles: Mapping[int, Role], observed: Observed) -> dict[int, Role]:
     """The same, where ends in nodes and tunnels are told as such.
 
-    What we made for a node has the MTU of its link.
+    What we made for a node has the MTU of its link, a tunnel what its way takes.
     """
     told = {**roles}
     for name in (*observed.nodes, *observed.tunnels):
@@ -190,6 +187,8 @@ def elsewhere(roles: Mapping[int, Role], observed: Observed) -> dict[int, Role]:
             is_raised = role.held and record and Setting.MTU in record.changes
             if is_made and end.node and not is_raised:
                 settings = {Setting.MTU: role.link.mtu, **settings}
+            if is_made and end.tunnel and (mtu := observed.ways[end.tunnel.remote].mtu):
+                settings = {Setting.MTU: end.tunnel.fits(mtu), **settings}
             is_tunnel = end.tunnel is not None
             told[ifindex] = role._replace(
                 end=name,
@@ -260,7 +259,7 @@ def _evaluate_alone(link: Link, observed: Observed) -> Evaluation:
         mode=choice.mode,
         mode_reason=choice.reason,
         refusal=choice.refusal or next(iter(refusals.values()), "") or foreign,
-        warnings=(*choice.warnings, *_warnings(link, ends, observed)),
+        warnings=(*choice.warnings, *_warnings(link, a, b, observed)),
         holding={end: mode for end, mode in holding.items() if end not in refusals},
         unheard=_why_unheard(link, a, b, observed) if observed.heard else "",
     )
@@ -329,7 +328,7 @@ def _evaluate_ends(
     return holding, tuple(barred)
 
 
-def _warnings(link: Link, ends: Iterable[Interface], observed: Observed) -> list[str]:
+def _warnings(link: Link, a: Interface, b: Interface, observed: Observed) -> list[str]:
     words = [
         f"{end}: the machine behind it is not told of its carrier: {observed.monitors[address]}"
         for end, address in link.monitors
@@ -337,7 +336,9 @@ def _warnings(link: Link, ends: Iterable[Interface], observed: Observed) -> list
     ]
     if observed.nodes:
         words += _node_warnings(link, observed)
-    for end in ends:
+    if observed.ways:
+        words += _lost_on_the_way(link, a, b, observed)
+    for end in (a,) if a is b else (a, b):
         words += admission.warnings(link, end, observed)
         if end.variant in ("private", "vepa", "bridge"):
             words.append(
@@ -350,6 +351,22 @@ def _warnings(link: Link, ends: Iterable[Interface], observed: Observed) -> list
                 " one end of a veth here, and make the other a port of the bridge"
             )
     return words
+
+
+def _lost_on_the_way(link: Link, a: Interface, b: Interface, observed: Observed) -> Iterator[str]:
+    """Over IPv6 the kernel fragments no frame of a VXLAN device (ip6_fragment, ignore_df)."""
+    for tunnel, own in ((link.a.tunnel, b), (link.b.tunnel, a)):
+        way = observed.ways[tunnel.remote].mtu if tunnel and ":" in tunnel.remote else None
+        if tunnel is None or way is None or own.far is None or own.far.nsid is None:
+            continue
+        fits, longest = tunnel.fits(way), own.far.mtu or 0
+        if longest > fits:
+            yield (
+                f"{own.name}: what is behind it has MTU {longest}, and packets of more than {fits}"
+                f" bytes are lost on the way to {tunnel.remote}, as IPv6 does not fragment them:"
+                f" give what is behind both ends an MTU of {fits}, or the way one of"
+                f" {longest + tunnel.overhead}"
+            )
 
 
 def _taken_twice(evaluations: Iterable[Evaluation]) -> dict[str, str]:

@@ -41,7 +41,7 @@ def plan(
                 device_name(end.tunnel),
                 host_mac(end.name),
                 end.name,
-                DEFAULT_MTU - end.tunnel.overhead,
+                end.tunnel.fits(observed.ways[end.tunnel.remote].mtu or DEFAULT_MTU),
                 settled=True,
                 tunnel=end.tunnel,
                 digest=link.digest if link.enabled else "",
@@ -52,7 +52,7 @@ def plan(
             if is_missing and again and is_held_off(link.id):
                 continue
             if known and not is_missing and (host := host_of(known, observed)):
-                new = new._replace(name=host.name)
+                new = new._replace(name=host.name, mtu=known.mtu)
             here = template(new)
             if is_missing or new != known:
                 made.append(HoldMade(link.id, here, "it is recorded before it is made", new))

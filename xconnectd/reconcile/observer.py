@@ -267,6 +267,8 @@ class Index:
         """Those that are named, with the links that have an end there."""
         self.tunnels: dict[str, Link] = {}
         """By the texts of ends on other hosts, the links that lead there."""
+        self.remotes: dict[str, set[Link]] = {}
+        """By the addresses of the other sides of tunnels, the links that lead there."""
         self.has_ends_elsewhere = "," in "".join(self.ids)  # in no other link's id
         for end in ends_elsewhere(links) if self.has_ends_elsewhere else ():
             link = self.by_name[end.name]
@@ -275,6 +277,7 @@ class Index:
                 self.by_name.setdefault(host_name(end.name), link)
             if end.tunnel:
                 self.by_name.setdefault(device_name(end.tunnel), link)
+                self.remotes.setdefault(end.tunnel.remote, set()).add(link)
                 if end.host:
                     self.tunnels[end.name] = link
 

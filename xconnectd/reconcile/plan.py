@@ -324,14 +324,16 @@ class _Diff:
     def _prepare(self, end: _End) -> None:
         link, interface, programs = end.role.link.id, end.interface, self._observed.programs
         kept = {**(end.ours.record.changes if end.ours.record else {}), **end.changes}
-        if end.role.made and (mtu := kept.get(Setting.MTU)):
+        if end.role.is_tunnel:  # which is not put back: it goes
+            kept.pop(Setting.MTU, None)
+        elif end.role.made and (mtu := kept.get(Setting.MTU)):
             kept[Setting.MTU] = mtu._replace(found=end.role.link.mtu)
         held = end.held(kept)
         if held != end.ours.record:
             self._do(Hold(link, interface, "its settings are saved, to be restored later", held))
         for setting, change in end.changes.items():
             if setting not in _APART:
-                self._do(Set(link, interface, _reason(setting), setting, change.ours))
+                self._do(Set(link, interface, _reason(setting, end.role), setting, change.ours))
         name, program = "egress", programs.egress
         if end.role.is_tunnel:
             name, program = "tunnel_egress", programs.tunnel_egress
@@ -582,7 +584,9 @@ def value_of(interface: Interface, setting: str) -> int:
     return int(setting.removeprefix(FEATURE_PREFIX) in interface.features)
 
 
-def _reason(setting: str) -> str:
+def _reason(setting: str, role: Role) -> str:
+    if setting == Setting.MTU and role.is_tunnel:
+        return "as much as its way takes"
     return _REASONS.get(setting, "it alters frames")
 
 

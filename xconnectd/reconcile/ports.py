@@ -6,7 +6,7 @@ they are made.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from xconnectd.impairment import Passing
@@ -25,6 +25,7 @@ from xconnectd.model import (
     Record,
     Tunnel,
     Use,
+    Way,
     XdpFeature,
 )
 from xconnectd.shape import RootQdisc, Shape
@@ -59,6 +60,10 @@ class Tunnels(Protocol):
 
     def want(self, announcements: Iterable[Announcement], key: str) -> None: ...
     def heard(self, end: str) -> Heard: ...
+
+
+WayTo = Callable[[str], Way]
+"""The way to an IP address, as the routes have it now: ``underlay.way_to``."""
 
 
 class HostUse(Protocol):

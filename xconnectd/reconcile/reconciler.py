@@ -24,6 +24,7 @@ from xconnectd.model import (
     Observed,
     Scope,
     State,
+    Way,
     Wiring,
 )
 from xconnectd.monitor_address import MonitorAddress
@@ -56,6 +57,7 @@ from xconnectd.reconcile.ports import (
     LinkEvent,
     Nodes,
     Tunnels,
+    WayTo,
 )
 from xconnectd.reconcile.retry import BackOff
 from xconnectd.reconcile.transitions import Report
@@ -131,6 +133,7 @@ class Reconciler:
         *,
         nodes: Nodes,
         tunnels: Tunnels,
+        way_to: WayTo,
         log: Logger,
         describe: Callable[[int], str] = "id {}".format,
         suspects: Callable[[], str] = lambda: "unknown",
@@ -142,6 +145,8 @@ class Reconciler:
         self._suspects = suspects
         self._nodes = NodePresence(nodes)
         self._tunnels = tunnels
+        self._way_to = way_to
+        self._ways: dict[str, Way] = {}
         self._announced: dict[str, Announcement] = {}
         self._observer = observer.Observer(
             interfaces, host_use, dataplane, ledger, nodes=nodes, describe=describe
@@ -225,6 +230,9 @@ class Reconciler:
         if self._index.tunnels:
             ends = [end.text for link in links for end in link.ends if end.tunnel and end.host]
             observed = observed._replace(heard={each: self._tunnels.heard(each) for each in ends})
+        if self._index.remotes:
+            remotes = {end.tunnel.remote for link in links for end in link.ends if end.tunnel}
+            observed = observed._replace(ways={each: self._way_to(each) for each in remotes})
         failed = dict(refused)
         if self._backoff.failed:
             failed = self._backoff.still_failed(links, observed) | failed
@@ -466,6 +474,17 @@ class Reconciler:
         if links:
             self.run(Scope(links), "netlink")
 
+    def follow_ways(self) -> None:
+        """Runs a pass over the links by tunnels whose way is another than it was.
+
+        What the kernel learns of a way's MTU it tells nobody.
+        """
+        for remote, links in self._index.remotes.items():
+            now = self._way_to(remote)
+            if now != self._ways.get(remote, now):
+                self._ways[remote] = now
+                self.run(Scope(frozenset(links)), "underlay")
+
     def resync(self, trigger: str) -> None:
         """A pass over everything when events were not received: at the start, or they were lost.
 
@@ -580,20 +599,19 @@ class Reconciler:
 
     def _announce(self, seen: Seen, statuses: Iterable[LinkStatus]) -> None:
         """Has the other hosts told of the links to them, if that is anything new."""
-        gone = self._announced.keys() - self._index.tunnels.keys()
-        news: dict[str, Announcement] = {}
+        wanted = self._index.tunnels
+        looked_at = {end.text for each in seen.evaluations for end in each.link.ends if end.tunnel}
+        announced = {
+            end: each
+            for end, each in self._announced.items()
+            if end in wanted and end not in looked_at
+        }
         for each, status in zip(seen.evaluations, statuses, strict=True):
-            ends = [end.text for end in each.link.ends if end.tunnel and end.host]
-            told = made_tunnels.announcement(each, status.state, seen.observed) if ends else None
-            if told and told != self._announced.get(told.end):
-                news[told.end] = told
-            elif not told:
-                gone |= self._announced.keys() & ends
-        if news or gone:
-            self._announced |= news
-            for end in gone:
-                del self._announced[end]
-            self._tunnels.want(self._announced.values(), self.wiring.hosts_key)
+            if told := made_tunnels.announcement(each, status.state, seen.observed):
+                announced[told.end] = told
+        if announced != self._announced:
+            self._announced = announced
+            self._tunnels.want(announced.values(), self.wiring.hosts_key)
 
     def _remember_stuck(self, observed: Observed, trouble: Trouble) -> None:
         for ifindex, (name, reason) in trouble.stuck.items():
@@ -621,6 +639,8 @@ class Reconciler:
                     self.far_ends[end.far.ifindex, end.far.nsid] = end.ifindex
         if seen.observed.nodes or self.awaited:
             self._remember_awaited(seen.observed.nodes)
+        if seen.observed.ways:
+            self._ways = {**seen.observed.ways, **self._ways}
         if len(self.far_ends) > 2 * len(self._ends):
             for far in [far for far, end in self.far_ends.items() if end not in self._ends]:
                 del self.far_ends[far]
