@@ -40,6 +40,18 @@ HOSTILE = {
         + "links:\n"
         + "".join(f"  {'m' * 99}{n}:a: b{n}\n" for n in range(30_000))
     ),
+    "one VNI on many hosts": (
+        "hosts:\n"
+        + "".join(f"  h{n}: 10.{n >> 16}.{n >> 8 & 255}.{n & 255}\n" for n in range(1, 8_193))
+        + "links:\n"
+        + "".join(f"  h{n}/a: {{to: h{n + 1}/b, vni: 1}}\n" for n in range(1, 8_192, 2))
+    ),
+    "hosts of one name and one address": (
+        "hosts:\n"
+        + "".join(f"  h{n}: 198.51.100.1\n" for n in range(8_192))
+        + "links:\n"
+        + "".join(f"  g{n}/a: h{n}/b\n" for n in range(30_000))
+    ),
     "unknown keys": "".join(f"u{n}: 1\n" for n in range(200_000)) + "links: {}\n",
     "two long keys that are equal": (
         f"x-s: &s '{LONG}'\nx-t: &t '{LONG}'\nx-m: {{*s : 1, {'*t : 1, ' * 40_000}}}\nlinks: {{}}\n"
@@ -80,7 +92,8 @@ def test_a_hostile_file_is_judged_in_bounds(text: str) -> None:
 
 
 PIECES = [
-    "links:\n", "nodes:\n", "  n{n}: {{pid: 1}}\n", "  n{n}:a: n{n}:b\n",
+    "links:\n", "nodes:\n", "hosts:\n", "  h{n}: 10.0.0.1\n", "  h{n}/a: h0/b\n",
+    "  n{n}: {{pid: 1}}\n", "  n{n}:a: n{n}:b\n",
     "x-a:\n", "  a: b\n", "  {n}: {{to: b{n}}}\n", "  {n}: {n}\n", "- ", "[", "]", "{{",
     "}}", "a, ", "a: b, ", "? a\n", "&a{n} ", "*a{n} ", "*a0 ", "<<: *a0\n", "!t ", "!t{n} b ", "'",
     '"', "\\x41", "|\n", " ", "\n", "# c\n", "%TAG !{n} x\n", "---\n", "...\n", "x" * 99,

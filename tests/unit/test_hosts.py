@@ -112,6 +112,12 @@ def test_a_file_without_hosts_has_none() -> None:
         parse(f"{HOSTS}hosts_key: {'x' * 15}\nlinks: {{}}", "f")
 
 
+def test_so_many_hosts_are_no_lab() -> None:
+    names = "".join(f"  h{n}: 10.0.{n >> 8}.{n & 255}\n" for n in range(8_193))
+    with pytest.raises(ConfigError, match="there are 8,193 hosts, 8,192 are all that fit"):
+        parse(f"hosts:\n{names}links: {{}}", "f")
+
+
 @pytest.mark.parametrize(
     "links",
     [

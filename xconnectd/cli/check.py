@@ -35,7 +35,8 @@ def run(options: argparse.Namespace) -> int:
     print_lines(*problems, *wiring.warnings)
     if problems:
         return Exit.BAD_CONFIG
-    print_lines(f"{path}: good, {counted(len(wiring.links), 'link')}")
+    of_hosts = f" of {counted(len(wiring.hosts), 'host')}" if wiring.hosts else ""
+    print_lines(f"{path}: good, {counted(len(wiring.links), 'link')}{of_hosts}")
     absent = _away(files) if options.here else []
     print_lines(*sorted(absent))
     return Exit.FAILED if absent else Exit.DONE

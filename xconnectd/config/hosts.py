@@ -31,15 +31,23 @@ def vni(link: Link) -> int:
     return link.vni or next((end.tunnel.vni for end in link.ends if end.tunnel), 0)
 
 
-def meet(one: Link, other: Link) -> bool:
-    """Whether there is a host on which both of these links have something to do."""
-    mine, theirs = _hosts(one), _hosts(other)
-    return not (mine and theirs) or not mine.isdisjoint(theirs)
+Taken = tuple[int, str]
+"""A VNI on a host. ``EVERY``: on every one there is; ``ANY``: on some host."""
+
+EVERY: Final = ""
+ANY: Final = "*"
 
 
-def _hosts(link: Link) -> frozenset[str]:
-    """Empty for every host there is."""
-    return frozenset((link.a.host, link.b.host)) - {""}
+def takes(link: Link) -> tuple[Taken, ...]:
+    """What a link with a tunnel has for itself."""
+    number, on = vni(link), {link.a.host, link.b.host} - {EVERY} or {EVERY}
+    return (*((number, host) for host in on), (number, ANY))
+
+
+def meets(link: Link) -> tuple[Taken, ...]:
+    """What no other link may have beside one with a tunnel: there the two would be one."""
+    number, on = vni(link), {link.a.host, link.b.host} - {EVERY}
+    return (*((number, host) for host in on), (number, EVERY if on else ANY))
 
 
 class Part(NamedTuple):

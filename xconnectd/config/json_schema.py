@@ -129,6 +129,7 @@ def _top_level() -> _Schema:
             "examples": [{"h1": "198.51.100.11", "h2": "198.51.100.12"}],
             "type": "object",
             "minProperties": 1,
+            "maxProperties": parser.MAX_HOSTS,
             "propertyNames": {"maxLength": ends.HOST_BYTES, "pattern": ends.HOST_PATTERN},
             "additionalProperties": _address(),
         },

@@ -101,7 +101,11 @@ KEY_LENGTHS: Final = range(16, TEXT_LENGTH + 1)
 
 MAX_LINKS: Final = 32_768
 """As many as the kernel's maps have room for: 65,536 ends."""
+MAX_HOSTS: Final = 8_192
+"""A cluster of Kubernetes has 5,000 nodes at most."""
 _LONGEST_TYPO: Final = 40
+_SOME: Final = 8
+"""Names that a message lists."""
 _MANY_NAMES: Final = 1000
 """Among more of them a misspelt one is not looked for."""
 TOO_LARGE: Final = f"is it the right file? {MAX_LINKS:,} links are all that fit"
@@ -333,6 +337,9 @@ def _to_hosts(key: ScalarNode, node: YamlNode) -> MappingNode:
         what = said(node) if not isinstance(node, MappingNode) else "nothing"
         text = f"`{key.value}` is a mapping of names to IP addresses, not {what}"
         raise Refusal(node, text, f"{_HOSTS_EXAMPLE}; without the key all ends are on this one")
+    if len(node.entries) > MAX_HOSTS:
+        text = f"there are {len(node.entries):,} hosts, {MAX_HOSTS:,} are all that fit"
+        raise Refusal(node, text, "is it the right file?")
     return node
 
 
@@ -478,7 +485,7 @@ class _Reader:
         self._taken: dict[str, Link] = {}
         self._taken_on_hosts: dict[str, Link] = {}
         """By what the end is called there."""
-        self._vnis: dict[int, list[Link]] = {}
+        self._vnis: dict[hosts.Taken, Link] = {}
         self._known_monitors: dict[tuple[str, MonitorAddress], Endpoint] = {}
         self._nodes: dict[str, Node] = {}
         self._named: set[str] = set()
@@ -578,13 +585,15 @@ class _Reader:
         self.hosts_place = place_of(entries["hosts"][0])
         named: Mapping[str, Any] | None = top["hosts"].entries if "hosts" in top else None
         self._named_hosts = named
+        owners: dict[str, str] = {}
         for key, value in (named or {}).values():
-            name, address = self._try(_host, key, value) or ("", "")
-            if twin := next((each for each, at in self.hosts.items() if at == address), ""):
+            if not (found := self._try(_host, key, value)):
+                continue
+            name, address = found
+            if (twin := owners.setdefault(address, name)) != name:
                 text = f"`{short(address)}` is the address of `{short(twin)}` already"
                 self._report.problem(value, text, "every host has one of its own")
-            elif name:
-                self.hosts[name] = address
+            self.hosts[name] = address
 
     def _link(self, key: ScalarNode, value: YamlNode) -> None:
         a = self._try(ends.read, key, key)
@@ -661,7 +670,8 @@ class _Reader:
         for end, node in found.items():
             if end.host and known is not None and end.host not in known:
                 text = f"`{short(end.name)}` is on a host that `hosts` does not have"
-                hint = _resembles(end.host, known) or f"known: {', '.join(known)}"
+                near = _resembles(end.host, known) if len(known) <= _MANY_NAMES else ""
+                hint = near or f"known: {', '.join([*known][:_SOME])}"
                 if not known:
                     text = f"`{short(end.name)}` is on a host, and there is no `hosts:`"
                     hint = f"{_HOSTS_EXAMPLE}; an interface alone has no slash in its name"
@@ -748,12 +758,12 @@ class _Reader:
 
     def _check_vni(self, link: Link, key: ScalarNode) -> None:
         """Two tunnels of one host would be one."""
-        others = self._vnis.setdefault(hosts.vni(link), [])
-        if other := next((each for each in others if hosts.meet(link, each)), None):
+        if other := next(filter(None, map(self._vnis.get, hosts.meets(link))), None):
             text = f"the tunnel of {_pair(link)} has the VNI {hosts.vni(link)}, as that of"
             hint = "give one of them another: `vni: N` in the long form"
             self._report.problem(key, f"{text} {_pair(other)} of {_line(other)}", hint)
-        others.append(link)
+        for each in hosts.takes(link):
+            self._vnis.setdefault(each, link)
 
     def _check_everywhere(self, found: Mapping[Endpoint, YamlNode], link: Link) -> None:
         """An end without a host is one of every host."""

@@ -398,7 +398,7 @@ class _Owners:
         self._ends: dict[str, list[_Spot]] = {}
         self._ends_on_hosts: dict[str, list[_Spot]] = {}
         """By what they are called there."""
-        self._tunnels: dict[int, list[tuple[Link, _Spot]]] = {}
+        self._tunnels: dict[hosts.Taken, dict[Path, tuple[Link, _Spot]]] = {}
         self._nodes: dict[str, dict[Path, tuple[Node, _Spot]]] = {}
         self._hosts: dict[str, list[tuple[str, _Spot]]] = {}
         self._keys: list[tuple[str, _Spot]] = []
@@ -411,8 +411,8 @@ class _Owners:
                 self._ends.setdefault(end.name, []).append(spot)
                 if end.host:
                     self._ends_on_hosts.setdefault(ends.bare(end), []).append(spot)
-            if vni := hosts.vni(link):
-                self._tunnels.setdefault(vni, []).append((link, spot))
+            for taken in hosts.takes(link) if hosts.vni(link) else ():
+                self._tunnels.setdefault(taken, {}).setdefault(path, (link, spot))
         for node, place in _nodes(wiring).items():
             self._nodes.setdefault(node.name, {})[path] = node, _Spot(path, place)
         spot = _Spot(path, wiring.hosts_place)
@@ -435,7 +435,8 @@ class _Owners:
                     text = f"{ends.bare(end)} is an end of a link in {owner} already"
                     hint = "an end without a host is on every host: say which host it is on"
                     yield _problem(path, link.place, text, hint)
-            yield from self._tunnel_clashes(path, link)
+            if self._tunnels and hosts.vni(link):
+                yield from self._tunnel_clashes(path, link)
         for node, place in _nodes(wiring).items() if self._nodes else ():
             named = self._nodes.get(node.name, {}).values()
             if owner := _another(path, [spot for other, spot in named if other != node]):
@@ -449,12 +450,12 @@ class _Owners:
 
     def _tunnel_clashes(self, path: Path, link: Link) -> Iterable[Problem]:
         """Two tunnels of one VNI on a host."""
-        vni = hosts.vni(link)
-        for other, spot in self._tunnels.get(vni, ()) if vni else ():
-            if spot.path != path and hosts.meet(link, other):
-                text = f"the tunnel of {link.id} has the VNI {vni}, as that of {other.id} in {spot}"
-                hint = "give one of them another: `vni: N` in the long form"
-                yield _problem(path, link.place, text, hint)
+        found = (self._tunnels.get(each, {}).items() for each in hosts.meets(link))
+        others = [it for place, it in chain.from_iterable(found) if place != path]
+        for other, spot in others[:1]:
+            text = f"the tunnel of {link.id} has the VNI {hosts.vni(link)}, as that of {other.id}"
+            hint = "give one of them another: `vni: N` in the long form"
+            yield _problem(path, link.place, f"{text} in {spot}", hint)
 
     def _host_clashes(self, path: Path, wiring: Wiring) -> Iterable[Problem]:
         for name, address in wiring.hosts:

@@ -147,6 +147,7 @@ class ConfigFiles:
             path=str(self.source.path),
             config_hash=reading.wiring.hash,
             links=len(reading.wiring.links),
+            **({"host": reading.wiring.host} if reading.wiring.host else {}),
         )
         for warning in reading.wiring.warnings:
             self._log.warning(Event.CONFIG_WARNING, config_hash=reading.wiring.hash, reason=warning)
