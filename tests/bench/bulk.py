@@ -18,7 +18,7 @@ from .wires import arena
 def tcp(effort: Effort) -> list[Series]:
     """One stream, in alternate directions from round to round."""
     with arena() as (_, wires):
-        sample = lambda name, number: _run(*wires[name].way(number), effort.bulk)  # noqa: E731
+        sample = lambda name, number: stream(*wires[name].way(number), effort.bulk)  # noqa: E731
         figures = interleave(list(wires), effort.rounds, sample)
     return [
         Series("Bulk TCP", "Gbit/s", figures["speed"], more_is_better=True),
@@ -26,7 +26,8 @@ def tcp(effort: Effort) -> list[Series]:
     ]
 
 
-def _run(client: Station, server: Station, seconds: int) -> dict[str, float]:
+def stream(client: Station, server: Station, seconds: int) -> dict[str, float]:
+    """Its ``speed``, and the ``cost`` in time of the whole machine."""
     before = _busy()
     received = _iperf(client, server, seconds)["end"]["sum_received"]
     used = _busy() - before

@@ -6,6 +6,8 @@ import os
 import random
 
 from .chaos import Chaos
+from .chaos_hosts import ChaosOfHosts
+from .hosts_lab import Hosts
 from .lab import Lab
 
 SECONDS = float(os.environ.get("XCONNECTD_CHAOS_SECONDS") or 60)
@@ -18,3 +20,13 @@ def test_chaos(lab: Lab) -> None:
     run.run()
     print(run)
     assert run.steps > SECONDS / 4, f"too few steps to say anything: {run}"
+
+
+def test_chaos_over_three_hosts() -> None:
+    """Half of the time: most of what happens here is waiting for what is far away."""
+    print(f"seed {SEED}")
+    with Hosts() as hosts:
+        run = ChaosOfHosts(hosts, SEED, SECONDS / 2)
+        run.run()
+    print(run)
+    assert run.steps > SECONDS / 20, f"too few steps to say anything: {run}"

@@ -195,12 +195,16 @@ def test_a_partition_is_seen_on_both_sides_in_time(pair: Underlay, way: str) -> 
 
 def test_a_host_that_hears_but_is_not_heard_says_so(pair: Underlay) -> None:
     pair.loses = lambda host, _: host is pair.one
-    pair.run(1.5)
+    pair.run(3.0)
     assert pair.heard(pair.one).reason == (
         "h2 (198.51.100.1, UDP port 14789) does not get what is sent to it, though what it sends"
         " arrives"
     )
     assert pair.heard(pair.other).reason == "h1 does not answer (198.51.100.1, UDP port 14789)"
+    pair.one.peers.changed()
+    pair.loses = lambda *_: False
+    pair.run(ROUND + 0.01)
+    assert pair.heard(pair.one).reason.startswith("h2 does not answer"), "until it is up"
 
 
 def test_a_lost_frame_now_and_then_is_nothing(pair: Underlay) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from builders import endpoint, link, wiring
 from driven import Keeper, set_clock
-from kernel import Crash, Kernel, Tunnels, crash
+from kernel import Crash, Kernel, Step, Tunnels, crash
 
 from xconnectd.model import (
     Admin,
@@ -336,6 +336,20 @@ def test_a_host_that_is_silent_takes_the_wire_and_the_carrier() -> None:
     assert keeper.states() == {LINK: "connected"}
     assert kernel.get("v0").up
     assert kernel.wired("v0", DEVICE)
+
+
+def test_a_carrier_stays_as_it_is_until_somebody_knows() -> None:
+    """Setting an end down takes the kernel 20 ms, and whatever is behind it notices."""
+    kernel = Kernel("v0")
+    keeper = started(kernel)
+    assert Step("set up", kernel.index("v0")) not in kernel.steps
+    assert kernel.get("v0").up
+    says(keeper, alive=False, reason="h2 does not answer")
+    assert not kernel.get("v0").up
+    again = keeper.restart()
+    again.settle()
+    assert again.reconciler.statuses[LINK].state == "down"
+    assert not kernel.get("v0").up, "it was hidden, and nothing was heard since"
 
 
 def test_a_host_that_is_silent_takes_no_carrier_that_is_independent() -> None:

@@ -66,8 +66,8 @@ def edited(text: bytes, known: Wiring) -> Wiring | None:
         if new.a.node or new.b.node:
             in_nodes.append(at)
         crossing = crossing or bool(new.vni)
-        names = ends.bare(new.a).encode(), ends.bare(new.b).encode()
-        doubtful = doubtful or any(text.count(name) > 1 for name in names)
+        names = [ends.bare(end) if end.host else end.name for end in (new.a, new.b)]
+        doubtful = doubtful or any(text.count(name.encode()) > 1 for name in names)
     if in_nodes and not _are_placed(links, in_nodes, known):
         return None
     if doubtful and not _are_apart(links):

@@ -12,6 +12,7 @@ reads a tap sees IFLA_CARRIER (tun_net_change_carrier in drivers/net/tun.c, Linu
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from xconnectd.model import (
@@ -74,6 +75,21 @@ def shown(
             _lever(link, end), "" if own else cause, own, _offers(end, record)
         )
     return found
+
+
+def stays(link: Link, ends: Iterable[Interface], observed: Observed) -> bool:
+    """Whether a carrier that is shown here is left, since nobody knows yet of the other host.
+
+    It is a matter of a second, and most often it answers. One that is hidden stays so.
+    """
+    heard = [observed.heard[end.text] for end in link.ends if end.text in observed.heard]
+    if any(each.alive is not None for each in heard):
+        return False
+    ours = [observed.ours[end.ifindex] for end in ends]
+    hidden = [
+        each.record for each in ours if each.record and Setting.CARRIER in each.record.changes
+    ]
+    return not hidden and not any(each.hidden for each in ours)
 
 
 def not_offered(link: Link, observed: Observed) -> str:

@@ -111,7 +111,10 @@ def evaluate(
 
 
 def _with_carrier(each: Evaluation, observed: Observed) -> Evaluation:
-    return each._replace(carrier=carrier.shown(each.link, each.a, each.b, each.why_held, observed))
+    why = each.why_held
+    if each.unheard and why == each.unheard and carrier.stays(each.link, each.ends, observed):
+        why = ""
+    return each._replace(carrier=carrier.shown(each.link, each.a, each.b, why, observed))
 
 
 def far_ends_down(evaluations: Iterable[Evaluation]) -> frozenset[int]:

@@ -599,19 +599,20 @@ class Reconciler:
 
     def _announce(self, seen: Seen, statuses: Iterable[LinkStatus]) -> None:
         """Has the other hosts told of the links to them, if that is anything new."""
-        wanted = self._index.tunnels
-        looked_at = {end.text for each in seen.evaluations for end in each.link.ends if end.tunnel}
-        announced = {
-            end: each
-            for end, each in self._announced.items()
-            if end in wanted and end not in looked_at
-        }
+        gone = self._announced.keys() - self._index.tunnels.keys()
+        news: dict[str, Announcement] = {}
         for each, status in zip(seen.evaluations, statuses, strict=True):
-            if told := made_tunnels.announcement(each, status.state, seen.observed):
-                announced[told.end] = told
-        if announced != self._announced:
-            self._announced = announced
-            self._tunnels.want(announced.values(), self.wiring.hosts_key)
+            ends = [end.text for end in each.link.ends if end.tunnel and end.host]
+            told = made_tunnels.announcement(each, status.state, seen.observed) if ends else None
+            if told and told != self._announced.get(told.end):
+                news[told.end] = told
+            elif not told:
+                gone |= self._announced.keys() & ends
+        if news or gone:
+            self._announced |= news
+            for end in gone:
+                del self._announced[end]
+            self._tunnels.want(self._announced.values(), self.wiring.hosts_key)
 
     def _remember_stuck(self, observed: Observed, trouble: Trouble) -> None:
         for ifindex, (name, reason) in trouble.stuck.items():

@@ -59,6 +59,9 @@ class Conversation:
         with self._lock:
             last = self._peers.want(told, key, time.monotonic())
             self._ends = [each.end for each in told]
+            trouble = self.trouble
+        if trouble:
+            self._note(self._ends)
         os.eventfd_write(self._bell, 1)
         for _ in range(_LAST_WORDS):
             last = [each for each in last if self._send(each)]

@@ -18,13 +18,15 @@ _REMEMBERED: Final = 64
 class Liveness:
     """``alive`` is None until the first echo, or for ``FIRST`` seconds without one."""
 
-    __slots__ = ("_begun", "_in_a_row", "_unanswered", "alive")
+    __slots__ = ("_begun", "_granted", "_in_a_row", "_not_before", "_unanswered", "alive")
 
     def __init__(self, now: float) -> None:
         self.alive: bool | None = None
         self._begun = now
         self._unanswered: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)
         self._in_a_row = 0
+        self._granted = False
+        self._not_before = now
 
     def sent(self, number: int, now: float) -> None:
         self._unanswered.append((number, now))
@@ -33,6 +35,7 @@ class Liveness:
         """When that probe was sent; None if it was not, or has been answered or overtaken."""
         if all(number != each for each, _ in self._unanswered):
             return None
+        self._granted = False
         self._in_a_row += 1
         while (first := self._unanswered.popleft())[0] != number:
             self._in_a_row = 1
@@ -43,7 +46,7 @@ class Liveness:
     def due(self, patience: float) -> float:
         """When ``judge`` finds that nothing comes back, if no echo comes before."""
         if len(self._unanswered) >= LOST and self.alive is not False:
-            return self._unanswered[LOST - 1][1] + patience
+            return max(self._not_before, self._unanswered[LOST - 1][1] + patience)
         return float("inf")
 
     def judge(self, now: float, patience: float) -> None:
@@ -53,6 +56,12 @@ class Liveness:
             self.alive = False
             self._in_a_row = 0
 
+    def grant(self, now: float) -> None:
+        """More time to whoever is late, but not again before an echo comes."""
+        if not self._granted:
+            self._granted = True
+            self._not_before = now + PATIENCE
+
     def forgive(self) -> None:
-        """Nobody could have answered what was sent until now."""
+        """What was sent until now says nothing."""
         self._unanswered.clear()

@@ -35,10 +35,10 @@ _REPEATS: Final = 2
 """Rounds in which something new is said again."""
 _RECENT: Final = 3.0
 """Seconds in which what was heard tells of now."""
-_ONE_WAY: Final = 0.2
-"""Seconds without an echo in which a word that comes shows that one direction works."""
+_ONE_WAY: Final = 0.5
+"""Seconds between two words, and no echo, that show that frames come from there alone."""
 _LATE: Final = ROUND
-"""Seconds behind time that make a round a late one: what was sent before gets more patience."""
+"""Seconds behind time that make a round a late one."""
 _SESSIONS: Final = 64
 """Over ones that are remembered of a host."""
 _SMOOTH: Final = 8
@@ -62,8 +62,6 @@ class _Path:
 
     address: str
     live: Liveness
-    echoed_at: float
-    """When an echo came last; before the first, when it was begun."""
     tunnels: list[_Tunnel] = field(default_factory=list)
     turn: int = 0
     round_trip: float | None = None
@@ -72,11 +70,15 @@ class _Path:
     session: int = 0
     over: deque[int] = field(default_factory=lambda: deque(maxlen=_SESSIONS))
     spoke: float = float("-inf")
-    """When something came from there that was no echo."""
+    spoke_first: float = float("inf")
+    """When something other than an echo came: the last, and the first since the last echo."""
 
     @property
     def patience(self) -> float:
         return PATIENCE + 2 * min(self.round_trip or 0.0, _LONGEST_TRIP)
+
+    def speaks(self, now: float) -> None:
+        self.spoke, self.spoke_first = now, min(now, self.spoke_first)
 
     def next_tunnels(self) -> list[_Tunnel]:
         """Those that are probed in this round."""
@@ -133,8 +135,6 @@ class Peers:
         self._urgent: dict[_Tunnel, None] = {}
         self._changed: set[str] = set()
         self._next_round = float("-inf")
-        self._judge_from = float("-inf")
-        self._was_late = False
 
     # ------------------------------------------------------------------ what is wanted
 
@@ -164,7 +164,7 @@ class Peers:
 
     def _enter(self, told: Announcement, now: float, before: _Tunnel | None) -> _Tunnel:
         address = told.tunnel.remote
-        path = self._paths.setdefault(address, _Path(address, Liveness(now), now))
+        path = self._paths.setdefault(address, _Path(address, Liveness(now)))
         tunnel = _Tunnel(told, path, Liveness(now), now)
         if before and before.told.tunnel == told.tunnel:  # its device was made anew
             tunnel.word, tunnel.word_at = before.word, before.word_at
@@ -196,14 +196,14 @@ class Peers:
         if self._urgent:
             return float("-inf")
         verdicts = [path.live.due(path.patience) for path in self._paths.values()]
-        return min(self._next_round, max(self._judge_from, min(verdicts)))
+        return min(self._next_round, *verdicts)
 
     def outgoing(self, now: float) -> list[Outgoing]:
         """What is to be sent now. All that has been received must have been told before."""
         due = now >= self._next_round
-        if due:
-            self._look_at_the_clock(now)
-        for path in self._paths.values() if now >= self._judge_from else ():
+        if 0 < self._next_round < now - _LATE:
+            self._grant_time(now)
+        for path in self._paths.values():
             self._judge_path(path, now)
         frames: list[Outgoing] = []
         if due:
@@ -215,20 +215,17 @@ class Peers:
         urgent, self._urgent = self._urgent, {}
         return frames + [self._say(each, now) for each in urgent]
 
-    def _look_at_the_clock(self, now: float) -> None:
-        """Who comes late may have been stopped, and the whole machine with it.
-
-        What was sent before then gets more time, but only once: a slow machine must judge, too.
-        """
-        late = 0 < self._next_round < now - _LATE
-        if late and not self._was_late:
-            self._judge_from = now + PATIENCE
-        self._was_late = late
+    def _grant_time(self, now: float) -> None:
+        """Who comes late may have been stopped, and the whole machine with it."""
+        for tunnel in self._tunnels.values():
+            tunnel.live.grant(now)
+        for path in self._paths.values():
+            path.live.grant(now)
 
     def _round(self, path: _Path, now: float) -> Iterator[Outgoing]:
         path.live.sent(self._rounds, now)
         for tunnel in path.next_tunnels():
-            if path.live.alive and now >= self._judge_from:
+            if path.live.alive:
                 tunnel.live.judge(now, path.patience)
             self._judge_anew(tunnel, now)
             yield self._probe(tunnel, now)
@@ -287,8 +284,8 @@ class Peers:
                 self._take_word(tunnel, word, now)
             case Refused(reason):
                 tunnel.unverified += 1
-                tunnel.path.spoke = tunnel.refused_at = now
-                tunnel.refused = reason
+                tunnel.path.speaks(now)
+                tunnel.refused, tunnel.refused_at = reason, now
                 self._judge_anew(tunnel, now)
 
     def _take_echo(self, tunnel: _Tunnel, number: int, now: float) -> None:
@@ -298,7 +295,7 @@ class Peers:
         if sent is None:
             return
         path.live.answered(number // _PROBES_OF_ROUND)
-        path.witness, path.echoed_at = tunnel, now
+        path.witness, path.spoke_first = tunnel, float("inf")
         tunnel.echoed += 1
         known = now - sent if path.round_trip is None else path.round_trip
         path.round_trip = known + (now - sent - known) / _SMOOTH
@@ -311,7 +308,7 @@ class Peers:
         path, last = tunnel.path, tunnel.word
         if word.session == self._session or word.session in path.over:
             return
-        path.spoke = now
+        path.speaks(now)
         if word.heard != self._session:
             tunnel.answer = word.session
             self._urgent[tunnel] = None
@@ -409,7 +406,8 @@ class Peers:
         address = f"{tunnel.path.address}, UDP port {tunnel.told.tunnel.port}"
         if tunnel.unsent:
             return f"nothing can be sent to {tunnel.host} ({address}): {tunnel.unsent}"
-        if tunnel.path.spoke > max(now - _RECENT, tunnel.path.echoed_at + _ONE_WAY):
+        spoke, first = tunnel.path.spoke, tunnel.path.spoke_first
+        if spoke > now - _RECENT and spoke > first + _ONE_WAY:
             return (
                 f"{tunnel.host} ({address}) does not get what is sent to it, though what it sends"
                 " arrives"
