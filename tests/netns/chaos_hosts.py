@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -178,6 +179,7 @@ class ChaosOfHosts:
         if self._of("runs"):
             found["kill"] = (4, self._kill)
             found["crash"] = (4, self._crash)
+            found["stall"] = (2, self._stall)
         if {"h1", "h2"} & {*self._of("runs")}:
             found["stop"] = (2, self._stop)
         if self._of("dead", "stopped"):
@@ -296,6 +298,14 @@ class ChaosOfHosts:
     def _crash(self) -> str:
         name = self._random.choice(self._of("runs"))
         self.hosts[name].daemon.crash()
+        return name
+
+    def _stall(self) -> str:
+        """It gets no processor for a while."""
+        name = self._random.choice(self._of("runs"))
+        self.hosts[name].daemon.signal(signal.SIGSTOP)
+        time.sleep(self._random.random())
+        self.hosts[name].daemon.signal(signal.SIGCONT)
         return name
 
     def _stop(self) -> str:

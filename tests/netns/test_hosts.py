@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
 import pytest
 
+from . import fabric
 from .carrier import Card
 from .frames import ether, noise, odd_frames
 from .hosts_lab import Hosts, many, stitch
-from .lab import Station, holds, poll
+from .lab import NETNS, Station, holds, poll
 from .traffic import ALIVE, crosses, cut, datagrams, lossless, passes, transfer, wired
 
 A, B = "h1/va", "h2/vb"
@@ -229,6 +231,20 @@ def test_a_daemon_that_is_started_anew_loses_no_frame(hosts: Hosts) -> None:
             connected(hosts)
 
 
+def test_a_daemon_that_gets_no_processor_is_no_daemon_that_is_gone(hosts: Hosts) -> None:
+    """It was asked for nothing that its kernel did not answer, and judges nobody by its own gap."""
+    a, b = silent(hosts, A, B)
+    hosts.start(WIRE)
+    connected(hosts)
+    wait_carriers(True, a, b)
+    with lossless(a, b):
+        for name in ("h1", "h2"):
+            hosts[name].daemon.signal(signal.SIGSTOP)
+            time.sleep(1.5)
+            hosts[name].daemon.signal(signal.SIGCONT)
+        time.sleep(0.5)
+
+
 def test_a_daemon_that_is_stopped_says_so(hosts: Hosts) -> None:
     a, b = silent(hosts, A, B)
     hosts.start(WIRE)
@@ -274,6 +290,23 @@ def test_a_link_that_one_host_does_not_have(hosts: Hosts) -> None:
     hosts.write(hosts.document(WIRE), "h2")
     connected(hosts)
     poll(lambda: wired(a, b))
+
+
+def test_ends_in_nodes_of_two_hosts(hosts: Hosts) -> None:
+    """Nodes that start anew, on either side: their interfaces are made, and have a carrier."""
+    ends = {name: hosts[name].lab.namespace("node", quiet=True) for name in ("h1", "h2")}
+    nodes = {f"node-{name}": {"netns": str(NETNS / each)} for name, each in ends.items()}
+    one, other = "h1/node-h1:eth1", "h2/node-h2:eth1"
+    hosts.start({one: other}, nodes=nodes)
+    a, b = (Station(each, "", interface="eth1") for each in ends.values())
+    connected(hosts, one, other)
+    poll(lambda: wired(a, b))
+    for name, station in zip(ends, (a, b), strict=True):
+        fabric.stop(station.namespace)
+        hosts.wait_state(one, other, "waiting", name)
+        fabric.start(station.namespace)
+        connected(hosts, one, other)
+        poll(lambda: wired(a, b))
 
 
 # --------------------------------------------------------------------------- a key, and others
