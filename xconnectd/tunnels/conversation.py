@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
-from errno import EPERM
 from math import ceil
 from typing import Final
 
@@ -63,11 +62,9 @@ class Conversation:
         if trouble:
             self._note(self._ends)
         os.eventfd_write(self._bell, 1)
-        for _ in range(_LAST_WORDS):
+        for repeated in range(_LAST_WORDS if last else 0):
+            time.sleep(_BETWEEN if repeated else 0)
             last = [each for each in last if self._send(each)]
-            if not last:
-                return
-            time.sleep(_BETWEEN)
 
     def heard(self, end: str) -> Heard:
         with self._lock:
@@ -79,7 +76,8 @@ class Conversation:
         self._over = True
         os.eventfd_write(self._bell, 1)
         self._thread.join(_END)
-        os.close(self._bell)
+        if not self._thread.is_alive():
+            os.close(self._bell)
 
     # ------------------------------------------------------------------ of the thread
 
@@ -89,9 +87,10 @@ class Conversation:
                 with closing(PacketSocket()) as self._socket:
                     self._is_in("")
                     self._talk(self._socket)
-            except OSError as error:
-                words = f"other hosts cannot be heard: {error.strerror}"
-                self._is_in(_NOT_PERMITTED if error.errno == EPERM else words)
+            except Exception as error:  # noqa: BLE001 (a thread has nobody to pass it on to)
+                words = error.strerror if isinstance(error, OSError) else repr(error)
+                refused = isinstance(error, PermissionError)
+                self._is_in(_NOT_PERMITTED if refused else f"other hosts cannot be heard: {words}")
                 self._wait(self._poller(), _RETRY)
 
     def _is_in(self, trouble: str) -> None:
