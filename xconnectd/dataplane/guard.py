@@ -51,7 +51,7 @@ class Guard:
 
     Attributes:
         unavailable: why nothing is guarded; empty if it is.
-        ends: those it guards, by ifindex; None where none can be.
+        ends: those it guards, by ifindex, from when they are put in; None where none can be.
     """
 
     def __init__(self, pins: Pins) -> None:
@@ -131,16 +131,6 @@ class Guard:
         if self.ends is None:
             return {}
         return {key: Stopped(*words) for key, words in self.ends.all_words().items()}
-
-    def add(self, ifindex: int) -> None:
-        """From now on; one that is guarded already counts on."""
-        if self.ends is not None:
-            self.ends.create(ifindex)
-
-    def remove(self, ifindex: int) -> None:
-        """What comes in there is the host's again."""
-        if self.ends is not None:
-            self.ends.delete(ifindex)
 
     def close(self) -> None:
         self._leave()

@@ -436,14 +436,16 @@ class Dataplane:
     def guard(self, key: int) -> None:
         """From now on, counting from zero; one that is guarded already counts on."""
         try:
-            self._guard.add(key)
+            if (ends := self._guard.ends) is not None:
+                ends.create(key)
         except OSError as error:
             raise _judged("guard", "guarding the host", error) from error
 
     def unguard(self, key: int) -> None:
         """What comes in by ``key`` is the host's again."""
         try:
-            self._guard.remove(key)
+            if (ends := self._guard.ends) is not None:
+                ends.delete(key)
         except OSError as error:
             raise _judged("guard", "ending the guard of the host", error) from error
 
