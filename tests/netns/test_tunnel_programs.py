@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import socket
 import struct
@@ -9,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
+from xconnectd.dataplane import libbpf
 from xconnectd.dataplane.programs import Dataplane
 
 from .frames import ether, noise, odd_frames
@@ -223,10 +225,10 @@ def fragments(namespace: str) -> int:
     return int(values[names.index("FragCreates")]) + int(v6)
 
 
-def fit_underlay(sides: tuple[Side, Side]) -> None:
-    """1500 bytes, and VXLAN devices that say so."""
+def fit_underlay(sides: tuple[Side, Side], tunnel: int = MTU) -> None:
+    """1500 bytes, and VXLAN devices that say so, or what they are told to."""
     for side in sides:
-        for device, mtu in (("eth0", 1500), ("vxlan-7", MTU)):
+        for device, mtu in (("eth0", 1500), ("vxlan-7", tunnel)):
             run("ip", "link", "set", device, "mtu", str(mtu), namespace=side.namespace)
         side.wire()
 
@@ -275,3 +277,28 @@ def test_what_fits_or_is_no_tcp_in_bulk_crosses_as_it_is(sides: tuple[Side, Side
     with one.port() as a, other.port() as b:
         crosses(a, b, [*odd_frames(1426).values()])
     assert [fragments(side.namespace) for side in sides] == [0, 0]
+
+
+@pytest.fixture
+def before_5_12(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No program may ask for an MTU."""
+    load, check_mtu = libbpf.load_program, struct.pack("<Bxxxi", 0x85, 163)
+
+    def older(kind: int, name: str, license_: str, code: bytes, **more: Any) -> int:
+        if check_mtu in code:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return load(kind, name, license_, code, **more)
+
+    monkeypatch.setattr(libbpf, "load_program", older)
+
+
+@pytest.mark.usefixtures("before_5_12")
+def test_a_kernel_that_tells_no_mtu_cuts_nothing_and_echoes_leave(sides: tuple[Side, Side]) -> None:
+    fit_underlay(sides, 1300)
+    one, other = sides
+    one.tunnel.send(keepalive(PROBE))
+    assert collect(one.tunnel, 1) == [keepalive(ECHO)]
+    data = noise(1300 * 4)
+    with other.container.port() as there:
+        send_in_bulk(one.container, in_bulk(4, data, 1350))
+        assert received(4, there, len(data)) == (data, 1350)
