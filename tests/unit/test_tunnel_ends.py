@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from builders import endpoint, link, wiring
 from driven import Keeper, set_clock
+from hypothesis import given
+from hypothesis import strategies as st
 from kernel import Crash, Kernel, Step, Tunnels, crash
 
 from xconnectd.model import (
@@ -15,6 +18,7 @@ from xconnectd.model import (
     Carrier,
     Endpoint,
     Far,
+    Heard,
     Link,
     Mode,
     Node,
@@ -573,3 +577,94 @@ def test_an_end_in_a_node_can_lead_to_a_host() -> None:
     kernel.start_node("leaf1")
     keeper.settle()
     assert kernel.wired("leaf1-eth1", DEVICE)
+
+
+# --------------------------------------------------------------------------- laws
+
+OTHER = "vxlan-101"
+SAYINGS = st.builds(
+    Heard,
+    alive=st.sampled_from((True, True, False, None)),
+    reason=st.sampled_from(("", "h2 does not answer")),
+    offers=st.booleans(),
+    cause=st.just("eth1 in leaf1 is down"),
+)
+EDITS = st.builds(
+    to_host,
+    st.just("v0"),
+    st.sampled_from((TUNNEL, TUNNEL, TUNNEL._replace(vni=101), TUNNEL._replace(remote="fd00::2"))),
+    digest=st.sampled_from(("1a2b", "3c4d")),
+    one_way=st.booleans(),
+    enabled=st.sampled_from((True, True, True, False)),
+    rewrite=st.sampled_from((Rewrite.NONE, Rewrite.SWAP_MACS)),
+    carrier=st.sampled_from(Carrier),
+    admin=st.sampled_from((Admin.MANAGE, Admin.MANAGE, Admin.KEEP)),
+)
+HARM: dict[str, Callable[[Kernel, str], object]] = {
+    "deleted": Kernel.delete,
+    "renamed": lambda kernel, name: kernel.alter(name, name="mine"),
+    "set down": lambda kernel, name: kernel.alter(name, up=False),
+    "set up": lambda kernel, name: kernel.alter(name, up=True),
+    "given another MAC": lambda kernel, name: kernel.alter(name, mac="02:ff:00:00:00:01"),
+    "rid of clsact": Kernel.drop_filters,
+    "rid of its entry": Kernel.lose_entry,
+    "made to lead elsewhere": lambda kernel, name: kernel.alter(
+        name, tunnel=Tunnel("203.0.113.9", 100)
+    ),
+}
+ACCIDENTS = st.tuples(st.sampled_from(sorted(HARM)), st.sampled_from((DEVICE, OTHER, "mine", "v0")))
+
+
+def strike(keeper: Keeper, what: str, name: str) -> None:
+    """A veth leads nowhere but to its own far end, and no two devices share a name."""
+    kernel = keeper.kernel
+    fits = kernel.has(name) and not (what == "renamed" and kernel.has("mine"))
+    if fits and not (what == "made to lead elsewhere" and kernel.get(name).kind == "veth"):
+        HARM[what](kernel, name)
+
+
+def assert_whole(keeper: Keeper, said: Heard) -> None:
+    """Both ways or none, as the link and the other host will have it; and nothing is left to do."""
+    kernel, (link,) = keeper.kernel, keeper.reconciler.wiring.links
+    assert keeper.reconciler.look().actions == ()
+    status = keeper.reconciler.statuses[link.id]
+    if status.state in ("failed", "waiting") or not kernel.has("v0"):
+        return
+    device = status.b.host_interface
+    crosses = kernel.leads_one_way if link.one_way else kernel.wired
+    is_wired = crosses("v0", device)
+    assert is_wired or (kernel.is_held("v0") and kernel.is_held(device))
+    assert not (is_wired and (said.alive is False or not link.enabled))
+    assert is_wired or said.alive is not True or not link.enabled
+    assert kernel.get(device).tunnel == link.b.tunnel
+    assert kernel.answers(device)
+    assert kernel.swaps("v0") is (link.rewrite is Rewrite.SWAP_MACS)
+    told = keeper.runtime.tunnels.announced[FAR]
+    assert (told.ifindex, told.digest) == (kernel.index(device), link.digest)
+
+
+# With more accidents the link would flap, and be left alone for a while.
+@given(st.lists(st.one_of(SAYINGS, EDITS, ACCIDENTS, st.just("restart")), max_size=5))
+def test_whatever_happens_a_wire_is_whole_or_none_and_leaves_nothing(story: list[object]) -> None:
+    kernel = Kernel("v0")
+    keeper = started(kernel)
+    said = Heard()
+    for event in story:
+        match event:
+            case Heard():
+                said = event
+                keeper.runtime.tunnels.say(FAR, **said._asdict())
+            case Link():
+                keeper.take(wiring(event))
+            case (str(what), str(name)):
+                strike(keeper, what, name)
+            case "restart":
+                keeper = keeper.restart()
+                keeper.runtime.tunnels.say(FAR, **said._asdict())
+        keeper.settle()
+        keeper.tick()  # nobody tells of an entry that is lost
+        keeper.settle()
+        assert_whole(keeper, said)
+    keeper.daemon.stop()
+    assert (keeper.book.made, keeper.book.records) == ({}, {})
+    assert all(map(kernel.untouched, [each.name for each in kernel.devices.values()]))
