@@ -122,11 +122,16 @@ def _mode(pair: _Pair, observed: Observed) -> str:
 def _standing(observed: Observed) -> dict[_Pair, str]:
     """The pairs between which an entry leads, also one that leads one way only, and their names."""
     names = {ifindex: _name(each, observed) for ifindex, each in observed.interfaces.items()}
+    partners = {made.end: made.partner for made in observed.made.values() if made.partner}
     pairs = (*observed.entries.items(), *observed.peers.items())
-    return {
-        frozenset((key, target)): _pair_in_words(names[key], names[target])
+    ends = {
+        frozenset((key, target)): (names[key], names[target])
         for key, target in pairs
         if names.keys() >= {key, target}
+    }
+    return {
+        pair: _pair_in_words(partners.get(b, a), partners.get(a, b))
+        for pair, (a, b) in ends.items()
     }
 
 
