@@ -77,7 +77,8 @@ def _link(link: Link) -> Iterator[str]:
     if link.impair:
         yield from (f"    {line}" for line in _impaired(link, link.impair))
     for end in link.ends:
-        yield from (f"    {line}" for line in _end(end))
+        if not (link.peer and end.host_interface == link.peer.device):
+            yield from (f"    {line}" for line in _end(end))
     for lost in link.drops:
         way_out = f" ({lost.remedy})" if lost.remedy else ""
         frames = counted(lost.frames, "frame")
