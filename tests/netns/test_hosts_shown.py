@@ -208,7 +208,7 @@ def another_key(hosts: Hosts) -> Iterator[None]:
 # What is done, and the check and the words by which doctor tells it on the first host.
 Fault = Callable[[Hosts], AbstractContextManager[None]]
 FAULTS: list[tuple[Fault, str, str]] = [
-    (filtered, "port", "nothing comes from h2 by UDP port 14789, though it answers a ping"),
+    (filtered, "port", ", UDP port 14789), though it answers a ping"),
     (one_way, "tunnel", "h2 is heard, but what this host sends by UDP port 14789 gets no answer"),
     (unreachable, "route", "no way to h2"),
     (another_file, "wiring", "h2 has another wiring for this link (hash "),
@@ -225,6 +225,14 @@ def test_doctor_tells_what_is_wrong_between_two_hosts(
         hosts.wait_state(A, B, "down", "h1")
         found = doctor(hosts["h1"])
     assert words in found.get(check, ""), found
+
+
+def test_doctor_knows_a_port_that_is_closed_from_one_that_is_filtered(hosts: Hosts) -> None:
+    """The first host has no link to the second any more: by nothing does it say so but ICMP."""
+    hosts.write(hosts.document({"h2/c": "h3/d"}), "h1")
+    hosts.wait_state(A, B, "down", "h2")
+    found = doctor(hosts["h2"])
+    assert found["tunnel"].endswith("the port is closed, no xconnectd there has a tunnel to here")
 
 
 def test_without_a_daemon_here_nobody_listens(hosts: Hosts) -> None:

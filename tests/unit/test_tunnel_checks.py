@@ -9,15 +9,14 @@ import pytest
 from builders import crossing, look, veth, wired
 
 from xconnectd.diagnostics import link_checks, ping
-from xconnectd.diagnostics.facts import FarSide, LinkFacts
+from xconnectd.diagnostics.facts import Answer, FarSide, LinkFacts
 from xconnectd.diagnostics.finding import Finding, Level, Stops
 from xconnectd.model import Heard, Mode, Tunnel, Way
 from xconnectd.reconcile import evaluate
 from xconnectd.status.document import Keepalives
 
 ALIVE = Heard(alive=True, digest="1a2b3c4d", state="connected")
-DEAD = Heard(alive=False, reason="h2 does not answer", digest="1a2b3c4d")
-OTHER = DEAD._replace(digest="99aabbcc", reason="h2 has another wiring")
+OTHER = Heard(alive=False, reason="h2 has another wiring", digest="99aabbcc")
 ALL_WELL = Keepalives(3, 3, 3)
 A = wired(5, "a", "tc")
 DEVICE = wired(6, "vxlan-77", "tc", kind="vxlan", far=None, mtu=65485)
@@ -42,7 +41,12 @@ def test_a_good_one_has_nothing_to_be_said() -> None:
 
 
 OPEN = "let UDP port 14789 through, on h2 and on the way"
+LOOK = "xconnectd status  # on h2: has it this link?"
 NO_WAY = Way(problem="Network is unreachable")
+MUTE = Keepalives(3)
+SILENCE = "h2 does not answer (198.51.100.12, UDP port 14789)"
+DEAD = Heard(alive=False, reason=SILENCE, digest="1a2b3c4d")
+STOPPED = DEAD._replace(reason="xconnectd on h2 was stopped")
 # What was heard, what is known, and what is said of it.
 FAULTS: list[tuple[Heard, dict[str, Any], str, str, str]] = [
     (DEAD, {"way": NO_WAY}, "route", "no way to h2 (198.51.100.12): Network is unreachable",
@@ -50,20 +54,23 @@ FAULTS: list[tuple[Heard, dict[str, Any], str, str, str]] = [
     (DEAD, {"keepalives": Keepalives(3, 0, 0, 3)}, "key",
      "what h2 says does not verify: it has another hosts_key, or none",
      "give h2 the hosts_key of /etc/x.yaml"),
-    (DEAD, {"keepalives": Keepalives()}, "tunnel",
-     "this host sends h2 nothing: h2 does not answer", "xconnectd reload"),
+    (DEAD, {"keepalives": Keepalives()}, "tunnel", f"this host sends h2 nothing: {SILENCE}",
+     "xconnectd reload"),
     (DEAD, {"keepalives": Keepalives(3, 0, 3)}, "tunnel",
      "h2 is heard, but what this host sends by UDP port 14789 gets no answer: one way is blocked",
      OPEN),
-    (DEAD, {"keepalives": Keepalives(3), "answers": True}, "port",
-     "nothing comes from h2 by UDP port 14789, though it answers a ping", OPEN),
-    (DEAD, {"keepalives": Keepalives(3), "answers": False}, "tunnel",
-     "nothing comes from h2 (198.51.100.12) by UDP port 14789",
-     "ping 198.51.100.12  # and xconnectd doctor on h2"),
+    (DEAD, {"keepalives": MUTE, "answer": Answer.PING}, "port",
+     f"{SILENCE}, though it answers a ping", f"{LOOK} If so, {OPEN}"),
+    (DEAD, {"keepalives": MUTE, "answer": Answer.CLOSED}, "tunnel",
+     f"{SILENCE}: the port is closed, no xconnectd there has a tunnel to here", LOOK),
+    (DEAD, {"keepalives": MUTE, "answer": Answer.NOTHING}, "tunnel", SILENCE,
+     "ping 198.51.100.12  # and there: xconnectd doctor"),
+    (STOPPED, {"keepalives": MUTE, "answer": Answer.PING}, "other host",
+     "xconnectd on h2 was stopped", "xconnectd doctor  # on h2"),
     (OTHER, {"keepalives": ALL_WELL}, "wiring",
      "h2 has another wiring for this link (hash 99aabbcc, here 1a2b3c4d)",
      "the same /etc/x.yaml on both, and xconnectd reload"),
-    (DEAD, {"keepalives": ALL_WELL}, "other host", "h2 does not answer",
+    (STOPPED, {"keepalives": ALL_WELL}, "other host", "xconnectd on h2 was stopped",
      "xconnectd doctor  # on h2"),
 ]  # fmt: skip
 
@@ -85,13 +92,26 @@ def test_frames_that_are_longer_than_the_way_are_slower_or_lost() -> None:
     assert found(far_mtu=1450) == []
     (slower,) = found(far_mtu=1451)
     assert (slower.level, slower.check, slower.stops) == (Level.WARN, "mtu", Stops.NOTHING)
-    assert slower.text.endswith("1451 are sent: longer ones cross in fragments, and so slower")
+    assert slower.text.endswith(
+        "1451 are sent: longer ones cross in fragments, and so slower (TCP in bulk is cut to fit)"
+    )
     assert slower.remedy.startswith("an MTU of 1501 on the way to 198.51.100.12, or of 1450")
     (lost,) = found(remote="2001:db8::12", far_mtu=1450)
     assert (lost.level, lost.stops) == (Level.FAIL, Stops.LONG)
     assert lost.text.endswith("frames of up to 1430 cross whole, but 1450 are sent: longer ones"
                               " are lost")  # fmt: skip
     assert found(far_mtu=9000, way=Way(9050)) == []
+
+
+def test_a_port_is_closed_by_what_is_told_of_it() -> None:
+    """RFC 792 and RFC 4443: behind eight bytes stands the packet, with its own header."""
+    udp = bytes.fromhex("c00039c5")  # to 14789
+    v4, v6 = bytes((3, 3, *bytes(6), 0x45, *bytes(19))), bytes((1, 4, *bytes(46)))
+    for message, protocol in ((v4, ping._V4), (v6, ping._V6)):
+        assert ping._is_closed(message + udp, protocol, 14789)
+        assert not ping._is_closed(message + udp, protocol, 4789)
+        assert not ping._is_closed(message, protocol, 14789)
+        assert not ping._is_closed(b"\x0b" + message[1:] + udp, protocol, 14789)
 
 
 def test_a_checksum_over_what_it_is_in_is_nothing() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from shlex import quote
 from typing import NamedTuple
 
@@ -46,14 +47,22 @@ class FarSide:
         return ELSEWHERE.format(text) if self.prefix is None else f"{self.prefix}{text}"
 
 
+class Answer(StrEnum):
+    """What a host says to a ping, and whether it says that the UDP port of tunnels is closed."""
+
+    NOTHING = ""
+    PING = "ping"
+    CLOSED = "closed"
+
+
 @dataclass(frozen=True, slots=True)
 class LinkFacts:
     """One link, and what was seen of it.
 
     ``far`` is keyed by the ifindex of our end; so is ``passed``, frames that got past our hooks.
     ``way`` is the one to the host that a tunnel leads to, None without one. ``keepalives`` were
-    counted just now, None where all is well, and ``answers`` is whether that host answers a ping,
-    None where it was not asked. ``failure`` is what the kernel told the daemon; ``repair`` makes a
+    counted just now, None where all is well, and ``answer`` is what that host says to a ping, None
+    where it was not asked. ``failure`` is what the kernel told the daemon; ``repair`` makes a
     daemon put right what is ours, ``file`` is the one with the link, ``home`` what
     ``ip link set … netns`` calls this namespace.
     """
@@ -68,7 +77,7 @@ class LinkFacts:
     passed: Mapping[int, int] = field(default_factory=dict)
     way: Way | None = None
     keepalives: Keepalives | None = None
-    answers: bool | None = None
+    answer: Answer | None = None
 
     @property
     def ways(self) -> tuple[tuple[Interface, Interface], ...]:

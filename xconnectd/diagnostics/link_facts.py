@@ -12,7 +12,7 @@ from typing import Final
 from xconnectd import underlay
 from xconnectd.control import client
 from xconnectd.diagnostics import ping
-from xconnectd.diagnostics.facts import FarSide, LinkFacts
+from xconnectd.diagnostics.facts import Answer, FarSide, LinkFacts
 from xconnectd.model import Endpoint, Interface, Tunnel
 from xconnectd.netlink import netns
 from xconnectd.netlink.interfaces import Interfaces
@@ -35,7 +35,7 @@ class LinkGatherer:
         self._look = look
         self._file = str(look.files.path)
         self._repair = client.repair_here(self._file)
-        self._asked: dict[str, bool | None] = {}
+        self._asked: dict[tuple[str, int], Answer | None] = {}
         self._passed = {
             ifindex: counted.passed_to_host
             for ifindex, counted in engine.counters().items()
@@ -88,7 +88,7 @@ class LinkGatherer:
             facts,
             way=underlay.way_to(tunnel.remote, tunnel.port),
             keepalives=now,
-            answers=self._answers(tunnel.remote) if mute else None,
+            answer=self._answer(tunnel) if mute else None,
         )
 
     @cached_property
@@ -108,10 +108,11 @@ class LinkGatherer:
             if (there := now.get(end))
         }
 
-    def _answers(self, address: str) -> bool | None:
-        if address not in self._asked:
-            self._asked[address] = ping.answers(address)
-        return self._asked[address]
+    def _answer(self, tunnel: Tunnel) -> Answer | None:
+        place = tunnel.remote, tunnel.port
+        if place not in self._asked:
+            self._asked[place] = ping.ask(*place)
+        return self._asked[place]
 
     def _far_side(self, end: Interface, *, enter: bool) -> FarSide | None:
         if end.far is None:

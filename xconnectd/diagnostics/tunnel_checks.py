@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from xconnectd.diagnostics.facts import LinkFacts
+from xconnectd.diagnostics.facts import Answer, LinkFacts
 from xconnectd.diagnostics.finding import Finding, Level, Stops
 from xconnectd.model import Endpoint, Heard, Tunnel
 
@@ -31,29 +31,31 @@ def of_tunnel(facts: LinkFacts) -> Iterator[Finding]:
 
 def _why_not_alive(far: Endpoint, tunnel: Tunnel, heard: Heard, facts: LinkFacts) -> Finding:
     """By what was counted just now, while it was not."""
-    name, now = far.host, facts.keepalives
-    by = f"by UDP port {tunnel.port}"
+    name, now, mine = far.host, facts.keepalives, facts.evaluation.link.digest
     opened = f"let UDP port {tunnel.port} through, on {name} and on the way"
+    status = f"xconnectd status  # on {name}: has it this link?"
+    there = f"xconnectd doctor  # on {name}"
     if now and now.unverified:
         text = f"what {name} says does not verify: it has another hosts_key, or none"
         return _stop("key", text, f"give {name} the hosts_key of {facts.file}")
     if now and not now.sent:
-        text = f"this host sends {name} nothing: {heard.reason}"
-        return _stop("tunnel", text, facts.repair)
-    if now and not now.echoed:
-        if now.received:
-            text = f"{name} is heard, but what this host sends {by} gets no answer"
-            return _stop("tunnel", f"{text}: one way is blocked", opened)
-        if facts.answers:
-            text = f"nothing comes from {name} {by}, though it answers a ping"
-            return _stop("port", text, opened)
-        text = f"nothing comes from {name} ({tunnel.remote}) {by}"
-        return _stop("tunnel", text, f"ping {tunnel.remote}  # and xconnectd doctor on {name}")
-    if heard.digest and heard.digest != facts.evaluation.link.digest:
-        mine = facts.evaluation.link.digest
+        return _stop("tunnel", f"this host sends {name} nothing: {heard.reason}", facts.repair)
+    if now and now.received and not now.echoed:
+        text = f"{name} is heard, but what this host sends by UDP port {tunnel.port} gets no answer"
+        return _stop("tunnel", f"{text}: one way is blocked", opened)
+    if now and not now.echoed and tunnel.remote in heard.reason:  # nothing answers there
+        if facts.answer is Answer.CLOSED:
+            text = f"{heard.reason}: the port is closed, no xconnectd there has a tunnel to here"
+            return _stop("tunnel", text, status)
+        if facts.answer is Answer.PING:
+            return _stop(
+                "port", f"{heard.reason}, though it answers a ping", f"{status} If so, {opened}"
+            )
+        return _stop("tunnel", heard.reason, f"ping {tunnel.remote}  # and there: xconnectd doctor")
+    if heard.digest and heard.digest != mine:
         text = f"{name} has another wiring for this link (hash {heard.digest}, here {mine})"
         return _stop("wiring", text, f"the same {facts.file} on both, and xconnectd reload")
-    return _stop("other host", heard.reason, f"xconnectd doctor  # on {name}")
+    return _stop("other host", heard.reason, there)
 
 
 def of_length(longest: int | None, facts: LinkFacts) -> Iterator[Finding]:
@@ -77,7 +79,7 @@ def of_length(longest: int | None, facts: LinkFacts) -> Iterator[Finding]:
         yield Finding(Level.FAIL, "mtu", text, remedy, Stops.LONG)
     else:
         text = f"{text}; {longest} are sent: longer ones cross in fragments, and so slower"
-        yield Finding(Level.WARN, "mtu", text, remedy)
+        yield Finding(Level.WARN, "mtu", f"{text} (TCP in bulk is cut to fit)", remedy)
 
 
 def _stop(check: str, text: str, remedy: str) -> Finding:
