@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from builders import link, wiring
+from builders import crossing, link, wiring
 from driven import Keeper
 from kernel import Kernel
 
@@ -105,3 +105,16 @@ def test_ends_in_nodes(keeper: Keeper) -> None:
     rewired = f"~ e,leaf:eth1 → f,leaf:eth1: generic: {GSO}"
     assert told(keeper, wiring("a:b", "c:d", link("f", "leaf:eth1"))) == [rewired]
     assert told(keeper, FIRST) == ["- e,leaf:eth1: not in the file"]
+
+
+def test_a_link_to_another_host_is_called_what_it_was() -> None:
+    crosses = wiring(crossing())
+    new = Keeper(Kernel(*"ac")).start(Wiring())
+    assert told(new, crosses) == ["+ h1/a,h2/b: a tunnel is made for h2/b"]
+    keeper = Keeper(Kernel(*"ac")).start(crosses)
+    assert told(keeper, crosses) == []
+    keeper.runtime.tunnels.say("h2/b")
+    keeper.settle()
+    assert told(keeper, Wiring()) == ["- h1/a,h2/b: not in the file"]
+    (change,) = told(keeper, wiring("a:c"))
+    assert change.startswith("~ h1/a,h2/b → a:c: generic")
