@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -17,8 +18,9 @@ from xconnectd.config.parser import parse
 from xconnectd.config.source import Files
 from xconnectd.errors import ConfigError
 from xconnectd.impairment import Impairment, Impairments
-from xconnectd.model import Endpoint, Link, Node, Rewrite, Tunnel, Wiring
+from xconnectd.model import DEFAULT_HOLD, Endpoint, Link, Node, Rewrite, Tunnel, Wiring
 from xconnectd.monitor_address import MonitorAddress
+from xconnectd.status.document import spellings
 
 ADDRESSES = {"h1": "198.51.100.11", "h2": "198.51.100.12", "h3": "198.51.100.13"}
 HOSTS = f"hosts: {{{', '.join(f'{name}: {at}' for name, at in ADDRESSES.items())}}}\n"
@@ -81,6 +83,8 @@ WRONG = [
      "`h3/c: h2/d` has the VNI 5, as that of `h1/a: h2/b` of line 2 (give one of them another"),
     ("", "{a: {to: {vxlan: {remote: 203.0.113.5, vni: 5}}}, ^h3/c: {to: h2/d, vni: 5}}",
      "has the VNI 5, as that of `a: vxlan5@203.0.113.5`"),
+    ("", "{h3/c: {to: h2/d, vni: 5}, ^a: {to: {vxlan: {remote: 203.0.113.5, vni: 5}}}}",
+     "has the VNI 5, as that of `h3/c: h2/d`"),
     ("", "{a: {to: {vxlan: ^{vni: 5}}}}", "`vxlan` lacks `remote`"),
     ("", "{h1/a: {to: h2/b, ^mode: generic}}", "mode generic loses VLAN tags and large frames"),
     ("", "{a: {to: {vxlan: {remote: 203.0.113.5, vni: 5}}, ^mode: native}}", "mode native loses"),
@@ -218,7 +222,26 @@ def test_all_hosts_have_one_name_one_vni_and_one_digest_of_a_link(a: str, b: str
     assert len({link.vni for link in found}) == 1
     assert all(0 <= link.vni < 1 << 24 for link in found)
     crosses = a.partition("/")[0] != b.partition("/")[0]
-    assert [bool(link.vni and link.digest) for link in found] == [crosses] * len(found)
+    assert [(link.vni > 0, link.digest != "") for link in found] == [(crosses,) * 2] * len(found)
+
+
+def test_no_tunnel_has_the_vni_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which says that there is none, and is one in 16 million."""
+    monkeypatch.setattr(hosts, "sha256", lambda _: SimpleNamespace(digest=lambda: bytes(32)))
+    assert hosts.vni_of(Endpoint("h1/a"), Endpoint("h2/b")) == 1
+
+
+def test_a_hold_of_all_links_is_of_those_that_cross() -> None:
+    """Others do not change with it."""
+    found = parse(f"{HOSTS}defaults: {{hold: 5m}}\nlinks: {{h1/a: h2/b, h1/c: h1/d, e: f}}", "f")
+    assert [link.hold for link in found.links] == [300, DEFAULT_HOLD, DEFAULT_HOLD]
+
+
+def test_a_link_is_called_by_the_file_and_by_its_names_here() -> None:
+    (link,) = part("{h2/b: h1/a}", "h1")
+    names = spellings(link.id, link.a.name, link.b.name)
+    assert {"h1/a,h2/b", "h2/b,h1/a", "a,h2/b", "h2/b,a", "h1/a", "h2/b", "a"} == {*names}
+    assert len(names) == len({*names})
 
 
 def test_each_host_impairs_what_leaves_by_its_own_end() -> None:
@@ -350,6 +373,28 @@ def test_who_does_not_know_which_host_it_is_keeps_its_links(tmp_path: Path) -> N
     assert (reading.state, problem.line, problem.column) == ("rejected", 1, 1)
     assert "this machine is none of `hosts`" in problem.text
     assert [link.id for link in reading.wiring.links] == ["h1/a,h2/a"]
+
+
+def test_what_is_tried_is_not_refused_for_another_file_that_is_nobodys(tmp_path: Path) -> None:
+    """Whose links go on."""
+    write(tmp_path / "a.yaml", "{h1/a: h2/a}")
+    own = ["198.51.100.11"]
+    files = Files(tmp_path, identity=Identity(lambda: own))
+    files.read()
+    own.clear()
+    _, reading = files.imagine("b.yaml", b"links: {c: d}")
+    assert reading.problems == ()
+    assert [link.id for link in reading.wiring.links] == ["h1/a,h2/a", "c:d"]
+
+
+@pytest.mark.parametrize("found", [Endpoint("a"), Endpoint("vethn", written="h1/a")])
+def test_a_wire_in_the_kernel_is_that_of_the_file(found: Endpoint, tmp_path: Path) -> None:
+    """While another file is bad, what no good file speaks of is kept; this one does."""
+    write(tmp_path / "a.yaml", "{h1/a: h2/a}")
+    (tmp_path / "b.yaml").write_text("links: [")
+    files = Files(tmp_path, identity=identity("198.51.100.11"))
+    files.keep([Link(found, Endpoint("b")), Link(Endpoint("c"), Endpoint("d"))])
+    assert ids(files) == ["h1/a,h2/a", "c:d"]
 
 
 def test_a_file_without_hosts_asks_nobody(tmp_path: Path) -> None:

@@ -193,6 +193,7 @@ class Files:
         except ConfigError as error:
             read[place] = error
         other._drop_all_but(read)
+        read |= other._find_host(read)
         ailing = {path for path, found in read.items() if isinstance(found, ConfigError)} - {place}
         states = [state for state in other._take_all(read) if state.path not in ailing]
         if names and place.name not in names:
