@@ -13,6 +13,7 @@ here is a bug that the unit tests cannot see. It was taught:
 - No two devices of a namespace share a name or altname.
 - A program forwards by the entries of its own generation, wherever its device is; a new generation
   begins with a copy.
+- Many changes can be sent together: one that is refused hinders no other.
 - An MTU above the maximum is EINVAL. Whatever is done to a device that is gone is ENODEV.
 - A link message tells neither tc, offloads nor the far end's MTU: only ``complete`` does.
 - A device that leaves the namespace takes its XDP program, MTU and altnames along, loses clsact
@@ -58,7 +59,13 @@ from builders import (
     XDP,
 )
 
-from xconnectd.errors import DataplaneError, LinkError, NodeGoneError, ProgramGoneError
+from xconnectd.errors import (
+    DataplaneError,
+    LinkError,
+    NodeGoneError,
+    ProgramGoneError,
+    XconnectError,
+)
 from xconnectd.impairment import Passing
 from xconnectd.model import (
     CLOSED,
@@ -590,6 +597,15 @@ class Kernel:
 
     # ------------------------------------------------------------------ Interfaces: changing
 
+    def each(self, calls: Sequence[Callable[[], None]]) -> dict[int, Exception]:
+        refused: dict[int, Exception] = {}
+        for number, call in enumerate(calls):
+            try:
+                call()
+            except (XconnectError, OSError) as error:
+                refused[number] = error
+        return refused
+
     def attach(self, interface: Interface, mode: Mode, fd: int, replacing: int | None) -> None:
         device = self._take("attach", interface)
         action = f"attach {mode} XDP"
@@ -940,9 +956,18 @@ class Book:
         self._step("hold", record.ifindex)
         self.records[record.ifindex] = record
 
+    def hold_all(self, records: Iterable[Record]) -> None:
+        """Not all of them may be there when it fails; who asked for them does so one by one."""
+        for record in records:
+            self.hold(record)
+
     def forget(self, ifindex: int) -> None:
         self._step("forget", ifindex)
         self.records.pop(ifindex, None)
+
+    def forget_all(self, ifindexes: Iterable[int]) -> None:
+        for ifindex in ifindexes:
+            self.forget(ifindex)
 
     def host(self) -> str:
         return self._host

@@ -184,16 +184,22 @@ def _without(names: set[str], snapshot: tuple[Any, ...]) -> tuple[Any, ...]:
 @LAWS
 @given(keeper=a_world)
 def test_no_black_hole_outside_the_group_that_is_moved(keeper: Keeper) -> None:
-    """One that was there before is mended with its group; those that are held are meant."""
+    """One that was there before is mended with its group; those that are held are meant.
+
+    An end that is new carried nothing yet, and one in no link will carry nothing more: some groups
+    are prepared together, and detached together, so these may wait for those.
+    """
     seen = keeper.reconciler.look()
-    meant = _held(seen)
+    ours, wanted = seen.observed.ours, roles(seen.evaluations)
+    moving = {i for i in seen.observed.interfaces if not ours[i].runs or i not in wanted}
+    meant = _held(seen) | {seen.observed.interfaces[i].name for i in moving}
     groups = [set(group) for group in plan._groups(roles(seen.evaluations), (), seen.observed)]
     waiting = keeper.kernel.black_holes()
     for action in carried_out(keeper, seen):
         moved = next(group for group in groups if action.interface.ifindex in group)
         names = {device.name for i, device in seen.observed.interfaces.items() if i in moved}
         assert keeper.kernel.black_holes() - waiting <= names | meant, action
-    assert keeper.kernel.black_holes() <= meant
+    assert keeper.kernel.black_holes() <= _held(seen)
 
 
 @LAWS
@@ -296,10 +302,9 @@ FULL = {"uses": ROUTER, "guarded": frozenset()}
 def test_a_fresh_link_in_full() -> None:
     """A router is silenced before what it taught is removed."""
     assert names({5: role(6), 6: role(5)}, A, B, **FULL) == [
-        "hold a", "set clsact 1 a", "add filter egress a",
-        "hold b", "set clsact 1 b", "add filter egress b",
-        "attach generic a", "add filter ingress a", "guard a",
-        "attach generic b", "add filter ingress b", "guard b", "unlearn a",
+        "hold a", "hold b", "set clsact 1 a", "set clsact 1 b",
+        "add filter egress a", "add filter egress b", "attach generic a", "attach generic b",
+        "add filter ingress a", "add filter ingress b", "guard a", "guard b", "unlearn a",
         "point generic a", "point tc a", "point generic b", "point tc b",
     ]  # fmt: skip
 
@@ -419,9 +424,9 @@ def test_two_links_that_lead_one_way_are_done_one_after_the_other() -> None:
     shut = {6: role(5)._replace(target=CLOSED), 8: role(7)._replace(target=CLOSED)}
     peers = {5: 6, 6: CLOSED, 7: 8, 8: CLOSED}
     steps = names({5: role(6), 7: role(8), **shut}, *ends, entries={5: 6, 7: 8}, peers=peers)
-    order = [step[-1] in "ab" for step in steps]
-    assert order == sorted(order, reverse=True)
     assert {step[-1] for step in steps} == {*"abcd"}
+    order = [step[-1] in "ab" for step in steps if step.startswith(("point", "cut"))]
+    assert order == sorted(order, reverse=True)
 
 
 @pytest.mark.parametrize("rewrite", Rewrite)

@@ -98,9 +98,14 @@ def test_one_failing_step_of_any(before: Wiring, after: Wiring, number: int, clo
     keeper = told(before)
     keeper.kernel.trouble = refuse(number)
     keeper.take(after)
-    broken = link_of(keeper, keeper.kernel.steps[number].ifindex)
+    refused = keeper.kernel.steps[number]
+    broken = {link_of(keeper, refused.ifindex)} - {None}
     states = keeper.states()
-    assert {each for each, state in states.items() if not works(state)} == {broken} - {None}
+    failed = {each for each, state in states.items() if not works(state)}
+    if refused.verb in ("count", "hold"):  # of many, each is recorded alone then
+        assert failed <= broken
+    else:
+        assert failed == broken
     assert_as_evaluated(keeper)
     keeper.kernel.trouble = peace
     clock.forward(1.01)

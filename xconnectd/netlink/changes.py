@@ -9,15 +9,15 @@ import errno
 import random
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from shlex import quote
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from xconnectd.errors import LinkError, NodeGoneError
+from xconnectd.errors import LinkError, NodeGoneError, XconnectError
 from xconnectd.model import (
     FILTER_HANDLE,
     FILTER_PRIORITY,
@@ -75,6 +75,16 @@ _GONE_ALREADY: Final = (errno.EADDRNOTAVAIL, errno.ESRCH, errno.ENOENT)
 """Of an address, a route, a neighbour."""
 
 
+class _Gathered(NamedTuple):
+    """A request that is to be sent with others, of the call of this number."""
+
+    number: int
+    interface: Interface
+    action: str
+    request: bytes
+    expected: int | None
+
+
 class Changes:
     """Changes interfaces of the network namespace that ``route`` was opened in.
 
@@ -84,6 +94,31 @@ class Changes:
     def __init__(self, route: Route, host_use: HostUse) -> None:
         self._route = route
         self._host_use = host_use
+        self._gathered: list[_Gathered] | None = None
+        self._number = 0
+
+    def each(self, calls: Sequence[Callable[[], None]]) -> dict[int, Exception]:
+        """Makes many changes, each a call of a method of this; what was refused, by its number.
+
+        What goes over rtnetlink is sent together, in the order of the calls.
+        """
+        gathered: list[_Gathered] = []
+        refused: dict[int, Exception] = {}
+        self._gathered = gathered
+        try:
+            for self._number, call in enumerate(calls):
+                try:
+                    call()
+                except (XconnectError, OSError) as error:
+                    refused[self._number] = error
+        finally:
+            self._gathered = None
+        requests = [(each.request, each.interface.ifindex) for each in gathered]
+        for at, why in self._route.do_each(requests).items():
+            number, interface, action, _, expected = gathered[at]
+            if why.errno != expected:
+                refused.setdefault(number, _refusal(interface, action, why))
+        return refused
 
     def attach(self, interface: Interface, mode: Mode, fd: int, replacing: int | None) -> None:
         """Puts an XDP program on; with ``replacing`` only over that very program's fd.
@@ -151,11 +186,8 @@ class Changes:
 
     def _carrier(self, interface: Interface, action: str, value: int) -> None:
         """A tap that nothing has open cannot have one (EPERM); it gets one when it is opened."""
-        try:
-            self._do(interface, action, _set((("IFLA_CARRIER", value),)))
-        except LinkError as error:
-            if not value or error.errno != errno.EPERM:
-                raise
+        expected = errno.EPERM if value else None
+        self._do(interface, action, _set((("IFLA_CARRIER", value),)), expected)
 
     def _clsact(self, interface: Interface, present: int) -> None:
         request = tc_request(
@@ -278,11 +310,7 @@ class Changes:
 
     def delete_made(self, interface: Interface) -> None:
         """Deletes an interface, a veth with both ends, unless that is done."""
-        try:
-            self._do(interface, "delete", _DELETE)
-        except LinkError as error:
-            if error.errno != errno.ENODEV:
-                raise
+        self._do(interface, "delete", _DELETE, errno.ENODEV)
 
     def delete_together(self, made: Sequence[Interface]) -> None:
         """Deletes many at once: each by itself waits some 20 ms for the kernel's readers.
@@ -323,11 +351,19 @@ class Changes:
                 words += "; set it up in the node, or give the daemon CAP_SYS_ADMIN (20-nodes.conf)"
         return dict.fromkeys(range(len(far)), words)
 
-    def _do(self, interface: Interface, action: str, request: bytes) -> None:
+    def _do(
+        self, interface: Interface, action: str, request: bytes, expected: int | None = None
+    ) -> None:
+        """``expected`` is the errno of a refusal that is none."""
+        if self._gathered is not None:
+            each = _Gathered(self._number, interface, action, request, expected)
+            self._gathered.append(each)
+            return
         try:
             self._route.exchange(request, interface.ifindex)
         except OSError as error:
-            raise _refusal(interface, action, error) from error
+            if error.errno != expected:
+                raise _refusal(interface, action, error) from error
 
 
 def _set_all(route: Route, far: Iterable[FarSetting]) -> Iterator[tuple[int, str]]:

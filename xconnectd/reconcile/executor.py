@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, TypeVar
 
 from xconnectd.errors import LinkError, NodeGoneError, ProgramGoneError, XconnectError
@@ -21,6 +22,18 @@ _UNFIT: Final = frozenset(
     (errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE, errno.ENOMEM, errno.ENOSPC, errno.EFBIG)
 )
 """What drivers say against native XDP on a device as it is set up: its MTU, its queues."""
+
+_FEW: Final = 3
+"""So many actions of a kind are done one after the other; more go out together."""
+_TOGETHER: Final = (
+    actions.Hold,
+    actions.Forget,
+    actions.Set,
+    actions.Attach,
+    actions.Detach,
+    actions.AddFilter,
+    actions.DeleteFilter,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +55,10 @@ class Trouble:
 
 
 class Executor:
-    """Does actions one at a time; what the kernel or the disk refuses is noted, not raised."""
+    """Does actions in their order; what the kernel or the disk refuses is noted, not raised.
+
+    Many of one kind that follow one another are done in one go.
+    """
 
     def __init__(self, changes: Changes, dataplane: Dataplane, ledger: Ledger) -> None:
         self._changes = changes
@@ -63,16 +79,33 @@ class Executor:
             try:
                 self._do_all(todo, done, trouble)
             except (XconnectError, OSError) as error:
-                refused = todo.popleft()
-                if refused.link:
-                    todo = deque([each for each in todo if each.link != refused.link])
-                    if not self._has_another_mode(refused, error):
-                        trouble.refuse(refused, str(error))
-                else:
-                    end = refused.interface
-                    trouble.stuck.setdefault(end.ifindex, (end.name, str(error)))
-                    todo = deque([each for each in todo if not _forgets(each, end)])
+                self._leave_out([(todo.popleft(), error)], todo, trouble)
         return done
+
+    def _leave_out(
+        self,
+        refused: Iterable[tuple[Action, Exception]],
+        todo: deque[Action],
+        trouble: Trouble,
+    ) -> None:
+        """Notes what was refused, and takes from ``todo`` what may not follow."""
+        links: set[str] = set()
+        for action, error in refused:
+            end = action.interface
+            if not action.link:
+                trouble.stuck.setdefault(end.ifindex, (end.name, str(error)))
+            elif action.link not in links:
+                links.add(action.link)
+                if not self._has_another_mode(action, error):
+                    trouble.refuse(action, str(error))
+        kept = [
+            each
+            for each in todo
+            if each.link not in links
+            if not (isinstance(each, actions.Forget) and each.interface.ifindex in trouble.stuck)
+        ]
+        todo.clear()
+        todo.extend(kept)
 
     def _has_another_mode(self, action: Action, error: Exception) -> bool:
         """Whether a driver refuses native XDP that was our choice, which is recorded."""
@@ -89,10 +122,16 @@ class Executor:
 
     def _do_all(self, todo: deque[Action], done: list[Action], trouble: Trouble) -> None:
         """Takes one after the other from ``todo``; what is refused stays its first."""
-        changes, plane = self._changes, self._dataplane
         while todo:
             action = todo[0]
             end = action.interface
+            if (
+                len(todo) > _FEW
+                and type(todo[_FEW]) is type(action)
+                and isinstance(action, _TOGETHER)
+            ):
+                self._do_many(todo, done, trouble)
+                continue
             match action:
                 case actions.Point() | actions.Cut() | actions.Guard() | actions.Unguard():
                     self._write_entries(todo, done)
@@ -100,27 +139,53 @@ class Executor:
                 case actions.Hold(record=record):
                     self._hold(record)
                 case actions.Forget():
-                    plane.uncount(end.ifindex)
-                    self._ledger.forget(end.ifindex)
-                case actions.Set(setting=setting, value=value):
-                    changes.change(end, setting, value)
-                case actions.Attach(mode=mode, replacing=old, role=role):
-                    self._attach(end, mode, old, role)
-                case actions.Detach(mode=mode, program=program):
-                    with suppress(ProgramGoneError):  # somebody has put another in its place
-                        changes.detach(end, mode, plane.fd_of(program))
-                case actions.AddFilter(direction=direction, replacing=replacing, role=role):
-                    changes.add_filter(end, direction, plane.fds[role], replacing=replacing)
-                case actions.DeleteFilter(direction=direction, filter=filter_):
-                    changes.delete_filter(end, direction, filter_)
-                case actions.Unlearn():
-                    changes.unlearn(end)
+                    self._forget(end.ifindex)
                 case actions.SetFar() | actions.Unmake():
                     self._do_together(action, todo, done, trouble)
                     continue
                 case _:
-                    self._do_seldom(action)
+                    self._change(action)
             done.append(todo.popleft())
+
+    def _do_many(self, todo: deque[Action], done: list[Action], trouble: Trouble) -> None:
+        """As many of one kind as follow one another."""
+        steps = _first(todo, type(todo[0]))
+        if isinstance(steps[0], actions.Hold):
+            refused = self._hold_all(
+                [each.record for each in steps if isinstance(each, actions.Hold)]
+            )
+        elif isinstance(steps[0], actions.Forget):
+            refused = self._forget_all([each.interface.ifindex for each in steps])
+        else:
+            refused = self._changes.each([partial(self._change, each) for each in steps])
+        for number, step in enumerate(steps):
+            todo.popleft()
+            if number not in refused:
+                done.append(step)
+        if refused:
+            self._leave_out(
+                [(steps[number], why) for number, why in refused.items()], todo, trouble
+            )
+
+    def _change(self, action: Action) -> None:
+        """Changes an interface."""
+        end, changes, plane = action.interface, self._changes, self._dataplane
+        match action:
+            case actions.Set(setting=setting, value=value):
+                changes.change(end, setting, value)
+            case actions.Attach(mode=mode, replacing=old, role=role):
+                self._attach(end, mode, old, role)
+            case actions.Detach(mode=mode, program=program):
+                with suppress(ProgramGoneError):  # somebody has put another in its place
+                    changes.detach(end, mode, plane.fd_of(program))
+            case actions.AddFilter(direction=direction, replacing=replacing, role=role):
+                changes.add_filter(end, direction, plane.fds[role], replacing=replacing)
+            case actions.DeleteFilter(direction=direction, filter=filter_):
+                changes.delete_filter(end, direction, filter_)
+            case actions.Unlearn():
+                changes.unlearn(end)
+            case _:
+                self._do_seldom(action)
 
     def _do_seldom(self, action: Action) -> None:
         """What a plain link never asks for."""
@@ -205,6 +270,30 @@ class Executor:
                 self._dataplane.uncount(record.ifindex)
             raise
 
+    def _hold_all(self, records: Sequence[Record]) -> dict[int, Exception]:
+        """All in one write, or if that fails one by one; what was refused, by its number."""
+        try:
+            for record in records:
+                self._dataplane.count(record.ifindex)
+            self._ledger.hold_all(records)
+        except (XconnectError, OSError):
+            return _refused(self._hold, records)
+        return {}
+
+    def _forget(self, ifindex: int) -> None:
+        self._dataplane.uncount(ifindex)
+        self._ledger.forget(ifindex)
+
+    def _forget_all(self, ifindexes: Sequence[int]) -> dict[int, Exception]:
+        """As ``_hold_all``."""
+        try:
+            for ifindex in ifindexes:
+                self._dataplane.uncount(ifindex)
+            self._ledger.forget_all(ifindexes)
+        except (XconnectError, OSError):
+            return _refused(self._forget, ifindexes)
+        return {}
+
     def _add_drop(self, drop: actions.AddDrop) -> None:
         """Recorded before it stands there: nothing else would know that it is ours."""
         fd, program = self._dataplane.filter(drop.expression)
@@ -244,6 +333,15 @@ def _first(todo: Iterable[Action], kind: type[_Kind]) -> list[_Kind]:
     return found
 
 
-def _forgets(action: Action, end: Interface) -> bool:
-    """Whether it drops the record of an end; of one that is stuck that is needed."""
-    return isinstance(action, actions.Forget) and action.interface.ifindex == end.ifindex
+_Each = TypeVar("_Each")
+
+
+def _refused(do: Callable[[_Each], None], each: Iterable[_Each]) -> dict[int, Exception]:
+    """What was refused of these, by its number."""
+    refused: dict[int, Exception] = {}
+    for number, one in enumerate(each):
+        try:
+            do(one)
+        except (XconnectError, OSError) as error:
+            refused[number] = error
+    return refused

@@ -1,6 +1,6 @@
 """The pure diff: (roles, one look at the kernel) to ordered actions, each with its reason.
 
-Order within a group of links that exchange ends, so that no frame goes astray:
+Order within some groups of links that exchange ends, so that no frame goes astray:
 
 1. prepare new ends (record what is found, drop the host's egress, settings, counters),
 2. attach programs: a new end drops what comes until it is wired, one whose program changes goes
@@ -16,11 +16,15 @@ All steps but the third wait for the kernel's lock of all interfaces (RTNL), whi
 for seconds, so step 3 is what changes where frames go, in both directions within microseconds.
 Moving a wire between attached ends is that step alone. An entry never outlives its program. An
 end that is held has a program and no entry: the steps 1 to 3 are all it gets.
+
+What is done alike to many ends stands together, so that the executor can do it in one go. The third
+step is of one group after the other: no end is cut for longer than its own group takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -80,6 +84,9 @@ _PUT_BACK = "restored as found"
 _IPV6_MTU: Final = 1280
 """Bytes; with less the kernel takes IPv6 off an interface, and address generation with it."""
 _NO_LINK = "in no link any more"
+_TOGETHER: Final = 16
+"""So many groups are done together: the wire of a new link stands within some milliseconds after
+its ends are held."""
 
 
 def plan(
@@ -92,10 +99,16 @@ def plan(
     Interfaces that are not in ``observed`` are not touched, so a narrow look gives a narrow
     plan. An end that we hold and that has no role is detached; one of those that we made and that
     are ``unwanted`` (by ifindex too) is deleted.
+
+    Where all are detached the newest interfaces are the first. The kernel searches one list for
+    each clsact qdisc that goes, from the newest on (find_indir_dev in net/core/flow_offload.c).
     """
     diff = _Diff(observed, unwanted)
-    for group in _groups(wanted, unwanted, observed):
-        diff.add(group, wanted)
+    groups = _groups(wanted, unwanted, observed)
+    if not wanted:
+        groups = [sorted(each, reverse=True) for each in sorted(groups, reverse=True)]
+    for start in range(0, len(groups), _TOGETHER):
+        diff.add(groups[start : start + _TOGETHER], wanted)
     return (*diff.actions, *diff.deletions)
 
 
@@ -293,24 +306,47 @@ class _Diff:
         self.deletions: list[Action] = []
         self._do = self.actions.append
 
-    def add(self, group: Iterable[int], wanted: Mapping[int, Role]) -> None:
+    def add(self, groups: Sequence[Sequence[int]], wanted: Mapping[int, Role]) -> None:
         observed = self._observed
-        ends = [
-            _end(observed.interfaces[ifindex], wanted[ifindex], observed)
-            for ifindex in group
+        ends = {
+            ifindex: _end(observed.interfaces[ifindex], wanted[ifindex], observed)
+            for ifindex in chain.from_iterable(groups)
             if ifindex in wanted and ifindex in observed.interfaces
-        ]
-        loose = [self._known(ifindex) for ifindex in group if ifindex not in wanted]
-        for step in (self._prepare, self._go_on, self._attach, self._unlearn):
-            for end in ends:
+        }
+        loose = {
+            ifindex: self._known(ifindex)
+            for ifindex in chain.from_iterable(groups)
+            if ifindex not in wanted
+        }
+        for end in ends.values():
+            self._hold(end)
+        for end in ends.values():
+            if end.changes:
+                self._set(end)
+        for step in (self._silence, self._go_on, self._attach_xdp, self._attach_tc):
+            for end in ends.values():
                 step(end)
+        self._guard(ends.values())
+        for ifindex, end in ends.items():
+            if observed.uses.get(ifindex):
+                self._unlearn(end)
+        for group in groups:
+            self._exchange(
+                [loose[ifindex] for ifindex in group if ifindex in loose],
+                [ends[ifindex] for ifindex in group if ifindex in ends],
+            )
+        for step in (self._clean_up, self._put_back_unwanted, self._show):
+            for end in ends.values():
+                step(end)
+        if loose:
+            self._detach(loose.values())
+
+    def _exchange(self, loose: Iterable[Interface], ends: Iterable[_End]) -> None:
         for interface in loose:
             self._cut_loose(interface)
-        for step in (self._cut, self._wire, self._clean_up, self._put_back_unwanted, self._show):
+        for step in (self._cut, self._wire):
             for end in ends:
                 step(end)
-        for interface in loose:
-            self._detach(interface)
 
     def _known(self, ifindex: int) -> Interface:
         """The interface, or what is left of one that is gone."""
@@ -321,8 +357,7 @@ class _Diff:
 
     # ---- 1. prepare
 
-    def _prepare(self, end: _End) -> None:
-        link, interface, programs = end.role.link.id, end.interface, self._observed.programs
+    def _hold(self, end: _End) -> None:
         kept = {**(end.ours.record.changes if end.ours.record else {}), **end.changes}
         if end.role.is_tunnel:  # which is not put back: it goes
             kept.pop(Setting.MTU, None)
@@ -330,10 +365,18 @@ class _Diff:
             kept[Setting.MTU] = mtu._replace(found=end.role.link.mtu)
         held = end.held(kept)
         if held != end.ours.record:
-            self._do(Hold(link, interface, "its settings are saved, to be restored later", held))
+            reason = "its settings are saved, to be restored later"
+            self._do(Hold(end.role.link.id, end.interface, reason, held))
+
+    def _set(self, end: _End) -> None:
         for setting, change in end.changes.items():
             if setting not in _APART:
-                self._do(Set(link, interface, _reason(setting, end.role), setting, change.ours))
+                reason = _reason(setting, end.role)
+                self._do(Set(end.role.link.id, end.interface, reason, setting, change.ours))
+
+    def _silence(self, end: _End) -> None:
+        """What leaves by it is the wire's alone, and impaired as that is to be."""
+        link, interface, programs = end.role.link.id, end.interface, self._observed.programs
         name, program = "egress", programs.egress
         if end.role.is_tunnel:
             name, program = "tunnel_egress", programs.tunnel_egress
@@ -374,27 +417,11 @@ class _Diff:
                 reason = "forwards on while its program changes"
                 self._do(Point(end.role.link.id, end.interface, reason, mode, end.leads_to))
 
-    def _attach(self, end: _End) -> None:
-        interface, role, observed = end.interface, end.role, self._observed
-        reason = f"drops what comes in: {role.held}" if role.held else "takes what comes in"
-        if role.mode is not Mode.TC:
-            self._attach_xdp(end, reason)
-            reason = "takes what XDP does not see"
-        programs = observed.programs
-        if role.to_host:
-            program = programs.tunnel_ingress
-            self._add_filter(end, "ingress", "tunnel_ingress", program, reason)
-        elif role.link.rewrite is Rewrite.SWAP_MACS:
-            self._add_filter(end, "ingress", "swap_ingress", programs.swap_ingress, reason)
-        else:
-            self._add_filter(end, "ingress", "ingress", programs.ingress, reason)
-        if observed.guarded is not None and interface.ifindex not in observed.guarded:
-            reason = "stops at the host's IP stack what bypasses the programs"
-            self._do(Guard(role.link.id, interface, reason))
-
-    def _attach_xdp(self, end: _End, reason: str) -> None:
+    def _attach_xdp(self, end: _End) -> None:
         interface, role = end.interface, end.role
-        now = 0
+        if role.mode is Mode.TC:
+            return
+        reason, now = _why_attached(role), 0
         for xdp in end.ours.xdp:
             if xdp.mode == role.mode:
                 now = xdp.program
@@ -412,10 +439,27 @@ class _Diff:
             ours = role.mode is Mode.NATIVE and role.link.mode is Mode.AUTO
             self._do(Attach(role.link.id, interface, reason, role.mode, now, ours, name))
 
+    def _attach_tc(self, end: _End) -> None:
+        role, programs = end.role, self._observed.programs
+        is_alone = role.mode is Mode.TC
+        reason = _why_attached(role) if is_alone else "takes what XDP does not see"
+        if role.to_host:
+            program = programs.tunnel_ingress
+            self._add_filter(end, "ingress", "tunnel_ingress", program, reason)
+        elif role.link.rewrite is Rewrite.SWAP_MACS:
+            self._add_filter(end, "ingress", "swap_ingress", programs.swap_ingress, reason)
+        else:
+            self._add_filter(end, "ingress", "ingress", programs.ingress, reason)
+
+    def _guard(self, ends: Iterable[_End]) -> None:
+        guarded = self._observed.guarded
+        reason = "stops at the host's IP stack what bypasses the programs"
+        for end in ends:
+            if guarded is not None and end.interface.ifindex not in guarded:
+                self._do(Guard(end.role.link.id, end.interface, reason))
+
     def _unlearn(self, end: _End) -> None:
         """Once no more can come in."""
-        if not self._observed.uses.get(end.interface.ifindex):
-            return
         if found := admission.learnt(end.interface, self._observed):
             words = "; ".join(use.words for use in found)
             reason = f"learnt from a router on the wire: {words}"
@@ -508,27 +552,38 @@ class _Diff:
 
     # ---- 6. detach
 
-    def _detach(self, interface: Interface) -> None:
+    def _detach(self, ends: Iterable[Interface]) -> None:
         observed = self._observed
-        ours = observed.ours.get(interface.ifindex, NOTHING)
-        record = ours.record
-        if interface.ifindex in (observed.guarded or ()):
-            self._do(Unguard("", interface, _NO_LINK))
-        if made := self._unwanted.get(interface.ifindex):
-            self.deletions.append(Unmake("", interface, _NO_LINK, made))
-        elif ours.held:
+        for interface in ends:
+            if interface.ifindex in (observed.guarded or ()):
+                self._do(Unguard("", interface, _NO_LINK))
+        held = []
+        for interface in ends:
+            if made := self._unwanted.get(interface.ifindex):
+                self.deletions.append(Unmake("", interface, _NO_LINK, made))
+            elif (ours := observed.ours.get(interface.ifindex, NOTHING)).held:
+                held.append((interface, ours))
+        if held:
+            self._take_off(held)
+        for interface in ends:
+            ours = observed.ours.get(interface.ifindex, NOTHING)
+            if ours.runs or interface.ifindex in observed.records:
+                self._do(Forget("", interface, _NO_LINK))
+
+    def _take_off(self, held: Iterable[tuple[Interface, Ours]]) -> None:
+        records = [(interface, ours.record) for interface, ours in held if ours.record]
+        for interface, ours in held:
             self._detach_xdp("", interface, ours, _NO_LINK)
+        for interface, ours in held:
             self._delete_filters(interface, "ingress", ours.ingress)
-            changes = record.changes if record else {}
-            last = [name for name in _last(changes) if name in changes]
-            first = [name for name in _up_first(changes) if name not in last]
-            if record:
-                self._put_back("", interface, record, first)
+        for interface, record in records:
+            last = _last(record)
+            first = [name for name in _up_first(record.changes) if name not in last]
+            self._put_back("", interface, record, first)
+        for interface, ours in held:
             self._delete_filters(interface, "egress", ours.egress)
-            if record:
-                self._put_back("", interface, record, last)
-        if ours.runs or interface.ifindex in observed.records:
-            self._do(Forget("", interface, _NO_LINK))
+        for interface, record in records:
+            self._put_back("", interface, record, _last(record))
 
     def _put_back(
         self, link: str, interface: Interface, record: Record, names: Iterable[str]
@@ -584,6 +639,10 @@ def value_of(interface: Interface, setting: str) -> int:
     return int(setting.removeprefix(FEATURE_PREFIX) in interface.features)
 
 
+def _why_attached(role: Role) -> str:
+    return f"drops what comes in: {role.held}" if role.held else "takes what comes in"
+
+
 def _reason(setting: str, role: Role) -> str:
     if setting == Setting.MTU and role.is_tunnel:
         return "as much as its way takes"
@@ -596,10 +655,12 @@ def _loses_ipv6(interface: Interface, record: Record) -> bool:
     return mtu is not None and interface.mtu == mtu.ours and mtu.found < _IPV6_MTU
 
 
-def _last(changes: Mapping[str, Change]) -> tuple[Setting, ...]:
+def _last(record: Record) -> list[str]:
     """What is put back when all of ours is off: the host speaks on an end that is up."""
+    changes = record.changes
     is_hidden = Setting.UP in changes and changes[Setting.UP].found
-    return (Setting.CLSACT, Setting.ADDR_GEN_MODE, *((Setting.UP,) if is_hidden else ()))
+    last = (Setting.CLSACT, Setting.ADDR_GEN_MODE, *((Setting.UP,) if is_hidden else ()))
+    return [name for name in last if name in changes]
 
 
 def _up_first(changes: Mapping[str, Change]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +47,15 @@ class Journal:
             self.length += 1
             yield value
 
-    def append(self, value: Any) -> None:
+    def append(self, values: Collection[Any]) -> None:
+        """In one write."""
         if self._fd is None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._fd = os.open(self._path, flags, 0o600)
-        line = b"\n" + json.dumps(value).encode()
-        if os.write(self._fd, line) < len(line):
+        lines = b"".join([b"\n" + json.dumps(value).encode() for value in values])
+        if os.write(self._fd, lines) < len(lines):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-        self.length += 1
+        self.length += len(values)
 
     def rewrite(self, values: Iterable[Any]) -> None:
         """Holds just these from now on."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -90,12 +90,22 @@ class Ledger:
     # ---- records
 
     def hold(self, record: Record) -> None:
-        self._note({"hold": _as_json(record)})
-        self._know(record)
+        self.hold_all([record])
+
+    def hold_all(self, records: Iterable[Record]) -> None:
+        """In one write. Where it fails none counts, though some may be on the disk."""
+        self._note(*[{"hold": _as_json(record)} for record in records])
+        for record in records:
+            self._know(record)
 
     def forget(self, ifindex: int) -> None:
-        if ifindex in self.records:
-            self._note({"forget": ifindex})
+        self.forget_all([ifindex])
+
+    def forget_all(self, ifindexes: Iterable[int]) -> None:
+        """As ``hold_all``."""
+        known = [ifindex for ifindex in ifindexes if ifindex in self.records]
+        self._note(*[{"forget": ifindex} for ifindex in known])
+        for ifindex in known:
             self._unname(ifindex)
             del self.records[ifindex]
 
@@ -123,7 +133,9 @@ class Ledger:
             if not self.named[name]:
                 del self.named[name]
 
-    def _note(self, entry: Any) -> None:
+    def _note(self, *entries: Any) -> None:
+        if not entries:
+            return
         if not self._current:
             self._begin()
         if self._ends.length > _ROOM + 4 * (len(self.records) + len(self.made)):
@@ -133,7 +145,7 @@ class Ledger:
                     *({"hold": _as_json(record)} for record in self.records.values()),
                 ]
             )
-        self._ends.append(entry)
+        self._ends.append(entries)
 
     # ---- programs, devices in another netns
 
