@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from .lab import Lab, poll, run
-from .service import PAIR, Start, paired
+from .service import PAIR, Daemon, Start, paired
 
 
 def grow(lab: Lab, count: int) -> tuple[str, dict[str, str]]:
@@ -32,3 +33,24 @@ def test_an_idle_daemon_idles(lab: Lab, daemon: Start) -> None:
         return running.cpu() - before <= 0.02
 
     poll(idles, what="five seconds of hardly any work")
+
+
+def test_a_daemon_that_is_killed_among_many_ends_has_recorded_them(lab: Lab) -> None:
+    """What it had sent in one go is adopted by the next, and put back as it was found."""
+    lab.hush()
+    pairs = grow(lab, 60)[1]
+    found = lab.snapshot()
+    running = Daemon(lab, pairs)
+    for written in (1, 40, 80, 119):
+        running.spawn()
+        journal = running.state / str(lab.cookie) / "ends"
+
+        def has_begun(least: int = written, path: Path = journal) -> bool:
+            return path.exists() and path.read_bytes().count(b"hold") >= least
+
+        poll(has_begun, interval=0.001)
+        running.kill()
+    running.start()
+    assert running.states() == {"connected"}
+    running.stop()
+    assert lab.snapshot() == found
