@@ -75,10 +75,10 @@ CLSACT_PARENTS: Final = {
 
 _LAST_SEQUENCE: Final = 0x7FFFFFFF
 _TOGETHER: Final = 64
-"""So many requests at most are sent in one go. Then ``alive`` is called: they may wait for other
-users' lock. All answers of so many fit into the socket's buffer: a refusal takes 1 KiB of it, an
-interface 4, a dump 33 (netlink_dump in net/netlink/af_netlink.c)."""
-_FEW: Final = 8
+"""So many requests at most are sent in one go, and made between two calls of ``alive``: they may
+wait for other users' lock. All their answers fit into the socket's buffer: a refusal takes 1 KiB of
+it, an interface 4, a dump 33 (netlink_dump in net/netlink/af_netlink.c)."""
+_FEW: Final = 16
 """Up to so many questions are asked one after the other, which costs them less."""
 _BUFFER: Final = 4 << 20
 _NO_ANSWER: Final = (errno.EBUSY, errno.EAGAIN, errno.ENOBUFS)
@@ -367,8 +367,9 @@ class Route:
 
         ``quietly``: of those that succeed only the last is acknowledged.
         """
-        self._alive()
         first = self._sequence + 1 if self._sequence + len(questions) < _LAST_SEQUENCE else 1
+        if first // _TOGETHER != (first + len(questions)) // _TOGETHER:
+            self._alive()
         buffer, at, flags = bytearray(), 0, 0
         for sequence, (request, ifindex) in enumerate(questions, first):
             at = len(buffer)

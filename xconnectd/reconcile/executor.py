@@ -23,7 +23,7 @@ _UNFIT: Final = frozenset(
 )
 """What drivers say against native XDP on a device as it is set up: its MTU, its queues."""
 
-_FEW: Final = 3
+_FEW: Final = 7
 """So many actions of a kind are done one after the other; more go out together."""
 _TOGETHER: Final = (
     actions.Hold,
@@ -122,29 +122,38 @@ class Executor:
 
     def _do_all(self, todo: deque[Action], done: list[Action], trouble: Trouble) -> None:
         """Takes one after the other from ``todo``; what is refused stays its first."""
+        changes, plane = self._changes, self._dataplane
         while todo:
             action = todo[0]
             end = action.interface
-            if (
-                len(todo) > _FEW
-                and type(todo[_FEW]) is type(action)
-                and isinstance(action, _TOGETHER)
-            ):
-                self._do_many(todo, done, trouble)
-                continue
             match action:
+                case _ if len(todo) > _FEW and type(todo[_FEW]) is type(action) in _TOGETHER:
+                    self._do_many(todo, done, trouble)
+                    continue
                 case actions.Point() | actions.Cut() | actions.Guard() | actions.Unguard():
                     self._write_entries(todo, done)
                     continue
                 case actions.Hold(record=record):
                     self._hold(record)
                 case actions.Forget():
-                    self._forget(end.ifindex)
+                    plane.uncount(end.ifindex)
+                    self._ledger.forget(end.ifindex)
+                case actions.Set(setting=setting, value=value):
+                    changes.change(end, setting, value)
+                case actions.Attach(mode=mode, replacing=old, role=role):
+                    self._attach(end, mode, old, role)
+                case actions.Detach(mode=mode, program=program):
+                    with suppress(ProgramGoneError):  # somebody has put another in its place
+                        changes.detach(end, mode, plane.fd_of(program))
+                case actions.AddFilter(direction=direction, replacing=replacing, role=role):
+                    changes.add_filter(end, direction, plane.fds[role], replacing=replacing)
+                case actions.DeleteFilter(direction=direction, filter=filter_):
+                    changes.delete_filter(end, direction, filter_)
                 case actions.SetFar() | actions.Unmake():
                     self._do_together(action, todo, done, trouble)
                     continue
                 case _:
-                    self._change(action)
+                    self._do_seldom(action)
             done.append(todo.popleft())
 
     def _do_many(self, todo: deque[Action], done: list[Action], trouble: Trouble) -> None:
@@ -157,7 +166,7 @@ class Executor:
         elif isinstance(steps[0], actions.Forget):
             refused = self._forget_all([each.interface.ifindex for each in steps])
         else:
-            refused = self._changes.each([partial(self._change, each) for each in steps])
+            refused = self._changes.each([self._call(each) for each in steps])
         for number, step in enumerate(steps):
             todo.popleft()
             if number not in refused:
@@ -167,25 +176,26 @@ class Executor:
                 [(steps[number], why) for number, why in refused.items()], todo, trouble
             )
 
-    def _change(self, action: Action) -> None:
-        """Changes an interface."""
-        end, changes, plane = action.interface, self._changes, self._dataplane
+    def _call(self, action: Action) -> Callable[[], None]:
+        """What changes an interface as one of ``_TOGETHER`` wants it."""
+        end, changes = action.interface, self._changes
         match action:
             case actions.Set(setting=setting, value=value):
-                changes.change(end, setting, value)
+                return partial(changes.change, end, setting, value)
             case actions.Attach(mode=mode, replacing=old, role=role):
-                self._attach(end, mode, old, role)
+                return partial(self._attach, end, mode, old, role)
             case actions.Detach(mode=mode, program=program):
-                with suppress(ProgramGoneError):  # somebody has put another in its place
-                    changes.detach(end, mode, plane.fd_of(program))
+                return partial(self._detach, end, mode, program)
             case actions.AddFilter(direction=direction, replacing=replacing, role=role):
-                changes.add_filter(end, direction, plane.fds[role], replacing=replacing)
+                fd = self._dataplane.fds[role]
+                return partial(changes.add_filter, end, direction, fd, replacing=replacing)
             case actions.DeleteFilter(direction=direction, filter=filter_):
-                changes.delete_filter(end, direction, filter_)
-            case actions.Unlearn():
-                changes.unlearn(end)
-            case _:
-                self._do_seldom(action)
+                return partial(changes.delete_filter, end, direction, filter_)
+        raise NotImplementedError(action)
+
+    def _detach(self, end: Interface, mode: Mode, program: int) -> None:
+        with suppress(ProgramGoneError):  # somebody has put another in its place
+            self._changes.detach(end, mode, self._dataplane.fd_of(program))
 
     def _do_seldom(self, action: Action) -> None:
         """What a plain link never asks for."""
@@ -194,6 +204,8 @@ class Executor:
                 self._changes.impair(action.interface, shape)
             case actions.AddDrop():
                 self._add_drop(action)
+            case actions.Unlearn():
+                self._changes.unlearn(action.interface)
             case actions.HoldMade(made=made):
                 self._ledger.hold_made(made)
             case actions.MakeTunnel(made=made, tunnel=tunnel):

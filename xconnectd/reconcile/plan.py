@@ -318,15 +318,12 @@ class _Diff:
             for ifindex in chain.from_iterable(groups)
             if ifindex not in wanted
         }
-        for end in ends.values():
-            self._hold(end)
-        for end in ends.values():
-            if end.changes:
-                self._set(end)
+        self._prepare(ends.values())
         for step in (self._silence, self._go_on, self._attach_xdp, self._attach_tc):
             for end in ends.values():
                 step(end)
-        self._guard(ends.values())
+        if observed.guarded is not None and not ends.keys() <= observed.guarded:
+            self._guard(ends.values())
         for ifindex, end in ends.items():
             if observed.uses.get(ifindex):
                 self._unlearn(end)
@@ -356,6 +353,13 @@ class _Diff:
         return Interface(ifindex, record.name if record else f"ifindex {ifindex}")
 
     # ---- 1. prepare
+
+    def _prepare(self, ends: Iterable[_End]) -> None:
+        for end in ends:
+            self._hold(end)
+        for end in ends:
+            if end.changes:
+                self._set(end)
 
     def _hold(self, end: _End) -> None:
         kept = {**(end.ours.record.changes if end.ours.record else {}), **end.changes}
@@ -421,7 +425,7 @@ class _Diff:
         interface, role = end.interface, end.role
         if role.mode is Mode.TC:
             return
-        reason, now = _why_attached(role), 0
+        now = 0
         for xdp in end.ours.xdp:
             if xdp.mode == role.mode:
                 now = xdp.program
@@ -433,6 +437,7 @@ class _Diff:
         if role.link.rewrite is Rewrite.SWAP_MACS:
             name, program = "swap_xdp", self._observed.programs.swap_xdp
         if not now or now != program:
+            reason = _why_attached(role)
             if now:
                 others = now in self._observed.programs.redirecting
                 reason = role.link.manner if others else "replaced by this version's program"
@@ -441,8 +446,9 @@ class _Diff:
 
     def _attach_tc(self, end: _End) -> None:
         role, programs = end.role, self._observed.programs
-        is_alone = role.mode is Mode.TC
-        reason = _why_attached(role) if is_alone else "takes what XDP does not see"
+        reason = "takes what XDP does not see"
+        if role.mode is Mode.TC:
+            reason = _why_attached(role)
         if role.to_host:
             program = programs.tunnel_ingress
             self._add_filter(end, "ingress", "tunnel_ingress", program, reason)
@@ -452,10 +458,9 @@ class _Diff:
             self._add_filter(end, "ingress", "ingress", programs.ingress, reason)
 
     def _guard(self, ends: Iterable[_End]) -> None:
-        guarded = self._observed.guarded
         reason = "stops at the host's IP stack what bypasses the programs"
         for end in ends:
-            if guarded is not None and end.interface.ifindex not in guarded:
+            if end.interface.ifindex not in (self._observed.guarded or ()):
                 self._do(Guard(end.role.link.id, end.interface, reason))
 
     def _unlearn(self, end: _End) -> None:
@@ -571,19 +576,20 @@ class _Diff:
                 self._do(Forget("", interface, _NO_LINK))
 
     def _take_off(self, held: Iterable[tuple[Interface, Ours]]) -> None:
-        records = [(interface, ours.record) for interface, ours in held if ours.record]
+        records = [
+            (interface, ours.record, _last(ours.record)) for interface, ours in held if ours.record
+        ]
         for interface, ours in held:
             self._detach_xdp("", interface, ours, _NO_LINK)
         for interface, ours in held:
             self._delete_filters(interface, "ingress", ours.ingress)
-        for interface, record in records:
-            last = _last(record)
+        for interface, record, last in records:
             first = [name for name in _up_first(record.changes) if name not in last]
             self._put_back("", interface, record, first)
         for interface, ours in held:
             self._delete_filters(interface, "egress", ours.egress)
-        for interface, record in records:
-            self._put_back("", interface, record, _last(record))
+        for interface, record, last in records:
+            self._put_back("", interface, record, last)
 
     def _put_back(
         self, link: str, interface: Interface, record: Record, names: Iterable[str]

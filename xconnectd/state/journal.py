@@ -52,7 +52,7 @@ class Journal:
         if self._fd is None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._fd = os.open(self._path, flags, 0o600)
-        lines = b"".join([b"\n" + json.dumps(value).encode() for value in values])
+        lines = "\n".join(["", *map(json.dumps, values)]).encode()
         if os.write(self._fd, lines) < len(lines):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
         self.length += len(values)

@@ -90,7 +90,8 @@ class Ledger:
     # ---- records
 
     def hold(self, record: Record) -> None:
-        self.hold_all([record])
+        self._note({"hold": _as_json(record)})
+        self._know(record)
 
     def hold_all(self, records: Iterable[Record]) -> None:
         """In one write. Where it fails none counts, though some may be on the disk."""
@@ -99,7 +100,10 @@ class Ledger:
             self._know(record)
 
     def forget(self, ifindex: int) -> None:
-        self.forget_all([ifindex])
+        if ifindex in self.records:
+            self._note({"forget": ifindex})
+            self._unname(ifindex)
+            del self.records[ifindex]
 
     def forget_all(self, ifindexes: Iterable[int]) -> None:
         """As ``hold_all``."""
