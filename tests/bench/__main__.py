@@ -16,7 +16,7 @@ from typing import Final
 import xconnectd
 from tests.netns.lab import sweep
 
-from . import bulk, carrier, hosts, latency, life, nodes, rate, results, rewire
+from . import bulk, carrier, growth, hosts, latency, life, nodes, rate, results, rewire
 from .render import comparison, plot, table
 from .results import Run
 from .rounds import QUICK, Effort, Series
@@ -35,6 +35,7 @@ MEASURES: Final[dict[str, Callable[[Effort], list[Series]]]] = {
     "hosts": hosts.hosts,
     "start": life.start,
     "idle": life.idle,
+    "growth": growth.growth,
 }
 
 

@@ -75,7 +75,7 @@ def _lived(daemon: Daemon, use: Callable[[], object] = lambda: None) -> dict[str
     """A cold start, a crash, a start that adopts, a clean stop."""
     found = {}
     for how in ("cold", "adopting"):
-        found[f"{how} ms"] = _ready(daemon)
+        found[f"{how} ms"] = ready(daemon)
         found[f"{how} MiB"] = _settled(daemon, use)
         daemon.kill() if how == "cold" else daemon.stop()
     return found
@@ -88,7 +88,7 @@ def _settled(daemon: Daemon, use: Callable[[], object]) -> float:
     return daemon.rss() / (1 << 20)
 
 
-def _ready(daemon: Daemon) -> float:
+def ready(daemon: Daemon, timeout: float = _PATIENCE) -> float:
     """Milliseconds from the execution, by the clock that the log is written by."""
     daemon._log.touch()
     with daemon._log.open("rb") as log:
@@ -97,7 +97,7 @@ def _ready(daemon: Daemon) -> float:
         daemon.spawn()
         line = poll(
             lambda: next((line for line in log if b'"daemon.ready"' in line), b""),
-            _PATIENCE,
+            timeout,
             "daemon.ready",
         )
     return (datetime.fromisoformat(json.loads(line)["timestamp"]).timestamp() - begin) * 1e3

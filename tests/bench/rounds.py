@@ -30,6 +30,8 @@ class Effort:
     rewires: int = 25
     sizes: tuple[int, ...] = (2, 200, 2000)
     """Numbers of links between which rewiring is measured."""
+    grown: tuple[int, ...] = (2, 200, 2000, 10_000)
+    """Numbers of links in the plot of how costs grow."""
     changes: int = 100
     """Of a carrier, each way, in a round."""
     storm: float = 3.0
@@ -51,6 +53,7 @@ QUICK: Final = Effort(
     pings=200,
     rewires=3,
     sizes=(2, 20),
+    grown=(2, 20),
     changes=20,
     storm=1.0,
     starts=2,
