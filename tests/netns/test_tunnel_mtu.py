@@ -1,11 +1,14 @@
-"""The MTU of the way to another host: what the tunnel makes of it, and what is said of it."""
+"""The MTU of the way to another host: the tunnel has it, and bulk is cut to it."""
 
 from __future__ import annotations
 
 import pytest
 
+from .bulk_tcp import fragments, received, send_in_bulk
+from .frames import noise
 from .hosts_lab import Hosts
 from .lab import poll, run
+from .traffic import wired
 
 A, B = "h1/va", "h2/vb"
 
@@ -38,3 +41,19 @@ def test_a_tunnel_has_the_mtu_of_its_way_whatever_becomes_of_that(v6: bool, over
         lab.run(*f"ping -c 1 -W 1 -M do -s 1420 {hosts['h2'].address}".split(), check=False)
         has(1400)
         hosts.wait_state(A, B, "connected")
+
+
+@pytest.mark.parametrize("v6", [False, True], ids=["IPv4", "IPv6"])
+def test_64_kb_of_a_container_cross_in_no_fragments(v6: bool) -> None:
+    """Of MTU 1500, over an underlay of 1500."""
+    with Hosts(2, v6=v6) as hosts:
+        a, b = hosts["h1"].veth("va"), hosts["h2"].veth("vb")
+        hosts.start({A: B})
+        hosts.wait_state(A, B, "connected")
+        poll(lambda: wired(a, b), what="queues that let frames out")
+        data = noise(64_000)
+        for one, other in ((a, b), (b, a)):
+            with other.port() as there:
+                send_in_bulk(one, 4, data, 1460)
+                assert received(4, there, len(data))[0] == data
+        assert [fragments(hosts[name].lab.host) for name in ("h1", "h2")] == [0, 0]

@@ -17,9 +17,10 @@ import pytest
 from xconnectd.dataplane import libbpf
 from xconnectd.dataplane.programs import Dataplane
 
+from .bulk_tcp import HEADERS, fragments, received, send_in_bulk
 from .frames import ether, noise, odd_frames
-from .lab import BPFFS, Lab, Station, entered, inside, run
-from .traffic import Port, collect, crosses, datagrams, looks
+from .lab import BPFFS, Lab, Station, entered, inside, poll, run
+from .traffic import Port, collect, crosses, datagrams
 
 TYPE: Final = 0x88B6
 PROBE, ECHO, WORD = b"\1", b"\2", b"\3"
@@ -28,8 +29,6 @@ TO_NOBODY: Final = bytes.fromhex("02000000ffff")
 dropped by the kernel (vxlan_set_mac), so no keepalive comes from one."""
 _SOL_PACKET: Final = 263
 _PACKET_QDISC_BYPASS: Final = 20
-_PACKET_AUXDATA: Final = 8
-_PACKET_VNET_HDR: Final = 15
 ITS_IPV6: Final = Path("/proc/sys/net/ipv6/conf/eth0/disable_ipv6")
 UNDERLAY: Final = {"IPv4": ("198.51.100.1", "198.51.100.2"), "IPv6": ("2001:db8::1", "2001:db8::2")}
 
@@ -94,6 +93,12 @@ def _side(lab: Lab, stack: ExitStack, ways: tuple[str, str, str], pins: Path) ->
     return Side(f"{lab.name}-{role}", container, plane, stack.enter_context(_listener()), ends)
 
 
+def _is_active(side: Side) -> bool:
+    """An end that was set up before the other has a carrier gets its queue a moment later."""
+    ends = (side.namespace, "end"), (side.container.namespace, "eth0")
+    return all("state UP" in run("ip", "link", "show", x, namespace=at).stdout for at, x in ends)
+
+
 @pytest.fixture(params=["IPv4", "IPv6"])
 def sides(lab: Lab, request: pytest.FixtureRequest) -> Iterator[tuple[Side, Side]]:
     """Two hosts and what is between them."""
@@ -114,6 +119,8 @@ def sides(lab: Lab, request: pytest.FixtureRequest) -> Iterator[tuple[Side, Side
         stack.callback(shutil.rmtree, root, ignore_errors=True)
         one = _side(lab, stack, (*addresses, "one"), root / "one")
         other = _side(lab, stack, (*addresses[::-1], "other"), root / "other")
+        for side in (one, other):
+            poll(lambda side=side: _is_active(side), what="a queue that lets frames out")  # type: ignore[misc]
         yield one, other
 
 
@@ -158,71 +165,10 @@ def test_nothing_else_leaves_by_a_tunnel_that_the_host_sends(sides: tuple[Side, 
 
 # --------------------------------------------------------------------------- TCP in bulk
 
-HOSTS: Final = {4: (b"\x0a\0\0\1", b"\x0a\0\0\2"), 6: (b"\xfd" + bytes(15), b"\xfe" + bytes(15))}
-_TCP: Final = 6
-_TCP_HEADER: Final = 20
-_HEADERS: Final = {4: 40, 6: 60}
-_VIRTIO_HEADER, _ETHERNET = 10, 14
 MTU: Final = 1430
 """Of the VXLAN devices: no frame of that is too long for an underlay of 1500, also over IPv6."""
 ROOM: Final = 100
 """Bytes that are left for headers where a segment is cut finer."""
-
-
-def _sum(octets: bytes) -> int:
-    """As the Internet's checksum has it, not inverted."""
-    total = sum(struct.unpack(f"!{len(octets) // 2}H", octets))
-    return total % 0xFFFF
-
-
-def in_bulk(version: int, data: bytes, segment: int) -> bytes:
-    """TCP as a container hands it to its NIC, to be cut and summed up there (a virtio header)."""
-    size, hosts = _TCP_HEADER + len(data), b"".join(HOSTS[version])
-    pseudo = _sum(hosts + struct.pack("!II", size, _TCP))
-    tcp = struct.pack("!HHIIBBHHH", 4000, 4001, 0, 1, 5 << 4, 0x10, 512, pseudo, 0)
-    if version == 4:
-        ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + size, 7, 0x4000, 64, _TCP, 0) + hosts
-        ip = ip[:10] + struct.pack("!H", 0xFFFF - _sum(ip)) + ip[12:]
-    else:
-        ip = struct.pack("!IHBB", 6 << 28, size, _TCP, 64) + hosts
-    headers = ether(0x0800 if version == 4 else 0x86DD, ip)
-    sizes = len(headers) + len(tcp), segment, len(headers), 16
-    return struct.pack("<BBHHHH", 1, 1 if version == 4 else 4, *sizes) + headers + tcp + data
-
-
-def send_in_bulk(sender: Station, frame: bytes) -> None:
-    with entered(sender.namespace), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as out:
-        out.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
-        out.bind(("eth0", 0))
-        out.send(frame)
-
-
-def received(version: int, port: Port, size: int) -> tuple[bytes, int]:
-    """The data that arrives, in its order, and the length of the longest segment it crossed in.
-
-    The kernel joins segments again, and says how long they were.
-    """
-    port._socket.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
-    port._socket.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 0)
-    parts: dict[int, bytes] = {}
-    longest = 0
-    for _ in looks(2.0):
-        for told in port.drain():
-            tcp = told[_VIRTIO_HEADER + _ETHERNET + _HEADERS[version] - _TCP_HEADER :]
-            number, parts[number] = int.from_bytes(tcp[4:8], "big"), tcp[_TCP_HEADER:]
-            longest = max(longest, int.from_bytes(told[4:6], "little") or len(parts[number]))
-        if sum(map(len, parts.values())) >= size:
-            break
-    return b"".join(parts[number] for number in sorted(parts)), longest
-
-
-def fragments(namespace: str) -> int:
-    """Of the underlay, made in this namespace so far."""
-    told = inside(namespace, lambda: Path("/proc/thread-self/net/snmp").read_text())
-    names, values = [line.split() for line in told.splitlines() if line.startswith("Ip:")]
-    told = inside(namespace, lambda: Path("/proc/thread-self/net/snmp6").read_text())
-    v6 = dict(line.split() for line in told.splitlines())["Ip6FragCreates"]
-    return int(values[names.index("FragCreates")]) + int(v6)
 
 
 def fit_underlay(sides: tuple[Side, Side], tunnel: int = MTU) -> None:
@@ -243,7 +189,7 @@ def test_tcp_in_bulk_is_cut_to_what_the_way_takes(
     data = noise(64_000)
     for one, other in (sides, sides[::-1]):
         with other.container.port() as there:
-            send_in_bulk(one.container, in_bulk(version, data, segment))
+            send_in_bulk(one.container, version, data, segment)
             assert received(version, there, len(data)) == (data, MTU - ROOM)
     assert [fragments(side.namespace) for side in sides] == [0, 0]
 
@@ -255,13 +201,13 @@ def test_tcp_in_bulk_that_fits_is_cut_no_finer(
     """With a tag beside the frame it does not fit: that is longer by four bytes."""
     fit_underlay(sides)
     one, other = (side.container for side in sides)
-    fits = MTU - _HEADERS[version]
+    fits = MTU - HEADERS[version]
     data = noise(64_000)
     for tagged in (False, True):
         if tagged:
             lab.tag(one, 5)
         with other.port() as there:
-            send_in_bulk(one, in_bulk(version, data, fits))
+            send_in_bulk(one, version, data, fits)
             assert received(version, there, len(data)) == (data, MTU - ROOM if tagged else fits)
     assert [fragments(side.namespace) for side in sides] == [0, 0]
 
@@ -300,5 +246,5 @@ def test_a_kernel_that_tells_no_mtu_cuts_nothing_and_echoes_leave(sides: tuple[S
     assert collect(one.tunnel, 1) == [keepalive(ECHO)]
     data = noise(1300 * 4)
     with other.container.port() as there:
-        send_in_bulk(one.container, in_bulk(4, data, 1350))
+        send_in_bulk(one.container, 4, data, 1350)
         assert received(4, there, len(data)) == (data, 1350)
