@@ -90,8 +90,6 @@ WRONG = [
     ("", "{a: {to: {vxlan: {remote: 203.0.113.5, vni: 5}}, ^mode: native}}", "mode native loses"),
     ("", "{^h1/a: h2/b}\ndefaults: {mode: generic}", "mode generic loses VLAN tags"),
     ("", "{a: {to: ^{}}}", "`to` says nothing of the other end"),
-    ('{h1: 198.51.100.1, h2: "2001:db8::1"}', "{h1/a: ^h2/b}",
-     "`h1` has 198.51.100.1 and `h2` has 2001:db8::1: no tunnel leads from IPv4 to IPv6"),
 ]  # fmt: skip
 
 
@@ -105,6 +103,13 @@ def test_what_is_wrong_is_told_with_its_place(known: str, links: str, words: str
     assert problem.line == before.count("\n") + 1
     assert problem.column == len(before.rpartition("\n")[2]) + 1
     assert words in str(problem)
+
+
+def test_hosts_of_two_address_families_are_a_warning() -> None:
+    """Only their link is dead, and with another address it is not: the file is no worse."""
+    text = 'hosts: {h1: 198.51.100.1, h2: "2001:db8::1", h3: 198.51.100.3}\nlinks: '
+    (warning,) = parse(f"{text}{{h1/a: h2/b, h1/c: h3/d}}", "f").warnings
+    assert "`h1` has 198.51.100.1 and `h2` has 2001:db8::1: a VXLAN device speaks one" in warning
 
 
 def test_a_file_without_hosts_has_none() -> None:

@@ -684,9 +684,9 @@ class _Reader:
         places = {end.host: self.hosts[end.host] for end in found if end.host in self.hosts}
         if len({":" in address for address in places.values()}) > 1:
             kinds = (f"`{name}` has {address}" for name, address in places.items())
-            text = f"{' and '.join(kinds)}: no tunnel leads from IPv4 to IPv6"
-            hint = "give both hosts addresses of one kind"
-            self._report.problem([*found.values()][-1], text, hint)
+            text = f"{' and '.join(kinds)}: a VXLAN device speaks one of IPv4 and IPv6, so no frame"
+            text += " crosses; give both hosts addresses of one kind"
+            self._report.warn(place_of([*found.values()][-1]), text)
 
     def _impair(self, node: MappingNode, link: Link) -> Impairments | None:
         found = impairments.read(node, self._report, self._fault)
