@@ -351,6 +351,16 @@ def test_another_link_in_the_same_tunnel_is_named(pair: Underlay) -> None:
     )
 
 
+def test_a_third_host_in_the_same_tunnel_is_not_listened_to(pair: Underlay) -> None:
+    """With an older file, it may have the same VNI for a link with this host."""
+    fields = {"state": "down", "offers": True, "cause": "", "frames": None, "dropped": None}
+    word = Word(3, 1, heard=1, link="h1/z,h3/z", digest="00000000", stops=False, **fields)  # type: ignore[arg-type]
+    pair.one.peers.receive(1, keepalive.encode(word, 7001, b""), pair.now)
+    assert pair.alive() == [True, True]
+    pair.run(3)
+    assert (pair.heard(pair.one).last or 0) > pair.now - 2, "what h2 says is taken still"
+
+
 def test_a_daemon_that_stops_says_so_until_it_is_back(pair: Underlay) -> None:
     pair.want(pair.other, [])
     pair.other.daemon = pair.other.kernel = False

@@ -308,6 +308,8 @@ class Peers:
         path, last = tunnel.path, tunnel.word
         if word.session == self._session or word.session in path.over:
             return
+        if f",{tunnel.host}/" not in f",{word.link}":
+            return  # a third host's, whose file has this VNI for another link
         path.speaks(now)
         if word.heard != self._session:
             tunnel.answer = word.session
