@@ -354,6 +354,16 @@ def test_an_older_program_is_replaced_at_the_start(case: str) -> None:
     mishaps=[Accident("deleted", "e0")],
     burst=False,
 )
+@example(
+    all_ports=(Port("veth", False, 1400, ""),) * 8,
+    wanted=wiring(link("e0", "e0"), link("e2", "e2", enabled=False)),
+    mishaps=[
+        Accident("deleted", "e0"),
+        Accident("given a missing one's altname", "e2"),
+        Accident("deleted", "e0"),
+    ],
+    burst=False,
+)
 def test_a_narrow_look_finds_what_a_full_one_would(
     all_ports: tuple[Port, ...],
     wanted: Wiring,

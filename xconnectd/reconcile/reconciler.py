@@ -165,7 +165,7 @@ class Reconciler:
         self._left: dict[int, int] = {}
         self._left_peers: dict[int, int] = {}
         self._admin_down: dict[int, Interface] = {}
-        self._ends: dict[int, Link] = {}
+        self._ends: dict[int, tuple[Link, ...]] = {}  # more than one, if they clash
         self.far_ends: dict[FarEnd, int] = {}
         self.awaited: dict[tuple[int, str | int], str] = {}
         self.monitored: frozenset[Link] = frozenset()
@@ -321,7 +321,7 @@ class Reconciler:
         started = time.monotonic()
         if scope is not None and (ends := scope.ifindexes & self._ends.keys()):
             # An altname that led to a link may be gone.
-            scope |= Scope(frozenset([self._ends[each] for each in ends]))
+            scope |= Scope(frozenset([link for each in ends for link in self._ends[each]]))
         seen = self._look_and_recognize(scope, {})
         if scope is not None:  # what leads to a link now may be gone after the first step
             links = frozenset([each.link for each in seen.evaluations])
@@ -437,7 +437,7 @@ class Reconciler:
                 concerned.add(event.ifindex)
             if near := self.far_ends.get((event.ifindex, None)):
                 concerned.add(near)
-        links = [self._ends[ifindex] for ifindex in concerned & self._ends.keys()]
+        links = [link for each in concerned & self._ends.keys() for link in self._ends[each]]
         self._unseen |= Scope(frozenset(links) | awaited, frozenset(concerned))
         if concerned and self.loose:  # an address is reported before its routes are gone
             self._interfaces.settle()
@@ -633,7 +633,7 @@ class Reconciler:
             self._admin_down.pop(ifindex, None)
         for each in seen.evaluations:
             for end in each.ends:
-                self._ends[end.ifindex] = each.link
+                self._ends[end.ifindex] = (*self._ends.get(end.ifindex, ()), each.link)
                 if not end.up:
                     self._admin_down[end.ifindex] = end
                 if end.far:
