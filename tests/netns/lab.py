@@ -464,7 +464,7 @@ class Lab(Closing):
 
         def complete() -> bool:
             shown = [x for x in json.loads(self.ip("-j", "-d", "address", "show")) if x]
-            if any("LOWER_UP" in x["flags"] and "DOWN" in x["operstate"] for x in shown):
+            if any("LOWER_UP" in x["flags"] and _is_passing(x) for x in shown):
                 return False
             up = [x for x in shown if x["operstate"] == "UP"]
             ready = [x for x in up if x.get("inet6_addr_gen_mode") == "eui64"]
@@ -591,6 +591,16 @@ def _remove_namespace(name: str) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
     run("ip", "netns", "delete", name, check=False)
+
+
+def _is_passing(shown: dict[str, Any]) -> bool:
+    """Whether the kernel is still to say of an interface with a carrier that it is up.
+
+    Of a veth that is new it says for a moment that it does not know, of a tap for good.
+    """
+    unknown = shown["operstate"] == "UNKNOWN"
+    is_veth = shown.get("linkinfo", {}).get("info_kind") == "veth"
+    return "DOWN" in shown["operstate"] or (unknown and is_veth)
 
 
 def _remove_pins(number: int) -> None:

@@ -32,10 +32,11 @@ def test_an_address_that_comes_after_the_start_tells_it(lab: Lab, daemon: Start)
     with lossless(a, b):
         running.start()
         assert running.files() == {"xconnect.yaml": "rejected"}
+        since = running.mark()
         lab.ip("address", "add", "198.51.100.11/32", "dev", "lo")
-        running.wait_event("config.loaded")
+        running.wait_event("config.loaded", since=since)
         assert [each["link"] for each in running.status()["links"]] == ["h1/va,h1/vb"]
-    assert running.link("h1/va", "h1/vb")["state"] == "connected"
+    running.wait_state("h1/va", "h1/vb", "connected")
     away = running.cli("check", str(running.config), "--here", "--host", "h2")
     assert (away.returncode, "nowhere does not exist here now" in away.stdout) == (1, True)
     assert running.cli("check", str(running.config), "--here").returncode == 0
