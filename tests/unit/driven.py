@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import select
 import selectors
 import socket
@@ -93,9 +94,11 @@ class News:
     Attributes:
         due: when there is more of it, though nothing can be read.
         follows_routes: whether it is told of routes.
+        room: for so much of it at a time.
     """
 
     due: float | None = None
+    room: float = math.inf
     follows_routes = False
 
     def __init__(self, kernel: Kernel) -> None:
@@ -109,8 +112,9 @@ class News:
         return bool(self._kernel.news) or self.is_overrun
 
     def drain(self) -> list[Event]:
-        if self.is_overrun:
+        if self.is_overrun or len(self._kernel.news) > self.room:
             self.is_overrun = False
+            self._kernel.news.clear()
             raise OverrunError
         news, self._kernel.news = self._kernel.news, []
         return news

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from builders import wiring
 from driven import Clock, Keeper, set_clock
-from kernel import Book, Crash, Kernel, crash, peace, refuse_verb
+from kernel import Book, Crash, Kernel, Step, crash, peace, refuse_verb
 
 from xconnectd.model import Wiring
 
@@ -33,10 +33,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return set_clock(monkeypatch)
 
 
-def crowd() -> tuple[Kernel, Wiring]:
+def crowd(links: int = 6) -> tuple[Kernel, Wiring]:
     """Six links, so that what is done alike to their ends is done in one go."""
-    names = [f"{side}{n}" for n in range(6) for side in "ab"]
-    return Kernel(*names), wiring(*(f"a{n}:b{n}" for n in range(6)))
+    names = [f"{side}{n}" for n in range(links) for side in "ab"]
+    return Kernel(*names), wiring(*(f"a{n}:b{n}" for n in range(links)))
 
 
 VERBS = ["attach", "set clsact", "add filter egress", "add filter ingress", "count", "hold"]
@@ -87,3 +87,40 @@ def test_a_daemon_that_is_killed_at_any_of_many_steps_has_recorded_what_it_chang
     assert set(again.states().values()) == {"connected"}
     assert again.reconciler.detach("signal") == []
     assert kernel.snapshot() == found
+
+
+def test_a_large_start_loses_no_event() -> None:
+    """The kernel's buffer has no room for all that is told of it."""
+    kernel, wanted = crowd(links=150)
+    keeper = Keeper(kernel)
+    keeper.news.room = 1000
+    keeper.start(wanted)
+    passes = keeper.reconciler.tally.count
+    keeper.settle()
+    assert "events.lost" not in keeper.events()
+    assert keeper.reconciler.tally.count == passes
+    assert set(keeper.states().values()) == {"connected"}
+
+
+@pytest.mark.parametrize("at", [1, 1200])
+@pytest.mark.parametrize("name", ["a0", "a149"])
+def test_an_end_that_leaves_in_the_middle_of_a_large_start_is_followed(name: str, at: int) -> None:
+    kernel, wanted = crowd(links=150)
+    number, there = kernel.index(name), list[int]()
+
+    def leave(step: int, _step: Step) -> None:
+        if step == at:
+            there.append(kernel.send_away(name, nsid=3))
+
+    kernel.trouble = leave
+    keeper = Keeper(kernel).start(wanted)
+    kernel.trouble = peace
+    keeper.settle()
+    left = f"{name}:b{name[1:]}"
+    assert {each for each, state in keeper.states().items() if state != "connected"} == {left}
+    assert number not in kernel.devmap | kernel.peer_map
+    kernel.bring_back(*there, nsid=3)
+    keeper.settle()
+    assert set(keeper.states().values()) == {"connected"}
+    assert keeper.reconciler.detach("signal") == []
+    assert all(kernel.untouched(each) for each in (name, f"b{name[1:]}"))

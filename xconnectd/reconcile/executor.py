@@ -25,6 +25,9 @@ _UNFIT: Final = frozenset(
 
 _FEW: Final = 7
 """So many actions of a kind are done one after the other; more go out together."""
+_MANY: Final = 512
+"""After so many actions that were done together, what the kernel told of them is received: some
+4 MB, half of what its buffer holds (netlink.monitor)."""
 _TOGETHER: Final = (
     actions.Hold,
     actions.Forget,
@@ -60,10 +63,19 @@ class Executor:
     Many of one kind that follow one another are done in one go.
     """
 
-    def __init__(self, changes: Changes, dataplane: Dataplane, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        changes: Changes,
+        dataplane: Dataplane,
+        ledger: Ledger,
+        listen: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``listen`` is called now and then where there is much to do."""
         self._changes = changes
         self._dataplane = dataplane
         self._ledger = ledger
+        self._listen = listen
+        self._unheard = 0
 
     def apply(self, steps: Iterable[Action], trouble: Trouble) -> list[Action]:
         """Does what it can and returns what was done; what was refused is put in ``trouble``.
@@ -175,6 +187,10 @@ class Executor:
             self._leave_out(
                 [(steps[number], why) for number, why in refused.items()], todo, trouble
             )
+        self._unheard += len(steps)
+        if self._unheard >= _MANY:
+            self._unheard = 0
+            self._listen()
 
     def _call(self, action: Action) -> Callable[[], None]:
         """What changes an interface as one of ``_TOGETHER`` wants it."""

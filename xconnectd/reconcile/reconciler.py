@@ -151,7 +151,7 @@ class Reconciler:
         self._observer = observer.Observer(
             interfaces, host_use, dataplane, ledger, nodes=nodes, describe=describe
         )
-        self._executor = Executor(changes, dataplane, ledger)
+        self._executor = Executor(changes, dataplane, ledger, self._listen)
         self._netns_moves = NetnsMoves(interfaces, dataplane, ledger, log)
         self._backoff = BackOff()
         self._repeats = transitions.Repeats()
@@ -171,6 +171,7 @@ class Reconciler:
         self.monitored: frozenset[Link] = frozenset()
         self._far_refused: dict[str, FarRefusal] = {}
         self._unseen = Scope()
+        self._gone: list[LinkEvent] = []
         self._renewal_due = 0.0
 
     # ------------------------------------------------------------------ what is wanted
@@ -275,7 +276,8 @@ class Reconciler:
         self, seen: Seen, scope: Scope | None, trouble: Trouble, changed: AbstractSet[int]
     ) -> Seen:
         """Reads only what was changed, as long as nothing was told of anything else."""
-        self._note(self.receive())
+        self._note((*self._gone, *self.receive()))
+        self._gone = []
         before = seen.observed
         narrow = before.covered is not None and (
             not (before.nodes or before.tunnels or before.made)
@@ -441,6 +443,16 @@ class Reconciler:
         self._unseen |= Scope(frozenset(links) | awaited, frozenset(concerned))
         if concerned and self.loose:  # an address is reported before its routes are gone
             self._interfaces.settle()
+
+    def _listen(self) -> None:
+        """Takes what the kernel tells in the middle of many steps, before its buffer is full.
+
+        Records stay as the plan found them: what is gone waits for the end of the steps.
+        """
+        told: list[LinkEvent] = []
+        for event in self.receive():
+            (self._gone if event.gone else told).append(event)
+        self._note(told)
 
     def _awaiting(self, event: LinkEvent) -> Iterator[Link]:
         """The links with an end in a node that may be there now, or may be made now."""
