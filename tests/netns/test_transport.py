@@ -13,7 +13,7 @@ from xconnectd.netlink import transport, uapi
 from xconnectd.netlink.interfaces import Interfaces
 from xconnectd.netlink.transport import DO, DUMP, GET, NoDeviceError, Question, Route
 
-from .lab import Lab, inside
+from .lab import PROG_TC, Lab, code, inside, run
 
 _LINK = transport.get_link_request(GET, (transport.SKIP_STATISTICS,))
 _LINKS = transport.get_link_request(DUMP, (transport.SKIP_STATISTICS,))
@@ -53,6 +53,21 @@ def test_many_questions_have_the_answers_that_each_has(route: Route) -> None:
     with pytest.raises(NoDeviceError):
         route.ask_each(questions)
     assert everybody(route) == known  # nothing of those is taken for the answer to another
+
+
+def test_dumps_that_do_not_end_at_once_are_answered_too(lab: Lab, route: Route) -> None:
+    """Those of filters that are there: the first of a send hinders all others."""
+    some = [f"a{n}" for n in (*range(50), *range(80, 100))]
+    lines = [f"qdisc add dev {name} clsact" for name in some]
+    passes = lab.program(PROG_TC, (code(0xB7), code(0x95)))
+    lines += [f"filter add dev {name} ingress bpf da pinned {passes}" for name in some]
+    run("tc", "-batch", "-", namespace=lab.host, text="\n".join(lines) + "\n")
+    ingress = transport.CLSACT_PARENTS["ingress"]
+    request = transport.tc_request(uapi.RTM_GETTFILTER, DUMP, parent=ingress)
+    questions = [(request, each.ifindex) for each in Interfaces(route).find(*some)]
+    together = route.ask_each(questions)
+    assert bodies(together) == bodies(one_by_one(route, questions))
+    assert all(together)
 
 
 def test_answers_that_find_no_room_are_asked_for_again(route: Route) -> None:

@@ -46,6 +46,7 @@ from xconnectd.netlink.transport import (
     Question,
     Route,
     attributes_in,
+    first_in,
     get_link_request,
     ifindex_of,
     integer,
@@ -135,6 +136,13 @@ class Interfaces:
     def all(self) -> dict[int, Interface]:
         """Every interface, in one dump, without tc filters and features (see ``complete``)."""
         return {interface.ifindex: interface for interface in interfaces_in(self.messages())}
+
+    def macs(self) -> dict[int, str]:
+        """By ifindex the MAC of every interface; quicker than ``all``."""
+        return {
+            ifindex_of(message): first_in(message, LINK_ATTRIBUTES, uapi.IFLA_ADDRESS).hex(":")
+            for message in self.messages()
+        }
 
     def messages(self) -> Collection[bytes]:
         """The link message of every interface.

@@ -285,6 +285,19 @@ def attributes_in(data: bytes, start: int = 0, nests: Collection[int] = ()) -> d
     return found
 
 
+def first_in(data: bytes, start: int, wanted: int) -> bytes:
+    """The value of the first attribute of this number; empty if there is none."""
+    at, unpack = start, _ATTRIBUTE.unpack_from
+    while at + 4 <= len(data):
+        length, number = unpack(data, at)
+        if number & uapi.NLA_TYPE_MASK == wanted:
+            return data[at + 4 : at + length]
+        if length < 4:
+            break
+        at += (length + 3) & ~3
+    return b""
+
+
 class Route:
     """One NETLINK_ROUTE socket in the caller's network namespace, for requests and answers.
 
@@ -342,9 +355,14 @@ class Route:
         self, questions: Sequence[Question], unless: Collection[int]
     ) -> list[list[bytes]]:
         answers: list[list[bytes]] = []
-        for start in range(0, len(questions), _TOGETHER):
-            some = questions[start : start + _TOGETHER]
+        size = _TOGETHER
+        while some := questions[len(answers) : len(answers) + size]:
+            if len(some) <= _FEW:
+                answers += self.ask_each(some, unless)
+                continue
             found = self._answers(self._send(some), len(some), unless)
+            if found.count(None) > len(some) // 2:  # dumps that have something to tell
+                size = _FEW
             for question, answer in zip(some, found, strict=True):
                 answers.append(self.ask_each([question], unless)[0] if answer is None else answer)
         return answers

@@ -161,13 +161,16 @@ class NetnsMoves:
         some are back: a pass takes them up.
         """
         self._interfaces.settle()  # one that is on its way is listed nowhere
-        here = self._interfaces.all()
         records = self._ledger.records.values()
-        held = {each.ifindex for each in records if each.is_of(here.get(each.ifindex, _NOBODY))}
+        macs = self._interfaces.macs() if records else {}
+        held = {each.ifindex for each in records if each.mac == macs.get(each.ifindex)}
         gone = [each for each in records if each.ifindex not in held]
         moved = [each.record for each in self._ledger.moved_netns]
         missed = [each for each in moved if each.identity in self._missed]
         missing = [*self._ledger.unreported, *gone, *missed]
+        if not missing:
+            return False
+        here = self._interfaces.all()
         strays = [each for each in here.values() if each.ifindex not in held]
         back = [found for found in self._recognised(missing, strays) if self._ours_on(found.device)]
         for found in back:
