@@ -19,13 +19,14 @@ from typing import Any, Final, Protocol, Self
 
 from xconnectd.config.identity import Identity
 from xconnectd.config.mounts import Disk
-from xconnectd.config.source import Files
+from xconnectd.config.source import Files, Reading
 from xconnectd.config.watcher import ConfigWatch
 from xconnectd.control import server
 from xconnectd.daemon import systemd
 from xconnectd.daemon.clock import Clock, Timer
 from xconnectd.daemon.config_files import ConfigFiles, MakeWatch, Source
 from xconnectd.daemon.exporter import Exporter, Facts
+from xconnectd.daemon.memory import Spare
 from xconnectd.daemon.passing import PassingImpairments
 from xconnectd.daemon.requests import Requests
 from xconnectd.daemon.signals import Signals, Wakeup
@@ -131,6 +132,8 @@ class Daemon:
         self._wakeup = wakeup or Wakeup()
         self._tick = Timer(clock)
         self._status_line = ""
+        self._told_of: tuple[Reading | None, int] = (None, 0)
+        self._spare = Spare()
         self.signals = Signals()
         self._files = ConfigFiles(source, watch, runtime, log, clock=clock, wake=self._wakeup.wake)
         self._trial = Trial(runtime, self._files, log, clock)
@@ -333,6 +336,7 @@ class Daemon:
         self._tell_manager()
         if gc.get_count()[0] > _LEFTOVERS:  # a refused file leaves a cycle or two behind
             gc.collect(1)
+        self._spare.give_back(self._reconciler.tally.count)
 
     # ------------------------------------------------------------------ files
 
@@ -405,6 +409,11 @@ class Daemon:
     # ------------------------------------------------------------------ systemd
 
     def _tell_manager(self, **more: int) -> None:
+        """All links are gone through only where a pass or a file may have changed something."""
+        of = self._files.reading, self._reconciler.tally.count
+        before, self._told_of = self._told_of, of
+        if of[0] is before[0] and of[1] == before[1] and not more:
+            return
         text = headline(self._files.reading, self._reconciler.statuses.values())
         if text != self._status_line or more:
             self._status_line = text
