@@ -9,14 +9,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import IO, Final
 
 import pytest
 
 from xconnectd.dataplane import compiler
+from xconnectd.netlink.host_use import HostUse
+from xconnectd.netlink.interfaces import Interfaces
+from xconnectd.netlink.transport import Route
 
-from .lab import Lab, sweep
+from .lab import Lab, inside, sweep
 from .service import Daemon, Resident
 
 _LOCK: Final = pytest.StashKey[IO[str]]()
@@ -128,3 +132,19 @@ def shared(lab: Lab, resident: Resident) -> Callable[[str | dict[str, str]], Dae
     """
     assert lab is resident.lab
     return resident.start
+
+
+@pytest.fixture
+def route(lab: Lab) -> Iterator[Route]:
+    with closing(inside(lab.host, Route)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def interfaces(route: Route) -> Interfaces:
+    return Interfaces(route)
+
+
+@pytest.fixture
+def host_use(route: Route, interfaces: Interfaces) -> HostUse:
+    return HostUse(route, interfaces)

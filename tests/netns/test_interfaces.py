@@ -5,9 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from multiprocessing.sharedctypes import Synchronized
 
 import pytest
@@ -17,27 +15,10 @@ from xconnectd.model import Use
 from xconnectd.netlink import ethtool
 from xconnectd.netlink.host_use import HostUse
 from xconnectd.netlink.interfaces import Interfaces
-from xconnectd.netlink.transport import Route
 
 from .lab import Lab, inside, meanwhile, poll, run
 
 NO_UTF8 = os.fsdecode(b"x\xff")
-
-
-@pytest.fixture
-def route(lab: Lab) -> Iterator[Route]:
-    with closing(inside(lab.host, Route)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def interfaces(route: Route) -> Interfaces:
-    return Interfaces(route)
-
-
-@pytest.fixture
-def host_use(route: Route, interfaces: Interfaces) -> HostUse:
-    return HostUse(route, interfaces)
 
 
 def test_a_name_that_is_no_utf8_is_a_name(lab: Lab, interfaces: Interfaces) -> None:

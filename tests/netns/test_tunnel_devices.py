@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,19 +32,8 @@ MADE = Made("vxlan-100", "02:00:00:00:01:00", "h2/b", 1450, tunnel=TUNNEL)
 
 
 @pytest.fixture
-def route(lab: Lab) -> Iterator[Route]:
-    with closing(inside(lab.host, Route)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def interfaces(route: Route) -> Interfaces:
-    return Interfaces(route)
-
-
-@pytest.fixture
-def changes(route: Route, interfaces: Interfaces) -> Changes:
-    return Changes(route, HostUse(route, interfaces))
+def changes(route: Route, host_use: HostUse) -> Changes:
+    return Changes(route, host_use)
 
 
 def found(interfaces: Interfaces, name: str = MADE.name) -> Interface:
