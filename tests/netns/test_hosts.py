@@ -205,7 +205,7 @@ def test_both_containers_that_go_down_come_back(hosts: Hosts) -> None:
 
 def test_a_daemon_that_is_killed_leaves_the_wire_until_hold_is_over(hosts: Hosts) -> None:
     a, b = silent(hosts, A, B)
-    hosts.start({A: {"to": B, "hold": "3s"}})
+    hosts.start({A: {"to": B, "hold": "6s"}})
     connected(hosts)
     wait_carriers(True, a, b)
     with lossless(a, b):
