@@ -50,6 +50,11 @@ class Plug:
         return len({*self.hosts}) == 2
 
     @property
+    def ways(self) -> tuple[tuple[str, str], ...]:
+        """From where to where frames cross."""
+        return ((self.a, self.b), (self.b, self.a))[: 1 if self.one_way else 2]
+
+    @property
     def as_document(self) -> dict[str, Any]:
         said: dict[str, Any] = {"to": self.b, "one_way": self.one_way, "rewrite": self.rewrite}
         return said | ({"vni": self.vni} if self.vni else {})
@@ -76,10 +81,14 @@ class Container:
 
 @dataclass
 class Member:
-    """A host: the file it was given last, and whether its daemon runs, is dead, or was stopped."""
+    """A host: the file it was given last, and whether its daemon runs, is dead, or was stopped.
+
+    One of ``seen`` is what its kernel does, as long as no daemon has read another one.
+    """
 
     file: File = field(default_factory=File)
     daemon: str = "runs"
+    seen: tuple[File, ...] = ()
 
 
 class ChaosError(AssertionError):
@@ -87,7 +96,10 @@ class ChaosError(AssertionError):
 
 
 class ChaosOfHosts:
-    """One run. ``run`` raises ``ChaosError`` at the first broken invariant."""
+    """One run. ``run`` raises ``ChaosError`` at the first broken invariant.
+
+    It takes half of ``seconds``: most of what happens here is waiting for what is far away.
+    """
 
     def __init__(self, hosts: Hosts, seed: int, seconds: float) -> None:
         self.hosts = hosts
@@ -114,7 +126,7 @@ class ChaosOfHosts:
             self.hosts[name].daemon.spawn()
         for name in self._members:
             self.hosts[name].daemon.wait_event("daemon.ready")
-        deadline = time.monotonic() + self.seconds
+        deadline = time.monotonic() + self.seconds / 2
         try:
             with Stream(*self._untouched, rate=200) as stream:
                 wait_flows(stream)
@@ -231,7 +243,10 @@ class ChaosOfHosts:
 
     def _give(self, name: str) -> None:
         """The newest file."""
-        self._members[name].file = self._file
+        member = self._members[name]
+        member.file = self._file
+        if member.daemon == "runs":
+            member.seen += (self._file,)
         links = {plug.a: plug.as_document for plug in self._file.plugs}
         more: dict[str, Any] = {"hosts_key": self._file.key} if self._file.key else {}
         links[_UNTOUCHED[0]] = {"to": _UNTOUCHED[1]}
@@ -318,7 +333,9 @@ class ChaosOfHosts:
     def _start(self) -> str:
         name = self._random.choice(self._of("dead", "stopped"))
         self.hosts[name].daemon.start()
-        self._members[name].daemon = "runs"
+        member = self._members[name]
+        member.daemon = "runs"
+        member.seen += (member.file,)
         return name
 
     def _make_whole(self) -> None:
@@ -350,6 +367,7 @@ class ChaosOfHosts:
             daemon = self.hosts[name].daemon
             assert daemon.returncode is None, f"{name} has ended: {daemon.returncode}"
             daemon.assert_no_traceback()
+            self._members[name].seen = (self._members[name].file,)
 
     def _problems(self) -> list[str]:
         return [*self._wrong_states(), *self._wrong_carriers(), *self._wrong_frames()]
@@ -412,7 +430,7 @@ class ChaosOfHosts:
             way: plug.rewrite == "swap-macs"
             for plug, stands in plugs.items()
             if stands
-            for way in ((plug.a, plug.b), (plug.b, plug.a))[: 1 if plug.one_way else 2]
+            for way in plug.ways
         }
         found = self._probe(wanted)
         for one, other in sorted(wanted.keys() - found.keys()):
@@ -424,8 +442,32 @@ class ChaosOfHosts:
                 yield f"a frame from {way[0]} to {way[1]}"
 
     def _may_stand(self, way: tuple[str, str]) -> bool:
-        """Where no daemon is left on either side, the wires stay as they were last."""
-        return all(self._members[end[:2]].daemon == "dead" for end in way)
+        """What a kernel without a daemon goes on to do.
+
+        Where none is left on either side the wires stay as they were last. And what it sends into a
+        tunnel comes out of the one that has the same VNI by now, if that stands: a VXLAN device
+        takes it from any address (docs/hosts.md, "Changing the file").
+        """
+        one, other = way
+        sender = self._members[one[:2]]
+        if sender.daemon != "dead":
+            return False
+        if self._members[other[:2]].daemon == "dead":
+            return True
+        sent = {
+            plug.vni
+            for file in sender.seen
+            for plug in file.plugs
+            for source, target in plug.ways
+            if plug.vni and source == one and target[:2] == other[:2]
+        }
+        taken = {
+            plug.vni
+            for plug, stands in self._plugs().items()
+            for _, target in plug.ways
+            if stands and target == other
+        }
+        return not sent.isdisjoint(taken)
 
     def _probe(self, wanted: Mapping[tuple[str, str], bool]) -> dict[tuple[str, str], bool]:
         """Every container sends a frame; returns who got whose, and whether with MACs swapped."""
