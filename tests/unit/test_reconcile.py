@@ -451,6 +451,19 @@ def four(*wanted: Link | str) -> Keeper:
     return Keeper(kernel).start(wiring(*wanted))
 
 
+def test_news_of_some_among_many_are_no_dump() -> None:
+    """Of ends that come up the kernel tells a hundred a second, for minutes (linkwatch)."""
+    names = [f"v{number}" for number in range(310)]
+    kernel = Kernel(*names)
+    keeper = Keeper(kernel).start(wiring(*(f"{name}:{name}" for name in names)))
+    dumps = kernel.dumps
+    for name in names[:110]:
+        kernel.alter(name, up=False)
+    keeper.settle()
+    assert kernel.dumps == dumps
+    assert [*keeper.states().values()].count("down") == 110
+
+
 def test_a_flood_of_news_is_one_dump_and_what_makes_none_is_found_in_turn() -> None:
     """Programs of ends that are down are looked at, a few in each tick."""
     names = [f"v{number}" for number in range(110)]

