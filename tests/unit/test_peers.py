@@ -106,7 +106,7 @@ class Underlay:
             host.peers.receive(ifindex, frame, self.now)
 
     def heard(self, host: Host, number: int = 1) -> Heard:
-        return host.peers.heard(host.end(number), self.now)
+        return host.peers.heard(host.end(number))
 
     def alive(self) -> list[bool | None]:
         return [self.heard(host).alive for host in self.hosts]
@@ -389,6 +389,60 @@ def test_a_daemon_that_crashed_is_waited_for_as_long_as_a_link_holds(pair: Under
     restart(pair, pair.other, 3)
     pair.run(0.02)
     assert pair.alive() == [True, True]
+
+
+def stays_up(pair: Underlay, seconds: float) -> bool:
+    """On both sides, all the time."""
+    until = pair.now + seconds
+    while pair.now < until and pair.alive() == [True, True]:
+        pair.run(0.01)
+    return pair.now >= until
+
+
+def holding(pair: Underlay, *seconds: float) -> None:
+    for host, hold in zip(pair.hosts, seconds, strict=True):
+        pair.want(host, [host.announcement(hold=hold)])
+
+
+@pytest.mark.parametrize("hold", [1.0, 2.0, 5.0])
+def test_words_are_said_often_enough_for_a_short_hold(pair: Underlay, hold: float) -> None:
+    """Also if two of three are lost."""
+    words = 0
+
+    def loses(_: Host, frame: bytes) -> bool:
+        nonlocal words
+        words += frame[22] == 3
+        return frame[22] == 3 and words % 3 > 0
+
+    holding(pair, hold, hold)
+    pair.loses = loses
+    assert stays_up(pair, 30.0)
+
+
+def test_a_hold_that_the_other_host_does_not_know_of_is_no_alarm(pair: Underlay) -> None:
+    """The file there is an older one, or its daemon: it says a word each second."""
+    holding(pair, 1.0, 30.0)
+    assert stays_up(pair, 30.0)
+    pair.want(pair.other, [pair.other.announcement(offers=False, cause="x")])
+    assert stays_up(pair, 30.0), "though it said three at once"
+
+
+def test_a_short_hold_is_kept(pair: Underlay) -> None:
+    holding(pair, 1.0, 1.0)
+    pair.run(5.0)
+    pair.other.daemon = False
+    assert 0.9 < pair.until(lambda: pair.alive()[0] is False, 5.0) < 1.3
+    restart(pair, pair.other, 3)
+    assert pair.until(lambda: pair.alive() == [True, True], 1.0) < 0.3
+
+
+def test_a_machine_that_stood_still_has_waited_for_no_word(pair: Underlay) -> None:
+    """Nobody on it said one; also who asks before what came is read is not told of silence."""
+    holding(pair, 1.0, 1.0)
+    for _ in range(5):
+        assert stays_up(pair, 2.0)
+        pair.now += 3.0
+        assert pair.alive() == [True, True]
 
 
 def test_a_daemon_that_starts_anew_is_known_at_once_and_its_wire_never_down(

@@ -70,7 +70,7 @@ class Conversation:
         with self._lock:
             if self.trouble and end in self._ends:
                 return Heard(alive=False, reason=self.trouble)
-            return self._peers.heard(end, time.monotonic())
+            return self._peers.heard(end)
 
     def close(self) -> None:
         self._over = True

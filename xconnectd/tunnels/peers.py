@@ -10,6 +10,10 @@ probes have not.
 Words: a daemon takes what another one says only when that names its own session: so it was said
 after its own start, and is no recording. One that does not is answered at once by a word that names
 the other's session, and then both know each other. A session that another one has followed is over.
+
+Silence: a daemon may say nothing for the ``hold`` of a link. Two of the pauses that it makes anyway
+are never too long: it may have another ``hold``, or be of an older release. And time in which this
+daemon got no processor is not counted: the other one may have got none either.
 """
 
 from __future__ import annotations
@@ -30,7 +34,13 @@ ROUND: Final = 0.04
 _TURNS: Final = 5
 """Rounds in which each tunnel is probed once."""
 _WORD_EVERY: Final = 1.0
-"""Seconds between two words when nothing is new."""
+"""Seconds between two words when nothing is new ..."""
+_WORDS_OF_HOLD: Final = 5
+"""... but at least so many are said while a link would stand without one."""
+_LONGEST_PAUSE: Final = _WORD_EVERY + 2 * _TURNS * ROUND
+"""Seconds: a word waits for its tunnel's turn."""
+_FORGETS: Final = 0.9
+"""What is left of a long pause after each shorter one."""
 _REPEATS: Final = 2
 """Rounds in which something new is said again."""
 _RECENT: Final = 3.0
@@ -39,6 +49,8 @@ _ONE_WAY: Final = 0.5
 """Seconds between two words, and no echo, that show that frames come from there alone."""
 _LATE: Final = ROUND
 """Seconds behind time that make a round a late one."""
+_STALLED: Final = 0.25
+"""Seconds: of a longer time without a look at what came, so much counts as silence."""
 _SESSIONS: Final = 64
 """Over ones that are remembered of a host."""
 _SMOOTH: Final = 8
@@ -94,7 +106,10 @@ class _Tunnel:
     told: Announcement
     path: _Path
     live: Liveness
-    begun: float
+    silent_since: float
+    """By ``Peers._listened``."""
+    pause: float = _LONGEST_PAUSE
+    """Seconds, the longest of late, between two words from there."""
     word: Word | None = None
     word_at: float = float("-inf")
     refused: str = ""
@@ -114,6 +129,10 @@ class _Tunnel:
     @property
     def host(self) -> str:
         return self.told.end.partition("/")[0]
+
+    @property
+    def word_every(self) -> float:
+        return min(_WORD_EVERY, self.told.hold / _WORDS_OF_HOLD)
 
 
 class Peers:
@@ -135,6 +154,9 @@ class Peers:
         self._urgent: dict[_Tunnel, None] = {}
         self._changed: set[str] = set()
         self._next_round = float("-inf")
+        self._looked = float("-inf")
+        self._listened = 0.0
+        """Seconds, by which silence is measured."""
 
     # ------------------------------------------------------------------ what is wanted
 
@@ -165,9 +187,10 @@ class Peers:
     def _enter(self, told: Announcement, now: float, before: _Tunnel | None) -> _Tunnel:
         address = told.tunnel.remote
         path = self._paths.setdefault(address, _Path(address, Liveness(now)))
-        tunnel = _Tunnel(told, path, Liveness(now), now)
+        tunnel = _Tunnel(told, path, Liveness(now), self._listened)
         if before and before.told.tunnel == told.tunnel:  # its device was made anew
             tunnel.word, tunnel.word_at = before.word, before.word_at
+            tunnel.silent_since, tunnel.pause = before.silent_since, before.pause
         path.tunnels.append(tunnel)
         self._tunnels[told.ifindex] = self._ends[told.end] = tunnel
         self._next_round = min(self._next_round, now)
@@ -201,6 +224,8 @@ class Peers:
     def outgoing(self, now: float) -> list[Outgoing]:
         """What is to be sent now. All that has been received must have been told before."""
         due = now >= self._next_round
+        self._listened += min(now - self._looked, _STALLED)
+        self._looked = now
         if 0 < self._next_round < now - _LATE:
             self._grant_time(now)
         for path in self._paths.values():
@@ -229,7 +254,7 @@ class Peers:
                 tunnel.live.judge(now, path.patience)
             self._judge_anew(tunnel, now)
             yield self._probe(tunnel, now)
-            if now - tunnel.said_at >= _WORD_EVERY:
+            if now - tunnel.said_at >= tunnel.word_every:
                 self._urgent[tunnel] = None
         for tunnel in path.tunnels:
             if tunnel.repeats and tunnel not in self._urgent:
@@ -323,15 +348,16 @@ class Peers:
         elif last and last.session == word.session and word.number <= last.number:
             return
         tunnel.received += 1
-        tunnel.word, tunnel.word_at = word, now
+        tunnel.pause = min(_LONGEST_PAUSE, max(now - tunnel.word_at, tunnel.pause * _FORGETS))
+        tunnel.word, tunnel.word_at, tunnel.silent_since = word, now, self._listened
         self._judge_anew(tunnel, now)
 
     # ------------------------------------------------------------------ verdicts
 
-    def heard(self, end: str, now: float) -> Heard:
-        """What is known now; nothing of an end that nothing is said to."""
+    def heard(self, end: str) -> Heard:
+        """What is known by all that was read; nothing of an end that nothing is said to."""
         tunnel = self._ends.get(end)
-        return self._judged(tunnel, now) if tunnel else Heard()
+        return self._judged(tunnel) if tunnel else Heard()
 
     def changed(self) -> frozenset[str]:
         """Ends whose verdict is another than when this was asked last."""
@@ -358,8 +384,9 @@ class Peers:
             tunnel.verdict = verdict
             self._changed.add(tunnel.told.end)
 
-    def _judged(self, tunnel: _Tunnel, now: float) -> Heard:
-        self._judge_anew(tunnel, now)
+    def _judged(self, tunnel: _Tunnel) -> Heard:
+        """Not by the time of who asks: what has come since may wait to be read."""
+        self._judge_anew(tunnel, self._looked)
         counters = {
             name: getattr(tunnel, name) for name in ("sent", "echoed", "received", "unverified")
         }
@@ -388,10 +415,10 @@ class Peers:
                 f"{host} answers, but not in this tunnel (VNI {told.tunnel.vni}): it has no such"
                 " link, or has not made it yet"
             )
-        quiet = now - (tunnel.begun if word is None else tunnel.word_at)
+        quiet = self._listened - tunnel.silent_since
         if now - tunnel.refused_at < _RECENT and (word is None or quiet > _RECENT):
             return False, f"what {host} says of this link {tunnel.refused}"
-        if quiet > told.hold:
+        if quiet > max(told.hold, 2 * tunnel.pause):
             hold = f"{told.hold:g} s"
             return False, f"{host} does not answer: its daemon has said nothing for {hold}"
         if word is None:
