@@ -72,11 +72,16 @@ def holds(condition: Callable[[], object], duration: float, interval: float = 0.
 
 @contextlib.contextmanager
 def meanwhile(*acts: Callable[[], object]) -> Iterator[Callable[[], list[int]]]:
-    """Each in a process of its own, again and again until the block ends; tells how often."""
+    """Each in a process of its own, again and again until the block ends; tells how often.
+
+    None is cut off in the middle of its act, nor goes on when this process was killed.
+    """
     counts: list[Synchronized[int]] = [multiprocessing.Value("L", 0) for _ in acts]
+    over, parent = multiprocessing.Event(), os.getpid()
 
     def repeat(act: Callable[[], object], count: Synchronized[int]) -> None:
-        while True:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        while not over.is_set() and os.getppid() == parent:
             act()
             count.value += 1
 
@@ -90,7 +95,9 @@ def meanwhile(*acts: Callable[[], object]) -> Iterator[Callable[[], list[int]]]:
         yield lambda: [count.value for count in counts]
         assert all(process.is_alive() for process in many), "one broke off"
     finally:
+        over.set()
         for process in many:
+            process.join(PATIENCE)
             process.terminate()
             process.join()
 
