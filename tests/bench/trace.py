@@ -29,6 +29,8 @@ _QUIET: Final = 1.0
 """Seconds without a further wake after which a rewire is over; the daemon's tick is as long."""
 _WARM: Final = 2
 """Rewires before the one that counts."""
+_TRIES: Final = 20
+"""So many may be one that counts: half a minute to two, if the machine is not busy."""
 _TICK: Final = "daemon/daemon:Daemon._on_tick"
 _SIGN_OF_LIFE: Final = "daemon/systemd:Watchdog.__call__"
 """Each 64th request, for the manager."""
@@ -120,15 +122,14 @@ def _rewire(lab: Lab) -> list[dict[str, Any]]:
     """The wakes of one rewire between ends that are up, in a daemon that has done it before.
 
     One in which the second's tick or a sign of life came due as well would count that, too: then
-    the next one is it.
+    the next one is it. SystemExit where that happens again and again.
     """
     for name in ("va", "vb", "vc"):
         lab.veth(name)
     daemon = _Traced(lab, {"va": "vb"}).start()
     daemon.idle(_QUIET)
     ticks = _ticks(daemon)
-    wakes: list[dict[str, Any]] = []
-    for number, target in enumerate(cycle(("vc", "vb"))):
+    for number, target in zip(range(_WARM + _TRIES), cycle(("vc", "vb")), strict=False):
         daemon.idle(_QUIET)
         _await_tick(daemon)  # the next one is a second away
         before, since = len(daemon.wakes()), daemon.mark()
@@ -138,9 +139,12 @@ def _rewire(lab: Lab) -> list[dict[str, Any]]:
         wakes = [wake for wake in daemon.wakes()[before:] if wake["functions"].keys() - ticks]
         due = [wake for wake in wakes if {_TICK, _SIGN_OF_LIFE} & wake["functions"].keys()]
         if number >= _WARM and not due:
-            break
-    daemon.stop()
-    return wakes
+            daemon.stop()
+            return wakes
+    raise SystemExit(
+        f"none of {_TRIES} rewires was over before the daemon's next tick (each second): the"
+        f" machine is too busy (load {os.getloadavg()[0]:.1f}). Run it again when it is idle."
+    )
 
 
 def _ticks(daemon: _Traced) -> set[str]:
