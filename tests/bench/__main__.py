@@ -1,4 +1,7 @@
-"""``python -m tests.bench [--rounds N] [--only NAME…] [--quick] [--output DIRECTORY]``, as root."""
+"""``python -m tests.bench [--rounds N] [--only NAME…] [--quick] [--output DIRECTORY]``, as root.
+
+What was measured until it is interrupted is kept, and nothing else is left.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import argparse
 import os
 import platform
 import re
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -17,11 +21,12 @@ import xconnectd
 from tests.netns.lab import sweep
 
 from . import bulk, carrier, growth, hosts, latency, life, nodes, rate, results, rewire
-from .render import comparison, plot, table
+from .plot import plot
+from .render import comparison, table
 from .results import Run
 from .rounds import QUICK, Effort, Series
 
-MEASURES: Final[dict[str, Callable[[Effort], list[Series]]]] = {
+MEASURES: Final[dict[str, Callable[[Effort], Iterable[Series]]]] = {
     "tcp": bulk.tcp,
     "udp": rate.udp,
     "live": rate.live,
@@ -47,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     effort = QUICK if wanted.quick else Effort()
     if wanted.rounds:
         effort = replace(effort, rounds=wanted.rounds)
+    if wanted.links:
+        effort = replace(effort, grown=tuple(sorted(wanted.links)))
     facts = [*_machine(), f"{effort.rounds} rounds{', --quick' if wanted.quick else ''}"]
     run = Run.of(facts)
     if wanted.output:
@@ -55,11 +62,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError as error:
             print(f"the result could not be written: {error}", file=sys.stderr)
             return 1
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sweep()
-    for name in wanted.only or MEASURES:
-        run = run.with_series(_measure(name, effort), facts)
-        if wanted.output:
-            _write(wanted.output, run)
+    try:
+        for series in _measured(wanted.only or MEASURES, effort):
+            run = run.with_series([series], facts)
+            if wanted.output:
+                _write(wanted.output, run)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
     if not wanted.output:
         print(table(run))
     return 0
@@ -73,7 +85,7 @@ def _open(directory: Path, run: Run, *, anew: bool) -> Run:
 
 
 def _write(directory: Path, run: Run) -> None:
-    """After each part: what is measured until something fails is kept."""
+    """After each series: what is measured until something fails is kept."""
     run.write(directory)
     (directory / f"{run.name}.md").write_text(table(run))
     (directory / f"{run.name}.svg").write_text(plot(run.series))
@@ -84,17 +96,24 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--rounds", type=int, help=f"for traffic (default {Effort().rounds})")
     parser.add_argument("--only", nargs="+", choices=MEASURES, metavar="NAME", help=str(MEASURES))
+    parser.add_argument(
+        "--links",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help=f"for growth, at least 2 each (default {Effort().grown})",
+    )
     parser.add_argument("--quick", action="store_true", help="a look, and no figures to quote")
     parser.add_argument("--output", type=Path, help="that keeps a run of each machine")
     return parser
 
 
-def _measure(name: str, effort: Effort) -> list[Series]:
-    begin = time.monotonic()
-    print(f"{name} …", end=" ", file=sys.stderr, flush=True)
-    series = MEASURES[name](effort)
-    print(f"{time.monotonic() - begin:.0f} s", file=sys.stderr)
-    return series
+def _measured(names: Iterable[str], effort: Effort) -> Iterator[Series]:
+    for name in names:
+        begin = time.monotonic()
+        print(f"{name} …", end="", file=sys.stderr, flush=True)
+        yield from MEASURES[name](effort)
+        print(f" {time.monotonic() - begin:.0f} s", file=sys.stderr)
 
 
 def _machine() -> list[str]:

@@ -35,20 +35,22 @@ def _call(helper: int) -> int:
     return code(0x85, 0, helper)
 
 
-_EXIT: Final = code(0x95)
+EXIT: Final = code(0x95)
+PASS_ON: Final = _set(0, _TC_ACT_UNSPEC)
+"""What a filter answers that has nothing to say."""
 _Code = tuple[int, ...]
 
 
 def redirect(ifindex: int) -> _Code:
     """XDP or tc: everything leaves by one interface."""
-    return (_set(1, ifindex), _set(2, 0), _call(_REDIRECT), _EXIT)
+    return (_set(1, ifindex), _set(2, 0), _call(_REDIRECT), EXIT)
 
 
 def redirect_by(devmap: int) -> _Code:
     """XDP: everything leaves by the interface that the map (a descriptor) has for its ingress."""
     key = code(0x61, 2 | 1 << 4) | _INGRESS_IFINDEX << 16
     address = (code(0x18, 1 | 1 << 4, devmap), 0)
-    return (key, *address, _set(3, _XDP_DROP), _call(_REDIRECT_MAP), _EXIT)
+    return (key, *address, _set(3, _XDP_DROP), _call(_REDIRECT_MAP), EXIT)
 
 
 def load_xdp(instructions: Sequence[int], name: str = "bare") -> int:
@@ -95,7 +97,7 @@ def wire_tc(lab: Lab, *ends: str, egress: bool = False) -> None:
         lab.tc(f"qdisc add dev {end} clsact")
         lab.tc(f"filter add dev {end} ingress bpf da pinned {path}")
         if egress:
-            path = lab.program(PROG_TC, (_set(0, _TC_ACT_UNSPEC), _EXIT), f"egress-{end}")
+            path = lab.program(PROG_TC, (PASS_ON, EXIT), f"egress-{end}")
             lab.tc(f"filter add dev {end} egress bpf da pinned {path}")
 
 

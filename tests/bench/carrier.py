@@ -146,7 +146,7 @@ def flaps(effort: Effort) -> list[Series]:
         daemon = Daemon(lab, {"va": "vb", "vc": "vd"} | grow(lab, LINKS - 2)[1]).start(120)
         daemon.idle(2)
         contenders = {
-            _OURS: partial(_flapping, daemon, a, b, (c, d), effort.storm),
+            _OURS: partial(flapping, daemon, (a, b), (c, d), effort.storm),
             _PLAIN: partial(_storm, *_plain(lab), effort.storm),
         }
         figures = interleave(list(contenders), effort.rounds, lambda name, _: contenders[name]())
@@ -161,21 +161,30 @@ def flaps(effort: Effort) -> list[Series]:
     ]
 
 
-def _flapping(
-    daemon: Daemon, a: Station, b: Station, others: tuple[Station, Station], seconds: float
+def flapping(
+    daemon: Daemon,
+    pair: tuple[Station, Station],
+    others: tuple[Station, Station],
+    seconds: float,
+    rate: int = RATE,
 ) -> dict[str, float]:
+    """The first far end of ``pair`` changes ``rate`` times a second.
+
+    ``rate`` is how often it did, ``share`` the daemon's per cent of a CPU meanwhile, ``lost`` how
+    many of the frames (10,000 a second) that the link of ``others`` did not pass on.
+    """
     before = received(others[1])
     with pacing((others[0],)) as pacer:
-        figures = _storm(a, b, seconds, daemon)
+        figures = _storm(*pair, seconds, daemon, rate)
         sent = pacer.stop()
     return figures | {"lost": sent - (received(others[1]) - before)}
 
 
 def _storm(
-    a: Station, b: Station, seconds: float, daemon: Daemon | None = None
+    a: Station, b: Station, seconds: float, daemon: Daemon | None = None, rate: int = RATE
 ) -> dict[str, float]:
     """``rest``: milliseconds from the last change of ``a`` to the last wrong carrier of ``b``."""
-    command = [sys.executable, "-m", "tests.bench.carrier", a.namespace, str(RATE)]
+    command = [sys.executable, "-m", "tests.bench.carrier", a.namespace, str(rate)]
     with (
         closing(Card(a.namespace, "eth0")) as far,
         closing(Card(b.namespace, "eth0")) as near,
@@ -185,7 +194,7 @@ def _storm(
         used, begin = processor(daemon) if daemon else 0, time.monotonic()
         time.sleep(seconds)
         share = (processor(daemon) - used) / (time.monotonic() - begin) if daemon else 0
-        rate, last = map(float, process.communicate(timeout=60)[0].split())
+        seen, last = map(float, process.communicate(timeout=60)[0].split())
         wrong = last
         while (now := time.monotonic()) - wrong < _QUIET:
             wrong = wrong if near.carrier == far.up else now
@@ -193,7 +202,7 @@ def _storm(
         far.set(up=True)
         while not near.carrier:
             time.sleep(0.001)
-    figures = {"rate": rate, "rest": 1e3 * (wrong - last)}
+    figures = {"rate": seen, "rest": 1e3 * (wrong - last)}
     return figures | ({"share": 100 * share} if daemon else {})
 
 

@@ -1,107 +1,304 @@
-"""What becomes of each cost as the number of links grows, with its exponent.
+"""What becomes of each cost as the number of links grows, beside what the kernel itself takes.
 
-All ends' other sides are in a few namespaces, which costs the daemon what as many namespaces would.
-The host speaks no IPv6 of its own accord on the ends: where it does, the kernel walks through all
-routes of the host for each setting of each end, and that walk is all that could be seen here.
+The other sides of all ends but a few are in one namespace, which costs the daemon what as many
+namespaces would. The host speaks no IPv6 of its own accord on the ends: where it does, the kernel
+walks through all routes of the host for each setting of each end, and that walk is all that could
+be seen here (docs/decisions/0026).
 """
 
 from __future__ import annotations
 
-import math
+import os
+import resource
+import select
+import signal
+import socket
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple, Self
 
-from tests.netns.lab import Lab, run
-from tests.netns.service import Daemon, document, paired
+from tests.netns.lab import Lab, poll, run
+from tests.netns.service import Daemon
 
+from .bare_links import BareLinks, Spent
+from .carrier import flapping
 from .life import processor, ready
-from .rounds import Effort, Series
+from .paper import BARE, OURS, number
+from .rewire import Link, Site
+from .rounds import Effort, Series, among
 
-_PER_NAMESPACE = 1000
-_PATIENCE = 600.0
+_PATIENCE: Final = 600.0
 """Seconds for a start or an end."""
-_REWIRES = 5
-_IDLE = 20.0
+_STILL: Final = 2.0
+"""Seconds without a line of the log after which a start has nothing left to do."""
+_LIVES: Final = 6000
+"""So many links are started in all for one figure, but at least once, and ``starts`` times at
+most: few links are soon started, and differ from time to time."""
+_STATUSES: Final = 3
+_REWIRES: Final = 7
+_CHANGES: Final = 20
+"""Of an end that flaps, a second: ten times down and ten times up."""
+_FLAPPING: Final = 5.0
+_REST: Final = 10.0
+"""Seconds after the last work before the daemon counts as idle."""
+_GROUP: Final = "77"
+_SEARCH: Final = """\
+for each clsact that is made the kernel searches a list of all there are on the machine, twice:\
+ `find_indir_dev` in net/core/flow_offload.c, docs/decisions/0026"""
 
 
-def growth(effort: Effort) -> list[Series]:
-    """The exponents are of the last two sizes: doubling the links multiplies a cost by 2^x."""
-    sizes = effort.grown
-    costs = {size: _costs(size) for size in sizes}
-    series = []
-    for cost in costs[sizes[0]]:
-        values = {f"{size:,} links": [costs[size][cost]] for size in sizes}
-        title, unit = cost
-        series.append(Series(f"{title}{_exponent(sizes, values)}", unit, values))
-    return series
+class _Cost(NamedTuple):
+    title: str
+    unit: str
+    cause: str = ""
+    """Why it grows faster than the links, where that is known."""
 
 
-def _exponent(sizes: Sequence[int], values: dict[str, list[float]]) -> str:
-    (before,), (after,) = [*values.values()][-2:]
-    if min(before, after) <= 0:
-        return ""
-    exponent = math.log(after / before) / math.log(sizes[-1] / sizes[-2])
-    return f" (grows by n^{exponent:.2f})"
+_UP: Final = _Cost("up from nothing", "s", _SEARCH)
+_UP_PROCESSOR: Final = _Cost("up from nothing, processor time", "s", _SEARCH)
+_UP_STEPS: Final = _Cost("bare up, step by step", "s", _SEARCH)
+_ADOPTED: Final = _Cost("adopted", "s")
+_ADOPTED_PROCESSOR: Final = _Cost("adopted, processor time", "s")
+_DOWN: Final = _Cost("down", "s")
+_DOWN_PROCESSOR: Final = _Cost("down, processor time", "s")
+_DOWN_STEPS: Final = _Cost("bare down, step by step", "s")
+_MEMORY: Final = _Cost("memory (VmRSS)", "MiB")
+_STATUS: Final = _Cost("`status`", "s")
+_STATUS_PROCESSOR: Final = _Cost("the daemon's processor time for a `status`", "s")
+_REWIRE: Final = _Cost("a rewire, from the write of the file to the first frame", "ms")
+_REWIRE_LOST: Final = _Cost("frames that another link loses during a rewire", "frames")
+_FLAPS: Final = _Cost("processor time while an end flaps 10 times a second", "% of a CPU")
+_FLAPS_LOST: Final = _Cost("frames that another link loses meanwhile", "frames")
+_IDLE: Final = _Cost("idle", "% of a CPU")
+
+_Figure = tuple[_Cost, str, float]
+"""What was measured of a contender, or of a part of one."""
 
 
-def _costs(links: int) -> dict[tuple[str, str], float]:
+def growth(effort: Effort) -> Iterator[Series]:
+    """Each series again and again, with more figures: whoever ends it early has what there was."""
+    found: dict[_Cost, dict[str, list[float]]] = {}
+    for count, links in enumerate(effort.grown, 1):
+        begin = time.monotonic()
+        for figures in _figures(links, effort):
+            for cost, contender, value in figures:
+                names = found.setdefault(cost, {})
+                names.setdefault(among(contender, links), []).append(value)
+            _tell(links, time.monotonic() - begin, figures)
+            for cost in {cost: None for cost, *_ in figures}:
+                title = f"Growth: {cost.title}"
+                sizes = effort.grown[:count]
+                yield Series(title, cost.unit, found[cost], sizes=sizes, cause=cost.cause)
+
+
+def _tell(links: int, seconds: float, figures: Iterable[_Figure]) -> None:
+    told: dict[tuple[str, str, str], list[str]] = {}
+    for cost, contender, value in figures:
+        told.setdefault((cost.title, contender, cost.unit), []).append(number(value))
+    for (title, contender, unit), values in told.items():
+        words = f"{title}: {contender} {' '.join(values)} {unit}"
+        print(f"\n  {links:,} links, {seconds:.0f} s: {words}", end="", file=sys.stderr, flush=True)
+
+
+def _figures(links: int, effort: Effort) -> Iterator[list[_Figure]]:
+    """What is compared comes together."""
+    lives = max(1, min(effort.starts, _LIVES // links))
     with Lab() as lab:
         lab.hush()
-        with _grown(lab, links) as pairs:
-            return dict(_lived(Daemon(lab, pairs), pairs))
+        with _grown(lab, links) as site:
+            for last in (*(False,) * (lives - 1), True):
+                yield from _lived(site, lab, effort if last else None)
 
 
 @contextmanager
-def _grown(lab: Lab, links: int) -> Iterator[dict[str, str]]:
-    """Pairs of veths; all go at once, as each by itself waits for the kernel's readers."""
-    names = [f"v{n}" for n in range(2 * links)]
-    for start in range(0, len(names), _PER_NAMESPACE):
-        inner = lab.namespace(f"c{start // _PER_NAMESPACE}", quiet=True)
-        some = names[start : start + _PER_NAMESPACE]
-        peer = f"netns {lab.host}"
-        lines = [f"link add {x} up type veth peer name {x} {peer}" for x in some]
-        run("ip", "-batch", "-", namespace=inner, text="\n".join(lines))
-    lab.batch(f"link set {x} up" for x in names)
+def _grown(lab: Lab, links: int) -> Iterator[Site]:
+    """Two links between containers of their own, and more. All others go at once in the end.
+
+    Each by itself waits for the kernel's readers.
+    """
+    ours = [Link.build(lab, name, up=True) for name in "ud"]
+    inner = lab.namespace("containers", quiet=True)
+    names = [f"v{n}" for n in range(2 * (links - len(ours)))]
+    peer = f"type veth peer name %s netns {lab.host}"
     try:
-        yield paired(names)
+        for some in _parts(names):
+            lines = [f"link add {x} up {peer % x}" for x in some]
+            run("ip", "-batch", "-", namespace=inner, text="\n".join(lines))
+            lab.batch(f"link set {x} up group {_GROUP}" for x in some)
+        yield Site(ours, dict(zip(names[::2], names[1::2], strict=True)))
     finally:
-        lab.batch(f"link set dev {x} group 77" for x in names)
-        lab.ip("link", "delete", "group", "77")
+        lab.ip("link", "delete", "group", _GROUP, check=False)
 
 
-def _lived(daemon: Daemon, pairs: dict[str, str]) -> Iterator[tuple[tuple[str, str], float]]:
-    yield ("Up from nothing", "ms"), ready(daemon, _PATIENCE)
-    daemon.idle(2, _PATIENCE)
-    yield ("Memory after a start from nothing", "MiB"), daemon.rss() / (1 << 20)
+def _parts(names: list[str], size: int = 1000) -> Iterator[list[str]]:
+    for start in range(0, len(names), size):
+        yield names[start : start + size]
+
+
+def _lived(site: Site, lab: Lab, effort: Effort | None) -> Iterator[list[_Figure]]:
+    """A start from nothing, a crash, a start that adopts, an end; bare before it.
+
+    With ``effort``, what a daemon does between its start and its end is measured, too.
+    """
+    bare = _Bare.lived(site, lab, rewires=_REWIRES if effort else 0)
+    daemon = Daemon(lab, site.text())
+    yield [
+        *_compared(_UP, _UP_PROCESSOR, started(daemon), Spent.total(bare.up.values())),
+        *((_UP_STEPS, step, spent.wall) for step, spent in bare.up.items()),
+    ]
+    settle(daemon)
+    yield [(_MEMORY, "after a start from nothing", mebibytes(daemon))]
     daemon.kill()
-    yield ("Adopted", "ms"), ready(daemon, _PATIENCE)
-    daemon.idle(2, _PATIENCE)
-    yield ("Memory after a start that adopts", "MiB"), daemon.rss() / (1 << 20)
-    yield ("A rewire, from the write to the event", "ms"), _rewired(daemon, pairs)
-    before, begin = processor(daemon), time.monotonic()
-    time.sleep(_IDLE)
-    took = time.monotonic() - begin
-    yield ("Idle", "% of one CPU"), 100 * (processor(daemon) - before) / took
-    begin = time.monotonic()
-    told = daemon.cli("status", timeout=_PATIENCE)
-    assert told.returncode == 0, told.stderr
-    yield ("`status`", "ms"), (time.monotonic() - begin) * 1e3
-    begin = time.monotonic()
-    daemon.stop(_PATIENCE)
-    yield ("Down", "ms"), (time.monotonic() - begin) * 1e3
+    yield _compared(_ADOPTED, _ADOPTED_PROCESSOR, started(daemon), bare.look)
+    since = time.monotonic()
+    settle(daemon)
+    yield [(_MEMORY, "after a start that adopts", mebibytes(daemon))]
+    if effort:
+        yield [*_asked(daemon, bare.count)]
+        yield [*_rewired(daemon, site, bare.rewires)]
+        yield [*_flapped(daemon, site)]
+        yield [*_idled(daemon, since, effort)]
+    yield [
+        *_compared(_DOWN, _DOWN_PROCESSOR, ended(daemon), Spent.total(bare.down.values())),
+        *((_DOWN_STEPS, step, spent.wall) for step, spent in bare.down.items()),
+    ]
 
 
-def _rewired(daemon: Daemon, pairs: dict[str, str]) -> float:
-    """The quickest of some, in which two links exchange an end."""
-    took = []
-    (a, b), (c, d) = [*pairs.items()][:2]
-    for _ in range(_REWIRES):
-        b, d = d, b
-        text, since, begin = document({**pairs, a: b, c: d}), daemon.mark(), time.time()
-        daemon.write(text)
-        event = daemon.wait_event("link.rewired", since=since)
-        took.append((datetime.fromisoformat(event["timestamp"]).timestamp() - begin) * 1e3)
-        time.sleep(0.3)
-    return min(took)
+def _compared(wall: _Cost, processor: _Cost, ours: Spent, bare: Spent) -> list[_Figure]:
+    both = ((OURS, ours), (BARE, bare))
+    walls = [(wall, contender, spent.wall) for contender, spent in both]
+    return walls + [(processor, contender, spent.processor) for contender, spent in both]
+
+
+def started(daemon: Daemon) -> Spent:
+    wall = ready(daemon, _PATIENCE) / 1e3
+    return Spent(wall, daemon.cpu())
+
+
+def ended(daemon: Daemon) -> Spent:
+    before, of_others = daemon.cpu(), _processor_of_children()
+    process = os.pidfd_open(daemon.pid)  # where a wait with a limit sleeps up to 50 ms
+    try:
+        begin = time.monotonic()
+        daemon.signal(signal.SIGTERM)
+        select.select([process], [], [], _PATIENCE)
+        wall = time.monotonic() - begin
+    finally:
+        os.close(process)
+    assert daemon.wait() == 0, daemon.text()
+    daemon.assert_no_traceback()
+    return Spent(wall, _processor_of_children() - of_others - before)
+
+
+def _processor_of_children() -> float:
+    """Seconds, of those that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def settle(daemon: Daemon) -> None:
+    """By the size of the log alone: to read that of many links takes a processor."""
+    size, since = 0, time.monotonic()
+
+    def still() -> bool:
+        nonlocal size, since
+        if size != (now := daemon._log.stat().st_size):
+            size, since = now, time.monotonic()
+        return time.monotonic() - since > _STILL
+
+    poll(still, _PATIENCE, "a quiet log", interval=0.1)
+
+
+def mebibytes(daemon: Daemon) -> float:
+    return daemon.rss() / (1 << 20)
+
+
+def _asked(daemon: Daemon, bare: Spent) -> Iterator[_Figure]:
+    for _ in range(_STATUSES):
+        begin, used = time.monotonic(), processor(daemon)
+        told = daemon.cli("status", timeout=_PATIENCE)
+        assert told.returncode == 0, told.stderr
+        yield _STATUS, OURS, time.monotonic() - begin
+        yield _STATUS, BARE, bare.wall
+        yield _STATUS_PROCESSOR, OURS, processor(daemon) - used
+
+
+def _rewired(daemon: Daemon, site: Site, bare: Iterable[float]) -> Iterator[_Figure]:
+    for beside in bare:
+        found = site.rewire(daemon, *site.links)
+        yield _REWIRE, OURS, found["time"]
+        yield _REWIRE, BARE, beside
+        yield _REWIRE_LOST, OURS, found["lost"]
+
+
+def _flapped(daemon: Daemon, site: Site) -> Iterator[_Figure]:
+    steady, flapping_one = ((one.kept, one.here) for one in site.links)
+    found = flapping(daemon, flapping_one, steady, _FLAPPING, _CHANGES)
+    yield _FLAPS, OURS, found["share"]
+    yield _FLAPS_LOST, OURS, found["lost"]
+
+
+def _idled(daemon: Daemon, since: float, effort: Effort) -> Iterator[_Figure]:
+    """``since`` is when it was ready."""
+    time.sleep(max(min(_REST, effort.settled), since + effort.settled - time.monotonic()))
+    used, begin = processor(daemon), time.monotonic()
+    time.sleep(effort.settled)
+    share = (processor(daemon) - used) / (time.monotonic() - begin)
+    yield _IDLE, OURS, 100 * share
+    yield _MEMORY, "at rest", mebibytes(daemon)
+
+
+# ---------------------------------------------------------------------- bare
+
+
+@dataclass(frozen=True)
+class _Bare:
+    """What was measured without a daemon."""
+
+    up: Mapping[str, Spent]
+    look: Spent
+    count: Spent
+    rewires: Sequence[float]
+    down: Mapping[str, Spent]
+
+    @classmethod
+    def lived(cls, site: Site, lab: Lab, rewires: int) -> Self:
+        with BareLinks.inside(lab.host) as bare:
+            pairs = {_index(a): _index(b) for a, b in site.pairs().items()}
+            ends = _ends(pairs)
+            up = bare.up(ends) | bare.point(pairs)
+            look, count = bare.look(ends), bare.count()
+            service = _Rewiring(bare, site.links[0], lab.directory / "bare.yaml")
+            times = [site.rewire(service, *site.links)["time"] for _ in range(rewires)]
+            pairs = {_index(a): _index(b) for a, b in site.pairs().items()}
+            return cls(up, look, count, times, bare.down(_ends(pairs)))
+
+
+_index: Final = socket.if_nametoindex
+
+
+def _ends(pairs: Mapping[int, int]) -> list[int]:
+    """In the order in which they were made."""
+    return sorted((*pairs, *pairs.values()))
+
+
+@dataclass(frozen=True)
+class _Rewiring:
+    """Wires the end that the file now names, and unwires the other; it reads nothing."""
+
+    bare: BareLinks
+    link: Link
+    file: Path
+
+    def write(self, wiring: str) -> None:
+        fresh = self.file.with_name(".fresh")
+        fresh.write_text(wiring)
+        fresh.rename(self.file)
+        new, old = _index(self.link.here.end), _index(self.link.there.end)
+        self.bare.up([new])
+        self.bare.point({_index(self.link.kept.end): new})
+        self.bare.down([old])

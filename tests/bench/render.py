@@ -1,23 +1,20 @@
-"""A table and a plot of what was measured: pure, from series to text.
-
-The plot is written by hand: dots with whiskers against a line at 1 are forty lines of SVG, which
-a charting library of this size (pygal) does not draw, and the one that does (matplotlib) is
-thirty times the size of the daemon.
-"""
+"""A table of what was measured: pure, from series to text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
-from xml.etree import ElementTree as ET
 
+from .paper import BARE, OURS, number
 from .results import Run
-from .rounds import Series, Spread
+from .rounds import Series, Spread, among, curves, exponent
 
 YARDSTICKS: Final = ("mirred", "bridge")
-_OURS: Final = "xconnectd "
-_LIMIT: Final = "bare "
+_OURS: Final = f"{OURS} "
+_LIMIT: Final = f"{BARE} "
+
+_LINEAR: Final = 1.1
+"""An exponent up to which a cost grows like the links: one run differs from the next by a fifth."""
 
 _READING: Final = """\
 Every contender has its turn in every round, in shuffled order. A ratio is taken within a round; the
@@ -26,10 +23,16 @@ absolute figures do not. `bare` is a redirect by a program of the same kind that
 no counters, no egress drop; with `both hooks` it has a filter on the way out, too, that lets all
 pass: what is below that is ours, what is above it the kernel's. Of a rewire it is the very requests
 and map writes of xconnectd's own, played back to back by a loop that waits for the same save and
-does nothing else (`with looks`: and the questions that xconnectd asks first)."""
+does nothing else (`with looks`: and the questions that xconnectd asks first).
 
-
-# ---------------------------------------------------------------------- table
+`Growth:` says what becomes of a cost as the number of links grows. `n^x` is how it grows between
+the two largest sizes: with few links a cost is that of a process which starts. On a plot both
+scales are logarithmic, so such a cost is a straight line. `bare` is what the kernel itself takes
+for the same ends: a loop that puts clsact, two filters, a generic XDP program and an entry on each,
+many in one send, and nothing else; for `adopted`, the questions what is there, asked once and not
+read; for `down`, all of that taken off; for `status`, all links, their counters and entries read
+once. What is above it is ours. Walls are of an idle machine, or they are no figures; processor time
+may be compared all the same. Memory is of the daemon alone."""
 
 
 def table(run: Run) -> str:
@@ -42,9 +45,9 @@ def table(run: Run) -> str:
 def comparison(runs: Sequence[Run]) -> str:
     """A page with a column for each machine: what ratios there are, else medians."""
     pages = "".join(f"- [{each.name}]({each.name}.md): {'; '.join(each.facts)}\n" for each in runs)
-    head = f"# Benchmarks side by side\n\nMade by `sudo make bench`, a run a machine.\n\n{pages}"
+    made = f"# Benchmarks side by side\n\nMade by `sudo make bench`, a run a machine.\n\n{pages}"
     titles = dict.fromkeys(one.title for run in runs for one in run.series)
-    return "\n".join([head, *(_side_by_side(title, runs) for title in titles)])
+    return "\n".join([made, f"{_READING}\n", *(_side_by_side(title, runs) for title in titles)])
 
 
 def _side_by_side(title: str, runs: Sequence[Run]) -> str:
@@ -73,15 +76,44 @@ _Column = Callable[[str], str]
 
 
 def _section(series: Series, run: Run) -> str:
-    columns = dict(_columns(series))
-    rows = [[name, *(cell(name) for cell in columns.values())] for name in series.values]
-    lines = [["", *columns], ["---", *["---:"] * len(columns)], *rows]
+    lines = _growth_lines(series) if series.sizes else _lines(series)
     body = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     other = f"Of another run: {run.parts[series.title]}.\n\n" if series.title in run.parts else ""
-    return f"## {_heading(series)}\n\n{other}{body}"
+    return f"## {heading(series)}\n\n{other}{body}{_worse_than_linear(series)}"
 
 
-def _heading(series: Series) -> str:
+def _lines(series: Series) -> list[list[str]]:
+    columns = dict(_columns(series))
+    rows = [[name, *(cell(name) for cell in columns.values())] for name in series.values]
+    return [["", *columns], ["---", *["---:"] * len(columns)], *rows]
+
+
+def _growth_lines(series: Series) -> list[list[str]]:
+    """A column for each number of links, and one for how the cost grows."""
+    sizes = series.sizes
+    found = curves(series)
+    head = ["", *(f"{links:,} links" for links in sizes), "grows by"]
+    rows = []
+    for name, curve in found.items():
+        cells = (_cell(series, among(name, links), "") for links in sizes)
+        grows = exponent(curve)
+        rows.append([name, *cells, "" if grows is None else f"n^{grows:.2f}"])
+    if {OURS, BARE} <= found.keys():
+        names = ((among(OURS, links), among(BARE, links)) for links in sizes)
+        rows.append(["ratio", *(_ratio(series.ratio(*pair)) for pair in names), ""])
+    return [head, ["---", *["---:"] * (len(sizes) + 1)], *rows]
+
+
+def _worse_than_linear(series: Series) -> str:
+    """What grows faster than the links between the two largest sizes, and why."""
+    found = {name: exponent(curve) for name, curve in curves(series).items()}
+    worse = [name for name, grows in found.items() if grows and grows > _LINEAR]
+    if not worse:
+        return ""
+    return f"\nWorse than linear: {', '.join(worse)}; {series.cause or 'it is not known why'}.\n"
+
+
+def heading(series: Series) -> str:
     return f"{series.title}, {series.unit}{' (more is better)' if series.more_is_better else ''}"
 
 
@@ -114,112 +146,3 @@ def _ratio(ratio: Spread | None, digits: int = 2) -> str:
         for value in (ratio.median, ratio.low, ratio.high)
     )
     return f"{median} ({low} to {high})"
-
-
-def number(value: float) -> str:
-    """Three digits that say something, and never an exponent."""
-    for bound, digits in ((0.00005, 0), (0.1, 4), (1, 3), (10, 2), (100, 1)):
-        if abs(value) < bound:
-            return f"{value:.{digits}f}"
-    return f"{value:,.0f}"
-
-
-# ---------------------------------------------------------------------- plot
-
-_LABEL, _SCALE, _VALUE = 225, 220, 55
-_WIDTH: Final = _LABEL + _SCALE + _VALUE
-_LINE: Final = 18
-_GAP: Final = 24
-_COLUMNS: Final = 2
-_BLUE: Final = "#1f6feb"
-_GREY: Final = "#6e7781"
-_COLOURS: Final = {_OURS: _BLUE, _LIMIT: "#79b8ff", "xdp-xconnect": "#d9822b"}
-_INK: Final = "#24292f"
-_RIGHT: Final = {"text-anchor": "end"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Panel:
-    """One series on paper; with a ``reference`` its rows are ratios."""
-
-    title: str
-    rows: dict[str, Spread]
-    reference: float | None
-
-    @classmethod
-    def of(cls, series: Series) -> _Panel:
-        """Against mirred if that was measured too, else as it is."""
-        yardstick = YARDSTICKS[0]
-        ratios = {name: series.ratio(name, yardstick) for name in series.values}
-        rows = {name: ratio for name, ratio in ratios.items() if ratio}
-        if not rows:
-            absolute = {name: series.spread(name) for name in series.values}
-            return cls(_heading(series), absolute, None)
-        way = "more" if series.more_is_better else "less"
-        title = f"{series.title}, ratio to {yardstick} ({way} is better)"
-        return cls(title, {name: row for name, row in rows.items() if name != yardstick}, 1.0)
-
-    @property
-    def top(self) -> float:
-        """Where the scale ends. What lies beyond is cut, so that one outlier flattens nothing."""
-        quartiles = max(row.high for row in self.rows.values())
-        furthest = min(1.25 * quartiles, max(row.most for row in self.rows.values()))
-        if self.reference:
-            return max(1.25 * self.reference, min(furthest, 3 * self.reference))
-        return furthest or 1.0
-
-    @property
-    def height(self) -> int:
-        return _LINE * (len(self.rows) + 1) + _GAP
-
-
-def plot(series: Sequence[Series]) -> str:
-    """SVG: a dot for the median, a bar for the quartiles, a line for all."""
-    panels = [_Panel.of(one) for one in series]
-    heights = [0] * _COLUMNS
-    root = ET.Element("svg", xmlns="http://www.w3.org/2000/svg")
-    ET.SubElement(root, "rect", width="100%", height="100%", fill="white")
-    for panel in panels:
-        column = heights.index(min(heights))
-        place = f"translate({_GAP + column * (_WIDTH + _GAP)} {_GAP + heights[column]})"
-        _draw(panel, ET.SubElement(root, "g", transform=place))
-        heights[column] += panel.height
-    width, height = _COLUMNS * (_WIDTH + _GAP) + _GAP, max(heights) + _GAP
-    root.attrib |= {"viewBox": f"0 0 {width} {height}", "font-family": "sans-serif"}
-    root.attrib |= {"width": str(width), "height": str(height), "font-size": "12"}
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode") + "\n"
-
-
-def _draw(panel: _Panel, at: ET.Element) -> None:
-    _text(at, 0, 12, panel.title, {"font-weight": "bold"})
-
-    def scale(value: float) -> float:
-        return _LABEL + _SCALE * min(max(value / panel.top, 0), 1)
-
-    bottom = panel.height - _GAP
-    others = _GREY if panel.reference else _BLUE  # without contenders all rows are ours
-    for value in (0.0, panel.reference) if panel.reference else (0.0,):
-        _line(at, (scale(value), scale(value)), (_LINE, bottom), "#d0d7de", 1)
-    for position, (name, row) in enumerate(panel.rows.items(), start=1):
-        y = _LINE * position + _LINE / 2
-        colour = next((_COLOURS[key] for key in _COLOURS if key in name), others)
-        _text(at, _LABEL - 8, y + 4, name, _RIGHT)
-        _line(at, (scale(row.least), scale(row.most)), (y, y), colour, 1)
-        _line(at, (scale(row.low), scale(row.high)), (y, y), colour, 5)
-        x = f"{scale(row.median):.1f}"
-        ET.SubElement(at, "circle", cx=x, cy=f"{y:.1f}", r="4", fill=colour)
-        _text(at, _WIDTH, y + 4, number(row.median), _RIGHT)
-
-
-def _text(at: ET.Element, x: float, y: float, words: str, style: dict[str, str]) -> None:
-    place = {"x": f"{x:g}", "y": f"{y:g}", "fill": _INK}
-    ET.SubElement(at, "text", place | style).text = words
-
-
-def _line(
-    at: ET.Element, x: tuple[float, float], y: tuple[float, float], colour: str, width: int
-) -> None:
-    ends = {"x1": x[0], "x2": x[1], "y1": y[0], "y2": y[1]}
-    place = {name: f"{value:.1f}" for name, value in ends.items()}
-    ET.SubElement(at, "line", place | {"stroke": colour, "stroke-width": str(width)})

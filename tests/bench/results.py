@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -37,7 +37,7 @@ class Run:
     def load(cls, path: Path) -> Self:
         """Raises OSError."""
         whole = json.loads(path.read_text())
-        series = tuple(Series(**one) for one in whole["series"])
+        series = tuple(Series(**one | _sizes(one)) for one in whole["series"])
         return cls(path.stem, tuple(whole["facts"]), series, whole["parts"])
 
     def with_series(self, more: Sequence[Series], facts: Sequence[str]) -> Run:
@@ -72,17 +72,17 @@ def prepare(directory: Path) -> None:
         raise PermissionError(f"{directory} may not be written to")
 
 
+def _sizes(series: Mapping[str, Any]) -> dict[str, Any]:
+    """A tuple again, as it was before it became JSON."""
+    return {"sizes": tuple(series.get("sizes", ()))}
+
+
 def _as_json(series: Series) -> dict[str, Any]:
     values = {
         name: [float(f"{value:.{_DIGITS}g}") for value in found]
         for name, found in series.values.items()
     }
-    return {
-        "title": series.title,
-        "unit": series.unit,
-        "values": values,
-        "more_is_better": series.more_is_better,
-    }
+    return asdict(series) | {"values": values}
 
 
 def _slug(*facts: str) -> str:

@@ -68,8 +68,8 @@ class _Service(Protocol):
 
 
 def _ours(lab: Lab, count: int) -> dict[str, _Rewire]:
-    up, down = _Link.build(lab, "u", up=True), _Link.build(lab, "d", up=False)
-    site = _Site([up, down], grow(lab, count - 2)[1])
+    up, down = Link.build(lab, "u", up=True), Link.build(lab, "d", up=False)
+    site = Site([up, down], grow(lab, count - 2)[1])
     daemon = Daemon(lab, site.text()).start(120)
     daemon.idle(2)
     return {
@@ -80,8 +80,8 @@ def _ours(lab: Lab, count: int) -> dict[str, _Rewire]:
 
 def _bare(lab: Lab, count: int) -> dict[str, _Rewire]:
     """One process for both; they take turns."""
-    links = [_Link.build(lab, name, up=True) for name in "ud"]
-    site = _Site(links, grow(lab, count - 2)[1])
+    links = [Link.build(lab, name, up=True) for name in "ud"]
+    site = Site(links, grow(lab, count - 2)[1])
     wirings = [site.text()]
     links[0].turn = 1
     wirings.append(site.text())
@@ -106,8 +106,8 @@ class _Looking:
 
 
 def _peers(lab: Lab, count: int) -> dict[str, _Rewire]:
-    links = [_Link.build(lab, name, up=True) for name in "ud"]
-    site = _Site(links, grow(lab, count - 2)[1])
+    links = [Link.build(lab, name, up=True) for name in "ud"]
+    site = Site(links, grow(lab, count - 2)[1])
     peer = Peer(lab, site.text())
     peer.spawn()
     peer.wait(lambda: all(wired(one.kept, one.here) for one in links))
@@ -115,7 +115,7 @@ def _peers(lab: Lab, count: int) -> dict[str, _Rewire]:
 
 
 @dataclass
-class _Link:
+class Link:
     """An end that is kept, and two that take turns as the other one."""
 
     kept: Station
@@ -137,16 +137,19 @@ class _Link:
 
 
 @dataclass(frozen=True)
-class _Site:
+class Site:
     """Two links of which each is rewired or bystander, and others that only make the file long."""
 
-    links: list[_Link]
+    links: list[Link]
     others: dict[str, str]
 
-    def text(self) -> str:
-        return document({one.kept.end: one.here.end for one in self.links} | self.others)
+    def pairs(self) -> dict[str, str]:
+        return {one.kept.end: one.here.end for one in self.links} | self.others
 
-    def rewire(self, service: _Service, link: _Link, bystander: _Link) -> dict[str, float]:
+    def text(self) -> str:
+        return document(self.pairs())
+
+    def rewire(self, service: _Service, link: Link, bystander: Link) -> dict[str, float]:
         """Milliseconds from the write to the first frame, and what the bystander lost."""
         before = received(bystander.here)
         with (

@@ -31,7 +31,9 @@ class Effort:
     sizes: tuple[int, ...] = (2, 200, 2000)
     """Numbers of links between which rewiring is measured."""
     grown: tuple[int, ...] = (2, 200, 2000, 10_000)
-    """Numbers of links in the plot of how costs grow."""
+    """Numbers of links between which it is seen how costs grow."""
+    settled: float = 20.0
+    """From ``ready`` to the beginning of an idle window that is as long."""
     changes: int = 100
     """Of a carrier, each way, in a round."""
     storm: float = 3.0
@@ -54,6 +56,7 @@ QUICK: Final = Effort(
     rewires=3,
     sizes=(2, 20),
     grown=(2, 20),
+    settled=3.0,
     changes=20,
     storm=1.0,
     starts=2,
@@ -97,6 +100,10 @@ class Series:
     unit: str
     values: Mapping[str, Sequence[float]]
     more_is_better: bool = False
+    sizes: tuple[int, ...] = ()
+    """Numbers of links, if it is about how a cost grows; the names are those of ``among`` then."""
+    cause: str = ""
+    """Why it grows faster than the links, where that is known."""
 
     def spread(self, name: str) -> Spread:
         return Spread.of(self.values[name])
@@ -108,6 +115,34 @@ class Series:
             return None
         pairs = zip(ours, theirs, strict=True)
         return Spread.of([one / other if other else math.inf for one, other in pairs])
+
+
+def among(contender: str, links: int) -> str:
+    """The name of what was measured of a contender with so many links."""
+    return f"{contender} {links:,} links"
+
+
+def curves(series: Series) -> dict[str, dict[int, float]]:
+    """Of each contender the median for each number of links."""
+    found: dict[str, dict[int, float]] = {}
+    for links in series.sizes:
+        for name in series.values:
+            contender = name.removesuffix(among("", links))
+            if contender != name:
+                found.setdefault(contender, {})[links] = series.spread(name).median
+    return found
+
+
+def exponent(curve: Mapping[int, float]) -> float | None:
+    """x, if the cost grows by n^x between the two largest sizes; None where that says nothing.
+
+    With few links a cost is that of a process which starts, whatever their number.
+    """
+    largest = sorted(curve.items())[-2:]
+    if len(largest) < 2 or any(cost <= 0 for _, cost in largest):
+        return None
+    (few, before), (many, after) = largest
+    return math.log(after / before) / math.log(many / few)
 
 
 def orders(names: Sequence[str], rounds: int, seed: int = SEED) -> Iterator[list[str]]:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from tests.bench import render
-from tests.bench.render import comparison, number, plot, table
+import pytest
+
+from tests.bench import plot as plots
+from tests.bench.growth_panel import GrowthPanel
+from tests.bench.paper import number
+from tests.bench.plot import plot
+from tests.bench.render import comparison, table
 from tests.bench.results import Run, kept
-from tests.bench.rounds import Series, Spread, interleave, orders
+from tests.bench.rounds import Series, Spread, among, curves, exponent, interleave, orders
 
 SVG = "{http://www.w3.org/2000/svg}"
 # A machine that is half as fast in every other round: the wires keep their ratios all the same.
@@ -24,6 +30,16 @@ SPEEDS = Series(
 )  # fmt: skip
 STARTS = Series("Start", "ms", {"2 links": [200.0, 210.0, 900.0], "1,000 links": [1234.5]})
 
+# A process that starts in 0.2 s, and then twice n^1.5; the kernel's part is linear.
+GROWTH = Series(
+    "Growth: up",
+    "s",
+    {among("xconnectd", 2): [0.21, 0.19], among("bare", 2): [0.01, 0.01],
+     among("xconnectd", 100): [1.0], among("bare", 100): [0.5],
+     among("xconnectd", 10_000): [1000.0], among("bare", 10_000): [50.0]},
+    sizes=(2, 100, 10_000),
+    cause="find_it is a list",
+)  # fmt: skip
 
 RUN = Run.of(["xconnectd 1", "2 CPUs, Fast(R) One", "Linux 6.18.44 x86_64", "9 rounds"])
 
@@ -64,6 +80,55 @@ def test_a_ratio_is_the_median_of_ratios_and_not_the_ratio_of_medians() -> None:
     assert Series("", "", {"a": [0.0], "b": [0.0]}).ratio("a", "b") is None
 
 
+def test_a_cost_grows_by_a_power_of_the_links_between_the_largest_sizes() -> None:
+    found = curves(GROWTH)
+    assert found["xconnectd"] == {2: 0.2, 100: 1.0, 10_000: 1000.0}
+    assert exponent(found["xconnectd"]) == pytest.approx(1.5)
+    assert exponent(found["bare"]) == pytest.approx(1.0)
+    assert exponent({2: 1.0}) is None
+    assert exponent({2: 1.0, 200: 0.0}) is None, "frames that are not lost"
+    assert curves(STARTS) == {}
+
+
+def test_the_table_shows_growth_beside_the_kernels_and_what_is_worse_than_linear() -> None:
+    text = table(RUN.with_series([GROWTH], RUN.facts))
+    lines = text[text.index("## Growth: up, s") :].splitlines()
+    assert lines[2] == "|  | 2 links | 100 links | 10,000 links | grows by |"
+    ours = "0.200 (0.195 to 0.205) | 1.00 (1.00 to 1.00) | 1,000 (1,000 to 1,000)"
+    assert lines[4] == f"| xconnectd | {ours} | n^1.50 |"
+    assert lines[5].endswith("| 50.0 (50.0 to 50.0) | n^1.00 |")
+    assert lines[6].startswith("| ratio | 20.0 (19.5 to 20.5) | 2.00 (2.00 to 2.00) | 20.0 (")
+    assert lines[-1] == "Worse than linear: xconnectd; find_it is a list."
+    unknown = table(RUN.with_series([replace(GROWTH, cause="")], RUN.facts))
+    assert "Worse than linear: xconnectd; it is not known why." in unknown
+
+
+def test_growth_is_a_line_where_both_scales_are_logarithmic() -> None:
+    """And what costs nothing has no place there."""
+    lost = Series("Growth: lost", "frames", {among("xconnectd", 2): [0.0]}, sizes=(2,))
+    root = ET.fromstring(plot([GROWTH, lost, STARTS]))
+    words = [one.text for one in root.iter(f"{SVG}text")]
+    assert {"xconnectd 1,000, n^1.50", "bare 50.0, n^1.00", "Growth: lost, frames: 0"} <= {*words}
+    rising = [each for each in root.iter(f"{SVG}line") if each.attrib["stroke-width"] == "2"]
+    (flat, ours), (_, bare) = (_slopes(rising, colour) for colour in ("#1f6feb", "#79b8ff"))
+    assert round(ours / bare, 2) == 1.5
+    assert flat < ours
+    for each in rising:
+        assert (
+            0 < float(each.attrib["y2"]) < float(each.attrib["y1"]) < GrowthPanel.of(GROWTH).height
+        )
+
+
+def _slopes(lines: Sequence[ET.Element], colour: str) -> list[float]:
+    """Upwards, of a curve's pieces."""
+    ends = [
+        [float(each.attrib[name]) for name in ("x1", "x2", "y1", "y2")]
+        for each in lines
+        if each.attrib["stroke"] == colour
+    ]
+    return [(y1 - y2) / (x2 - x1) for x1, x2, y1, y2 in ends]
+
+
 def test_the_table_compares_each_wire_with_its_yardsticks() -> None:
     """And a hopeless one leaves it legible."""
     text = table(RUN.with_series([SPEEDS, STARTS], RUN.facts))
@@ -99,16 +164,16 @@ def test_the_plot_shows_ratios_where_there_is_a_yardstick() -> None:
     assert lines
     for line in lines:
         left, right = float(line.attrib["x1"]), float(line.attrib["x2"])
-        assert render._LABEL <= left <= right <= render._LABEL + render._SCALE
+        assert plots._LABEL <= left <= right <= plots._LABEL + plots._SCALE
 
 
 def test_a_run_is_kept_whole_and_a_part_of_it_is_replaced(tmp_path: Path) -> None:
     first, again = (Series("Start", "ms", {"2 links": [value]}) for value in (100.0, 120.0))
-    run = RUN.with_series([first, SPEEDS], RUN.facts)
+    run = RUN.with_series([first, SPEEDS, GROWTH], RUN.facts)
     run.write(tmp_path)
     assert kept(tmp_path) == [run]
     changed = run.with_series([again], ["xconnectd 2"])
-    assert changed.series == (again, SPEEDS)
+    assert changed.series == (again, SPEEDS, GROWTH)
     assert "Of another run: xconnectd 2." in table(changed)
     assert changed.with_series([first], RUN.facts) == run
 
