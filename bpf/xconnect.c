@@ -366,22 +366,35 @@ struct expected_entry {
 #define MAX_EXPECTED 256
 
 /*
- * Attached nowhere. User space runs it (BPF_PROG_RUN) on a frame made of expected entries and gets
- * the number of those that are there: one system call in place of MAX_EXPECTED, since a devmap has
- * no batch operations.
+ * How many of the expected entries, which make up the frame, are in a map. No ingress is 0, so zeros
+ * fill the frame up.
+ *
+ * Unrolled, as in cut_to_fit: without CAP_PERFMON the verifier would go on past the last round, to the
+ * end of the longest frame there is, and give up (seen up to Linux 6.12).
+ */
+static __always_inline int audited(struct xdp_md *ctx, void *map)
+{
+	struct expected_entry *expected = (void *)(long)ctx->data;
+	int there = 0;
+
+	if ((void *)(expected + MAX_EXPECTED) > (void *)(long)ctx->data_end)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < MAX_EXPECTED; i++) {
+		u32 *egress = bpf_map_lookup_elem_((uintptr_t)map, &expected[i].ingress);
+
+		there += egress && *egress == expected[i].egress;
+	}
+	return there;
+}
+
+/*
+ * Attached nowhere. User space runs it (BPF_PROG_RUN): one system call in place of MAX_EXPECTED, since
+ * a devmap has no batch operations.
  */
 int audit(struct xdp_md *ctx)
 {
-	struct expected_entry *expected = (void *)(long)ctx->data;
-	void *end = (void *)(long)ctx->data_end;
-	int there = 0;
-
-	for (int i = 0; i < MAX_EXPECTED && (void *)(expected + 1) <= end; i++, expected++) {
-		u32 *egress = find(MAP(ENTRIES), expected->ingress);
-
-		there += egress && *egress == expected->egress;
-	}
-	return there;
+	return audited(ctx, MAP(ENTRIES));
 }
 
 /* What is to become of an ingress in PEERS. */
@@ -395,27 +408,29 @@ struct steering {
  * Attached nowhere. User space runs it to change PEERS: what stands at the place of an ingress goes
  * before and comes after, so that whoever looks there first never finds what PEERS had before. An
  * array's elements, moreover, user space cannot change in one store. Returns an errno, or 0.
+ *
+ * The map gets key and value where they stand in the frame. Copies of both would share eight bytes
+ * of the stack, and before Linux 6.13 (b0e66977dc07) the verifier takes that without CAP_PERFMON for an
+ * attempt to spoil half of a pointer.
  */
 int steer(struct xdp_md *ctx)
 {
 	struct steering *wanted = (void *)(long)ctx->data;
+	uintptr_t peers = (uintptr_t)MAP(PEERS);
 	volatile u64 *place;
-	u32 ingress, peer;
 	long error;
 
 	if ((void *)(wanted + 1) > (void *)(long)ctx->data_end)
 		return EINVAL;
-	ingress = wanted->ingress;
-	peer = wanted->peer;
-	place = find(MAP(PLACES), PLACE_OF(ingress));
+	place = find(MAP(PLACES), PLACE_OF(wanted->ingress));
 	if (!place)
 		return EINVAL;
 	*place = 0;
 	if (wanted->forget)
-		return -bpf_map_delete_elem_((uintptr_t)MAP(PEERS), &ingress);
-	error = bpf_map_update_elem_((uintptr_t)MAP(PEERS), &ingress, &peer, BPF_ANY);
-	if (!error && peer != CLOSED)
-		*place = (u64)peer << 32 | ingress;
+		return -bpf_map_delete_elem_(peers, &wanted->ingress);
+	error = bpf_map_update_elem_(peers, &wanted->ingress, &wanted->peer, BPF_ANY);
+	if (!error && wanted->peer != CLOSED)
+		*place = (u64)wanted->peer << 32 | wanted->ingress;
 	return -error;
 }
 

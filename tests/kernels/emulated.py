@@ -38,6 +38,10 @@ LIMITS: Final = {
         KERNEL >= (5, 13),
         "before Linux 5.13 losses at the redirect are not counted",
     ),
+    "test_two_capabilities_do": (
+        KERNEL >= (5, 18),
+        "before Linux 5.18 the verifier wants CAP_PERFMON",
+    ),
     "test_the_age_of_the_last_frame": (
         KERNEL >= (5, 18),
         "before Linux 5.18 nothing tells when a frame came in generic mode",

@@ -88,7 +88,7 @@ _OTHERS: Final = "the pins in {root} were made by another version: use that vers
 _LOOKS: Final = 3
 """Those who only look may look while a daemon retires what was the newest."""
 _EXPECTED: Final = 256
-"""How many entries the audit program looks at in one run (MAX_EXPECTED in the source)."""
+"""How many entries the audit program looks at in one run (MAX_EXPECTED in the source), no fewer."""
 _PAIR: Final = 8
 _SHORTEST_FRAME: Final = 16
 
@@ -570,8 +570,7 @@ def _audited(program: int, wanted: Mapping[int, int]) -> bool:
     size = _EXPECTED * _PAIR
     for start in range(0, len(pairs), size):
         frame = pairs[start : start + size]
-        there = libbpf.run_program(program, frame.ljust(_SHORTEST_FRAME, b"\0"))
-        if there != len(frame) // _PAIR:
+        if libbpf.run_program(program, frame.ljust(size, b"\0")) != len(frame) // _PAIR:
             return False
     return True
 
