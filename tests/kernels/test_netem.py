@@ -188,7 +188,7 @@ def test_the_same_seed_loses_the_same_frames(
     running.crash()
     for seed in (8, 7):
         running.write(wire(loss="1%", seed=seed))
-        poll(lambda: running.reload() and not running.status()["differences"])
+        poll(lambda: running.reload() and not running.seen()["differences"])
         again = lost(*stations, SOME)
         assert (first == again) == (seed == 7)
     assert first
@@ -248,11 +248,11 @@ def test_every_option_is_read_back_as_it_was_set(daemon: Start) -> None:
     running = start(daemon, **everything)
     lab = running.lab
     print(lab.tc("-s qdisc show dev vb"))
-    assert running.status()["differences"] == []
+    assert running.seen()["differences"] == []
     for change in ("delay 30ms", "delay 20ms 2ms loss 5%", "rate 1mbit delay 20ms 2ms"):
         lab.tc(f"qdisc change dev vb parent 7863:1 handle 7865: netem {change}")
         poll(lambda: running.events("drift.repaired"))
-        poll(lambda: running.status()["differences"] == [])
+        poll(lambda: running.seen()["differences"] == [])
     running.write(wire())
     poll(lambda: "netem" not in lab.tc("qdisc show dev vb"))
     assert "tbf" not in lab.tc("qdisc show dev vb")
@@ -272,7 +272,7 @@ def test_from_one_kind_to_another_and_back(daemon: Start) -> None:
     for values, kind in kinds:
         running.write(wire(**values))
         poll(lambda kind=kind: kind in running.lab.tc("qdisc show dev vb"))
-        poll(lambda: running.status()["differences"] == [])
+        poll(lambda: running.seen()["differences"] == [])
         assert running.link()["state"] == "connected"
 
 

@@ -621,14 +621,14 @@ class Chaos:
                     yield f"{link['ifname']} is in {namespace} with our program: {told}"
 
     def _compare(self, stream: Stream) -> None:
-        """What the command says, which reads the kernel, is what the daemon says."""
+        """What a look at the kernel shows is what the daemon says."""
         self.steps += 1
         self._history.append(f"{self.steps} compare: {self._flip()}")
         self._check(stream)
         self._settle(lambda: [*self._contradictions()])  # it may change between the two looks
 
     def _contradictions(self) -> Iterator[str]:
-        shown, told = self.daemon.status(), self.daemon.ask("status")
+        shown, told = self.daemon.seen(), self.daemon.ask("status")
         states = [{x["link"]: x["state"] for x in y["links"]} for y in (shown, told)]
         if states[0] != states[1]:
             yield f"status says {states[0]}, the daemon {states[1]}"

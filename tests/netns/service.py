@@ -217,6 +217,13 @@ class Daemon:
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
+    def seen(self) -> dict[str, Any]:
+        """What its own look at the kernel shows the command: for a file that is named it looks."""
+        done = self.cli("status", "--json", "-c", str(self.config))
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
     def socket_path(self, name: str = "status") -> Path:
         """One of the daemon's control sockets; no path of theirs may be longer than 107 bytes."""
         return self.state / str(cookie(self.namespace)) / f"{name}.sock"

@@ -135,7 +135,7 @@ def kill_at_any_moment(lab: Lab, rounds: int) -> None:
         assert not wrong, (n, what, wiring, wrong, running.text())
         unwired = set(ends) - set(pairs) - set(pairs.values())
         assert not any(lab.xdp(end) for end in unwired)
-        assert running.status()["differences"] == []
+        assert running.seen()["differences"] == []
     running.stop()
     lab.assert_as_found(before)
     assert not lab.pins.exists()

@@ -125,6 +125,19 @@ class News:
     is_due = close = nothing
 
 
+class Quiet(News):
+    """What is told of the far ends of veths: nothing, so all is as it was."""
+
+    def __init__(self) -> None:
+        self.is_overrun = False
+
+    def is_ready(self) -> bool:
+        return False
+
+    def drain(self) -> list[Event]:
+        return []
+
+
 class Flag(Wakeup):
     """A wakeup without a pipe."""
 
@@ -232,6 +245,7 @@ class Keeper:
         source: Source | None = None,
         sockets: Path | None = None,
         on_exit: OnExit = OnExit.DETACH,
+        hears_far_ends: bool = True,
     ) -> None:
         self.kernel = kernel
         self.book = book or Book(kernel)
@@ -262,6 +276,7 @@ class Keeper:
             clock=self.clock,
             selector=self.selector,
             wakeup=Flag(),
+            far_events=Quiet() if hears_far_ends else None,
         )
 
     def _watch_by(self, changed: Callable[[float], None]) -> Watch:
@@ -345,6 +360,7 @@ class Site:
         text: str | None = FIRST,
         files: Mapping[str, str] | None = None,
         on_exit: OnExit = OnExit.DETACH,
+        hears_far_ends: bool = True,
     ) -> None:
         self.kernel = Kernel()
         for number in range(6):
@@ -359,7 +375,7 @@ class Site:
             (self.file / name).write_text(each)
         self.sockets = paths.directory()
         self.sockets.mkdir(parents=True, exist_ok=True)
-        self._on_exit = on_exit
+        self._options = {"on_exit": on_exit, "hears_far_ends": hears_far_ends}
         self.addresses: set[str] = set()
         """Of this machine."""
         self.keeper = self._keeper(Book(self.kernel))
@@ -367,7 +383,7 @@ class Site:
     def _keeper(self, book: Book) -> Keeper:
         source = Files(self.file, identity=Identity(lambda: self.addresses))
         return Keeper(
-            self.kernel, book, source=source, sockets=self.sockets, on_exit=self._on_exit
+            self.kernel, book, source=source, sockets=self.sockets, **self._options
         ).start()
 
     def restart(self) -> None:

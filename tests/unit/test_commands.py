@@ -19,14 +19,15 @@ from driven import BAD, DRAFT, FIRST, OTHER, Clock, Site, set_clock
 
 from xconnectd.cli import watch
 from xconnectd.cli.exit_codes import Exit
-from xconnectd.status import collector
+from xconnectd.config import identity
+from xconnectd.status import reports
 
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
     monkeypatch.setenv("XCONNECTD_STATE_DIR", str(tmp_path))
     monkeypatch.setattr(watch, "_INTERVAL", 0.01)
-    monkeypatch.setattr(collector, "_SAMPLE", 0.001)
+    monkeypatch.setattr(reports, "_SAMPLE", 0.001)
     return set_clock(monkeypatch)
 
 
@@ -253,7 +254,13 @@ def test_a_reload_waits_for_its_outcome(site: Site, xconnectd: Commands) -> None
 # --------------------------------------------------------------------------- status, wait
 
 
-def test_status_for_people_and_for_programs(site: Site, xconnectd: Commands) -> None:
+@pytest.mark.parametrize("hears_far_ends", [True, False], ids=["is told", "looks"])
+def test_status_for_people_and_for_programs(
+    begin: Callable[..., Commands], hears_far_ends: bool
+) -> None:
+    """The kernel is looked at where the daemon does not hear of all that happens."""
+    xconnectd = begin(hears_far_ends=hears_far_ends)
+    site = xconnectd.site
     text = "links:\n  v0: {to: v1, description: spine, labels: {lab: demo}}\n  v2: nosuch\n"
     xconnectd.save(text)
     shown = xconnectd("status -v").out
@@ -279,12 +286,37 @@ def test_status_for_people_and_for_programs(site: Site, xconnectd: Commands) -> 
     config = told["config"]
     assert [config[key] for key in ("path", "state", "problems")] == [str(site.file), "loaded", []]
     assert told["differences"] == []
+    assert bool(xconnectd.looks) is not hears_far_ends
+    looks = xconnectd.looks
+    assert json.loads(xconnectd("status --json -c", site.file).out)["links"][0] == good
+    assert xconnectd.looks > looks, "a file that is named is compared with the kernel"
 
 
-@pytest.mark.parametrize("asks", [False, True], ids=["looks", "asks"])
-def test_the_verdict_on_links(site: Site, xconnectd: Commands, asks: bool) -> None:
-    """By who may read the kernel, and by who has to ask the daemon."""
-    if asks:
+def test_the_part_of_another_host_is_looked_at(
+    xconnectd: Commands, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon knows that of its own host alone."""
+    monkeypatch.setenv(identity.VARIABLE, "")  # and what a command makes of it is undone
+    site.addresses = {"198.51.100.1"}
+    hosts = "hosts: {h1: 198.51.100.1, h2: 198.51.100.2}\n"
+    xconnectd.save(f"{hosts}links: {{h1/v0: h1/v1, h2/v2: h2/v3}}\n")
+
+    def links(line: str) -> list[str]:
+        return [each["link"] for each in json.loads(xconnectd(line).out)["links"]]
+
+    own = links("status --json")
+    assert (own, xconnectd.looks) == (["h1/v0,h1/v1"], 0)
+    assert links("status --json --host h1") == own
+    assert xconnectd.looks == 0
+    assert links("status --json --host h2") == ["h2/v2,h2/v3"]
+
+
+@pytest.mark.parametrize("by", ["is told", "looks", "asks"])
+def test_the_verdict_on_links(begin: Callable[..., Commands], by: str) -> None:
+    """By a daemon that hears of all; by who may read the kernel, and by who has to ask."""
+    xconnectd = begin(hears_far_ends=by == "is told")
+    site = xconnectd.site
+    if by == "asks":
         xconnectd.only_ask()
     xconnectd.save("links: {v0: v1, v2: nosuch}\n")
     codes = {
@@ -310,7 +342,9 @@ def test_the_verdict_on_links(site: Site, xconnectd: Commands, asks: bool) -> No
     assert xconnectd("status --health").code == Exit.FAILED
 
 
-def test_who_waits_sees_the_link_come(site: Site, xconnectd: Commands) -> None:
+def test_who_waits_sees_the_link_come(begin: Callable[..., Commands]) -> None:
+    xconnectd = begin(hears_far_ends=False)
+    site = xconnectd.site
     xconnectd.save("links: {v0: v9}\n")
 
     def script(_: Talk) -> None:

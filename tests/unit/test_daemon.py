@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from driven import BAD, DRAFT, FIRST, OTHER, Clock, Peer, Site, Watch, set_clock
-from kernel import peace, refuse_verb
+from kernel import Kernel, peace, refuse_verb
 
 from xconnectd.config.identity import VARIABLE
 from xconnectd.daemon.daemon import OnExit
@@ -424,6 +424,29 @@ def test_what_only_the_daemon_knows_is_in_status(site: Site, client: Peer, clock
     site.save(DRAFT)
     third = client.ask("status")["daemon"]
     assert third["last_reload"] == third["last_load"] == clock.time()
+
+
+@pytest.mark.parametrize(
+    "harm", [lambda kernel: kernel.unload("v0"), lambda kernel: kernel.lose_entry("v0")]
+)
+def test_what_has_happened_is_dealt_with_before_status_is_told(
+    site: Site, client: Peer, harm: Callable[[Kernel], object]
+) -> None:
+    """Also where the kernel tells nobody: so no command need look at it once more."""
+    selector, news = site.keeper.selector, site.keeper.news
+    last = selector.unregister(news)
+    selector.register(news, last.events, last.data)
+    harm(site.kernel)
+    told = client.ask("status")
+    assert (told["daemon"]["repairs"], told["differences"]) == (1, [])
+
+
+def test_who_does_not_hear_of_far_ends_tells_no_differences(tmp_path: Path) -> None:
+    """What is known of these may be old, so a command looks itself."""
+    site = Site(tmp_path, hears_far_ends=False)
+    with closing(site.connect()) as client:
+        assert "differences" not in client.ask("status")
+    site.keeper.daemon.stop()
 
 
 # --------------------------------------------------------------------------- a directory of files

@@ -588,6 +588,20 @@ def flap(harm: Harm = OVER["the MTU"]) -> Keeper:
     return keeper
 
 
+def test_what_is_left_undone_is_known_until_it_is_done() -> None:
+    """A pass over other links does not change it."""
+    keeper = told(FIRST)
+    assert keeper.reconciler.undone == ()
+    keeper = flap()
+    keeper.kernel.alter("v0", mtu=1350)
+    keeper.settle()
+    for others in ("v2:v3", "v3:v3"):
+        assert {each.interface.name for each in keeper.reconciler.undone} == {"v0"}
+        keeper.take(wiring("v0:v1", others))
+    keeper.reconciler.run(None, "signal")
+    assert keeper.reconciler.undone == ()
+
+
 @pytest.mark.parametrize("harm", OVER.values(), ids=OVER)
 def test_in_a_hold_off_frames_are_forwarded(harm: Harm) -> None:
     keeper = flap(harm)

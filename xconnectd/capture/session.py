@@ -24,7 +24,7 @@ from xconnectd.formatting import counted
 from xconnectd.model import Interface, Mode, Scope
 from xconnectd.pcap_filter import Filter, FilterError
 from xconnectd.runtime import Engine
-from xconnectd.status import collector
+from xconnectd.status import collector, daemons_report
 from xconnectd.status.document import End, Link, StatusDocument, no_such_link
 from xconnectd.tunnels import keepalive
 
@@ -62,7 +62,7 @@ def run(order: Order, say: Callable[[str], None]) -> None:
     """
     with ExitStack() as stack:
         engine = stack.enter_context(Engine.watch())
-        report = collector.report_of(engine, None)
+        report = collector.report_of(engine, None, daemons_report.ask())
         links, rest = _asked(order.words, report)
         ends = {end.name: end for link in links for end in link.ends}
         judge: Judge | None = _judge(rest, report.config.path) if rest else None

@@ -16,12 +16,12 @@ from xconnectd.netlink import netns
 from xconnectd.netlink.interfaces import Interfaces
 from xconnectd.netlink.transport import Route
 from xconnectd.nodes import container_names
-from xconnectd.status import collector, graph
+from xconnectd.status import graph, reports
 from xconnectd.status.document import StatusDocument
 
 
 def run(options: argparse.Namespace) -> int:
-    report = collector.sampled(options.config)
+    report = reports.sampled(options.config)
     form = "dot" if options.format == "svg" else options.format
     drawn = graph.draw(report, form, _namespaces(report), _elsewhere(report))
     print_as_it_is(_rendered(drawn) if options.format == "svg" else drawn, end="")

@@ -33,9 +33,9 @@ def run(options: argparse.Namespace) -> int:
         from xconnectd.cli.watch import watch
 
         return watch(options)
-    from xconnectd.status import collector, table, text
+    from xconnectd.status import reports, table, text
 
-    report = collector.sampled(options.config, options.words)
+    report = reports.sampled(options.config, options.words)
     if options.json:
         print_as_it_is(json.dumps(report.as_json()))
     elif options.verbose:

@@ -11,7 +11,7 @@ from typing import Final
 from xconnectd.cli.exit_codes import Exit
 from xconnectd.cli.output import print_lines
 from xconnectd.errors import HiddenError
-from xconnectd.status import collector
+from xconnectd.status import reports
 
 _POLL: Final = 0.1
 
@@ -29,6 +29,6 @@ def run(options: argparse.Namespace) -> int:
 def _missing(file: Path | None, links: Sequence[str]) -> dict[str, str]:
     """What is not connected, with the reason; a daemon that only begins will yet be seen."""
     try:
-        return collector.report(file).not_connected(links)
+        return reports.report(file).not_connected(links)
     except HiddenError as hidden:
         return {"xconnectd": str(hidden)}

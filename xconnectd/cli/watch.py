@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 
 from xconnectd.cli.exit_codes import Exit
 from xconnectd.status import table, text
-from xconnectd.status.collector import Looks
+from xconnectd.status.reports import Looks
 from xconnectd.status.table import View
 from xconnectd.terminal import is_terminal
 

@@ -4,7 +4,8 @@
 group ``xconnectd`` where that group exists. A connection is a lease: a wiring that is being tried
 lasts as long as the connection that asked for it, so a client that dies takes it back.
 
-Requests: ``{"do": "ping"}``, ``{"do": "status"}``, ``{"do": "events"}``, ``{"do": "reload"}``,
+Requests: ``{"do": "ping"}``, ``{"do": "status"}``, ``{"do": "counters"}``, ``{"do": "events"}``,
+``{"do": "reload"}``,
 ``{"do": "try", "text": …, "path": …, "as": …, "timeout": seconds}``, ``{"do": "hold"}``,
 ``{"do": "keep"}``, ``{"do": "impair", "link": …, "direction": …, "words": [KEY=VALUE, …],
 "seconds": …}``.

@@ -146,6 +146,7 @@ class Daemon:
             self._passing,
             clock,
             reload=self._read_again,
+            catch_up=self._catch_up,
             metrics=self._exporter.told,
         )
         self._server = self._serve_clients(sockets)
@@ -400,6 +401,16 @@ class Daemon:
             )
             self._runtime.host_use.track_stacked()
             self._reconciler.resync("netlink")
+
+    def _catch_up(self) -> bool:
+        """Takes what the kernel tells by now, and repairs maps.
+
+        Returns False where it does not tell of far ends: then what is known of these may be old.
+        """
+        self._on_events()
+        if self._reconciler.has_drifted():
+            self._reconciler.run(None, "netlink")
+        return len(self._feeds) > 1
 
     @property
     def _is_behind(self) -> bool:

@@ -34,9 +34,14 @@ class Requests:
         clock: Clock,
         *,
         reload: Callable[[], None],
+        catch_up: Callable[[], bool],
         metrics: Callable[[], Metrics | None],
     ) -> None:
-        """``reload`` reads all files again; ``metrics`` says how these are served."""
+        """``reload`` reads all files again; ``metrics`` says how these are served.
+
+        ``catch_up`` has the links looked at of which there is news, and says whether the kernel
+        tells of all that can happen to them.
+        """
         self._runtime = runtime
         self._reconciler = runtime.reconciler
         self._files = files
@@ -44,6 +49,7 @@ class Requests:
         self._passing = passing
         self._clock = clock
         self._reload = reload
+        self._catch_up = catch_up
         self._metrics = metrics
         self._started = clock.monotonic()
         self._last_error = ""
@@ -54,6 +60,8 @@ class Requests:
             return {"ok": True}
         if do == "status":
             return self._status()
+        if do == "counters":
+            return self._counted()
         if do == "events":
             client.wants_events = True
             return {"ok": True}
@@ -81,9 +89,22 @@ class Requests:
 
     def _status(self) -> Answer:
         try:
-            return self.facts()().as_json()
+            is_told_all = self._catch_up()
+            told = self.facts()()
         except (XconnectError, OSError) as error:  # a look that was refused: no reason to end
             return {"ok": False, "error": str(error)}
+        if is_told_all:
+            told = told._replace(differences=builder.differences(self._reconciler.undone))
+        return told.as_json()
+
+    def _counted(self) -> Answer:
+        """Frames and bytes that came in by each end, for rates."""
+        try:
+            counters = self._runtime.counters()
+        except (XconnectError, OSError) as error:
+            return {"ok": False, "error": str(error)}
+        counted = {ifindex: (each.frames, each.bytes) for ifindex, each in counters.items()}
+        return {"ok": True, "counted": counted}
 
     def facts(self) -> Callable[[], StatusDocument]:
         """What this thread alone may look at; any thread can make a report of it, by a call.
@@ -102,7 +123,7 @@ class Requests:
             counters=self._runtime.counters(),
             drop_stats_unavailable=self._runtime.drop_stats_unavailable,
             guard_unavailable=self._runtime.guard_unavailable,
-            moved_netns=self._runtime.ledger.moved_netns,
+            moved_netns=self._reconciler.moved_netns(),
             heard={end.text: self._runtime.tunnels.heard(end.text) for end in far if end.host},
             mtus=underlay.mtus(end.tunnel.remote for end in far if end.tunnel),
         )

@@ -20,6 +20,7 @@ from xconnectd.model import (
     Announcement,
     Interface,
     Link,
+    MovedEnd,
     NodeEnd,
     Observed,
     Scope,
@@ -119,6 +120,7 @@ class Reconciler:
         awaited: the texts of ends in nodes that are not there, or are something else, by the id of
             the namespace and the name or ifindex there: from news of those another may come of it.
         loose: the links of which an end is there and not held: the host may use it.
+        undone: the steps that the last passes saw and did not take, or that did not help.
         tally: its passes and repairs so far.
         receive: yields the kernel's events that are queued; a daemon sets it, and whoever only
             looks receives none.
@@ -165,6 +167,7 @@ class Reconciler:
         self._index = Index(self.wiring)
         self._statuses: dict[str, LinkStatus] = {}
         self.loose: set[str] = set()
+        self.undone: tuple[Action, ...] = ()
         self._left: dict[int, int] = {}
         self._left_peers: dict[int, int] = {}
         self._admin_down: dict[int, Interface] = {}
@@ -209,6 +212,10 @@ class Reconciler:
                 if (was := self._statuses.get(link.id)) and was.state is State.FAILED
             ]
         return Scope(frozenset(changed))
+
+    def moved_netns(self) -> tuple[MovedEnd, ...]:
+        """The ends that have left for other namespaces, as they are there now."""
+        return self._observer.moved_netns(self._dataplane.programs)
 
     def found(self) -> tuple[Link, ...]:
         """The wires that stand in the kernel."""
@@ -609,6 +616,11 @@ class Reconciler:
         for each in statuses:
             self._backoff.note(each, seen.observed, trouble.links.get(each.link.id))
         self._remember_stuck(seen.observed, trouble)
+        if seen.actions or self.undone:
+            covered = seen.observed.covered
+            others = () if covered is None else self.undone
+            kept = [each for each in others if each.interface.ifindex not in (covered or ())]
+            self.undone = (*kept, *seen.actions)
         self._netns_moves.update(seen.observed)
         if scope is None and not seen.actions:  # nothing runs an older program any more
             self._dataplane.retire()

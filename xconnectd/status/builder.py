@@ -11,7 +11,8 @@ from typing import Any, Final
 from xconnectd.config.source import Reading
 from xconnectd.impairment import Impairment, Impairments, as_written
 from xconnectd.model import Counters, End, Endpoint, Heard, MovedEnd, Tunnel
-from xconnectd.reconcile import impairments
+from xconnectd.reconcile import actions, impairments
+from xconnectd.reconcile.actions import Action
 from xconnectd.reconcile.link_state import LinkStatus
 from xconnectd.status import document, drop_reasons
 from xconnectd.status.document import StatusDocument
@@ -50,6 +51,11 @@ def build(
         guard_unavailable,
         host=reading.wiring.host,
     )
+
+
+def differences(steps: Iterable[Action]) -> tuple[document.Difference, ...]:
+    """Between what is wanted and the kernel, by what would be done about it."""
+    return tuple(document.Difference(**each) for each in actions.as_json(steps))
 
 
 def _config(reading: Reading, path: Path) -> document.Config:

@@ -1,4 +1,4 @@
-"""All that ``status`` tells: read from the kernel, with what only the daemon knows.
+"""What ``status`` tells of a look at the kernel, with what only the daemon knows.
 
 Who may not read the kernel is shown what the daemon tells, and so is who cannot see the pins from
 where he stands. What neither can tell is an error, never a guess. Changes nothing.
@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from xconnectd import underlay
 from xconnectd.config.identity import Identity
@@ -20,24 +20,18 @@ from xconnectd.control.lock import running_pid
 from xconnectd.dataplane import libbpf
 from xconnectd.dataplane.pins import BPFFS
 from xconnectd.errors import HiddenError, PrivilegeError
-from xconnectd.model import Counters, Endpoint, Heard, State, Wiring
+from xconnectd.model import Endpoint, Heard, State, Wiring
 from xconnectd.netlink import netns
 from xconnectd.netlink.own_addresses import own_addresses
 from xconnectd.paths import DEFAULT_CONFIG
-from xconnectd.reconcile import actions
 from xconnectd.reconcile.reconciler import Seen
 from xconnectd.runtime import Engine
-from xconnectd.status import builder
-from xconnectd.status.document import Daemon, Difference, End, Link, StatusDocument
-
-_PATIENCE: Final = 2.0
-"""Seconds for a daemon that may be asked but need not be."""
-_SAMPLE: Final = 0.1
-"""Seconds over which a rate is taken."""
+from xconnectd.status import builder, daemons_report
+from xconnectd.status.document import Daemon, Link, StatusDocument
 
 
-def report(file: Path | None) -> StatusDocument:
-    """What ``status --json`` prints, without rates; ``file`` is the daemon's if it is None.
+def report(file: Path | None, told: StatusDocument | None) -> StatusDocument:
+    """Of a look at the kernel, beside what the daemon has ``told``; ``file`` is its own if None.
 
     Raises:
         NoDaemonError: the kernel may not be read, and no daemon answers.
@@ -46,53 +40,24 @@ def report(file: Path | None) -> StatusDocument:
     try:
         engine = Engine.watch()
     except (PrivilegeError, PermissionError):
+        if told:
+            return told
         with client.Connection(protocol.STATUS) as daemon:
             return StatusDocument.from_json(daemon.status())
     with engine:
-        return report_of(engine, file)
+        return report_of(engine, file, told)
 
 
-class Looks:
-    """Reports, each with the rates since the one before; of ``links`` alone if any is named."""
-
-    def __init__(self, file: Path | None, links: Sequence[str] = ()) -> None:
-        self._file = file
-        self._links = links
-        self._before, self._since = report(file), time.monotonic()
-
-    def __call__(self) -> StatusDocument:
-        """Raises XconnectError if there is no link of a name."""
-        found, now = report(self._file).only(self._links), time.monotonic()
-        rated = found.since(self._before, now - self._since)
-        self._before, self._since = found, now
-        return rated
-
-
-def sampled(file: Path | None, links: Sequence[str] = ()) -> StatusDocument:
-    """A report with rates: the counters are read twice, all else once.
-
-    Who cannot read counters here is told of two reports.
-    """
+def sampled(file: Path | None, links: Sequence[str], seconds: float) -> StatusDocument | None:
+    """As ``report``, with rates over ``seconds``; None where no counters can be read."""
     with suppress(PrivilegeError, PermissionError), Engine.watch() as engine:
         if before := engine.counters():
             since = time.monotonic()
-            time.sleep(_SAMPLE)
-            found = report_of(engine, file).only(links)
-            return found.since(_with_counts(found, before), time.monotonic() - since)
-    looks = Looks(file, links)
-    time.sleep(_SAMPLE)
-    return looks()
-
-
-def _with_counts(told: StatusDocument, counters: Mapping[int, Counters]) -> StatusDocument:
-    """As if the ends had counted only that."""
-
-    def counted(end: End) -> End:
-        known = counters.get(end.ifindex or 0)
-        return end._replace(frames=known.frames, bytes=known.bytes) if known else end
-
-    links = [each._replace(a=counted(each.a), b=counted(each.b)) for each in told.links]
-    return told._replace(links=tuple(links))
+            time.sleep(seconds)
+            found = report_of(engine, file, daemons_report.ask()).only(links)
+            counted = {key: (each.frames, each.bytes) for key, each in before.items()}
+            return found.rated(counted, time.monotonic() - since)
+    return None
 
 
 def file_of(engine: Engine) -> Path:
@@ -117,7 +82,7 @@ def look(engine: Engine, file: Path | None) -> Look:
     Raises HiddenError: what the kernel has cannot be seen from here.
     """
     source, reading = _read(engine, file)
-    told = _daemons_report()
+    told = daemons_report.ask()
     if _is_the_daemons(source, engine) and _is_trying(told):
         reading = reading._replace(wiring=Wiring(engine.reconciler.found()))
     found = seen(engine, reading, told)
@@ -146,7 +111,7 @@ def heard(told: StatusDocument | None = None) -> dict[str, Heard]:
 
     Without a daemon nothing is known.
     """
-    told = told or _daemons_report()
+    told = told or daemons_report.ask()
     now = time.monotonic()
     return {
         end.name: each.peer.as_heard(now)
@@ -184,8 +149,7 @@ def _is_trying(told: StatusDocument | None) -> bool:
     return told is not None and told.daemon.trial is not None
 
 
-def report_of(engine: Engine, file: Path | None) -> StatusDocument:
-    told = _daemons_report()
+def report_of(engine: Engine, file: Path | None, told: StatusDocument | None) -> StatusDocument:
     source, reading = _read(engine, file)
     knows_best = reading.state != "loaded" or _is_trying(told)
     if told and knows_best and _is_the_daemons(source, engine):
@@ -215,23 +179,12 @@ def report_of(engine: Engine, file: Path | None) -> StatusDocument:
     known = {each.link: each for each in told.links} if told else {}
     return built._replace(
         links=tuple(_as_told(each, known.get(each.link)) for each in built.links),
-        differences=tuple(Difference(**each) for each in actions.as_json(found.actions)),
+        differences=builder.differences(found.actions),
     )
 
 
 def _far_ends(found: Seen) -> Iterator[Endpoint]:
     return (end for each in found.evaluations if (end := each.link.tunnel_end))
-
-
-def _daemons_report() -> StatusDocument | None:
-    """Its own report; None if none answers."""
-    try:
-        with client.Connection(protocol.STATUS, _PATIENCE) as daemon:
-            told = StatusDocument.from_json(daemon.status())
-    except client.NoDaemonError:
-        return None
-    pid = running_pid() or told.daemon.pid  # as seen from here
-    return told._replace(daemon=told.daemon._replace(pid=pid))
 
 
 def _silent_daemon() -> Daemon:

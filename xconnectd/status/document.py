@@ -16,6 +16,9 @@ from xconnectd.model import Heard, Rewrite, State
 
 Json = dict[str, Any]
 
+Counted = Mapping[int, tuple[int, int]]
+"""Frames and bytes that came in, by ifindex."""
+
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 # --------------------------------------------------------------------------- the daemon
@@ -317,6 +320,16 @@ class StatusDocument(NamedTuple):
         """With what came in by every end since a document of ``seconds`` ago, per second."""
         known = {each.link: each for each in before.links}
         links = (each.since(known.get(each.link), seconds) for each in self.links)
+        return self._replace(links=tuple(links))
+
+    def rated(self, before: Counted, seconds: float) -> Self:
+        """With what came in since ``before``, ``seconds`` ago; not yet counted then is nothing."""
+
+        def rated(end: End) -> End:
+            frames, octets = before.get(end.ifindex or 0, (end.frames, end.bytes))
+            return end.since(end._replace(frames=frames, bytes=octets), seconds)
+
+        links = (each._replace(a=rated(each.a), b=rated(each.b)) for each in self.links)
         return self._replace(links=tuple(links))
 
     def only(self, wanted: Sequence[str]) -> Self:
