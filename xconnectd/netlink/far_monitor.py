@@ -10,6 +10,7 @@ import errno
 import socket
 import struct
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Final, Generic, TypeVar
 
@@ -41,8 +42,6 @@ _MOST_MESSAGES: Final = 64
 
 It cannot tell the namespaces apart, and in most containers eth0 has the same number.
 """
-_MOST_COUNTED: Final = 10_000
-"""Numbers come and go with containers; with more of them all count anew."""
 
 _Key = TypeVar("_Key")
 
@@ -55,24 +54,23 @@ class _Rate(Generic[_Key]):
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._made: dict[_Key, tuple[float, int]] = {}
+        self._since = 0.0
+        self._made: Counter[_Key] = Counter()
         self.over: dict[_Key, float] = {}
 
     def count(self, key: _Key, now: float) -> None:
-        since, made = self._made.get(key, (now, 0))
-        if now - since >= _INTERVAL:
-            since, made = now, 0
-        if len(self._made) >= _MOST_COUNTED:
-            self._made = {each: self._made[each] for each in self.over}
-        self._made[key] = since, made + 1
-        if made >= self._most:
-            self.over.setdefault(key, since + _INTERVAL)
+        if now - self._since >= _INTERVAL:
+            self._since = now
+            self._made.clear()
+        self._made[key] += 1
+        if self._made[key] > self._most:
+            self.over.setdefault(key, self._since + _INTERVAL)
 
     def end(self, now: float) -> list[_Key]:
         """Those whose interval is over; from now on they count anew."""
         ended = [key for key, due in self.over.items() if due <= now]
         for key in ended:
-            del self.over[key], self._made[key]
+            del self.over[key]
         return ended
 
 

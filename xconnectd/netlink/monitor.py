@@ -115,7 +115,9 @@ class Events:
         for group in groups:
             self._socket.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_ADD_MEMBERSHIP, group)
         self._follows_routes = False
-        self._made: dict[int, tuple[float, int]] = {}
+        self._since = 0.0
+        self._made: Counter[int] = Counter()
+        """Events of each interface since then, for as long as an interval."""
         self._muted: dict[int, float] = {}
 
     def follow_routes(self, wanted: bool) -> None:
@@ -189,12 +191,12 @@ class Events:
         if ifindex in self._muted:
             return ()  # it came before the filter
         now = time.monotonic()
-        since, made = self._made.get(ifindex, (now, 0))
-        if now - since >= _INTERVAL:
-            since, made = now, 0
-        self._made[ifindex] = since, made + 1
-        if made >= _MOST_EVENTS and len(self._muted) < MOST_MUTED:
-            self._muted[ifindex] = since + _INTERVAL
+        if now - self._since >= _INTERVAL:
+            self._since = now
+            self._made.clear()
+        self._made[ifindex] += 1
+        if self._made[ifindex] > _MOST_EVENTS and len(self._muted) < MOST_MUTED:
+            self._muted[ifindex] = self._since + _INTERVAL
             mute(self._socket, self._muted)
         return (ifindex,)
 

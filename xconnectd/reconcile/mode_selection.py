@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from shlex import quote
+from sys import intern
 from typing import Final, NamedTuple
 
 from xconnectd.model import (
@@ -145,7 +146,9 @@ def _automatic(ends: tuple[Interface, ...], refused: str) -> Choice:
     if lacks:
         return Choice(Mode.TC, lacks)
     kinds = " and ".join(sorted({_kind(end) for end in ends}))
-    return Choice(Mode.GENERIC, f"{kinds}: offloaded packets (GSO, checksums) cross unchanged")
+    return Choice(
+        Mode.GENERIC, intern(f"{kinds}: offloaded packets (GSO, checksums) cross unchanged")
+    )
 
 
 def _native_on_request(ends: tuple[Interface, ...]) -> Choice:

@@ -660,8 +660,10 @@ class Reconciler:
             del self._ends[ifindex]
             self._admin_down.pop(ifindex, None)
         for each in seen.evaluations:
+            alone = (each.link,)  # one for both ends
             for end in each.ends:
-                self._ends[end.ifindex] = (*self._ends.get(end.ifindex, ()), each.link)
+                others = self._ends.get(end.ifindex)
+                self._ends[end.ifindex] = (*others, each.link) if others else alone
                 if not end.up:
                     self._admin_down[end.ifindex] = end
                 if end.far:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, fields
@@ -72,7 +71,8 @@ class Ledger:
         self._ends = Journal(self.path / "ends")
         self._current = self._is_of_this_kernel(pinned)
         self.records: dict[int, Record] = {}
-        self.named: defaultdict[str, set[int]] = defaultdict(set)
+        self.named: dict[str, tuple[int, ...]] = {}
+        self._last_changes: Mapping[str, Change] = {}
         self.made: dict[str, Made] = {}
         stored, made = self._read_journal()
         if self._current:
@@ -124,18 +124,23 @@ class Ledger:
             del self.made[end]
 
     def _know(self, record: Record) -> None:
-        if record.ifindex in self.records:
-            self._unname(record.ifindex)
-        self.records[record.ifindex] = record
-        for name in filter(None, (record.name, record.end)):
-            self.named[name].add(record.ifindex)
+        """Of thousands of ends most are changed alike, and share what says how: 0.4 KB each."""
+        ifindex = record.ifindex
+        if ifindex in self.records:
+            self._unname(ifindex)
+        if record.changes == self._last_changes:
+            record = record._replace(changes=self._last_changes)
+        self._last_changes = record.changes
+        self.records[ifindex] = record
+        for name in filter(None, {record.name, record.end}):
+            self.named[name] = (*self.named.get(name, ()), ifindex)
 
     def _unname(self, ifindex: int) -> None:
         record = self.records[ifindex]
-        for name in filter(None, (record.name, record.end)):
-            self.named[name].discard(ifindex)
-            if not self.named[name]:
-                del self.named[name]
+        for name in filter(None, {record.name, record.end}):
+            left = tuple([each for each in self.named.pop(name) if each != ifindex])
+            if left:
+                self.named[name] = left
 
     def _note(self, *entries: Any) -> None:
         if not entries:
