@@ -230,10 +230,9 @@ class Interfaces:
         for (ifindex, far), answer in zip(fars.items(), answers, strict=True):
             for message in answer:
                 (flags,) = struct.unpack_from("=I", message, 24)
-                there = attributes_in(message, LINK_ATTRIBUTES)
                 found[ifindex] = far._replace(
-                    name=text(there[uapi.IFLA_IFNAME][:-1]),
-                    mtu=integer(there[uapi.IFLA_MTU]),
+                    name=text(first_in(message, LINK_ATTRIBUTES, uapi.IFLA_IFNAME)[:-1]),
+                    mtu=integer(first_in(message, LINK_ATTRIBUTES, uapi.IFLA_MTU)),
                     up=bool(flags & uapi.IFF_UP),
                 )
         return found
