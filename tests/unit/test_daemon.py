@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from driven import BAD, DRAFT, FIRST, OTHER, Clock, Peer, Site, Watch, set_clock
-from kernel import Kernel, peace, refuse_verb
+from kernel import Kernel, Step, peace, refuse_verb
 
 from xconnectd.config.identity import VARIABLE
 from xconnectd.daemon.daemon import OnExit
@@ -407,6 +407,21 @@ def test_a_file_that_is_gone_disconnects_nothing_and_one_without_links_all(site:
     site.save("links: {}\n")
     assert site.kernel.untouched("v0")
     assert site.kernel.untouched("v1")
+
+
+def test_no_frame_waits_for_a_line_in_the_log(site: Site) -> None:
+    """A save is told of when it is done, and before what came of it."""
+    keeper = site.keeper
+    keeper.events()
+    told: list[str] = []
+
+    def listen(_number: int, _step: Step) -> None:
+        told.extend(keeper.events())
+
+    site.kernel.trouble = listen
+    site.save(DRAFT)
+    assert site.kernel.steps, "it was rewired"
+    assert (told, keeper.events()) == ([], ["config.loaded", "link.rewired"])
 
 
 def test_what_only_the_daemon_knows_is_in_status(site: Site, client: Peer, clock: Clock) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -117,10 +118,11 @@ class ConfigFiles:
             if before.state != "loaded" and reading.state == "loaded":
                 self._tell_loaded(reading)
             return Scope()
-        scope = self._reconciler.want(wiring)
+        tell = partial(self._tell_loaded, reading)
+        scope = self._reconciler.want(wiring, tell)
         self.last_reload = self._clock.time()
-        if reading.state == "loaded" or scope:
-            self._tell_loaded(reading)
+        if reading.state == "loaded" and not scope:  # perhaps no pass follows
+            tell()
         return scope
 
     def _note_host(self, host: str) -> None:

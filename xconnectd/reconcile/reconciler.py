@@ -175,6 +175,7 @@ class Reconciler:
         self.far_ends: dict[FarEnd, int] = {}
         self.awaited: dict[tuple[int, str | int], str] = {}
         self.monitored: frozenset[Link] = frozenset()
+        self._tell: Callable[[], None] | None = None
         self._far_refused: dict[str, FarRefusal] = {}
         self._unseen = Scope()
         self._gone: list[LinkEvent] = []
@@ -187,10 +188,12 @@ class Reconciler:
         """How every link stood after the last pass that looked at it."""
         return self._statuses
 
-    def want(self, wiring: Wiring) -> Scope:
+    def want(self, wiring: Wiring, tell: Callable[[], None] | None = None) -> Scope:
         """Takes a new wiring and returns what a pass must look at to make it true.
 
-        What a command has made of a link for now comes before what the wiring says of it.
+        What a command has made of a link for now comes before what the wiring says of it. If a pass
+        has to follow it calls ``tell``, before it logs what came of it: a line in the log takes as
+        long as ten questions to the kernel, for which no frame has to wait.
         """
         self.wiring = wiring
         if passing := self._ledger.passing:
@@ -211,6 +214,7 @@ class Reconciler:
                 for link in wiring.links
                 if (was := self._statuses.get(link.id)) and was.state is State.FAILED
             ]
+        self._tell = tell if changed else None
         return Scope(frozenset(changed))
 
     def moved_netns(self) -> tuple[MovedEnd, ...]:
@@ -364,6 +368,9 @@ class Reconciler:
             self._announce(seen, statuses)
         seconds = time.monotonic() - started
         self.tally.passed(seconds)
+        if self._tell:
+            self._tell()
+            self._tell = None
         self._report(statuses, done, trigger, seconds)
 
     def assess(self, evaluations: Iterable[Evaluation], observed: Observed) -> list[LinkStatus]:
@@ -706,7 +713,7 @@ class Reconciler:
         }
         after = [each._replace(retry=self._backoff.retry_of(each.link.id)) for each in statuses]
         for change in transitions.changes(self._statuses, after, gone, done, trigger):
-            self._tell(change._replace(fields={**change.fields, **more}), trigger)
+            self._log_change(change._replace(fields={**change.fields, **more}), trigger)
             if change.event is Event.DRIFT_REPAIRED:
                 self.tally.repairs += 1
                 self._count_repair(str(change.fields["link"]), _CHANGED)
@@ -718,7 +725,7 @@ class Reconciler:
             del self._statuses[each.link.id]
         self._log.debug(Event.PASS_DONE, actions=len(done), **more)
 
-    def _tell(self, change: Report, trigger: str) -> None:
+    def _log_change(self, change: Report, trigger: str) -> None:
         """What others do again and again is summed up, so that nobody can fill a disk with it."""
         now = time.monotonic()
         if trigger == "netlink":
