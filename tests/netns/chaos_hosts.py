@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from .carrier import Card
+from .chaos import FEWEST
 from .hosts_lab import Hosts
 from .lab import Station
 from .traffic import Stream, Wire, looks, wait_flows
@@ -130,7 +131,7 @@ class ChaosOfHosts:
         try:
             with Stream(*self._untouched, rate=200) as stream:
                 wait_flows(stream)
-                while time.monotonic() < deadline:
+                while time.monotonic() < deadline or self.steps < FEWEST:
                     self._step()
                     self._check()
                 self._make_whole()
