@@ -17,9 +17,8 @@ from typing import Any, Final
 
 from tests.netns.lab import REPO, Lab, sweep
 from tests.netns.service import Daemon
-from tests.netns.test_scale import grow
 
-from .growth import ended, mebibytes, settle, started
+from .growth import ended, grown, mebibytes, settle, started
 from .paper import number
 from .rounds import Series, interleave
 
@@ -57,9 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"there is no {checkout / _COMPILED}: run make setup there", file=sys.stderr)
             return 1
     sweep()
-    with Lab() as lab:
-        lab.hush()
-        pairs = grow(lab, wanted.links)[1]
+    with Lab() as lab, grown(lab, wanted.links) as site:
+        pairs = site.pairs()
         daemons = {name: _Of(lab, pairs, name, where) for name, where in checkouts.items()}
         figures = interleave(list(daemons), wanted.rounds, lambda name, _: _lived(daemons[name]))
     print(f"{wanted.links:,} links, medians of {wanted.rounds} rounds (quartiles)")

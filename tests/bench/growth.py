@@ -36,8 +36,8 @@ _PATIENCE: Final = 600.0
 _STILL: Final = 2.0
 """Seconds without a line of the log after which a start has nothing left to do."""
 _LIVES: Final = 6000
-"""So many links are started in all for one figure, but at least once, and ``starts`` times at
-most: few links are soon started, and differ from time to time."""
+"""So many links are started in all for one figure, but at least once and ``lives`` times at most:
+few links are soon started, and differ from time to time."""
 _STATUSES: Final = 3
 _REWIRES: Final = 7
 _CHANGES: Final = 20
@@ -83,43 +83,47 @@ def growth(effort: Effort) -> Iterator[Series]:
     """Each series again and again, with more figures: whoever ends it early has what there was."""
     found: dict[_Cost, dict[str, list[float]]] = {}
     for count, links in enumerate(effort.grown, 1):
-        begin = time.monotonic()
+        _tell(f"making {links:,} links")
         for figures in _figures(links, effort):
             for cost, contender, value in figures:
                 names = found.setdefault(cost, {})
                 names.setdefault(among(contender, links), []).append(value)
-            _tell(links, time.monotonic() - begin, figures)
+            _tell_figures(figures)
             for cost in {cost: None for cost, *_ in figures}:
                 title = f"Growth: {cost.title}"
                 sizes = effort.grown[:count]
                 yield Series(title, cost.unit, found[cost], sizes=sizes, cause=cost.cause)
 
 
-def _tell(links: int, seconds: float, figures: Iterable[_Figure]) -> None:
+def _tell(words: str) -> None:
+    print(f"\n  {time.strftime('%X')} {words}", end="", file=sys.stderr, flush=True)
+
+
+def _tell_figures(figures: Iterable[_Figure]) -> None:
     told: dict[tuple[str, str, str], list[str]] = {}
     for cost, contender, value in figures:
         told.setdefault((cost.title, contender, cost.unit), []).append(number(value))
     for (title, contender, unit), values in told.items():
-        words = f"{title}: {contender} {' '.join(values)} {unit}"
-        print(f"\n  {links:,} links, {seconds:.0f} s: {words}", end="", file=sys.stderr, flush=True)
+        _tell(f"{title}: {contender} {' '.join(values)} {unit}")
 
 
 def _figures(links: int, effort: Effort) -> Iterator[list[_Figure]]:
     """What is compared comes together."""
-    lives = max(1, min(effort.starts, _LIVES // links))
-    with Lab() as lab:
-        lab.hush()
-        with _grown(lab, links) as site:
-            for last in (*(False,) * (lives - 1), True):
-                yield from _lived(site, lab, effort if last else None)
+    lives = max(1, min(effort.lives, _LIVES // links))
+    with Lab() as lab, grown(lab, links) as site:
+        for last in (*(False,) * (lives - 1), True):
+            yield from _lived(site, lab, effort if last else None)
 
 
 @contextmanager
-def _grown(lab: Lab, links: int) -> Iterator[Site]:
-    """Two links between containers of their own, and more. All others go at once in the end.
+def grown(lab: Lab, links: int) -> Iterator[Site]:
+    """Two links between containers of their own, and more, where the host speaks no IPv6.
 
-    Each by itself waits for the kernel's readers.
+    All others go at once in the end: each by itself waits for the kernel's readers. None has the
+    number of its other side, as the ends of the two are before them: of such veths the kernel tells
+    the carriers of 100 a second at most (net/core/link_watch.c), for minutes.
     """
+    lab.hush()
     ours = [Link.build(lab, name, up=True) for name in "ud"]
     inner = lab.namespace("containers", quiet=True)
     names = [f"v{n}" for n in range(2 * (links - len(ours)))]
@@ -144,28 +148,25 @@ def _lived(site: Site, lab: Lab, effort: Effort | None) -> Iterator[list[_Figure
 
     With ``effort``, what a daemon does between its start and its end is measured, too.
     """
+    _tell(f"made; {BARE}")
     bare = _Bare.lived(site, lab, rewires=_REWIRES if effort else 0)
+    for cost, steps in ((_UP_STEPS, bare.up), (_DOWN_STEPS, bare.down)):
+        yield [(cost, step, spent.wall) for step, spent in steps.items()]
     daemon = Daemon(lab, site.text())
-    yield [
-        *_compared(_UP, _UP_PROCESSOR, started(daemon), Spent.total(bare.up.values())),
-        *((_UP_STEPS, step, spent.wall) for step, spent in bare.up.items()),
-    ]
+    yield _compared(_UP, _UP_PROCESSOR, started(daemon), Spent.total(bare.up.values()))
     settle(daemon)
-    yield [(_MEMORY, "after a start from nothing", mebibytes(daemon))]
+    yield [(_MEMORY, "up from nothing", mebibytes(daemon))]
     daemon.kill()
     yield _compared(_ADOPTED, _ADOPTED_PROCESSOR, started(daemon), bare.look)
     since = time.monotonic()
     settle(daemon)
-    yield [(_MEMORY, "after a start that adopts", mebibytes(daemon))]
+    yield [(_MEMORY, "adopted", mebibytes(daemon))]
     if effort:
         yield [*_asked(daemon, bare.count)]
         yield [*_rewired(daemon, site, bare.rewires)]
         yield [*_flapped(daemon, site)]
         yield [*_idled(daemon, since, effort)]
-    yield [
-        *_compared(_DOWN, _DOWN_PROCESSOR, ended(daemon), Spent.total(bare.down.values())),
-        *((_DOWN_STEPS, step, spent.wall) for step, spent in bare.down.items()),
-    ]
+    yield _compared(_DOWN, _DOWN_PROCESSOR, ended(daemon), Spent.total(bare.down.values()))
 
 
 def _compared(wall: _Cost, processor: _Cost, ours: Spent, bare: Spent) -> list[_Figure]:

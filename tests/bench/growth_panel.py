@@ -25,7 +25,7 @@ from .paper import (
 )
 from .rounds import Series, curves, exponent
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 55, 275, LINE, 160
+_LEFT, _RIGHT, _TOP, _BOTTOM = 55, 275, LINE + 8, 168
 """Of the plot within the panel, in pixels; what the curves are is beside it."""
 _COLOURS: Final = {OURS: BLUE, BARE: LIGHT_BLUE}
 _OTHERS: Final = (BLUE, "#d9822b", "#8250df", "#1a7f37", "#bf3989")
@@ -84,7 +84,7 @@ class GrowthPanel:
         across, up = _Scale.of(sizes, _LEFT, _RIGHT), _Scale.of(costs, _BOTTOM, _TOP)
         for power in up.powers():
             line(at, (_LEFT, _RIGHT), (up.at(power), up.at(power)), FAINT, 1)
-            text(at, _LEFT - 6, up.at(power) + 4, number(power), RIGHT)
+            text(at, _LEFT - 6, up.at(power) + 4, f"{power:g}", RIGHT)
         for links in sizes:
             line(at, (across.at(links), across.at(links)), (_TOP, _BOTTOM), FAINT, 1)
             place = {"text-anchor": "middle"}

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -82,7 +82,13 @@ def _as_json(series: Series) -> dict[str, Any]:
         name: [float(f"{value:.{_DIGITS}g}") for value in found]
         for name, found in series.values.items()
     }
-    return asdict(series) | {"values": values}
+    of_growth = {"sizes": series.sizes, "cause": series.cause} if series.sizes else {}
+    return {
+        "title": series.title,
+        "unit": series.unit,
+        "values": values,
+        "more_is_better": series.more_is_better,
+    } | of_growth
 
 
 def _slug(*facts: str) -> str:

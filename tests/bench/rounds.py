@@ -32,6 +32,8 @@ class Effort:
     """Numbers of links between which rewiring is measured."""
     grown: tuple[int, ...] = (2, 200, 2000, 10_000)
     """Numbers of links between which it is seen how costs grow."""
+    lives: int = 5
+    """So often few links are started; the most of ``grown`` once."""
     settled: float = 20.0
     """From ``ready`` to the beginning of an idle window that is as long."""
     changes: int = 100
@@ -56,6 +58,7 @@ QUICK: Final = Effort(
     rewires=3,
     sizes=(2, 20),
     grown=(2, 20),
+    lives=2,
     settled=3.0,
     changes=20,
     storm=1.0,
