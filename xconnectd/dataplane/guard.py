@@ -12,7 +12,7 @@ import ctypes
 import errno
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator
 from itertools import product
 from typing import Final, NamedTuple
 
@@ -126,11 +126,10 @@ class Guard:
         if self.ends is not None and not self.is_pinned:
             self._pins.put_guard(self._place, {_MAP: self.ends.fd, _PROGRAM: self._program})
 
-    def stopped(self) -> Mapping[int, Stopped]:
-        """By ifindex of every end that is guarded."""
-        if self.ends is None:
-            return {}
-        return {key: Stopped(*words) for key, words in self.ends.all_words().items()}
+    def stopped_in_parts(self) -> Iterator[dict[int, Stopped]]:
+        """By ifindex of every end that is guarded, of some of them at a time."""
+        for keys, words in self.ends.parts() if self.ends else ():
+            yield dict(zip(keys, map(Stopped, words[::2], words[1::2]), strict=True))
 
     def close(self) -> None:
         self._leave()

@@ -369,6 +369,18 @@ class Map:
                 return
             resume = token_ref
 
+    def parts(self) -> Iterator[tuple[list[int], list[int]]]:
+        """As ``batches``, also where the kernel cannot: then every key by itself."""
+        try:
+            yield from self.batches()
+        except OSError as error:
+            _demand_no_batches(error)
+            keys = self.keys()
+            for start in range(0, len(keys), _BATCH):
+                some = {key: self.words(key) for key in keys[start : start + _BATCH]}
+                there = {key: words for key, words in some.items() if words}
+                yield [*there], [*chain.from_iterable(there.values())]
+
     def all_items(self) -> dict[int, int]:
         """As ``items``, in batches where the kernel can; for values of one word."""
         try:

@@ -30,7 +30,7 @@ from xconnectd.dataplane.libbpf import Map, MapFormat
 from xconnectd.dataplane.pins import NoBpffsError, Pins
 from xconnectd.digest import sha256
 from xconnectd.errors import DataplaneError, PrivilegeError, ProgramGoneError, XconnectError
-from xconnectd.model import PROGRAM_NAME, Counters, Lost, Programs
+from xconnectd.model import PROGRAM_NAME, Counters, Programs
 
 MAX_ENDS: Final = 65_536
 """Two ends to a link: 32,768 links. The ifindexes themselves may be of any size."""
@@ -376,13 +376,28 @@ class Dataplane:
         """Frames of a key that were handed on, and dropped: for another thread, until ``close``."""
         return counter_maps.CounterMaps(self._shared).handled
 
-    def all_counters(self) -> dict[int, Counters]:
+    def crossed_in_parts(self) -> Iterator[dict[int, Counters]]:
+        """What the wires' own programs count, of some hundred ends at a time; parts may be empty.
+
+        It lacks what is counted elsewhere: ``lost``, and what met the host's stack.
+        """
         with _stage("counters", "reading the counters"):
-            lost, stopped = self._drops.all(), self._guard.stopped()
-            return {
-                key: _with_stopped(counted._replace(lost=lost.get(key, _NONE)), stopped.get(key))
-                for key, counted in self._counters.all().items()
-            }
+            yield from self._counters.in_parts()
+
+    def counters_in_parts(self) -> Iterator[dict[int, Counters]]:
+        """The same, and what is counted elsewhere."""
+        stopped: dict[int, Stopped] = {}
+        with _stage("counters", "reading the counters"):
+            lost = self._drops.all()
+            for some in self._guard.stopped_in_parts():
+                stopped |= some
+                yield {}
+        for counted in self.crossed_in_parts():
+            for key in lost.keys() & counted.keys():
+                counted[key] = counted[key]._replace(lost=lost[key])
+            for key in stopped.keys() & counted.keys():
+                counted[key] = _with_stopped(counted[key], stopped[key])
+            yield counted
 
     def listen_to_drivers(self) -> None:
         """Counts what they refuse in native mode, from the first such link on: it costs them."""
@@ -575,12 +590,7 @@ def _audited(program: int, wanted: Mapping[int, int]) -> bool:
     return True
 
 
-_NONE: Final = Lost()
-
-
-def _with_stopped(counters: Counters, stopped: Stopped | None) -> Counters:
-    if stopped is None:
-        return counters
+def _with_stopped(counters: Counters, stopped: Stopped) -> Counters:
     host_egress = counters.host_egress + stopped.host_egress
     return counters._replace(host_egress=host_egress, passed_to_host=stopped.passed_to_host)
 

@@ -172,10 +172,13 @@ class Interfaces:
 
     def statistics(self) -> dict[int, Statistics]:
         """By ifindex what every interface counted, in one dump."""
-        return {
-            ifindex_of(message): _statistics(message)
-            for message in self._route.ask(stats_request())
-        }
+        return {i: each for some in self.statistics_in_parts() for i, each in some.items()}
+
+    def statistics_in_parts(self) -> Iterator[dict[int, Statistics]]:
+        """The same, of some interfaces at a time; others may be asked for in between."""
+        with closing(Route()) as route:
+            for messages in route.dump_in_parts(stats_request()):
+                yield {ifindex_of(message): _statistics(message) for message in messages}
 
     def settle(self) -> None:
         """Waits until changes that are under way are done, by a change of nothing.
@@ -450,8 +453,7 @@ def _with_driver(interface: Interface) -> Interface:
 
 def _statistics(message: bytes) -> Statistics:
     """Zeros of an interface that went meanwhile."""
-    found = attributes_in(message, STATS_ATTRIBUTES)
-    counted = found.get(uapi.IFLA_STATS_LINK_64, b"")
+    counted = first_in(message, STATS_ATTRIBUTES, uapi.IFLA_STATS_LINK_64)
     if len(counted) < _STATISTICS.size:
         return Statistics()
     received, sent, not_received, not_sent = _STATISTICS.unpack_from(counted)

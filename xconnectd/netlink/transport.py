@@ -80,6 +80,8 @@ wait for other users' lock. All their answers fit into the socket's buffer: a re
 it, an interface 4, a dump 33 (netlink_dump in net/netlink/af_netlink.c)."""
 _FEW: Final = 16
 """Up to so many questions are asked one after the other, which costs them less."""
+_PART: Final = 256
+"""So many messages of a dump are a millisecond's work for who reads them."""
 _BUFFER: Final = 4 << 20
 _NO_ANSWER: Final = (errno.EBUSY, errno.EAGAIN, errno.ENOBUFS)
 """What the kernel says to a question that came while a dump was under way, or had no room."""
@@ -366,6 +368,26 @@ class Route:
             for question, answer in zip(some, found, strict=True):
                 answers.append(self.ask_each([question], unless)[0] if answer is None else answer)
         return answers
+
+    def dump_in_parts(self, request: bytes) -> Iterator[list[bytes]]:
+        """What a dump is answered with, some messages at a time; once more if it is interrupted.
+
+        Nothing else can be asked before its end. Raises NetlinkError.
+        """
+        for _ in range(TRIES):
+            interrupted, some = False, []
+            for _number, kind, flags, message in self._received(self._send([(request, None)]), 1):
+                interrupted = interrupted or bool(flags & uapi.NLM_F_DUMP_INTR)
+                if kind == uapi.NLMSG_ERROR:
+                    raise _refusal(message, flags)
+                if kind != uapi.NLMSG_DONE:
+                    some.append(message)
+                if len(some) == _PART:
+                    yield some
+                    some = []
+            yield some
+            if not interrupted:
+                return
 
     def do_each(self, changes: Sequence[Question]) -> dict[int, NetlinkError]:
         """Makes changes in their order; what the kernel refused, by the numbers of those.
