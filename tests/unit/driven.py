@@ -8,7 +8,8 @@ import math
 import select
 import selectors
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,11 @@ class Runtime:
     def counters(self) -> Mapping[int, Counters]:
         return {}
 
+    def counters_in_parts(self) -> Iterator[Mapping[int, Counters]]:
+        yield self.counters()
+
+    crossed_in_parts = counters_in_parts
+
     def remove(self) -> None:
         self.is_removed = True
 
@@ -431,8 +437,12 @@ class Peer:
 
     def ask(self, do: object, **more: Any) -> dict[str, Any]:
         self.send(do, **more)
-        self._site.keeper.step()
-        answer: dict[str, Any] = json.loads(self._socket.recv(1 << 16))
+        told = b""
+        while not told.endswith(b"\n"):
+            self._site.keeper.step()
+            with suppress(BlockingIOError):
+                told += self._socket.recv(1 << 16, socket.MSG_DONTWAIT)
+        answer: dict[str, Any] = json.loads(told)
         return answer
 
     def start_trial(

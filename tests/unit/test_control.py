@@ -31,7 +31,9 @@ class Bench:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.answer: Callable[[Client, Request], Answer] = lambda _, request: {"to": request}
+        self.answer: Callable[[Client, Request], Answer | Iterator[str]] = lambda _, request: {
+            "to": request
+        }
         self.asked = 0
         self.gone = 0
         self._selector = selectors.DefaultSelector()
@@ -54,7 +56,7 @@ class Bench:
     def settle(self, most: int = 10_000) -> None:
         assert not all(self.turn() for _ in range(most)), "it spins"
 
-    def _answer(self, client: Client, request: Request) -> Answer:
+    def _answer(self, client: Client, request: Request) -> Answer | Iterator[str]:
         self.asked += 1
         return self.answer(client, request)
 
@@ -112,6 +114,42 @@ def test_who_does_not_read_is_answered_no_more(bench: Bench) -> None:
             bench.settle()
         assert (bench.asked, bench.gone) == (30, 0)
         assert answers == whole * 30
+
+
+def test_a_long_answer_is_made_as_it_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else is served in between, and an event comes behind it."""
+    monkeypatch.setattr(server, "_AT_ONCE", 0.0)
+    pieces = ['{"text": "', *["x" * 100_000] * 40, "", '"}']
+    made = 0
+
+    def answer(client: Client, request: Request) -> Answer | Iterator[str]:
+        nonlocal made
+        client.wants_events = True
+        if request["do"] == "ping":
+            return {"made": made}
+        return long()
+
+    def long() -> Iterator[str]:
+        nonlocal made
+        for piece in pieces:
+            made += 1
+            yield piece
+
+    bench.answer = answer
+    with bench.connect() as slow, bench.connect() as other:
+        slow.sendall(QUESTION)
+        bench.settle()
+        assert 0 < made < 10
+        other.sendall(b'{"do": "ping"}\n')
+        bench.settle()
+        assert json.loads(received(other))["made"] == made
+        bench.server.publish({"event": "x"})
+        told = b""
+        while more := received(slow):
+            told += more
+            bench.settle()
+        assert told.decode() == "".join(pieces) + '\n{"event": "x"}\n'
+        assert bench.gone == 0
 
 
 def test_who_does_not_read_events_is_dropped(bench: Bench) -> None:

@@ -41,7 +41,7 @@ def report(*, state: str = "loaded", last_load: float | None = 1234.5) -> Status
     for seconds in (0.0005, 0.001, 0.004, 9.0):
         tally.passed(seconds)
     path = Path('/etc/"x"\\.yaml')
-    return builder.build(
+    told = builder.without_links(
         document.Daemon(
             last_load=last_load,
             repairs=tally.repairs,
@@ -50,10 +50,9 @@ def report(*, state: str = "loaded", last_load: float | None = 1234.5) -> Status
         ),
         Reading(Wiring(hash="abc"), (FileState(path, state),)),
         path,
-        statuses=LINKS,
-        counters=COUNTERS,
         moved_netns=(),
     )
+    return told._replace(links=tuple(builder.links(LINKS, COUNTERS)))
 
 
 def ask(

@@ -22,6 +22,10 @@ PATIENCE: Final = 4.0
 """Seconds that a daemon may take to answer before it counts as hung."""
 
 
+_AT_ONCE: Final = 1 << 18
+"""Bytes that are received at once: an answer about ten thousand links has 16 MB."""
+
+
 class NoDaemonError(XconnectError):
     """Nobody answers on the control channel."""
 
@@ -48,7 +52,7 @@ class Connection:
         except OSError as error:
             self._socket.close()
             raise NoDaemonError(self._why_not(path, error)) from error
-        self._file = self._socket.makefile("rb")
+        self._file = self._socket.makefile("rb", _AT_ONCE)
         if timeout is None or timeout > PATIENCE:
             try:
                 self._wait_for_a_sign(timeout)

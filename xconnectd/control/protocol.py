@@ -14,6 +14,7 @@ Requests: ``{"do": "ping"}``, ``{"do": "status"}``, ``{"do": "counters"}``, ``{"
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple, Self
 
 from xconnectd.control import unix_sockets
@@ -29,6 +30,8 @@ LONGEST_IMPAIRMENT: Final = 7 * 24 * 3600
 
 Request = dict[str, Any]
 Answer = dict[str, Any]
+Pieces = Iterator[str]
+"""The text of a long answer, of which each takes a millisecond or less; some may be empty."""
 
 
 class Draft(NamedTuple):

@@ -7,12 +7,13 @@ import json
 import selectors
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 from xconnectd.control import unix_sockets
-from xconnectd.control.protocol import CONTROL, STATUS, Answer, Request
+from xconnectd.control.protocol import CONTROL, STATUS, Answer, Pieces, Request
 
 _LONGEST_REQUEST: Final = 32 << 20
 
@@ -22,6 +23,10 @@ _LONGEST_QUESTION: Final = 1 << 10
 
 _BACKLOG: Final = 1 << 20
 """Bytes that a reader of events may lag behind before it is dropped."""
+
+
+_AT_ONCE: Final = 0.002
+"""Seconds that an answer is made at a stretch; whatever else there is to do comes in between."""
 
 
 _MOST_CLIENTS: Final = 64
@@ -53,6 +58,8 @@ class Client:
         self._socket = connection
         self._incoming = bytearray()
         self._outgoing = bytearray()
+        self._unmade: Iterator[str] | None = None
+        """The rest of an answer, behind what is outgoing."""
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -60,11 +67,15 @@ class Client:
     @property
     def is_owed(self) -> bool:
         """Whether something is still to be sent, or a request to be answered."""
-        return bool(self._outgoing) or self._has_line()
+        return self._is_sending or self._has_line()
+
+    @property
+    def _is_sending(self) -> bool:
+        return bool(self._outgoing) or self._unmade is not None
 
     def is_idle_since(self, when: float) -> bool:
         """A listener is not; nor is who may do, who may be thinking a try over."""
-        listens = self.wants_events and not self._outgoing
+        listens = self.wants_events and not self._is_sending
         return not (self.privileged or listens) and self.last_move < when
 
     def _has_line(self) -> bool:
@@ -78,7 +89,7 @@ class Client:
             ValueError: it sent what is no request.
         """
         self._flush()
-        if self._outgoing:
+        if self._is_sending:
             return None
         if not self._has_line():
             self._receive()
@@ -104,23 +115,42 @@ class Client:
         if len(self._incoming) > longest and not self._has_line():
             raise ConnectionError("too long a request")
 
-    def send(self, answer: Mapping[str, Any]) -> None:
+    def send(self, answer: Mapping[str, Any] | Pieces) -> None:
         """Sends one document, now or as soon as the other side reads.
+
+        One in pieces is made as it is read.
 
         Raises:
             OSError: the other side has gone, or does not read.
         """
         if len(self._outgoing) > _BACKLOG:
             raise ConnectionError("it does not read")
-        self._outgoing += json.dumps(answer, default=str).encode() + b"\n"
+        if isinstance(answer, Mapping):
+            before = "".join(self._unmade or ())
+            self._outgoing += f"{before}{json.dumps(answer, default=str)}\n".encode()
+            self._unmade = None
+        else:
+            self._unmade = chain(answer, "\n")
         self._flush()
 
     def _flush(self) -> None:
+        end = time.monotonic() + _AT_ONCE
         with contextlib.suppress(BlockingIOError):
-            while self._outgoing:
-                sent = self._socket.send(self._outgoing, socket.MSG_NOSIGNAL)
-                del self._outgoing[:sent]
-                self.last_move = time.monotonic()
+            while self._is_sending:
+                if not self._outgoing and self._unmade:
+                    self._make_more(self._unmade)
+                while self._outgoing:
+                    sent = self._socket.send(self._outgoing, socket.MSG_NOSIGNAL)
+                    del self._outgoing[:sent]
+                    self.last_move = time.monotonic()
+                if self._unmade and time.monotonic() > end:
+                    return
+
+    def _make_more(self, pieces: Iterator[str]) -> None:
+        if (piece := next(pieces, None)) is None:
+            self._unmade = None
+        else:
+            self._outgoing += piece.encode()
 
     def close(self) -> None:
         self._socket.close()
@@ -133,7 +163,7 @@ class Server:
         self,
         directory: Path | None,
         selector: selectors.BaseSelector,
-        answer: Callable[[Client, Request], Answer],
+        answer: Callable[[Client, Request], Answer | Pieces],
         gone: Callable[[Client], None],
     ) -> None:
         """``answer`` replies to a request, ``gone`` is called when one ends; both may raise.
@@ -217,7 +247,7 @@ class Server:
         else:
             self._send(client, self._answer(client, request))
 
-    def _send(self, client: Client, document: Mapping[str, Any]) -> None:
+    def _send(self, client: Client, document: Mapping[str, Any] | Pieces) -> None:
         try:
             client.send(document)
         except OSError:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from xconnectd import underlay
-from xconnectd.control.protocol import Answer, Request
+from xconnectd.control.protocol import Answer, Pieces, Request
 from xconnectd.control.server import Client
 from xconnectd.daemon.clock import Clock
 from xconnectd.daemon.config_files import ConfigFiles
 from xconnectd.daemon.passing import PassingImpairments
 from xconnectd.daemon.trial import Trial
 from xconnectd.errors import XconnectError
-from xconnectd.model import State
+from xconnectd.model import Counters, State
 from xconnectd.runtime import Runtime
 from xconnectd.status import builder
-from xconnectd.status.document import Daemon, Metrics, Passes, StatusDocument
+from xconnectd.status.document import Daemon, Link, Metrics, Passes, StatusDocument
 from xconnectd.status.summary import summary
 
 
@@ -54,7 +55,7 @@ class Requests:
         self._started = clock.monotonic()
         self._last_error = ""
 
-    def answer(self, client: Client, request: Request) -> Answer:
+    def answer(self, client: Client, request: Request) -> Answer | Pieces:
         do = request.get("do")
         if do == "ping":
             return {"ok": True}
@@ -87,24 +88,26 @@ class Requests:
         if event.get("level") in ("error", "warning"):
             self._last_error = f"{event['event']}: {event.get('reason', '')}".rstrip(": ")
 
-    def _status(self) -> Answer:
+    def _status(self) -> Answer | Pieces:
         try:
-            is_told_all = self._catch_up()
-            told = self.facts()()
+            hears_all = self._catch_up()
+            told, links = self._told(), self._links()
         except (XconnectError, OSError) as error:  # a look that was refused: no reason to end
-            return {"ok": False, "error": str(error)}
-        if is_told_all:
+            return _refused(error)
+        if hears_all:
             told = told._replace(differences=builder.differences(self._reconciler.undone))
-        return told.as_json()
+        return _in_pieces(
+            self._runtime.counters_in_parts(), lambda counters: told.in_pieces(links(counters))
+        )
 
-    def _counted(self) -> Answer:
+    def _counted(self) -> Pieces:
         """Frames and bytes that came in by each end, for rates."""
-        try:
-            counters = self._runtime.counters()
-        except (XconnectError, OSError) as error:
-            return {"ok": False, "error": str(error)}
-        counted = {ifindex: (each.frames, each.bytes) for ifindex, each in counters.items()}
-        return {"ok": True, "counted": counted}
+
+        def text(counters: Mapping[int, Counters]) -> Iterator[str]:
+            counted = {ifindex: (each.frames, each.bytes) for ifindex, each in counters.items()}
+            yield json.dumps({"ok": True, "counted": counted})
+
+        return _in_pieces(self._runtime.crossed_in_parts(), text)
 
     def facts(self) -> Callable[[], StatusDocument]:
         """What this thread alone may look at; any thread can make a report of it, by a call.
@@ -112,18 +115,27 @@ class Requests:
         Raises:
             XconnectError, OSError: the kernel refused a look.
         """
-        statuses = tuple(self._reconciler.statuses.values())
-        far = [end for each in statuses if (end := each.link.tunnel_end)]
-        return partial(
-            builder.build,
+        told, links, counters = self._told(), self._links(), self._runtime.counters()
+        return lambda: told._replace(links=tuple(links(counters)))
+
+    def _told(self) -> StatusDocument:
+        """All but the links."""
+        return builder.without_links(
             self._self_report(),
             self._files.reading,
             self._files.source.path,
-            statuses=statuses,
-            counters=self._runtime.counters(),
             drop_stats_unavailable=self._runtime.drop_stats_unavailable,
             guard_unavailable=self._runtime.guard_unavailable,
             moved_netns=self._reconciler.moved_netns(),
+        )
+
+    def _links(self) -> Callable[[Mapping[int, Counters]], Iterator[Link]]:
+        """The links as they are now, to be made with counters that are yet to be read."""
+        statuses = tuple(self._reconciler.statuses.values())
+        far = [end for each in statuses if (end := each.link.tunnel_end)]
+        return partial(
+            builder.links,
+            statuses,
             heard={end.text: self._runtime.tunnels.heard(end.text) for end in far if end.host},
             mtus=underlay.mtus(end.tunnel.remote for end in far if end.tunnel),
         )
@@ -158,3 +170,22 @@ class Requests:
                 if each.state is State.WAITING
             ],
         }
+
+
+def _in_pieces(
+    parts: Iterable[Mapping[int, Counters]], text: Callable[[Mapping[int, Counters]], Pieces]
+) -> Pieces:
+    """A text with counters in it, of which some are read at a time."""
+    counters: dict[int, Counters] = {}
+    try:
+        for some in parts:
+            counters |= some
+            yield ""
+    except (XconnectError, OSError) as error:
+        yield json.dumps(_refused(error))
+        return
+    yield from text(counters)
+
+
+def _refused(error: Exception) -> Answer:
+    return {"ok": False, "error": str(error)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,28 +20,20 @@ from xconnectd.status.document import StatusDocument
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
-def build(
+def without_links(
     daemon: document.Daemon,
     reading: Reading,
     path: Path,
     *,
-    statuses: Iterable[LinkStatus],
-    counters: Mapping[int, Counters],
     moved_netns: Iterable[MovedEnd],
     drop_stats_unavailable: str = "",
     guard_unavailable: str = "",
-    heard: Mapping[str, Heard] = _NOTHING,
-    mtus: Mapping[str, int | None] = _NOTHING,
 ) -> StatusDocument:
-    """``path`` is what the files were asked for by, ``counters`` are keyed by ifindex.
-
-    ``heard`` is what is known of the other sides of tunnels, by the texts of the ends there, and
-    ``mtus`` are those of the ways to these, in bytes, by address.
-    """
+    """``path`` is what the files were asked for by."""
     return StatusDocument(
         daemon,
         _config(reading, path),
-        tuple(_link(each, counters, heard, mtus) for each in statuses),
+        (),
         tuple(
             document.Moved(gone.record.name, gone.record.ifindex, gone.remedy)
             for gone in moved_netns
@@ -51,6 +43,20 @@ def build(
         guard_unavailable,
         host=reading.wiring.host,
     )
+
+
+def links(
+    statuses: Iterable[LinkStatus],
+    counters: Mapping[int, Counters],
+    heard: Mapping[str, Heard] = _NOTHING,
+    mtus: Mapping[str, int | None] = _NOTHING,
+) -> Iterator[document.Link]:
+    """``counters`` are keyed by ifindex.
+
+    ``heard`` is what is known of the other sides of tunnels, by the texts of the ends there, and
+    ``mtus`` are those of the ways to these, in bytes, by address.
+    """
+    return (_link(each, counters, heard, mtus) for each in statuses)
 
 
 def differences(steps: Iterable[Action]) -> tuple[document.Difference, ...]:
@@ -83,6 +89,9 @@ def _link(
         device = (a if far is link.a else b).host_interface
         told, mtu = heard.get(far.text, Heard()), mtus.get(far.tunnel.remote)
         peer = _peer(far.host, far.tunnel, device, told, mtu)
+    at_a, at_b = drop_reasons.of(a, counters), drop_reasons.of(b, counters)
+    dropped = drop_reasons.counted(at_a, at_b), drop_reasons.counted(at_b, at_a)
+    is_lossy = any(any(each.values()) for each in dropped)
     return document.Link(
         link.id,
         status.state,
@@ -94,9 +103,9 @@ def _link(
         link.description,
         dict(link.labels),
         link.enabled,
-        _end(link.a, a, b, counters),
-        _end(link.b, b, a, counters),
-        drop_reasons.explained(a, b, counters, enabled=link.enabled),
+        _end(link.a, a, at_a, dropped[0]),
+        _end(link.b, b, at_b, dropped[1]),
+        drop_reasons.explained(a, b, counters, enabled=link.enabled) if is_lossy else (),
         one_way=link.one_way,
         rewrite=link.rewrite.value,
         impair=_impair(link.impair) if link.impair else None,
@@ -141,9 +150,8 @@ def _one(one: Impairment) -> document.Json:
 
 
 def _end(
-    endpoint: Endpoint, end: End, other: End, counters: Mapping[int, Counters]
+    endpoint: Endpoint, end: End, counted: Counters, dropped: Mapping[str, int]
 ) -> document.End:
-    counted, there = drop_reasons.of(end, counters), drop_reasons.of(other, counters)
     node, interface = end.node, endpoint.interface
     if endpoint.host and endpoint.tunnel:
         node, _, interface = interface.rpartition(":")  # what the other host has it from
@@ -163,7 +171,7 @@ def _end(
         counted.frames,
         counted.bytes,
         last_frame_age_s=_age(counted.last),
-        dropped=drop_reasons.counted(counted, there),
+        dropped=dropped,
         passed_to_host=counted.passed_to_host,
         offers=end.offers,
         shows_carrier=end.shows_carrier,

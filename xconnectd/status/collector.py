@@ -51,11 +51,13 @@ def report(file: Path | None, told: StatusDocument | None) -> StatusDocument:
 def sampled(file: Path | None, links: Sequence[str], seconds: float) -> StatusDocument | None:
     """As ``report``, with rates over ``seconds``; None where no counters can be read."""
     with suppress(PrivilegeError, PermissionError), Engine.watch() as engine:
-        if before := engine.counters():
+        if parts := [*engine.crossed_in_parts()]:
             since = time.monotonic()
             time.sleep(seconds)
             found = report_of(engine, file, daemons_report.ask()).only(links)
-            counted = {key: (each.frames, each.bytes) for key, each in before.items()}
+            counted = {
+                key: (each.frames, each.bytes) for some in parts for key, each in some.items()
+            }
             return found.rated(counted, time.monotonic() - since)
     return None
 
@@ -164,21 +166,23 @@ def report_of(engine: Engine, file: Path | None, told: StatusDocument | None) ->
     if told:  # it knows why, and not only that nothing is there
         drop_stats = drop_stats and (told.drop_stats_unavailable or drop_stats)
         guard = guard and (told.guard_unavailable or guard)
-    built = builder.build(
+    built = builder.without_links(
         told.daemon if told else _silent_daemon(),
         reading,
         source.path,
-        statuses=engine.reconciler.assess(found.evaluations, found.observed),
-        counters=engine.counters(),
         drop_stats_unavailable=drop_stats,
         guard_unavailable=guard,
         moved_netns=found.observed.moved_netns,
-        heard=engine.told,
-        mtus=underlay.mtus(end.tunnel.remote for end in _far_ends(found) if end.tunnel),
+    )
+    links = builder.links(
+        engine.reconciler.assess(found.evaluations, found.observed),
+        engine.counters(),
+        engine.told,
+        underlay.mtus(end.tunnel.remote for end in _far_ends(found) if end.tunnel),
     )
     known = {each.link: each for each in told.links} if told else {}
     return built._replace(
-        links=tuple(_as_told(each, known.get(each.link)) for each in built.links),
+        links=tuple(_as_told(each, known.get(each.link)) for each in links),
         differences=builder.differences(found.actions),
     )
 

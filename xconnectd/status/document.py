@@ -6,8 +6,9 @@ read as far as it is known here: a key that is new is left out, one that is miss
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any, Final, NamedTuple, Self
 
 from xconnectd.errors import XconnectError
@@ -15,6 +16,9 @@ from xconnectd.formatting import counted
 from xconnectd.model import Heard, Rewrite, State
 
 Json = dict[str, Any]
+
+_A_PIECE: Final = 16
+"""Links, which are some 25 KB and half a millisecond."""
 
 Counted = Mapping[int, tuple[int, int]]
 """Frames and bytes that came in, by ifindex."""
@@ -126,11 +130,14 @@ class End(NamedTuple):
     carrier_reason: str = ""
     host: str = ""
 
-    def since(self, before: Self, seconds: float) -> Self:
-        """With rates. Counters begin anew with an end; a rate below nothing would be no rate."""
-        frames = max(0, self.frames - before.frames) / seconds
-        bits = max(0, self.bytes - before.bytes) * 8 / seconds
-        return self._replace(frames_per_s=round(frames, 1), bits_per_s=round(bits))
+    def since(self, frames: int, octets: int, seconds: float) -> Self:
+        """With rates, of what was counted ``seconds`` ago.
+
+        Counters begin anew with an end; a rate below nothing would be no rate.
+        """
+        frames_per_s = max(0, self.frames - frames) / seconds
+        bits = max(0, self.bytes - octets) * 8 / seconds
+        return self._replace(frames_per_s=round(frames_per_s, 1), bits_per_s=round(bits))
 
 
 class Drop(NamedTuple):
@@ -244,8 +251,10 @@ class Link(NamedTuple):
         """With rates, if it was there ``seconds`` ago."""
         if before is None:
             return self
-        a, b = self.a.since(before.a, seconds), self.b.since(before.b, seconds)
-        return self._replace(a=a, b=b)
+        return self._replace(
+            a=self.a.since(before.a.frames, before.a.bytes, seconds),
+            b=self.b.since(before.b.frames, before.b.bytes, seconds),
+        )
 
 
 def spellings(link: str, a: str, b: str, *here: str) -> tuple[str, ...]:
@@ -308,6 +317,16 @@ class StatusDocument(NamedTuple):
             told["daemon"] = {key: told["daemon"][key] for key in ("running", "answers", "pid")}
         return told
 
+    def in_pieces(self, links: Iterable[Link]) -> Iterator[str]:
+        """The text of ``as_json`` with these links, which are made one after the other."""
+        told = self.as_json()
+        del told["links"]
+        before, rest = f'{json.dumps(told)[:-1]}, "links": [', iter(links)
+        while some := [_plain(link) for link in islice(rest, _A_PIECE)]:
+            yield before + json.dumps(some)[1:-1]
+            before = ", "
+        yield f"{'' if before == ', ' else before}]}}"
+
     @classmethod
     def from_json(cls, data: Json) -> Self:
         """Raises KeyError, TypeError, ValueError: it is no such document."""
@@ -326,8 +345,7 @@ class StatusDocument(NamedTuple):
         """With what came in since ``before``, ``seconds`` ago; not yet counted then is nothing."""
 
         def rated(end: End) -> End:
-            frames, octets = before.get(end.ifindex or 0, (end.frames, end.bytes))
-            return end.since(end._replace(frames=frames, bytes=octets), seconds)
+            return end.since(*before.get(end.ifindex or 0, (end.frames, end.bytes)), seconds)
 
         links = (each._replace(a=rated(each.a), b=rated(each.b)) for each in self.links)
         return self._replace(links=tuple(links))
@@ -381,8 +399,6 @@ def no_such_link(name: str, file: str, links: Mapping[str, Sequence[str]]) -> st
 _KEYS: Final = {"source": "from", "target": "to", "total": "count", "trial": "try"}
 """What a field is called outside where Python has another use for the word."""
 
-_FIELDS: Final = {key: name for name, key in _KEYS.items()}
-
 _PARTS: Final[Mapping[Any, Mapping[str, Any]]] = {
     StatusDocument: {
         "daemon": Daemon,
@@ -400,26 +416,43 @@ _PARTS: Final[Mapping[Any, Mapping[str, Any]]] = {
 """The fields that JSON has no form of, and what they, or each of them, are."""
 
 
+class _Form:
+    """Of a type: the keys of its fields, and what is to be made of the values of some."""
+
+    def __init__(self, kind: Any) -> None:
+        self.names = [_KEYS.get(name, name) for name in kind._fields]
+        self.keys = frozenset(self.names)
+        self.parts = {_KEYS.get(name, name): part for name, part in _PARTS.get(kind, {}).items()}
+        self.fields = dict(zip(self.names, kind._fields, strict=True))
+
+
+_FORMS: Final = {
+    kind: _Form(kind)
+    for kind in {*_PARTS, *(part for parts in _PARTS.values() for part in parts.values())}
+    if issubclass(kind, tuple)
+}
+
+
 def _plain(value: Any) -> Any:
     """A value as ``json`` takes it."""
-    if not isinstance(value, tuple):
-        return value
-    if not hasattr(value, "_asdict"):
-        return [_plain(each) for each in value]
-    told = value._asdict()
-    for name in _PARTS.get(type(value), ()):
-        told[name] = _plain(told[name])
-    return {_KEYS.get(name, name): each for name, each in told.items()}
+    if (form := _FORMS.get(type(value))) is None:
+        return [_plain(each) for each in value] if isinstance(value, tuple) else value
+    told = dict(zip(form.names, value, strict=True))
+    for key in form.parts:
+        if told[key]:
+            told[key] = _plain(told[key])
+    return told
 
 
 def _made(kind: Any, data: Any) -> Any:
     """The other way round."""
     if isinstance(data, list):
-        return tuple(_made(kind, each) for each in data)
+        return tuple([_made(kind, each) for each in data])
     if not isinstance(data, dict):
         return data if data is None else kind(data)
-    told = {_FIELDS.get(key, key): each for key, each in data.items()}
-    for name, part in _PARTS.get(kind, {}).items():
-        if name in told:
-            told[name] = _made(part, told[name])
-    return kind(**{name: told[name] for name in kind._fields if name in told})
+    form = _FORMS[kind]
+    made = {key: _made(part, data[key]) for key, part in form.parts.items() if key in data}
+    told = {**data, **made} if made else data
+    if told.keys() == form.keys:  # of this release
+        return kind._make([told[key] for key in form.names])
+    return kind(**{name: told[key] for key, name in form.fields.items() if key in told})
