@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import select
+import threading
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
@@ -122,6 +124,25 @@ def test_who_can_hear_nobody_says_so_once_and_not_of_each_link(hosts: OtherHosts
         hosts.drain()
     assert [each["event"] for each in logged] == ["tunnels.unheard", "tunnel.up"]
     assert logged[0]["reason"] == trouble
+
+
+@pytest.mark.parametrize("refusal", [errno.EPERM, errno.EAFNOSUPPORT])
+def test_who_may_have_no_packet_socket_is_told_what_allows_it(
+    refusal: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A unit without the address family, which is systemd's own refusal, and one without more."""
+
+    def refuse() -> None:
+        raise OSError(refusal, "refused")
+
+    monkeypatch.setattr(conversation, "PacketSocket", refuse)
+    told = threading.Event()
+    talk = conversation.Conversation(lambda _: (0, 0), lambda _: told.set())
+    try:
+        assert told.wait(60)
+        assert "30-hosts.conf" in talk.trouble
+    finally:
+        talk.close()
 
 
 def test_the_end_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:

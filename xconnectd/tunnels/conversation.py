@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import select
@@ -23,10 +24,17 @@ _RETRY: Final = 1.0
 """Seconds until a socket is asked for again."""
 _END: Final = 0.3
 """Seconds that the end of the thread is waited for."""
-_NOT_PERMITTED: Final = (
-    "without CAP_NET_RAW the daemon cannot hear other hosts, so no link to one is connected: give"
-    " it that capability (systemd/30-hosts.conf)"
-)
+_UNHEARD: Final = {
+    errno.EPERM: (
+        "without CAP_NET_RAW the daemon cannot hear other hosts, so no link to one is connected:"
+        " give it that capability (systemd/30-hosts.conf)"
+    ),
+    errno.EAFNOSUPPORT: (
+        "without packet sockets the daemon cannot hear other hosts, so no link to one is connected:"
+        " let it have them (RestrictAddressFamilies=AF_PACKET of systemd/30-hosts.conf)"
+    ),
+}
+"""Why a packet socket is refused; to a unit without its address family whatever else it may."""
 
 
 class Conversation:
@@ -88,9 +96,7 @@ class Conversation:
                     self._is_in("")
                     self._talk(self._socket)
             except Exception as error:  # noqa: BLE001 (a thread has nobody to pass it on to)
-                words = error.strerror if isinstance(error, OSError) else repr(error)
-                refused = isinstance(error, PermissionError)
-                self._is_in(_NOT_PERMITTED if refused else f"other hosts cannot be heard: {words}")
+                self._is_in(_in_words(error))
                 self._wait(self._poller(), _RETRY)
 
     def _is_in(self, trouble: str) -> None:
@@ -140,3 +146,9 @@ class Conversation:
             why = error.strerror or str(error)
         self._peers.not_sent(each.ifindex, why)
         return not why
+
+
+def _in_words(error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return f"other hosts cannot be heard: {error!r}"
+    return _UNHEARD.get(error.errno or 0, f"other hosts cannot be heard: {error.strerror}")
