@@ -22,7 +22,7 @@ from xconnectd.netlink.transport import (
     INDEX_OFFSET,
     LINK_ATTRIBUTES,
     RECV_SIZE,
-    attributes_in,
+    first_in,
     ifindex_of,
     text,
 )
@@ -152,7 +152,7 @@ class FarEvents:
             length, *_ = HEADER.unpack_from(data, start)
             message = data[start : start + length]
             start += (length + 3) & ~3
-            name = attributes_in(message, LINK_ATTRIBUTES).get(uapi.IFLA_IFNAME, b"")
+            name = first_in(message, LINK_ATTRIBUTES, uapi.IFLA_IFNAME)
             for key in ((nsid, text(name[:-1])), (nsid, ifindex_of(message))):
                 if key in self._awaited and key not in self._arrivals.over:
                     self._arrivals.count(key, now)

@@ -26,6 +26,7 @@ from xconnectd.netlink.transport import (
     LINK_ATTRIBUTES,
     ROUTE_ATTRIBUTES,
     Question,
+    Reader,
     Route,
     address_request,
     attributes_in,
@@ -53,6 +54,9 @@ _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 _KIND: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_KIND)
 _DATA: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_DATA)
 
+_LINK: Final = Reader(
+    LINK_ATTRIBUTES, uapi.IFLA_IFNAME, uapi.IFLA_LINK, uapi.IFLA_LINK_NETNSID, _KIND, _DATA
+)
 _KINDS_OF_WIRES: Final = frozenset(("veth", "tun"))
 """What others' devices hardly ever stand on, and what is wired in a hurry."""
 
@@ -200,7 +204,7 @@ class HostUse:
 
 def _stacked(message: bytes, nsid: int | None = None) -> _Stacked:
     """What the device of a link message stands on in the namespace ``nsid``, or in its own."""
-    found = attributes_in(message, LINK_ATTRIBUTES, (uapi.IFLA_LINKINFO,))
+    found = _LINK.read(message)
     kind, there = found.get(_KIND), found.get(uapi.IFLA_LINK_NETNSID)
     lowers = {0}
     # A veth's IFLA_LINK is its far end.

@@ -44,6 +44,7 @@ from xconnectd.netlink.transport import (
     TRIES,
     NetlinkError,
     Question,
+    Reader,
     Route,
     attributes_in,
     first_in,
@@ -101,9 +102,7 @@ _SET_NOTHING: Final = link_request(uapi.RTM_SETLINK, DO)
 _KIND: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_KIND)
 _DATA: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_DATA)
 _SLAVE_KIND: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_SLAVE_KIND)
-_INET6: Final = within(uapi.IFLA_AF_SPEC, socket.AF_INET6)
 _ADDR_GEN_MODE: Final = within(uapi.IFLA_AF_SPEC, socket.AF_INET6, uapi.IFLA_INET6_ADDR_GEN_MODE)
-_LINK_NESTS: Final = frozenset((uapi.IFLA_LINKINFO, uapi.IFLA_AF_SPEC, _INET6, uapi.IFLA_XDP))
 _XDP_MODES: Final = {
     within(uapi.IFLA_XDP, uapi.IFLA_XDP_DRV_PROG_ID): "native",
     within(uapi.IFLA_XDP, uapi.IFLA_XDP_SKB_PROG_ID): "generic",
@@ -111,6 +110,26 @@ _XDP_MODES: Final = {
 }
 _BPF_ID: Final = within(uapi.TCA_OPTIONS, uapi.TCA_BPF_ID)
 _BPF_NAME: Final = within(uapi.TCA_OPTIONS, uapi.TCA_BPF_NAME)
+_LINK: Final = Reader(
+    LINK_ATTRIBUTES,
+    uapi.IFLA_IFNAME,
+    uapi.IFLA_PROP_LIST,
+    uapi.IFLA_ADDRESS,
+    uapi.IFLA_CARRIER,
+    uapi.IFLA_MTU,
+    uapi.IFLA_MAX_MTU,
+    uapi.IFLA_MASTER,
+    uapi.IFLA_LINK,
+    uapi.IFLA_LINK_NETNSID,
+    _KIND,
+    _DATA,
+    _SLAVE_KIND,
+    _ADDR_GEN_MODE,
+    *_XDP_MODES,
+)
+_MAC: Final = Reader(LINK_ATTRIBUTES, uapi.IFLA_ADDRESS)
+_QDISC: Final = Reader(TC_ATTRIBUTES, uapi.TCA_KIND)
+_FILTER: Final = Reader(TC_ATTRIBUTES, uapi.TCA_KIND, _BPF_ID, _BPF_NAME)
 _TC_HEADER: Final = struct.Struct("=20xiI4xI")  # ifindex, handle and info of struct tcmsg
 
 
@@ -140,7 +159,7 @@ class Interfaces:
     def macs(self) -> dict[int, str]:
         """By ifindex the MAC of every interface; quicker than ``all``."""
         return {
-            ifindex_of(message): first_in(message, LINK_ATTRIBUTES, uapi.IFLA_ADDRESS).hex(":")
+            ifindex_of(message): _MAC.read(message).get(uapi.IFLA_ADDRESS, b"").hex(":")
             for message in self.messages()
         }
 
@@ -249,7 +268,7 @@ class Interfaces:
             for message in answer:
                 _ifindex, handle, info = _TC_HEADER.unpack_from(message)
                 if handle:
-                    found = attributes_in(message, TC_ATTRIBUTES, (uapi.TCA_OPTIONS,))
+                    found = _FILTER.read(message)
                     kind, name = found.get(uapi.TCA_KIND, b""), found.get(_BPF_NAME, b"")
                     program = integer(found.get(_BPF_ID, b""))
                     filters[ifindex] += (
@@ -286,8 +305,7 @@ class Interfaces:
         for message in chain.from_iterable(answers):
             ifindex, handle, _info = _TC_HEADER.unpack_from(message)
             if handle == CLSACT_HANDLE and ifindex in found:
-                kind = attributes_in(message, TC_ATTRIBUTES)[uapi.TCA_KIND]
-                found[ifindex] = text(kind[:-1])
+                found[ifindex] = text(_QDISC.read(message)[uapi.TCA_KIND][:-1])
         return found
 
     def xdp_features(self, ifindex: int) -> XdpFeature | None:
@@ -389,7 +407,7 @@ def _question_at(ifindex: int, nsid: int | None) -> Question:
 
 def interfaces_in(messages: Iterable[bytes]) -> list[Interface]:
     """As link messages describe them."""
-    told = [(message, attributes_in(message, LINK_ATTRIBUTES, _LINK_NESTS)) for message in messages]
+    told = [(message, _LINK.read(message)) for message in messages]
     return [_interface(message, found) for message, found in told]
 
 

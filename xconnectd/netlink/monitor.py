@@ -26,6 +26,7 @@ from xconnectd.netlink.transport import (
     ROUTE_ATTRIBUTES,
     SKIP_STATISTICS,
     SO_RCVBUFFORCE,
+    Reader,
     attributes_in,
     get_link_request,
     integer,
@@ -68,6 +69,15 @@ _AF_BRIDGE: Final = 7
 """Of a bridge's news of its port: RTM_DELLINK means that it left the bridge, no device went.
 They come with IFLA_LINK, but without the kind and the namespace that tell what that is."""
 _OF_LINKS: Final = (uapi.RTM_NEWLINK, uapi.RTM_DELLINK)
+_LINK: Final = Reader(
+    LINK_ATTRIBUTES,
+    uapi.IFLA_IFNAME,
+    uapi.IFLA_PROP_LIST,
+    uapi.IFLA_ADDRESS,
+    uapi.IFLA_NEW_NETNSID,
+    uapi.IFLA_NEW_IFINDEX,
+    uapi.IFLA_LINK_NETNSID,
+)
 _NEXT_HOP: Final = struct.Struct("=Hxxi")  # struct rtnexthop
 
 
@@ -272,7 +282,7 @@ def _event(ifindex: int, message: bytes) -> Event:
     _length, kind, *_ = HEADER.unpack_from(message)
     if kind not in _OF_LINKS:
         return Event(ifindex)
-    found = attributes_in(message, LINK_ATTRIBUTES)
+    found = _LINK.read(message)
     of_a_port = message[HEADER.size] == _AF_BRIDGE
     nsid, new_ifindex = found.get(uapi.IFLA_NEW_NETNSID), found.get(uapi.IFLA_NEW_IFINDEX)
     far_nsid = found.get(uapi.IFLA_LINK_NETNSID)

@@ -16,8 +16,9 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
+from itertools import chain, pairwise
 from operator import methodcaller
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from xconnectd.errors import InterfaceGoneError
 from xconnectd.lazy_imports import late, without_init
@@ -83,6 +84,8 @@ _FEW: Final = 16
 _PART: Final = 256
 """So many messages of a dump are a millisecond's work for who reads them."""
 _BUFFER: Final = 4 << 20
+_MOST_LAYOUTS: Final = 1024
+"""So many layouts a ``Reader`` keeps at most: each is some KiB."""
 _NO_ANSWER: Final = (errno.EBUSY, errno.EAGAIN, errno.ENOBUFS)
 """What the kernel says to a question that came while a dump was under way, or had no room."""
 
@@ -287,8 +290,76 @@ def attributes_in(data: bytes, start: int = 0, nests: Collection[int] = ()) -> d
     return found
 
 
+class Reader:
+    """Reads the same few attributes of many messages, some ten times as fast as ``attributes_in``.
+
+    Most messages of a dump have the same attributes of the same lengths. So where the wanted ones
+    stand is kept for each layout that was seen. A layout is that of a message if all its headers
+    are: from the first on each says where the next one is.
+    """
+
+    def __init__(self, start: int, *wanted: int) -> None:
+        """``start`` is where attributes begin, ``wanted`` are numbers, or keys by ``within``."""
+        self._start = start
+        self._wanted = frozenset(wanted)
+        self._nests = frozenset(chain.from_iterable(map(_nests_of, wanted)))
+        self._layouts: dict[tuple[int, bytes], _Layout] = {}
+
+    def read(self, message: bytes) -> dict[int, bytes]:
+        """The values of those of the wanted attributes that it has; the last of several."""
+        start = self._start
+        guess = len(message), message[start : start + _ATTRIBUTE.size]
+        layout = self._layouts.get(guess)
+        if layout is None or layout.headers.unpack_from(message, start) != layout.expected:
+            layout = self._layout(message)
+            if len(self._layouts) >= _MOST_LAYOUTS:
+                self._layouts.clear()
+            self._layouts[guess] = layout
+        found = {}
+        for key, begin, end in layout.places:
+            found[key] = message[begin:end]
+        return found
+
+    def _layout(self, message: bytes) -> _Layout:
+        headers, places = set(), []
+        pending = [(0, self._start, len(message))]
+        for nest, begin, end in pending:
+            at = begin
+            while at + 4 <= end:
+                length, number = _ATTRIBUTE.unpack_from(message, at)
+                headers.add(at)
+                if length < 4:
+                    break
+                key = nest | number & uapi.NLA_TYPE_MASK
+                if key in self._nests:
+                    pending.append((key << 16, at + 4, at + length))
+                elif key in self._wanted:
+                    places.append((key, at + 4, at + length))
+                at += (length + 3) & ~3
+        gaps = [b - a - 4 for a, b in pairwise((self._start - 4, *sorted(headers)))]
+        found = struct.Struct("=" + "".join([f"{gap}xI" for gap in gaps]))
+        return _Layout(found, found.unpack_from(message, self._start), places)
+
+
+class _Layout(NamedTuple):
+    """Where attributes stand in a message: their headers, as they are, and the wanted values."""
+
+    headers: struct.Struct
+    expected: tuple[int, ...]
+    places: list[tuple[int, int, int]]
+
+
+def _nests_of(key: int) -> Iterator[int]:
+    """The keys of the nests that an attribute is in."""
+    while key := key >> 16:
+        yield key
+
+
 def first_in(data: bytes, start: int, wanted: int) -> bytes:
-    """The value of the first attribute of this number; empty if there is none."""
+    """The value of the first attribute of this number; empty if there is none.
+
+    Of one that stands near the beginning it is the quickest way to know.
+    """
     at, unpack = start, _ATTRIBUTE.unpack_from
     while at + 4 <= len(data):
         length, number = unpack(data, at)
