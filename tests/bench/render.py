@@ -16,6 +16,12 @@ _LIMIT: Final = f"{BARE} "
 _LINEAR: Final = 1.1
 """An exponent up to which a cost grows like the links: one run differs from the next by a fifth."""
 
+_MAKING: Final = """\
+Made by `sudo make bench`, a run a machine. `python -m tests.bench --only NAME --output docs/bench`
+measures one part anew and leaves the others as they are; `growth` takes some ten minutes of an idle
+machine. Two checkouts are compared by `python -m tests.bench.beside OTHER`: both have their turn
+with the same interfaces."""
+
 _READING: Final = """\
 Every contender has its turn in every round, in shuffled order. A ratio is taken within a round; the
 median of all rounds is shown, with its quartiles in brackets. Ratios travel to other machines,
@@ -45,7 +51,7 @@ def table(run: Run) -> str:
 def comparison(runs: Sequence[Run]) -> str:
     """A page with a column for each machine: what ratios there are, else medians."""
     pages = "".join(f"- [{each.name}]({each.name}.md): {'; '.join(each.facts)}\n" for each in runs)
-    made = f"# Benchmarks side by side\n\nMade by `sudo make bench`, a run a machine.\n\n{pages}"
+    made = f"# Benchmarks side by side\n\n{_MAKING}\n\n{pages}"
     titles = dict.fromkeys(one.title for run in runs for one in run.series)
     return "\n".join([made, f"{_READING}\n", *(_side_by_side(title, runs) for title in titles)])
 
