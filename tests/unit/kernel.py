@@ -191,6 +191,7 @@ class Kernel:
         self.addressed: dict[int, tuple[str, ...]] = {}
         self.taught: dict[int, tuple[str, ...]] = {}
         self.opened = set(OURS)
+        self.retired: set[int] = set()
         self.closed: set[int] = set()
         self.news: list[Event] = []
         self.steps: list[Step] = []
@@ -769,7 +770,12 @@ class Kernel:
     @property
     def programs(self) -> Programs:
         return Programs(
-            *(self.xdp, INGRESS, EGRESS, frozenset((OLDER, *self.older_maps))),
+            *(
+                self.xdp,
+                INGRESS,
+                EGRESS,
+                frozenset((OLDER, *(self.older_maps.keys() - self.retired))),
+            ),
             *(self.swap_xdp, SWAP_INGRESS, self._swapping, "xconnectd.1.2.3"),
             tunnel_ingress=TUNNEL_INGRESS,
             tunneling=frozenset((TUNNEL_INGRESS,)),
@@ -865,6 +871,7 @@ class Kernel:
 
     def retire(self) -> None:
         self.empty_older()
+        self.retired |= self.older_maps.keys()
 
     # ------------------------------------------------------------------ inside
 

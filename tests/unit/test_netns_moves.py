@@ -78,6 +78,16 @@ def test_an_end_that_leaves_is_told_and_its_number_is_free(*, heard: bool) -> No
     assert keeper.state("v0:v1") == "connected"
 
 
+def test_an_end_that_left_is_told_while_it_runs_a_program_that_nothing_here_runs_any_more() -> None:
+    keeper = told(TWO)
+    keeper.kernel.send_away("v0", nsid=3)
+    keeper.settle()
+    pass_over_all(keeper)
+    (gone,) = keeper.reconciler.moved_netns()
+    assert gone.program not in keeper.kernel.programs.ours
+    assert gone.runs_ours
+
+
 def moved_on(keeper: Keeper, name: str, number: int) -> None:
     """From the namespace 3 to 4, whose owner chooses the number there."""
     kernel = keeper.kernel

@@ -75,7 +75,7 @@ class Observer:
             peers=peers,
             programs=programs,
             records=dict(self._records.records),
-            moved_netns=self.moved_netns(programs),
+            moved_netns=self._moved_netns(programs),
             guarded=guarded,
             nodes=nodes,
             tunnels=tunnels,
@@ -126,7 +126,7 @@ class Observer:
             peers=look.peers,
             programs=programs,
             records=self._records_of(covered),
-            moved_netns=self.moved_netns(programs),
+            moved_netns=self._moved_netns(programs),
             guarded=look.guarded,
             covered=covered,
             nodes=look.nodes,
@@ -218,8 +218,11 @@ class Observer:
         ids = {xdp.program for end in ends for xdp in end.xdp} - programs.ours
         return {program: self._describe(program) for program in ids}
 
-    def moved_netns(self, programs: Programs) -> tuple[MovedEnd, ...]:
+    def moved_netns(self) -> tuple[MovedEnd, ...]:
         """Those that are still where they went, as they are there now."""
+        return self._moved_netns(self._programs())
+
+    def _moved_netns(self, programs: Programs) -> tuple[MovedEnd, ...]:
         found = []
         for gone in self._records.moved_netns:
             device = self._interfaces.at(gone.new_ifindex or 0, gone.nsid)

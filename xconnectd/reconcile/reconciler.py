@@ -219,7 +219,7 @@ class Reconciler:
 
     def moved_netns(self) -> tuple[MovedEnd, ...]:
         """The ends that have left for other namespaces, as they are there now."""
-        return self._observer.moved_netns(self._dataplane.programs)
+        return self._observer.moved_netns()
 
     def found(self) -> tuple[Link, ...]:
         """The wires that stand in the kernel."""
