@@ -11,10 +11,11 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from operator import attrgetter, eq
+from itertools import compress, count
+from operator import attrgetter, eq, ne
 from typing import Final
 
-from xconnectd.config import ends, hosts
+from xconnectd.config import hosts
 from xconnectd.digest import sha256
 from xconnectd.model import Endpoint, Link, Node, Wiring
 
@@ -49,28 +50,32 @@ def edited(text: bytes, known: Wiring) -> Wiring | None:
     if text.count(b"\n") > _MOST:
         return None
     was, now = known.text.splitlines(keepends=True), text.splitlines(keepends=True)
-    changed = [number for number, line in enumerate(now[: len(was)]) if line != was[number]]
+    changed = [*compress(count(), map(ne, now, was))]
     if len(was) != len(now) or len(changed) > _FEW:
         return None
     links = list(known.links)
     addresses = dict(known.hosts)
     in_nodes = []
     crossing = False
-    doubtful = b"\\" in text  # a name may be written in escapes
+    before: set[str] = set()
+    after: list[str] = []
     for number in changed:
         at = bisect_left(links, number + 1, key=_line)
         new = _rewired(links[at], number + 1, was[number], now[number]) if links[at:] else None
         if new is None or not _can_be(new, addresses):
             return None
+        before.update([end.name for end in links[at].ends])
+        after += {end.name for end in new.ends}
         links[at] = new
         if new.a.node or new.b.node:
             in_nodes.append(at)
         crossing = crossing or bool(new.vni)
-        names = [ends.bare(end) if end.host else end.name for end in (new.a, new.b)]
-        doubtful = doubtful or any(text.count(name.encode()) > 1 for name in names)
+    if len({*after}) < len(after):
+        return None
     if in_nodes and not _are_placed(links, in_nodes, known):
         return None
-    if doubtful and not _are_apart(links):
+    fresh = {*after} - before  # in these lines the others were, and nowhere else
+    if any(_may_be_elsewhere(name, text) for name in fresh) and not _are_apart(links):
         return None
     if crossing and not _have_tunnels_of_their_own(links):
         return None
@@ -126,6 +131,11 @@ def _are_placed(links: list[Link], changed: Iterable[int], known: Wiring) -> boo
         links[at] = replace(links[at], a=placed(links[at].a), b=placed(links[at].b))
     entries = {node for node in nodes.values() if node != Node(node.name)}
     return entries <= {end.node for link in links for end in link.ends}
+
+
+def _may_be_elsewhere(end: str, text: bytes) -> bool:
+    """Whether more of a text may be about an end: a name may be part of another, or in escapes."""
+    return b"\\" in text or text.count(end.rpartition("/")[2].encode()) > 1
 
 
 def _are_apart(links: list[Link]) -> bool:
