@@ -18,7 +18,8 @@ from worlds import ACCIDENTS, Accident, Port, accidents, assert_as_evaluated, bu
 
 from xconnectd.model import Carrier, Filter, Link, Mode, Scope, Wiring, Xdp
 from xconnectd.netlink.monitor import Event
-from xconnectd.reconcile import link_state, retry
+from xconnectd.reconcile import link_state, reconciler, retry
+from xconnectd.reconcile.observer import Index
 
 LAWS = settings(
     max_examples=40,
@@ -444,6 +445,15 @@ def test_edits_need_no_full_look(all_ports: tuple[Port, ...], here: Wiring, ther
     keeper.reconciler.run(None, "signal")
     assert keeper.states() == states
     assert keeper.reconciler.look().actions == ()
+
+
+@LAWS
+@given(here=wirings, there=wirings)
+def test_the_index_of_an_edited_wiring_is_that_of_a_new_one(here: Wiring, there: Wiring) -> None:
+    changed, _ = reconciler._changed(here.links, there.links)
+    edited, new = Index(there, Index(here), changed), Index(there)
+    assert edited.by_name == new.by_name
+    assert [*edited.ids] == [*new.ids]
 
 
 def four(*wanted: Link | str) -> Keeper:

@@ -6,7 +6,7 @@ It gives the pure core an ``Observed`` and the links it is about.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from itertools import count, filterfalse
@@ -258,21 +258,27 @@ class Index:
     ``by_name`` has the text of an end elsewhere, and what is called here what is made for it.
     """
 
-    def __init__(self, wiring: Wiring) -> None:
+    def __init__(
+        self, wiring: Wiring, before: Index | None = None, changed: Collection[Link] = ()
+    ) -> None:
+        """``changed`` are the links that are in one of the wiring ``before`` and this one alone."""
         links = wiring.links
         # Without a loop of our own: a rewire among thousands of links must not take long.
-        self.by_name: dict[str, Link] = dict(zip(map(_NAME_A, links), links, strict=True))
-        self.by_name |= zip(map(_NAME_B, links), links, strict=True)
         self._order = dict(zip(map(_ID, links), count(), strict=False))
         self.ids: KeysView[str] = self._order.keys()
         """Of all links, in their order."""
+        self.has_ends_elsewhere = "," in "".join(self.ids)  # in no other link's id
+        if before is None or before.has_ends_elsewhere or self.has_ends_elsewhere:
+            self.by_name: dict[str, Link] = dict(zip(map(_NAME_A, links), links, strict=True))
+            self.by_name |= zip(map(_NAME_B, links), links, strict=True)
+        else:
+            self.by_name = _edited(before.by_name, changed, links, self._order)
         self.nodes: dict[Node, set[Link]] = {}
         """Those that are named, with the links that have an end there."""
         self.tunnels: dict[str, Link] = {}
         """By the texts of ends on other hosts, the links that lead there."""
         self.remotes: dict[str, set[Link]] = {}
         """By the addresses of the other sides of tunnels, the links that lead there."""
-        self.has_ends_elsewhere = "," in "".join(self.ids)  # in no other link's id
         for end in ends_elsewhere(links) if self.has_ends_elsewhere else ():
             link = self.by_name[end.name]
             if end.node:
@@ -286,6 +292,25 @@ class Index:
 
     def in_order(self, links: Iterable[Link]) -> list[Link]:
         return sorted(links, key=lambda link: self._order[link.id])
+
+
+def _edited(
+    by_name: Mapping[str, Link],
+    changed: Collection[Link],
+    links: Sequence[Link],
+    order: Mapping[str, int],
+) -> dict[str, Link]:
+    """With the changed links that are among ``links`` in place of those that are not."""
+    edited = dict(by_name)
+    for link in changed:
+        for end in link.ends:
+            if edited.get(end.name) == link:
+                del edited[end.name]
+    for link in changed:
+        at = order.get(link.id)
+        if at is not None and links[at] == link:
+            edited |= {end.name: link for end in link.ends}
+    return edited
 
 
 class _Look:

@@ -202,7 +202,7 @@ class Reconciler:
         self._backoff.forget([link.id for link in changed])
         if wiring.hosts_key != self._wanted.hosts_key and self._announced:
             self._tunnels.want(self._announced.values(), wiring.hosts_key)
-        before, self._index = self._index, Index(wiring)
+        before, self._index = self._index, Index(wiring, self._index, changed)
         self._wanted = wiring
         if before.nodes or self._index.nodes:
             self._nodes.want(self._index.nodes)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
+from operator import attrgetter
+from typing import Final
 
 from xconnectd.config.source import FileState, Reading
 from xconnectd.formatting import counted, printable
 from xconnectd.model import State
 from xconnectd.reconcile.link_state import LinkStatus
+
+_STATE: Final = attrgetter("state")
 
 
 def headline(reading: Reading, statuses: Collection[LinkStatus]) -> str:
@@ -28,14 +33,12 @@ def _what_is_wrong(file: FileState) -> str:
 
 def summary(statuses: Collection[LinkStatus]) -> str:
     """One line: ``3 links: 2 connected, 1 waiting for tap3``. What failed comes first."""
-    by_state: dict[State, list[LinkStatus]] = {}
-    for each in statuses:
-        by_state.setdefault(each.state, []).append(each)
+    by_state = Counter(map(_STATE, statuses))  # without a loop of our own: there may be thousands
     parts = []
     for state in sorted(State, key=State.FAILED.__ne__):
-        if found := by_state.get(state):
-            why = _why_in_short(found[0]) if len(found) == 1 else ""
-            parts.append(f"{len(found)} {state}{why}")
+        if number := by_state[state]:
+            only = next(each for each in statuses if each.state is state) if number == 1 else None
+            parts.append(f"{number} {state}{_why_in_short(only) if only else ''}")
     count = counted(len(statuses), "link")
     return f"{count}: {', '.join(parts)}" if parts else count
 
