@@ -357,7 +357,7 @@ int tunnel_egress_uncut(struct __sk_buff *skb)
 	return was_redirected(skb) || is_own_echo(skb) ? TC_ACT_UNSPEC : drop_of_host(skb);
 }
 
-/* What user space expects in ENTRIES, one after the other. */
+/* What user space expects in ENTRIES or in PEERS, one after the other. */
 struct expected_entry {
 	u32 ingress;
 	u32 egress;
@@ -389,12 +389,17 @@ static __always_inline int audited(struct xdp_md *ctx, void *map)
 }
 
 /*
- * Attached nowhere. User space runs it (BPF_PROG_RUN): one system call in place of MAX_EXPECTED, since
- * a devmap has no batch operations.
+ * Attached nowhere. User space runs them (BPF_PROG_RUN): one system call in place of MAX_EXPECTED,
+ * since a devmap has no batch operations, and those of a hash walk through all of its buckets.
  */
 int audit(struct xdp_md *ctx)
 {
 	return audited(ctx, MAP(ENTRIES));
+}
+
+int audit_peers(struct xdp_md *ctx)
+{
+	return audited(ctx, MAP(PEERS));
 }
 
 /* What is to become of an ingress in PEERS. */

@@ -764,6 +764,13 @@ class Observed(NamedTuple):
         return ends, new
 
 
+class Left(NamedTuple):
+    """What the last pass left in the maps, as ``Observed`` has it; another object after each."""
+
+    entries: dict[int, int]
+    peers: dict[int, int]
+
+
 # --------------------------------------------------------------------------- outcome
 
 

@@ -14,7 +14,7 @@ from xconnectd.dataplane.programs import Dataplane, Unpinned, describe
 from xconnectd.errors import DataplaneError, XconnectError, is_full
 from xconnectd.events import Event, Logger, logger
 from xconnectd.impairment import Passing
-from xconnectd.model import Announcement, Counters, Heard, MovedEnd, Programs, Setting
+from xconnectd.model import Announcement, Counters, Heard, Left, MovedEnd, Programs, Setting
 from xconnectd.netlink import monitor
 from xconnectd.netlink.changes import Changes
 from xconnectd.netlink.host_use import HostUse
@@ -436,8 +436,8 @@ class _NoDataplane:
     def peers(self) -> dict[int, int]:
         return {}
 
-    def holds(self, wanted: Mapping[int, int]) -> bool:
-        return not wanted
+    def holds(self, left: Left) -> bool:
+        return not left.entries and not left.peers
 
     def _refuse(self, *_: int) -> None:
         raise DataplaneError("open", "nothing is loaded")

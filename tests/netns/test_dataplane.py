@@ -24,7 +24,7 @@ from xconnectd.dataplane.compiler import Code
 from xconnectd.dataplane.pins import Pins
 from xconnectd.dataplane.programs import UNKNOWN, Dataplane, describe
 from xconnectd.errors import DataplaneError, ProgramGoneError
-from xconnectd.model import Counters, Lost
+from xconnectd.model import Counters, Left, Lost
 
 from .frames import odd_frames
 from .lab import REPO, Lab, entered, in_public, inside, poll, run
@@ -129,6 +129,7 @@ def test_code_references_maps_by_name_and_nothing_else(code: dict[str, Code]) ->
         **dict.fromkeys(("ingress", "swap_ingress", "tunnel_ingress"), tc),
         **dict.fromkeys(("egress_drop", "tunnel_egress", "tunnel_egress_uncut"), tc - {"tallies"}),
         "audit": {"entries"},
+        "audit_peers": {"peers"},
         "steer": {"places", "peers"},
         "moment": {"clock"},
     }
@@ -271,7 +272,7 @@ def test_a_new_generation_has_entries_of_its_own_alone(plane: Dataplane, pins: P
     plane.unpoint(8)
     assert plane.entries() == {7: 1, 9: 1}
     assert libbpf.Map(old.own["entries"]).items() == {7: 1}
-    assert plane.holds({7: 1, 9: 1})
+    assert plane.holds(Left({7: 1, 9: 1}, {}))
     plane.empty_older()
     assert libbpf.Map(old.own["entries"]).items() == {}
     with closing(Dataplane.open(pins)) as again:
@@ -286,7 +287,7 @@ def test_a_new_generation_has_entries_of_its_own_alone(plane: Dataplane, pins: P
         plane.fd_of(before.xdp)
 
 
-@pytest.mark.parametrize("at", range(16))
+@pytest.mark.parametrize("at", range(17))
 def test_a_crash_half_way_leaves_nothing_that_counts(at: int, pins: Path) -> None:
     """At the first of all starts, and when a generation comes after another."""
     with crash(at):
@@ -306,7 +307,7 @@ def test_a_crash_half_way_leaves_nothing_that_counts(at: int, pins: Path) -> Non
         assert again.adopted
         assert again.entries() == {7: 1}
         # After the last of its pins a generation has its name, and counts.
-        assert (again.programs.xdp == old) == (at < 11)
+        assert (again.programs.xdp == old) == (at < 12)
         again.renew()
         again.retire()
         assert len(list(pins.glob("programs-*"))) == 1
@@ -366,11 +367,12 @@ ALONE: Final = """
 import sys
 from pathlib import Path
 from xconnectd.dataplane.programs import Dataplane
+from xconnectd.model import Left
 try:
     plane = Dataplane.open(Path(sys.argv[1]), build=sys.argv[2] == "build")
     if sys.argv[2] == "build":
         plane.filter("tcp port 80 or vlan 5")
-    print(plane.entries(), plane.holds({7: 1}), plane.counters(7).frames)
+    print(plane.entries(), plane.holds(Left({7: 1}, {})), plane.counters(7).frames)
 except Exception as error:
     print(type(error).__name__, error)
 """
@@ -446,29 +448,43 @@ def test_whole_maps_are_read(plane: Dataplane, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(libbpf.Map, "batches", refuse)
 
 
+@pytest.mark.parametrize("which", ["entries", "peers"])
 @pytest.mark.parametrize("size", [0, 1, 3, 256, 257, 600])
 def test_the_sweep_sees_every_difference(
-    size: int, plane: Dataplane, monkeypatch: pytest.MonkeyPatch
+    size: int, which: str, plane: Dataplane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = dict.fromkeys(range(10, 10 + size), 1)
+    lead, part = (
+        (plane.point, plane.unpoint) if which == "entries" else (plane.steer, plane.unsteer)
+    )
+    left = Left(wanted, {}) if which == "entries" else Left({}, wanted)
+
+    def holds(**more: dict[int, int]) -> bool:
+        """The second time, and any time that it is as it was, the same object is looked for."""
+        told = left._replace(**more) if more else left
+        first = plane.holds(told)
+        assert plane.holds(told) is first
+        return first
+
     for key, target in wanted.items():
-        plane.point(key, target)
-    plane.point(5, 1)
-    assert not plane.holds(wanted)
-    plane.unpoint(5)
-    assert plane.holds(wanted)
+        lead(key, target)
+    lead(5, 1)
+    assert not holds()
+    part(5)
+    assert holds()
     if size:
         last = 10 + size - 1
-        assert not plane.holds({**wanted, last: 2})
-        plane.unpoint(last)
-        assert not plane.holds(wanted)
-        plane.point(5, 1)  # as many as wanted
-        assert not plane.holds(wanted)
-        plane.unpoint(5)
-        plane.point(last, 1)
-    assert plane.holds(wanted)
-    monkeypatch.setattr(libbpf.Map, "items", lambda _: pytest.fail("walked"))
-    assert plane.holds(wanted)
+        assert not holds(**{which: {**wanted, last: 2}})
+        assert holds()
+        part(last)
+        assert not holds()
+        lead(5, 1)  # as many as wanted
+        assert not holds()
+        part(5)
+        lead(last, 1)
+    assert holds()
+    monkeypatch.setattr(libbpf.Map, "all_items", lambda _: pytest.fail("walked"))
+    assert holds()
 
 
 def test_names_are_what_people_see(plane: Dataplane) -> None:
@@ -541,9 +557,9 @@ def test_frames_cross_and_are_counted(wire: Wire) -> None:
     assert wire.counted(UNKNOWN).host_egress == 0
     wire.lead(wire.a, wire.b)
     wanted = {wire.a: wire.b, wire.b: wire.a}
-    assert wire.plane.holds(wanted)
+    assert wire.plane.holds(Left(wanted, wanted))
     wire.lab.delete("vb")
-    assert not wire.plane.holds(wanted), "an entry goes with its target"
+    assert not wire.plane.holds(Left(wanted, wanted)), "an entry goes with its target"
     assert wire.plane.entries() == {wire.b: wire.a}
 
 

@@ -78,6 +78,7 @@ from xconnectd.model import (
     Filter,
     Heard,
     Interface,
+    Left,
     Made,
     Mode,
     MovedEnd,
@@ -850,8 +851,8 @@ class Kernel:
         self.step("unguard", key)
         self.guarded_.discard(key)
 
-    def holds(self, wanted: Mapping[int, int]) -> bool:
-        return self.devmap == dict(wanted)
+    def holds(self, left: Left) -> bool:
+        return (self.devmap, self.peers()) == left
 
     def renew(self) -> None:
         self.step("renew")

@@ -44,7 +44,7 @@ DATA_PATH: Final = Source(
         *("xdp_frags", "xdp_linear", "ingress", "egress_drop"),
         *("swap_frags", "swap_linear", "swap_ingress"),
         *("tunnel_ingress", "tunnel_egress", "tunnel_egress_uncut"),
-        *("audit", "steer", "moment"),
+        *("audit", "audit_peers", "steer", "moment"),
     ),
     ("entries", "peers", "counters", "places", "tallies", "clock"),
 )

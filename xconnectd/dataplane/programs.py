@@ -30,7 +30,7 @@ from xconnectd.dataplane.libbpf import Map, MapFormat
 from xconnectd.dataplane.pins import NoBpffsError, Pins
 from xconnectd.digest import sha256
 from xconnectd.errors import DataplaneError, PrivilegeError, ProgramGoneError, XconnectError
-from xconnectd.model import PROGRAM_NAME, Counters, Programs
+from xconnectd.model import PROGRAM_NAME, Counters, Left, Programs
 
 MAX_ENDS: Final = 65_536
 """Two ends to a link: 32,768 links. The ifindexes themselves may be of any size."""
@@ -58,7 +58,7 @@ def _tc(*sources: str) -> tuple[Recipe, ...]:
     return tuple(Recipe(source, libbpf.PROG_SCHED_CLS) for source in sources)
 
 
-_RUN_BY_US: Final = ("audit", "steer", "moment")
+_RUN_BY_US: Final = ("audit", "audit_peers", "steer", "moment")
 """The roles of programs that are attached nowhere; user space runs them."""
 
 _RECIPES: Final[Recipes] = {
@@ -88,7 +88,7 @@ _OTHERS: Final = "the pins in {root} were made by another version: use that vers
 _LOOKS: Final = 3
 """Those who only look may look while a daemon retires what was the newest."""
 _EXPECTED: Final = 256
-"""How many entries the audit program looks at in one run (MAX_EXPECTED in the source), no fewer."""
+"""How many entries an audit program looks at in one run (MAX_EXPECTED in the source), no fewer."""
 _PAIR: Final = 8
 _SHORTEST_FRAME: Final = 16
 
@@ -216,7 +216,10 @@ class Dataplane:
     def _use_current(self) -> None:
         self.fds = self._current.fds
         self._entries = Map(self._current.own["entries"])
-        self._gauge = _Gauge(self._entries.fd)
+        fds = self.fds
+        self._left: Left | None = None
+        self._entries_sweep = _Sweep(self._entries, fds.get("audit"))
+        self._peers_sweep = _Sweep(self._peers, fds.get("audit_peers"))
         self._counters.clock_program = self.fds.get("moment", -1)
         self._note_programs()
 
@@ -290,21 +293,6 @@ class Dataplane:
         with _stage("entries", "reading the map"):
             return self._entries.items()
 
-    def holds(self, wanted: Mapping[int, int]) -> bool:
-        """Whether ``entries()`` equals ``wanted``, for a sweep every second.
-
-        Kernels from 6.4 on tell a map's memory, and so whether elements came or went, and our
-        audit program checks 256 pairs with one system call. Others get the walk.
-        """
-        with _stage("entries", "checking the map"):
-            reading = (len(wanted), self._gauge.read())
-            audit = self._current.fds.get("audit")
-            if audit and reading == self._gauge.settled:
-                return _audited(audit, wanted)
-            equal = self._entries.items() == dict(wanted)
-            self._gauge.settled = reading if equal and self._gauge.counts else None
-            return equal
-
     # ------------------------------------------------------------------ peers (tc)
 
     def steer(self, key: int, target: int) -> None:
@@ -329,6 +317,18 @@ class Dataplane:
             return self._peers.all_items()
 
     # ------------------------------------------------------------------ what is in all of them
+
+    def holds(self, left: Left) -> bool:
+        """Whether ``entries()`` and ``peers()`` are these, for a sweep every second.
+
+        Cheap as long as it is given the same object.
+        """
+        with _stage("entries", "checking the maps"):
+            if left is not self._left:
+                self._left = left
+                self._entries_sweep.expect(left.entries)
+                self._peers_sweep.expect(left.peers)
+            return self._entries_sweep.finds() and self._peers_sweep.finds()
 
     def look_up(
         self, ends: Collection[int] | None = None
@@ -425,7 +425,8 @@ class Dataplane:
         new = _make_generation(self._pins, self._source, self._shared, generations)
         self._older.append(self._current)
         self._current = new
-        self._gauge.close()
+        self._entries_sweep.close()
+        self._peers_sweep.close()
         self._use_current()
         self._drops.watch(self._own_entries())
         self.keep_code()
@@ -517,7 +518,8 @@ class Dataplane:
         """Gives the descriptors back; what is pinned or attached stays."""
         for generation in self._generations():
             generation.close()
-        self._gauge.close()
+        self._entries_sweep.close()
+        self._peers_sweep.close()
         self._drops.close()
         self._guard.close()
         self._unpinned.close()
@@ -577,17 +579,6 @@ def _run(program: int, *words: int) -> None:
     frame = array("I", words).tobytes().ljust(_SHORTEST_FRAME, b"\0")
     if number := libbpf.run_program(program, frame):
         raise OSError(number, os.strerror(number))
-
-
-def _audited(program: int, wanted: Mapping[int, int]) -> bool:
-    """Whether every wanted entry is there; it says nothing of others."""
-    pairs = array("I", chain.from_iterable(wanted.items())).tobytes()
-    size = _EXPECTED * _PAIR
-    for start in range(0, len(pairs), size):
-        frame = pairs[start : start + size]
-        if libbpf.run_program(program, frame.ljust(size, b"\0")) != len(frame) // _PAIR:
-            return False
-    return True
 
 
 def _with_stopped(counters: Counters, stopped: Stopped) -> Counters:
@@ -698,19 +689,61 @@ class _Source:
             compiler.keep(self._kept, self._code, self._hash)
 
 
-# --------------------------------------------------------------------------- the gauge
+# --------------------------------------------------------------------------- the sweep
+
+
+class _Sweep:
+    """Looks each second whether a map has what it is to have, and nothing else.
+
+    Kernels from 6.4 on tell a map's memory, and so whether elements came or went, and our
+    ``audit`` program (None: there is none) checks 256 pairs with one system call. Others get the
+    walk.
+    """
+
+    def __init__(self, looked_at: Map, audit: int | None) -> None:
+        self._map = looked_at
+        self._audit = audit
+        self._gauge = _Gauge(looked_at.fd)
+        self._settled: tuple[int, bytes] | None = None
+        self._wanted: Mapping[int, int] = {}
+        self._pairs = b""
+
+    def expect(self, wanted: Mapping[int, int]) -> None:
+        """From now on, until this is called again."""
+        self._wanted = wanted
+        self._pairs = array("I", chain.from_iterable(wanted.items())).tobytes()
+
+    def finds(self) -> bool:
+        reading = (len(self._wanted), self._gauge.read())
+        if self._audit and reading == self._settled:
+            return self._audited(self._audit)
+        equal = self._map.all_items() == dict(self._wanted)
+        self._settled = reading if equal and self._gauge.counts else None
+        return equal
+
+    def _audited(self, program: int) -> bool:
+        """Whether every wanted entry is there; it says nothing of others."""
+        pairs, size = self._pairs, _EXPECTED * _PAIR
+        for start in range(0, len(pairs), size):
+            frame = pairs[start : start + size]
+            if libbpf.run_program(program, frame.ljust(size, b"\0")) != len(frame) // _PAIR:
+                return False
+        return True
+
+    def close(self) -> None:
+        self._gauge.close()
 
 
 class _Gauge:
     """How much memory a map takes, which tells how many elements it has.
 
-    /proc/self/fdinfo gives a devmap's elements since Linux 6.4 (dev_map_mem_usage); before, a
-    constant. A read costs 1.3 µs once the file is open; offset 0 makes the kernel look again.
+    /proc/self/fdinfo gives a devmap's elements since Linux 6.4 (dev_map_mem_usage), and those of a
+    hash that is not allocated beforehand (htab_map_mem_usage); before, a constant. A read costs
+    1.3 µs once the file is open; offset 0 makes the kernel look again.
     """
 
     def __init__(self, fd: int) -> None:
         self.counts = _kernel() >= (6, 4)
-        self.settled: tuple[int, bytes] | None = None
         self._file = -1
         try:
             self._file = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)

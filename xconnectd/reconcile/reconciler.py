@@ -19,6 +19,7 @@ from xconnectd.events import Event, Logger
 from xconnectd.model import (
     Announcement,
     Interface,
+    Left,
     Link,
     MovedEnd,
     NodeEnd,
@@ -168,8 +169,7 @@ class Reconciler:
         self._statuses: dict[str, LinkStatus] = {}
         self.loose: set[str] = set()
         self.undone: tuple[Action, ...] = ()
-        self._left: dict[int, int] = {}
-        self._left_peers: dict[int, int] = {}
+        self._left = Left({}, {})
         self._admin_down: dict[int, Interface] = {}
         self._ends: dict[int, tuple[Link, ...]] = {}  # more than one, if they clash
         self.far_ends: dict[FarEnd, int] = {}
@@ -553,9 +553,7 @@ class Reconciler:
 
     def has_drifted(self) -> bool:
         """Whether a map is not as the last pass left it. Cheap enough for every second."""
-        if not self._dataplane.holds(self._left):
-            return True
-        return bool(self._left_peers) and self._dataplane.peers() != self._left_peers
+        return not self._dataplane.holds(self._left)
 
     def disturbed(self) -> Scope:
         """Admin-down ends whose XDP program or far end has changed, a few at each call.
@@ -656,10 +654,12 @@ class Reconciler:
         self._backoff.came_off(observed.covered, trouble.stuck)
 
     def _remember_entries(self, observed: Observed) -> None:
-        for left, now in ((self._left, observed.entries), (self._left_peers, observed.peers)):
-            for key in [*left] if observed.covered is None else observed.covered & left.keys():
+        entries, peers, covered = *self._left, observed.covered
+        for left, now in ((entries, observed.entries), (peers, observed.peers)):
+            for key in [*left] if covered is None else covered & left.keys():
                 del left[key]
             left.update(now)
+        self._left = Left(entries, peers)
 
     def _remember_ends(self, seen: Seen) -> None:
         covered = seen.observed.covered
