@@ -22,6 +22,7 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 from .netns.frames import LLDP
+from .netns.hosts_lab import Hosts
 from .netns.lab import NETNS, Lab, Station, poll, run
 from .netns.service import Daemon
 from .netns.terminal import Terminal
@@ -179,6 +180,7 @@ def _outputs(scene: _Scene) -> dict[str, str]:
     """What the pages quote, by the names that they have there."""
     return {
         "graph": _topology(),
+        **_across(),
         "test": _typed(scene, "test leaf3-eth1"),
         "good": _typed(scene, "test leaf1-eth1"),
         "check": _checked(scene),
@@ -211,6 +213,22 @@ def _topology() -> str:
         return daemon.cli("graph").stdout
 
 
+def _across() -> dict[str, str]:
+    """A link between two hosts: tried, and what was heard of the other one."""
+    with Hosts(2) as hosts:
+        ends = {"h1": "leaf1-eth1", "h2": "spine1-eth1"}
+        a, b = (f"{host}/{end}" for host, end in ends.items())
+        for host, end in ends.items():
+            hosts[host].veth(end)
+        hosts.start({a: b})
+        hosts.wait_state(a, b, "connected")
+        here = hosts["h1"].daemon
+        tried = here.cli("test", a).stdout
+        shown = [line.strip() for line in here.cli("status", "-v", a).stdout.splitlines()]
+    heard = (line for line in shown if line.startswith(("tunnel by ", "h2: ")))
+    return {"across": f"h1$ sudo xconnectd test {a}\n{tried}", "heard": "\n".join((*heard, ""))}
+
+
 def _typed(scene: _Scene, words: str) -> str:
     return f"$ sudo xconnectd {words}\n{_said(scene, words)}"
 
@@ -230,9 +248,11 @@ def _captured(scene: _Scene) -> str:
         station.ip("address", "add", f"198.51.100.{number}/24", "dev", "eth0")
     words = "capture leaf1-eth1 --count 4 icmp or arp"
     terminal = Terminal(scene.daemon, *words.split(), columns=160)
-    time.sleep(1)  # until it listens; what came before would not be there
-    run("ping", "-c1", "198.51.100.2", namespace=leaf.namespace)
-    terminal.wait()
+    while terminal.process.poll() is None:  # what came before it listens is not there
+        for station in (leaf, spine):
+            station.ip("neighbour", "flush", "dev", "eth0")
+        run("ping", "-c1", "198.51.100.2", namespace=leaf.namespace)
+        time.sleep(0.5)
     frames = [line for line in terminal.read().splitlines() if "ethertype" in line]
     return "\n".join((f"$ sudo xconnectd {words}", *frames, ""))
 
@@ -262,10 +282,13 @@ def _wired(lab: Lab) -> _Scene:
 def _tell_something(daemon: Daemon, terminal: Terminal) -> None:
     """A refused file, a link that moves, and the way back; then nobody listens any more."""
     time.sleep(1)  # what it connects to tells nothing by itself
-    for wiring in ("links:\n  leaf1-eth1: [\n", _DRAFT, _WIRING):
+    for number, wiring in enumerate(("links:\n  leaf1-eth1: [\n", _DRAFT, _WIRING), start=1):
         daemon.write(wiring)
-        poll(lambda: "config." in terminal.read(), what="an event")
-        time.sleep(0.5)
+        poll(lambda number=number: terminal.read().count("config.") == number, what="an event")  # type: ignore[misc]
+        said = ""
+        while said != terminal.read():  # until all that follows from it is told
+            said = terminal.read()
+            time.sleep(1)
     terminal.process.send_signal(signal.SIGINT)
 
 

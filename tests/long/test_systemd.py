@@ -22,14 +22,15 @@ from typing import Any, Final
 
 import pytest
 from netns.lab import NETNS, PATIENCE, REPO, Lab, Station, inside, poll, run
-from netns.service import document
-from netns.traffic import Stream
+from netns.service import Daemon, document
+from netns.traffic import Stream, lossless, wired
 
 SUITE: Final = "bookworm"
 PACKAGES: Final = ("systemd", "systemd-sysv", "dbus", "python3", "python3-bpfcc", "iproute2")
 CACHE: Final = Path("/var/cache/xconnectd-test/systemd")
 UNIT: Final = "xconnectd.service"
 FOR_NODES: Final = "etc/systemd/system/xconnectd.service.d/20-nodes.conf"
+FOR_HOSTS: Final = "etc/systemd/system/xconnectd.service.d/30-hosts.conf"
 DROPIN: Final = "run/systemd/system/xconnectd.service.d/test.conf"
 WIRE: Final = {"wa": "wb"}
 
@@ -497,6 +498,57 @@ def test_with_the_drop_in_nodes_come_and_go(
         poll(lambda: _is_connected(machine), what="a wire between processes")
         for pid in pids:
             machine.run("sh", "-c", f"kill {pid}")
+
+
+@pytest.fixture
+def across(machine: Machine) -> Iterator[tuple[Station, Station]]:
+    """What is plugged into a link of two hosts: the machine, and one without systemd.
+
+    Both have the same file. Neither is told who it is: each has one of its addresses.
+    """
+    with Lab() as there:
+        labs = (machine.lab, there)
+        machine.lab.ip(f"link add under0 type veth peer name under0 netns {there.host}")
+        for number, lab in enumerate(labs, 1):
+            lab.ip(f"address add 203.0.113.{number}/24 dev under0")
+            lab.ip("link set under0 up")
+        stations = tuple(lab.veth("wd") for lab in labs)
+        hosts = "hosts: {h1: 203.0.113.1, h2: 203.0.113.2}\n"
+        machine.write(f"{hosts}links:\n  wa: wb\n  h1/wd: h2/wd\n")
+        Daemon(there, (machine.root / "etc/xconnect.yaml").read_text()).start()
+        yield stations[0], stations[1]
+        machine.systemctl("stop")
+        for device in ("wd", "under0"):
+            machine.lab.ip(f"link delete {device}")
+    (machine.root / FOR_HOSTS).unlink(missing_ok=True)
+
+
+def test_with_the_drop_in_another_host_is_heard(
+    site: tuple[Machine, Station, Station], across: tuple[Station, Station]
+) -> None:
+    """As it is shipped. To take it into use loses no frame, nor does any other restart."""
+    machine, *stations = site
+    machine.systemctl("start")
+
+    def between() -> dict[str, Any]:
+        (link,) = (link for link in machine.status()["links"] if link["peer"])
+        found: dict[str, Any] = link
+        return found
+
+    poll(lambda: "30-hosts.conf" in between()["reason"], what="a reason")
+    assert between()["state"] != "connected"
+    text = machine.run("cat", "/usr/share/doc/xconnectd/examples/30-hosts.conf").stdout
+    (machine.root / FOR_HOSTS).parent.mkdir(exist_ok=True)
+    (machine.root / FOR_HOSTS).write_text(text)
+    machine.run("systemctl", "daemon-reload")
+    with lossless(*stations, rate=500):
+        machine.systemctl("restart")
+        poll(lambda: between()["state"] == "connected", what="a wire between two hosts")
+    assert wired(*across)
+    with lossless(*across, rate=500):
+        machine.systemctl("restart")
+        machine.run("xconnectd", "wait", "--timeout", "30")
+    assert between()["state"] == "connected"
 
 
 INSTALL: Final = """
