@@ -12,6 +12,7 @@ import statistics
 import struct
 import time
 from collections.abc import Iterator
+from math import sqrt
 from pathlib import Path
 from typing import Any, Final
 
@@ -167,7 +168,8 @@ def test_a_share_of_the_frames_is_lost(
     gone = lost(*stations, MANY)
     assert len(gone) == running.link()["a"]["dropped"]["impaired_loss"]
     print(f"loss {share:%}: {len(gone)} of {MANY}")
-    assert len(gone) == pytest.approx(share * MANY, rel=0.05)
+    deviation = sqrt(share * (1 - share) * MANY)  # by chance: there is no seed before Linux 6.6
+    assert len(gone) == pytest.approx(share * MANY, abs=5 * deviation)
 
 
 def test_bursts_have_their_mean_length(daemon: Start, stations: tuple[Station, Station]) -> None:
