@@ -770,13 +770,9 @@ class Kernel:
 
     @property
     def programs(self) -> Programs:
+        older = frozenset((OLDER, *(self.older_maps.keys() - self.retired)))
         return Programs(
-            *(
-                self.xdp,
-                INGRESS,
-                EGRESS,
-                frozenset((OLDER, *(self.older_maps.keys() - self.retired))),
-            ),
+            *(self.xdp, INGRESS, EGRESS, older),
             *(self.swap_xdp, SWAP_INGRESS, self._swapping, "xconnectd.1.2.3"),
             tunnel_ingress=TUNNEL_INGRESS,
             tunneling=frozenset((TUNNEL_INGRESS,)),
