@@ -332,7 +332,7 @@ class _Diff:
                 [loose[ifindex] for ifindex in group if ifindex in loose],
                 [ends[ifindex] for ifindex in group if ifindex in ends],
             )
-        for step in (self._clean_up, self._put_back_unwanted, self._show):
+        for step in (self._clean_up, self._put_back_unwanted, self._show, self._settle):
             for end in ends.values():
                 step(end)
         if loose:
@@ -534,7 +534,6 @@ class _Diff:
     # ---- 5. set up, or show no carrier
 
     def _show(self, end: _End) -> None:
-        """What is set is what we want; from then on another value is what somebody else wants."""
         link, interface, role = end.role.link.id, end.interface, end.role
         cause = role.carrier.cause if role.carrier else ""
         reason = f"no carrier is shown: {cause}" if cause else _SHOWN
@@ -543,8 +542,12 @@ class _Diff:
             self._do(Set(link, interface, why, Setting.UP, end.admin))
         if end.carrier is not None:
             self._do(Set(link, interface, reason, Setting.CARRIER, end.carrier))
+
+    def _settle(self, end: _End) -> None:
+        """What is set is what we want; from then on another value is what somebody else wants."""
+        role = end.role
         kept = {**(end.ours.record.changes if end.ours.record else {}), **end.changes}
-        shown_again = Setting.CARRIER in kept and not cause
+        shown_again = Setting.CARRIER in kept and not (role.carrier and role.carrier.cause)
         if end.admin is None and not shown_again:
             return
         if not role.held:
@@ -553,7 +556,8 @@ class _Diff:
         if shown_again:
             del kept[Setting.CARRIER]
         reason = "from here on another admin state is what somebody else wants"
-        self._do(Hold(link, interface, reason, end.held(kept)._replace(settled=True)))
+        held = end.held(kept)._replace(settled=True)
+        self._do(Hold(role.link.id, end.interface, reason, held))
 
     # ---- 6. detach
 
