@@ -840,6 +840,20 @@ def test_one_event_per_change(story: Story, events: list[str]) -> None:
     assert found == events
 
 
+def test_what_may_be_meant_is_known_until_it_is_gone() -> None:
+    """Also after the news of what our own steps did."""
+    kernel = lab()
+    kernel.add("x5-eth1")
+    keeper = Keeper(kernel).start(wiring("v0:x5-eth1"))
+    keeper.take(wiring("v0:x5-eht1"))
+    for meant in ("did you mean x5-eth1?", ""):
+        kernel.alter("v0")
+        keeper.settle()
+        assert keeper.reconciler.statuses["v0:x5-eht1"].hint == meant
+        if meant:
+            kernel.delete("x5-eth1")
+
+
 def test_an_operators_down_is_not_undone_not_even_by_a_repair() -> None:
     keeper = told(FIRST)
     strike("set down")(keeper)

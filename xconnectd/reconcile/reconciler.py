@@ -358,10 +358,8 @@ class Reconciler:
             seen = self._look_again(seen, scope, trouble, changed)
         self._netns_moves.settle(seen.observed)
         evaluations = seen.evaluations
-        if trigger in _EDITS and scope is not None and any(each.waiting for each in evaluations):
-            evaluations = tuple(
-                evaluate.with_hints(evaluations, self._free(self._interfaces.names()))
-            )
+        if scope is not None and any(each.waiting for each in evaluations):
+            evaluations = self._with_hints(evaluations, trigger)
         statuses = self.assess(evaluations, seen.observed)
         self._remember(scope, seen, statuses, trouble)
         if self._index.tunnels or self._announced:
@@ -372,6 +370,22 @@ class Reconciler:
             self._tell()
             self._tell = None
         self._report(statuses, done, trigger, seconds)
+
+    def _with_hints(
+        self, evaluations: Iterable[Evaluation], trigger: str
+    ) -> tuple[Evaluation, ...]:
+        """The same; links that wait since an edit have hints, also when news come after it."""
+        found = {each.link.id: each for each in evaluations}
+        misspelt = [
+            each
+            for name, each in found.items()
+            if each.waiting
+            and (trigger in _EDITS or ((was := self._statuses.get(name)) and was.hint))
+        ]
+        if misspelt:
+            free = self._free(self._interfaces.names())
+            found |= {each.link.id: each for each in evaluate.with_hints(misspelt, free)}
+        return tuple(found.values())
 
     def assess(self, evaluations: Iterable[Evaluation], observed: Observed) -> list[LinkStatus]:
         """The states of these links; of a far end that is down it is looked up where it is."""
