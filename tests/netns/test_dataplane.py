@@ -487,6 +487,25 @@ def test_the_sweep_sees_every_difference(
     assert holds()
 
 
+def test_of_many_ends_each_has_its_turn_in_a_sweep(plane: Dataplane) -> None:
+    """What came or went is seen at once."""
+    peers = dict.fromkeys(range(10, 5010), 1)
+    for key in peers:
+        plane.steer(key, 1)
+    left = Left({}, peers)
+    assert [plane.holds(left) for _ in range(5)] == [True] * 5
+    plane.steer(5009, 2)
+    assert False in [plane.holds(left) for _ in range(2)]
+    plane.steer(5009, 1)
+    assert [plane.holds(left) for _ in range(3)][1:] == [True] * 2
+    plane.unsteer(10)
+    assert not plane.holds(left)
+    plane.steer(10, 1)
+    assert [plane.holds(left) for _ in range(2)] == [True] * 2
+    plane.steer(11, 2)
+    assert False in [plane.holds(left) for _ in range(2)]
+
+
 def test_names_are_what_people_see(plane: Dataplane) -> None:
     for program in (plane.programs.xdp, plane.programs.ingress, plane.programs.egress):
         assert describe(program) == f"id {program} (xconnectd)"

@@ -90,6 +90,8 @@ _LOOKS: Final = 3
 _EXPECTED: Final = 256
 """How many entries an audit program looks at in one run (MAX_EXPECTED in the source), no fewer."""
 _PAIR: Final = 8
+_A_SWEEP: Final = 16 * _EXPECTED * _PAIR
+"""Bytes of pairs that one sweep looks for: half a millisecond, and all ends of 2,048 links."""
 _SHORTEST_FRAME: Final = 16
 
 
@@ -696,8 +698,8 @@ class _Sweep:
     """Looks each second whether a map has what it is to have, and nothing else.
 
     Kernels from 6.4 on tell a map's memory, and so whether elements came or went, and our
-    ``audit`` program (None: there is none) checks 256 pairs with one system call. Others get the
-    walk.
+    ``audit`` program (None: there is none) checks 256 pairs with one system call. Of more ends
+    than a sweep has time for, the next ones have their turn in the next. Others get the walk.
     """
 
     def __init__(self, looked_at: Map, audit: int | None) -> None:
@@ -707,6 +709,7 @@ class _Sweep:
         self._settled: tuple[int, bytes] | None = None
         self._wanted: Mapping[int, int] = {}
         self._pairs = b""
+        self._next = 0
 
     def expect(self, wanted: Mapping[int, int]) -> None:
         """From now on, until this is called again."""
@@ -722,8 +725,10 @@ class _Sweep:
         return equal
 
     def _audited(self, program: int) -> bool:
-        """Whether every wanted entry is there; it says nothing of others."""
-        pairs, size = self._pairs, _EXPECTED * _PAIR
+        """Whether every wanted entry whose turn it is is there; it says nothing of others."""
+        begin, size = self._next, _EXPECTED * _PAIR
+        pairs = self._pairs[begin : begin + _A_SWEEP]
+        self._next = begin + _A_SWEEP if begin + _A_SWEEP < len(self._pairs) else 0
         for start in range(0, len(pairs), size):
             frame = pairs[start : start + size]
             if libbpf.run_program(program, frame.ljust(size, b"\0")) != len(frame) // _PAIR:

@@ -165,7 +165,7 @@ class Reconciler:
         self.receive: Callable[[], Iterable[LinkEvent]] = tuple
         self.monitor_errors: Callable[[], Mapping[MonitorAddress, str]] = dict
         self.wiring = self._wanted = Wiring()
-        self._index = Index(self.wiring)
+        self._index = self._reported = Index(self.wiring)
         self._statuses: dict[str, LinkStatus] = {}
         self.loose: set[str] = set()
         self.undone: tuple[Action, ...] = ()
@@ -711,7 +711,10 @@ class Reconciler:
         self, statuses: Iterable[LinkStatus], done: list[Action], trigger: str, seconds: float
     ) -> None:
         wanted = self._index.ids
-        gone = [each for link, each in self._statuses.items() if link not in wanted]
+        gone = []
+        if self._reported is not self._index:  # else none has gone, of thousands of links
+            self._reported = self._index
+            gone = [each for link, each in self._statuses.items() if link not in wanted]
         if self._index.has_ends_elsewhere:
             made = {
                 (step.link, step.made.kind)
