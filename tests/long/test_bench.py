@@ -50,7 +50,7 @@ def test_traffic_flows_over_every_contender(tmp_path: Path) -> None:
     tables = bench(tmp_path, "udp", "live", "guest", "rtt")
     assert len(tables) == 4
     for title, table in tables.items():
-        assert len(table) == 8
+        assert len(table) == 9
         # a bare generic program never sees the frames that mirred has marked
         dead = "bare generic" if "mirred" in title else ""
         assert [name for name in table if not median(table, name)] == [dead] * bool(dead), table
