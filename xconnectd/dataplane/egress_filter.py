@@ -26,12 +26,15 @@ _INSTRUCTION: Final = struct.Struct("<BBhi")
 
 # Registers: what a helper takes and returns, and what it leaves alone.
 _R0, _R1, _R2, _R3, _R4, _SKB, _A, _X, _TAG, _FP = 0, 1, 2, 3, 4, 6, 7, 8, 9, 10
-_SCRATCH: Final = -64
-"""Where the 16 words of memory of classic BPF begin on the stack."""
-_BUFFER: Final = -72
-_KEY: Final = -76
-_START: Final = -80
-_WORD: Final = -84
+_WORDS: Final = 16
+_SLOT: Final = 8
+"""Bytes of the stack that each value has, and that are stored and loaded, though four would do. The
+verifier before Linux 6.13 (b0e66977dc07), without CAP_PERFMON, takes a store to a part of what was
+stored before for half of a pointer."""
+_STORE, _STORE_NUMBER, _LOAD = 0x7B, 0x7A, 0x79
+_SCRATCH: Final = -_WORDS * _SLOT
+"""Where the words of memory of classic BPF begin on the stack."""
+_BUFFER, _KEY, _START, _WORD = (_SCRATCH - _SLOT * number for number in range(1, 5))
 
 # Fields of struct __sk_buff (linux/bpf.h).
 _LEN, _TAGGED, _TCI, _PROTOCOL, _INGRESS, _IFINDEX = 0, 20, 24, 28, 36, 40
@@ -160,7 +163,7 @@ class _Assembler:
         """Lets pass what no wire of ours brings here."""
         self.move(_SKB, _R1)
         self.load_field(_R1, _INGRESS)
-        self.add(_Op(0x63, _FP, _R1, _KEY))
+        self.add(_Op(_STORE, _FP, _R1, _KEY))
         self._look_up(_PEERS)
         self.add(_Op(0x15, _R0, imm=0, to="pass"))
         self.add(_Op(0x61, _R1, _R0))
@@ -169,8 +172,8 @@ class _Assembler:
         self.set(_A, 0)
         self.set(_X, 0)
         self.set(_TAG, 0)
-        for word in range(16):
-            self.add(_Op(0x62, _FP, offset=_SCRATCH + 4 * word))
+        for word in range(_WORDS):
+            self.add(_Op(_STORE_NUMBER, _FP, offset=_SCRATCH + _SLOT * word))
 
     def load_tag(self) -> None:
         """As it stands in a frame: protocol, then priority and number."""
@@ -184,7 +187,7 @@ class _Assembler:
         """For the interface that it came in by, whose key is there still."""
         self._look_up(_COUNTERS)
         self.add(_Op(0x55, _R0, imm=0, to="count"))
-        self.add(_Op(0x62, _FP, offset=_KEY))
+        self.add(_Op(_STORE_NUMBER, _FP, offset=_KEY))
         self._look_up(_COUNTERS)
         self.add(_Op(0x15, _R0, imm=0, to="counted"))
         self.label("count")
@@ -219,7 +222,7 @@ class _Translation:
                 self._load(one, _X if kind else _A)
             case 2 | 3:
                 source = _X if kind == 3 else _A
-                self._code.add(_Op(0x63, _FP, source, _SCRATCH + 4 * one.k))
+                self._code.add(_Op(_STORE, _FP, source, _SCRATCH + _SLOT * one.k))
             case 4:
                 self._arithmetic(one)
             case 5:
@@ -251,7 +254,7 @@ class _Translation:
                 self._load_beyond(one.k, size)
                 code.move32(to, _R0)
             case 0x60:  # from memory
-                code.add(_Op(0x61, to, _FP, _SCRATCH + 4 * one.k))
+                code.add(_Op(_LOAD, to, _FP, _SCRATCH + _SLOT * one.k))
             case 0x80:  # the length of the frame
                 code.load_field(to, _LEN)
                 if self._tagged:
@@ -282,7 +285,7 @@ class _Translation:
             return
         far, done = self._new_label(), self._new_label()
         code.jump("gt", _R2, _TAG_END - 1, far)
-        code.add(_Op(0x63, _FP, _R2, _START))
+        code.add(_Op(_STORE, _FP, _R2, _START))
         self._gather(size, None)
         code.go(done)
         code.label(far)
@@ -311,10 +314,10 @@ class _Translation:
         Then they begin at what is on the stack, as is what has been gathered.
         """
         code = self._code
-        code.add(_Op(0x62, _FP, offset=_WORD))
+        code.add(_Op(_STORE_NUMBER, _FP, offset=_WORD))
         for number, at in enumerate([None] * size if places is None else places):
             if at is None:
-                code.add(_Op(0x61, _R2, _FP, _START))
+                code.add(_Op(_LOAD, _R2, _FP, _START))
                 code.alu(_ADD, _R2, imm=number)
                 self._byte()
             elif _TAG_AT <= at < _TAG_END:
@@ -323,11 +326,11 @@ class _Translation:
                 code.alu(_AND, _R0, imm=0xFF)
             else:
                 self._fetch(1, at if at < _TAG_AT else at - (_TAG_END - _TAG_AT))
-            code.add(_Op(0x61, _R1, _FP, _WORD))
+            code.add(_Op(_LOAD, _R1, _FP, _WORD))
             code.alu(_LSH, _R1, imm=8)
             code.alu(_OR, _R1, src=_R0)
-            code.add(_Op(0x63, _FP, _R1, _WORD))
-        code.add(_Op(0x61, _R0, _FP, _WORD))
+            code.add(_Op(_STORE, _FP, _R1, _WORD))
+        code.add(_Op(_LOAD, _R0, _FP, _WORD))
 
     def _byte(self) -> None:
         """The one at R2."""
