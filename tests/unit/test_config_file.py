@@ -177,6 +177,7 @@ def test_only_a_file_that_no_symlink_leads_to_is_opened_at_once(tmp_path: Path) 
             assert found is None or os.read(found[0], 100) == b"links: {a: b}"
 
 
+@only_root
 def test_words_are_kept_from_who_could_not_have_read_them(shared: Path) -> None:
     """A link of root's to what only root may read, in a directory of somebody else's."""
     secret, link = shared.parent / "secret", link_of(ROOT, shared / "x.yaml", "../secret")
