@@ -126,6 +126,7 @@ def test_a_misspelt_interface_is_told_from_one_that_is_away(lab: Lab, daemon: St
     attempt = Attempt(running, {"va": "x5-eht1"})
     assert meant in attempt.read()
     assert attempt.answer("n\n") == 1
+    poll(lambda: wired(a, b), what="the way back")  # else the file would be what stands
     since = running.mark()
     running.write({"va": "x5-eht1"})
     assert running.wait_link("waiting", "va", "x5-eht1", since=since)["reason"] == meant
