@@ -64,8 +64,8 @@ def edited(text: bytes, known: Wiring) -> Wiring | None:
         new = _rewired(links[at], number + 1, was[number], now[number]) if links[at:] else None
         if new is None or not _can_be(new, addresses):
             return None
-        before.update([end.name for end in links[at].ends])
-        after += {end.name for end in new.ends}
+        before |= {links[at].a.name, links[at].b.name}
+        after += {new.a.name, new.b.name}
         links[at] = new
         if new.a.node or new.b.node:
             in_nodes.append(at)

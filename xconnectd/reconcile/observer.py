@@ -303,13 +303,13 @@ def _edited(
     """With the changed links that are among ``links`` in place of those that are not."""
     edited = dict(by_name)
     for link in changed:
-        for end in link.ends:
-            if edited.get(end.name) == link:
-                del edited[end.name]
+        for name in (link.a.name, link.b.name):
+            if (known := edited.get(name)) and known.id == link.id:
+                del edited[name]
     for link in changed:
         at = order.get(link.id)
-        if at is not None and links[at] == link:
-            edited |= {end.name: link for end in link.ends}
+        if at is not None and links[at] is link:
+            edited[link.a.name] = edited[link.b.name] = link
     return edited
 
 
