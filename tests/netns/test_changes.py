@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,40 @@ def test_a_filter_that_stands_in_our_place_is_not_replaced(
     with pytest.raises(LinkError):
         changes.add_filter(va, "ingress", fd, replacing=False)
     changes.add_filter(va, "ingress", fd, replacing=True)
+
+
+def test_of_changes_in_one_message_the_one_that_is_refused_is_told(
+    lab: Lab, route: Route, opened: Callable[[Path], int]
+) -> None:
+    """MTU and program of an interface go in one message; the kernel's word is on all of it."""
+    fd = opened(lab.program(PROG_XDP, XDP_PASS, "ours"))
+    interfaces = Interfaces(route)
+    ends, changes = interfaces.find("va", "vb"), Changes(route, HostUse(route, interfaces))
+    theirs = lab.foreign_xdp("va")
+    calls = [
+        call
+        for each in ends
+        for call in (
+            partial(changes.change, each, "promiscuous", 1),
+            partial(changes.change, each, "mtu", 1400),
+            partial(changes.attach, each, Mode.GENERIC, fd, None),
+        )
+    ]
+    refused = changes.each(calls)
+    assert {number: type(why) for number, why in refused.items()} == {2: LinkError}
+    assert "attach generic XDP" in str(refused[2])
+    calls = [
+        partial(changes.change, ends[1], "mtu", 1 << 20),
+        partial(changes.change, ends[1], "addr_gen_mode", 1),
+    ]
+    refused = changes.each(calls)
+    assert [refused[0], "set mtu" in str(refused[0])] == [refused[1], True], "none after it is made"
+    changes.each(
+        [
+            partial(changes.change, ends[1], "mtu", 1300),
+            partial(changes.change, ends[1], "promiscuous", 0),
+        ]
+    )
+    found = [(x.mtu, x.promiscuous, x.addr_gen_mode) for x in interfaces.find("va", "vb")]
+    assert found == [(1400, True, 0), (1300, False, 0)]
+    assert [lab.xdp("va"), lab.xdp("vb")] == [theirs, libbpf.program_info(fd).id]

@@ -39,6 +39,7 @@ from xconnectd.netlink.transport import (
     CREATE,
     DO,
     DUMP,
+    HEADER,
     LINK_ATTRIBUTES,
     REPLACE,
     SKIP_STATISTICS,
@@ -48,6 +49,8 @@ from xconnectd.netlink.transport import (
     get_link_request,
     ifindex_of,
     integer,
+    joined,
+    kind_of,
     link_request,
     raw,
     tc_request,
@@ -84,6 +87,18 @@ class _Gathered(NamedTuple):
     request: bytes
     expected: int | None
 
+    @property
+    def adds_attributes(self) -> bool:
+        """Whether it is nothing but attributes of a link: flags are in the header."""
+        request = self.request
+        of_link = kind_of(request) == uapi.RTM_SETLINK
+        return of_link and not any(request[HEADER.size : LINK_ATTRIBUTES])
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether more may follow in its message: an XDP program is the last."""
+        return self.adds_attributes and not self.action.endswith("XDP")
+
 
 class Changes:
     """Changes interfaces of the network namespace that ``route`` was opened in.
@@ -113,12 +128,32 @@ class Changes:
                     refused[self._number] = error
         finally:
             self._gathered = None
-        requests = [(each.request, each.interface.ifindex) for each in gathered]
+        sent = _joined(gathered)
+        requests = [
+            (joined(each.request for each in some), some[0].interface.ifindex) for some in sent
+        ]
         for at, why in self._route.do_each(requests).items():
-            number, interface, action, _, expected = gathered[at]
-            if why.errno != expected:
-                refused.setdefault(number, _refusal(interface, action, why))
+            for number, refusal in self._apart(sent[at], why):
+                refused.setdefault(number, refusal)
         return refused
+
+    def _apart(
+        self, sent: Sequence[_Gathered], why: NetlinkError
+    ) -> Iterator[tuple[int, Exception]]:
+        """Which changes of a refused message are, or were not made after that.
+
+        Of more than one the kernel does not say which it refused, so they are made one by one.
+        """
+        for at, each in enumerate(sent):
+            try:
+                if len(sent) == 1:
+                    raise why
+                self._route.exchange(each.request, each.interface.ifindex)
+            except NetlinkError as error:
+                if error.errno != each.expected:
+                    refusal = _refusal(each.interface, each.action, error)
+                    yield from ((left.number, refusal) for left in sent[at:])
+                    return
 
     def attach(self, interface: Interface, mode: Mode, fd: int, replacing: int | None) -> None:
         """Puts an XDP program on; with ``replacing`` only over that very program's fd.
@@ -364,6 +399,19 @@ class Changes:
         except OSError as error:
             if error.errno != expected:
                 raise _refusal(interface, action, error) from error
+
+
+def _joined(gathered: Iterable[_Gathered]) -> list[list[_Gathered]]:
+    """Those that may be one message: what is changed of an interface, and its XDP program."""
+    sent: list[list[_Gathered]] = []
+    for each in gathered:
+        last = sent[-1][-1] if sent else None
+        is_same = last is not None and last.interface is each.interface
+        if last and is_same and last.may_go_on and each.adds_attributes:
+            sent[-1].append(each)
+        else:
+            sent.append([each])
+    return sent
 
 
 def _set_all(route: Route, far: Iterable[FarSetting]) -> Iterator[tuple[int, str]]:

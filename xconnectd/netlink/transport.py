@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import chain, pairwise
@@ -236,6 +236,21 @@ def _creation(kind: bytes, here: Mapping[int, bytes], data: bytes) -> bytes:
     info = _nested(uapi.IFLA_LINKINFO, _packed({uapi.IFLA_INFO_KIND: kind}) + of_kind)
     body = bytes(_IFINFOMSG) + _packed(here) + info
     return HEADER.pack(HEADER.size + len(body), uapi.RTM_NEWLINK, CREATE, 0, 0) + body
+
+
+def kind_of(request: bytes) -> int:
+    kind: int = HEADER.unpack_from(request)[1]
+    return kind
+
+
+def joined(requests: Iterable[bytes]) -> bytes:
+    """One request about a link with the attributes of all of these."""
+    first, *others = requests
+    if not others:
+        return first
+    body = first[HEADER.size :] + b"".join([each[LINK_ATTRIBUTES:] for each in others])
+    _length, kind, how, *_ = HEADER.unpack_from(first)
+    return HEADER.pack(HEADER.size + len(body), kind, how, 0, 0) + body
 
 
 def with_name(request: bytes, name: str) -> bytes:

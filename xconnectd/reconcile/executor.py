@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,15 +28,20 @@ _FEW: Final = 7
 _MANY: Final = 512
 """After so many actions that were done together, what the kernel told of them is received: some
 4 MB, half of what its buffer holds (netlink.monitor)."""
-_TOGETHER: Final = (
-    actions.Hold,
-    actions.Forget,
-    actions.Set,
-    actions.Attach,
-    actions.Detach,
-    actions.AddFilter,
-    actions.DeleteFilter,
-)
+_TOGETHER: Final[Mapping[type[Action], tuple[type[Action], ...]]] = {
+    **{
+        each: (each,)
+        for each in (
+            actions.Hold,
+            actions.Forget,
+            actions.Detach,
+            actions.AddFilter,
+            actions.DeleteFilter,
+        )
+    },
+    **dict.fromkeys((actions.Set, actions.Attach), (actions.Set, actions.Attach)),
+}
+"""What is done in one go with what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +144,7 @@ class Executor:
             action = todo[0]
             end = action.interface
             match action:
-                case _ if len(todo) > _FEW and type(todo[_FEW]) is type(action) in _TOGETHER:
+                case _ if len(todo) > _FEW and type(todo[_FEW]) in _TOGETHER.get(type(action), ()):
                     self._do_many(todo, done, trouble)
                     continue
                 case actions.Point() | actions.Cut() | actions.Guard() | actions.Unguard():
@@ -170,7 +175,7 @@ class Executor:
 
     def _do_many(self, todo: deque[Action], done: list[Action], trouble: Trouble) -> None:
         """As many of one kind as follow one another."""
-        steps = _first(todo, type(todo[0]))
+        steps = _first(todo, _TOGETHER[type(todo[0])])
         if isinstance(steps[0], actions.Hold):
             refused = self._hold_all(
                 [each.record for each in steps if isinstance(each, actions.Hold)]
@@ -351,8 +356,8 @@ class Executor:
 _Kind = TypeVar("_Kind", bound=Action)
 
 
-def _first(todo: Iterable[Action], kind: type[_Kind]) -> list[_Kind]:
-    """Those of one kind that it begins with."""
+def _first(todo: Iterable[Action], kind: type[_Kind] | tuple[type[_Kind], ...]) -> list[_Kind]:
+    """Those of one kind, or of these, that it begins with."""
     found = []
     for action in todo:
         if not isinstance(action, kind):

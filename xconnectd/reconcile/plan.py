@@ -23,7 +23,7 @@ step is of one group after the other: no end is cut for longer than its own grou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -79,6 +79,9 @@ _LEVERS: Final = (Setting.UP, Setting.CARRIER)
 """What shows or hides a carrier; changed when the wire stands, each in its own way."""
 _APART: Final = (*_LEVERS, Setting.ROOT_QDISC)
 """What is changed by other steps than the rest."""
+_WITH_XDP: Final = (Setting.MTU, Setting.ADDR_GEN_MODE)
+"""What the kernel takes in one message with the XDP program, and walks through all routes of the
+host but once for."""
 _SHOWN: Final = "there is a carrier behind the other end"
 _PUT_BACK = "restored as found"
 _IPV6_MTU: Final = 1280
@@ -358,8 +361,7 @@ class _Diff:
         for end in ends:
             self._hold(end)
         for end in ends:
-            if end.changes:
-                self._set(end)
+            self._set(end, end.changes.keys() - {*_APART, *_WITH_XDP})
 
     def _hold(self, end: _End) -> None:
         kept = {**(end.ours.record.changes if end.ours.record else {}), **end.changes}
@@ -372,9 +374,9 @@ class _Diff:
             reason = "its settings are saved, to be restored later"
             self._do(Hold(end.role.link.id, end.interface, reason, held))
 
-    def _set(self, end: _End) -> None:
+    def _set(self, end: _End, settings: Collection[str]) -> None:
         for setting, change in end.changes.items():
-            if setting not in _APART:
+            if setting in settings:
                 reason = _reason(setting, end.role)
                 self._do(Set(end.role.link.id, end.interface, reason, setting, change.ours))
 
@@ -423,6 +425,8 @@ class _Diff:
 
     def _attach_xdp(self, end: _End) -> None:
         interface, role = end.interface, end.role
+        if end.changes:
+            self._set(end, _WITH_XDP)
         if role.mode is Mode.TC:
             return
         now = 0
