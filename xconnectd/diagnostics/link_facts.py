@@ -23,8 +23,8 @@ from xconnectd.status import collector
 from xconnectd.status.collector import Look
 from xconnectd.status.document import Keepalives
 
-_LISTEN: Final = 1.3
-"""Seconds: the daemon of another host says something once in each."""
+_LISTEN: Final = 2.5
+"""Seconds: the daemon of another host says something once in each, and late on a busy machine."""
 
 
 class LinkGatherer:
