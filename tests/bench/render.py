@@ -130,13 +130,14 @@ def _columns(series: Series) -> Iterator[tuple[str, _Column]]:
     for other in YARDSTICKS:
         if other in series.values:
             yield f"to {other}", lambda name, other=other: _ratio(series.ratio(name, other))  # type: ignore[misc]
-    if any(series.ratio(name, _limit(name)) for name in series.values):
-        yield "to bare", lambda name: _ratio(series.ratio(name, _limit(name)), digits=3)
+    if any(series.ratio(name, _limit(name, series)) for name in series.values):
+        yield "to bare", lambda name: _ratio(series.ratio(name, _limit(name, series)), digits=3)
 
 
-def _limit(name: str) -> str:
-    """The bare redirect that a wire is measured by; empty for another's."""
-    limit = name.partition(", ")[0].replace(_OURS, _LIMIT)
+def _limit(name: str, series: Series) -> str:
+    """What it is measured by: the bare one with the same words behind it, or with none."""
+    same = name.replace(_OURS, _LIMIT)
+    limit = same if same in series.values and same != name else same.partition(", ")[0]
     return limit if limit != name else ""
 
 

@@ -144,6 +144,8 @@ def test_the_table_compares_each_wire_with_its_yardsticks() -> None:
     assert rows["mirred"].endswith("| 1.00 (1.00 to 1.00) | 1.67 (1.67 to 1.67) |  |")
     assert rows["2 links"] == "| 2 links | 210 | 205 to 555 | 200 to 900 |"
     assert rows["1,000 links"].startswith("| 1,000 links | 1,234 |")
+    rewires = Series("Rewire", "ms", {"xconnectd 2, up": [3.0], "bare 2, up": [1.5]})
+    assert "| 2.000 (2.000 to 2.000) |" in table(RUN.with_series([rewires], RUN.facts))
     cost = Series("Cost", "s", {"peer": [15_000.0], "mirred": [0.1]})
     wide = table(RUN.with_series([cost], RUN.facts))
     assert "| peer | 15,000 | 15,000 to 15,000 | 15,000 to 15,000 | 150,000 (" in wide
