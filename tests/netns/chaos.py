@@ -498,7 +498,9 @@ class Chaos:
         ours, here = self._ours(), self._here()
         loose = [x for x in seen["links"] if x["state"] in ("disabled", "waiting", "failed")]
         held = {x[end]["name"] for x in loose for end in "ab"}
-        numbers_held = {links[name]["ifindex"] for name in held & links.keys()}
+        # A daemon without a good file has them by texts that lead nowhere if the node is aside.
+        numbers_held = {x[end]["ifindex"] for x in loose for end in "ab"}
+        numbers_held |= {links[name]["ifindex"] for name in held & links.keys()}
         for name in held & links.keys() & here.keys():
             egress = self._egress(links[name]["ifname"])
             if not here[name].foreign and "xconnectd" not in egress:
