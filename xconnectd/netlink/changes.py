@@ -46,6 +46,7 @@ from xconnectd.netlink.transport import (
     NetlinkError,
     Route,
     attributes_in,
+    first_in,
     get_link_request,
     ifindex_of,
     integer,
@@ -97,7 +98,7 @@ class _Gathered(NamedTuple):
     @property
     def may_go_on(self) -> bool:
         """Whether more may follow in its message: an XDP program is the last."""
-        return self.adds_attributes and not self.action.endswith("XDP")
+        return self.adds_attributes and not first_in(self.request, LINK_ATTRIBUTES, uapi.IFLA_XDP)
 
 
 class Changes:
