@@ -153,15 +153,13 @@ class Executor:
                 case actions.Hold(record=record):
                     self._hold(record)
                 case actions.Forget():
-                    plane.uncount(end.ifindex)
-                    self._ledger.forget(end.ifindex)
+                    self._forget(end.ifindex)
                 case actions.Set(setting=setting, value=value):
                     changes.change(end, setting, value)
                 case actions.Attach(mode=mode, replacing=old, role=role):
                     self._attach(end, mode, old, role)
                 case actions.Detach(mode=mode, program=program):
-                    with suppress(ProgramGoneError):  # somebody has put another in its place
-                        changes.detach(end, mode, plane.fd_of(program))
+                    self._detach(end, mode, program)
                 case actions.AddFilter(direction=direction, replacing=replacing, role=role):
                     changes.add_filter(end, direction, plane.fds[role], replacing=replacing)
                 case actions.DeleteFilter(direction=direction, filter=filter_):
