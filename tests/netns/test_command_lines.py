@@ -79,12 +79,10 @@ def _commands(parser: argparse.ArgumentParser) -> Iterator[tuple[Line, argparse.
 
 
 def test_what_is_not_understood_is_a_usage_error(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    parser = arguments.make_parser()
-    monkeypatch.setattr(arguments, "make_parser", lambda: parser)
     ends: dict[Any, int] = {}
-    for line in odd_lines(parser):
+    for line in odd_lines(arguments.make_parser()):
         try:
             code = None if arguments.parse(line) else 1
         except SystemExit as end:

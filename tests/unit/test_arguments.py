@@ -51,13 +51,20 @@ def test_words_stand_before_and_behind_options() -> None:
     assert arguments._LONGEST_FRAME == tap.LONGEST, "the limit is that of whoever sets it"
 
 
-def commands() -> dict[str, argparse.ArgumentParser]:
+def commands(*names: str) -> dict[str, argparse.ArgumentParser]:
     [found] = (
         each
-        for each in arguments.make_parser()._actions
+        for each in arguments.make_parser(names)._actions
         if isinstance(each, argparse._SubParsersAction)
     )
     return dict(found.choices)
+
+
+def test_a_command_alone_is_what_it_is_among_all() -> None:
+    """Each start makes the parser of one; ``--help`` makes those of all."""
+    for name, parser in commands().items():
+        [(alone, its_parser)] = commands(name).items()
+        assert (alone, its_parser.format_help()) == (name, parser.format_help())
 
 
 def test_every_command_is_a_module_with_a_run_and_has_an_example() -> None:

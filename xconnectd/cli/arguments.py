@@ -8,9 +8,8 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -34,10 +33,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
     Ends the process (SystemExit) on wrong usage, with 2, and behind ``--help``.
     """
-    parser = make_parser()
-    arguments = _asked(parser, list(sys.argv[1:] if arguments is None else arguments))
+    line = list(sys.argv[1:] if arguments is None else arguments)
+    if line[:1] == ["help"]:  # `help COMMAND` is `COMMAND --help`
+        line = [*line[1:], "--help"]
+    parser = make_parser(COMMANDS.keys() & line[:1])
+    if line and not line[0].startswith("-") and line[0] not in COMMANDS:
+        parser.error(_unknown(line[0]))
     # Before Python 3.12.7, argparse does not know the words of a list that follow an option.
-    options, rest = parser.parse_known_args(arguments)
+    options, rest = parser.parse_known_args(line)
     words = getattr(options, "words", None)
     if rest and (words is None or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -46,16 +49,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _asked(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
-    """``help COMMAND`` is ``COMMAND --help``; a command that does not exist ends the process."""
-    commands = parser.get_default("commands")
-    if words[:1] == ["help"]:
-        words = [*words[1:], "--help"]
-    if words and not words[0].startswith("-") and words[0] not in commands:
-        near = get_close_matches(words[0], commands, 1)
-        hint = f"did you mean {near[0]}?" if near else "`xconnectd help` lists them"
-        parser.error(f"there is no command {words[0]}: {hint}")
-    return words
+def _unknown(command: str) -> str:
+    from difflib import get_close_matches  # 1 ms that only a typo should cost
+
+    near = get_close_matches(command, COMMANDS, 1)
+    hint = f"did you mean {near[0]}?" if near else "`xconnectd help` lists them"
+    return f"there is no command {command}: {hint}"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -65,7 +64,8 @@ class _Parser(argparse.ArgumentParser):
         super().error(printable(message))
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser(names: Collection[str] = ()) -> argparse.ArgumentParser:
+    """For these commands, or for all if none is named: 6 ms, where one takes half of one."""
     parser = _Parser(
         prog="xconnectd",
         description="Connects pairs of network interfaces, as a YAML file lists them.",
@@ -73,20 +73,13 @@ def make_parser() -> argparse.ArgumentParser:
         " 78 bad configuration; plan: 10 for changes.",
     )
     parser.add_argument("--version", action="version", version=f"xconnectd {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    parser.set_defaults(commands=commands.choices)
-    add = _Adder(commands)
-    _add_daemon(add)
-    _add_files(add)
-    _add_status(add)
-    _add_looks(add)
-    _add_examinations(add)
-    _add_capture(add)
-    _add_others(add)
+    add = _Adder(parser.add_subparsers(title="commands", required=True, metavar="COMMAND"))
+    for name in names or COMMANDS:
+        COMMANDS[name](add)
     return parser
 
 
-def _add_daemon(add: _Adder) -> None:
+def _run(add: _Adder) -> None:
     run = add("run", "run the daemon in the foreground", "run -c lab.yaml --log-format json")
     _config(run)
     _host(run)
@@ -107,8 +100,7 @@ def _add_daemon(add: _Adder) -> None:
     )
 
 
-def _add_files(add: _Adder) -> None:
-    """From a file to wires."""
+def _check(add: _Adder) -> None:
     check = add("check", "check a file for mistakes; - is standard input", "check lab.yaml")
     check.add_argument("file", nargs="?", **_file_or_directory(DEFAULT_CONFIG))
     check.add_argument(
@@ -118,6 +110,8 @@ def _add_files(add: _Adder) -> None:
     )
     _host(check)
 
+
+def _plan(add: _Adder) -> None:
     plan = add(
         "plan", "show what a reload would change, and change nothing", "plan lab.yaml --json"
     )
@@ -129,6 +123,8 @@ def _add_files(add: _Adder) -> None:
     _host(plan)
     _json(plan)
 
+
+def _try(add: _Adder) -> None:
     attempt = add(
         "try",
         "apply a file, and revert it unless confirmed in time",
@@ -146,12 +142,12 @@ def _add_files(add: _Adder) -> None:
         help=f"time to confirm; default: 30, at most {protocol.LONGEST_TRY}",
     )
 
-    _add_link(add)
-    _add_impair(add)
+
+def _reload(add: _Adder) -> None:
     add("reload", "make the daemon read its files now, and wait for the result", "reload")
 
 
-def _add_impair(add: _Adder) -> None:
+def _impair(add: _Adder) -> None:
     impair = add(
         "impair",
         "impair a link for a while: delay, loss, rate … as in the file, in place of what that says",
@@ -192,7 +188,7 @@ def _duration(text: str) -> float:
     )
 
 
-def _add_link(add: _Adder) -> None:
+def _link(add: _Adder) -> None:
     link = add(
         "link",
         "add, remove, enable, disable or move one link of the file",
@@ -231,7 +227,7 @@ def _add_link(add: _Adder) -> None:
         )
 
 
-def _add_status(add: _Adder) -> None:
+def _status(add: _Adder) -> None:
     status = add(
         "status", "show every link: state, mode, rates, drops, reason", "status --sort rate"
     )
@@ -270,13 +266,14 @@ def _add_status(add: _Adder) -> None:
     )
 
 
-def _add_looks(add: _Adder) -> None:
-    """What there is, and what happens."""
+def _graph(add: _Adder) -> None:
     graph = add("graph", "draw the wiring", "graph --format svg > wiring.svg")
     _config(graph, None)
     _host(graph)
     graph.add_argument("--format", choices=("mermaid", "dot", "svg"), default="mermaid")
 
+
+def _wait(add: _Adder) -> None:
     wait = add("wait", "wait until links are connected", "wait --timeout 10 eth0:tap0")
     _config(wait, None)
     _host(wait)
@@ -289,12 +286,13 @@ def _add_looks(add: _Adder) -> None:
     )
     _words(wait, "LINK", "default: every enabled link")
 
+
+def _events(add: _Adder) -> None:
     events = add("events", "follow the daemon's events, one line each", "events --json")
     _json(events, "one JSON document per line")
 
 
-def _add_examinations(add: _Adder) -> None:
-    """What is wrong with it."""
+def _test(add: _Adder) -> None:
     test = add(
         "test", "send test frames through a link, and say where they are lost", "test eth0:tap0"
     )
@@ -310,6 +308,8 @@ def _add_examinations(add: _Adder) -> None:
         help=f"frames per size and direction; default: 20, at most {_MOST_ROUNDS}",
     )
 
+
+def _doctor(add: _Adder) -> None:
     doctor = add(
         "doctor", "check the host and all links, with a fix for each problem", "doctor --json"
     )
@@ -318,7 +318,7 @@ def _add_examinations(add: _Adder) -> None:
     _json(doctor)
 
 
-def _add_capture(add: _Adder) -> None:
+def _capture(add: _Adder) -> None:
     capture = add(
         "capture", "show or save the frames of links, live (root)", "capture leaf1-eth1 icmp or arp"
     )
@@ -365,7 +365,7 @@ def _add_capture(add: _Adder) -> None:
     )
 
 
-def _add_others(add: _Adder) -> None:
+def _detach(add: _Adder) -> None:
     detach = add(
         "detach",
         "remove all xconnectd programs and restore the interfaces (no daemon may run)",
@@ -374,6 +374,8 @@ def _add_others(add: _Adder) -> None:
     detach.add_argument("--all", action="store_true", help="from every interface")
     _words(detach, "IFACE", "the interfaces to detach from")
 
+
+def _import(add: _Adder) -> None:
     topology = add(
         "import",
         "print a wiring made from a containerlab topology; - is standard input",
@@ -381,8 +383,37 @@ def _add_others(add: _Adder) -> None:
         module="topology",
     )
     topology.add_argument("file", type=Path, metavar="TOPOLOGY")
+
+
+def _schema(add: _Adder) -> None:
     add("schema", "print the JSON Schema of the file, for editors", "schema > xconnect.schema.json")
+
+
+def _version(add: _Adder) -> None:
     _json(add("version", "print the versions of xconnectd, kernel, bcc and pyroute2", "version"))
+
+
+COMMANDS: Final[Mapping[str, Callable[[_Adder], None]]] = {
+    "run": _run,
+    "check": _check,
+    "plan": _plan,
+    "try": _try,
+    "link": _link,
+    "impair": _impair,
+    "reload": _reload,
+    "status": _status,
+    "graph": _graph,
+    "wait": _wait,
+    "events": _events,
+    "test": _test,
+    "doctor": _doctor,
+    "capture": _capture,
+    "detach": _detach,
+    "import": _import,
+    "schema": _schema,
+    "version": _version,
+}
+"""In the order in which they are helped."""
 
 
 class _Adder:
