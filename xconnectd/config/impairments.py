@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any, Final
 
 from xconnectd import impairment
@@ -150,6 +149,8 @@ def _reporting(report: Report) -> Iterator[None]:
 def _of_text(known: Mapping[str, _Text], key: ScalarNode, node: YamlNode) -> Any:
     name = key.value
     if name not in known:
+        from difflib import get_close_matches  # 1 ms that only a typo should cost
+
         close = get_close_matches(name.lower()[:40], known, n=1)
         hint = f"did you mean `{close[0]}`?" if close else f"known: {', '.join(known)}"
         raise Refusal(key, f"unknown key `{yaml_tree.short(name)}` in `impair`", hint)

@@ -14,7 +14,6 @@ import re
 import select
 import socket
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -159,6 +158,8 @@ class _Helper:
     """A process that looks, and the answer that it owes."""
 
     def __init__(self, mount: str) -> None:
+        import subprocess  # 3 ms that only a mount that may hang should cost
+
         self._mount = mount
         self._socket, theirs = socket.socketpair()
         with theirs:

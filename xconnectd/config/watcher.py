@@ -17,18 +17,20 @@ from itertools import chain
 from pathlib import Path
 from typing import Final, TypeVar
 
-from watchdog.observers.inotify_c import (
-    CallbackId,
-    InotifyEvent,
-    InotifyFD,
-    Mask,
-    WatchDescriptor,
-)
-from watchdog.observers.inotify_c import InotifyConstants as Inotify
-
 from xconnectd.config import signature
 from xconnectd.config.mounts import Disk
 from xconnectd.config.signature import Signature, Step
+from xconnectd.lazy_imports import late, without_init
+
+with without_init("watchdog.observers"), late("ctypes.util"):
+    from watchdog.observers.inotify_c import (
+        CallbackId,
+        InotifyEvent,
+        InotifyFD,
+        Mask,
+        WatchDescriptor,
+    )
+    from watchdog.observers.inotify_c import InotifyConstants as Inotify
 
 _Answer = TypeVar("_Answer")
 

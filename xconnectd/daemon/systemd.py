@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import time
 from math import inf
 from pathlib import Path
@@ -82,6 +81,8 @@ def is_restarting() -> bool:
     unit = _unit()
     if not unit:
         return False
+    import subprocess  # 3 ms that only an end below systemd should cost
+
     try:
         jobs = subprocess.run(
             ["systemctl", "list-jobs", "--no-legend", "--plain", unit],

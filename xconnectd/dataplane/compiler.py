@@ -13,16 +13,18 @@ from __future__ import annotations
 import json
 import os
 import struct
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from xconnectd.digest import sha256
 from xconnectd.errors import DataplaneError
+
+if TYPE_CHECKING:
+    import subprocess
 
 
 class Source(NamedTuple):
@@ -259,6 +261,8 @@ def found() -> str:
 
 def compile_in_child(directory: Path, made_of: str, source: Source = DATA_PATH) -> Compiled:
     """125 to 600 ms, depending on what of LLVM is in the page cache. Raises DataplaneError."""
+    import subprocess  # 3 ms that only a compilation should cost
+
     command = [
         sys.executable,
         "-P",

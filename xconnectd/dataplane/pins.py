@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -172,6 +171,8 @@ def _number(generation: Path) -> int:
 
 def _remove(path: Path) -> None:
     if path.is_dir():
-        shutil.rmtree(path)
+        from shutil import rmtree  # 2 ms that only an end should cost
+
+        rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -10,7 +10,6 @@ import ctypes
 import errno
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +122,8 @@ def inside(namespace: Namespace | None, work: Callable[[], _T]) -> _T:
     """
     if namespace is None:
         return work()
+
+    from concurrent.futures import ThreadPoolExecutor  # 1 ms that only work elsewhere should cost
 
     def enter() -> _T:
         with opened(namespace.path) as file:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -40,8 +39,10 @@ def sweep(states: Path, pins: Path, own: str) -> None:
     except OSError:  # not all of them could be looked at, so none can be called gone
         return
     for path in gone:
-        shutil.rmtree(path, ignore_errors=True)
-        shutil.rmtree(pins / path.name, ignore_errors=True)
+        from shutil import rmtree  # 2 ms that only a dead namespace should cost
+
+        rmtree(path, ignore_errors=True)
+        rmtree(pins / path.name, ignore_errors=True)
 
 
 def _gone(states: Path, own: str) -> Iterator[Path]:
