@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import xconnectd
+from xconnectd.cli.arguments import COMMANDS
 
 PACKAGE = Path(xconnectd.__file__).parent
 REPO = PACKAGE.parent
@@ -40,7 +41,7 @@ IMPORTS: dict[str, set[str]] = {
     "netlink": {"root"},
     "dataplane": {"root"},
     "qemu": {"root"},
-    "nodes": {"root", "config"},
+    "nodes": {"root"},
     "tunnels": {"root"},
     "state": {"root"},
     "reconcile": {"root"},
@@ -193,6 +194,18 @@ def test_every_module(module: str) -> None:
     # What happens to lie in the virtual environment is no dependency.
     known = {"xconnectd", "structlog", "__future__", *SOLE_IMPORTERS, *sys.stdlib_module_names}
     assert _roots(module) - known == set()
+
+
+def test_the_page_names_every_module() -> None:
+    """A newcomer looks there first for what is where; of ``cli`` a command names its own."""
+    page = (REPO / "docs" / "architecture.md").read_text()
+    rows = dict(re.findall(r"^\| (?:`(\w+)/?`|top) \| (.*) \|$", page, re.MULTILINE))
+    for package in _packages() | {""}:
+        here = {name for name in MODULES if name.rpartition(".")[0] == package} - _packages()
+        modules = {name.rpartition(".")[2] for name in here} - {"__init__", "__main__", "runtime"}
+        if package == "cli":
+            modules -= COMMANDS.keys()
+        assert modules - set(re.findall(r"`(\w+)`", rows[package])) == set(), package or "top"
 
 
 def test_the_page_shows_the_packages_as_they_are() -> None:

@@ -24,8 +24,8 @@ from xconnectd.config import edit, parser, yaml_tree
 from xconnectd.errors import ConfigError, Problem
 from xconnectd.formatting import printable
 from xconnectd.model import Wiring
+from xconnectd.mounts import MAX_SYMLINKS
 
-_MAX_SYMLINKS: Final = 40  # as the kernel's MAXSYMLINKS
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 """O_NONBLOCK: whatever may have come into a file's place meanwhile is not waited for."""
 _NOT_ON_DISK: Final = {
@@ -270,7 +270,7 @@ class _Walk:
 
     def _follow(self, fd: int, name: str, owner: int, rest: int) -> str:
         self._count += 1
-        if self._count > _MAX_SYMLINKS:
+        if self._count > MAX_SYMLINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         self._links.append(_Link(name, owner, rest))
         return os.readlink("", dir_fd=fd)

@@ -7,9 +7,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-_MAX_SYMLINKS: Final = 40  # as the kernel's MAXSYMLINKS
+from xconnectd.mounts import MAX_SYMLINKS
 
 Signature = tuple[int, ...]
 
@@ -63,7 +63,7 @@ def route(path: str) -> tuple[Step, ...]:
     """
     steps = [_step(path, "")] if os.path.isdir(path) else []
     here, ahead = "/", path.split("/")[::-1]
-    while ahead and len(steps) < _MAX_SYMLINKS:
+    while ahead and len(steps) < MAX_SYMLINKS:
         name = ahead.pop()
         if name in ("", ".", ".."):
             here = os.path.dirname(here) if name == ".." else here

@@ -14,11 +14,11 @@ from typing import Any, Final, NamedTuple, TypeVar
 from xconnectd import pcap_filter
 from xconnectd.config import edit, ends, hosts, parser, reader, signature
 from xconnectd.config.identity import Identity, UnknownHostError
-from xconnectd.config.mounts import Disk, UnreachableError
 from xconnectd.config.reader import ConfigMissing
 from xconnectd.errors import ConfigError, Problem
 from xconnectd.formatting import printable
 from xconnectd.model import Link, Node, Place, Wiring
+from xconnectd.mounts import Disk, UnreachableError
 
 _ONE_OF_ONE: Final = "an interface belongs to one link of one file"
 _ONE_MEANING: Final = "give it the same entry in `nodes` of both files, or another name in one"

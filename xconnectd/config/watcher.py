@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from xconnectd.config import signature
-from xconnectd.config.mounts import Disk
 from xconnectd.config.signature import Signature, Step
 from xconnectd.lazy_imports import late, without_init
+from xconnectd.mounts import Disk
 
 with without_init("watchdog.observers"), late("ctypes.util"):
     from watchdog.observers.inotify_c import (

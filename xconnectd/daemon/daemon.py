@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
 from xconnectd.config.identity import Identity
-from xconnectd.config.mounts import Disk
 from xconnectd.config.source import Files, Reading
 from xconnectd.config.watcher import ConfigWatch
 from xconnectd.control import server
@@ -35,6 +34,7 @@ from xconnectd.errors import is_full
 from xconnectd.events import Event, Logger, Tap
 from xconnectd.model import Scope, State
 from xconnectd.monitor_address import MonitorAddress
+from xconnectd.mounts import Disk
 from xconnectd.netlink import monitor
 from xconnectd.netlink.far_monitor import FarEvents
 from xconnectd.netlink.monitor import Events, OverrunError

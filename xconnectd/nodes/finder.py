@@ -16,8 +16,8 @@ from errno import EACCES, ENOENT, EPERM, ETIMEDOUT
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from xconnectd.config.mounts import Disk
 from xconnectd.model import Node, NodeNamespace
+from xconnectd.mounts import Disk
 from xconnectd.nodes import namespace_files
 from xconnectd.nodes.namespace_files import Identity
 

@@ -37,7 +37,8 @@ _START: Final = 5.0
 """Seconds that a helper may take to start."""
 _GREETING: Final = b"hello"
 """The question that a helper answers first, unasked, as soon as it runs."""
-_MAX_SYMLINKS: Final = 40  # as the kernel's MAXSYMLINKS
+MAX_SYMLINKS: Final = 40
+"""As the kernel's MAXSYMLINKS (linux/namei.h)."""
 _HEAD: Final = struct.Struct("=Q")
 
 
@@ -134,7 +135,7 @@ def _entered(path: str, mounts: frozenset[str]) -> str:
         step = f"{here.rstrip('/')}/{name}"
         if step in mounts:
             return step
-        target = _target(step) if links < _MAX_SYMLINKS else None
+        target = _target(step) if links < MAX_SYMLINKS else None
         if target is None:
             here = step
             continue
@@ -221,7 +222,7 @@ class _Helper:
 
 def _surroundings() -> dict[str, str]:
     """So that the helper finds this very package, wherever it was started."""
-    package = str(Path(__file__).parents[2])
+    package = str(Path(__file__).parents[1])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
