@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from xconnectd.cli.exit_codes import Exit
+from xconnectd.cli.main import main
 from xconnectd.config import parser, reader, yaml_tree
 from xconnectd.config.reader import ConfigMissing, load
 from xconnectd.errors import ConfigError
@@ -71,10 +74,20 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     )
 
 
-def test_a_file_may_have_eight_mebibytes(tmp_path: Path) -> None:
+def test_a_file_may_have_eight_mebibytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also one that is piped into a command: half of a file is never good."""
+
+    def piped(command: str) -> int:
+        with path.open() as stdin:
+            monkeypatch.setattr(sys, "stdin", stdin)
+            return main([command, "-"])
+
     path = tmp_path / "huge"
     path.write_text(f"links: {{a: b}}\n#{' ' * (yaml_tree.MAX_BYTES - 16)}\n")
     assert len(load(path).links) == 1
+    assert piped("check") == Exit.DONE
     with path.open("a") as file:
         file.write("\n")
     open_before = len(list(Path("/proc/self/fd").iterdir()))
@@ -82,6 +95,10 @@ def test_a_file_may_have_eight_mebibytes(tmp_path: Path) -> None:
         assert "is larger than 8 MiB" in str(refusal(path))
         refusal(tmp_path)
     assert len(list(Path("/proc/self/fd").iterdir())) == open_before
+    for command in ("check", "import"):
+        capsys.readouterr()
+        assert piped(command) == Exit.BAD_CONFIG
+        assert "<stdin>:1:1: is larger than 8 MiB" in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize(

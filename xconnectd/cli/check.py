@@ -6,17 +6,15 @@ Without ``--here`` it needs neither root nor pyroute2: it has to run on a laptop
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from xconnectd import pcap_filter
 from xconnectd.cli.exit_codes import Exit
 from xconnectd.cli.output import print_lines
-from xconnectd.config import hosts, parser, yaml_tree
+from xconnectd.config import hosts, reader
 from xconnectd.config.identity import Identity
 from xconnectd.config.source import Files
 from xconnectd.errors import ConfigError, Problem
@@ -53,12 +51,12 @@ def _of_path(path: Path) -> _Judged:
 
 
 def _of_stdin() -> _Judged:
+    name = Path(reader.STDIN)
     try:
-        text = sys.stdin.buffer.read(yaml_tree.MAX_BYTES + 1)
-        wiring = parser.parse(text, "<stdin>", pcap_filter.fault)
+        wiring = reader.parsed(reader.read_stdin(), name)
     except ConfigError as error:
         return error.problems, Wiring(), {}
-    return (), wiring, {Path("<stdin>"): wiring}
+    return (), wiring, {name: wiring}
 
 
 def _away(files: Mapping[Path, Wiring]) -> list[Problem]:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from xconnectd.cli.exit_codes import Exit
 from xconnectd.cli.output import print_as_it_is, print_lines, print_message
-from xconnectd.config import containerlab, yaml_tree
+from xconnectd.config import containerlab, reader
 from xconnectd.config.source import read_once
 
 
 def run(options: argparse.Namespace) -> int:
     path: Path = options.file
     if path == Path("-"):
-        name, data = "<stdin>", sys.stdin.buffer.read(yaml_tree.MAX_BYTES)
+        name, data = reader.STDIN, reader.read_stdin().checked().data
     else:
         name, data = str(path), read_once(path).checked().data
     found = containerlab.imported(containerlab.expanded(data, os.environ), name)

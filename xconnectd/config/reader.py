@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -25,6 +26,9 @@ from xconnectd.errors import ConfigError, Problem
 from xconnectd.formatting import printable
 from xconnectd.model import Wiring
 from xconnectd.mounts import MAX_SYMLINKS
+
+STDIN: Final = "<stdin>"
+"""What messages call standard input."""
 
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 """O_NONBLOCK: whatever may have come into a file's place meanwhile is not waited for."""
@@ -129,6 +133,14 @@ def read(path: str) -> Content:
         return Content(problem=Problem.of_file(path, str(error)))
 
 
+def read_stdin() -> Content:
+    """What comes by standard input, to its end, with the bounds of a file."""
+    try:
+        return Content(_within_bounds(sys.stdin.buffer.read(yaml_tree.MAX_BYTES + 1)))
+    except _Refusal as refusal:
+        return Content(problem=Problem.of_file(STDIN, str(refusal), refusal.hint))
+
+
 def _read(path: Path) -> Content:
     with ExitStack() as opened:
         fd, info = _straight(opened, str(path)) or _by_name(opened, str(path))
@@ -169,9 +181,13 @@ def _all_of(fd: int) -> bytes:
     data = bytearray()
     while len(data) <= yaml_tree.MAX_BYTES and (part := os.read(fd, yaml_tree.MAX_BYTES + 1)):
         data += part
+    return _within_bounds(bytes(data))
+
+
+def _within_bounds(data: bytes) -> bytes:
     if len(data) > yaml_tree.MAX_BYTES:
         raise _Refusal(f"is larger than {yaml_tree.MAX_BYTES >> 20} MiB", parser.TOO_LARGE)
-    return bytes(data)
+    return data
 
 
 def _open_to_all(path: Path, file: os.stat_result, directory: os.stat_result) -> Iterator[str]:
