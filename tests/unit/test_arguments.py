@@ -21,6 +21,8 @@ NUMBERS = [
     ("test va --count={}", "few", "is not a whole number from 1 to 100"),
     ("capture va --count={}", "0", "is not a whole number from 1 on"),
     ("capture va --buffer={}", "1.5", "is not a whole number from 1 on"),
+    *(("impair va --for={}", text, "is not a time such as 60s, 5m or 2h, up to 168h")
+      for text in ("200h", "10081m", "0.05s", "nan", "h", "", "5d")),
     ("capture va --snaplen={}", "999999999", "is not a whole number from 1 to 65498"),
 ]  # fmt: skip
 
@@ -33,6 +35,14 @@ def test_a_number_that_is_none_or_out_of_bounds(
         arguments.parse(line.format(text).split())
     assert end.value.code == Exit.USAGE
     assert f"{text} {words}" in capsys.readouterr().err
+
+
+TIMES = {"90": 90.0, "0.1s": 0.1, "5m": 300.0, "0.01h": 36.0, "168h": 604_800.0}
+
+
+def test_how_long_a_link_is_impaired() -> None:
+    lines = {text: f"impair va delay=1ms --for {text}".split() for text in TIMES}
+    assert {text: arguments.parse(line).seconds for text, line in lines.items()} == TIMES
 
 
 WORDS = {

@@ -179,13 +179,15 @@ def _impair(add: _Adder) -> None:
 
 
 def _duration(text: str) -> float:
-    """Seconds."""
+    """Seconds, of an impairment."""
     units = {"s": 1, "m": 60, "h": 3600}
-    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
-    return (
-        _number(float, "a time such as 60s, 5m or 2h", 0.1, protocol.LONGEST_IMPAIRMENT)(number)
-        * units[unit]
-    )
+    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
+    with suppress(ValueError):
+        seconds = float(number) * unit
+        if 0.1 <= seconds <= protocol.LONGEST_IMPAIRMENT:
+            return seconds
+    most = protocol.LONGEST_IMPAIRMENT // units["h"]
+    raise argparse.ArgumentTypeError(f"{text} is not a time such as 60s, 5m or 2h, up to {most}h")
 
 
 def _link(add: _Adder) -> None:
