@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.pages import commands
+from xconnectd.cli.arguments import make_parser
+from xconnectd.events import Event
 
 REPO = Path(__file__).parents[2]
 README = (REPO / "README.md").read_text()
@@ -78,6 +82,23 @@ def test_every_page_is_linked_and_every_link_leads_somewhere() -> None:
     for path in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[set[str]]:
+    """What each option may be written as, also of the actions of a command."""
+    for each in parser._actions:
+        if isinstance(each, argparse._SubParsersAction):
+            for action in each.choices.values():
+                yield from _options(action)
+        elif each.option_strings and each.dest not in ("help", "version"):
+            yield {*each.option_strings}
+
+
+def test_the_reference_names_every_option_and_every_event() -> None:
+    page = (REPO / "docs" / "commands.md").read_text()
+    words = set(re.findall(r"--?[a-z][a-z-]*", page))
+    assert [each for each in _options(make_parser()) if not each & words] == []
+    assert {*Event} - set(re.findall(r"`([a-z_]+\.[a-z_]+)`", page)) == set()
 
 
 def test_the_readme_is_short() -> None:
