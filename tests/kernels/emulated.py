@@ -9,8 +9,6 @@ before any test is imported.
 from __future__ import annotations
 
 import errno
-import os
-import re
 import resource
 import sys
 from collections.abc import Callable, Sequence
@@ -20,9 +18,10 @@ import pytest
 from netns import lab, traffic
 
 from xconnectd import paths
+from xconnectd.kernel_version import kernel_version
 
 SLOWER: Final = 6
-KERNEL: Final = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
+KERNEL: Final = kernel_version()
 TAPS_TAKE_UDP: Final = KERNEL >= (6, 2)
 
 LIMITS: Final = {

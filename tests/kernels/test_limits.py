@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 
 from netns.lab import Lab, inside
 from netns.service import Start
 
 from xconnectd import paths
+from xconnectd.kernel_version import kernel_version
 
-KERNEL = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
+KERNEL = kernel_version()
 
 
 def test_what_the_kernel_lacks_is_what_doctor_says(lab: Lab, daemon: Start) -> None:

@@ -21,6 +21,7 @@ from typing import Final, NamedTuple, Self
 from xconnectd import capabilities
 from xconnectd.dataplane import btf, compiler, libbpf, perf_buffer
 from xconnectd.dataplane.libbpf import Map, MapFormat, Target
+from xconnectd.dataplane.refusals import in_words
 from xconnectd.errors import DataplaneError, PrivilegeError, XconnectError
 from xconnectd.paths import own_inode
 
@@ -301,7 +302,7 @@ def _not_attached(error: OSError) -> XconnectError:
         return _judged("attaching", error)
     reason = (
         "native mode cannot be captured here: this kernel lets no program be attached to the entry"
-        f" of another ({_words(error)}); the generic and tc modes need no such thing"
+        f" of another ({in_words(error)}); the generic and tc modes need no such thing"
     )
     return DataplaneError("capture", reason, getattr(error, "log", ""))
 
@@ -309,15 +310,10 @@ def _not_attached(error: OSError) -> XconnectError:
 def _judged(purpose: str, error: OSError) -> XconnectError:
     lacks = capabilities.missing(*_CAPABILITIES)
     if error.errno in (errno.EPERM, errno.EACCES) and lacks:
-        return PrivilegeError(", ".join(lacks), f"{purpose} ({_words(error)})")
+        return PrivilegeError(", ".join(lacks), f"{purpose} ({in_words(error)})")
     hint = _MAPPING if error.errno == errno.EPERM else ""
     log = error.log if isinstance(error, libbpf.LoadError) else ""
-    return DataplaneError("capture", f"{purpose}: {_words(error)}{hint}", log)
+    return DataplaneError("capture", f"{purpose}: {in_words(error)}{hint}", log)
 
 
 _MAPPING: Final = "; without CAP_IPC_LOCK only a small --buffer is allowed"
-
-
-def _words(error: OSError) -> str:
-    name = errno.errorcode.get(error.errno or 0, str(error.errno))
-    return f"{error.strerror} ({name})"

@@ -5,31 +5,31 @@ opened again in a few milliseconds without a compiler, a changed one gets new pr
 over entries and counters, and forwarding goes on.
 
 Never attaches a program to an interface: who does asks for its file descriptor.
-Every failure is a DataplaneError or a PrivilegeError; the OSError behind it is its __cause__.
+Every failure is a DataplaneError or a PrivilegeError (see ``refusals``).
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import re
 from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Final, Self
 
-from xconnectd import capabilities, pcap_filter
+from xconnectd import pcap_filter
 from xconnectd.dataplane import compiler, counter_maps, egress_filter, libbpf
 from xconnectd.dataplane.drop_monitor import Drops
 from xconnectd.dataplane.generations import OWN_MAPS, Generation, Recipe, Recipes
 from xconnectd.dataplane.guard import Guard, Stopped
 from xconnectd.dataplane.libbpf import Map, MapFormat
-from xconnectd.dataplane.pins import NoBpffsError, Pins
+from xconnectd.dataplane.map_sweep import MapSweep
+from xconnectd.dataplane.pins import Pins
+from xconnectd.dataplane.refusals import OPEN, demand_capabilities, refusal, stage
 from xconnectd.digest import sha256
-from xconnectd.errors import DataplaneError, PrivilegeError, ProgramGoneError, XconnectError
+from xconnectd.errors import DataplaneError, ProgramGoneError, XconnectError
 from xconnectd.model import PROGRAM_NAME, Counters, Left, Programs
 
 MAX_ENDS: Final = 65_536
@@ -83,15 +83,9 @@ _SHARED: Final = tuple(name for name in _FORMATS if name not in OWN_MAPS)
 _MANY_FILTERS: Final = 64
 """Programs of filters that are kept for the next use."""
 
-_OPEN: Final = "open"
 _OTHERS: Final = "the pins in {root} were made by another version: use that version's xconnectd"
 _LOOKS: Final = 3
 """Those who only look may look while a daemon retires what was the newest."""
-_EXPECTED: Final = 256
-"""How many entries an audit program looks at in one run (MAX_EXPECTED in the source), no fewer."""
-_PAIR: Final = 8
-_A_SWEEP: Final = 16 * _EXPECTED * _PAIR
-"""Bytes of pairs that one sweep looks for: half a millisecond, and all ends of 2,048 links."""
 _SHORTEST_FRAME: Final = 16
 
 
@@ -133,7 +127,7 @@ class Dataplane:
     @staticmethod
     def prepare(pins: Path) -> None:
         """Makes the directory of the pins. Raises DataplaneError, PrivilegeError."""
-        with _stage("pins", "pinning programs and maps"):
+        with stage("pins", "pinning programs and maps"):
             Pins(pins).make()
 
     @classmethod
@@ -158,14 +152,14 @@ class Dataplane:
 
     @classmethod
     def _build(cls, pins: Pins, source: _Source, undo: ExitStack) -> Self:
-        with _stage("pins", "pinning programs and maps"):
+        with stage("pins", "pinning programs and maps"):
             pins.prepare()
         shared = {name: _kept(undo, _make_map(pins, name)) for name in _SHARED}
-        with _stage("pins", "opening pinned programs"):
+        with stage("pins", "opening pinned programs"):
             generations = _open_generations(pins, undo)
         adopted = _is_current(generations, source.generation, shared)
         if adopted:
-            _demand_capabilities()
+            demand_capabilities()
         else:
             generations.append(_make_generation(pins, source, shared, generations))
             undo.callback(generations[-1].close)
@@ -183,16 +177,16 @@ class Dataplane:
 
     @classmethod
     def _find(cls, pins: Pins, undo: ExitStack) -> Self:
-        with _stage(_OPEN, f"reading the pins in {pins.root}"):
+        with stage(OPEN, f"reading the pins in {pins.root}"):
             for _ in range(_LOOKS):
                 generations = _open_generations(pins, undo)
                 if generations and generations[-1].own:
                     break
             else:
                 nothing = _OTHERS if pins.generations() else "nothing is pinned in {root}"
-                raise DataplaneError(_OPEN, nothing.format(root=pins.root))
+                raise DataplaneError(OPEN, nothing.format(root=pins.root))
             if not all(pins.map(name, _FORM[name]).exists() for name in _SHARED):
-                raise DataplaneError(_OPEN, _OTHERS.format(root=pins.root))
+                raise DataplaneError(OPEN, _OTHERS.format(root=pins.root))
             shared = {
                 name: _kept(undo, libbpf.open_pin(pins.map(name, _FORM[name]))) for name in _SHARED
             }
@@ -208,7 +202,7 @@ class Dataplane:
 
     def _settle(self) -> None:
         """What daemons of other releases wrote gets its place, and what they deleted loses it."""
-        with _stage("maps", "filling maps"):
+        with stage("maps", "filling maps"):
             self._counters.settle()
         for key, target in self.peers().items():
             self.steer(key, target)
@@ -220,8 +214,8 @@ class Dataplane:
         self._entries = Map(self._current.own["entries"])
         fds = self.fds
         self._left: Left | None = None
-        self._entries_sweep = _Sweep(self._entries, fds.get("audit"))
-        self._peers_sweep = _Sweep(self._peers, fds.get("audit_peers"))
+        self._entries_sweep = MapSweep(self._entries, fds.get("audit"))
+        self._peers_sweep = MapSweep(self._peers, fds.get("audit_peers"))
         self._counters.clock_program = self.fds.get("moment", -1)
         self._note_programs()
 
@@ -279,7 +273,7 @@ class Dataplane:
         try:
             self._entries.set(key, target)
         except OSError as error:
-            raise _refused("point", key, target, error) from error
+            raise _entry_refusal("point", key, target, error) from error
 
     def unpoint(self, key: int) -> None:
         """Frames that come in by ``key`` are dropped from now on. No entry is no error."""
@@ -288,11 +282,11 @@ class Dataplane:
             for generation in self._older:
                 generation.remove(key)
         except OSError as error:
-            raise _refused("unpoint", key, 0, error) from error
+            raise _entry_refusal("unpoint", key, 0, error) from error
 
     def entries(self) -> dict[int, int]:
         """All of them: 3 µs each, since a devmap has no batch operations. See ``holds``."""
-        with _stage("entries", "reading the map"):
+        with stage("entries", "reading the map"):
             return self._entries.items()
 
     # ------------------------------------------------------------------ peers (tc)
@@ -305,17 +299,17 @@ class Dataplane:
         try:
             _run(self.fds["steer"], key, target, 0)
         except OSError as error:
-            raise _refused("steer", key, target, error) from error
+            raise _entry_refusal("steer", key, target, error) from error
 
     def unsteer(self, key: int) -> None:
         try:
             with suppress(FileNotFoundError):
                 _run(self.fds["steer"], key, 0, 1)
         except OSError as error:
-            raise _refused("unsteer", key, 0, error) from error
+            raise _entry_refusal("unsteer", key, 0, error) from error
 
     def peers(self) -> dict[int, int]:
-        with _stage("peers", "reading the map"):
+        with stage("peers", "reading the map"):
             return self._peers.all_items()
 
     # ------------------------------------------------------------------ what is in all of them
@@ -325,7 +319,7 @@ class Dataplane:
 
         Cheap as long as it is given the same object.
         """
-        with _stage("entries", "checking the maps"):
+        with stage("entries", "checking the maps"):
             if left is not self._left:
                 self._left = left
                 self._entries_sweep.expect(left.entries)
@@ -341,14 +335,14 @@ class Dataplane:
         """
         guard = self._guard.ends
         if ends is None:
-            with _stage("guard", "reading the guard's map"):
+            with stage("guard", "reading the guard's map"):
                 guarded = None if guard is None else frozenset(guard.keys())
                 return self.entries(), self.peers(), guarded
         try:
             guarded = None if guard is None else frozenset(guard.among(ends))
             return self._entries.among(ends), self._peers.among(ends), guarded
         except OSError as error:
-            raise _judged("entries", "reading the maps", error) from error
+            raise refusal("entries", "reading the maps", error) from error
 
     # ------------------------------------------------------------------ counters
 
@@ -360,18 +354,18 @@ class Dataplane:
         try:
             self._counters.create(key)
         except OSError as error:
-            raise _judged("counters", "creating counters", error) from error
+            raise refusal("counters", "creating counters", error) from error
 
     def uncount(self, key: int) -> None:
         try:
             self._counters.delete(key)
             self._drops.forget(key)
         except OSError as error:
-            raise _judged("counters", "deleting counters", error) from error
+            raise refusal("counters", "deleting counters", error) from error
 
     def counters(self, key: int) -> Counters:
         """Zeros where there are none."""
-        with _stage("counters", "reading counters"):
+        with stage("counters", "reading counters"):
             return self._counters.of(key)
 
     def counts(self) -> Callable[[int], tuple[int, int]]:
@@ -383,13 +377,13 @@ class Dataplane:
 
         It lacks what is counted elsewhere: ``lost``, and what met the host's stack.
         """
-        with _stage("counters", "reading the counters"):
+        with stage("counters", "reading the counters"):
             yield from self._counters.in_parts()
 
     def counters_in_parts(self) -> Iterator[dict[int, Counters]]:
         """The same, and what is counted elsewhere."""
         stopped: dict[int, Stopped] = {}
-        with _stage("counters", "reading the counters"):
+        with stage("counters", "reading the counters"):
             lost = self._drops.all()
             for some in self._guard.stopped_in_parts():
                 stopped |= some
@@ -434,7 +428,7 @@ class Dataplane:
         self.keep_code()
 
     def keep_code(self) -> None:
-        """So that ``renew`` has it at once, also after a start that adopts. A full disk is none."""
+        """So that ``renew`` has it at once, also after a start that adopts. Never fails."""
         with suppress(OSError):
             self._source.keep()
 
@@ -444,35 +438,15 @@ class Dataplane:
 
     def empty_older(self) -> None:
         """From now on older programs drop all that comes in, wherever they are."""
-        with _stage("entries", "emptying the maps of older programs"):
+        with stage("entries", "emptying the maps of older programs"):
             for generation in self._older:
                 if not generation.emptied:
                     generation.empty()
 
-    # ------------------------------------------------------------------ the host's stack
-
-    def guard(self, key: int) -> None:
-        """From now on, counting from zero; one that is guarded already counts on."""
-        try:
-            if (ends := self._guard.ends) is not None:
-                ends.create(key)
-        except OSError as error:
-            raise _judged("guard", "guarding the host", error) from error
-
-    def unguard(self, key: int) -> None:
-        """What comes in by ``key`` is the host's again."""
-        try:
-            if (ends := self._guard.ends) is not None:
-                ends.delete(key)
-        except OSError as error:
-            raise _judged("guard", "ending the guard of the host", error) from error
-
-    # ------------------------------------------------------------------ life cycle
-
     def retire(self) -> None:
         """Unpins older generations and their maps: to be called when nothing runs them."""
         self.empty_older()
-        with _stage("pins", "removing older programs"):
+        with stage("pins", "removing older programs"):
             for generation in self._older:
                 generation.close()
                 self._pins.remove([generation.path])
@@ -489,6 +463,24 @@ class Dataplane:
         maps = (one.own.get("entries") for one in self._generations())
         return frozenset(libbpf.map_id(fd) for fd in maps if fd is not None)
 
+    # ------------------------------------------------------------------ the host's stack
+
+    def guard(self, key: int) -> None:
+        """From now on, counting from zero; one that is guarded already counts on."""
+        try:
+            if (ends := self._guard.ends) is not None:
+                ends.create(key)
+        except OSError as error:
+            raise refusal("guard", "guarding the host", error) from error
+
+    def unguard(self, key: int) -> None:
+        """What comes in by ``key`` is the host's again."""
+        try:
+            if (ends := self._guard.ends) is not None:
+                ends.delete(key)
+        except OSError as error:
+            raise refusal("guard", "ending the guard of the host", error) from error
+
     # ------------------------------------------------------------------ life cycle
 
     def is_pinned(self) -> bool:
@@ -498,7 +490,7 @@ class Dataplane:
 
     def pin_again(self) -> None:
         """Puts pins back that somebody removed. Raises DataplaneError, PrivilegeError."""
-        with _stage("pins", "pinning again what was removed"):
+        with stage("pins", "pinning again what was removed"):
             self._pins.prepare()
             for name, fd in self._shared.items():
                 path = self._pins.map(name, _FORM[name])
@@ -513,7 +505,7 @@ class Dataplane:
     @staticmethod
     def discard(pins: Path) -> None:
         """Removes what is pinned there, whole or not. Nothing there is no error."""
-        with _stage("pins", "removing the pins"):
+        with stage("pins", "removing the pins"):
             Pins(pins).remove_all()
 
     def close(self) -> None:
@@ -534,7 +526,7 @@ def _load_filter(expression: str, maps: Mapping[str, int]) -> int:
         code = egress_filter.program(pcap_filter.compiled(expression), maps, counter_maps.FILTERED)
     except egress_filter.UntranslatableError as error:
         raise pcap_filter.FilterError(f"filter {expression!r}: {error}") from error
-    with _stage("load", f"loading the filter {expression!r}"):
+    with stage("load", f"loading the filter {expression!r}"):
         return libbpf.load_program(libbpf.PROG_SCHED_CLS, PROGRAM_NAME, compiler.LICENSE, code)
 
 
@@ -588,6 +580,12 @@ def _with_stopped(counters: Counters, stopped: Stopped) -> Counters:
     return counters._replace(host_egress=host_egress, passed_to_host=stopped.passed_to_host)
 
 
+def _entry_refusal(action: str, key: int, target: int, error: OSError) -> XconnectError:
+    what = f"{key} to {target}" if target else str(key)
+    hint = f" (no interface {target} here)" if error.errno == errno.EINVAL and target else ""
+    return refusal(action, f"entry {what}{hint}", error)
+
+
 # --------------------------------------------------------------------------- generations
 
 
@@ -616,7 +614,7 @@ def _kept(undo: ExitStack, fd: int) -> int:
 
 def _make_map(pins: Pins, name: str) -> int:
     path = pins.map(name, _FORM[name])
-    with _stage("maps", "creating and pinning maps"):
+    with stage("maps", "creating and pinning maps"):
         if path.exists():
             return libbpf.open_pin(path)
         fd = libbpf.create_map(f"xc_{name}", _FORMATS[name])
@@ -651,12 +649,12 @@ def _make_generation(
     same_code = _is_current(older, source.generation, shared)
     code = source.code()
     path = pins.next_generation(source.generation)
-    with _stage("load", "loading the programs"):
+    with stage("load", "loading the programs"):
         generation = Generation.make(
             path, _RECIPES, code, shared, _FORMATS, before=before, same_code=same_code
         )
     try:
-        with _stage("pins", "pinning the programs"):
+        with stage("pins", "pinning the programs"):
             generation.pin(pins)
     except BaseException:
         generation.close()
@@ -689,152 +687,3 @@ class _Source:
     def keep(self) -> None:
         if self._kept and self._code and not self._kept.exists():
             compiler.keep(self._kept, self._code, self._hash)
-
-
-# --------------------------------------------------------------------------- the sweep
-
-
-class _Sweep:
-    """Looks each second whether a map has what it is to have, and nothing else.
-
-    Kernels from 6.4 on tell a map's memory, and so whether elements came or went, and our
-    ``audit`` program (None: there is none) checks 256 pairs with one system call. Of more ends
-    than a sweep has time for, the next ones have their turn in the next. Others get the walk.
-    """
-
-    def __init__(self, looked_at: Map, audit: int | None) -> None:
-        self._map = looked_at
-        self._audit = audit
-        self._gauge = _Gauge(looked_at.fd)
-        self._settled: tuple[int, bytes] | None = None
-        self._wanted: Mapping[int, int] = {}
-        self._pairs = b""
-        self._next = 0
-
-    def expect(self, wanted: Mapping[int, int]) -> None:
-        """From now on, until this is called again."""
-        self._wanted = wanted
-        self._pairs = array("I", chain.from_iterable(wanted.items())).tobytes()
-
-    def finds(self) -> bool:
-        reading = (len(self._wanted), self._gauge.read())
-        if self._audit and reading == self._settled:
-            return self._audited(self._audit)
-        equal = self._map.all_items() == dict(self._wanted)
-        self._settled = reading if equal and self._gauge.counts else None
-        return equal
-
-    def _audited(self, program: int) -> bool:
-        """Whether every wanted entry whose turn it is is there; it says nothing of others."""
-        begin, size = self._next, _EXPECTED * _PAIR
-        pairs = self._pairs[begin : begin + _A_SWEEP]
-        self._next = begin + _A_SWEEP if begin + _A_SWEEP < len(self._pairs) else 0
-        for start in range(0, len(pairs), size):
-            frame = pairs[start : start + size]
-            if libbpf.run_program(program, frame.ljust(size, b"\0")) != len(frame) // _PAIR:
-                return False
-        return True
-
-    def close(self) -> None:
-        self._gauge.close()
-
-
-class _Gauge:
-    """How much memory a map takes, which tells how many elements it has.
-
-    /proc/self/fdinfo gives a devmap's elements since Linux 6.4 (dev_map_mem_usage), and those of a
-    hash that is not allocated beforehand (htab_map_mem_usage); before, a constant. A read costs
-    1.3 µs once the file is open; offset 0 makes the kernel look again.
-    """
-
-    def __init__(self, fd: int) -> None:
-        self.counts = _kernel() >= (6, 4)
-        self._file = -1
-        try:
-            self._file = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            self.counts = False
-
-    def read(self) -> bytes:
-        return os.pread(self._file, 1024, 0) if self.counts else b""
-
-    def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-
-
-def _kernel() -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
-
-
-# --------------------------------------------------------------------------- the border
-
-
-@contextmanager
-def _stage(stage: str, purpose: str) -> Iterator[None]:
-    """Turns the kernel's refusals into our errors."""
-    try:
-        yield
-    except NoBpffsError as error:
-        raise DataplaneError(stage, _NO_BPFFS.format(path=error)) from error
-    except OSError as error:
-        raise _judged(stage, purpose, error) from error
-
-
-_NO_BPFFS: Final = (
-    "{path} is no BPF filesystem: mount -t bpf bpf /sys/fs/bpf "
-    "(for a container: -v /sys/fs/bpf:{path}, or one of its own)"
-)
-
-
-def _judged(stage: str, purpose: str, error: OSError) -> XconnectError:
-    log = error.log if isinstance(error, libbpf.LoadError) else ""
-    if error.errno in (errno.EPERM, errno.EACCES):
-        return _forbidden(stage, purpose, error, log)
-    if error.errno is None:
-        return DataplaneError(stage, f"libbpf cannot be used (Debian: libbpf1): {error}")
-    if stage == "maps" and error.errno == errno.EINVAL and _kernel() < (5, 4):
-        return DataplaneError(stage, f"Linux 5.4 is needed, this is {os.uname().release}")
-    return DataplaneError(stage, f"{purpose}: {_words(error)}", log)
-
-
-def _forbidden(stage: str, purpose: str, error: OSError, log: str) -> XconnectError:
-    if stage == _OPEN:  # a reader needs nothing but to get at the files
-        return PrivilegeError("CAP_DAC_OVERRIDE", f"{purpose} ({_words(error)}), which are root's")
-    missing = _missing_capabilities(log)
-    if missing:
-        return PrivilegeError(", ".join(missing), f"{purpose} ({_words(error)})")
-    if log:  # the verifier refuses with EACCES too
-        return DataplaneError(stage, f"{purpose}: {_words(error)}", log)
-    return DataplaneError(stage, f"{purpose}: {_words(error)}; {_NOT_A_CAPABILITY}")
-
-
-_NOT_A_CAPABILITY: Final = (
-    "the capabilities are there, so something else forbids it: a seccomp profile (for a "
-    "container: --security-opt seccomp=unconfined), a security module, a read-only mount, "
-    "a directory of another user, or before Linux 5.11 RLIMIT_MEMLOCK"
-)
-
-
-def _demand_capabilities() -> None:
-    """What is pinned is opened without any; the first change of an interface would be refused."""
-    if missing := _missing_capabilities(""):
-        purpose = "taking over the wires of an earlier daemon"
-        raise PrivilegeError(", ".join(missing), purpose)
-
-
-def _missing_capabilities(log: str) -> list[str]:
-    """CAP_PERFMON is wanted for pointer arithmetic only: ``xdp_linear``, before Linux 5.18."""
-    if "prohibited" in log:
-        return capabilities.missing("CAP_PERFMON")
-    return capabilities.missing("CAP_BPF", "CAP_NET_ADMIN")
-
-
-def _refused(action: str, key: int, target: int, error: OSError) -> XconnectError:
-    what = f"{key} to {target}" if target else str(key)
-    hint = f" (no interface {target} here)" if error.errno == errno.EINVAL and target else ""
-    return _judged(action, f"entry {what}{hint}", error)
-
-
-def _words(error: OSError) -> str:
-    return f"{error.strerror} ({errno.errorcode.get(error.errno or 0, error.errno)})"

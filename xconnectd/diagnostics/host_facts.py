@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import struct
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from xconnectd.control import client, protocol
 from xconnectd.control.client import has_systemd
 from xconnectd.control.lock import running_pid
 from xconnectd.dataplane import compiler, libbpf
+from xconnectd.dataplane.refusals import in_words
 from xconnectd.diagnostics import versions
 from xconnectd.diagnostics.facts import EngineFacts, HostFacts
 from xconnectd.errors import DataplaneError
@@ -150,7 +150,7 @@ def _bpf_refusal() -> str:
     try:
         os.close(libbpf.create_map("xc_doctor", libbpf.MapFormat(libbpf.MAP_HASH, 4, 1)))
     except OSError as error:
-        return f"{error.strerror} ({errno.errorcode.get(error.errno or 0, '')})"
+        return in_words(error)
     return ""
 
 

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Final, NamedTuple
 
 from xconnectd.impairment import Distribution
+from xconnectd.kernel_version import kernel_version
 from xconnectd.netlink import uapi
 from xconnectd.netlink.transport import (
     CREATE,
@@ -271,9 +272,7 @@ def why_not(kind: str) -> str:
 
 def lacks_for(wanted: Shape) -> str:
     """What a shape needs that the kernel would pass over without a word; empty if there is none."""
-    if wanted.netem and wanted.netem.seed is not None:
-        release = os.uname().release
-        numbers = release.split("-")[0].split(".")
-        if tuple(int(n) for n in numbers[:2] if n.isdecimal()) < _SEEDED_SINCE:
-            return f"seed: netem takes one since Linux 6.6, this is {release}"
+    seeded = wanted.netem is not None and wanted.netem.seed is not None
+    if seeded and kernel_version() < _SEEDED_SINCE:
+        return f"seed: netem takes one since Linux 6.6, this is {os.uname().release}"
     return ""
