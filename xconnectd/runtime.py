@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 from xconnectd import underlay
 from xconnectd.control.lock import Instance, running_pid
-from xconnectd.dataplane.programs import Dataplane, Unpinned, describe
+from xconnectd.dataplane.nothing_pinned import NothingPinned
+from xconnectd.dataplane.programs import Dataplane, describe
 from xconnectd.errors import DataplaneError, XconnectError, is_full
 from xconnectd.events import Event, Logger, logger
-from xconnectd.impairment import Passing
-from xconnectd.model import Announcement, Counters, Heard, Left, MovedEnd, Programs, Setting
-from xconnectd.netlink import monitor
+from xconnectd.model import Counters, Heard, Programs, Setting
 from xconnectd.netlink.changes import Changes
 from xconnectd.netlink.host_use import HostUse
 from xconnectd.netlink.interfaces import Interfaces
 from xconnectd.netlink.transport import Route
+from xconnectd.network_managers import network_managers
 from xconnectd.nodes.finder import Nodes
 from xconnectd.paths import directory, pins
 from xconnectd.reconcile.reconciler import Reconciler
 from xconnectd.state import stale
 from xconnectd.state.store import Ledger, make_directory
 from xconnectd.tunnels.other_hosts import OtherHosts
+from xconnectd.tunnels.told_by_daemon import ToldByDaemon
 
 _ENGINES_AT_START: Final = 2.0
 """Seconds that container engines may take for their first answer when a daemon starts.
@@ -34,63 +35,6 @@ Wires that an earlier one left would be taken apart for as long as their ends ar
 """
 _ENGINES_AT_LOOK: Final = 1.0
 """The same for a command that only looks."""
-
-
-class DaemonHostUse(Protocol):
-    def track_stacked(self) -> None: ...
-    def update_stacked(self, event: monitor.Event, /) -> None: ...
-
-
-class DaemonLedger(Protocol):
-    @property
-    def path(self) -> Path: ...
-    @property
-    def moved_netns(self) -> tuple[MovedEnd, ...]: ...
-    @property
-    def passing(self) -> Mapping[str, Passing]: ...
-    def set_passing(self, passing: Mapping[str, Passing], /) -> None: ...
-    def set_config(self, path: Path, /) -> None: ...
-    def set_host(self, name: str, /) -> None: ...
-    def starts(self) -> Mapping[str, int]: ...
-
-
-class DaemonNodes(Protocol):
-    def fileno(self) -> int: ...
-    def drain(self) -> frozenset[str]: ...
-
-
-class DaemonTunnels(Protocol):
-    def heard(self, end: str, /) -> Heard: ...
-    def fileno(self) -> int: ...
-    def drain(self) -> frozenset[str]: ...
-
-
-class Runtime(Protocol):
-    """What a daemon asks of an ``Engine``, which is documented there."""
-
-    @property
-    def reconciler(self) -> Reconciler: ...
-    @property
-    def host_use(self) -> DaemonHostUse: ...
-    @property
-    def nodes(self) -> DaemonNodes: ...
-    @property
-    def tunnels(self) -> DaemonTunnels: ...
-    @property
-    def ledger(self) -> DaemonLedger: ...
-    @property
-    def instance(self) -> Instance | None: ...
-    @property
-    def alive(self) -> Callable[[], None]: ...
-    @property
-    def drop_stats_unavailable(self) -> str: ...
-    @property
-    def guard_unavailable(self) -> str: ...
-    def counters(self) -> Mapping[int, Counters]: ...
-    def counters_in_parts(self) -> Iterator[Mapping[int, Counters]]: ...
-    def crossed_in_parts(self) -> Iterator[Mapping[int, Counters]]: ...
-    def keep_pinned(self) -> None: ...
-    def remove(self) -> None: ...
 
 
 class Engine:
@@ -129,7 +73,7 @@ class Engine:
         nodes = Nodes(follow=instance is not None, patience=patience)
         self.nodes = parts.enter_context(closing(nodes))
         self.told: dict[str, Heard] = {}
-        self.tunnels = parts.enter_context(closing(self._ears(dataplane, instance, log)))
+        self.tunnels = parts.enter_context(closing(self._other_hosts(dataplane, instance, log)))
         self.alive = alive
         self._dataplane = dataplane
         self._log = log
@@ -140,25 +84,25 @@ class Engine:
             self.interfaces,
             self.host_use,
             Changes(route, self.host_use),
-            dataplane or parts.enter_context(closing(_NoDataplane())),
+            dataplane or parts.enter_context(closing(NothingPinned())),
             ledger,
             nodes=self.nodes,
             tunnels=self.tunnels,
             way_to=underlay.way_to,
             log=log,
             describe=describe,
-            suspects=suspects,
+            suspects=network_managers,
         )
         self.unseen = "" if dataplane else unseen
         self._parts = parts.pop_all()
 
-    def _ears(
+    def _other_hosts(
         self, dataplane: Dataplane | None, instance: Instance | None, log: Logger
-    ) -> OtherHosts | ToldOfTunnels:
-        """Only a daemon listens itself."""
+    ) -> OtherHosts | ToldByDaemon:
+        """Only a daemon listens to them itself."""
         if dataplane and instance:
             return OtherHosts(dataplane.counts(), log)
-        return ToldOfTunnels(self.told)
+        return ToldByDaemon(self.told)
 
     @classmethod
     def take(cls, log: Logger | None = None, alive: Callable[[], None] = lambda: None) -> Self:
@@ -378,94 +322,3 @@ def _open_if_there(parts: ExitStack, place: Path) -> tuple[Dataplane | None, str
         return parts.enter_context(closing(Dataplane.open(place, build=False))), ""
     except DataplaneError as error:
         return None, error.reason
-
-
-class ToldOfTunnels:
-    """What a daemon said of the other sides of tunnels, for who does not listen there."""
-
-    def __init__(self, told: Mapping[str, Heard]) -> None:
-        """``told`` is by the texts of ends on other hosts."""
-        self._told = told
-
-    def want(self, _announcements: Iterable[Announcement], _key: str) -> None:
-        return
-
-    def heard(self, end: str) -> Heard:
-        return self._told.get(end, Heard())
-
-    def fileno(self) -> int:
-        """There is nothing to wait for."""
-        return -1
-
-    def drain(self) -> frozenset[str]:
-        return frozenset()
-
-    def close(self) -> None:
-        return
-
-
-class _NoDataplane:
-    """Nothing of ours is pinned: nothing to read, nothing to write to.
-
-    What still runs is known by its id from the ledger, and comes off all the same.
-    """
-
-    programs = Programs()
-    fds: Mapping[str, int] = dict.fromkeys(
-        (
-            *("xdp", "ingress", "egress", "swap_xdp", "swap_ingress"),
-            *("tunnel_ingress", "tunnel_egress"),
-        ),
-        -1,
-    )
-
-    def __init__(self) -> None:
-        self._unpinned = Unpinned()
-
-    def fd_of(self, program: int) -> int | None:
-        return self._unpinned.fd_of(program)
-
-    def close(self) -> None:
-        self._unpinned.close()
-
-    def look_up(
-        self, _ends: Collection[int] | None = None
-    ) -> tuple[dict[int, int], dict[int, int], None]:
-        return {}, {}, None
-
-    def peers(self) -> dict[int, int]:
-        return {}
-
-    def holds(self, left: Left) -> bool:
-        return not left.entries and not left.peers
-
-    def _refuse(self, *_: int) -> None:
-        raise DataplaneError("open", "nothing is loaded")
-
-    def filter(self, _expression: str) -> tuple[int, int]:
-        raise DataplaneError("open", "nothing is loaded")
-
-    point = steer = count = guard = listen_to_drivers = renew = _refuse
-
-    def older_forward(self) -> bool:
-        return False
-
-    def _nothing(self, *_: int) -> None:
-        return
-
-    unpoint = unsteer = uncount = unguard = empty_older = retire = _nothing
-
-
-_TRACES: Final = {
-    "systemd-networkd": "systemd/netif/state",
-    "NetworkManager": "NetworkManager",
-    "connman": "connman",
-    "dhcpcd": "dhcpcd",
-    "ifupdown": "network/ifstate",
-}
-
-
-def suspects(run: Path = Path("/run")) -> str:
-    """Names, the likeliest first; ``unknown`` where there is no trace of any."""
-    found = [name for name, trace in _TRACES.items() if (run / trace).exists()]
-    return " or ".join(found) or "unknown"

@@ -21,8 +21,8 @@ from structlog.testing import LogCapture
 from xconnectd import paths
 from xconnectd.config.identity import Identity
 from xconnectd.config.source import Files, FileState, Reading
-from xconnectd.daemon.config_files import Source
 from xconnectd.daemon.daemon import Daemon, OnExit
+from xconnectd.daemon.ports import Source
 from xconnectd.daemon.signals import Wakeup
 from xconnectd.events import Logger, Tap
 from xconnectd.model import Counters, Link, Wiring

@@ -55,7 +55,7 @@ IMPORTS: dict[str, set[str]] = {
         *("control", "runtime", "status", "nodes"),
     },
     "capture": {"root", "netlink", "dataplane", "tunnels", "runtime", "status"},
-    "daemon": {"root", "config", "netlink", "qemu", "control", "runtime", "status"},
+    "daemon": {"root", "config", "netlink", "qemu", "reconcile", "control", "status"},
     "cli": {
         *("root", "config", "netlink", "reconcile", "control", "runtime", "status"),
         *("diagnostics", "capture", "daemon", "nodes"),

@@ -2,44 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Protocol
 
 from xconnectd.config.source import FileState, Reading
 from xconnectd.daemon.clock import Clock, Timer
+from xconnectd.daemon.ports import MakeWatch, Runtime, Source
 from xconnectd.errors import is_full
 from xconnectd.events import Event, Logger
-from xconnectd.model import Link, Scope
-from xconnectd.runtime import Runtime
-
-
-class Source(Protocol):
-    """What can be read: ``config.source.Files``."""
-
-    @property
-    def path(self) -> Path: ...
-    def read(self) -> Reading: ...
-    def read_first(self, found: Callable[[], Iterable[Link]], /) -> Reading: ...
-    def imagine(self, name: str, text: bytes, instead: str = "") -> tuple[Path, Reading]: ...
-    def close(self) -> None: ...
-
-
-class Watch(Protocol):
-    """What tells of changes: ``config.watcher.ConfigWatch``."""
-
-    @property
-    def problem(self) -> str: ...
-    @property
-    def orphan(self) -> str: ...
-    def start(self) -> None: ...
-    def stop(self) -> None: ...
-    def check(self) -> None: ...
-
-
-MakeWatch = Callable[[Callable[[float], None]], Watch]
-"""Makes the watch that calls, from any thread, with the seconds until a file is worth reading."""
+from xconnectd.model import Scope
 
 
 class ConfigFiles:

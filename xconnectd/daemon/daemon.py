@@ -15,7 +15,7 @@ from enum import StrEnum
 from functools import partial
 from operator import attrgetter, methodcaller
 from pathlib import Path
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 from xconnectd.config.identity import Identity
 from xconnectd.config.source import Files, Reading
@@ -23,10 +23,11 @@ from xconnectd.config.watcher import ConfigWatch
 from xconnectd.control import server
 from xconnectd.daemon import systemd
 from xconnectd.daemon.clock import Clock, Timer
-from xconnectd.daemon.config_files import ConfigFiles, MakeWatch, Source
+from xconnectd.daemon.config_files import ConfigFiles
 from xconnectd.daemon.exporter import Exporter, Facts
 from xconnectd.daemon.memory import Spare
 from xconnectd.daemon.passing import PassingImpairments
+from xconnectd.daemon.ports import Feed, KernelEvents, MakeWatch, Runtime, Source
 from xconnectd.daemon.requests import Requests
 from xconnectd.daemon.signals import Signals, Wakeup
 from xconnectd.daemon.trial import Trial
@@ -40,7 +41,6 @@ from xconnectd.netlink.far_monitor import FarEvents
 from xconnectd.netlink.monitor import Events, OverrunError
 from xconnectd.netlink.own_addresses import own_addresses
 from xconnectd.qemu.guest_links import GuestLinks
-from xconnectd.runtime import Runtime
 from xconnectd.status.summary import headline
 
 _SWITCH: Final = 0.0005
@@ -63,26 +63,9 @@ class OnExit(StrEnum):
     KEEP = "keep"
 
 
-class Feed(Protocol):
-    """What the kernel tells of interfaces: ``netlink.monitor``, ``netlink.far_monitor``."""
-
-    @property
-    def due(self) -> float | None: ...
-    def fileno(self) -> int: ...
-    def is_due(self) -> bool: ...
-    def drain(self) -> list[monitor.Event]: ...
-    def close(self) -> None: ...
-
-
 # Without a loop of our own: asked in every step.
 _DUE: Final = attrgetter("due")
 _IS_DUE: Final = methodcaller("is_due")
-
-
-class KernelEvents(Feed, Protocol):
-    """Of this namespace: ``netlink.monitor.Events``."""
-
-    def follow_routes(self, wanted: bool, /) -> None: ...
 
 
 class Daemon:

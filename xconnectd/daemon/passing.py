@@ -11,11 +11,11 @@ from xconnectd import impairment, pcap_filter
 from xconnectd.config import impairments
 from xconnectd.control.protocol import LONGEST_IMPAIRMENT, Answer, Request
 from xconnectd.daemon.clock import Clock
+from xconnectd.daemon.ports import Runtime
 from xconnectd.errors import ConfigError
 from xconnectd.events import Event, Logger
 from xconnectd.impairment import Impairment, Passing
 from xconnectd.model import Link, Mode, State
-from xconnectd.runtime import Runtime
 from xconnectd.status.document import no_such_link, spellings
 
 

@@ -14,10 +14,10 @@ from xconnectd.control.server import Client
 from xconnectd.daemon.clock import Clock
 from xconnectd.daemon.config_files import ConfigFiles
 from xconnectd.daemon.passing import PassingImpairments
+from xconnectd.daemon.ports import Runtime
 from xconnectd.daemon.trial import Trial
 from xconnectd.errors import XconnectError
 from xconnectd.model import Counters, State
-from xconnectd.runtime import Runtime
 from xconnectd.status import builder
 from xconnectd.status.document import Daemon, Link, Metrics, Passes, StatusDocument
 from xconnectd.status.summary import summary

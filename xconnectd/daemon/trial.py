@@ -8,9 +8,9 @@ from xconnectd.control.protocol import Answer, Draft, Request
 from xconnectd.control.server import Client
 from xconnectd.daemon.clock import Clock
 from xconnectd.daemon.config_files import ConfigFiles
+from xconnectd.daemon.ports import Runtime
 from xconnectd.events import Event, Logger
 from xconnectd.model import Wiring
-from xconnectd.runtime import Runtime
 from xconnectd.status import document
 
 _TIME_TO_WRITE: Final = 10.0
