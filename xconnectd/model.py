@@ -31,10 +31,10 @@ class Mode(StrEnum):
 
 
 DEFAULT_MTU: Final = 1500
-LEAST_MTU: Final = 68
-"""Bytes: of any Ethernet device in Linux (ETH_MIN_MTU)."""
 """Bytes, of an interface that is made in a node when neither its link nor ``defaults`` says so."""
 
+LEAST_MTU: Final = 68
+"""Bytes: of any Ethernet device in Linux (ETH_MIN_MTU)."""
 
 DEFAULT_HOLD: Final = 30.0
 """Seconds that a link between hosts stands while the other host's daemon says nothing."""

@@ -81,7 +81,7 @@ SOLE_IMPORTERS = {
 PURE = {
     *("model", "formatting", "digest", "monitor_address", "remedies", "spelling"),
     *("impairment", "shape", "config.impairments", "reconcile.impairments"),
-    *("config.parser", "config.yaml_tree", "config.edit", "config.json_schema"),
+    *("config.keys", "config.parser", "config.yaml_tree", "config.edit", "config.json_schema"),
     *("config.link_edit", "config.containerlab", "config.ends", "config.hosts"),
     *("reconcile.admission", "reconcile.carrier", "reconcile.evaluate"),
     *("reconcile.made_veths", "reconcile.made_tunnels", "reconcile.mode_selection"),

@@ -12,7 +12,7 @@ from builders import link
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xconnectd.config import parser, yaml_tree
+from xconnectd.config import keys, parser, yaml_tree
 from xconnectd.config.parser import parse
 from xconnectd.config.reader import load
 from xconnectd.dataplane.programs import MAX_ENDS
@@ -192,7 +192,7 @@ def test_addresses_are_what_python_takes_for_one(address: object, port: int) -> 
         good = bool(ip_address(str(address))) and "." not in host.partition(":")[2]
     except ValueError:
         good = False
-    found = re.match(parser.LISTEN_PATTERN, f"{host}:{port}")
+    found = re.match(keys.LISTEN_PATTERN, f"{host}:{port}")
     assert bool(found) == (good and 1 <= port <= 65535)
 
 
@@ -466,9 +466,9 @@ def test_a_billion_laughs_are_refused_at_once() -> None:
 
 
 def test_more_links_than_the_kernel_has_room_for_are_refused() -> None:
-    assert parser.MAX_LINKS == MAX_ENDS // 2
-    lines = "".join(f"  a{n}: b{n}\n" for n in range(parser.MAX_LINKS))
-    assert len(parser.parse(f"links:\n{lines}", "x").links) == parser.MAX_LINKS
+    assert keys.MAX_LINKS == MAX_ENDS // 2
+    lines = "".join(f"  a{n}: b{n}\n" for n in range(keys.MAX_LINKS))
+    assert len(parser.parse(f"links:\n{lines}", "x").links) == keys.MAX_LINKS
     (problem,) = problems(f"links:\n{lines}  a: b\n")
     assert "there are 32,769 links, 32,768 fit" in problem.text
     assert problem.line == 2

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
-from xconnectd.config import json_schema, parser
+from xconnectd.config import json_schema, keys, parser
 from xconnectd.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "xconnect.yaml"
@@ -60,12 +60,12 @@ def test_it_is_a_schema_and_each_call_gives_a_new_one() -> None:
 
 def test_every_key_is_described() -> None:
     described = json_schema.document()
-    assert tuple(described["properties"]) == parser.TOP_KEYS
-    assert tuple(described["properties"]["defaults"]["properties"]) == parser.DEFAULT_KEYS
-    assert tuple(described["properties"]["metrics"]["properties"]) == parser.METRICS_KEYS
-    assert tuple(described["definitions"]["link"]["then"]["properties"]) == parser.LINK_KEYS
+    assert tuple(described["properties"]) == keys.TOP_KEYS
+    assert tuple(described["properties"]["defaults"]["properties"]) == keys.DEFAULT_KEYS
+    assert tuple(described["properties"]["metrics"]["properties"]) == keys.METRICS_KEYS
+    assert tuple(described["definitions"]["link"]["then"]["properties"]) == keys.LINK_KEYS
     node = described["properties"]["nodes"]["additionalProperties"]
-    assert tuple(node["properties"]) == parser.NODE_KEYS
+    assert tuple(node["properties"]) == keys.NODE_KEYS
     for option in described["definitions"]["link"]["then"]["properties"].values():
         assert option["description"]
 

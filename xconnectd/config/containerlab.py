@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from xconnectd import spelling
-from xconnectd.config import ends, parser
+from xconnectd.config import ends, keys
 from xconnectd.config.yaml_tree import (
     MappingNode,
     Refusal,
@@ -54,8 +54,8 @@ _SHARED: Final = "container:"
 
 _HERE: Final = ("host", "macvlan", "mgmt-net")
 """What stands in place of a node for something of this host."""
-_is_container: Final = re.compile(parser.CONTAINER_PATTERN).match
-_is_text: Final = re.compile(parser.TEXT_PATTERN).match
+_is_container: Final = re.compile(keys.CONTAINER_PATTERN).match
+_is_text: Final = re.compile(keys.TEXT_PATTERN).match
 _is_word: Final = re.compile("[A-Za-z0-9_][A-Za-z0-9_./-]*(?::[A-Za-z0-9_./-]+)*").fullmatch
 """Texts that need no quotes in YAML, neither in a block nor between braces."""
 
@@ -333,7 +333,7 @@ class _Converter:
                 self._tell(self.notes, end.where, f"{end} has to be on this host", hint)
                 continue
             container = self._lab.container(end.node)
-            if not _is_container(container) or len(container) > parser.TEXT_LENGTH:
+            if not _is_container(container) or len(container) > keys.TEXT_LENGTH:
                 text = f"`{short(container)}` cannot be the name of a container"
                 raise Refusal(end.where, text, "`name` and `prefix` of the topology are part of it")
             self._containers[end.node] = container
@@ -368,15 +368,15 @@ def _options(entries: _Entries, *, made: bool) -> dict[str, Any]:
 
 
 def _is_label(*texts: str) -> bool:
-    return all(_is_text(text) and len(text) <= parser.TEXT_LENGTH for text in texts)
+    return all(_is_text(text) and len(text) <= keys.TEXT_LENGTH for text in texts)
 
 
 def _mtu(node: YamlNode | None) -> int:
     """In bytes; 0 is not said, as it is to containerlab."""
     text = _word(node)
     mtu = int(text) if text.isascii() and text.isdecimal() else -1
-    if text and mtu not in parser.MTUS and node and mtu:
-        first, last = parser.MTUS[0], parser.MTUS[-1]
+    if text and mtu not in keys.MTUS and node and mtu:
+        first, last = keys.MTUS[0], keys.MTUS[-1]
         raise Refusal(node, f"`mtu` is a number from {first} to {last}, not {said(node)}")
     return max(mtu, 0)
 

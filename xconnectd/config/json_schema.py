@@ -5,7 +5,7 @@ refuses others. No description has a character that is Markdown's, since the YAM
 would show it escaped.
 
 Owns titles and descriptions. What is allowed (keys, choices, names) comes from the tables of
-``parser``, so that the two cannot drift apart.
+``keys``, so that the two cannot drift apart.
 
 A schema judges values, ``parser`` judges text with places. So these cannot be expressed, and the
 schema is the milder one unless said otherwise:
@@ -30,7 +30,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from xconnectd import impairment
-from xconnectd.config import ends, impairments, parser
+from xconnectd.config import ends, impairments, keys
 from xconnectd.model import DEFAULT_HOLD, DEFAULT_MTU, VXLAN_PORT, Admin, Carrier, Mode, Rewrite
 
 _Schema = dict[str, Any]
@@ -68,9 +68,9 @@ def document() -> _Schema:
         "description": "Pairs of interfaces between which every frame crosses.",
         "type": "object",
         "required": ["links"],
-        "properties": _pick(parser.TOP_KEYS, _top_level()),
+        "properties": _pick(keys.TOP_KEYS, _top_level()),
         "patternProperties": {
-            f"^{parser.USER_PREFIX}": {
+            f"^{keys.USER_PREFIX}": {
                 "description": "Your own: ignored, a place for anchors.",
             }
         },
@@ -85,24 +85,24 @@ def document() -> _Schema:
 
 
 def _pick(keys: tuple[str, ...], known: _Schema) -> _Schema:
-    """The properties in the order of ``parser``; a key that is not described is an error."""
+    """The properties in the order of ``keys``; a key that is not described is an error."""
     return {key: known[key] for key in keys}
 
 
 def _top_level() -> _Schema:
     return {
-        "version": {"description": "Of this format.", "const": parser.VERSION},
+        "version": {"description": "Of this format.", "const": keys.VERSION},
         "defaults": {
             "description": "What a link has that does not say otherwise.",
             "type": "object",
-            "properties": _pick(parser.DEFAULT_KEYS, _options()),
+            "properties": _pick(keys.DEFAULT_KEYS, _options()),
             "additionalProperties": False,
         },
         "metrics": {
             "description": "Prometheus metrics of the daemon; without the key there are none.",
             "type": "object",
             "required": ["listen"],
-            "properties": _pick(parser.METRICS_KEYS, _metrics()),
+            "properties": _pick(keys.METRICS_KEYS, _metrics()),
             "additionalProperties": False,
         },
         "nodes": {
@@ -117,7 +117,7 @@ def _top_level() -> _Schema:
             },
             "additionalProperties": {
                 "type": "object",
-                "properties": _pick(parser.NODE_KEYS, _node_keys()),
+                "properties": _pick(keys.NODE_KEYS, _node_keys()),
                 "additionalProperties": False,
                 "minProperties": 1,
                 "maxProperties": 1,
@@ -129,7 +129,7 @@ def _top_level() -> _Schema:
             "examples": [{"h1": "198.51.100.11", "h2": "198.51.100.12"}],
             "type": "object",
             "minProperties": 1,
-            "maxProperties": parser.MAX_HOSTS,
+            "maxProperties": keys.MAX_HOSTS,
             "propertyNames": {"maxLength": ends.HOST_BYTES, "pattern": ends.HOST_PATTERN},
             "additionalProperties": _address(),
         },
@@ -138,9 +138,9 @@ def _top_level() -> _Schema:
             " each other.",
             **_word(
                 "null",
-                minLength=parser.KEY_LENGTHS[0],
-                maxLength=parser.KEY_LENGTHS[-1],
-                pattern=parser.TEXT_PATTERN,
+                minLength=keys.KEY_LENGTHS[0],
+                maxLength=keys.KEY_LENGTHS[-1],
+                pattern=keys.TEXT_PATTERN,
             ),
         },
         "links": {
@@ -162,7 +162,7 @@ def _metrics() -> _Schema:
         "listen": {
             "description": "An IP address (or localhost) and a port, or unix: and a path.",
             "type": "string",
-            "pattern": parser.LISTEN_PATTERN,
+            "pattern": keys.LISTEN_PATTERN,
             "examples": ["127.0.0.1:9109", "[::1]:9109", "unix:/run/xconnectd/metrics.sock"],
         }
     }
@@ -173,15 +173,15 @@ def _node_keys() -> _Schema:
         "netns": {
             "description": "The file of its network namespace.",
             "type": "string",
-            "maxLength": parser.TEXT_LENGTH,
-            "pattern": parser.PATH_PATTERN,
+            "maxLength": keys.TEXT_LENGTH,
+            "pattern": keys.PATH_PATTERN,
             "examples": ["/run/netns/blue"],
         },
         "container": {
             "description": "Its name in Docker or Podman.",
-            **_word(maxLength=parser.TEXT_LENGTH, pattern=parser.CONTAINER_PATTERN),
+            **_word(maxLength=keys.TEXT_LENGTH, pattern=keys.CONTAINER_PATTERN),
         },
-        "pid": {"description": "A process in it.", **_number(parser.PIDS)},
+        "pid": {"description": "A process in it.", **_number(keys.PIDS)},
     }
 
 
@@ -197,7 +197,7 @@ def _link() -> _Schema:
         "then": {
             "type": "object",
             "required": ["to"],
-            "properties": _pick(parser.LINK_KEYS, _options()),
+            "properties": _pick(keys.LINK_KEYS, _options()),
             "additionalProperties": False,
         },
         "else": {"$ref": "#/definitions/end"},
@@ -215,7 +215,7 @@ def _end() -> _Schema:
 
 
 def _text() -> _Schema:
-    return _word(maxLength=parser.TEXT_LENGTH, pattern=parser.TEXT_PATTERN)
+    return _word(maxLength=keys.TEXT_LENGTH, pattern=keys.TEXT_PATTERN)
 
 
 def _word(*no: str, **of_text: Any) -> _Schema:
@@ -271,25 +271,25 @@ def _options() -> _Schema:
             "propertyNames": {"$ref": "#/definitions/end"},
             "additionalProperties": {
                 "type": "object",
-                "properties": _pick(parser.END_KEYS, _end_options()),
+                "properties": _pick(keys.END_KEYS, _end_options()),
                 "additionalProperties": False,
             },
         },
         "mtu": {
             "description": "Of the interfaces that are made in nodes, in bytes.",
-            **_number(parser.MTUS),
+            **_number(keys.MTUS),
             "default": DEFAULT_MTU,
         },
         "vni": {
             "description": "Of the tunnel between the hosts of the two ends; by default a hash of"
             " their names.",
-            **_number(parser.VNIS),
+            **_number(keys.VNIS),
         },
         "hold": {
             "description": "How long a link between two hosts stands while the daemon of the other"
             " one says nothing.",
             "type": "string",
-            "pattern": parser.HOLD_PATTERN,
+            "pattern": keys.HOLD_PATTERN,
             "default": f"{DEFAULT_HOLD:.0f}s",
             "examples": ["30s", "5m"],
         },
@@ -323,10 +323,10 @@ def _options() -> _Schema:
 def _tunnel() -> _Schema:
     described = {
         "remote": {"description": "The IP address of the machine that has it.", **_address()},
-        "vni": {"description": "Its VXLAN network identifier.", **_number(parser.VNIS)},
+        "vni": {"description": "Its VXLAN network identifier.", **_number(keys.VNIS)},
         "port": {
             "description": "Its UDP port.",
-            **_number(parser.PORTS),
+            **_number(keys.PORTS),
             "default": VXLAN_PORT,
         },
     }
@@ -334,7 +334,7 @@ def _tunnel() -> _Schema:
         "description": "A VXLAN device that somebody else made.",
         "type": "object",
         "required": ["remote", "vni"],
-        "properties": _pick(parser.TUNNEL_KEYS, described),
+        "properties": _pick(keys.TUNNEL_KEYS, described),
         "additionalProperties": False,
     }
 
@@ -345,7 +345,7 @@ def _end_options() -> _Schema:
             "description": "QEMU's monitor, by which the machine behind a tap sees the carrier:"
             " qmp: or hmp:, a socket's path or HOST:PORT, a hash sign and the netdev's id.",
             "type": "string",
-            "pattern": parser.MONITOR_PATTERN,
+            "pattern": keys.MONITOR_PATTERN,
             "examples": [
                 "qmp:/run/r1.sock#net0",
                 "qmp:127.0.0.1:4444#net0",
@@ -435,7 +435,7 @@ def _described(description: str, name: str) -> _Schema:
 
 
 def _choice(description: str, key: str, words: dict[Any, str]) -> _Schema:
-    choices = list(parser.CHOICES[key])
+    choices = list(keys.CHOICES[key])
     meanings = "; ".join(f"{choice.value}: {words[choice]}" for choice in choices)
     return {
         "description": f"{description}. {meanings}.",

@@ -1,39 +1,33 @@
 """The file: YAML text to ``Wiring``, or every problem in it with its line and column.
 
-Owns what a good file is: its keys, its names, its defaults; ``json_schema`` describes the same
-tables to editors. Never touches the disk.
+Owns what a good wiring is: which ends and options go together, and what no two links share. What
+each key may hold is said in ``keys``. Never touches the disk.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from xconnectd import spelling
-from xconnectd.config import edit, ends, hosts, impairments
-from xconnectd.config.ends import CONTROL, END_OF_TEXT, IPV4, IPV6
+from xconnectd.config import edit, ends, hosts, impairments, keys
 from xconnectd.config.impairments import Fault, no_fault
 from xconnectd.config.yaml_tree import (
     MappingNode,
     Refusal,
     Report,
     ScalarNode,
-    SequenceNode,
     YamlNode,
     bounded,
     compose,
     is_null,
-    is_plain,
     place_of,
     said,
     short,
 )
 from xconnectd.impairment import Impairments
 from xconnectd.model import (
-    Admin,
     Carrier,
     Endpoint,
     Link,
@@ -41,86 +35,16 @@ from xconnectd.model import (
     Mode,
     Node,
     Place,
-    Rewrite,
     Tunnel,
     Wiring,
 )
 from xconnectd.monitor_address import MonitorAddress
 
-# --------------------------------------------------------------------------- what a file may hold
-
-VERSION: Final = 1
-USER_PREFIX: Final = "x-"
-"""Keys at the top that begin so are the user's own and ignored."""
-
-DEFAULT_KEYS: Final = ("mode", "admin", "allow_addressed", "carrier", "mtu", "hold")
-"""Those keys of a link that `defaults` may have. What the keys are is said with what reads them."""
-LATER_TOP_KEYS: Final = ("mirrors", "endpoints")
-
-CHOICES: Final[Mapping[str, type[StrEnum]]] = {
-    "mode": Mode,
-    "admin": Admin,
-    "carrier": Carrier,
-    "rewrite": Rewrite,
-}
-
-TEXT_LENGTH: Final = 256
-TEXT_PATTERN: Final = rf"^[^{CONTROL}\u2028\u2029]*{END_OF_TEXT}"
-"""One line of text."""
-
-LOCALHOST: Final = "127.0.0.1"
-"""What ``localhost`` means where metrics are served; ``[::1]`` is another place."""
-_PORT: Final = (
-    "(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
-)
-_PATH_BYTES: Final = 107
-"""A sockaddr_un holds 108, one of them a NUL."""
-_PATH: Final = f"/[!-~]{{0,{_PATH_BYTES - 2}}}[!-.0-~]"
-LISTEN_PATTERN: Final = (
-    rf"^(?:(?:localhost|{IPV4}|\[(?:{IPV6})\]):{_PORT}|unix:{_PATH}){END_OF_TEXT}"
-)
-"""Where metrics can be served. Compiled by the file that has them, as that takes milliseconds."""
-
-MONITOR_PATTERN: Final = rf"^(?:qmp|hmp):[^#]*.#[A-Za-z][A-Za-z0-9._-]*{END_OF_TEXT}"
-"""Milder than what reads it."""
-
-PATH_PATTERN: Final = rf"^/[^{CONTROL}\u2028\u2029]*{END_OF_TEXT}"
-CONTAINER_PATTERN: Final = rf"^[A-Za-z0-9][A-Za-z0-9_.-]*{END_OF_TEXT}"
-"""What Docker and Podman take for a container's name (RestrictedNamePattern of their sources)."""
-MTUS: Final = range(68, 65_535 + 1)
-"""Bytes: those of a veth (ETH_MIN_MTU, ETH_MAX_MTU)."""
-PIDS: Final = range(1, (1 << 22) + 1)
-"""PID_MAX_LIMIT of linux/threads.h."""
-
-VNIS: Final = range(1, 1 << 24)
-PORTS: Final = range(1, 1 << 16)
-HOLDS: Final = range(1, 24 * 60 * 60 + 1)
-"""Seconds. Within less than one a daemon cannot be told from one that says nothing."""
-HOLD_PATTERN: Final = rf"^[1-9][0-9]{{0,4}}[smh]{END_OF_TEXT}"
-KEY_LENGTHS: Final = range(16, TEXT_LENGTH + 1)
-
-MAX_LINKS: Final = 32_768
-"""As many as the kernel's maps have room for: 65,536 ends."""
-MAX_HOSTS: Final = 8_192
-"""A cluster of Kubernetes has 5,000 nodes at most."""
-_LONGEST_TYPO: Final = 40
 _SOME: Final = 8
 """Names that a message lists."""
 _MANY_NAMES: Final = 1000
 """Among more of them a misspelt one is not looked for."""
-TOO_LARGE: Final = f"is it the right file? {MAX_LINKS:,} links are all that fit"
-
-_YES: Final = ("true", "yes", "on", "y", "1")
-_NO: Final = ("false", "no", "off", "n", "0")
 _CONTAINERLAB: Final = "`xconnectd import` makes a wiring of a containerlab topology"
-_DISCONNECT: Final = "half-written? `links: {}` disconnects everything on purpose"
-
-_is_text: Final = re.compile(TEXT_PATTERN).match
-_is_number: Final = re.compile("[1-9][0-9]{0,9}").fullmatch
-_is_path: Final = re.compile(PATH_PATTERN).match
-_is_container: Final = re.compile(CONTAINER_PATTERN).match
-
-# --------------------------------------------------------------------------- entrances
 
 
 def parse(text: str | bytes, path: str, fault: Fault = no_fault) -> Wiring:
@@ -144,326 +68,6 @@ def parse(text: str | bytes, path: str, fault: Fault = no_fault) -> Wiring:
         reader.hosts_key,
         hosts_place=reader.hosts_place,
     )
-
-
-# --------------------------------------------------------------------------- nodes to values
-
-_Read = Callable[[ScalarNode, YamlNode], Any]
-
-
-def _resembles(word: str, known: Iterable[str]) -> str:
-    if len(word) > _LONGEST_TYPO:
-        return ""
-    from difflib import get_close_matches  # 5 ms that only a typo should cost
-
-    close = get_close_matches(word.lower(), known, n=1)
-    return f"did you mean `{close[0]}`?" if close else ""
-
-
-def _version(key: ScalarNode, node: YamlNode) -> None:
-    if not is_plain(node, str(VERSION)):
-        hint = f"this program reads version {VERSION}"
-        raise Refusal(node, f"`{key.value}` is {VERSION}, not {said(node)}", hint)
-
-
-def _flag(key: ScalarNode, node: YamlNode) -> bool:
-    if is_plain(node, "true"):
-        return True
-    if is_plain(node, "false"):
-        return False
-    word = node.value.lower() if isinstance(node, ScalarNode) else ""
-    hint = "write true" if word in _YES else "write false" if word in _NO else ""
-    raise Refusal(node, f"`{key.value}` takes true or false, not {said(node)}", hint)
-
-
-def _choice(key: ScalarNode, node: YamlNode) -> StrEnum:
-    choices = CHOICES[key.value]
-    text = node.value if isinstance(node, ScalarNode) else ""
-    try:
-        return choices(text)
-    except ValueError:
-        hint = _resembles(text, choices)
-        known = ", ".join(choices)
-        raise Refusal(node, f"`{key.value}` is one of {known}, not {said(node)}", hint) from None
-
-
-def _number(allowed: range) -> _Read:
-    def read(key: ScalarNode, node: YamlNode) -> int:
-        if isinstance(node, ScalarNode) and not node.style and _is_number(node.value):
-            number = int(node.value)
-            if number in allowed:
-                return number
-        text = f"`{key.value}` is a number from {allowed[0]} to {allowed[-1]}, not {said(node)}"
-        raise Refusal(node, text)
-
-    return read
-
-
-def _text(key: ScalarNode, node: YamlNode) -> str:
-    name = short(key.value)
-    if not isinstance(node, ScalarNode):
-        raise Refusal(node, f"`{name}` is a text, not {said(node)}")
-    if len(node.value) > TEXT_LENGTH:
-        text = f"`{name}` has {len(node.value)} characters, {TEXT_LENGTH} fit"
-        raise Refusal(node, text, "shorten it")
-    if not _is_text(node.value):
-        text = f"`{name}` is one line, without control characters"
-        raise Refusal(node, text, "`>-` folds lines")
-    return node.value
-
-
-def _hold(key: ScalarNode, node: YamlNode) -> float:
-    text = node.value if isinstance(node, ScalarNode) else ""
-    if re.match(HOLD_PATTERN, text):
-        seconds = int(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
-        if seconds in HOLDS:
-            return float(seconds)
-    hint = f"`{text}s`" if _is_number(text) and int(text) in HOLDS else "`30s`, `5m` or `2h`"
-    raise Refusal(node, f"`{key.value}` is a time from 1s to 24h, not {said(node)}", hint)
-
-
-def _to_mapping(key: ScalarNode, node: YamlNode) -> MappingNode:
-    if not isinstance(node, MappingNode):
-        text = f"`{key.value}` is a mapping, not {said(node)}"
-        raise Refusal(node, text, f"`{key.value}: {{}}`")
-    return node
-
-
-def _label(key: ScalarNode, node: YamlNode) -> tuple[str, str]:
-    if not key.value:
-        raise Refusal(key, "a label needs a name", "`labels: {lab: demo}`")
-    return _text(key, key), _text(key, node)
-
-
-def _monitor(key: ScalarNode, node: YamlNode) -> MonitorAddress:
-    try:
-        return MonitorAddress.parse(_text(key, node))
-    except ValueError as error:
-        problem, hint = error.args
-        raise Refusal(node, problem, hint) from None
-
-
-# --------------------------------------------------------------------------- where nodes are
-
-
-_NODE_EXAMPLES: Final = "`{netns: PATH}`, `{container: NAME}` or `{pid: N}`"
-
-
-def _netns(key: ScalarNode, node: YamlNode) -> str:
-    path = _text(key, node)
-    if not _is_path(path):
-        hint = f"`/run/netns/{short(path)}`" if path else "`/run/netns/blue`"
-        raise Refusal(node, f"`{key.value}` is a file's path from / on, not {said(node)}", hint)
-    return path
-
-
-def _container(key: ScalarNode, node: YamlNode) -> str:
-    name = _text(key, node)
-    if not _is_container(name):
-        bare = name.removeprefix("/")
-        hint = f"`{short(bare)}`" if _is_container(bare) else "letters, digits and _ . - are in it"
-        raise Refusal(node, f"`{key.value}` is a container's name, not {said(node)}", hint)
-    return name
-
-
-def _to_node(key: ScalarNode, node: YamlNode) -> MappingNode:
-    """An entry of ``nodes``."""
-    if not key.value:
-        raise Refusal(key, "a node needs a name", "`nodes: {blue: {netns: /run/netns/blue}}`")
-    ends.check_name(key, key.value)
-    if isinstance(node, MappingNode):
-        return node
-    hint = _NODE_EXAMPLES
-    if isinstance(node, ScalarNode) and node.value:
-        kinds = {"netns": _is_path, "pid": _is_number, "container": _is_container}
-        kind = next((kind for kind, fits in kinds.items() if fits(node.value)), "")
-        hint = f"`{{{kind}: {short(node.value)}}}`" if kind else hint
-    raise Refusal(
-        node, f"`{short(key.value)}` says where it is by a mapping, not {said(node)}", hint
-    )
-
-
-# --------------------------------------------------------------------------- where metrics are
-
-
-_LISTEN_EXAMPLE: Final = "`metrics: {listen: 127.0.0.1:9109}`"
-
-
-def _listen(key: ScalarNode, node: YamlNode) -> Listen:
-    if not isinstance(node, ScalarNode):
-        text = f"`{key.value}` is an address and a port, not {said(node)}"
-        raise Refusal(node, text, 'an IPv6 address stands in quotes: `"[::1]:9109"`')
-    if not re.match(LISTEN_PATTERN, node.value):
-        text, hint = _why_no_listen(node)
-        raise Refusal(node, f"metrics cannot be served at {said(node)}: {text}", hint)
-    return _to_listen(node.value, place_of(node))
-
-
-def _to_listen(text: str, place: Place) -> Listen:
-    """Of a text that fits the pattern."""
-    if text.startswith("unix:"):
-        return Listen(path=text.removeprefix("unix:"), place=place)
-    host, _, port = text.rpartition(":")
-    address = LOCALHOST if host == "localhost" else host.strip("[]")
-    return Listen(address, int(port), place=place)
-
-
-def _why_no_listen(node: ScalarNode) -> tuple[str, str]:
-    text = node.value
-    if text.startswith(("unix:", "/", "@")):
-        path = f"an absolute path of at most {_PATH_BYTES} ASCII characters without spaces"
-        return f"a unix socket needs {path}", "`unix:/run/xconnectd/metrics.sock`"
-    if "//" in text:
-        return "this is a URL", "the address and the port alone: `127.0.0.1:9109`"
-    host, _, port = text.rpartition(":")
-    if not host and port.isdecimal():
-        return "the address is missing", "`127.0.0.1:9109` is for this host, 0.0.0.0 for everyone"
-    if re.match(LISTEN_PATTERN, f"{host}:1"):
-        return "a port is a number from 1 to 65535", "`127.0.0.1:9109`"
-    if re.match(LISTEN_PATTERN, f"[{text}]:1") or re.match(LISTEN_PATTERN, f"[{host}]:1"):
-        return "an IPv6 address stands in brackets, then the port", '`"[::1]:9109"`'
-    if re.match(LISTEN_PATTERN, f"{text}:1"):
-        return "the port is missing", f"`{text}:9109`"
-    return "it takes an IP address and a port", "`127.0.0.1:9109`"
-
-
-# --------------------------------------------------------------------------- values to wiring
-
-_HOSTS_EXAMPLE: Final = "`hosts: {h1: 198.51.100.11, h2: 198.51.100.12}`"
-
-
-def _to_hosts(key: ScalarNode, node: YamlNode) -> MappingNode:
-    if not isinstance(node, MappingNode) or not node.entries:
-        what = said(node) if not isinstance(node, MappingNode) else "nothing"
-        text = f"`{key.value}` is a mapping of names to IP addresses, not {what}"
-        raise Refusal(node, text, f"{_HOSTS_EXAMPLE}; without the key all ends are on this one")
-    if len(node.entries) > MAX_HOSTS:
-        text = f"there are {len(node.entries):,} hosts, {MAX_HOSTS:,} are all that fit"
-        raise Refusal(node, text, "is it the right file?")
-    return node
-
-
-def _host(key: ScalarNode, node: YamlNode) -> tuple[str, str]:
-    if not key.value:
-        raise Refusal(key, "a host needs a name", _HOSTS_EXAMPLE)
-    ends.check_host(key, key.value)
-    return key.value, ends.address(key, node)
-
-
-def _hosts_key(key: ScalarNode, node: YamlNode) -> str:
-    secret = _text(key, node)
-    if len(secret) not in KEY_LENGTHS:
-        text = f"`{key.value}` has {len(secret)} characters, and needs at least {KEY_LENGTHS[0]}"
-        raise Refusal(node, text, "`openssl rand -hex 16` makes one")
-    return secret
-
-
-_Entries = Mapping[str, tuple[ScalarNode, YamlNode]]
-
-
-def _to_links(key: ScalarNode, node: YamlNode) -> MappingNode:
-    if isinstance(node, MappingNode):
-        return node
-    if isinstance(node, SequenceNode):
-        raise Refusal(node, f"a list under `{key.value}` is not in this version", "`eth0: tap0`")
-    if is_null(node):
-        raise Refusal(node, f"`{key.value}` is empty", _DISCONNECT)
-    hint = "a space after the colon: `eth0: tap0`" if ":" in node.value else "`eth0: tap0`"
-    raise Refusal(node, f"`{key.value}` holds pairs, not {said(node)}", hint)
-
-
-def _to_metrics(key: ScalarNode, node: YamlNode) -> MappingNode:
-    if not isinstance(node, MappingNode):
-        text = f"`{key.value}` is a mapping, not {said(node)}"
-        raise Refusal(node, text, f"{_LISTEN_EXAMPLE}; without the key there are none")
-    if "listen" not in node.entries:
-        raise Refusal(node, f"`{key.value}` lacks `listen`", _LISTEN_EXAMPLE)
-    return node
-
-
-def _to_end(key: ScalarNode, node: YamlNode) -> Endpoint | MappingNode:
-    return node if isinstance(node, MappingNode) else ends.read(key, node)
-
-
-_TUNNEL_EXAMPLE: Final = "`to: {vxlan: {remote: 203.0.113.5, vni: 100}}`"
-
-
-def _to_tunnel(key: ScalarNode, node: YamlNode) -> MappingNode:
-    if not isinstance(node, MappingNode):
-        raise Refusal(node, f"`{key.value}` is a mapping, not {said(node)}", _TUNNEL_EXAMPLE)
-    for needed in ("remote", "vni"):
-        if needed not in node.entries:
-            raise Refusal(node, f"`{key.value}` lacks `{needed}`", _TUNNEL_EXAMPLE)
-    return node
-
-
-_OPTIONS: Final[Mapping[str, _Read]] = {
-    "to": _to_end,
-    "mode": _choice,
-    "one_way": _flag,
-    "rewrite": _choice,
-    "enabled": _flag,
-    "admin": _choice,
-    "allow_addressed": _flag,
-    "description": _text,
-    "labels": _to_mapping,
-    "carrier": _choice,
-    "ends": _to_mapping,
-    "mtu": _number(MTUS),
-    "impair": _to_mapping,
-    "vni": _number(VNIS),
-    "hold": _hold,
-}
-
-
-class _Level(NamedTuple):
-    """A level of the file: what reads each of its keys, and what is said of others."""
-
-    where: str
-    known: Mapping[str, _Read]
-    later: tuple[str, ...] = ()
-    hint: str = ""
-
-    def read(self, key: ScalarNode, node: YamlNode) -> Any:
-        name = key.value
-        if known := self.known.get(name):
-            return known(key, node)
-        if name in self.later:
-            raise Refusal(key, f"`{name}` is not in this version", "leave it out")
-        hint = _resembles(name, self.known) or self.hint or f"known: {', '.join(self.known)}"
-        raise Refusal(key, f"unknown key `{short(name)}` {self.where}", hint)
-
-
-_TOP: Final = _Level(
-    "at the top of the file",
-    {
-        "version": _version,
-        "defaults": _to_mapping,
-        "metrics": _to_metrics,
-        "nodes": _to_mapping,
-        "hosts": _to_hosts,
-        "hosts_key": _hosts_key,
-        "links": _to_links,
-    },
-    LATER_TOP_KEYS,
-    f"links stand under `links:`, keys of your own begin with {USER_PREFIX}",
-)
-_DEFAULTS: Final = _Level("in `defaults`", {key: _OPTIONS[key] for key in DEFAULT_KEYS})
-_METRICS: Final = _Level("in `metrics`", {"listen": _listen})
-_NODE: Final = _Level("of a node", {"netns": _netns, "container": _container, "pid": _number(PIDS)})
-_LINK: Final = _Level("in a link", _OPTIONS)
-_TO: Final = _Level("in `to`", {"vxlan": _to_tunnel}, hint=_TUNNEL_EXAMPLE)
-_TUNNEL: Final = _Level(
-    "of a tunnel", {"remote": ends.address, "vni": _number(VNIS), "port": _number(PORTS)}
-)
-_ENDS: Final = _Level("of an end", {"monitor": _monitor})
-
-TOP_KEYS: Final = tuple(_TOP.known)
-METRICS_KEYS: Final = tuple(_METRICS.known)
-NODE_KEYS: Final = tuple(_NODE.known)
-LINK_KEYS: Final = tuple(_LINK.known)
-END_KEYS: Final = tuple(_ENDS.known)
-TUNNEL_KEYS: Final = tuple(_TUNNEL.known)
 
 
 class _Reader:
@@ -495,43 +99,43 @@ class _Reader:
 
     def read(self, root: YamlNode | None) -> None:
         entries = self._top(root)
-        top = self._values(_TOP, entries)
+        top = self._values(keys.TOP, entries)
         if defaults := top.get("defaults"):
-            self._defaults = self._values(_DEFAULTS, defaults.entries)
+            self._defaults = self._values(keys.DEFAULTS, defaults.entries)
             if "mtu" in self._defaults:
                 self._of_made = {"mtu": self._defaults.pop("mtu")}
             if "hold" in self._defaults:
                 self._of_crossing = {"hold": self._defaults.pop("hold")}
         if metrics := top.get("metrics"):
-            self.metrics = self._values(_METRICS, metrics.entries).get("listen")
+            self.metrics = self._values(keys.METRICS, metrics.entries).get("listen")
         if nodes := top.get("nodes"):
             self._nodes = {key.value: self._node(key, it) for key, it in nodes.entries.values()}
         self._read_hosts(top, entries)
         if links := top.get("links"):
-            if len(links.entries) > MAX_LINKS:
-                text = f"there are {len(links.entries):,} links, {MAX_LINKS:,} fit"
+            if len(links.entries) > keys.MAX_LINKS:
+                text = f"there are {len(links.entries):,} links, {keys.MAX_LINKS:,} fit"
                 raise Refusal(links, text, "that is the room in the kernel's maps")
             for key, value in links.entries.values():
                 self._link(key, value)
         if nodes:
             self._warn_of_unnamed(nodes)
 
-    def _top(self, root: YamlNode | None) -> _Entries:
+    def _top(self, root: YamlNode | None) -> keys.Entries:
         if root is None or is_null(root):
-            raise Refusal(root, "the file is empty", _DISCONNECT)
+            raise Refusal(root, "the file is empty", keys.DISCONNECT)
         if not isinstance(root, MappingNode):
             raise Refusal(root, f"the file is a mapping, not {said(root)}", "`links: {}`")
         if "links" not in root.entries:
-            hint = _CONTAINERLAB if "topology" in root.entries else _DISCONNECT
+            hint = _CONTAINERLAB if "topology" in root.entries else keys.DISCONNECT
             self._report.problem(root, "there is no `links:`", hint)
-        return {key: it for key, it in root.entries.items() if not key.startswith(USER_PREFIX)}
+        return {key: it for key, it in root.entries.items() if not key.startswith(keys.USER_PREFIX)}
 
-    def _values(self, level: _Level, entries: _Entries) -> dict[str, Any]:
+    def _values(self, level: keys.Level, entries: keys.Entries) -> dict[str, Any]:
         """What the keys of a level say, without those that only had to be right."""
         read = ((key, self._try(level.read, at, node)) for key, (at, node) in entries.items())
         return {key: value for key, value in read if value is not None}
 
-    def _try(self, read: _Read, key: ScalarNode, node: YamlNode) -> Any:
+    def _try(self, read: keys.Read, key: ScalarNode, node: YamlNode) -> Any:
         """What ``read`` makes of a value, None if that is refused.
 
         Behind an alias it is the same key and value again and again; once is enough to refuse it.
@@ -546,17 +150,17 @@ class _Reader:
             return None
 
     def _node(self, key: ScalarNode, value: YamlNode) -> Node:
-        entry = self._try(_to_node, key, value)
+        entry = self._try(keys.to_node, key, value)
         if not entry:
             return Node(key.value)
-        given = [each for each in NODE_KEYS if each in entry.entries]
+        given = [each for each in keys.NODE_KEYS if each in entry.entries]
         if not entry.entries:
             text = f"`{short(key.value)}` says nothing of where it is"
-            self._report.problem(entry, text, _NODE_EXAMPLES)
+            self._report.problem(entry, text, keys.NODE_EXAMPLES)
         elif len(given) > 1:
             text = f"`{short(key.value)}` is in two places, by {' and '.join(given)}"
             self._report.problem(entry.entries[given[1]][0], text, "keep one of them")
-        return Node(key.value, **self._values(_NODE, entry.entries))
+        return Node(key.value, **self._values(keys.NODE, entry.entries))
 
     def _placed(self, end: Endpoint) -> Endpoint:
         """With what ``nodes`` says of its node."""
@@ -575,7 +179,7 @@ class _Reader:
             hint = f" (did you mean `{short(near[name])}`?)" if name in near else ""
             self._report.warn(place_of(nodes.entries[name][0]), f"{text}{hint}")
 
-    def _read_hosts(self, top: Mapping[str, Any], entries: _Entries) -> None:
+    def _read_hosts(self, top: Mapping[str, Any], entries: keys.Entries) -> None:
         self.hosts_key = top.get("hosts_key", "")
         if "hosts" not in entries:
             if "hosts_key" in entries:
@@ -587,7 +191,7 @@ class _Reader:
         self._named_hosts = named
         owners: dict[str, str] = {}
         for key, value in (named or {}).values():
-            if not (found := self._try(_host, key, value)):
+            if not (found := self._try(keys.host, key, value)):
                 continue
             name, address = found
             if (twin := owners.setdefault(address, name)) != name:
@@ -626,7 +230,7 @@ class _Reader:
         self, a: Endpoint | None, value: MappingNode
     ) -> tuple[Endpoint | None, dict[str, Any]]:
         """The other end of a link, and its options."""
-        options = self._values(_LINK, value.entries)
+        options = self._values(keys.LINK, value.entries)
         b = options.pop("to", None)
         if isinstance(b, MappingNode):
             b = self._tunnel_end(b)
@@ -657,10 +261,10 @@ class _Reader:
             self._report.problem(value.entries[name][0], strange[name], "leave it out")
 
     def _tunnel_end(self, to: MappingNode) -> Endpoint | None:
-        tunnel = self._values(_TO, to.entries).get("vxlan")
+        tunnel = self._values(keys.TO, to.entries).get("vxlan")
         if not to.entries:
-            self._report.problem(to, "`to` says nothing of the other end", _TUNNEL_EXAMPLE)
-        values = self._values(_TUNNEL, tunnel.entries) if tunnel else {}
+            self._report.problem(to, "`to` says nothing of the other end", keys.TUNNEL_EXAMPLE)
+        values = self._values(keys.TUNNEL, tunnel.entries) if tunnel else {}
         whole = {"remote", "vni"} <= values.keys()
         return ends.of_tunnel(Tunnel(**values)) if whole else None
 
@@ -670,11 +274,11 @@ class _Reader:
         for end, node in found.items():
             if end.host and known is not None and end.host not in known:
                 text = f"`{short(end.name)}` is on a host that `hosts` does not have"
-                near = _resembles(end.host, known) if len(known) <= _MANY_NAMES else ""
+                near = keys.resembles(end.host, known) if len(known) <= _MANY_NAMES else ""
                 hint = near or f"known: {', '.join([*known][:_SOME])}"
                 if not known:
                     text = f"`{short(end.name)}` is on a host, and there is no `hosts:`"
-                    hint = f"{_HOSTS_EXAMPLE}; an interface alone has no slash in its name"
+                    hint = f"{keys.HOSTS_EXAMPLE}; an interface alone has no slash in its name"
                 self._report.problem(node, text, hint)
             elif not (end.host or end.tunnel):
                 other = next(each for each in found if each.host)
@@ -701,7 +305,7 @@ class _Reader:
         return found
 
     def _labels(self, labels: MappingNode) -> tuple[tuple[str, str], ...]:
-        read = (self._try(_label, key, node) for key, node in labels.entries.values())
+        read = (self._try(keys.label, key, node) for key, node in labels.entries.values())
         return tuple(label for label in read if label is not None)
 
     def _monitors(
@@ -710,12 +314,12 @@ class _Reader:
         found = []
         for key, node in options.entries.values():
             end = self._try(ends.read, key, key)
-            of_end = self._try(_to_mapping, key, node)
+            of_end = self._try(keys.to_mapping, key, node)
             if end and None not in known and end not in known:
                 names = " and ".join(sorted({each.name for each in known if each}))
                 text = f"`{short(end.name)}` is no end of this link"
                 self._report.problem(key, text, f"its ends are {names}")
-            address = of_end and self._values(_ENDS, of_end.entries).get("monitor")
+            address = of_end and self._values(keys.ENDS, of_end.entries).get("monitor")
             if end and address:
                 first = self._known_monitors.setdefault((end.host, address), end)
                 if first != end:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from xconnectd import pcap_filter
-from xconnectd.config import edit, parser, yaml_tree
+from xconnectd.config import edit, keys, parser, yaml_tree
 from xconnectd.errors import ConfigError, Problem
 from xconnectd.formatting import printable
 from xconnectd.model import Wiring
@@ -186,7 +186,7 @@ def _all_of(fd: int) -> bytes:
 
 def _within_bounds(data: bytes) -> bytes:
     if len(data) > yaml_tree.MAX_BYTES:
-        raise _Refusal(f"is larger than {yaml_tree.MAX_BYTES >> 20} MiB", parser.TOO_LARGE)
+        raise _Refusal(f"is larger than {yaml_tree.MAX_BYTES >> 20} MiB", keys.TOO_LARGE)
     return data
 
 
