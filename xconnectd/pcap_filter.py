@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ctypes as ct
 import re
-from typing import Final, NamedTuple
+from typing import Final
 
+from xconnectd.classic_bpf import Instruction
 from xconnectd.errors import XconnectError
 
 _ETHERNET: Final = 1  # DLT_EN10MB
@@ -30,15 +31,6 @@ class NoLibpcapError(FilterError):
 
 class _Program(ct.Structure):
     _fields_ = (("length", ct.c_uint), ("instructions", ct.c_void_p))
-
-
-class Instruction(NamedTuple):
-    """Of classic BPF (linux/bpf_common.h)."""
-
-    code: int
-    jt: int
-    jf: int
-    k: int
 
 
 class _Instruction(ct.Structure):

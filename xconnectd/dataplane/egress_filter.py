@@ -17,7 +17,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from xconnectd.pcap_filter import Instruction
+from xconnectd.classic_bpf import Instruction
 
 VERSION: Final = 1
 """Of the translation: a filter that an earlier one made is made anew."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import socket
 import struct
@@ -11,23 +10,24 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final, Self
 
+from xconnectd import classic_bpf
+from xconnectd.classic_bpf import LOAD_HALF, give, load, unless_equal
 from xconnectd.diagnostics import test_frames
 
 _ETH_P_ALL: Final = 3
 _SOL_PACKET: Final = 263
 _PACKET_QDISC_BYPASS: Final = 20
 _PACKET_IGNORE_OUTGOING: Final = 23
-_SO_ATTACH_FILTER: Final = 26
 _SO_TIMESTAMPNS: Final = 35
 _ROOM: Final = 1 << 17
 _TIMESPEC: Final = struct.Struct("@ll")
-_FILTER: Final = (
-    (0x28, 0, 0, 12),  # ldh [12], the ethertype
-    (0x15, 0, 1, test_frames.ETHERTYPE),
-    (0x06, 0, 0, _ROOM),
-    (0x06, 0, 0, 0),
+_TEST_FRAMES: Final = (
+    load(LOAD_HALF, 12),
+    unless_equal(test_frames.ETHERTYPE, skip=1),
+    give(_ROOM),
+    give(0),
 )
-"""Classic BPF: other frames are not even copied to us."""
+"""Other frames are not even copied to us."""
 
 
 class PacketSocket:
@@ -40,7 +40,7 @@ class PacketSocket:
     def __init__(self, interface: str) -> None:
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         try:
-            self._filter()
+            classic_bpf.attach(self._socket, _TEST_FRAMES)
             self._socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
             self._socket.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
@@ -49,11 +49,6 @@ class PacketSocket:
         except BaseException:
             self.close()
             raise
-
-    def _filter(self) -> None:
-        code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in _FILTER))
-        program = struct.pack("@HP", len(_FILTER), ctypes.addressof(code))
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
     def send(self, frame: bytes) -> None:
         self._socket.send(frame)

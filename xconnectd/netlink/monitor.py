@@ -6,15 +6,16 @@ often is muted for a moment, in the kernel. What a change means is for others to
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final, NamedTuple
 
+from xconnectd import classic_bpf
+from xconnectd.classic_bpf import LOAD_HALF, LOAD_WORD, Instruction, give, load, unless_equal
 from xconnectd.netlink import uapi
 from xconnectd.netlink.transport import (
     GET,
@@ -52,15 +53,6 @@ To make an interface an end, or to take it back, makes some 15.
 MOST_MUTED: Final = 1000
 """The kernel takes programs of 4,096 instructions (BPF_MAXINSNS), and two are for one interface."""
 
-# asm/socket.h; Python's socket has none of them
-_SO_ATTACH_FILTER: Final = 26
-_SO_DETACH_FILTER: Final = 27
-
-# linux/filter.h
-_LOAD_HALF: Final = 0x28
-_LOAD_WORD: Final = 0x20
-_JUMP_IF_EQUAL: Final = 0x15
-_RETURN: Final = 0x06
 _DROP: Final = 0
 _TAKE: Final = 0xFFFFFFFF
 _TYPE_OFFSET: Final = 4
@@ -240,30 +232,22 @@ def open_socket(buffer_bytes: int) -> socket.socket:
 
 def mute(receiver: socket.socket, muted: Collection[int]) -> None:
     """Has the kernel drop what is about these interfaces, but for the news that one is gone."""
-    if not muted:
-        receiver.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
-        return
-    code = b"".join(_instructions(muted))
-    held = ctypes.create_string_buffer(code, len(code))
-    program = struct.pack("@HP", len(code) // 8, ctypes.addressof(held))
-    receiver.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    if muted:
+        classic_bpf.attach(receiver, _without(muted))
+    else:
+        classic_bpf.detach(receiver)
 
 
-def _instructions(muted: Iterable[int]) -> Iterable[bytes]:
-    """Classic BPF: it reads in network order what netlink writes in that of the host."""
-    yield _instruction(_LOAD_HALF, _TYPE_OFFSET)
-    yield _instruction(_JUMP_IF_EQUAL, socket.htons(uapi.RTM_DELLINK), skip=1)
-    yield _instruction(_RETURN, _TAKE)
-    yield _instruction(_LOAD_WORD, INDEX_OFFSET)
+def _without(muted: Iterable[int]) -> Iterator[Instruction]:
+    """Classic BPF reads in network order what netlink writes in that of the host."""
+    yield load(LOAD_HALF, _TYPE_OFFSET)
+    yield unless_equal(socket.htons(uapi.RTM_DELLINK), skip=1)
+    yield give(_TAKE)
+    yield load(LOAD_WORD, INDEX_OFFSET)
     for ifindex in muted:
-        yield _instruction(_JUMP_IF_EQUAL, socket.htonl(ifindex), skip=1)
-        yield _instruction(_RETURN, _DROP)
-    yield _instruction(_RETURN, _TAKE)
-
-
-def _instruction(code: int, operand: int, skip: int = 0) -> bytes:
-    """``skip`` is how many instructions a comparison that fails leaves out."""
-    return struct.pack("=HBBI", code, 0, skip, operand)
+        yield unless_equal(socket.htonl(ifindex), skip=1)
+        yield give(_DROP)
+    yield give(_TAKE)
 
 
 def route_interfaces(route: bytes) -> list[int]:

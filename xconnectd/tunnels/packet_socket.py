@@ -15,11 +15,12 @@ from contextlib import suppress
 from functools import cache
 from typing import Final
 
+from xconnectd import classic_bpf
+from xconnectd.classic_bpf import LOAD_BYTE, LOAD_HALF, LOAD_WORD, give, load, unless_equal
 from xconnectd.tunnels import keepalive
 
 _SOL_PACKET: Final = 263
 _PACKET_QDISC_BYPASS: Final = 20
-_SO_ATTACH_FILTER: Final = 26
 _SO_RCVBUFFORCE: Final = 33
 _ROOM: Final = 1 << 20
 """Bytes, as the kernel counts them: some hundred frames, which come while another thread works."""
@@ -27,6 +28,23 @@ _URGENT: Final = 6
 """TC_PRIO_INTERACTIVE: what the underlay's own queue holds back does not go first."""
 _LONGEST: Final = 2048
 _MANY: Final = 64
+
+_MAGIC: Final = struct.unpack("!II", keepalive.MAGIC)
+_FOR_DAEMONS: Final = (
+    load(LOAD_HALF, 12),
+    unless_equal(keepalive.ETHERTYPE, skip=9),
+    load(LOAD_WORD, 14),
+    unless_equal(_MAGIC[0], skip=7),
+    load(LOAD_WORD, 18),
+    unless_equal(_MAGIC[1], skip=5),
+    load(LOAD_BYTE, 22),
+    unless_equal(keepalive.ECHO, skip=1),
+    give(_LONGEST),
+    unless_equal(keepalive.WORD, skip=1),
+    give(_LONGEST),
+    give(0),
+)
+"""Echoes and words alone are copied to us."""
 
 
 class _Address(ct.Structure):
@@ -75,7 +93,7 @@ class PacketSocket:
         kind, protocol = socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(keepalive.ETHERTYPE)
         self._socket = socket.socket(socket.AF_PACKET, kind, protocol)
         try:
-            self._filter()
+            classic_bpf.attach(self._socket, _FOR_DAEMONS)
             self._socket.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, _URGENT)
             with suppress(OSError):
@@ -91,24 +109,6 @@ class PacketSocket:
         for i, message in enumerate(self._messages):
             sender, iovec = ct.addressof(self._senders[i]), ct.pointer(self._iovecs[i])
             message.header = _Header(sender, ct.sizeof(_Address), iovec, 1)
-
-    def _filter(self) -> None:
-        """Echoes and words alone are copied to us: struct sock_filter, struct sock_fprog."""
-        give, refuse = (0x06, 0, 0, _LONGEST), (0x06, 0, 0, 0)
-        high, low = struct.unpack("!II", keepalive.MAGIC)
-        code = b"".join(
-            struct.pack("=HBBI", *instruction)
-            for instruction in (
-                *((0x28, 0, 0, 12), (0x15, 0, 8, keepalive.ETHERTYPE)),  # ldh [12]; jeq
-                *((0x20, 0, 0, 14), (0x15, 0, 6, high)),  # ld [14]
-                *((0x20, 0, 0, 18), (0x15, 0, 4, low)),
-                *((0x30, 0, 0, 22), (0x15, 1, 0, keepalive.ECHO), (0x15, 0, 1, keepalive.WORD)),
-                *(give, refuse),
-            )
-        )
-        kept = ct.create_string_buffer(code)
-        program = struct.pack("@HP", len(code) // 8, ct.addressof(kept))
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
     def fileno(self) -> int:
         return self._socket.fileno()
