@@ -269,11 +269,11 @@ def _written(one: Impairment) -> Iterator[tuple[str, Any]]:
         yield each.name, str(value) if isinstance(value, Distribution) else value
 
 
-def in_words(one: Impairment) -> str:
-    """``delay 20ms, loss 1%``: one line."""
+def in_words(written: Mapping[str, Any]) -> str:
+    """What ``as_written`` gives, in one line: ``delay 20ms, loss 1% in bursts of 5``."""
     return ", ".join(
-        f"loss {value['mean']} in bursts of {value['burst']:g}"
+        f"{key} {value['mean']} in bursts of {value['burst']:g}"
         if isinstance(value, dict)
         else f"{key} {value}"
-        for key, value in as_written(one).items()
+        for key, value in written.items()
     )

@@ -12,8 +12,8 @@ from typing import Final, Self
 PROTOCOLS: Final = ("qmp", "hmp")
 EXAMPLE: Final = "`qmp:/run/r1.sock#net0` or `hmp:127.0.0.1:4001#p01`"
 
-_PATH_BYTES: Final = 107
-"""A sockaddr_un holds 108, one of them a NUL."""
+PATH_BYTES: Final = 107
+"""Of a unix socket at most: a sockaddr_un holds 108, one of them a NUL (unix(7))."""
 _NETDEV: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,126}", re.ASCII)
 """What QEMU takes as an ``id`` (id_wellformed in util/id.c). None of it has a meaning in HMP."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}", re.ASCII)
@@ -86,8 +86,8 @@ def _monitor(protocol: str, where: str, netdev: str) -> Monitor:
 def _check_path(path: str) -> None:
     if not path.isprintable():
         raise ValueError("there is an unprintable character in the path", EXAMPLE)
-    if (size := len(path.encode())) > _PATH_BYTES:
-        problem = f"the path has {size} bytes, no socket's has more than {_PATH_BYTES}"
+    if (size := len(path.encode())) > PATH_BYTES:
+        problem = f"the path has {size} bytes, no socket's has more than {PATH_BYTES}"
         raise ValueError(problem, "a symbolic link with a short name leads there too")
 
 

@@ -25,7 +25,7 @@ from xconnectd.config.yaml_tree import (
     short,
 )
 from xconnectd.model import LEAST_MTU, Admin, Carrier, Endpoint, Listen, Mode, Place, Rewrite
-from xconnectd.monitor_address import MonitorAddress
+from xconnectd.monitor_address import PATH_BYTES, MonitorAddress
 
 VERSION: Final = 1
 USER_PREFIX: Final = "x-"
@@ -51,9 +51,7 @@ LOCALHOST: Final = "127.0.0.1"
 _PORT: Final = (
     "(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
 )
-_PATH_BYTES: Final = 107
-"""A sockaddr_un holds 108, one of them a NUL."""
-_PATH: Final = f"/[!-~]{{0,{_PATH_BYTES - 2}}}[!-.0-~]"
+_PATH: Final = f"/[!-~]{{0,{PATH_BYTES - 2}}}[!-.0-~]"
 LISTEN_PATTERN: Final = (
     rf"^(?:(?:localhost|{IPV4}|\[(?:{IPV6})\]):{_PORT}|unix:{_PATH}){END_OF_TEXT}"
 )
@@ -258,7 +256,7 @@ def _to_listen(text: str, place: Place) -> Listen:
 def _why_no_listen(node: ScalarNode) -> tuple[str, str]:
     text = node.value
     if text.startswith(("unix:", "/", "@")):
-        path = f"an absolute path of at most {_PATH_BYTES} ASCII characters without spaces"
+        path = f"an absolute path of at most {PATH_BYTES} ASCII characters without spaces"
         return f"a unix socket needs {path}", "`unix:/run/xconnectd/metrics.sock`"
     if "//" in text:
         return "this is a URL", "the address and the port alone: `127.0.0.1:9109`"

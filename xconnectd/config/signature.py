@@ -23,6 +23,11 @@ class Step(NamedTuple):
     inode: int
 
 
+def counts(name: str) -> bool:
+    """Whether a file of this name is one of those that a directory stands for."""
+    return name.endswith(".yaml") and not name.startswith(".")
+
+
 def names(path: str) -> list[str] | None:
     """What is in a directory, in order; None if it is none.
 

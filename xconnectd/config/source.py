@@ -205,7 +205,7 @@ class Files:
         if place == self.path:
             if instead and Path(instead).name != place.name:
                 return Problem.of_file(name, f"the daemon has one file, {place}", "leave out --as")
-        elif not _counts(place):
+        elif not signature.counts(place.name):
             hint = "name it *.yaml, without a leading dot, or say --as NAME.yaml"
             return Problem.of_file(name, f"{place.name} would be ignored in {self.path}", hint)
         return None
@@ -241,7 +241,7 @@ class Files:
         names = self._names()
         if names is None:
             return [self.path]
-        return [path for path in map(self.path.joinpath, names) if _counts(path)]
+        return [self.path / name for name in names if signature.counts(name)]
 
     def _names(self) -> list[str] | None:
         """What is in the directory; None where it is none."""
@@ -364,17 +364,13 @@ def _with_way_out(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 def _names(link: Link) -> frozenset[str]:
     """What a file calls the ends of a link."""
-    return frozenset(end.written or end.name for end in link.ends)
+    return frozenset(end.text for end in link.ends)
 
 
 def _moves(link: Link, standing: Mapping[str, frozenset[str]]) -> bool:
     """Whether an end of this link is wired to something else (``standing``: in which pair)."""
     names = _names(link)
     return any(standing.get(name, names) != names for name in names)
-
-
-def _counts(path: Path) -> bool:
-    return path.suffix == ".yaml" and not path.name.startswith(".")
 
 
 class _Spot(NamedTuple):

@@ -222,6 +222,5 @@ def _in_words(error: OSError) -> str:
 
 
 def _is_one_of(path: str, directory: str) -> bool:
-    """Whether ``files`` would read this path if it was given the directory."""
     head, name = os.path.split(path)
-    return head == directory and name.endswith(".yaml") and not name.startswith(".")
+    return head == directory and signature.counts(name)

@@ -150,7 +150,7 @@ def _arrow(link: Link, end: str) -> str:
 
 
 def _in_words(one: Impairment) -> str:
-    return impairment.in_words(one) or "unimpaired"
+    return impairment.in_words(impairment.as_written(one)) or "unimpaired"
 
 
 def _with(lines: list[str], answer: Answer) -> Answer:

@@ -151,9 +151,8 @@ def _end(
     endpoint: Endpoint, interface: Interface | None, evaluation: Evaluation, observed: Observed
 ) -> End:
     node = endpoint.node.name if endpoint.node else ""
-    text = endpoint.written or endpoint.name
     if interface is None:
-        return End(text, node, host=endpoint.host)
+        return End(endpoint.text, node, host=endpoint.host)
     far, shown = interface.far, evaluation.carrier[interface.ifindex]
     shows = None
     if not shown.own:
@@ -162,7 +161,7 @@ def _end(
     if not hidden and not interface.up and observed.ours[interface.ifindex].hidden:
         hidden = LEFT_DOWN
     return End(
-        name=text,
+        name=endpoint.text,
         node=node,
         host=endpoint.host,
         host_interface=interface.name,

@@ -17,10 +17,10 @@ from itertools import count
 from typing import Final
 from xml.sax.saxutils import escape
 
+from xconnectd import impairment
 from xconnectd.formatting import bit_rate, number, printable
 from xconnectd.model import Endpoint, Rewrite, State
 from xconnectd.model import Link as Wanted
-from xconnectd.status import text
 from xconnectd.status.document import End, Link, StatusDocument
 
 COLOURS: Final = {
@@ -97,8 +97,8 @@ def _edge(link: Link, namespaces: Mapping[int, str], numbers: Iterator[int]) -> 
         label = str(link.state)
     more = [link.reason] if link.state is State.DOWN else []
     for arrow, way in zip(arrows, ("forward", "reverse"), strict=False):
-        if impairment := (link.impair or {}).get(way):
-            more.append(f"{arrow} {text.in_words(impairment)}")
+        if impaired := (link.impair or {}).get(way):
+            more.append(f"{arrow} {impairment.in_words(impaired)}")
     ports = [_port(f"n{next(numbers)}", end, namespaces) for end in link.ends]
     return _Edge(link.state, label, [*map(printable, more)], ports, link.one_way)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from xconnectd import impairment
 from xconnectd.formatting import bit_rate, counted, duration, number, printable
 from xconnectd.model import Rewrite
 from xconnectd.status import drop_reasons
@@ -107,20 +108,11 @@ def _about(link: Link) -> Iterator[str]:
 
 def _impaired(link: Link, impair: Mapping[str, Any]) -> Iterator[str]:
     for way, (here, there) in zip(("forward", "reverse"), link.ways, strict=False):
-        if words := in_words(impair.get(way, {})):
+        if words := impairment.in_words(impair.get(way, {})):
             end = impair.get("ends_in_s")
             until = "until it is cleared" if end is None else f"for {duration(end)} more"
             passing = f" ({until})" if way in impair.get("passing", ()) else ""
             yield f"impaired {here.name} → {there.name}: {words}{passing}"
-
-
-def in_words(impairment: Mapping[str, Any]) -> str:
-    """What meets the frames of one direction."""
-    return ", ".join(f"{key} {_value(value)}" for key, value in impairment.items())
-
-
-def _value(value: Any) -> str:
-    return f"{value['mean']} in bursts of {value['burst']:g}" if isinstance(value, dict) else value
 
 
 def _peer(peer: Peer, digest: str) -> Iterator[str]:
