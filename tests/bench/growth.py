@@ -116,14 +116,17 @@ def _figures(links: int, effort: Effort) -> Iterator[list[_Figure]]:
 
 
 @contextmanager
-def grown(lab: Lab, links: int) -> Iterator[Site]:
+def grown(lab: Lab, links: int, *, ipv6: bool = False) -> Iterator[Site]:
     """Two links between containers of their own, and more, where the host speaks no IPv6.
+
+    With ``ipv6`` it has link-local addresses and their routes on all ends.
 
     All others go at once in the end: each by itself waits for the kernel's readers. None has the
     number of its other side, as the ends of the two are before them: of such veths the kernel tells
     the carriers of 100 a second at most (net/core/link_watch.c), for minutes.
     """
-    lab.hush()
+    if not ipv6:
+        lab.hush()
     ours = [Link.build(lab, name, up=True) for name in "ud"]
     inner = lab.namespace("containers", quiet=True)
     names = [f"v{n}" for n in range(2 * (links - len(ours)))]
