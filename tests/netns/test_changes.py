@@ -119,3 +119,37 @@ def test_of_changes_in_one_message_the_one_that_is_refused_is_told(
     found = [(x.mtu, x.promiscuous, x.addr_gen_mode) for x in interfaces.find("va", "vb")]
     assert found == [(1400, True, 0), (1300, False, 0)]
     assert [lab.xdp("va"), lab.xdp("vb")] == [theirs, libbpf.program_info(fd).id]
+
+
+def test_what_is_put_back_is_put_back_also_where_a_program_stays(
+    lab: Lab, route: Route, opened: Callable[[Path], int]
+) -> None:
+    """One message takes a program off and puts the MTU back; nothing goes behind a new program."""
+    fd = opened(lab.program(PROG_XDP, XDP_PASS, "ours"))
+    interfaces = Interfaces(route)
+    ends, changes = interfaces.find("va", "vb"), Changes(route, HostUse(route, interfaces))
+    changes.attach(ends[1], Mode.GENERIC, fd, None)
+    theirs = lab.foreign_xdp("va")
+    calls = [
+        call
+        for each in ends
+        for call in (
+            partial(changes.detach, each, Mode.GENERIC, fd),
+            partial(changes.change, each, "mtu", 1400),
+            partial(changes.change, each, "addr_gen_mode", 1),
+        )
+    ]
+    refused = changes.each(calls)
+    assert [*refused] == [0], refused
+    assert "detach generic XDP" in str(refused[0])
+    found = [(x.mtu, x.addr_gen_mode) for x in interfaces.find("va", "vb")]
+    assert found == [(1400, 1)] * 2
+    assert [lab.xdp("va"), lab.xdp("vb")] == [theirs, 0]
+    replaced = [
+        partial(changes.attach, ends[1], Mode.GENERIC, fd, None),
+        partial(changes.detach, ends[1], Mode.GENERIC, fd),
+        partial(changes.attach, ends[1], Mode.GENERIC, fd, None),
+        partial(changes.change, ends[1], "mtu", 1 << 20),
+    ]
+    assert [*changes.each(replaced)] == [3]
+    assert lab.xdp("vb") == libbpf.program_info(fd).id

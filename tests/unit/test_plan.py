@@ -316,10 +316,22 @@ def test_an_end_that_is_detached_in_full() -> None:
     known = record(end, **found, addr_gen_mode=(0, 1))
     maps: dict[str, Any] = {"entries": {5: 6}, "peers": {5: 6}}
     assert names({}, end, records=known, guarded=frozenset((5,)), **maps) == [
-        "cut generic a", "cut tc a", "unguard a",
-        "detach generic a", "delete filter ingress a",
-        "set up 0 a", "set mtu 1500 a", "set promiscuous 0 a",
-        "delete filter egress a", "set clsact 0 a", "set addr_gen_mode 0 a", "forget a",
+        "cut generic a", "cut tc a", "unguard a", "set up 0 a",
+        "detach generic a", "set mtu 1500 a", "set addr_gen_mode 0 a", "set promiscuous 0 a",
+        "set clsact 0 a", "forget a",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("clsact", "theirs"), [((0, 1), (THERE,)), ((1, 1), ())])
+def test_of_a_clsact_that_stays_the_filters_are_deleted(
+    clsact: tuple[int, int], theirs: tuple[Filter, ...]
+) -> None:
+    """What reaches the host stays cut off until its own frames may leave, too."""
+    end = WIRED_A._replace(mtu=65535, promiscuous=True, egress=(*WIRED_A.egress, *theirs))
+    known = record(end, mtu=(1500, 65535), promiscuous=(0, 1), clsact=clsact)
+    assert names({}, end, records=known) == [
+        "detach generic a", "set mtu 1500 a", "delete filter ingress a", "set promiscuous 0 a",
+        "delete filter egress a", "forget a",
     ]  # fmt: skip
 
 

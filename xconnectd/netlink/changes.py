@@ -46,7 +46,6 @@ from xconnectd.netlink.transport import (
     NetlinkError,
     Route,
     attributes_in,
-    first_in,
     get_link_request,
     ifindex_of,
     integer,
@@ -80,13 +79,17 @@ _GONE_ALREADY: Final = (errno.EADDRNOTAVAIL, errno.ESRCH, errno.ENOENT)
 
 
 class _Gathered(NamedTuple):
-    """A request that is to be sent with others, of the call of this number."""
+    """A request that is to be sent with others, of the call of this number.
+
+    ``program``: whether it puts an XDP program on or takes one off; None if it does neither.
+    """
 
     number: int
     interface: Interface
     action: str
     request: bytes
     expected: int | None
+    program: bool | None
 
     @property
     def adds_attributes(self) -> bool:
@@ -94,11 +97,6 @@ class _Gathered(NamedTuple):
         request = self.request
         of_link = kind_of(request) == uapi.RTM_SETLINK
         return of_link and not any(request[HEADER.size : LINK_ATTRIBUTES])
-
-    @property
-    def may_go_on(self) -> bool:
-        """Whether more may follow in its message: an XDP program is the last."""
-        return self.adds_attributes and not first_in(self.request, LINK_ATTRIBUTES, uapi.IFLA_XDP)
 
 
 class Changes:
@@ -143,7 +141,8 @@ class Changes:
     ) -> Iterator[tuple[int, Exception]]:
         """Which changes of a refused message are, or were not made after that.
 
-        Of more than one the kernel does not say which it refused, so they are made one by one.
+        Of more than one the kernel does not say which it refused, so they are made one by one. What
+        is put back is put back also where a program cannot be taken off.
         """
         for at, each in enumerate(sent):
             try:
@@ -153,8 +152,10 @@ class Changes:
             except NetlinkError as error:
                 if error.errno != each.expected:
                     refusal = _refusal(each.interface, each.action, error)
-                    yield from ((left.number, refusal) for left in sent[at:])
-                    return
+                    left = sent[at : at + 1] if each.program is False else sent[at:]
+                    yield from ((one.number, refusal) for one in left)
+                    if each.program is not False:
+                        return
 
     def attach(self, interface: Interface, mode: Mode, fd: int, replacing: int | None) -> None:
         """Puts an XDP program on; with ``replacing`` only over that very program's fd.
@@ -176,7 +177,7 @@ class Changes:
         nest: tuple[Any, ...] = (("IFLA_XDP_FD", fd), ("IFLA_XDP_FLAGS", flags))
         if expected is not None:
             nest += (("IFLA_XDP_EXPECTED_FD", expected),)
-        self._do(interface, action, _set((("IFLA_XDP", nest),)))
+        self._do(interface, action, _set((("IFLA_XDP", nest),)), program=fd >= 0)
 
     def change(self, interface: Interface, setting: str, value: int) -> None:
         """Gives a setting (a ``Setting`` or ``feature:NAME``) a value."""
@@ -388,11 +389,17 @@ class Changes:
         return dict.fromkeys(range(len(far)), words)
 
     def _do(
-        self, interface: Interface, action: str, request: bytes, expected: int | None = None
+        self,
+        interface: Interface,
+        action: str,
+        request: bytes,
+        expected: int | None = None,
+        *,
+        program: bool | None = None,
     ) -> None:
         """``expected`` is the errno of a refusal that is none."""
         if self._gathered is not None:
-            each = _Gathered(self._number, interface, action, request, expected)
+            each = _Gathered(self._number, interface, action, request, expected, program)
             self._gathered.append(each)
             return
         try:
@@ -406,13 +413,21 @@ def _joined(gathered: Iterable[_Gathered]) -> list[list[_Gathered]]:
     """Those that may be one message: what is changed of an interface, and its XDP program."""
     sent: list[list[_Gathered]] = []
     for each in gathered:
-        last = sent[-1][-1] if sent else None
-        is_same = last is not None and last.interface is each.interface
-        if last and is_same and last.may_go_on and each.adds_attributes:
+        if sent and _may_join(each, sent[-1]):
             sent[-1].append(each)
         else:
             sent.append([each])
     return sent
+
+
+def _may_join(each: _Gathered, others: Sequence[_Gathered]) -> bool:
+    """One program is put on or taken off in a message; one that is put on is its last."""
+    last = others[-1]
+    if each.interface is not last.interface or last.program:
+        return False
+    if not (last.adds_attributes and each.adds_attributes):
+        return False
+    return each.program is None or all(other.program is None for other in others)
 
 
 def _set_all(route: Route, far: Iterable[FarSetting]) -> Iterator[tuple[int, str]]:

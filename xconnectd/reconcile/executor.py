@@ -28,18 +28,18 @@ _FEW: Final = 7
 _MANY: Final = 512
 """After so many actions that were done together, what the kernel told of them is received: some
 4 MB, half of what its buffer holds (netlink.monitor)."""
+_OF_LINKS: Final = (actions.Set, actions.Attach, actions.Detach)
 _TOGETHER: Final[Mapping[type[Action], tuple[type[Action], ...]]] = {
     **{
         each: (each,)
         for each in (
             actions.Hold,
             actions.Forget,
-            actions.Detach,
             actions.AddFilter,
             actions.DeleteFilter,
         )
     },
-    **dict.fromkeys((actions.Set, actions.Attach), (actions.Set, actions.Attach)),
+    **dict.fromkeys(_OF_LINKS, _OF_LINKS),
 }
 """What is done in one go with what."""
 

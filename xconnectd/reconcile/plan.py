@@ -81,7 +81,9 @@ _APART: Final = (*_LEVERS, Setting.ROOT_QDISC)
 """What is changed by other steps than the rest."""
 _WITH_XDP: Final = (Setting.MTU, Setting.ADDR_GEN_MODE)
 """What the kernel takes in one message with the XDP program, and walks through all routes of the
-host but once for."""
+host but twice for: once for the MTU, once for all that has changed."""
+_LAST: Final = (Setting.CLSACT, Setting.UP)
+"""What is put back when all of ours is off: the host speaks on an end that is up."""
 _SHOWN: Final = "there is a carrier behind the other end"
 _PUT_BACK = "restored as found"
 _IPV6_MTU: Final = 1280
@@ -584,38 +586,52 @@ class _Diff:
                 self._do(Forget("", interface, _NO_LINK))
 
     def _take_off(self, held: Iterable[tuple[Interface, Ours]]) -> None:
-        records = [
-            (interface, ours.record, _last(ours.record)) for interface, ours in held if ours.record
-        ]
+        """An end that goes down first says nothing on the wire while the rest is put back.
+
+        A clsact that goes takes its filters along, so these are not deleted one by one.
+        """
+        records = [(interface, ours.record) for interface, ours in held if ours.record]
+        bare = {i.ifindex for i, each in records if self._is_put_back(i, each, Setting.CLSACT)}
+        kept = [(interface, ours) for interface, ours in held if interface.ifindex not in bare]
+        for interface, record in records:
+            if _was_down(record):
+                self._put_back("", interface, record, (Setting.UP,))
         for interface, ours in held:
             self._detach_xdp("", interface, ours, _NO_LINK)
-        for interface, ours in held:
+            if ours.record:
+                self._put_back("", interface, ours.record, _WITH_XDP)
+        for interface, ours in kept:
             self._delete_filters(interface, "ingress", ours.ingress)
-        for interface, record, last in records:
-            first = [name for name in _up_first(record.changes) if name not in last]
-            self._put_back("", interface, record, first)
-        for interface, ours in held:
+        for interface, record in records:
+            rest = record.changes.keys() - {*_WITH_XDP, *_LAST}
+            self._put_back("", interface, record, sorted(rest))
+        for interface, ours in kept:
             self._delete_filters(interface, "egress", ours.egress)
-        for interface, record, last in records:
+        for interface, record in records:
+            last = _LAST[:1] if _was_down(record) else _LAST
             self._put_back("", interface, record, last)
 
     def _put_back(
         self, link: str, interface: Interface, record: Record, names: Iterable[str]
     ) -> None:
+        for name in names:
+            if self._is_put_back(interface, record, name):
+                found = record.changes[name].found
+                self._do(Set(link, interface, _PUT_BACK, name, found))
+
+    def _is_put_back(self, interface: Interface, record: Record, name: str) -> bool:
         """Only where a setting still has our value: what came meanwhile is somebody else's.
 
         While we were setting the admin state either value was ours.
         """
-        for name in names:
-            change, now = record.changes[name], value_of(interface, name)
-            is_ours = now == change.ours or (name == Setting.UP and not record.settled)
-            if now == change.found or not is_ours:
-                continue
-            if name == Setting.CLSACT and self._shares_clsact(interface):
-                continue
-            if name == Setting.ADDR_GEN_MODE and _loses_ipv6(interface, record):
-                continue
-            self._do(Set(link, interface, _PUT_BACK, name, change.found))
+        change, now = record.changes.get(name), value_of(interface, name)
+        if change is None or now == change.found:
+            return False
+        if now != change.ours and not (name == Setting.UP and not record.settled):
+            return False
+        if name == Setting.CLSACT:
+            return not self._shares_clsact(interface)
+        return name != Setting.ADDR_GEN_MODE or not _loses_ipv6(interface, record)
 
     def _detach_xdp(self, link: str, interface: Interface, ours: Ours, reason: str) -> None:
         for xdp in ours.xdp:
@@ -669,14 +685,7 @@ def _loses_ipv6(interface: Interface, record: Record) -> bool:
     return mtu is not None and interface.mtu == mtu.ours and mtu.found < _IPV6_MTU
 
 
-def _last(record: Record) -> list[str]:
-    """What is put back when all of ours is off: the host speaks on an end that is up."""
-    changes = record.changes
-    is_hidden = Setting.UP in changes and changes[Setting.UP].found
-    last = (Setting.CLSACT, Setting.ADDR_GEN_MODE, *((Setting.UP,) if is_hidden else ()))
-    return [name for name in last if name in changes]
-
-
-def _up_first(changes: Mapping[str, Change]) -> list[str]:
-    """An end that goes down first says nothing on the wire while the rest is put back."""
-    return sorted(changes, key=lambda name: (name != Setting.UP, name))
+def _was_down(record: Record) -> bool:
+    """Whether it was found down and is not left as it is."""
+    change = record.changes.get(Setting.UP)
+    return change is not None and not change.found
