@@ -213,18 +213,12 @@ class Interfaces:
 
         A far end that has a name already is not asked for again.
 
-        Of many, filters are asked for only where one dump shows a qdisc that can have them.
-
         Raises:
             InterfaceGoneError: one of them vanished meanwhile.
         """
         found = {each.ifindex: each for each in interfaces}
-        if len(found) > _FEW:
-            qdiscs = self._qdiscs(found)
-            egress = self._filters("egress", [i for i, qdisc in qdiscs.items() if qdisc])
-        else:
-            egress = self._filters("egress", found)
-            qdiscs = self._qdiscs_of(egress)
+        egress = self._filters("egress", found)
+        qdiscs = self._qdiscs_of(egress)
         ingress = self._filters("ingress", [ifindex for ifindex in found if qdiscs[ifindex]])
         fars = {i: each.far for i, each in found.items() if each.far and not each.far.name}
         far = self._far_ends(fars) if fars else {}
