@@ -16,7 +16,7 @@ from xconnectd.netlink import ethtool
 from xconnectd.netlink.host_use import HostUse
 from xconnectd.netlink.interfaces import Interfaces
 
-from .lab import Lab, inside, meanwhile, poll, run
+from .lab import PROG_TC, Lab, code, inside, meanwhile, poll, run
 
 NO_UTF8 = os.fsdecode(b"x\xff")
 
@@ -70,6 +70,42 @@ def test_what_stands_elsewhere_on_another_device_of_that_number(
     assert inside(lab.host, interfaces.own_nsid) is None
     assert inside(lab.host, lambda: host_use.uses([found])) == {77: ()}
     assert "mv0" in inside(lab.host, lambda: [each.name for _, each in interfaces.elsewhere()])
+
+
+def test_many_are_seen_as_each_of_them_is(lab: Lab, interfaces: Interfaces) -> None:
+    """Of many one dump tells what stands at ``ffff:``, and one the far ends in one namespace.
+
+    Of these one went meanwhile, and others are elsewhere: in this namespace, or beside few others.
+    """
+    lab.hush()
+    full, other = lab.namespace("full", quiet=True), lab.namespace("other", quiet=True)
+    far = [*[full] * 300, *[other] * 30]
+    lab.batch(
+        f"link add a{n} type veth peer name b{n} netns {there}" for n, there in enumerate(far)
+    )
+    lab.batch(f"link add c{n} type veth peer name d{n}" for n in range(30))
+    run("ip", "-batch", "-", namespace=full, text="link set b7 up mtu 1400\nlink set b8 up")
+    passes = lab.program(PROG_TC, (code(0xB7), code(0x95)))
+    lines = [f"qdisc add dev a{n} clsact" for n in range(0, 200, 2)]
+    lines += [f"qdisc add dev a{n} ingress" for n in range(200, 210)]
+    for place in ("a4 ingress", "a4 egress", "a6 egress", "a205 ingress", "a205 ingress pref 7"):
+        lines += [f"filter add dev {place} bpf da pinned {passes}"]
+    run("tc", "-batch", "-", namespace=lab.host, text="\n".join(lines) + "\n")
+    known = interfaces.all()
+    run("ip", "link", "set", "b9", "netns", other, namespace=full)
+    found = interfaces.complete(known.values())
+    alone = {ifindex: interfaces.complete([each])[ifindex] for ifindex, each in known.items()}
+    assert found == alone
+    by_name = {each.name: each for each in found.values()}
+    assert [by_name[name].qdisc for name in ("a3", "a4", "a205")] == ["", "clsact", "ingress"]
+    assert [len(by_name[name].ingress) for name in ("a2", "a4", "a205")] == [0, 1, 2]
+    shown = [by_name[name].far for name in ("a7", "a9", "a310", "c3")]
+    assert [(each.name, each.mtu) for each in shown if each] == [
+        ("b7", 1400),
+        ("", None),
+        ("b310", 1500),
+        ("d3", 1500),
+    ]
 
 
 MANY = 2000

@@ -10,10 +10,11 @@ import errno
 import os
 import socket
 import struct
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from ipaddress import ip_address
-from itertools import chain
+from itertools import chain, filterfalse
 from operator import attrgetter
 from typing import Final
 
@@ -82,6 +83,10 @@ _NO_NSID: Final = struct.pack("=I", uapi.NETNSA_NSID_NOT_ASSIGNED)
 _FEW: Final = 16
 """Up to so many interfaces are asked about singly, more in one dump of everything."""
 
+_MANY: Final = 256
+"""From so many far ends in one namespace on all interfaces there are read, which takes half as long
+for each: whoever has fewer there may be one of many."""
+
 _ABSENT: Final = (errno.ENODEV, errno.EINVAL, errno.ENOENT)
 """What the kernel says where nothing has the name or number that is asked for."""
 
@@ -97,6 +102,7 @@ _GET_FILTERS: Final = {
     for direction, parent in CLSACT_PARENTS.items()
 }
 _NAME_OF: Final = attrgetter("name")
+_PLACE: Final = attrgetter("ifindex", "nsid")
 _SET_NOTHING: Final = link_request(uapi.RTM_SETLINK, DO)
 
 _KIND: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_KIND)
@@ -131,6 +137,10 @@ _MAC: Final = Reader(LINK_ATTRIBUTES, uapi.IFLA_ADDRESS)
 _QDISC: Final = Reader(TC_ATTRIBUTES, uapi.TCA_KIND)
 _FILTER: Final = Reader(TC_ATTRIBUTES, uapi.TCA_KIND, _BPF_ID, _BPF_NAME)
 _TC_HEADER: Final = struct.Struct("=20xiI4xI")  # ifindex, handle and info of struct tcmsg
+
+
+_Place = tuple[int, int | None]
+"""Of a far end: its ifindex, and the id of its namespace; None is this one."""
 
 
 class Interfaces:
@@ -240,18 +250,31 @@ class Interfaces:
 
     def _far_ends(self, fars: Mapping[int, Far]) -> dict[int, Far]:
         """Those that may be looked at, with their names, MTUs and states."""
-        questions = [_question_at(far.ifindex, far.nsid) for far in fars.values()]
-        answers = self._route.ask_each(questions, unless=errno.errorcode)
+        places = [*map(_PLACE, fars.values())]
+        answers = self._dumped(places) if len(places) >= _MANY else {}
+        lacking = [*filterfalse(answers.__contains__, places)]
+        questions = [_question_at(*each) for each in lacking]
+        answers |= zip(lacking, self._route.ask_each(questions, errno.errorcode), strict=True)
         found = {}
-        for (ifindex, far), answer in zip(fars.items(), answers, strict=True):
-            for message in answer:
+        for ifindex, far in fars.items():
+            for message in answers[_PLACE(far)]:
                 (flags,) = struct.unpack_from("=I", message, 24)
-                found[ifindex] = far._replace(
-                    name=text(first_in(message, LINK_ATTRIBUTES, uapi.IFLA_IFNAME)[:-1]),
-                    mtu=integer(first_in(message, LINK_ATTRIBUTES, uapi.IFLA_MTU)),
-                    up=bool(flags & uapi.IFF_UP),
-                )
+                name = text(first_in(message, LINK_ATTRIBUTES, uapi.IFLA_IFNAME)[:-1])
+                mtu = integer(first_in(message, LINK_ATTRIBUTES, uapi.IFLA_MTU))
+                found[ifindex] = Far(far.ifindex, far.nsid, name, mtu, bool(flags & uapi.IFF_UP))
         return found
+
+    def _dumped(self, places: Iterable[_Place]) -> dict[_Place, list[bytes]]:
+        """The link messages of whole namespaces, where many of these are in one.
+
+        It lacks what went meanwhile, and all of a namespace that does not tell.
+        """
+        return {
+            (ifindex_of(message), nsid): [message]
+            for nsid, count in Counter([nsid for _, nsid in places]).items()
+            if count >= _MANY
+            for message in self._messages_at(nsid)
+        }
 
     def _filters(self, direction: str, ifindexes: Collection[int]) -> dict[int, tuple[Filter, ...]]:
         """By ifindex; a message without a handle is of the priority, not of a filter."""
@@ -331,12 +354,16 @@ class Interfaces:
         known = self._route.ask(nsid_request(DUMP))
         nsids = {nsid for message in known if (nsid := _nsid(message)) is not None}
         for nsid in sorted(nsids - {self.own_nsid()}):
-            try:
-                there = ("IFLA_IF_NETNSID", nsid)
-                answer = self._route.ask(get_link_request(DUMP, (there, SKIP_STATISTICS)))
-            except NetlinkError:  # gone meanwhile, or not to be looked into
-                continue
-            yield from ((nsid, each) for each in answer)
+            yield from ((nsid, each) for each in self._messages_at(nsid))
+
+    def _messages_at(self, nsid: int | None) -> Collection[bytes]:
+        """Those of one namespace; None is this. None of one that is gone or does not tell."""
+        if nsid is None:
+            return self.messages()
+        there = ("IFLA_IF_NETNSID", nsid)
+        with suppress(NetlinkError):
+            return self._route.ask(get_link_request(DUMP, (there, SKIP_STATISTICS)))
+        return ()
 
     def namespace_name(self, nsid: int) -> str:
         """What ``ip netns`` calls a namespace; empty where it has no such name."""
