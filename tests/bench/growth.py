@@ -15,9 +15,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -29,7 +30,7 @@ from .carrier import flapping
 from .life import processor, ready
 from .paper import BARE, OURS, number
 from .rewire import Link, Site
-from .rounds import Effort, Series, among
+from .rounds import Effort, Series, among, interleave
 
 _PATIENCE: Final = 600.0
 """Seconds for a start or an end."""
@@ -39,7 +40,6 @@ _LIVES: Final = 6000
 """So many links are started in all for one figure, but at least once and ``lives`` times at most:
 few links are soon started, and differ from time to time."""
 _STATUSES: Final = 3
-_REWIRES: Final = 7
 _CHANGES: Final = 20
 """Of an end that flaps, a second: ten times down and ten times up."""
 _FLAPPING: Final = 5.0
@@ -111,8 +111,9 @@ def _figures(links: int, effort: Effort) -> Iterator[list[_Figure]]:
     """What is compared comes together."""
     lives = max(1, min(effort.lives, _LIVES // links))
     with Lab() as lab, grown(lab, links) as site:
+        apart = Link.build(lab, "x", up=True)
         for last in (*(False,) * (lives - 1), True):
-            yield from _lived(site, lab, effort if last else None)
+            yield from _lived(site, lab, apart, effort if last else None)
 
 
 @contextmanager
@@ -146,13 +147,14 @@ def _parts(names: list[str], size: int = 1000) -> Iterator[list[str]]:
         yield names[start : start + size]
 
 
-def _lived(site: Site, lab: Lab, effort: Effort | None) -> Iterator[list[_Figure]]:
+def _lived(site: Site, lab: Lab, apart: Link, effort: Effort | None) -> Iterator[list[_Figure]]:
     """A start from nothing, a crash, a start that adopts, an end; bare before it.
 
-    With ``effort``, what a daemon does between its start and its end is measured, too.
+    With ``effort``, what a daemon does between its start and its end is measured, too. ``apart`` is
+    no link of the daemon's.
     """
     _tell(f"made; {BARE}")
-    bare = _Bare.lived(site, lab, rewires=_REWIRES if effort else 0)
+    bare = _Bare.lived(site, lab)
     for cost, steps in ((_UP_STEPS, bare.up), (_DOWN_STEPS, bare.down)):
         yield [(cost, step, spent.wall) for step, spent in steps.items()]
     daemon = Daemon(lab, site.text())
@@ -166,7 +168,7 @@ def _lived(site: Site, lab: Lab, effort: Effort | None) -> Iterator[list[_Figure
     yield [(_MEMORY, "adopted", mebibytes(daemon))]
     if effort:
         yield [*_asked(daemon, bare.count)]
-        yield [*_rewired(daemon, site, bare.rewires)]
+        yield [*_rewired(daemon, site, apart, effort.rewires)]
         yield [*_flapped(daemon, site)]
         yield [*_idled(daemon, since, effort)]
     yield _compared(_DOWN, _DOWN_PROCESSOR, ended(daemon), Spent.total(bare.down.values()))
@@ -231,12 +233,19 @@ def _asked(daemon: Daemon, bare: Spent) -> Iterator[_Figure]:
         yield _STATUS_PROCESSOR, OURS, processor(daemon) - used
 
 
-def _rewired(daemon: Daemon, site: Site, bare: Iterable[float]) -> Iterator[_Figure]:
-    for beside in bare:
-        found = site.rewire(daemon, *site.links)
-        yield _REWIRE, OURS, found["time"]
-        yield _REWIRE, BARE, beside
-        yield _REWIRE_LOST, OURS, found["lost"]
+def _rewired(daemon: Daemon, site: Site, apart: Link, rounds: int) -> Iterator[_Figure]:
+    """In turns with a bare one: what the kernel takes depends on what was done to it before."""
+    ours, bystander = site.links
+    with BareLinks.inside(daemon.lab.host) as bare, _bare_wire(bare, apart):
+        service = _Rewiring(bare, apart, daemon.lab.directory / "bare" / "links.yaml")
+        turns = {
+            OURS: partial(site.rewire, daemon, ours, bystander),
+            BARE: partial(site.rewire, service, apart, bystander),
+        }
+        found = interleave([*turns], rounds, lambda name, _: turns[name]())
+    for name, times in found["time"].items():
+        yield from ((_REWIRE, name, time) for time in times)
+    yield from ((_REWIRE_LOST, OURS, lost) for lost in found["lost"][OURS])
 
 
 def _flapped(daemon: Daemon, site: Site) -> Iterator[_Figure]:
@@ -266,20 +275,15 @@ class _Bare:
     up: Mapping[str, Spent]
     look: Spent
     count: Spent
-    rewires: Sequence[float]
     down: Mapping[str, Spent]
 
     @classmethod
-    def lived(cls, site: Site, lab: Lab, rewires: int) -> Self:
+    def lived(cls, site: Site, lab: Lab) -> Self:
         with BareLinks.inside(lab.host) as bare:
             pairs = {_index(a): _index(b) for a, b in site.pairs().items()}
             ends = _ends(pairs)
             up = bare.up(ends) | bare.point(pairs)
-            look, count = bare.look(ends), bare.count()
-            service = _Rewiring(bare, site.links[0], lab.directory / "bare.yaml")
-            times = [site.rewire(service, *site.links)["time"] for _ in range(rewires)]
-            pairs = {_index(a): _index(b) for a, b in site.pairs().items()}
-            return cls(up, look, count, times, bare.down(_ends(pairs)))
+            return cls(up, bare.look(ends), bare.count(), bare.down(ends))
 
 
 _index: Final = socket.if_nametoindex
@@ -290,15 +294,31 @@ def _ends(pairs: Mapping[int, int]) -> list[int]:
     return sorted((*pairs, *pairs.values()))
 
 
+@contextmanager
+def _bare_wire(bare: BareLinks, link: Link) -> Iterator[None]:
+    """The ends that the link has before and after the block are wired, and unwired after it."""
+    kept, here = _index(link.kept.end), _index(link.here.end)
+    bare.up([kept, here])
+    bare.point({kept: here})
+    try:
+        yield
+    finally:
+        bare.down([kept, _index(link.here.end)])
+
+
 @dataclass(frozen=True)
 class _Rewiring:
-    """Wires the end that the file now names, and unwires the other; it reads nothing."""
+    """Wires the end that the file now names, and unwires the other; it reads nothing.
+
+    The file is in a directory of its own, where no daemon hears of it.
+    """
 
     bare: BareLinks
     link: Link
     file: Path
 
     def write(self, wiring: str) -> None:
+        self.file.parent.mkdir(exist_ok=True)
         fresh = self.file.with_name(".fresh")
         fresh.write_text(wiring)
         fresh.rename(self.file)

@@ -37,8 +37,10 @@ scales are logarithmic, so such a cost is a straight line. `bare` is what the ke
 for the same ends: a loop that puts clsact, two filters, a generic XDP program and an entry on each,
 many in one send, and nothing else; for `adopted`, the questions what is there, asked once and not
 read; for `down`, all of that taken off; for `status`, all links, their counters and entries read
-once. What is above it is ours. Walls are of an idle machine, or they are no figures; processor time
-may be compared all the same. Memory is of the daemon alone."""
+once; for a rewire, the same on one end and off another, of a link beside the daemon's: the two take
+turns, as what it costs depends on all that was made before. What is above it is ours. Walls are of
+an idle machine, or they are no figures; processor time may be compared all the same. Memory is of
+the daemon alone."""
 
 
 def table(run: Run) -> str:
