@@ -15,7 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -32,6 +32,7 @@ _WARM: Final = 2
 _TRIES: Final = 20
 """So many may be one that counts: half a minute to two, if the machine is not busy."""
 _TICK: Final = "daemon/daemon:Daemon._on_tick"
+_READ: Final = "config/source:Files.read"
 _SIGN_OF_LIFE: Final = "daemon/systemd:Watchdog.__call__"
 """Each 64th request, for the manager."""
 _LOOKS: Final = frozenset(("narrow", "again", "everything"))
@@ -127,18 +128,19 @@ def _rewire(lab: Lab) -> list[dict[str, Any]]:
     for name in ("va", "vb", "vc"):
         lab.veth(name)
     daemon = _Traced(lab, {"va": "vb"}).start()
-    daemon.idle(_QUIET)
+    targets = cycle(("vc", "vb"))
+    for target in islice(targets, _WARM):
+        _write(daemon, target)
     ticks = _ticks(daemon)
-    for number, target in zip(range(_WARM + _TRIES), cycle(("vc", "vb")), strict=False):
+    for target in islice(targets, _TRIES):
         daemon.idle(_QUIET)
         _await_tick(daemon)  # the next one is a second away
-        before, since = len(daemon.wakes()), daemon.mark()
-        daemon.write({"va": target})
-        daemon.wait_link("rewired", "va", target, since=since)
+        before = len(daemon.wakes())
+        _write(daemon, target)
         daemon.idle(_QUIET)
         wakes = [wake for wake in daemon.wakes()[before:] if wake["functions"].keys() - ticks]
         due = [wake for wake in wakes if {_TICK, _SIGN_OF_LIFE} & wake["functions"].keys()]
-        if number >= _WARM and not due:
+        if not due:
             daemon.stop()
             return wakes
     raise SystemExit(
@@ -147,11 +149,22 @@ def _rewire(lab: Lab) -> list[dict[str, Any]]:
     )
 
 
+def _write(daemon: _Traced, target: str) -> None:
+    since = daemon.mark()
+    daemon.write({"va": target})
+    daemon.wait_link("rewired", "va", target, since=since)
+
+
 def _ticks(daemon: _Traced) -> set[str]:
-    """The functions that the daemon calls in any wake, also when nothing happens."""
+    """The functions that the daemon calls in any tick, also in the first one after a rewire."""
     seen = len(daemon.wakes())
-    poll(lambda: len(daemon.wakes()) >= seen + 3, what="three ticks")
-    return {name for wake in daemon.wakes()[seen:] for name in wake["functions"]}
+
+    def ticks() -> list[set[str]]:
+        functions = [{*wake["functions"]} for wake in daemon.wakes()[seen:]]
+        return [each for each in functions if _TICK in each and _READ not in each]
+
+    poll(lambda: len(ticks()) >= 3, what="three ticks")
+    return set().union(*ticks())
 
 
 def _await_tick(daemon: _Traced) -> None:
