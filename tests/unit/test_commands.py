@@ -135,6 +135,25 @@ def test_a_yes_that_is_late_writes_nothing(site: Site, xconnectd: Commands, draf
     assert "try.kept" not in site.keeper.events()
 
 
+def test_what_cannot_be_kept_is_reverted_and_said_so(
+    site: Site, xconnectd: Commands, draft: Path
+) -> None:
+    """By the name that the user knows: it is written by another way."""
+
+    def script(talk: Talk) -> None:
+        talk.until("Keep this wiring?")
+        site.file.unlink()
+        site.file.mkdir()
+        talk.type("y\n")
+
+    done = xconnectd("try", draft, script=script)
+    assert done.code == Exit.FAILED
+    assert done.out.endswith("reverted to the previous wiring\n")
+    assert done.err == f"xconnectd: {site.file}: cannot be written: Is a directory\n"
+    xconnectd.settle()
+    assert site.partner() == "v1"
+
+
 def test_what_is_told_while_a_wiring_is_tried(site: Site, xconnectd: Commands) -> None:
     """It is what stands and what somebody is to confirm; the file speaks of something else."""
     client = xconnectd.do(site.connect)

@@ -6,12 +6,16 @@ import argparse
 import select
 import sys
 from pathlib import Path
+from typing import Final
 
 from xconnectd.cli.exit_codes import Exit
 from xconnectd.cli.output import print_lines, print_message
 from xconnectd.config import reader
 from xconnectd.config.source import read_once
 from xconnectd.control.try_client import Trial
+from xconnectd.errors import ConfigError
+
+_REVERTED: Final = "reverted to the previous wiring"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -33,9 +37,13 @@ def attempt(
         trial.start(timeout, instead)
         print_lines(trial.summary, *trial.waiting)
         if not _confirmed(trial, early):
-            print_lines("reverted to the previous wiring")
+            print_lines(_REVERTED)
             return Exit.FAILED
-        trial.keep()
+        try:
+            trial.keep()
+        except (ConfigError, OSError):
+            print_lines(_REVERTED)
+            raise
         print_lines(f"kept in {trial.place}")
     return Exit.DONE
 

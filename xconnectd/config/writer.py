@@ -18,18 +18,31 @@ _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 def replace(path: Path, data: bytes) -> None:
-    """By a rename, or in place where nothing but the file itself may be changed."""
+    """By a rename, or in place where nothing but the file itself may be changed.
+
+    Raises:
+        ConfigError: a symlink on the way to it is not to be followed.
+        OSError: it cannot be written; it names ``path``.
+    """
     place, directory = reader.pinned(path)  # a link to the file stays a link
     try:
-        _rename_over(place, data)
+        _write(place, data)
+    except OSError as error:  # by the way through the open directory, which nobody knows
+        what = f"cannot be written: {error.strerror}"
+        raise OSError(error.errno, what, str(path)) from None
+    finally:
+        os.close(directory)
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        _rename_over(path, data)
     except OSError as error:
         if error.errno not in _DIRECTORY_REFUSES:
             raise
         flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(place, flags), "wb") as file:  # noqa: PTH123 (a descriptor)
+        with open(os.open(path, flags), "wb") as file:  # noqa: PTH123 (a descriptor)
             file.write(data)
-    finally:
-        os.close(directory)
 
 
 def _rename_over(path: Path, data: bytes) -> None:
