@@ -309,6 +309,9 @@ FAULTS = {
     ),
     "the far ends' MTUs differ": Fault("generic", "mtu", "b", "ip -n {A} link set eth0 mtu 3000"),
     "the host end's MTU was set back": Fault("generic", "mtu", "b", "ip link set {b} mtu 1000"),
+    "the host end's MTU is below its far end's": Fault(
+        "tc", "mtu", "b", "ip link set {b} mtu 1000"
+    ),
     "the far end takes no redirected frames": Fault(
         "native", "far end not polling", "b", "ip netns exec {B} ethtool -K eth0 gro off"
     ),

@@ -174,8 +174,11 @@ CASES: list[Case] = [
     (facts(b=B._replace(mtu=1500)), "mtu", FAIL, LONG, "longer than 1518 bytes", "dev b mtu 65535"),
     (facts(far_a=far(FAR_A, mtu=9000)), "mtu", WARN, LONG,
      "frames longer than 1518 bytes stop there", "netns/b ip link set dev eth0 mtu 9000"),
-    (in_tc(b={"kind": "", "far": None}, far_a=far(FAR_A, mtu=9000), far_b=None), "mtu", WARN, LONG,
-     "b has MTU 1500", "ip link set dev b mtu 9000"),
+    (in_tc(b={"mtu": 600}), "mtu", FAIL, LONG,
+     "the MTU of b is 600, behind it 1500: what comes from there in frames longer than 618",
+     "ip link set dev b mtu 1500"),
+    (in_tc(a={"mtu": 9000}, b={"kind": "", "far": None}, far_a=far(FAR_A, mtu=9000), far_b=None),
+     "mtu", WARN, LONG, "b has MTU 1500", "ip link set dev b mtu 9000"),
     (facts(far_b=far(FAR_B, xdp=(Xdp("generic", 99),))), "far end's program", WARN, SOME,
      "(generic, id 99)", "nsenter --net=/run/netns/b ip link set dev eth0 xdpgeneric off"),
     (facts(passed={6: 1, 9: 4}), "passed to host", FAIL, NOTHING,
@@ -198,6 +201,7 @@ HELD_BY_ANOTHER = facts(a=A._replace(far=Far(7, None, "c")), far_a=far(
 NO_FAULTS = [
     (facts(b=TAP, far_a=far(FAR_A, mtu=9000), far_b=None), "mtu"),  # a tap takes what comes
     (HELD_BY_ANOTHER, "mtu"),  # that is our headroom
+    (in_tc(b={"mtu": 9000}), "mtu"),
     (native(), "offload"),  # nobody went there to look
     (facts(b=B._replace(egress=(SILENT, Filter("u32", 5, 1, 0)))), "foreign filter"),
     (facts(b=B._replace(mtu=65535)), "mtu"),

@@ -86,6 +86,7 @@ def _walk(facts: LinkFacts) -> Iterator[Finding]:
         yield from _company(end, facts)
     for end, other in [way for way in facts.ways if not facts.is_closed(way[0])]:
         yield from _headroom(other, facts)
+        yield from _let_in(end, facts)
         yield from _longest(end, other, facts)
     for end in evaluation.ends:
         yield from _far_program(end, facts)
@@ -320,6 +321,20 @@ def _headroom(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
             " bytes, and so whole GSO packets of TCP, stop there"
         )
         remedy = set_link(end, f"mtu {wanted}")
+        yield Finding(Level.FAIL, "mtu", text, remedy, Stops.LONG)
+
+
+def _let_in(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
+    """Without headroom: a veth takes nothing that is longer than its own MTU (veth_xmit())."""
+    longest = _limit(end, facts)
+    if Setting.MTU in mode_selection.settings(end, facts.evaluation.mode):
+        return
+    if longest is not None and end.mtu < longest:
+        text = (
+            f"the MTU of {end.name} is {end.mtu}, behind it {longest}: what comes from there in"
+            f" frames longer than {end.mtu + _SLACK} bytes stops at {end.name}"
+        )
+        remedy = set_link(end, f"mtu {longest}")
         yield Finding(Level.FAIL, "mtu", text, remedy, Stops.LONG)
 
 
