@@ -339,6 +339,8 @@ BAD: list[tuple[str, int, int, str]] = [
     ('links: {a: "b\\tc"}', 1, 12, "there is the character U+0009 in the name `b\\tc`"),
     ('links: {a: "\\e[2J"}', 1, 12, "there is the character U+001B in the name `\\x1b[2J`"),
     ('links: {a: "b\\u00a0"}', 1, 12, "there is the character U+00A0 in the name"),
+    ("links: {a: b\u200b}", 1, 12, "there is the character U+200B in the name"),
+    ("links: {n\u202ae:a: b}", 1, 9, "there is the character U+202A in the name"),
     ("links: {a: ''}", 1, 12, "the name of an interface is missing, there is an empty text"),
     ("links: {.: b}", 1, 9, "`.` cannot be a name"),
     ("links: {a: ..}", 1, 12, "`..` cannot be a name"),

@@ -18,7 +18,9 @@ NAME_BYTES: Final = 127
 CONTROL: Final = r"\x00-\x1f\x7f-\x9f\ud800-\udfff"
 END_OF_TEXT: Final = r"(?![\s\S])"
 """A ``$`` would let a last newline pass."""
-_NAME: Final = rf"[^\s{CONTROL}\ufeff\[\]{{}}*?,/:@]"
+_UNSEEN: Final = r"\xad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff"
+"""What nobody sees in an editor or a table, and what comes along where a name is copied."""
+_NAME: Final = rf"[^\s{CONTROL}{_UNSEEN}\[\]{{}}*?,/:@]"
 NAME_PATTERN: Final = rf"^(?!\.{{1,2}}{END_OF_TEXT}){_NAME}+{END_OF_TEXT}"
 """What dev_valid_name() takes, less the characters kept free for patterns and addresses. A node's
 name is the same: it can be that of a file in /run/netns, and a container's has fewer characters."""
