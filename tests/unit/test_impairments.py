@@ -143,6 +143,10 @@ def test_words_of_a_command_are_read_like_the_file() -> None:
     with pytest.raises(ConfigError) as caught:
         blocks.read_words(["delay", "rate=1bit", "seed=1", "seed=2"])
     assert len(caught.value.problems) == 3
+    with pytest.raises(ConfigError) as caught:
+        blocks.read_words(["loss={mean: 1%", "seed=1"])
+    (problem,) = caught.value.problems
+    assert problem.text.startswith("`loss`: `{mean: 1%` is not YAML: while parsing a flow mapping")
 
 
 numbers = st.fixed_dictionaries(

@@ -94,19 +94,24 @@ def read_words(words: Iterable[str], fault: Fault = no_fault) -> Impairment:
             elif name in entries:
                 report.problem(key, f"`{yaml_tree.short(name)}` is said twice", "say it once")
             else:
-                entries[name] = key, _value(text, column)
+                with _reporting(report):
+                    entries[name] = key, _value(key, text)
         found = _one(MappingNode(None, entries), report, fault)
     report.require_none()
     return found
 
 
-def _value(text: str, column: int) -> YamlNode:
+def _value(key: ScalarNode, text: str) -> YamlNode:
     """A text, or the mapping that stands in braces."""
     if text.startswith("{"):
-        node = yaml_tree.compose(text.encode(), Report("impair"))
+        try:
+            node = yaml_tree.compose(text.encode(), Report("impair"))
+        except Refusal as refusal:
+            what = f"`{key.value}`: `{yaml_tree.short(text)}` {refusal}"
+            raise Refusal(key, what, refusal.hint) from None
         if node:
             return node
-    return ScalarNode(text, "", 0, column)
+    return ScalarNode(text, "", 0, key.column)
 
 
 def _one(node: MappingNode, report: Report, fault: Fault) -> Impairment:
