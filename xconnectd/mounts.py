@@ -31,7 +31,7 @@ _LOCAL: Final = frozenset({
 })  # fmt: skip
 """File systems (as /proc/self/mountinfo calls them) that wait for a disk at most."""
 
-_PATIENCE: Final = 0.5
+_TIMEOUT: Final = 0.5
 """Seconds that an answer may take; one that comes later is taken at the next look."""
 _START: Final = 5.0
 """Seconds that a helper may take to start."""
@@ -185,16 +185,16 @@ class _Helper:
                 return _result(answer)
         self._socket.sendall(_HEAD.pack(len(question)) + question)
         self._owed = question
-        return _result(self._receive(_PATIENCE))
+        return _result(self._receive(_TIMEOUT))
 
-    def _receive(self, patience: float) -> bytes:
+    def _receive(self, timeout: float) -> bytes:
         """The answer that is owed.
 
         Raises:
             UnreachableError: it is not here by then.
             ConnectionError: it will never be, the process has ended.
         """
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while (size := self._size()) is None or len(self._got) < size:
             left = max(0.0, deadline - time.monotonic())
             if not select.select([self._socket], [], [], left)[0]:

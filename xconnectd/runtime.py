@@ -69,8 +69,8 @@ class Engine:
         route = parts.enter_context(closing(Route(alive)))
         self.interfaces = Interfaces(route)
         self.host_use = HostUse(route, self.interfaces)
-        patience = _ENGINES_AT_START if instance else _ENGINES_AT_LOOK
-        nodes = Nodes(follow=instance is not None, patience=patience)
+        timeout = _ENGINES_AT_START if instance else _ENGINES_AT_LOOK
+        nodes = Nodes(follow=instance is not None, timeout=timeout)
         self.nodes = parts.enter_context(closing(nodes))
         self.told: dict[str, Heard] = {}
         self.tunnels = parts.enter_context(closing(self._other_hosts(dataplane, instance, log)))

@@ -48,7 +48,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Nodes]]:
 
         def make(engine: Engine, *wanted: Node, **options: bool) -> Nodes:
             nodes = Nodes(
-                named=tmp_path, engines=addresses(engine.surroundings), patience=30, **options
+                named=tmp_path, engines=addresses(engine.surroundings), timeout=30, **options
             )
             nodes.want(wanted)
             return stack.enter_context(contextlib.closing(nodes))
@@ -210,7 +210,7 @@ from typing import Any
 from xconnectd.model import Node
 from xconnectd.nodes.finder import Nodes
 
-nodes = Nodes(named=Path("/nowhere"), follow=False, patience=30)
+nodes = Nodes(named=Path("/nowhere"), follow=False, timeout=30)
 node = Node("leaf", container=sys.argv[1])
 nodes.want([node])
 print(json.dumps(nodes.find(node)))
@@ -317,7 +317,7 @@ def test_both_engines_and_a_namespace_know_a_name(lab: Lab, tmp_path: Path) -> N
             next(each for each in addresses(engine.surroundings) if each.name == name)
             for engine, name in ((one, "Docker"), (other, "Podman"))
         ]
-        with contextlib.closing(Nodes(named=tmp_path, engines=both, patience=30)) as nodes:
+        with contextlib.closing(Nodes(named=tmp_path, engines=both, timeout=30)) as nodes:
             nodes.want([leaf])
             assert is_at(nodes, leaf, one)
             assert f"/proc/{other.pid_of('leaf')}/ns/net are two namespaces" in (

@@ -274,8 +274,8 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Nodes]]:
     named.mkdir()
     with ExitStack() as stack:
 
-        def make(*engines: Address, patience: float = 10.0, **options: Any) -> Nodes:
-            nodes = Nodes(named=named, engines=engines, patience=patience, **options)
+        def make(*engines: Address, timeout: float = 10.0, **options: Any) -> Nodes:
+            nodes = Nodes(named=named, engines=engines, timeout=timeout, **options)
             return stack.enter_context(closing(nodes))
 
         yield make
@@ -475,7 +475,7 @@ def test_an_engine_that_says_nothing_holds_nobody(
     with closing(socket.socket(socket.AF_UNIX)) as silent:
         silent.bind(str(tmp_path / "engine.sock"))
         silent.listen(16)
-        nodes = make(Address("Docker", (str(tmp_path / "engine.sock"),)), patience=0.2)
+        nodes = make(Address("Docker", (str(tmp_path / "engine.sock"),)), timeout=0.2)
         started = time.monotonic()
         nodes.want([LEAF])
         assert nodes.find(LEAF).reason == (
@@ -681,7 +681,7 @@ def test_a_container_is_told_by_a_control_group(cgroup: str) -> None:
 def test_names_are_asked_of_every_engine_and_none_is_waited_for(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(container_names, "_PATIENCE", 0.2)
+    monkeypatch.setattr(container_names, "_TIMEOUT", 0.2)
     engine.run(ONE, "leaf1", "")
     with closing(socket.socket(socket.AF_UNIX)) as silent:
         silent.bind(str(tmp_path / "silent"))

@@ -288,7 +288,7 @@ def test_a_look_that_was_refused_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / protocol.STATUS))
         listener.listen()
-        connection = client.Connection(protocol.STATUS, client.PATIENCE)
+        connection = client.Connection(protocol.STATUS, client.HANG_TIMEOUT)
         with connection as daemon, listener.accept()[0] as answering:
             answering.sendall(b'{"ok": false, "error": "no buffer space"}\n')
             with pytest.raises(client.NoDaemonError, match="no buffer space"):

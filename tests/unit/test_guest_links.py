@@ -24,7 +24,7 @@ from xconnectd.qemu import machines
 from xconnectd.qemu.guest_links import GuestLinks
 from xconnectd.qemu.outcome import Outcome, Pace
 
-QUICK = Pace(patience=0.3, first_retry=0.02, last_retry=0.1, between=0.01, look=0.02, again_off=0.2)
+QUICK = Pace(timeout=0.3, first_retry=0.02, last_retry=0.1, between=0.01, look=0.02, again_off=0.2)
 PATIENCE = 30.0
 
 
@@ -482,7 +482,7 @@ def _greet_and_flood(client: socket.socket) -> None:
 @pytest.mark.parametrize("serve", [_greet_and_flood, _flood(b"x" * 4096)])
 def test_what_does_not_end_takes_no_memory(lab: Lab, serve: Serve) -> None:
     server = lab.serve(serve)
-    links = lab.guest_links(QUICK._replace(patience=1.0))
+    links = lab.guest_links(QUICK._replace(timeout=1.0))
     links.set({_at("127.0.0.1", 1): True})  # imports what it takes
     tracemalloc.start()
     try:
@@ -512,7 +512,7 @@ def test_a_monitor_that_another_client_has(lab: Lab, transport: str) -> None:
     with socket.socket(family) as client:
         client.connect(place)
         assert client.recv(4096) == GREETING
-        links = lab.guest_links(QUICK._replace(patience=0.1))
+        links = lab.guest_links(QUICK._replace(timeout=0.1))
         links.set({server.address(): False})
         reason = BUSY.format(at=server.address().monitor)
         settled(links, server.address(), Outcome(False, reason))
@@ -622,7 +622,7 @@ def test_a_resolver_that_hangs_is_asked_once_and_waited_for_by_nobody(
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    links = lab.guest_links(QUICK._replace(patience=0.05))
+    links = lab.guest_links(QUICK._replace(timeout=0.05))
     address = _at("r1", 4444)
     links.set({address: False})
     try:

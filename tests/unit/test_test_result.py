@@ -151,7 +151,7 @@ class Tunnel:
 
 
 def test_frames_to_another_host_are_counted_there_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(test_across, "PATIENCE", 0.1)
+    monkeypatch.setattr(test_across, "TIMEOUT", 0.1)
     tunnel, series = Tunnel(longest=1500), Series(b"12345678", 0, b"\x02" * 6, b"\x04" * 6)
     exchange = test_across.Exchange(
         *(tunnel, series),  # type: ignore[arg-type]

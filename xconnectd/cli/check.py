@@ -23,7 +23,7 @@ from xconnectd.model import Endpoint, Link, Node, Place, Wiring
 from xconnectd.paths import DEFAULT_CONFIG
 
 _STDIN: Final = Path("-")
-_PATIENCE: Final = 3.0
+_TIMEOUT: Final = 3.0
 """Seconds for container engines to answer in."""
 
 
@@ -104,7 +104,7 @@ def _nodes_away(files: Mapping[Path, Wiring]) -> Iterator[Problem]:
         return
     from xconnectd.nodes.finder import Nodes
 
-    with closing(Nodes(follow=False, patience=_PATIENCE)) as nodes:
+    with closing(Nodes(follow=False, timeout=_TIMEOUT)) as nodes:
         nodes.want(named)
         for node, place in named.items():
             found = nodes.find(node)

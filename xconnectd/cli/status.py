@@ -87,7 +87,7 @@ def _health() -> int:
 
     Asks the daemon alone: one that hangs, and so watches over nothing, does not answer.
     """
-    with client.Connection(protocol.STATUS, client.PATIENCE) as daemon:
+    with client.Connection(protocol.STATUS, client.HANG_TIMEOUT) as daemon:
         report = StatusDocument.from_json(daemon.status())
     failed = [each for each in report.links if each.state is State.FAILED]
     faults = [*report.config.problems, *(f"{each.link}: {each.reason}" for each in failed)]

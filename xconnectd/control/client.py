@@ -18,7 +18,7 @@ from xconnectd.control.protocol import CONTROL, Answer
 from xconnectd.errors import XconnectError
 from xconnectd.paths import directory
 
-PATIENCE: Final = 4.0
+HANG_TIMEOUT: Final = 4.0
 """Seconds that a daemon may take to answer before it counts as hung."""
 
 
@@ -34,7 +34,7 @@ class Connection:
     """To the daemon of this network namespace; ``name`` is CONTROL or STATUS. A context manager.
 
     ``timeout`` is how many seconds an answer may take, None if any; one that is stopped is not
-    asked, and one that hangs has PATIENCE seconds.
+    asked, and one that hangs has HANG_TIMEOUT seconds.
 
     Raises:
         NoDaemonError: no daemon answers, or this user may not ask it.
@@ -53,7 +53,7 @@ class Connection:
             self._socket.close()
             raise NoDaemonError(self._why_not(path, error)) from error
         self._file = self._socket.makefile("rb", _AT_ONCE)
-        if timeout is None or timeout > PATIENCE:
+        if timeout is None or timeout > HANG_TIMEOUT:
             try:
                 self._wait_for_a_sign(timeout)
             except NoDaemonError:
@@ -65,7 +65,7 @@ class Connection:
         self.send("ping")
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         spent = _processor_time(self._pid)
-        while not select.select([self._socket], [], [], PATIENCE)[0]:
+        while not select.select([self._socket], [], [], HANG_TIMEOUT)[0]:
             before, spent = spent, _processor_time(self._pid)
             if spent == before or time.monotonic() > deadline:
                 raise NoDaemonError(self._why_no_answer())

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MOST_CLIENTS: Final = 64
 """Each costs a descriptor and a thread."""
-_PATIENCE: Final = 10.0
+_TIMEOUT: Final = 10.0
 """Seconds for all of a request and its answer."""
 _MOST_ANSWERS: Final = 8
 """Answers in memory at once, for those who do not read theirs: one is 3 MB with 2,000 links."""
@@ -80,7 +80,7 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
     def _run(self) -> None:
         while not self._end.is_set():
             self.handle_request()
-            self._hang_up_on_all_since(time.monotonic() - _PATIENCE)
+            self._hang_up_on_all_since(time.monotonic() - _TIMEOUT)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:

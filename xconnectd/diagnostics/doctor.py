@@ -56,7 +56,7 @@ def _from_inside(engine: Engine, file: Path | None) -> Findings:
 
 def _from_outside(file: Path | None) -> Findings:
     try:
-        with client.Connection(protocol.STATUS, client.PATIENCE) as daemon:
+        with client.Connection(protocol.STATUS, client.HANG_TIMEOUT) as daemon:
             told = StatusDocument.from_json(daemon.status())
     except client.NoDaemonError:
         told = StatusDocument()

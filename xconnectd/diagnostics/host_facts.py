@@ -29,7 +29,7 @@ from xconnectd.status.document import StatusDocument
 _RETURN_0: Final = struct.pack("=QQ", 0xB7, 0x95)
 """r0 = 0; exit"""
 
-_PATIENCE: Final = 2.0
+_TIMEOUT: Final = 2.0
 """Seconds for a container engine."""
 
 
@@ -87,7 +87,7 @@ def _engines(nodes: frozenset[Node], pid: int | None) -> tuple[EngineFacts, ...]
         if not address.refusal
     ]
     for engine in asked:
-        engine.wait(_PATIENCE)
+        engine.wait(_TIMEOUT)
     return tuple(
         EngineFacts(each.address.name, each.told.here, each.told.problem) for each in asked
     )
@@ -189,7 +189,7 @@ def _jit() -> bool | None:
 def _asked() -> tuple[bool | None, str]:
     """Whether the daemon answers, None if this user may not ask; and why it has no guard."""
     try:
-        with client.Connection(protocol.STATUS, client.PATIENCE) as daemon:
+        with client.Connection(protocol.STATUS, client.HANG_TIMEOUT) as daemon:
             told = StatusDocument.from_json(daemon.status())
     except client.NoDaemonError as error:
         return None if isinstance(error.__cause__, PermissionError) else False, ""

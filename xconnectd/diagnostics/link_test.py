@@ -46,7 +46,7 @@ from xconnectd.status import collector, document
 
 _PACE: Final = 0.001
 """Seconds between two frames."""
-_PATIENCE: Final = 0.5
+_TIMEOUT: Final = 0.5
 """Seconds for the last of them to arrive."""
 _GRACE: Final = 0.05
 """Seconds for what arrives twice."""
@@ -174,7 +174,7 @@ class Tester:
     def _next_word(self, there: Endpoint) -> Heard:
         """What the daemon there says next: what it has counted until now is in it."""
         known = self._listen_to(there).received
-        deadline = time.monotonic() + test_across.PATIENCE
+        deadline = time.monotonic() + test_across.TIMEOUT
         while time.monotonic() < deadline:
             time.sleep(test_across.LOOK)
             heard = self._listen_to(there)
@@ -327,7 +327,7 @@ def _exchange(lanes: Sequence[_Lane], rounds: int) -> None:
                 time.sleep(_PACE)
                 _receive(lanes)
             lane.send_redirected()
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT
     while time.monotonic() < deadline and not all(lane.is_complete for lane in lanes):
         time.sleep(_PACE)
         _receive(lanes)

@@ -16,7 +16,7 @@ from xconnectd.diagnostics.test_result import Lengths
 
 _PACE: Final = 0.001
 """Seconds between two frames."""
-PATIENCE: Final = 2.5
+TIMEOUT: Final = 2.5
 """Seconds for a count to come back."""
 LOOK: Final = 0.05
 """Seconds between two questions for it."""
@@ -62,7 +62,7 @@ class Exchange:
                 self.error = self.error or f"{error.strerror} ({size} bytes)"
             self._number += 1
             time.sleep(_PACE)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while True:
             time.sleep(LOOK)
             left, came = self._here() - here, self._there() - there

@@ -16,7 +16,7 @@ from xconnectd.lazy_imports import late
 from xconnectd.nodes import containers
 from xconnectd.nodes.engine import Address, addresses
 
-_PATIENCE: Final = 1.0
+_TIMEOUT: Final = 1.0
 """Seconds for an engine."""
 _ID: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -62,5 +62,5 @@ def names_by_id(engines: Sequence[Address]) -> dict[str, str]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(_PATIENCE)
+        thread.join(_TIMEOUT)
     return {**found}

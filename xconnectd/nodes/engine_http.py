@@ -14,7 +14,7 @@ from typing import Final, Self
 
 from xconnectd.nodes.containers import GarbledError
 
-_PATIENCE: Final = 5.0
+_TIMEOUT: Final = 5.0
 """Seconds for each piece of an answer; an engine may be busy with hundreds of containers."""
 _LARGEST: Final = 8 << 20
 """Bytes of an answer: some 2,000 for each container."""
@@ -31,14 +31,14 @@ class Connection(http.client.HTTPConnection):
 
     def __init__(self, path: str) -> None:
         """Raises OSError if nobody listens there, or only for others."""
-        super().__init__("localhost", timeout=_PATIENCE)
+        super().__init__("localhost", timeout=_TIMEOUT)
         self._path = path
         self.connect()
         self.counts_alike = _is_in_our_pid_namespace(self._socket)
 
     def connect(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(_PATIENCE)
+        self._socket.settimeout(_TIMEOUT)
         try:
             self._socket.connect(self._path)
         except OSError:

@@ -60,18 +60,18 @@ class Nodes:
         named: Path = _NAMED,
         engines: Sequence[Address] | None = None,
         follow: bool = True,
-        patience: float = 0.0,
+        timeout: float = 0.0,
     ) -> None:
         """``named`` is the directory with the namespaces that have names, as ``ip netns`` has.
 
         ``engines`` are Docker and Podman, where their own clients would look for them. With
-        ``follow`` they tell what happens, otherwise they are asked once. Until ``patience``
+        ``follow`` they tell what happens, otherwise they are asked once. Until ``timeout``
         seconds from now, a ``find`` waits for an engine that has not answered yet.
         """
         self._named = str(named)
         self._addresses = engines
         self._follow = follow
-        self._patient_until = time.monotonic() + patience
+        self._wait_until = time.monotonic() + timeout
         self._wanted: dict[str, Node] = {}
         self._seen: dict[str, list[_Look]] = {}
         """What ``drain`` has told, by name."""
@@ -186,7 +186,7 @@ class Nodes:
     def find(self, node: Node) -> NodeNamespace:
         """Where it is now."""
         for engine in self._engines:
-            engine.wait(self._patient_until - time.monotonic())
+            engine.wait(self._wait_until - time.monotonic())
         looks = [*self._places(node)]
         found = [look for look in looks if look.path]
         if not found:
@@ -208,7 +208,7 @@ class Nodes:
     def _places(self, node: Node) -> Iterator[_Look]:
         """Where it may be, the first that counts first."""
         if node.netns:
-            yield self._at(node.netns, self._patiently)
+            yield self._at(node.netns, self._with_timeout)
         elif node.pid:
             yield self._of_process(node)
         else:
@@ -229,7 +229,7 @@ class Nodes:
             return _Look(why=_words(error, path), certain=error.errno not in _UNCERTAIN)
         return _Look(path, identity)
 
-    def _patiently(self, look: Callable[[str], Any], path: str) -> Any:
+    def _with_timeout(self, look: Callable[[str], Any], path: str) -> Any:
         """Asks for a file that somebody names, which may lie where nobody answers."""
         if self._disk is None:
             self._disk = Disk()
@@ -269,7 +269,7 @@ class Nodes:
 
     def _of_container(self, container: Container, engine: Engine) -> _Look:
         """By the file that its engine made, which needs no right over its process."""
-        looks = [self._at(container.sandbox, self._patiently)] if container.sandbox else []
+        looks = [self._at(container.sandbox, self._with_timeout)] if container.sandbox else []
         if looks and looks[0].path:
             return looks[0]
         if container.start is not None:

@@ -26,19 +26,19 @@ _QMP_GREETING: Final = b'{"QMP"'
 
 
 async def set_links(
-    client: socket.socket, monitor: Monitor, carriers: Mapping[str, bool], patience: float
+    client: socket.socket, monitor: Monitor, carriers: Mapping[str, bool], answer_timeout: float
 ) -> dict[str, str]:
     """By netdev, what QEMU has against it; empty where it was set.
 
-    ``patience`` is how many seconds each answer may take. Raises ``MonitorError``.
+    ``answer_timeout`` is how many seconds each answer may take. Raises ``MonitorError``.
     """
     answers: dict[str, str] = {}
     terminal = _Terminal(client, monitor)
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(answer_timeout):
             await terminal.answer()
         for netdev, carrier in carriers.items():
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(answer_timeout):
                 answer = await terminal.command(f"set_link {netdev} {'on' if carrier else 'off'}")
             answers[netdev] = _in_words(netdev, answer)
     except TimeoutError:

@@ -170,7 +170,7 @@ class _Machine:
     async def _attempt(self) -> None:
         """Sets what is not known to be set, or else all of it, and tells what came of it."""
         try:
-            async with asyncio.timeout(self._pace.patience):
+            async with asyncio.timeout(self._pace.timeout):
                 client = await connection.connect(self._monitor)
             with client:
                 await self._wait_for_turn(client)
@@ -194,7 +194,7 @@ class _Machine:
         loop.add_reader(client, greeted.set)
         try:
             end = loop.time() + _GIVE_UP
-            while not await _happens(greeted, self._pace.patience):
+            while not await _happens(greeted, self._pace.timeout):
                 if not self._wanted and (not self._put_back or loop.time() > end):
                     raise silence
                 self._tell_all(str(silence))
@@ -208,7 +208,7 @@ class _Machine:
         carriers = new or carriers
         self._off |= {netdev for netdev, carrier in carriers.items() if not carrier}
         set_links = _SET_LINKS[self._monitor.protocol]
-        answers = await set_links(client, self._monitor, carriers, self._pace.patience)
+        answers = await set_links(client, self._monitor, carriers, self._pace.timeout)
         self._failures = self._failures + 1 if any(answers.values()) else 0
         for netdev, carrier in carriers.items():
             if not answers[netdev]:

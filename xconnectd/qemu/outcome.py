@@ -19,7 +19,7 @@ class Outcome(NamedTuple):
 class Pace(NamedTuple):
     """Seconds."""
 
-    patience: float = 2.0
+    timeout: float = 2.0
     """For each answer of a monitor."""
     first_retry: float = 0.2
     """After a failure; doubled after each one that follows."""

@@ -23,20 +23,20 @@ _HMP_BANNER: Final = b"QEMU "
 
 
 async def set_links(
-    client: socket.socket, monitor: Monitor, carriers: Mapping[str, bool], patience: float
+    client: socket.socket, monitor: Monitor, carriers: Mapping[str, bool], answer_timeout: float
 ) -> dict[str, str]:
     """By netdev, what QEMU has against it; empty where it was set.
 
-    ``patience`` is how many seconds each answer may take. Raises ``MonitorError``.
+    ``answer_timeout`` is how many seconds each answer may take. Raises ``MonitorError``.
     """
     answers: dict[str, str] = {}
     qmp = QMPClient(readbuflen=_LONGEST_LINE)
     qmp.events.event_filter = lambda _event: False  # none is read, and all would be kept
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(answer_timeout):
             await qmp.connect(client)
         for netdev, carrier in carriers.items():
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(answer_timeout):
                 answers[netdev] = await _set_link(qmp, netdev, carrier)
     except TimeoutError:
         raise connection.silent(monitor) from None

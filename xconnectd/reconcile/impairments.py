@@ -26,7 +26,7 @@ nothing of the rate is lost for it."""
 _LEAST_FRAMES: Final = 2
 """In a bucket: one that goes, and one that a late timer would lose."""
 
-_PATIENCE: Final = SECOND // 10
+_LONGEST_WAIT: Final = SECOND // 10
 _LEAST_QUEUE: Final = 50
 """Frames may wait for the rate for so many nanoseconds beyond the delay, and at least so many."""
 _FRAMES_PER_S: Final = 1_000_000
@@ -102,7 +102,7 @@ def limit(one: Impairment) -> int:
         return one.limit
     if not one.rate:
         return _delayed(one)
-    waiting = one.rate * (one.delay + one.jitter + _PATIENCE) // (8 * 1500 * SECOND)
+    waiting = one.rate * (one.delay + one.jitter + _LONGEST_WAIT) // (8 * 1500 * SECOND)
     return max(_LEAST_QUEUE, waiting)
 
 

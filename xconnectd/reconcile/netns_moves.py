@@ -32,7 +32,7 @@ _HERE: Final = -1
 
 _NOBODY: Final = Interface(0, "")
 
-_PATIENCE: Final = 5.0
+_LONGEST_MOVE: Final = 5.0
 """Seconds until an end that is found nowhere was deleted: on its way it is listed nowhere."""
 
 
@@ -269,7 +269,7 @@ class NetnsMoves:
         """
         now = time.monotonic()
         missed_since = self._missed.setdefault(gone.record.identity, now)
-        return now - missed_since < _PATIENCE or self._has_current(gone)
+        return now - missed_since < _LONGEST_MOVE or self._has_current(gone)
 
     def _follow_further(self, lost: Collection[Record]) -> None:
         for found in self._recognised_elsewhere(lost):

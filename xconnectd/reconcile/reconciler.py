@@ -70,7 +70,7 @@ _MANY = 100
 With both ends a link costs 0.35 ms if it is looked at by itself, 0.26 ms among all.
 """
 
-_PATIENCE = 100
+_MOST_LOOKS = 100
 """Looks in a row that may be spoilt by an interface that vanishes meanwhile."""
 
 _EDITS = ("config", "try")
@@ -320,7 +320,7 @@ class Reconciler:
     def _observe(self, scope: Scope | None) -> tuple[Observed, tuple[Link, ...]]:
         """Looks again if an interface vanished between one question about it and the next."""
         many = max(_MANY, len(self._wanted.links))
-        for _ in range(_PATIENCE):
+        for _ in range(_MOST_LOOKS):
             with suppress(InterfaceGoneError):
                 if scope is None or len(scope.links) + len(scope.ifindexes) > many:
                     return self._observer.everything(self._wanted)

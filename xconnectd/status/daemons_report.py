@@ -8,14 +8,14 @@ from xconnectd.control import client, protocol
 from xconnectd.control.lock import running_pid
 from xconnectd.status.document import Counted, StatusDocument
 
-_PATIENCE: Final = 2.0
+_TIMEOUT: Final = 2.0
 """Seconds for a daemon that may be asked but need not be."""
 
 
 def ask() -> StatusDocument | None:
     """Its report; None if none answers."""
     try:
-        with client.Connection(protocol.STATUS, _PATIENCE) as daemon:
+        with client.Connection(protocol.STATUS, _TIMEOUT) as daemon:
             told = StatusDocument.from_json(daemon.status())
     except client.NoDaemonError:
         return None
@@ -26,7 +26,7 @@ def ask() -> StatusDocument | None:
 def ask_counted() -> Counted | None:
     """None if none answers, or it is of a release that does not tell."""
     try:
-        with client.Connection(protocol.STATUS, _PATIENCE) as daemon:
+        with client.Connection(protocol.STATUS, _TIMEOUT) as daemon:
             told = daemon.ask("counters").get("counted")
     except client.NoDaemonError:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-PATIENCE: Final = 0.04
+ECHO_TIMEOUT: Final = 0.04
 """Seconds for an echo, beside two round trips."""
 LOST: Final = 3
 """So many probes in a row without an echo: nothing comes back. So many echoes: it does again."""
@@ -18,14 +18,14 @@ _REMEMBERED: Final = 64
 class Liveness:
     """``alive`` is None until the first echo, or for ``FIRST`` seconds without one."""
 
-    __slots__ = ("_begun", "_granted", "_in_a_row", "_not_before", "_unanswered", "alive")
+    __slots__ = ("_begun", "_extended", "_in_a_row", "_not_before", "_unanswered", "alive")
 
     def __init__(self, now: float) -> None:
         self.alive: bool | None = None
         self._begun = now
         self._unanswered: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)
         self._in_a_row = 0
-        self._granted = False
+        self._extended = False
         self._not_before = now
 
     def sent(self, number: int, now: float) -> None:
@@ -35,7 +35,7 @@ class Liveness:
         """When that probe was sent; None if it was not, or has been answered or overtaken."""
         if all(number != each for each, _ in self._unanswered):
             return None
-        self._granted = False
+        self._extended = False
         self._in_a_row += 1
         while (first := self._unanswered.popleft())[0] != number:
             self._in_a_row = 1
@@ -43,25 +43,25 @@ class Liveness:
             self.alive = True
         return first[1]
 
-    def due(self, patience: float) -> float:
+    def due(self, timeout: float) -> float:
         """When ``judge`` finds that nothing comes back, if no echo comes before."""
         if len(self._unanswered) >= LOST and self.alive is not False:
-            return max(self._not_before, self._unanswered[LOST - 1][1] + patience)
+            return max(self._not_before, self._unanswered[LOST - 1][1] + timeout)
         return float("inf")
 
-    def judge(self, now: float, patience: float) -> None:
+    def judge(self, now: float, timeout: float) -> None:
         """To be called when all echoes that have come were told."""
         silent = self.alive is None and now - self._begun >= FIRST
-        if silent or (self.alive and self.due(patience) <= now):
+        if silent or (self.alive and self.due(timeout) <= now):
             self.alive = False
             self._in_a_row = 0
 
-    def grant(self, now: float) -> None:
+    def extend(self, now: float) -> None:
         """More time to whoever is late, but not again before an echo comes."""
-        if not self._granted:
-            self._granted = True
-            self._not_before = now + PATIENCE
+        if not self._extended:
+            self._extended = True
+            self._not_before = now + ECHO_TIMEOUT
 
-    def forgive(self) -> None:
+    def forget_unanswered(self) -> None:
         """What was sent until now says nothing."""
         self._unanswered.clear()

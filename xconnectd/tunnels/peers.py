@@ -27,7 +27,7 @@ from typing import Final, NamedTuple
 from xconnectd.model import Announcement, Heard
 from xconnectd.tunnels import keepalive
 from xconnectd.tunnels.keepalive import Echo, Refused, Word
-from xconnectd.tunnels.liveness import PATIENCE, Liveness
+from xconnectd.tunnels.liveness import ECHO_TIMEOUT, Liveness
 
 ROUND: Final = 0.04
 """Seconds between two probes to one address."""
@@ -77,20 +77,21 @@ class _Path:
     tunnels: list[_Tunnel] = field(default_factory=list)
     turn: int = 0
     round_trip: float | None = None
-    witness: _Tunnel | None = None
+    last_echoed: _Tunnel | None = None
     """The one that answered last."""
     session: int = 0
     over: deque[int] = field(default_factory=lambda: deque(maxlen=_SESSIONS))
-    spoke: float = float("-inf")
-    spoke_first: float = float("inf")
+    received_at: float = float("-inf")
+    first_received_at: float = float("inf")
     """When something other than an echo came: the last, and the first since the last echo."""
 
     @property
-    def patience(self) -> float:
-        return PATIENCE + 2 * min(self.round_trip or 0.0, _LONGEST_TRIP)
+    def echo_timeout(self) -> float:
+        return ECHO_TIMEOUT + 2 * min(self.round_trip or 0.0, _LONGEST_TRIP)
 
-    def speaks(self, now: float) -> None:
-        self.spoke, self.spoke_first = now, min(now, self.spoke_first)
+    def note_received(self, now: float) -> None:
+        self.received_at = now
+        self.first_received_at = min(now, self.first_received_at)
 
     def next_tunnels(self) -> list[_Tunnel]:
         """Those that are probed in this round."""
@@ -98,7 +99,8 @@ class _Path:
         first, self.turn = self.turn, (self.turn + many) % len(self.tunnels)
         turn = [self.tunnels[(first + i) % len(self.tunnels)] for i in range(many)]
         new = [each for each in self.tunnels if not each.sent]
-        return list(dict.fromkeys([*turn, *([self.witness] if self.witness else []), *new]))
+        last = [self.last_echoed] if self.last_echoed else []
+        return list(dict.fromkeys([*turn, *last, *new]))
 
 
 @dataclass(slots=True, eq=False)
@@ -124,7 +126,7 @@ class _Tunnel:
     echoed: int = 0
     received: int = 0
     unverified: int = 0
-    verdict: Heard = field(default_factory=Heard)
+    known: Heard = field(default_factory=Heard)
 
     @property
     def host(self) -> str:
@@ -204,8 +206,8 @@ class Peers:
         self._urgent.pop(tunnel, None)
         path.tunnels.remove(tunnel)
         path.turn = 0
-        if path.witness is tunnel:
-            path.witness = None
+        if path.last_echoed is tunnel:
+            path.last_echoed = None
         if not path.tunnels:
             del self._paths[path.address]
 
@@ -218,8 +220,8 @@ class Peers:
             return float("inf")
         if self._urgent:
             return float("-inf")
-        verdicts = [path.live.due(path.patience) for path in self._paths.values()]
-        return min(self._next_round, *verdicts)
+        echoes_due = [path.live.due(path.echo_timeout) for path in self._paths.values()]
+        return min(self._next_round, *echoes_due)
 
     def outgoing(self, now: float) -> list[Outgoing]:
         """What is to be sent now. All that has been received must have been told before."""
@@ -227,7 +229,7 @@ class Peers:
         self._listened += min(now - self._looked, _STALLED)
         self._looked = now
         if 0 < self._next_round < now - _LATE:
-            self._grant_time(now)
+            self._extend(now)
         for path in self._paths.values():
             self._judge_path(path, now)
         frames: list[Outgoing] = []
@@ -240,18 +242,18 @@ class Peers:
         urgent, self._urgent = self._urgent, {}
         return frames + [self._say(each, now) for each in urgent]
 
-    def _grant_time(self, now: float) -> None:
+    def _extend(self, now: float) -> None:
         """Who comes late may have been stopped, and the whole machine with it."""
         for tunnel in self._tunnels.values():
-            tunnel.live.grant(now)
+            tunnel.live.extend(now)
         for path in self._paths.values():
-            path.live.grant(now)
+            path.live.extend(now)
 
     def _round(self, path: _Path, now: float) -> Iterator[Outgoing]:
         path.live.sent(self._rounds, now)
         for tunnel in path.next_tunnels():
             if path.live.alive:
-                tunnel.live.judge(now, path.patience)
+                tunnel.live.judge(now, path.echo_timeout)
             self._judge_anew(tunnel, now)
             yield self._probe(tunnel, now)
             if now - tunnel.said_at >= tunnel.word_every:
@@ -309,7 +311,7 @@ class Peers:
                 self._take_word(tunnel, word, now)
             case Refused(reason):
                 tunnel.unverified += 1
-                tunnel.path.speaks(now)
+                tunnel.path.note_received(now)
                 tunnel.refused, tunnel.refused_at = reason, now
                 self._judge_anew(tunnel, now)
 
@@ -320,7 +322,7 @@ class Peers:
         if sent is None:
             return
         path.live.answered(number // _PROBES_OF_ROUND)
-        path.witness, path.spoke_first = tunnel, float("inf")
+        path.last_echoed, path.first_received_at = tunnel, float("inf")
         tunnel.echoed += 1
         known = now - sent if path.round_trip is None else path.round_trip
         path.round_trip = known + (now - sent - known) / _SMOOTH
@@ -335,7 +337,7 @@ class Peers:
             return
         if f",{tunnel.host}/" not in f",{word.link}":
             return  # a third host's, whose file has this VNI for another link
-        path.speaks(now)
+        path.note_received(now)
         if word.heard != self._session:
             tunnel.answer = word.session
             self._urgent[tunnel] = None
@@ -352,7 +354,7 @@ class Peers:
         tunnel.word, tunnel.word_at, tunnel.silent_since = word, now, self._listened
         self._judge_anew(tunnel, now)
 
-    # ------------------------------------------------------------------ verdicts
+    # ------------------------------------------------------------------ what is known
 
     def heard(self, end: str) -> Heard:
         """What is known by all that was read; nothing of an end that nothing is said to."""
@@ -360,28 +362,28 @@ class Peers:
         return self._judged(tunnel) if tunnel else Heard()
 
     def changed(self) -> frozenset[str]:
-        """Ends whose verdict is another than when this was asked last."""
+        """Ends of which something else is known than when this was asked last."""
         changed, self._changed = frozenset(self._changed), set()
         return changed
 
     def _judge_path(self, path: _Path, now: float) -> None:
         before = path.live.alive
-        path.live.judge(now, path.patience)
+        path.live.judge(now, path.echo_timeout)
         if path.live.alive is not before:
             self._path_changed(path, now)
 
     def _path_changed(self, path: _Path, now: float) -> None:
         """What went unanswered while it was dead says nothing of one tunnel."""
         for tunnel in path.tunnels:
-            tunnel.live.forgive()
+            tunnel.live.forget_unanswered()
             self._judge_anew(tunnel, now)
 
     def _judge_anew(self, tunnel: _Tunnel, now: float) -> None:
         alive, reason = self._alive(tunnel, now)
         word = tunnel.word
-        verdict = Heard(alive, reason, *((word.offers, word.cause) if word else ()))
-        if verdict != tunnel.verdict:
-            tunnel.verdict = verdict
+        known = Heard(alive, reason, *((word.offers, word.cause) if word else ()))
+        if known != tunnel.known:
+            tunnel.known = known
             self._changed.add(tunnel.told.end)
 
     def _judged(self, tunnel: _Tunnel) -> Heard:
@@ -390,10 +392,10 @@ class Peers:
         counters = {
             name: getattr(tunnel, name) for name in ("sent", "echoed", "received", "unverified")
         }
-        verdict = tunnel.verdict._replace(round_trip=tunnel.path.round_trip, **counters)
+        known = tunnel.known._replace(round_trip=tunnel.path.round_trip, **counters)
         if (word := tunnel.word) is None:
-            return verdict
-        return verdict._replace(
+            return known
+        return known._replace(
             state=word.state,
             digest=word.digest,
             last=tunnel.word_at,
@@ -435,8 +437,8 @@ class Peers:
         address = f"{tunnel.path.address}, UDP port {tunnel.told.tunnel.port}"
         if tunnel.unsent:
             return f"nothing can be sent to {tunnel.host} ({address}): {tunnel.unsent}"
-        spoke, first = tunnel.path.spoke, tunnel.path.spoke_first
-        if spoke > now - _RECENT and spoke > first + _ONE_WAY:
+        received, first = tunnel.path.received_at, tunnel.path.first_received_at
+        if received > now - _RECENT and received > first + _ONE_WAY:
             return (
                 f"{tunnel.host} ({address}) does not get what is sent to it, though what it sends"
                 " arrives"
