@@ -76,7 +76,7 @@ class Event(StrEnum):
 Logger = structlog.typing.FilteringBoundLogger
 
 
-class Tap:
+class Publisher:
     """Hands every event to ``subscribers`` as well, whatever level is logged."""
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ def setup(
     level: str = "info",
     *,
     stream: TextIO | None = None,
-    tap: Tap | None = None,
+    publisher: Publisher | None = None,
     journal: bool = False,
 ) -> Logger:
     """Logs to stderr: ``console`` on a terminal, ``json`` elsewhere, unless ``form`` says.
@@ -141,7 +141,7 @@ def setup(
     processors: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        *((tap,) if tap else ()),
+        *((publisher,) if publisher else ()),
         _Threshold(threshold),
     ]
     if (form or ("console" if stream.isatty() else "json")) == "json":

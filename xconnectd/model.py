@@ -501,8 +501,8 @@ class Counters(NamedTuple):
     the interface's own tx_dropped: what its driver or its far end would not take, since it exists.
     Of the frames that were to leave by this interface ``impaired_loss`` were lost by an impairment,
     and ``impaired_queue`` found its queue full.
-    ``passed_to_host`` got past every hook to the door of the host's IP stack, and was dropped
-    there; None where nobody stands there to tell.
+    ``passed_to_host`` got past every hook as far as the host's IP stack, and was dropped
+    there; None where nobody can tell.
     """
 
     frames: int = 0

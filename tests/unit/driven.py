@@ -24,7 +24,7 @@ from xconnectd.config.source import Files, FileState, Reading
 from xconnectd.daemon.daemon import Daemon, OnExit
 from xconnectd.daemon.ports import Source
 from xconnectd.daemon.signals import Wakeup
-from xconnectd.events import Logger, Tap
+from xconnectd.events import Logger, Publisher
 from xconnectd.model import Counters, Link, Wiring
 from xconnectd.netlink.monitor import Event, OverrunError
 from xconnectd.reconcile import netns_moves, reconciler, retry
@@ -256,10 +256,10 @@ class Keeper:
         self.kernel = kernel
         self.book = book or Book(kernel)
         self._capture = LogCapture()
-        tap = Tap()
+        publisher = Publisher()
         log = structlog.wrap_logger(
             None,
-            processors=[structlog.processors.add_log_level, tap, self._capture],
+            processors=[structlog.processors.add_log_level, publisher, self._capture],
             wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         )
         self.runtime = Runtime(kernel, self.book, log)
@@ -276,7 +276,7 @@ class Keeper:
             self._watch_by,
             self.news,
             log,
-            tap=tap,
+            publisher=publisher,
             sockets=sockets,
             on_exit=on_exit,
             clock=self.clock,

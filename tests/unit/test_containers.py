@@ -583,7 +583,7 @@ def test_a_container_that_is_started_again_is_found_before_its_engine_tells(
 def test_a_container_that_stays_away_is_looked_for_but_a_while(
     engine: Engine, make: Callable[..., Nodes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "_LOOK_OUT", 0.2)
+    monkeypatch.setattr(engine_module, "_RESTART_WATCH", 0.2)
     process = subprocess.Popen(("sleep", "100"))
     engine.run(ONE, "leaf1", "", pid=process.pid)
     nodes = make(engine.address)

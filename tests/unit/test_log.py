@@ -15,7 +15,7 @@ import structlog
 
 from xconnectd import events
 from xconnectd.daemon import systemd
-from xconnectd.events import Event, Tap
+from xconnectd.events import Event, Publisher
 
 
 def pipe_that_nobody_reads() -> TextIO:
@@ -37,10 +37,10 @@ LEVELS = ("debug", "info", "warning", "error")
 @pytest.mark.parametrize("form", ["console", "json"])
 def test_a_log_that_cannot_be_written_ends_nothing(make: Callable[[], TextIO], form: str) -> None:
     told: list[Mapping[str, Any]] = []
-    tap = Tap()
-    tap.subscribers = (told.append,)
+    publisher = Publisher()
+    publisher.subscribers = (told.append,)
     with suppress(OSError), make() as stream:
-        logger = events.setup(form, stream=stream, tap=tap)
+        logger = events.setup(form, stream=stream, publisher=publisher)
         for level in LEVELS:
             getattr(logger, level)(Event.LINK_DOWN, reason=level)
     assert [each["reason"] for each in told] == ["info", "warning", "error"]

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from xconnectd.events import logger
 from xconnectd.model import Announcement, Heard, Tunnel
-from xconnectd.tunnels import conversation
+from xconnectd.tunnels import keepalive_thread
 from xconnectd.tunnels.other_hosts import OtherHosts
 
 
@@ -43,7 +43,7 @@ class Spoken:
 
 @pytest.fixture
 def hosts(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtherHosts]:
-    monkeypatch.setattr(conversation, "Conversation", Spoken)
+    monkeypatch.setattr(keepalive_thread, "KeepaliveThread", Spoken)
     made = OtherHosts(lambda _: (0, 0), logger())
     yield made
     made.close()
@@ -60,7 +60,7 @@ def about(*ends: str) -> list[Announcement]:
 
 
 def spoken(hosts: OtherHosts) -> Spoken:
-    found = hosts._conversation
+    found = hosts._thread
     assert isinstance(found, Spoken)
     return found
 
@@ -71,7 +71,7 @@ def is_woken(hosts: OtherHosts) -> bool:
 
 def test_nothing_begins_before_there_is_a_link_to_another_host(hosts: OtherHosts) -> None:
     hosts.want([], "")
-    assert hosts._conversation is None
+    assert hosts._thread is None
     assert hosts.heard("h2/b") == Heard()
     assert hosts.drain() == frozenset()
     hosts.want(about("h2/b"), "")
@@ -135,9 +135,9 @@ def test_who_may_have_no_packet_socket_is_told_what_allows_it(
     def refuse() -> None:
         raise OSError(refusal, "refused")
 
-    monkeypatch.setattr(conversation, "PacketSocket", refuse)
+    monkeypatch.setattr(keepalive_thread, "PacketSocket", refuse)
     told = threading.Event()
-    talk = conversation.Conversation(lambda _: (0, 0), lambda _: told.set())
+    talk = keepalive_thread.KeepaliveThread(lambda _: (0, 0), lambda _: told.set())
     try:
         assert told.wait(60)
         assert "30-hosts.conf" in talk.trouble
@@ -146,7 +146,7 @@ def test_who_may_have_no_packet_socket_is_told_what_allows_it(
 
 
 def test_the_end_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversation, "Conversation", Spoken)
+    monkeypatch.setattr(keepalive_thread, "KeepaliveThread", Spoken)
     made = OtherHosts(lambda _: (0, 0), logger())
     made.want(about("h2/b"), "")
     talk = spoken(made)

@@ -25,9 +25,10 @@ from xconnectd.runtime import Engine
 def run(options: argparse.Namespace) -> int:
     gc.disable()  # until the daemon is ready: a start makes no garbage, but takes a tenth longer
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's may be lost in a late import
-    tap = events.Tap()
+    publisher = events.Publisher()
     journal = systemd.is_journal(sys.stderr)
-    logger = events.setup(options.log_format, options.log_level, tap=tap, journal=journal)
+    form, level = options.log_format, options.log_level
+    logger = events.setup(form, level, publisher=publisher, journal=journal)
     if options.strict:
         _demand_good(options.config)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a start is finished, then undone
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     with engine:
         try:
             on_exit = OnExit(options.on_exit)
-            daemon = Daemon.of_process(options.config, engine, logger, tap, on_exit=on_exit)
+            daemon = Daemon.of_process(options.config, engine, logger, publisher, on_exit=on_exit)
         except OSError as error:
             if not engine.ledger.is_needed():  # a start that fails leaves nothing behind
                 engine.remove()

@@ -57,13 +57,13 @@ class ConfigMissing(ConfigError):  # noqa: N818 - a kind of ConfigError, as its 
 class Content(NamedTuple):
     """What was read, or the one problem that kept it from being read; ``missing``: it is not there.
 
-    ``stranger`` is the user who owns its directory and could not have read it, None for nobody.
+    ``barred`` is the user who owns its directory and could not have read it, None for nobody.
     """
 
     data: bytes = b""
     problem: Problem | None = None
     missing: bool = False
-    stranger: int | None = None
+    barred: int | None = None
     warnings: tuple[str, ...] = ()
 
     def checked(self) -> Self:
@@ -105,10 +105,10 @@ def parsed(content: Content, path: Path, known: Wiring | None = None) -> Wiring:
             data, str(path), pcap_filter.fault
         )
     except ConfigError as error:
-        if content.stranger is None:
+        if content.barred is None:
             raise
-        raise ConfigError(_without_words(error.problems, content.stranger)) from None
-    warnings = wiring.warnings if content.stranger is None else ()
+        raise ConfigError(_without_words(error.problems, content.barred)) from None
+    warnings = wiring.warnings if content.barred is None else ()
     return replace(wiring, warnings=(*warnings, *content.warnings))
 
 
@@ -146,8 +146,8 @@ def _read(path: Path) -> Content:
         fd, info = _straight(opened, str(path)) or _by_name(opened, str(path))
         data = _all_of(fd)
     directory = path.parent.stat()
-    stranger = directory.st_uid if _is_strange(directory.st_uid, info) else None
-    return Content(data, stranger=stranger, warnings=tuple(_open_to_all(path, info, directory)))
+    barred = directory.st_uid if _is_barred(directory.st_uid, info) else None
+    return Content(data, barred=barred, warnings=tuple(_open_to_all(path, info, directory)))
 
 
 def _by_name(opened: ExitStack, path: str) -> tuple[int, os.stat_result]:
@@ -329,7 +329,7 @@ def pinned(path: Path) -> tuple[Path, int]:
 # --------------------------------------------------------------------------- whose it is
 
 
-def _is_strange(user: int, file: os.stat_result) -> bool:
+def _is_barred(user: int, file: os.stat_result) -> bool:
     """Whether ``user`` could not read the file, which who reads it here can.
 
     Groups are left out: what they are is asked elsewhere, and may hang there.

@@ -31,15 +31,15 @@ class UnreachableFile(ConfigError):  # noqa: N818 - a kind of ConfigError, as it
     """A file may be there, but who keeps it does not answer."""
 
 
-class HomelessFile(ConfigError):  # noqa: N818 - a kind of ConfigError, as its name says
+class UnknownHostFile(ConfigError):  # noqa: N818 - a kind of ConfigError, as its name says
     """A file is good, but nobody can say which of its hosts this is."""
 
 
 class FileState(NamedTuple):
     """One file: ``loaded``, ``rejected`` (its last good links stay) or ``missing``.
 
-    ``unreachable``: it is rejected since who keeps it does not answer. ``homeless``: since nobody
-    can say which of its hosts this is, which the next address of this machine may tell.
+    ``unreachable``: it is rejected since who keeps it does not answer. ``host_unknown``: since
+    nobody can say which of its hosts this is, which the next address of this machine may tell.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class FileState(NamedTuple):
     hash: str = ""
     problems: tuple[Problem, ...] = ()
     unreachable: bool = False
-    homeless: bool = False
+    host_unknown: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -172,7 +172,7 @@ class Files:
         """What reading would give if ``text``, of a file called ``name``, stood where it belongs.
 
         That is the one file, or in the directory the one of that name or called ``instead``; of the
-        others there only those that can be read, since what ails another is no fault of this one.
+        others there only those that can be read, since this one is not to blame for them.
         Changes nothing. What is refused is told, never raised.
         """
         try:
@@ -194,8 +194,8 @@ class Files:
             read[place] = error
         other._drop_all_but(read)
         read |= other._find_host(read)
-        ailing = {path for path, found in read.items() if isinstance(found, ConfigError)} - {place}
-        states = [state for state in other._take_all(read) if state.path not in ailing]
+        refused = {path for path, found in read.items() if isinstance(found, ConfigError)} - {place}
+        states = [state for state in other._take_all(read) if state.path not in refused]
         if names and place.name not in names:
             states = [state._replace(problems=_with_way_out(state.problems)) for state in states]
         return place, Reading(other._together(), tuple(states))
@@ -287,7 +287,7 @@ class Files:
             self._host = self._identity.among(known)
         except UnknownHostError as error:
             return {
-                path: HomelessFile([_problem(path, each.hosts_place, error.reason, error.hint)])
+                path: UnknownHostFile([_problem(path, each.hosts_place, error.reason, error.hint)])
                 for path, each in named.items()
             }
         return {}
@@ -323,7 +323,7 @@ class Files:
                 state,
                 problems=found.problems,
                 unreachable=isinstance(found, UnreachableFile),
-                homeless=isinstance(found, HomelessFile),
+                host_unknown=isinstance(found, UnknownHostFile),
             )
         clashes = tuple(owners.clashes(path, found))
         if clashes:

@@ -128,12 +128,12 @@ class ConfigFiles:
     # ------------------------------------------------------------------ watching
 
     def check(self) -> None:
-        """Once a second: finds what inotify does not tell, and tells what ails the watch.
+        """Once a second: finds what inotify does not tell, and tells what is wrong with the watch.
 
         Which host this is may be told by an address that comes after the start.
         """
         self._watch.check()
-        if any(file.homeless for file in self.reading.files):
+        if any(file.host_unknown for file in self.reading.files):
             self.changed.set_in(0.0)
         self._tell_if_orphaned()
         self._tell_if_unwatched()

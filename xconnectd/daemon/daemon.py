@@ -32,7 +32,7 @@ from xconnectd.daemon.requests import Requests
 from xconnectd.daemon.signals import Signals, Wakeup
 from xconnectd.daemon.trial import Trial
 from xconnectd.errors import is_full
-from xconnectd.events import Event, Logger, Tap
+from xconnectd.events import Event, Logger, Publisher
 from xconnectd.model import Scope, State
 from xconnectd.monitor_address import MonitorAddress
 from xconnectd.mounts import Disk
@@ -83,7 +83,7 @@ class Daemon:
         events: KernelEvents,
         log: Logger,
         *,
-        tap: Tap,
+        publisher: Publisher,
         sockets: Path | None = None,
         on_exit: OnExit = OnExit.DETACH,
         clock: Clock = time,
@@ -133,11 +133,11 @@ class Daemon:
             metrics=self._exporter.told,
         )
         self._server = self._serve_clients(sockets)
-        tap.subscribers = (self._requests.note, self._server.publish)
+        publisher.subscribers = (self._requests.note, self._server.publish)
 
     @classmethod
     def of_process(
-        cls, path: Path, runtime: Runtime, log: Logger, tap: Tap, *, on_exit: OnExit
+        cls, path: Path, runtime: Runtime, log: Logger, publisher: Publisher, *, on_exit: OnExit
     ) -> Self:
         """One that reads the files at ``path`` and takes this process's signals.
 
@@ -169,7 +169,7 @@ class Daemon:
             partial(ConfigWatch, path, disk=disk),
             events,
             log,
-            tap=tap,
+            publisher=publisher,
             sockets=runtime.ledger.path,
             on_exit=on_exit,
             wakeup=wakeup,

@@ -41,10 +41,10 @@ _RETRY: Final = 5.0
 class Exporter:
     """Serves metrics where it is told to. All its methods are for the daemon's own thread."""
 
-    def __init__(self, look: Callable[[], Facts], ring: Callable[[], None], log: Logger) -> None:
-        """``look`` is for the daemon's thread; ``ring``, from any, has ``answer`` called soon."""
+    def __init__(self, look: Callable[[], Facts], wake: Callable[[], None], log: Logger) -> None:
+        """``look`` is for the daemon's thread; ``wake``, from any, has ``answer`` called soon."""
         self._look = look
-        self._ring = ring
+        self._wake = wake
         self._log = log
         self._asked: SimpleQueue[Future[Facts]] = SimpleQueue()
         self._wanted: Listen | None = None
@@ -135,7 +135,7 @@ class Exporter:
 
         question: Future[Facts] = Future()
         self._asked.put(question)
-        self._ring()
+        self._wake()
         try:
             return question.result(_LOOK)()
         except CancelledError as error:
@@ -146,7 +146,7 @@ class Exporter:
         if kind not in self._told:
             self._told.add(kind)
             self._troubles.put(f"{reason}; further ones are not logged")
-            self._ring()
+            self._wake()
 
 
 def _taken(queue: SimpleQueue[_T]) -> Iterator[_T]:

@@ -1,4 +1,4 @@
-"""The doors between the ends and the host's own IP stack, where frames get past every other hook.
+"""What keeps frames that get past every other hook from the host's own IP stack.
 
 A program of netfilter's drops and counts packets that come in by an end all the same, and those
 that the host sends into one. It stands as long as the process does: a pinned link would keep the

@@ -83,7 +83,7 @@ def _walk(facts: LinkFacts) -> Iterator[Finding]:
         yield from _admin(end, other, facts)
     yield from _ours(facts)
     for end in evaluation.ends:
-        yield from _company(end, facts)
+        yield from _foreign_egress(end, facts)
     for end, other in [way for way in facts.ways if not facts.is_closed(way[0])]:
         yield from _headroom(other, facts)
         yield from _let_in(end, facts)
@@ -299,7 +299,7 @@ def _egress_drop(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
         yield Finding(Level.WARN, "egress_drop", text, facts.repair)
 
 
-def _company(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
+def _foreign_egress(end: Interface, facts: LinkFacts) -> Iterator[Finding]:
     """A tc redirect leaves by the target's clsact, where others may stand behind our filter."""
     ours = facts.observed.ours[end.ifindex].egress
     for each in end.egress if facts.evaluation.mode is Mode.TC else ():

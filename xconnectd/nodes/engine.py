@@ -33,7 +33,7 @@ _END: Final = 0.3
 
 _EVENTS: Final = ("start", "rename", *containers.ENDS)
 """A pause changes no namespace, and a restart is an end and a start."""
-_LOOK_OUT: Final = 3.0
+_RESTART_WATCH: Final = 3.0
 """Seconds after its end in which a container is looked for that was started again."""
 _LOOK: Final = 0.02
 """Seconds between two looks; more if the engine takes longer to answer."""
@@ -98,11 +98,11 @@ class Engine:
         self,
         address: Address,
         wanted: frozenset[str],
-        ring: Callable[[], object],
+        wake: Callable[[], object],
         *,
         follow: bool = True,
     ) -> None:
-        """``ring`` is called, by a thread, when ``told`` is another.
+        """``wake`` is called, by a thread, when ``told`` is another.
 
         Without ``follow`` the engine is asked once.
         """
@@ -112,7 +112,7 @@ class Engine:
         self.told = Told(problem=f"{address.name} has not answered yet")
         self._connect = Connection
         self._wanted = wanted
-        self._ring = ring
+        self._wake = wake
         self._follows = follow
         self._over = False
         self._failures = 0
@@ -122,7 +122,7 @@ class Engine:
         self._stream: Connection | None = None
         self._ended: dict[str, tuple[Container, float]] = {}
         """Containers that have ended before the engine said so, and until when to look out."""
-        self._lookout: threading.Thread | None = None
+        self._restart_watch: threading.Thread | None = None
         self._thread = threading.Thread(target=self._run, name=address.name, daemon=True)
         self._thread.start()
 
@@ -138,7 +138,7 @@ class Engine:
         """For its first answer, or for the knowledge that there is none."""
         self._answered.wait(max(0.0, seconds))
 
-    def look_out(self, ended: Container) -> None:
+    def watch_for_restart(self, ended: Container) -> None:
         """Looks by itself, for a while, whether a container that has ended was started again.
 
         Podman tells of a start up to half a second late (decision 20).
@@ -146,15 +146,15 @@ class Engine:
         with self._lock:
             if not self._follows or self._ended.get(ended.name, (None,))[0] == ended:
                 return
-            self._ended[ended.name] = ended, time.monotonic() + _LOOK_OUT
-            if self._lookout is None:
-                self._lookout = threading.Thread(target=self._look_for_ended, daemon=True)
-                self._lookout.start()
+            self._ended[ended.name] = ended, time.monotonic() + _RESTART_WATCH
+            if self._restart_watch is None:
+                self._restart_watch = threading.Thread(target=self._look_for_ended, daemon=True)
+                self._restart_watch.start()
 
     def close(self) -> None:
         self._over = True
         self._interrupt()
-        for thread in (self._thread, self._lookout):
+        for thread in (self._thread, self._restart_watch):
             if thread:
                 thread.join(_END)
 
@@ -214,7 +214,7 @@ class Engine:
                 if self._again.is_set():
                     return
                 for line in lines:
-                    self._hear(path, line)
+                    self._take_event(path, line)
             finally:
                 with self._lock:
                     self._stream = None
@@ -228,7 +228,7 @@ class Engine:
         self._tell(lambda _: Told(found, wanted))
         self._answered.set()
 
-    def _hear(self, path: str, line: bytes) -> None:
+    def _take_event(self, path: str, line: bytes) -> None:
         """Asks for the container of an event, if it is wanted, or was until now.
 
         Docker answers for one that starts when it has started. So that others need not wait for
@@ -261,9 +261,9 @@ class Engine:
         with self._lock:
             before, self.told = self.told, change(self.told)
         if self.told != before:
-            self._ring()
+            self._wake()
 
-    # ------------------------------------------------------------------ of the lookout
+    # ------------------------------------------------------------------ watching for restarts
 
     def _look_for_ended(self) -> None:
         while names := self._names_of_ended():
@@ -284,7 +284,7 @@ class Engine:
                 if now < until and self.told.containers.get(name) in (None, ended)
             )
             if not names or self._over:
-                self._lookout = None
+                self._restart_watch = None
         return names if not self._over else frozenset()
 
 

@@ -86,7 +86,7 @@ class Nodes:
         self._news = select.epoll()
         self._mounts = -1
         self._lock = threading.Lock()
-        self._bell = -1
+        self._wakeup = -1
 
     # ------------------------------------------------------------------ what is wanted
 
@@ -122,8 +122,8 @@ class Nodes:
             for engine in self._engines:
                 engine.want(names)
         else:
-            self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._news.register(self._bell, select.EPOLLIN)
+            self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self._news.register(self._wakeup, select.EPOLLIN)
             self._engines = self._begin_engines(names)
 
     def _begin_engines(self, names: frozenset[str]) -> list[Engine]:
@@ -132,7 +132,7 @@ class Nodes:
         many = addresses() if self._addresses is None else self._addresses
         self._refusals = [each.refusal for each in many if each.refusal]
         return [
-            Engine(each, names, self._ring, follow=self._follow)
+            Engine(each, names, self._wake, follow=self._follow)
             for each in many
             if not each.refusal
         ]
@@ -141,15 +141,15 @@ class Nodes:
         for engine in self._engines:
             engine.close()
         self._engines = []
-        with self._lock:  # a thread that is held by its engine may ring later
-            if self._bell >= 0:
-                os.close(self._bell)
-            self._bell = -1
+        with self._lock:  # a thread that is held by its engine may wake later
+            if self._wakeup >= 0:
+                os.close(self._wakeup)
+            self._wakeup = -1
 
-    def _ring(self) -> None:
+    def _wake(self) -> None:
         with self._lock:
-            if self._bell >= 0:
-                os.eventfd_write(self._bell, 1)
+            if self._wakeup >= 0:
+                os.eventfd_write(self._wakeup, 1)
 
     # ------------------------------------------------------------------ news
 
@@ -163,9 +163,9 @@ class Nodes:
         To be called each second too: a symbolic link that comes, and a process that ends, wake
         nobody.
         """
-        if self._bell >= 0:
+        if self._wakeup >= 0:
             with suppress(BlockingIOError):
-                os.eventfd_read(self._bell)
+                os.eventfd_read(self._wakeup)
         seen = self._look_at_all()
         changed = frozenset(name for name, looks in seen.items() if looks != self._seen[name])
         self._seen = seen
@@ -277,7 +277,7 @@ class Nodes:
                 looks.append(self._at(namespace_files.of_process(container.pid)))
             else:
                 looks.append(_Look(why=f"its process {container.pid} has ended"))
-                engine.look_out(container)
+                engine.watch_for_restart(container)
             if looks[-1].path:
                 return looks[-1]
         where = " and ".join(look.why for look in looks) or "its processes cannot be seen from here"

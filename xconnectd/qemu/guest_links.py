@@ -128,7 +128,7 @@ class GuestLinks:
         with self._lock:
             if address in self.wanted and self._outcomes.get(address) != outcome:
                 self._outcomes[address] = outcome
-                self._ring()
+                self._wake()
 
     def _is_over(self, idle: bool) -> bool:
         """Whether the thread is to end; if so, ``set`` begins another one."""
@@ -142,8 +142,8 @@ class GuestLinks:
         with self._lock:
             self._thread = self._post = None
             self._outcomes = {each: Outcome(on, reason) for each, on in self.wanted.items()}
-            self._ring()
+            self._wake()
 
-    def _ring(self) -> None:
+    def _wake(self) -> None:
         if self._news >= 0:
             os.eventfd_write(self._news, 1)

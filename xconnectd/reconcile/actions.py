@@ -113,12 +113,12 @@ class DeleteFilter(Action):
 
 @dataclass(frozen=True, slots=True)
 class Guard(Action):
-    """Has what gets past our programs dropped and counted at the door of the host's IP stack."""
+    """Has what gets past our programs dropped and counted before the host's IP stack."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unguard(Action):
-    """Opens that door."""
+    """Lets the host's IP stack have it again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,9 +43,9 @@ def link_changes(
     going = stood.copy()
     for each in evaluations:
         pair, own = _pair(each), steps.pop(each.link.id, [])
-        donor = next((other for other in going if other & pair), None)
-        was = going.pop(donor) if donor else ""
-        if donor and donor != pair:
+        source = next((other for other in going if other & pair), None)
+        was = going.pop(source) if source else ""
+        if source and source != pair:
             why = _why(each, made, observed)
             yield LinkChange(Sign.CHANGED, f"{was} → {each.link.id}", why)
         elif own:

@@ -68,7 +68,7 @@ def unwanted(
     there is no good file.
     """
     wanted = {end.name for each in evaluations for end in each.link.ends if end.node or end.tunnel}
-    doomed: dict[int, Made] = {}
+    deleted: dict[int, Made] = {}
     gone: list[Action] = []
     for made in observed.made.values():
         host = host_of(made, observed)
@@ -77,8 +77,8 @@ def unwanted(
         if host is None:
             gone.append(Unmake("", template(made), _NO_LINK, made))
         elif host.ifindex not in roles:
-            doomed[host.ifindex] = made
-    return doomed, tuple(gone)
+            deleted[host.ifindex] = made
+    return deleted, tuple(gone)
 
 
 def _stays(made: Made, host: Interface | None, observed: Observed) -> bool:

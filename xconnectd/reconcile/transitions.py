@@ -133,10 +133,10 @@ def changes(
     moved: set[str] = set()
     for now in after:
         was = before.get(now.link.id)
-        donor = None if was else _donor(now, gone)
-        if donor and now.state in _WORKS:
-            moved.add(donor.link.id)
-        yield from _of_link(was, now, donor, repairs.get(now.link.id, []))
+        source = None if was else _moved_from(now, gone)
+        if source and now.state in _WORKS:
+            moved.add(source.link.id)
+        yield from _of_link(was, now, source, repairs.get(now.link.id, []))
     for old in gone:
         if old.link.id not in moved:
             reason = "no longer in the file"
@@ -157,7 +157,7 @@ def _repairs(done: Iterable[Action]) -> dict[str, list[Action]]:
     return repairs
 
 
-def _donor(now: LinkStatus, gone: Iterable[LinkStatus]) -> LinkStatus | None:
+def _moved_from(now: LinkStatus, gone: Iterable[LinkStatus]) -> LinkStatus | None:
     """The wire that was moved: a link gone in this pass that shares an end with this one."""
     ends = {now.link.a, now.link.b}
     for old in gone:
@@ -169,12 +169,12 @@ def _donor(now: LinkStatus, gone: Iterable[LinkStatus]) -> LinkStatus | None:
 def _of_link(
     was: LinkStatus | None,
     now: LinkStatus,
-    donor: LinkStatus | None,
+    source: LinkStatus | None,
     repairs: list[Action],
 ) -> Iterator[Report]:
     fields = _fields(now)
-    if was is None and donor and now.state in _WORKS:
-        yield Report(Event.LINK_REWIRED, fields | {"was": donor.link.id})
+    if was is None and source and now.state in _WORKS:
+        yield Report(Event.LINK_REWIRED, fields | {"was": source.link.id})
         if now.state is State.DOWN:
             yield Report(Event.LINK_DOWN, fields)
     elif event := _transition(was, now):

@@ -44,10 +44,10 @@ def show(look: Callable[[], StatusDocument], view: View, every: float) -> None:
     """
     number = 0
     try:
-        with _signals() as bell, _Keyboard() as keyboard:
+        with _signals() as wakeup, _Keyboard() as keyboard:
             console = Console()
             with Live(console=console, screen=True, auto_refresh=False) as live:
-                _Watch(look, view, live=live, keyboard=keyboard, bell=bell).run(every)
+                _Watch(look, view, live=live, keyboard=keyboard, wakeup=wakeup).run(every)
     except _Ended as ended:
         number = ended.args[0]
     if number:
@@ -64,13 +64,13 @@ class _Watch:
         *,
         live: Live,
         keyboard: _Keyboard,
-        bell: int,
+        wakeup: int,
     ) -> None:
         self._look = look
         self._view = view
         self._live = live
         self._keyboard = keyboard
-        self._bell = bell
+        self._wakeup = wakeup
         self._rows: list[Row] = []
         self._trouble = ""
 
@@ -94,8 +94,8 @@ class _Watch:
 
     def _heed(self, seconds: float) -> bool:
         """Waits for keys, signals or the next look; whether to go on."""
-        ready, _, _ = select.select([self._bell, *self._keyboard.files], [], [], seconds)
-        if self._bell in ready and signal.SIGTSTP in os.read(self._bell, 256):
+        ready, _, _ = select.select([self._wakeup, *self._keyboard.files], [], [], seconds)
+        if self._wakeup in ready and signal.SIGTSTP in os.read(self._wakeup, 256):
             self._stand_aside()
         if self._keyboard.files and self._keyboard.files[0] in ready:
             for key in self._keyboard.read():
@@ -198,18 +198,18 @@ class _Keyboard:
 @contextmanager
 def _signals() -> Iterator[int]:
     """SIGTERM ends as an exception does; ^Z and a new size are told by a file to read."""
-    bell, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    wakeup, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     before = {number: signal.signal(number, _end) for number in _ENDS}
     for number in (signal.SIGTSTP, signal.SIGWINCH):
         before[number] = signal.signal(number, lambda *_: None)
     waking = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     try:
-        yield bell
+        yield wakeup
     finally:
         signal.set_wakeup_fd(waking)
         for number, handler in before.items():
             signal.signal(number, handler)
-        os.close(bell)
+        os.close(wakeup)
         os.close(write)
 
 

@@ -1,8 +1,8 @@
 """What other hosts say of the links to them, for the daemon.
 
 It says what they are to be told and is woken by a descriptor when there is something to act on.
-Whatever is received and sent is a thread's (``conversation``), which begins with the first link to
-another host: before that nothing of it is imported or opened.
+Whatever is received and sent is a thread's (``keepalive_thread``), which begins with the first link
+to another host: before that nothing of it is imported or opened.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from xconnectd.events import Event, Logger
 from xconnectd.model import Announcement, Heard
 
 if TYPE_CHECKING:
-    from xconnectd.tunnels.conversation import Conversation
+    from xconnectd.tunnels.keepalive_thread import KeepaliveThread
 
 
 class OtherHosts:
@@ -36,7 +36,7 @@ class OtherHosts:
         self._told: dict[str, Announcement] = {}
         self._alive: dict[str, bool] = {}
         self._trouble = ""
-        self._conversation: Conversation | None = None
+        self._thread: KeepaliveThread | None = None
 
     def want(self, announcements: Iterable[Announcement], key: str) -> None:
         """Replaces what other hosts are told of links.
@@ -46,17 +46,17 @@ class OtherHosts:
         """
         self._told = {each.end: each for each in announcements}
         self._alive = {end: alive for end, alive in self._alive.items() if end in self._told}
-        if self._conversation is None:
+        if self._thread is None:
             if not self._told:
                 return
-            from xconnectd.tunnels.conversation import Conversation
+            from xconnectd.tunnels.keepalive_thread import KeepaliveThread
 
-            self._conversation = Conversation(self._counts, self._note)
-        self._conversation.want(self._told.values(), key)
+            self._thread = KeepaliveThread(self._counts, self._note)
+        self._thread.want(self._told.values(), key)
 
     def heard(self, end: str) -> Heard:
         """What is known of an end on another host; nothing of one that is not wanted."""
-        return self._conversation.heard(end) if self._conversation else Heard()
+        return self._thread.heard(end) if self._thread else Heard()
 
     def fileno(self) -> int:
         """Readable when there is something to act on, until ``drain``."""
@@ -68,8 +68,8 @@ class OtherHosts:
             os.eventfd_read(self._news)
         with self._lock:
             changed, self._changed = frozenset(self._changed & self._told.keys()), set()
-        if self._conversation and self._conversation.trouble != self._trouble:
-            self._trouble = self._conversation.trouble
+        if self._thread and self._thread.trouble != self._trouble:
+            self._trouble = self._thread.trouble
             if self._trouble:
                 self._log.warning(Event.TUNNELS_UNHEARD, reason=self._trouble)
         for end in sorted(changed) if not self._trouble else ():
@@ -95,8 +95,8 @@ class OtherHosts:
 
     def close(self) -> None:
         """Says nothing: the wires that are kept are to stay."""
-        if self._conversation:
-            self._conversation.close()
+        if self._thread:
+            self._thread.close()
         with self._lock:
             os.close(self._news)
             self._news = -1

@@ -1,4 +1,4 @@
-"""The thread that talks with other hosts: what ``peers`` decides, by a packet socket."""
+"""The thread that exchanges keepalives with other hosts, by a packet socket, as ``peers`` says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from xconnectd.model import Announcement, Heard
 from xconnectd.tunnels.packet_socket import PacketSocket
 from xconnectd.tunnels.peers import Counts, Outgoing, Peers
 
-_LAST_WORDS: Final = 3
+_FINAL_COPIES: Final = 3
+"""Of what is sent at last by a tunnel that is left."""
 _BETWEEN: Final = 0.005
 """Seconds between two of them: what loses one frame may lose the next."""
 _RETRY: Final = 1.0
@@ -37,7 +38,7 @@ _UNHEARD: Final = {
 """Why a packet socket is refused; to a unit without its address family whatever else it may."""
 
 
-class Conversation:
+class KeepaliveThread:
     """Begins at once. Safe to be used by several threads.
 
     Where nobody can be heard, nothing is alive: a wire of which nobody knows whether it leads
@@ -54,14 +55,14 @@ class Conversation:
         self._peers = Peers(secrets.randbits(64) or 1, counts)
         self._ends: list[str] = []
         self._socket: PacketSocket | None = None
-        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = threading.RLock()
         self._over = False
         self._thread = threading.Thread(target=self._run, name="tunnels", daemon=True)
         self._thread.start()
 
     def want(self, announcements: Iterable[Announcement], key: str) -> None:
-        """Replaces what is to be said; returns when last words were said by tunnels left."""
+        """Replaces what is to be said; returns when the last was said by tunnels that are left."""
         told = tuple(announcements)
         with self._lock:
             last = self._peers.want(told, key, time.monotonic())
@@ -69,8 +70,8 @@ class Conversation:
             trouble = self.trouble
         if trouble:
             self._note(self._ends)
-        os.eventfd_write(self._bell, 1)
-        for repeated in range(_LAST_WORDS if last else 0):
+        os.eventfd_write(self._wakeup, 1)
+        for repeated in range(_FINAL_COPIES if last else 0):
             time.sleep(_BETWEEN if repeated else 0)
             last = [each for each in last if self._send(each)]
 
@@ -82,10 +83,10 @@ class Conversation:
 
     def close(self) -> None:
         self._over = True
-        os.eventfd_write(self._bell, 1)
+        os.eventfd_write(self._wakeup, 1)
         self._thread.join(_END)
         if not self._thread.is_alive():
-            os.close(self._bell)
+            os.close(self._wakeup)
 
     # ------------------------------------------------------------------ of the thread
 
@@ -93,20 +94,20 @@ class Conversation:
         while not self._over:
             try:
                 with closing(PacketSocket()) as self._socket:
-                    self._is_in("")
-                    self._talk(self._socket)
+                    self._set_trouble("")
+                    self._exchange(self._socket)
             except Exception as error:  # noqa: BLE001 (a thread has nobody to pass it on to)
-                self._is_in(_in_words(error))
+                self._set_trouble(_in_words(error))
                 self._wait(self._poller(), _RETRY)
 
-    def _is_in(self, trouble: str) -> None:
+    def _set_trouble(self, trouble: str) -> None:
         with self._lock:
             changed = trouble != self.trouble
             self.trouble = trouble
         if changed:
             self._note(self._ends)
 
-    def _talk(self, packets: PacketSocket) -> None:
+    def _exchange(self, packets: PacketSocket) -> None:
         poller = self._poller()
         poller.register(packets, select.POLLIN)
         while not self._over:
@@ -127,14 +128,14 @@ class Conversation:
 
     def _poller(self) -> select.poll:
         poller = select.poll()
-        poller.register(self._bell, select.POLLIN)
+        poller.register(self._wakeup, select.POLLIN)
         return poller
 
     def _wait(self, poller: select.poll, seconds: float) -> None:
         """Not less: what is looked at a moment early is not due yet."""
         poller.poll(None if seconds == float("inf") else ceil(max(0.0, seconds) * 1000))
         with suppress(BlockingIOError):
-            os.eventfd_read(self._bell)
+            os.eventfd_read(self._wakeup)
 
     def _send(self, each: Outgoing) -> bool:
         """Whether it went out; if not, the reason is that of the host's silence."""
