@@ -18,13 +18,13 @@ from xconnectd.status.document import Keepalives
 ALIVE = Heard(alive=True, digest="1a2b3c4d", state="connected")
 OTHER = Heard(alive=False, reason="h2 has another wiring", digest="99aabbcc")
 ALL_WELL = Keepalives(3, 3, 3)
-A = wired(5, "a", "tc")
+A = wired(5, "a", "tc", mtu=9000)
 DEVICE = wired(6, "vxlan-77", "tc", kind="vxlan", far=None, mtu=65485)
 MAPS: dict[str, Any] = {"peers": {5: 6, 6: 5}, "names": {"a": 5, "h2/b": 6}}
 
 
 def found(heard: Heard = ALIVE, remote: str = "198.51.100.12", **facts: Any) -> list[Finding]:
-    """Of a link whose own end is a veth of MTU 1500, and that stands as it is to."""
+    """Of a link whose own end is a veth of MTU 9000, and that stands as it is to."""
     far_mtu = facts.pop("far_mtu", 1400)
     one = crossing(mode=Mode.TC)
     one = replace(one, b=one.b._replace(tunnel=Tunnel(remote, 77)))
