@@ -297,7 +297,8 @@ class Interface(NamedTuple):
     ``mtu`` and ``max_mtu`` are bytes of payload; ``max_mtu`` 0 means the kernel names none.
     ``features`` holds the active ethtool features, read for taps and NICs only. ``qdisc`` is what
     stands at ``ffff:``, ``root`` at the root, read where it is or was to impair frames. ``tunnel``
-    is where a VXLAN device leads; the remote is empty where there is no single one.
+    is where a VXLAN device leads; the remote is empty where there is no single one. ``lowers`` are
+    the ifindexes of those of this namespace that it stands on, as a VLAN does.
     """
 
     ifindex: int
@@ -325,6 +326,7 @@ class Interface(NamedTuple):
     egress: tuple[Filter, ...] = ()
     root: RootQdisc | None = None
     tunnel: Tunnel | None = None
+    lowers: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,26 @@ def test_a_driver_is_asked_by_such_a_name(lab: Lab) -> None:
         inside(lab.host, lambda: ethtool.change_feature(NO_UTF8, "rx-gro", on=False))
 
 
+def test_a_device_tells_what_it_stands_on(lab: Lab, interfaces: Interfaces) -> None:
+    """In this namespace: of a veth the same attribute is its far end, of others one elsewhere."""
+    box = lab.namespace("box")
+    lab.pair("va", "vb")
+    lab.ip("link add link va name mv0 type macvlan")
+    lab.ip("link add vx0 type vxlan id 7 dstport 4789 remote 198.51.100.1 dev vb")
+    lab.ip("link add vx1 type vxlan id 8 dstport 4790 remote 198.51.100.1")
+    lab.ip(f"link add link vb name mv1 netns {box} type macvlan")
+    lab.tap("tap0")
+    known = interfaces.all()
+    lowers = {each.name: [known[i].name for i in each.lowers] for each in known.values()}
+    assert {name: found for name, found in lowers.items() if found} == {
+        "mv0": ["va"],
+        "vx0": ["vb"],
+    }
+    run("ip", "link", "set", "mv1", "netns", lab.host, namespace=box)
+    (back,) = interfaces.find("mv1")
+    assert back.lowers == {lab.ifindex("vb")}
+
+
 def test_our_own_netns_is_not_elsewhere(
     lab: Lab, interfaces: Interfaces, host_use: HostUse
 ) -> None:

@@ -555,7 +555,10 @@ class Kernel:
         return {i: root or RootQdisc("noqueue", 0) for i, root in found.items()}
 
     def uses(
-        self, interfaces: Iterable[Interface], addressed: Iterable[Interface] = ()
+        self,
+        interfaces: Iterable[Interface],
+        addressed: Iterable[Interface] = (),
+        _everyone: Collection[Interface] = (),
     ) -> dict[int, tuple[Use, ...]]:
         return {each.ifindex: self._uses(each.ifindex) for each in (*interfaces, *addressed)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from messages import attributes, link, route
 
 from xconnectd.model import Interface
 from xconnectd.netlink import host_use, uapi
+from xconnectd.netlink.interfaces import interfaces_in
 from xconnectd.netlink.monitor import Event
 from xconnectd.netlink.transport import ADDRESS_ATTRIBUTES, ROUTE_ATTRIBUTES, attributes_in
 
@@ -73,8 +74,8 @@ class Answers:
         self._links = links
         self._others = list(others)
 
-    def messages(self) -> tuple[bytes, ...]:
-        return self._links
+    def all(self) -> dict[int, Interface]:
+        return {each.ifindex: each for each in interfaces_in(self._links)}
 
     def ask(self, *_: object) -> list[bytes]:
         return self._others
@@ -83,20 +84,43 @@ class Answers:
         return [self._others for _ in questions]
 
 
+VLAN = {"_5": struct.pack("=i", 5), "_18": attributes(_1=b"vlan\0")}
+END = Interface(5, "va", kind="veth", up=False)
+
+
+def words(use: host_use.HostUse, everyone: Collection[Interface] = ()) -> list[str]:
+    return [each.words for each in use.uses([END], (), everyone)[END.ifindex]]
+
+
+@pytest.mark.parametrize("tracks", [True, False])
+def test_what_a_look_at_all_shows_is_kept_only_if_every_event_is_told(tracks: bool) -> None:
+    nothing: Any = Answers()
+    everyone = Answers(link(uapi.RTM_NEWLINK, 9, "va.7", **VLAN)).all().values()
+    use = host_use.HostUse(nothing, nothing)
+    if tracks:
+        use.track_stacked()
+    assert use.uses([], [], everyone) == {}
+    assert words(use) == ["va.7 is on top of it"] * tracks
+    assert words(use, everyone) == ["va.7 is on top of it"]
+
+
 def test_a_device_that_is_gone_stands_on_nothing() -> None:
-    """Nor are link-local addresses a use by the host."""
-    vlan = {"_5": struct.pack("=i", 5), "_18": attributes(_1=b"vlan\0")}
-    answers: Any = Answers(link(uapi.RTM_NEWLINK, 9, "va.7", **vlan))
-    use, end = host_use.HostUse(answers, answers), Interface(5, "va", kind="veth", up=False)
+    answers: Any = Answers(link(uapi.RTM_NEWLINK, 9, "va.7", **VLAN))
+    use = host_use.HostUse(answers, answers)
     use.track_stacked()
-    assert [each.words for each in use.uses([end])[5]] == ["va.7 is on top of it"]
-    gone = link(uapi.RTM_DELLINK, 9, "va.7", **vlan)
+    assert words(use) == ["va.7 is on top of it"]
+    gone = link(uapi.RTM_DELLINK, 9, "va.7", **VLAN)
     use.update_stacked(Event(9, "va.7", gone=True, message=gone))
-    assert use.uses([end])[5] == ()
+    assert words(use) == []
+    use.update_stacked(Event(9, "va.8", message=link(uapi.RTM_NEWLINK, 9, "va.8", **VLAN)))
+    assert words(use) == ["va.8 is on top of it"]
+
+
+def test_a_link_local_address_is_no_use() -> None:
     here = address(PERMANENT)
     fe80 = here.replace(FD77, socket.inet_pton(socket.AF_INET6, "fe80::1"))
-    answers = Answers(others=[fe80, here])
-    ((found,),) = host_use.HostUse(answers, answers).uses((), [end]).values()
+    answers: Any = Answers(others=[fe80, here])
+    ((found,),) = host_use.HostUse(answers, answers).uses((), [END]).values()
     assert found.words == "it has the address fd00:77::1/64"
 
 

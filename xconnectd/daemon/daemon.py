@@ -382,7 +382,6 @@ class Daemon:
             self._log.warning(
                 Event.EVENTS_LOST, reason="too many kernel events at once; all is read again"
             )
-            self._runtime.host_use.track_stacked()
             self._reconciler.resync("netlink")
 
     def _catch_up(self) -> bool:

@@ -17,12 +17,10 @@ from typing import Final, NamedTuple
 
 from xconnectd.model import Interface, Use
 from xconnectd.netlink import uapi
-from xconnectd.netlink.interfaces import Interfaces
+from xconnectd.netlink.interfaces import DATA, KIND, Interfaces, lowers_in
 from xconnectd.netlink.monitor import Event, route_interfaces
 from xconnectd.netlink.transport import (
     ADDRESS_ATTRIBUTES,
-    INDEX,
-    INDEX_OFFSET,
     LINK_ATTRIBUTES,
     ROUTE_ATTRIBUTES,
     Question,
@@ -36,7 +34,6 @@ from xconnectd.netlink.transport import (
     neighbour_request,
     route_request,
     text,
-    within,
 )
 
 _FROM_ROUTER: Final = uapi.IFA_F_TEMPORARY | uapi.IFA_F_MANAGETEMPADDR
@@ -51,11 +48,8 @@ _FEW: Final = 64
 routes each; of more, all addresses and routes of the host are read."""
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
-_KIND: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_KIND)
-_DATA: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_DATA)
-
 _LINK: Final = Reader(
-    LINK_ATTRIBUTES, uapi.IFLA_IFNAME, uapi.IFLA_LINK, uapi.IFLA_LINK_NETNSID, _KIND, _DATA
+    LINK_ATTRIBUTES, uapi.IFLA_IFNAME, uapi.IFLA_LINK, uapi.IFLA_LINK_NETNSID, KIND, DATA
 )
 _KINDS_OF_WIRES: Final = frozenset(("veth", "tun"))
 """What others' devices hardly ever stand on, and what is wired in a hurry."""
@@ -74,14 +68,19 @@ class HostUse:
     def __init__(self, route: Route, interfaces: Interfaces) -> None:
         self._route = route
         self._interfaces = interfaces
+        self._tracks = False
         self._stacked: dict[int, _Stacked] | None = None
 
     def uses(
-        self, interfaces: Iterable[Interface], addressed: Iterable[Interface] = ()
+        self,
+        interfaces: Iterable[Interface],
+        addressed: Iterable[Interface] = (),
+        everyone: Collection[Interface] = (),
     ) -> dict[int, tuple[Use, ...]]:
         """By ifindex what the host uses each for, in words: addresses, routes, devices on top.
 
         Link-local addresses are no use. Of those in ``addressed`` only addresses are told.
+        ``everyone`` are all interfaces that there are, of a look that has read them.
 
         Raises:
             InterfaceGoneError: one of them vanished meanwhile.
@@ -96,8 +95,9 @@ class HostUse:
             found[ifindex] += _of_addresses(own, every[ifindex])
         for ifindex, over in routes.items():
             found[ifindex] += _of_routes(over, addresses.get(ifindex, ()), whole[ifindex])
-        for ifindex, on_top in self._stacked_on(whole).items() if whole else ():
-            found[ifindex] += on_top
+        if whole or everyone:
+            for ifindex, on_top in self._stacked_on(whole, everyone).items():
+                found[ifindex] += on_top
         return found
 
     def learnt(self, interface: Interface) -> list[bytes]:
@@ -155,12 +155,13 @@ class HostUse:
     # ---------------------------------------------------------------- stacked devices
 
     def track_stacked(self) -> None:
-        """Reads which devices stand on which; from here on ``update_stacked`` keeps that true.
+        """From here on ``update_stacked`` is called with every event.
 
-        It is the one thing kept from look to look: the kernel has no question for it but a dump
-        of all links, 4 µs each, and a rewire among a thousand links must not take that long.
+        So what a look at all interfaces shows of which stands on which can be kept true. It is the
+        one thing kept from look to look: the kernel has no question for it but a dump of all links,
+        4 µs each, and a rewire among a thousand links must not take that long.
         """
-        self._stacked = self._all_stacked()
+        self._tracks = True
 
     def update_stacked(self, event: Event) -> None:
         """To be called with every event since ``track_stacked``."""
@@ -170,17 +171,16 @@ class HostUse:
         if not event.gone and (stacked := _stacked(event.message)).lowers:
             self._stacked[event.ifindex] = stacked
 
-    def _all_stacked(self) -> dict[int, _Stacked]:
-        return {
-            ifindex_of(message): stacked
-            for message in self._interfaces.messages()
-            if (stacked := _stacked(message)).lowers
-        }
-
-    def _stacked_on(self, interfaces: Mapping[int, Interface]) -> dict[int, tuple[Use, ...]]:
+    def _stacked_on(
+        self, interfaces: Mapping[int, Interface], everyone: Collection[Interface]
+    ) -> dict[int, tuple[Use, ...]]:
         """The devices that stand on these: VLANs, macvlans, tunnels and their like."""
         found: defaultdict[int, tuple[Use, ...]] = defaultdict(tuple)
-        known = self._all_stacked() if self._stacked is None else self._stacked
+        known = self._stacked
+        if everyone or known is None:
+            looked_at = everyone or self._interfaces.all().values()
+            known = {i.ifindex: _Stacked(i.name, i.lowers) for i in looked_at if i.lowers}
+            self._stacked = known if self._tracks else None
         for name, lowers in known.values():
             for ifindex in lowers & interfaces.keys():
                 use = Use(f"{name} is on top of it", f"ip link del dev {quote(name)}")
@@ -205,16 +205,9 @@ class HostUse:
 def _stacked(message: bytes, nsid: int | None = None) -> _Stacked:
     """What the device of a link message stands on in the namespace ``nsid``, or in its own."""
     found = _LINK.read(message)
-    kind, there = found.get(_KIND), found.get(uapi.IFLA_LINK_NETNSID)
-    lowers = {0}
-    # A veth's IFLA_LINK is its far end.
-    if kind != b"veth\0" and (None if there is None else integer(there)) == nsid:
-        lowers.add(integer(found.get(uapi.IFLA_LINK, b"")))
-    if nsid is None:
-        if kind == b"vxlan\0":
-            lowers.add(integer(attributes_in(found.get(_DATA, b"")).get(uapi.IFLA_VXLAN_LINK, b"")))
-        lowers.discard(*INDEX.unpack_from(message, INDEX_OFFSET))
-    return _Stacked(text(found[uapi.IFLA_IFNAME][:-1]), frozenset(lowers - {0}))
+    is_veth = found.get(KIND) == b"veth\0"
+    lowers = frozenset[int]() if is_veth else lowers_in(message, found, nsid)
+    return _Stacked(text(found[uapi.IFLA_IFNAME][:-1]), lowers)
 
 
 # --------------------------------------------------------------------------- reading messages

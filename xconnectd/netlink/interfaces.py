@@ -87,6 +87,8 @@ _MANY: Final = 256
 """From so many far ends in one namespace on all interfaces there are read, which takes half as long
 for each: whoever has fewer there may be one of many."""
 
+_NONE: Final[frozenset[int]] = frozenset()
+
 _ABSENT: Final = (errno.ENODEV, errno.EINVAL, errno.ENOENT)
 """What the kernel says where nothing has the name or number that is asked for."""
 
@@ -105,8 +107,8 @@ _NAME_OF: Final = attrgetter("name")
 _PLACE: Final = attrgetter("ifindex", "nsid")
 _SET_NOTHING: Final = link_request(uapi.RTM_SETLINK, DO)
 
-_KIND: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_KIND)
-_DATA: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_DATA)
+KIND: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_KIND)
+DATA: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_DATA)
 _SLAVE_KIND: Final = within(uapi.IFLA_LINKINFO, uapi.IFLA_INFO_SLAVE_KIND)
 _ADDR_GEN_MODE: Final = within(uapi.IFLA_AF_SPEC, socket.AF_INET6, uapi.IFLA_INET6_ADDR_GEN_MODE)
 _XDP_MODES: Final = {
@@ -127,8 +129,8 @@ _LINK: Final = Reader(
     uapi.IFLA_MASTER,
     uapi.IFLA_LINK,
     uapi.IFLA_LINK_NETNSID,
-    _KIND,
-    _DATA,
+    KIND,
+    DATA,
     _SLAVE_KIND,
     _ADDR_GEN_MODE,
     *_XDP_MODES,
@@ -435,9 +437,11 @@ def interfaces_in(messages: Iterable[bytes]) -> list[Interface]:
 def _interface(message: bytes, found: Mapping[int, bytes]) -> Interface:
     _family, hardware, ifindex, flags = struct.unpack_from("=BxHiI", message, 16)
     value = found.get
-    kind = text(value(_KIND, b"")[:-1])
-    far = None
-    if kind == "veth" and uapi.IFLA_LINK in found:
+    kind = text(value(KIND, b"")[:-1])
+    far, lowers = None, _NONE
+    if kind != "veth":
+        lowers = lowers_in(message, found)
+    elif uapi.IFLA_LINK in found:
         nsid = value(uapi.IFLA_LINK_NETNSID)
         far = Far(integer(found[uapi.IFLA_LINK]), None if nsid is None else integer(nsid))
     return Interface(
@@ -445,7 +449,7 @@ def _interface(message: bytes, found: Mapping[int, bytes]) -> Interface:
         name=text(found[uapi.IFLA_IFNAME][:-1]),
         altnames=texts(found[uapi.IFLA_PROP_LIST]) if uapi.IFLA_PROP_LIST in found else (),
         kind=kind,
-        variant=_variant(kind, value(_DATA, b"")) if kind in _VARIANTS else "",
+        variant=_variant(kind, value(DATA, b"")) if kind in _VARIANTS else "",
         ethernet=hardware == uapi.ARPHRD_ETHER,
         mac=value(uapi.IFLA_ADDRESS, b"").hex(":"),
         up=bool(flags & uapi.IFF_UP),
@@ -460,8 +464,27 @@ def _interface(message: bytes, found: Mapping[int, bytes]) -> Interface:
         xdp=tuple(
             [Xdp(mode, integer(found[key])) for key, mode in _XDP_MODES.items() if key in found]
         ),
-        tunnel=_tunnel(value(_DATA, b"")) if kind == "vxlan" else None,
+        tunnel=_tunnel(value(DATA, b"")) if kind == "vxlan" else None,
+        lowers=lowers,
     )
+
+
+def lowers_in(
+    message: bytes, found: Mapping[int, bytes], nsid: int | None = None
+) -> frozenset[int]:
+    """The ifindexes of those that a device stands on in the namespace ``nsid``, or in its own.
+
+    ``found`` is what its link message tells. It is no veth: of one IFLA_LINK is the far end.
+    """
+    lowers = {0}
+    there = found.get(uapi.IFLA_LINK_NETNSID)
+    if (None if there is None else integer(there)) == nsid:
+        lowers.add(integer(found.get(uapi.IFLA_LINK, b"")))
+    if nsid is None:
+        if found.get(KIND) == b"vxlan\0":
+            lowers.add(integer(attributes_in(found.get(DATA, b"")).get(uapi.IFLA_VXLAN_LINK, b"")))
+        lowers.discard(ifindex_of(message))
+    return frozenset(lowers - {0})
 
 
 def _variant(kind: str, data: bytes) -> str:

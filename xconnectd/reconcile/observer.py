@@ -191,6 +191,7 @@ class Observer:
         uses = self._host_use.uses(
             [each for each in new if each.ifindex in complete],
             [each for each in linked if each.ifindex in complete],
+            observed.interfaces.values() if observed.covered is None else (),
         )
         # A veth's XDP features are asked for only here: that costs as much as a rewire.
         native = [end.name for link in links if link.mode is Mode.NATIVE for end in link.ends]

@@ -72,7 +72,10 @@ class HostUse(Protocol):
     """What the host uses interfaces for: ``netlink.host_use``."""
 
     def uses(
-        self, interfaces: Iterable[Interface], addressed: Iterable[Interface] = ()
+        self,
+        interfaces: Iterable[Interface],
+        addressed: Iterable[Interface] = ...,
+        everyone: Collection[Interface] = ...,
     ) -> dict[int, tuple[Use, ...]]: ...
 
 
