@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from xconnectd import pcap_filter
-from xconnectd.capture import session, tap, writer
+from xconnectd.capture import recording, session, tap
+from xconnectd.capture.forms import Lines, Pcapng, Way, describe
+from xconnectd.capture.recording import Recording
 from xconnectd.capture.tap import Frame, Tally
 from xconnectd.capture.tcpdump import Directions
-from xconnectd.capture.writer import Lines, Pcapng, Recording, Way, describe
 from xconnectd.dataplane import btf, perf_buffer
 from xconnectd.errors import XconnectError
 from xconnectd.pcap_filter import Filter, FilterError
@@ -127,8 +128,8 @@ def test_a_cpu_lost_between_two_clocks_moves_no_frame(monkeypatch: pytest.Monkey
     """For 20 ms in the first look and in the second, by clocks that are a second apart."""
     steady, wall = iter([0, 20, 20, 40, 40, 40]), iter([1020, 1020, 1040])
     clocks = SimpleNamespace(monotonic_ns=lambda: next(steady), time_ns=lambda: next(wall))
-    monkeypatch.setattr(writer, "time", clocks)
-    assert writer._wall() == 1000
+    monkeypatch.setattr(recording, "time", clocks)
+    assert recording._wall() == 1000
 
 
 class Script:
@@ -187,11 +188,11 @@ def test_frames_are_written_and_accounted_for(tmp_path: Path) -> None:
     accounts = recording.accounts.values()
     assert [(each.kept, each.tally.received) for each in accounts] == [(3, 10), (3, 11)]
     assert said == []
-    few = {"count": 2, "judge": lambda data, _: data[-1] > 2}
+    few = {"count": 2, "filter_": lambda data, _: data[-1] > 2}
     recording, data, _ = written(Script(FRAMES), Lines(WAYS), tmp_path, **few)
     accounts = recording.accounts.values()
     assert len(data.splitlines()) == sum(each.kept for each in accounts) == 2
-    assert sum(each.passed_by for each in accounts) == 3
+    assert sum(each.filtered_out for each in accounts) == 3
 
 
 def test_a_file_begins_and_ends_as_it_should(tmp_path: Path) -> None:

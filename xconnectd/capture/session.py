@@ -1,7 +1,7 @@
 """One ``capture``: from the names of links to a good end at a signal.
 
-``tap`` receives frames, ``writer`` keeps them, ``tcpdump`` puts them into words; here is found out
-where, and said what became of them.
+``tap`` receives frames, ``recording`` keeps them, ``tcpdump`` puts them into words; here is found
+out where, and said what became of them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Final
 
+from xconnectd import pcap_filter
 from xconnectd.capture import tcpdump
+from xconnectd.capture.forms import Account, Form, Lines, Pcapng, Way
+from xconnectd.capture.recording import Filter, Place, Recording
 from xconnectd.capture.tap import Capture
 from xconnectd.capture.tcpdump import Decoded
-from xconnectd.capture.writer import Account, Form, Judge, Lines, Pcapng, Place, Recording, Way
 from xconnectd.errors import XconnectError
 from xconnectd.formatting import counted
 from xconnectd.model import Interface, Mode, Scope
-from xconnectd.pcap_filter import Filter, FilterError
+from xconnectd.pcap_filter import FilterError
 from xconnectd.runtime import Engine
 from xconnectd.status import collector, daemons_report
 from xconnectd.status.document import End, Link, StatusDocument, no_such_link
@@ -65,9 +67,9 @@ def run(order: Order, say: Callable[[str], None]) -> None:
         report = collector.report_of(engine, None, daemons_report.ask())
         links, rest = _asked(order.words, report)
         ends = {end.name: end for link in links for end in link.ends}
-        judge: Judge | None = _judge(rest, report.config.path) if rest else None
+        filter_: Filter | None = _filter(rest, report.config.path) if rest else None
         if any(link.peer for link in links):
-            judge = _of_the_wire(judge)
+            filter_ = _of_the_wire(filter_)
         ways = _ways(links, order.direction)
         capture = stack.enter_context(
             Capture(ends=len(ways), snaplen=order.snaplen, room=order.room)
@@ -91,7 +93,7 @@ def run(order: Order, say: Callable[[str], None]) -> None:
             reader=stdout if decoded else None,
             place=lambda name: _place(engine, ends[name]),
             say=say,
-            judge=judge,
+            filter_=filter_,
             count=order.count,
         )
         with _stopped_by_signals(recording.stop):
@@ -117,20 +119,20 @@ def _asked(words: Sequence[str], report: StatusDocument) -> tuple[list[Link], Se
     raise XconnectError("\n".join((text, *config.problems)))
 
 
-def _judge(words: Sequence[str], path: str) -> Filter:
+def _filter(words: Sequence[str], path: str) -> Filter:
     """Its first word may have been meant for a link."""
     try:
-        return Filter(" ".join(words))
+        return pcap_filter.Filter(" ".join(words))
     except FilterError as error:
         raise FilterError(f"{error} (and {path} has no link {words[0]})") from error
 
 
-def _of_the_wire(judge: Judge | None) -> Judge:
+def _of_the_wire(filter_: Filter | None) -> Filter:
     """Refuses also what the daemons of two hosts say to each other through a tunnel."""
 
     def is_wanted(data: bytes, length: int) -> bool:
         is_keepalive = data[_TYPE : _TYPE + len(_KEEPALIVE)] == _KEEPALIVE
-        return not is_keepalive and (judge is None or judge(data, length))
+        return not is_keepalive and (filter_ is None or filter_(data, length))
 
     return is_wanted
 
@@ -197,5 +199,5 @@ def _summary(way: Way, account: Account) -> str:
     advice = " (a larger --buffer or a smaller --snaplen loses fewer)" if tally.lost else ""
     return (
         f"{way}: {counted(tally.received, 'frame')} received, {account.kept} captured,"
-        f" {account.passed_by} filtered out, {tally.lost} lost{advice}"
+        f" {account.filtered_out} filtered out, {tally.lost} lost{advice}"
     )

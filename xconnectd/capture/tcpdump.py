@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from threading import Thread
 from typing import IO, Final, Self, cast
 
+from xconnectd.capture.forms import Accounts, Pcapng, Way
+from xconnectd.capture.recording import write_all
 from xconnectd.capture.tap import Frame
-from xconnectd.capture.writer import Accounts, Pcapng, Way, write_all
 from xconnectd.errors import XconnectError
 
 _OPTIONS: Final = ("-n", "-e", "-l", "--number", "-r", "-")

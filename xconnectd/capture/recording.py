@@ -1,24 +1,20 @@
 """A capture of links from its start to its end: which ends are tapped, and what is written.
 
 Follows the ends by name: one that goes and comes back is tapped again. Writes to a file descriptor
-that it is handed, and says on its way what somebody should know.
+that it is handed, in the form that it is handed, and says on its way what somebody should know.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import select
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable
+from typing import Final
 
-from xconnectd import __version__
-from xconnectd.capture import pcapng
-from xconnectd.capture.tap import Capture, Frame, Tally
-from xconnectd.formatting import printable
+from xconnectd.capture.forms import Account, Accounts, Form, Way
+from xconnectd.capture.tap import Capture, Frame
 from xconnectd.netlink.monitor import Events, OverrunError
 
 _LATENCY: Final = 0.05
@@ -29,50 +25,16 @@ _STATISTICS_EVERY: Final = 1.0
 """Seconds between two notes in the file while frames are lost."""
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """One direction of a link: the end frames come in by, its number (from 0), and the other."""
-
-    end: int
-    link: str
-    name: str
-    other: str
-
-    def __str__(self) -> str:
-        return printable(f"{self.name} → {self.other}")
-
-
-@dataclass(slots=True)
-class Account:
-    """What became of the frames that came in one way; ``kept`` of them passed the filter."""
-
-    kept: int = 0
-    passed_by: int = 0
-    """Frames that the filter refused."""
-    tally: Tally = field(default=Tally(0, 0))
-
-
-Accounts = dict[int, Account]
-Judge = Callable[[bytes, int], bool]
+Filter = Callable[[bytes, int], bool]
+"""Whether a frame is kept, by what was captured of it and its length in bytes."""
 Place = tuple[int, int | None]
 """Where to tap an end: its ifindex, and for native XDP a descriptor of our program."""
-
-
-class Form(Protocol):
-    """How a capture is written: bytes to append, for its parts."""
-
-    def begin(self) -> bytes: ...
-
-    def frames(self, frames: Sequence[Frame], wall: int) -> bytes:
-        """``wall`` is what to add to a frame's time to have ns since the epoch."""
-
-    def counts(self, accounts: Accounts, start: int, stop: int) -> bytes: ...
 
 
 class Recording:
     """``place`` tells where the end of a name is now; None while there is none of that name.
 
-    ``judge`` is the filter, ``count`` the number of frames to keep (0: any), ``output`` a file
+    ``filter_`` says which frames are kept, ``count`` how many (0: any number). ``output`` is a file
     descriptor, ``reader`` that of a pipe behind it, ``say`` gets what happens on the way, in words.
     """
 
@@ -86,7 +48,7 @@ class Recording:
         reader: int | None = None,
         place: Callable[[str], Place | None],
         say: Callable[[str], None],
-        judge: Judge | None = None,
+        filter_: Filter | None = None,
         count: int = 0,
     ) -> None:
         self._capture = capture
@@ -96,7 +58,7 @@ class Recording:
         self._pipes = {output, output if reader is None else reader}
         self._place = place
         self._say = say
-        self._judge = judge
+        self._filter = filter_
         self._left = count or None
         self._places: dict[int, Place | None] = {}
         self._wall = _wall()
@@ -175,8 +137,8 @@ class Recording:
         if self._left == 0:
             return False
         account = self.accounts[frame.end]
-        if self._judge and not self._judge(frame.data, frame.length):
-            account.passed_by += 1
+        if self._filter and not self._filter(frame.data, frame.length):
+            account.filtered_out += 1
             return False
         account.kept += 1
         if self._left is not None:
@@ -233,102 +195,3 @@ def _wall() -> int:
         return after - before, now - before
 
     return min(look() for _ in range(3))[1]
-
-
-# --------------------------------------------------------------------------- forms
-
-
-class Pcapng:
-    """For Wireshark, tcpdump and the like: an interface for every way, of the number of its end."""
-
-    def __init__(self, ways: Sequence[Way], snaplen: int, filter_: str) -> None:
-        self._ways = ways
-        self._snaplen = snaplen
-        self._filter = filter_
-
-    def begin(self) -> bytes:
-        system = platform.uname()
-        links = dict.fromkeys(way.link for way in self._ways)
-        head = pcapng.section(
-            ", ".join(f"link {link}" for link in links),
-            hardware=system.machine,
-            system=f"{system.system} {system.release}",
-            application=f"xconnectd {__version__}",
-        )
-        return head + b"".join(map(self._interface, self._ways))
-
-    def _interface(self, way: Way) -> bytes:
-        text = f"link {way.link}, {way}"
-        return pcapng.interface(way.name, text, snaplen=self._snaplen, filter_=self._filter)
-
-    def frames(self, frames: Sequence[Frame], wall: int) -> bytes:
-        pieces: list[bytes] = []
-        snaplen, packet = self._snaplen, pcapng.packet
-        for when, end, length, data in frames:
-            pieces += packet(end, when + wall, data[:snaplen], length)
-        return b"".join(pieces)
-
-    def counts(self, accounts: Accounts, start: int, stop: int) -> bytes:
-        return b"".join(
-            pcapng.statistics(
-                end,
-                pcapng.Statistics(
-                    start,
-                    stop,
-                    received=account.tally.received,
-                    dropped=account.tally.lost,
-                    accepted=account.kept,
-                    delivered=account.kept,
-                ),
-            )
-            for end, account in accounts.items()
-        )
-
-
-_ETHERTYPES: Final = {
-    0x0800: "IPv4",
-    0x0806: "ARP",
-    0x86DD: "IPv6",
-    0x8100: "VLAN",
-    0x88A8: "QinQ",
-    0x8809: "LACP",
-    0x8847: "MPLS",
-    0x888E: "802.1X",
-    0x88CC: "LLDP",
-    0x88F7: "PTP",
-}
-_TAGS: Final = (0x8100, 0x88A8)
-
-
-class Lines:
-    """For eyes: a line for every frame, with what the wire itself has to do with."""
-
-    def __init__(self, ways: Sequence[Way]) -> None:
-        self._ways = {way.end: str(way) for way in ways}
-
-    def begin(self) -> bytes:
-        return b""
-
-    def frames(self, frames: Sequence[Frame], wall: int) -> bytes:
-        return "".join(self._line(frame, frame.time + wall) for frame in frames).encode()
-
-    def _line(self, frame: Frame, at: int) -> str:
-        seconds, rest = divmod(at, 1_000_000_000)
-        clock = time.strftime("%H:%M:%S", time.localtime(seconds))
-        what = describe(frame.data)
-        return f"{clock}.{rest // 1000:06} {self._ways[frame.end]} {frame.length} bytes {what}\n"
-
-    def counts(self, accounts: Accounts, start: int, stop: int) -> bytes:
-        del accounts, start, stop  # said elsewhere, not between the lines
-        return b""
-
-
-def describe(data: bytes) -> str:
-    """Addresses, VLAN tags and type: ``02:…:0b > 02:…:0a vlan 5 IPv4``."""
-    words = [f"{data[6:12].hex(':')} > {data[:6].hex(':')}"]
-    at = 12
-    while (kind := int.from_bytes(data[at : at + 2])) in _TAGS and len(data) >= at + 6:
-        words.append(f"vlan {int.from_bytes(data[at + 2 : at + 4]) & 0xFFF}")
-        at += 4
-    name = _ETHERTYPES.get(kind) or (f"0x{kind:04x}" if kind >= 0x600 else "802.3")
-    return " ".join((*words, name))
