@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
+from functools import cached_property
 from shlex import quote
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Self
 
+from xconnectd.digest import sha256
 from xconnectd.impairment import Impairments
 from xconnectd.monitor_address import MonitorAddress
 from xconnectd.shape import RootQdisc
@@ -226,17 +228,17 @@ class Listen:
         return f"{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Wiring:
-    """Everything one good file asks for, links in the file's order; ``text`` is that file's.
+    """Everything good files ask for, links in their order.
 
+    ``text`` is that of the file; of several, their hashes; and empty of what no file asks for.
     ``hosts`` are names and IP addresses. ``hosts_key`` authenticates what the daemons of those say
     to each other; empty: nothing does. ``host`` is the one whose links these are, empty in the
     wiring of a whole file.
     """
 
     links: tuple[Link, ...] = ()
-    hash: str = field(default="", compare=False)
     warnings: tuple[str, ...] = ()
     metrics: Listen | None = None
     text: bytes = field(default=b"", repr=False, compare=False)
@@ -244,6 +246,11 @@ class Wiring:
     hosts_key: str = field(default="", repr=False)
     host: str = ""
     hosts_place: Place | None = field(default=None, compare=False)
+
+    @cached_property
+    def hash(self) -> str:
+        """Of the text, in 12 digits. Taken when it is asked for, which no frame waits for."""
+        return sha256(self.text).hexdigest()[:12] if self.text else ""
 
 
 # --------------------------------------------------------------------------- observed

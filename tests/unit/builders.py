@@ -73,7 +73,7 @@ def crossing(**options: Any) -> Link:
 def wiring(*links: Link | str) -> Wiring:
     """Links, or texts like ``a:b`` for plain ones."""
     whole = tuple(link(*one.split(":")) if isinstance(one, str) else one for one in links)
-    return Wiring(whole, hash=str(hash(whole)))
+    return Wiring(whole, text=str(hash(whole)).encode())
 
 
 # --------------------------------------------------------------------------- what the kernel holds

@@ -71,7 +71,7 @@ class OneFile:
         self.wiring = Wiring()
 
     def read(self) -> Reading:
-        return Reading(self.wiring, (FileState(self.path, "loaded", self.wiring.hash),))
+        return Reading(self.wiring, (FileState(self.path, "loaded", self.wiring),))
 
     def read_first(self, _found: Callable[[], Iterable[Link]]) -> Reading:
         return self.read()

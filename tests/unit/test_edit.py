@@ -94,6 +94,23 @@ _VNI = (
     f"{_HOSTS}links:\n"
     f"  h1/z: {{to: h2/z, vni: {hosts.vni_of(Endpoint('h1/a'), Endpoint('h2/c'))}}}\n"
 )
+
+
+def test_what_of_a_long_text_changed_is_found_in_every_place() -> None:
+    """As by its lines one by one."""
+    lines = [f"  a{n}: b{n}\n" for n in range(300)]
+    known = parser.parse("links:\n" + "".join(lines), "f")
+    for changed in ([0], [299], [0, 299], [17, 18, 250], [*range(100)], [*range(101)]):
+        after = [f"  x{n}: a{n}\n" if n in changed else line for n, line in enumerate(lines)]
+        text = "links:\n" + "".join(after)
+        short, long = edited(text.encode(), known), parser.parse(text, "f")
+        if len(changed) > 100:
+            assert short is None
+        else:
+            assert short is not None
+            assert _whole(short) == _whole(long)
+
+
 UNSURE = [
     ("links:\n  a: b\n  c: d\n", "links:\n  a: b\n  c: b\n"),  # twice
     ("links:\n  a: b\n  c: d\n", "links:\n  a: b\n  b: a\n"),  # the same twice: a warning
@@ -115,6 +132,15 @@ UNSURE = [
     (f"{_HOSTS}links:\n  h1/a: h2/b\n", f"{_HOSTS}links:\n  a: b\n"),
     (f"{_VNI}  h1/a: h2/b\n", f"{_VNI}  h1/a: h2/c\n"),  # which hashes to that one
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("end", "\r\x85\u2028\u2029")
+def test_it_declines_a_text_whose_lines_it_counts_otherwise_than_yaml(end: str) -> None:
+    """What changes in line 5, which YAML has as the seventh, is no link; the link is in its 5."""
+    text = f"# a{end}# b{end}# c\nlinks:\n  a: b\nx-mine:\n  a: %s\n"
+    known = parser.parse(text % "b", "f")
+    assert known.links[0].place == (5, 3)
+    assert edited((text % "c").encode(), known) is None
 
 
 def test_it_declines_what_it_cannot_be_sure_of() -> None:

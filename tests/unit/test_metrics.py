@@ -48,7 +48,7 @@ def report(*, state: str = "loaded", last_load: float | None = 1234.5) -> Status
             passes=document.Passes(tally.count, tally.seconds, tally.at_most()),
             starts={"loaded": 1, "adopted": 2},
         ),
-        Reading(Wiring(hash="abc"), (FileState(path, state),)),
+        Reading(Wiring(text=b"links: {}"), (FileState(path, state),)),
         path,
         moved_netns=(),
     )
@@ -96,7 +96,7 @@ bytes_total{egress="va",ingress="vb",link="va:vb"} 3000
 bytes_total{egress="vb",ingress="va",link="va:vb"} 640
 bytes_total{egress="vc",ingress="vd",link="vc:vd"} 0
 bytes_total{egress="vd",ingress="vc",link="vc:vd"} 0
-config_info{hash="abc",path="/etc/\\"x\\"\\\\.yaml",state="loaded"} 1
+config_info{hash="cd1147389e14",path="/etc/\\"x\\"\\\\.yaml",state="loaded"} 1
 config_last_load_success 1
 config_last_load_timestamp_seconds 1234.5
 drift_repairs_total 4

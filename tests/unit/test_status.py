@@ -212,7 +212,7 @@ def test_the_headline_begins_with_what_is_wrong() -> None:
 
     path = Path("/etc/x\n.yaml")
     problems = tuple(Problem("x", n, 1, "no") for n in range(1, 4))
-    refused, missing = FileState(path, "rejected", "", problems), FileState(path, "missing")
+    refused, missing = FileState(path, "rejected", problems=problems), FileState(path, "missing")
     assert headline(FileState(path, "loaded")) == "1 link: 1 connected"
     assert headline(refused) == "rejected: x:1:1: no and 2 more problems; 1 link: 1 connected"
     told = headline(missing, refused, refused)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from xconnectd import spelling
-from xconnectd.config import edit, ends, hosts, impairments, keys
+from xconnectd.config import ends, hosts, impairments, keys
 from xconnectd.config.impairments import Fault, no_fault
 from xconnectd.config.yaml_tree import (
     MappingNode,
@@ -60,7 +60,6 @@ def parse(text: str | bytes, path: str, fault: Fault = no_fault) -> Wiring:
     report.require_none()
     return Wiring(
         tuple(reader.links),
-        edit.digest(data),
         tuple(report.warnings),
         reader.metrics,
         data,

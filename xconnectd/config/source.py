@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from xconnectd import pcap_filter
-from xconnectd.config import edit, ends, hosts, parser, reader, signature
+from xconnectd.config import ends, hosts, parser, reader, signature
 from xconnectd.config.identity import Identity, UnknownHostError
 from xconnectd.config.reader import ConfigMissing
 from xconnectd.errors import ConfigError, Problem
@@ -38,16 +38,22 @@ class UnknownHostFile(ConfigError):  # noqa: N818 - a kind of ConfigError, as it
 class FileState(NamedTuple):
     """One file: ``loaded``, ``rejected`` (its last good links stay) or ``missing``.
 
+    ``wiring`` is what it asks for, unless that was not to be understood.
     ``unreachable``: it is rejected since who keeps it does not answer. ``host_unknown``: since
     nobody can say which of its hosts this is, which the next address of this machine may tell.
     """
 
     path: Path
     state: str
-    hash: str = ""
+    wiring: Wiring = Wiring()
     problems: tuple[Problem, ...] = ()
     unreachable: bool = False
     host_unknown: bool = False
+
+    @property
+    def hash(self) -> str:
+        """Of its text."""
+        return self.wiring.hash
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -278,8 +284,8 @@ class Files:
 
     def _find_host(self, read: Mapping[Path, Wiring | ConfigError]) -> Mapping[Path, ConfigError]:
         """Finds out which host this is; files that need to know, if nobody can say it."""
-        wirings = {path: each for path, each in read.items() if isinstance(each, Wiring)}
-        named = {path: each for path, each in wirings.items() if each.hosts}
+        wirings = [(path, each) for path, each in read.items() if isinstance(each, Wiring)]
+        named = {path: each for path, each in wirings if each.hosts}
         if not (named and self._identity):
             return {}
         try:
@@ -327,27 +333,29 @@ class Files:
             )
         clashes = tuple(owners.clashes(path, found))
         if clashes:
-            return FileState(path, "rejected", found.hash, clashes)
+            return FileState(path, "rejected", found, clashes)
         self._good[path] = found
-        return FileState(path, "loaded", found.hash)
+        return FileState(path, "loaded", found)
 
     def _together(self) -> Wiring:
         wirings = [self._part(*each) for each in self._good.items()]
         if len(wirings) == 1 and not self._found:
             return wirings[0]
-        links = [link for wiring in wirings for link in wiring.links]
-        named = {name for link in links for end in link.ends for name in (end.name, end.written)}
-        links += [link for link in self._found if named.isdisjoint(_names(link))]
-        digest = wirings[0].hash if len(wirings) == 1 else _digest(wirings)
+        links = [*chain.from_iterable(wiring.links for wiring in wirings)]
+        if self._found:
+            named = {it for link in links for end in link.ends for it in (end.name, end.written)}
+            links += [link for link in self._found if named.isdisjoint(_names(link))]
+        hashes = (wiring.hash for wiring in wirings)
+        text = wirings[0].text if len(wirings) == 1 else "".join(hashes).encode()
         warnings = tuple(warning for wiring in wirings for warning in wiring.warnings)
         metrics = next((wiring.metrics for wiring in wirings if wiring.metrics), None)
         known = dict(chain.from_iterable(wiring.hosts for wiring in wirings))
         key = next((wiring.hosts_key for wiring in wirings if wiring.hosts_key), "")
         return Wiring(
             tuple(links),
-            digest,
             warnings,
             metrics,
+            text,
             hosts=tuple(known.items()),
             hosts_key=key,
             host=self._host if known else "",
@@ -482,8 +490,3 @@ def _another(path: Path, spots: Iterable[_Spot]) -> _Spot | None:
 
 def _problem(path: Path, place: Place | None, text: str, hint: str) -> Problem:
     return Problem(str(path), *(place or Place(1, 1)), text, hint)
-
-
-def _digest(wirings: Iterable[Wiring]) -> str:
-    hashes = "".join(wiring.hash for wiring in wirings)
-    return edit.digest(hashes.encode()) if hashes else ""

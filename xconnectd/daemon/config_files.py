@@ -85,14 +85,14 @@ class ConfigFiles:
         wiring, wanted = reading.wiring, self._reconciler.wiring
         if wiring.host != self._host:
             self._note_host(wiring.host)
-        if (wiring, wiring.hash) == (wanted, wanted.hash) and not again:
+        if (wiring.text, wiring) == (wanted.text, wanted) and not again:
             if before.state != "loaded" and reading.state == "loaded":
                 self._tell_loaded(reading)
             return Scope()
         tell = partial(self._tell_loaded, reading)
         scope = self._reconciler.want(wiring, tell)
         self.last_reload = self._clock.time()
-        if reading.state == "loaded" and not scope:  # perhaps no pass follows
+        if not scope and reading.state == "loaded":  # perhaps no pass follows
             tell()
         return scope
 
