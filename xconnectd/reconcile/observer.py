@@ -6,7 +6,7 @@ It gives the pure core an ``Observed`` and the links it is about.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from itertools import count, filterfalse
@@ -259,21 +259,15 @@ class Index:
     ``by_name`` has the text of an end elsewhere, and what is called here what is made for it.
     """
 
-    def __init__(
-        self, wiring: Wiring, before: Index | None = None, changed: Collection[Link] = ()
-    ) -> None:
-        """``changed`` are the links that are in one of the wiring ``before`` and this one alone."""
+    def __init__(self, wiring: Wiring) -> None:
         links = wiring.links
-        # Without a loop of our own: a rewire among thousands of links must not take long.
+        # Without a loop of our own: it takes a while as it is.
         self._order = dict(zip(map(_ID, links), count(), strict=False))
         self.ids: KeysView[str] = self._order.keys()
-        """Of all links, in their order."""
+        """Of all links."""
         self.has_ends_elsewhere = "," in "".join(self.ids)  # in no other link's id
-        if before is None or before.has_ends_elsewhere or self.has_ends_elsewhere:
-            self.by_name: dict[str, Link] = dict(zip(map(_NAME_A, links), links, strict=True))
-            self.by_name |= zip(map(_NAME_B, links), links, strict=True)
-        else:
-            self.by_name = _edited(before.by_name, changed, links, self._order)
+        self.by_name: dict[str, Link] = dict(zip(map(_NAME_A, links), links, strict=True))
+        self.by_name |= zip(map(_NAME_B, links), links, strict=True)
         self.nodes: dict[Node, set[Link]] = {}
         """Those that are named, with the links that have an end there."""
         self.tunnels: dict[str, Link] = {}
@@ -291,27 +285,26 @@ class Index:
                 if end.host:
                     self.tunnels[end.name] = link
 
+    def replace(self, gone: Mapping[str, Link], come: Mapping[str, Link]) -> bool:
+        """Puts ``come`` (by id) in the places of ``gone``, at no cost for the others.
+
+        Returns False, and changes nothing, where it has to be made anew: there are more or less of
+        them, or there are ends elsewhere.
+        """
+        if self.has_ends_elsewhere or "," in "".join(come) or len(gone) != len(come):
+            return False
+        places = [*map(self._order.pop, gone)]
+        for link in gone.values():
+            for name in (link.a.name, link.b.name):
+                if self.by_name.get(name) is link:
+                    del self.by_name[name]
+        self._order.update(zip(come, places, strict=True))
+        for link in come.values():
+            self.by_name[link.a.name] = self.by_name[link.b.name] = link
+        return True
+
     def in_order(self, links: Iterable[Link]) -> list[Link]:
         return sorted(links, key=lambda link: self._order[link.id])
-
-
-def _edited(
-    by_name: Mapping[str, Link],
-    changed: Collection[Link],
-    links: Sequence[Link],
-    order: Mapping[str, int],
-) -> dict[str, Link]:
-    """With the changed links that are among ``links`` in place of those that are not."""
-    edited = dict(by_name)
-    for link in changed:
-        for name in (link.a.name, link.b.name):
-            if (known := edited.get(name)) and known.id == link.id:
-                del edited[name]
-    for link in changed:
-        at = order.get(link.id)
-        if at is not None and links[at] is link:
-            edited[link.a.name] = edited[link.b.name] = link
-    return edited
 
 
 class _Look:

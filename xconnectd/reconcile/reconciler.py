@@ -7,7 +7,7 @@ changed), and nothing that the kernel could tell.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
@@ -165,7 +165,9 @@ class Reconciler:
         self.receive: Callable[[], Iterable[LinkEvent]] = tuple
         self.monitor_errors: Callable[[], Mapping[MonitorAddress, str]] = dict
         self.wiring = self._wanted = Wiring()
-        self._index = self._reported = Index(self.wiring)
+        self._index = Index(self.wiring)
+        self._unwanted: dict[str, Link] = {}
+        """By id, links that were changed or are gone, of which no pass has told yet."""
         self._statuses: dict[str, LinkStatus] = {}
         self.loose: set[str] = set()
         self.undone: tuple[Action, ...] = ()
@@ -198,16 +200,22 @@ class Reconciler:
         self.wiring = wiring
         if passing := self._ledger.passing:
             wiring = replace(wiring, links=impairments.overridden(wiring.links, passing))
-        changed, moved = _changed(self._wanted.links, wiring.links)
-        self._backoff.forget([link.id for link in changed])
+        links = self._wanted.links
+        gone, come, moved = _changed(links, wiring.links)
+        changed = [*gone.values(), *come.values()]
+        self._backoff.forget((*gone, *come))
+        self._unwanted |= gone
         if wiring.hosts_key != self._wanted.hosts_key and self._announced:
             self._tunnels.want(self._announced.values(), wiring.hosts_key)
-        before, self._index = self._index, Index(wiring, self._index, changed)
+        had_nodes = bool(self._index.nodes)
+        if moved or not self._index.replace(gone, come):
+            self._index = Index(wiring)
         self._wanted = wiring
-        if before.nodes or self._index.nodes:
+        if had_nodes or self._index.nodes:
             self._nodes.want(self._index.nodes)
-        self.monitored = frozenset([link for link in wiring.links if link.monitors])
-        if moved and not _same_order(before.ids, self._index.ids):
+        left = (*self.monitored.difference(changed), *come.values())
+        self.monitored = frozenset([link for link in left if link.monitors])
+        if moved and not _same_order(links, wiring.links):
             # Of two that clash the later fails.
             changed += [
                 link
@@ -711,10 +719,9 @@ class Reconciler:
         self, statuses: Iterable[LinkStatus], done: list[Action], trigger: str, seconds: float
     ) -> None:
         wanted = self._index.ids
-        gone = []
-        if self._reported is not self._index:  # else none has gone, of thousands of links
-            self._reported = self._index
-            gone = [each for link, each in self._statuses.items() if link not in wanted]
+        left = filter(self._statuses.__contains__, self._unwanted)
+        gone = [self._statuses[link] for link in left if link not in wanted]
+        self._unwanted.clear()
         if self._index.has_ends_elsewhere:
             made = {
                 (step.link, step.made.kind)
@@ -766,8 +773,10 @@ class Reconciler:
             self._log.warning(Event.DRIFT_FLAPPING, link=link, reason=reason)
 
 
-def _changed(before: Iterable[Link], after: Iterable[Link]) -> tuple[list[Link], set[str]]:
-    """The links that are not in both, and the ids of those that are but may have moved.
+def _changed(
+    before: Iterable[Link], after: Iterable[Link]
+) -> tuple[dict[str, Link], dict[str, Link], set[str]]:
+    """The links that went and those that came, by id; the ids of those that may have moved.
 
     Most links of an edited file are the very same objects in the same place.
     """
@@ -775,8 +784,11 @@ def _changed(before: Iterable[Link], after: Iterable[Link]) -> tuple[list[Link],
     gone = {old.id: old for old, _ in pairs if old}
     come = {new.id: new for _, new in pairs if new}
     kept = {name for name, link in come.items() if link == gone.get(name)}
-    return [link for link in (*gone.values(), *come.values()) if link.id not in kept], kept
+    for name in kept:
+        del gone[name], come[name]
+    return gone, come, kept
 
 
-def _same_order(before: KeysView[str], after: KeysView[str]) -> bool:
-    return [*filter(after.__contains__, before)] == [*filter(before.__contains__, after)]
+def _same_order(before: Iterable[Link], after: Iterable[Link]) -> bool:
+    was, now = [link.id for link in before], [link.id for link in after]
+    return [*filter({*now}.__contains__, was)] == [*filter({*was}.__contains__, now)]
