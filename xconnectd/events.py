@@ -114,7 +114,7 @@ class _Writer:
     def _write(self, priority: int, text: str) -> None:
         before = f"<{priority}>" if self._journal else ""
         with suppress(OSError):
-            self._stream.write("".join(f"{before}{line}\n" for line in text.split("\n")))
+            self._stream.write(before + text.replace("\n", f"\n{before}") + "\n")
             self._stream.flush()
 
     debug = partialmethod(_write, 7)

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from xconnectd.model import Interface, Link, Observed, State
@@ -51,6 +52,11 @@ class _Flapping:
     repairs: deque[float] = field(default_factory=deque)
     held_off_until: float = 0.0
     times: int = 0
+
+
+# Without loops of our own: asked in every step.
+_DUE: Final = attrgetter("due")
+_HELD_OFF_UNTIL: Final = attrgetter("held_off_until")
 
 
 class BackOff:
@@ -130,13 +136,15 @@ class BackOff:
 
     def next_due(self) -> float | None:
         """When the next failed link is due, or the next hold-off over (``time.monotonic``)."""
-        times = [held.due for held in (*self.failed.values(), *self._stuck.values())]
-        times += [each.held_off_until for each in self._flapping.values() if each.held_off_until]
-        return min(times, default=None)
+        failed = map(_DUE, (*self.failed.values(), *self._stuck.values()))
+        held_off = filter(None, map(_HELD_OFF_UNTIL, self._flapping.values()))
+        return min((*failed, *held_off), default=None)
 
     def due(self) -> tuple[AbstractSet[str], AbstractSet[int]]:
         """What is to be looked at again: links that failed or were held off, and stuck ends."""
-        now = time.monotonic()
+        now, next_due = time.monotonic(), self.next_due()
+        if next_due is None or now < next_due:
+            return frozenset(), frozenset()
         over = {link for link, each in self._flapping.items() if 0 < each.held_off_until <= now}
         for link in over:
             self._flapping[link].held_off_until = 0.0
