@@ -84,10 +84,9 @@ class BareLinks:
     def up(self, ends: Sequence[int]) -> dict[str, Spent]:
         """Puts all on these ends (ifindexes), step by step; ``point`` has them forward."""
         return {
-            "MTU, address mode": self._do(ends, *_settings(_MTU, _NO_ADDRESS)),
             "clsact": self._do(ends, _clsact(uapi.RTM_NEWQDISC, CREATE)),
             "filters": self._do(ends, *map(self._add_filter, CLSACT_PARENTS)),
-            "XDP": self._do(ends, _xdp(self._xdp)),
+            "MTU, address mode, XDP": self._do(ends, _settings(_MTU, _NO_ADDRESS, self._xdp)),
         }
 
     def point(self, pairs: Mapping[int, int]) -> dict[str, Spent]:
@@ -103,9 +102,8 @@ class BareLinks:
         ends = ends[::-1]
         return {
             "entries": Spent.of(lambda: [self._entries.delete(end) for end in ends]),
-            "XDP": self._do(ends, _xdp(-1)),
+            "MTU, address mode, XDP": self._do(ends, _settings(_MTU_BEFORE, _EUI64, -1)),
             "clsact": self._do(ends, _clsact(uapi.RTM_DELQDISC, DO)),
-            "MTU, address mode": self._do(ends, *_settings(_MTU_BEFORE, _EUI64)),
         }
 
     def look(self, ends: Sequence[int]) -> Spent:
@@ -172,17 +170,11 @@ def _load_filter() -> int:
     return libbpf.load_program(libbpf.PROG_SCHED_CLS, "bare", "GPL", packed)
 
 
-def _settings(mtu: int, address_generation: int) -> tuple[bytes, bytes]:
+def _settings(mtu: int, address_generation: int, program: int) -> bytes:
+    """In one message: at the end of each the kernel walks through all IPv6 routes of the host."""
     mode = (("AF_INET6", (("IFLA_INET6_ADDR_GEN_MODE", address_generation),)),)
-    return _link((("IFLA_AF_SPEC", mode),)), _link((("IFLA_MTU", mtu),))
-
-
-def _xdp(program: int) -> bytes:
-    nest = (("IFLA_XDP_FD", program), ("IFLA_XDP_FLAGS", uapi.XDP_FLAGS_SKB_MODE))
-    return _link((("IFLA_XDP", nest),))
-
-
-def _link(attributes: tuple[object, ...]) -> bytes:
+    xdp = (("IFLA_XDP_FD", program), ("IFLA_XDP_FLAGS", uapi.XDP_FLAGS_SKB_MODE))
+    attributes = (("IFLA_MTU", mtu), ("IFLA_AF_SPEC", mode), ("IFLA_XDP", xdp))
     return link_request(uapi.RTM_SETLINK, DO, attributes)
 
 
