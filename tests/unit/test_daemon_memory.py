@@ -28,6 +28,8 @@ def test_memory_is_given_back_once_after_passes_have_come_to_a_rest(
         spare.give_back(passes)
         trims.append(library.trims)
     assert trims == [0, 1, 1, 1, 1, 2, 2]
+    spare.give_back(4, at_once=True)
+    assert library.trims == 3, "what a long pass took is not kept until then"
 
 
 def test_a_library_without_it_is_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,6 +228,7 @@ class Daemon:
             duration_ms=round((self._clock.monotonic() - started) * 1000, 1),
         )
         self._tell_manager(READY=1)
+        self._spare.give_back(self._reconciler.tally.count, at_once=True)
         for feed in self._feeds:
             self._selector.register(feed, selectors.EVENT_READ, self._on_events)
         if self._guests:
