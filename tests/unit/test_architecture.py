@@ -84,6 +84,7 @@ PURE = {
     *("config.keys", "config.parser", "config.yaml_tree", "config.edit", "config.json_schema"),
     *("config.link_edit", "config.containerlab", "config.ends", "config.hosts"),
     *("reconcile.admission", "reconcile.carrier", "reconcile.evaluate"),
+    "reconcile.found_links",
     *("reconcile.made_veths", "reconcile.made_tunnels", "reconcile.mode_selection"),
     "reconcile.plan",
     *("reconcile.actions", "reconcile.link_state", "reconcile.pass_stats"),

@@ -44,6 +44,7 @@ from xconnectd.reconcile import (
 from xconnectd.reconcile.actions import OF_WHAT_IS_MADE, OVER_NETLINK, Action, Make
 from xconnectd.reconcile.evaluate import Evaluation, Refused
 from xconnectd.reconcile.executor import Executor, Trouble
+from xconnectd.reconcile.found_links import found_links
 from xconnectd.reconcile.link_state import LinkStatus
 from xconnectd.reconcile.made_veths import FarRefusal
 from xconnectd.reconcile.netns_moves import NetnsMoves
@@ -232,7 +233,7 @@ class Reconciler:
     def found(self) -> tuple[Link, ...]:
         """The wires that stand in the kernel."""
         observed, _ = self._observer.everything(Wiring())
-        return observer.wiring_in_kernel(observed).links
+        return found_links(observed)
 
     # ------------------------------------------------------------------ passes
 
