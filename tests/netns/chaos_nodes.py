@@ -168,11 +168,17 @@ class Nodes:
         return {name: end for name, end in self.ends.items() if end.where == "host"}
 
     def call_by_text(self, seen: dict[str, Any]) -> None:
-        """Ends of wires that a daemon without a good file has taken over by their names here."""
+        """Ends of wires that a daemon without a good file has taken over by their names here.
+
+        A text of the file is to it the name of the one veth that was made for it, and leads to no
+        other that is there meanwhile.
+        """
         texts = {end.host: name for name, end in self.here.items()}
         for link in seen["links"]:
             for end in (link["a"], link["b"]):
-                end["name"] = texts.get(end["name"], end["name"])
+                name = end["name"] = texts.get(end["name"], end["name"])
+                if name in self.here and self.here[name].number != end["ifindex"]:
+                    end["name"] = f"what {name} was"
 
     @property
     def occupied(self) -> set[str]:
