@@ -74,23 +74,14 @@ def run(order: Order, say: Callable[[str], None]) -> None:
         capture = stack.enter_context(
             Capture(ends=len(ways), snaplen=order.snaplen, room=order.room)
         )
-        stdout = sys.stdout.fileno()
-        form: Form
-        decoded: Decoded | None = None
-        if order.write is not None:
-            form = Pcapng(ways, capture.snaplen, " ".join(rest))
-            output = _output(stack, order.write)
-        elif (program := tcpdump.found()) and not order.plain:
-            form = decoded = stack.enter_context(Decoded(program, ways, capture.snaplen, stdout))
-            output = decoded.stdin
-        else:
-            form, output = Lines(ways), stdout
+        form, output = _form(order, ways, capture.snaplen, " ".join(rest), stack)
+        decoded = form if isinstance(form, Decoded) else None
         recording = Recording(
             capture,
             ways,
             form,
             output=output,
-            reader=stdout if decoded else None,
+            reader=sys.stdout.fileno() if decoded else None,
             place=lambda name: _place(engine, ends[name]),
             say=say,
             filter_=filter_,
@@ -102,6 +93,22 @@ def run(order: Order, say: Callable[[str], None]) -> None:
                 decoded.finish()
             for way in ways if whole else ():
                 say(_summary(way, recording.accounts[way.end]))
+
+
+def _form(
+    order: Order, ways: Sequence[Way], snaplen: int, words: str, stack: ExitStack
+) -> tuple[Form, int]:
+    """How frames are written, and the descriptor to write to, open until ``stack`` unwinds.
+
+    ``words`` are those of the filter.
+    """
+    stdout = sys.stdout.fileno()
+    if order.write is not None:
+        return Pcapng(ways, snaplen, words), _output(stack, order.write)
+    if (program := tcpdump.found()) and not order.plain:
+        decoded = stack.enter_context(Decoded(program, ways, snaplen, stdout))
+        return decoded, decoded.stdin
+    return Lines(ways), stdout
 
 
 def _asked(words: Sequence[str], report: StatusDocument) -> tuple[list[Link], Sequence[str]]:
@@ -166,8 +173,8 @@ def _elsewhere(engine: Engine, end: End) -> Interface | None:
     return None
 
 
-def _output(stack: ExitStack, path: str | None) -> int:
-    if path is None or path == STDOUT:
+def _output(stack: ExitStack, path: str) -> int:
+    if path == STDOUT:
         return sys.stdout.fileno()
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     stack.callback(os.close, file)
