@@ -80,10 +80,10 @@ class Ledger:
                 self._know(record)
         self.unjudged = () if self._current else tuple(each.name for each in stored.values())
         """The interfaces in records that, as far as can be told, are of another boot."""
-        self.programs = self._read_programs()
+        self.programs = _numbers(self._read("programs"))
         self.passing = dict(self._read_passing())
-        self.moved_netns = tuple(self._read_moved_netns())
-        self.unreported = tuple(self._read_unreported())
+        self.moved_netns = tuple(filter(None, map(_moved_end, self._read_list("moved_netns"))))
+        self.unreported = tuple(filter(None, map(_record, self._read_list("unreported"))))
         self._unsaved: set[str] = set()
 
     # ---- records
@@ -261,15 +261,6 @@ class Ledger:
                 case {"unmade": str(end)}:
                     made.pop(end, None)
         return records, made
-
-    def _read_programs(self) -> frozenset[int]:
-        return _numbers(self._read("programs"))
-
-    def _read_moved_netns(self) -> Iterator[MovedEnd]:
-        return filter(None, map(_moved_end, self._read_list("moved_netns")))
-
-    def _read_unreported(self) -> Iterator[Record]:
-        return filter(None, map(_record, self._read_list("unreported")))
 
     def _read_passing(self) -> Iterator[tuple[str, Passing]]:
         stored = self._read("passing")
