@@ -324,7 +324,7 @@ class _Diff:
             if ifindex not in wanted
         }
         self._prepare(ends.values())
-        for step in (self._silence, self._go_on, self._attach_xdp, self._attach_tc):
+        for step in (self._stop_host_egress, self._go_on, self._attach_xdp, self._attach_tc):
             for end in ends.values():
                 step(end)
         if observed.guarded is not None and not ends.keys() <= observed.guarded:
@@ -382,7 +382,7 @@ class _Diff:
                 reason = _reason(setting, end.role)
                 self._do(Set(end.role.link.id, end.interface, reason, setting, change.ours))
 
-    def _silence(self, end: _End) -> None:
+    def _stop_host_egress(self, end: _End) -> None:
         """What leaves by it is the wire's alone, and impaired as that is to be."""
         link, interface, programs = end.role.link.id, end.interface, self._observed.programs
         name, program = "egress", programs.egress
