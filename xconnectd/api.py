@@ -21,6 +21,7 @@ from typing import Any, Self
 from xconnectd import events, pcap_filter
 from xconnectd.config import parser
 from xconnectd.errors import XconnectError
+from xconnectd.events import Trigger
 from xconnectd.model import Carrier, State, Wiring
 from xconnectd.reconcile.link_state import LinkStatus
 from xconnectd.runtime import Engine
@@ -45,7 +46,7 @@ class Xconnect:
             self._engine = undo.enter_context(Engine.take(events.of_application()))
             self._reconciler = self._engine.reconciler
             self._reconciler.want(wiring)
-            self._reconciler.resync("start")
+            self._reconciler.resync(Trigger.START)
             undo.pop_all()
         self._closed = False
 
@@ -59,7 +60,7 @@ class Xconnect:
         self._demand_open()
         scope = self._reconciler.want(_wiring(links))
         if scope:
-            self._reconciler.run(scope, "config")
+            self._reconciler.run(scope, Trigger.CONFIG)
 
     def sync(self) -> None:
         """Looks at everything again and repairs what has drifted or come into being.
@@ -68,7 +69,7 @@ class Xconnect:
             XconnectError: it is closed.
         """
         self._demand_open()
-        self._reconciler.run(None, "netlink")
+        self._reconciler.run(None, Trigger.NETLINK)
         self._reconciler.tell_repeated(at_once=True)
 
     def _demand_open(self) -> None:
@@ -94,7 +95,7 @@ class Xconnect:
             return
         self._closed = True
         with self._engine:
-            if problems := self._engine.detach("signal"):
+            if problems := self._engine.detach(Trigger.SIGNAL):
                 raise XconnectError("; ".join(problems))
 
     def __enter__(self) -> Self:

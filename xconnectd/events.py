@@ -73,6 +73,20 @@ class Event(StrEnum):
     DAEMON_STOPPED = "daemon.stopped"
 
 
+class Trigger(StrEnum):
+    """What a pass was run for, in the field ``trigger``; an interface too."""
+
+    START = "start"
+    CONFIG = "config"
+    TRY = "try"
+    IMPAIR = "impair"
+    SIGNAL = "signal"
+    COMMAND = "command"
+    NETLINK = "netlink"
+    UNDERLAY = "underlay"
+    RETRY = "retry"
+
+
 Logger = structlog.typing.FilteringBoundLogger
 
 

@@ -13,7 +13,7 @@ from xconnectd.control.lock import Instance, running_pid
 from xconnectd.dataplane.nothing_pinned import NothingPinned
 from xconnectd.dataplane.programs import Dataplane, describe
 from xconnectd.errors import DataplaneError, XconnectError, is_full
-from xconnectd.events import Event, Logger, logger
+from xconnectd.events import Event, Logger, Trigger, logger
 from xconnectd.model import Counters, Heard, Programs, Setting
 from xconnectd.netlink.changes import Changes
 from xconnectd.netlink.host_use import HostUse
@@ -147,7 +147,7 @@ class Engine:
             ledger = Ledger(pinned=partial(_pinned, pins()))
             return cls(parts, dataplane, ledger, instance, log or logger(), unseen=unseen)
 
-    def detach(self, trigger: str) -> list[str]:
+    def detach(self, trigger: Trigger) -> list[str]:
         """Detaches every end; returns what could not be put back.
 
         Then nothing is left in the kernel or on the disk but the records of ends that have left

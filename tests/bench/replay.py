@@ -140,7 +140,7 @@ def _ways(engine: runtime.Engine, wirings: Sequence[str]) -> dict[str, _Way]:
     engine.host_use.track_stacked()  # as a daemon does, else each look dumps all links
     reconciler = engine.reconciler
     reconciler.want(parser.parse(wirings[0].encode(), "first"))
-    reconciler.resync("start")
+    reconciler.resync(events.Trigger.START)
     route = engine.interfaces._route
     recorder = _Recorder(route._socket)
     route._socket = recorder  # type: ignore[assignment]
@@ -148,7 +148,9 @@ def _ways(engine: runtime.Engine, wirings: Sequence[str]) -> dict[str, _Way]:
     for text in (*wirings[1:], wirings[0]) * 2:
         recorder.calls = []
         with recorder.of_maps():
-            reconciler.run(reconciler.want(parser.parse(text.encode(), "next")), "config")
+            reconciler.run(
+                reconciler.want(parser.parse(text.encode(), "next")), events.Trigger.CONFIG
+            )
         ways[text] = _Way.of(recorder.calls)
     return ways
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.pages import commands
 from xconnectd.cli.arguments import make_parser
-from xconnectd.events import Event
+from xconnectd.events import Event, Trigger
 
 REPO = Path(__file__).parents[2]
 README = (REPO / "README.md").read_text()
@@ -94,11 +94,13 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[set[str]]:
             yield {*each.option_strings}
 
 
-def test_the_reference_names_every_option_and_every_event() -> None:
+def test_the_reference_names_every_option_event_and_trigger() -> None:
     page = (REPO / "docs" / "commands.md").read_text()
     words = set(re.findall(r"--?[a-z][a-z-]*", page))
     assert [each for each in _options(make_parser()) if not each & words] == []
     assert {*Event} - set(re.findall(r"`([a-z_]+\.[a-z_]+)`", page)) == set()
+    fields = page.partition("\nFields of links ")[2].partition("\n\n")[0]
+    assert {*Trigger} - set(re.findall(r"`([a-z]+)`", fields)) == set()
 
 
 def test_the_readme_is_short() -> None:

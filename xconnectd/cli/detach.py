@@ -10,6 +10,7 @@ from xconnectd import events
 from xconnectd.cli.exit_codes import Exit
 from xconnectd.cli.output import print_message
 from xconnectd.errors import BusyError
+from xconnectd.events import Trigger
 from xconnectd.runtime import Engine
 
 _UNJUDGED: Final = (
@@ -35,9 +36,9 @@ def run(options: argparse.Namespace) -> int:
             return Exit.FAILED
         problems = _not_ours(engine, options.words)
         if options.all:
-            problems += engine.detach("command")
+            problems += engine.detach(Trigger.COMMAND)
         else:
-            problems += engine.reconciler.detach("command", options.words)
+            problems += engine.reconciler.detach(Trigger.COMMAND, options.words)
         for gone in engine.ledger.moved_netns:
             print_message(
                 f"{gone.record.name} was moved to another namespace; remove our program there:"

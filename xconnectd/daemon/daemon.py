@@ -32,7 +32,7 @@ from xconnectd.daemon.requests import Requests
 from xconnectd.daemon.signals import Signals, Wakeup
 from xconnectd.daemon.trial import Trial
 from xconnectd.errors import is_full
-from xconnectd.events import Event, Logger, Publisher
+from xconnectd.events import Event, Logger, Publisher, Trigger
 from xconnectd.model import Scope, State
 from xconnectd.monitor_address import MonitorAddress
 from xconnectd.mounts import Disk
@@ -219,7 +219,7 @@ class Daemon:
         started = self._clock.monotonic()
         self._passing.end_overdue()
         self._files.start()
-        self._reconciler.resync("start")
+        self._reconciler.resync(Trigger.START)
         self._log.info(
             Event.DAEMON_READY,
             pid=os.getpid(),
@@ -264,11 +264,11 @@ class Daemon:
         on_exit = OnExit.KEEP if systemd.is_restarting() else self._on_exit
         if self._guests and on_exit is OnExit.DETACH:
             self._guests.set({})
-        problems = self._reconciler.detach("signal") if on_exit is OnExit.DETACH else []
+        problems = self._reconciler.detach(Trigger.SIGNAL) if on_exit is OnExit.DETACH else []
         if self._guests:
             self._guests.close()
         self._log.info(
-            Event.DAEMON_STOPPED, wires=str(on_exit), problems=problems, trigger="signal"
+            Event.DAEMON_STOPPED, wires=str(on_exit), problems=problems, trigger=Trigger.SIGNAL
         )
         self._server.close()
         if on_exit is OnExit.DETACH and not problems:
@@ -300,7 +300,7 @@ class Daemon:
         if self._is_behind or any(map(_IS_DUE, self._feeds)):
             self._on_events()
         if due := self._reconciler.due():
-            self._reconciler.run(due, "retry")
+            self._reconciler.run(due, Trigger.RETRY)
         if self._tick.expired():
             self._on_tick()
 
@@ -314,9 +314,9 @@ class Daemon:
         self._reconciler.tell_repeated()
         self._on_nodes()
         if self._reconciler.has_drifted():
-            self._reconciler.run(None, "netlink")
+            self._reconciler.run(None, Trigger.NETLINK)
         elif scope := self._reconciler.disturbed():
-            self._reconciler.run(scope, "netlink")
+            self._reconciler.run(scope, Trigger.NETLINK)
         self._reconciler.follow_ways()
         self._tell_manager()
         if gc.get_count()[0] > _LEFTOVERS:  # a refused file leaves a cycle or two behind
@@ -331,7 +331,7 @@ class Daemon:
             if self._files.changed.due is not None:
                 self._trial.file_changed()
         elif not self.signals.stopping and (scope := self._files.read_if_due()):
-            self._reconciler.run(scope, "config")
+            self._reconciler.run(scope, Trigger.CONFIG)
 
     def _read_again(self) -> None:
         """Takes the files as they are now, ends a try, and does all that can be done."""
@@ -339,7 +339,7 @@ class Daemon:
         self._trial.forget("the files are read again")
         self._files.read_again()
         self._reconciler.hurry()
-        self._reconciler.run(None, "signal")
+        self._reconciler.run(None, Trigger.SIGNAL)
         self._tell_manager(READY=1)
 
     # ------------------------------------------------------------------ the kernel
@@ -353,7 +353,7 @@ class Daemon:
         if self._guests:
             self._guests.drain()
         if links := self._reconciler.monitored:
-            self._reconciler.run(Scope(links), "netlink")
+            self._reconciler.run(Scope(links), Trigger.NETLINK)
 
     def _receive(self) -> list[monitor.Event]:
         """What the kernel has told and nobody has read; a pass asks before it looks again."""
@@ -383,7 +383,7 @@ class Daemon:
             self._log.warning(
                 Event.EVENTS_LOST, reason="too many kernel events at once; all is read again"
             )
-            self._reconciler.resync("netlink")
+            self._reconciler.resync(Trigger.NETLINK)
 
     def _catch_up(self) -> bool:
         """Takes what the kernel tells by now, and repairs maps.
@@ -392,7 +392,7 @@ class Daemon:
         """
         self._on_events()
         if self._reconciler.has_drifted():
-            self._reconciler.run(None, "netlink")
+            self._reconciler.run(None, Trigger.NETLINK)
         return len(self._feeds) > 1
 
     @property

@@ -13,7 +13,7 @@ from xconnectd.control.protocol import LONGEST_IMPAIRMENT, Answer, Request
 from xconnectd.daemon.clock import Clock
 from xconnectd.daemon.ports import Runtime
 from xconnectd.errors import ConfigError
-from xconnectd.events import Event, Logger
+from xconnectd.events import Event, Logger, Trigger
 from xconnectd.impairment import Impairment, Passing
 from xconnectd.model import Link, Mode, State
 from xconnectd.status.document import no_such_link, spellings
@@ -129,7 +129,7 @@ class PassingImpairments:
         others = {name: each for name, each in self._ledger.passing.items() if name != link}
         self._ledger.set_passing({**others, link: passing} if passing else others)
         if scope := self._reconciler.want(self._reconciler.wiring):
-            self._reconciler.run(scope, "impair")
+            self._reconciler.run(scope, Trigger.IMPAIR)
 
 
 def _ends(link: Link, direction: str) -> tuple[str, ...]:

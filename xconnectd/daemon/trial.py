@@ -9,7 +9,7 @@ from xconnectd.control.server import Client
 from xconnectd.daemon.clock import Clock
 from xconnectd.daemon.config_files import ConfigFiles
 from xconnectd.daemon.ports import Runtime
-from xconnectd.events import Event, Logger
+from xconnectd.events import Event, Logger, Trigger
 from xconnectd.model import Wiring
 from xconnectd.status import document
 
@@ -69,7 +69,7 @@ class Trial:
         self.tried = Tried(client, wiring, self._clock.monotonic() + seconds)
         self._log.info(Event.TRY_STARTED, config_hash=wiring.hash, seconds=seconds)
         if scope := self._reconciler.want(wiring):
-            self._reconciler.run(scope, "try")
+            self._reconciler.run(scope, Trigger.TRY)
         return {"ok": True, "place": str(place)}
 
     def hold(self, client: Client) -> Answer:
@@ -86,7 +86,7 @@ class Trial:
             return {"ok": False, "error": _TOO_LATE}
         tried, self.tried = self.tried.wiring, None
         if scope := self._files.read_again():
-            self._reconciler.run(scope, "config")
+            self._reconciler.run(scope, Trigger.CONFIG)
         self._log.info(Event.TRY_KEPT, config_hash=self._reconciler.wiring.hash)
         kept = self._reconciler.wiring.links == tried.links
         return {"ok": kept, "error": "" if kept else "the file is not what was tried"}
@@ -104,7 +104,7 @@ class Trial:
         if tried and (tried.client is None or self._clock.monotonic() >= tried.deadline):
             self.forget("not confirmed")
             if scope := self._files.read_again():
-                self._reconciler.run(scope, "config")
+                self._reconciler.run(scope, Trigger.CONFIG)
 
     def forget(self, reason: str) -> None:
         """Ends it, for who reads the files next."""

@@ -15,7 +15,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from xconnectd.errors import InterfaceGoneError, XconnectError
-from xconnectd.events import Event, Logger
+from xconnectd.events import Event, Logger, Trigger
 from xconnectd.model import (
     Announcement,
     Interface,
@@ -74,7 +74,7 @@ With both ends a link costs 0.35 ms if it is looked at by itself, 0.26 ms among 
 _MOST_LOOKS = 100
 """Looks in a row that may be spoilt by an interface that vanishes meanwhile."""
 
-_EDITS = ("config", "try")
+_EDITS = (Trigger.CONFIG, Trigger.TRY)
 """What misspells a name; an interface that is missing for another reason has gone."""
 
 _ADMIN_DOWN_A_TICK = 16
@@ -336,14 +336,14 @@ class Reconciler:
                 return self._observer.narrow(self._index, scope)
         raise InterfaceGoneError("interfaces come and go faster than they can be looked at")
 
-    def run(self, scope: Scope | None, trigger: str) -> None:
+    def run(self, scope: Scope | None, trigger: Trigger) -> None:
         """Makes the links in ``scope`` (all if None) agree with the wiring, and logs changes."""
         renewed = self._renew()
         self._pass(None if renewed or self._dataplane.older_forward() else scope, trigger)
         while self._renew():  # one has left meanwhile
             self._pass(None, trigger)
 
-    def _pass(self, scope: Scope | None, trigger: str) -> None:
+    def _pass(self, scope: Scope | None, trigger: Trigger) -> None:
         started = time.monotonic()
         if scope is not None and (ends := scope.ifindexes & self._ends.keys()):
             # An altname that led to a link may be gone.
@@ -381,7 +381,7 @@ class Reconciler:
         self._report(statuses, done, trigger, seconds)
 
     def _with_hints(
-        self, evaluations: Iterable[Evaluation], trigger: str
+        self, evaluations: Iterable[Evaluation], trigger: Trigger
     ) -> tuple[Evaluation, ...]:
         """The same; links that wait since an edit have hints, also when news come after it."""
         found = {each.link.id: each for each in evaluations}
@@ -404,7 +404,7 @@ class Reconciler:
             evaluations = evaluate.with_namespaces(evaluations, observed, names)
         return [link_state.assess(each, observed) for each in evaluations]
 
-    def detach(self, trigger: str, names: Collection[str] | None = None) -> list[str]:
+    def detach(self, trigger: Trigger, names: Collection[str] | None = None) -> list[str]:
         """Detaches every end (or of the named ones and their partners), in a pass like any other.
 
         Returns what could not be put back. Links are wanted no longer, so their end is no event.
@@ -433,12 +433,12 @@ class Reconciler:
         recorded = [ifindex for name in names for ifindex in self._ledger.named.get(name, ())]
         return Scope(ifindexes=frozenset((*found, *recorded)))
 
-    def _not_held_off(self, seen: Seen, trigger: str) -> tuple[Action, ...]:
+    def _not_held_off(self, seen: Seen, trigger: Trigger) -> tuple[Action, ...]:
         """In a hold-off settings are left to whoever keeps changing them; forwarding is not.
 
         Nor is what an end shows, and that is recorded.
         """
-        if trigger != "netlink":
+        if trigger != Trigger.NETLINK:
             return seen.actions
         held = seen.observed.records
         shown = {each.interface.ifindex for each in seen.actions if actions.is_of_admin_state(each)}
@@ -462,7 +462,7 @@ class Reconciler:
         """Runs a pass over the links that these events concern, and those that are unseen."""
         self._note(events)
         if self._unseen:
-            self.run(self._unseen, "netlink")
+            self.run(self._unseen, Trigger.NETLINK)
 
     def _note(self, events: Iterable[LinkEvent]) -> None:
         """Adds to what is to be looked at.
@@ -519,13 +519,13 @@ class Reconciler:
         links = frozenset[Link]().union(*found)
         self._backoff.forget([link.id for link in links])  # what failed may succeed now
         if links:
-            self.run(Scope(links), "netlink")
+            self.run(Scope(links), Trigger.NETLINK)
 
     def handle_tunnels(self, ends: Collection[str]) -> None:
         """Runs a pass over the links to these ends on other hosts, of which there is news."""
         links = frozenset([self._index.tunnels[end] for end in ends if end in self._index.tunnels])
         if links:
-            self.run(Scope(links), "netlink")
+            self.run(Scope(links), Trigger.NETLINK)
 
     def follow_ways(self) -> None:
         """Runs a pass over the links by tunnels whose way is another than it was.
@@ -536,9 +536,9 @@ class Reconciler:
             now = self._way_to(remote)
             if now != self._ways.get(remote, now):
                 self._ways[remote] = now
-                self.run(Scope(frozenset(links)), "underlay")
+                self.run(Scope(frozenset(links)), Trigger.UNDERLAY)
 
-    def resync(self, trigger: str) -> None:
+    def resync(self, trigger: Trigger) -> None:
         """A pass over everything when events were not received: at the start, or they were lost.
 
         Ends that were moved meanwhile are searched for in the other namespaces.
@@ -717,7 +717,7 @@ class Reconciler:
                     self.awaited[place.nsid, place.in_the_way] = end
 
     def _report(
-        self, statuses: Iterable[LinkStatus], done: list[Action], trigger: str, seconds: float
+        self, statuses: Iterable[LinkStatus], done: list[Action], trigger: Trigger, seconds: float
     ) -> None:
         wanted = self._index.ids
         left = filter(self._statuses.__contains__, self._unwanted)
@@ -750,10 +750,10 @@ class Reconciler:
             del self._statuses[each.link.id]
         self._log.debug(Event.PASS_DONE, actions=len(done), **more)
 
-    def _log_change(self, change: Report, trigger: str) -> None:
+    def _log_change(self, change: Report, trigger: Trigger) -> None:
         """What others do again and again is summed up, so that nobody can fill a disk with it."""
         now = time.monotonic()
-        if trigger == "netlink":
+        if trigger == Trigger.NETLINK:
             self._log_all(self._repeats.note(change, now))
         else:
             self._log_all((*self._repeats.of(str(change.fields["link"]), now), change))

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from xconnectd.events import Event
+from xconnectd.events import Event, Trigger
 from xconnectd.model import End, State
 from xconnectd.reconcile.actions import (
     Action,
@@ -122,14 +122,14 @@ def changes(
     after: Collection[LinkStatus],
     gone: Iterable[LinkStatus],
     done: Iterable[Action],
-    trigger: str,
+    trigger: Trigger,
 ) -> Iterator[Report]:
     """``gone`` are links no longer in the file, ``done`` the actions that were carried out."""
     gone, done = list(gone), list(done)
     for action in done:
         if isinstance(action, Unlearn):
             yield Report(Event.RA_REMOVED, _of_router(action))
-    repairs = _repairs(done) if trigger == "netlink" else {}
+    repairs = _repairs(done) if trigger == Trigger.NETLINK else {}
     moved: set[str] = set()
     for now in after:
         was = before.get(now.link.id)
