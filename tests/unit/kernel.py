@@ -537,9 +537,6 @@ class Kernel:
         self.meanwhile()
         return {index: self._message(device) for index, device in self.devices.items()}
 
-    def macs(self) -> dict[int, str]:
-        return {index: device.mac for index, device in self.all().items()}
-
     def complete(self, interfaces: Iterable[Interface]) -> dict[int, Interface]:
         """A far end that has a name already is not asked for again."""
         found = {each.ifindex: each for each in interfaces}

@@ -463,6 +463,13 @@ def four(*wanted: Link | str) -> Keeper:
     return Keeper(kernel).start(wiring(*wanted))
 
 
+def test_a_start_that_adopts_asks_for_all_interfaces_once() -> None:
+    keeper = four("e0:e1", "e2:e3")
+    keeper.kernel.dumps, keeper.kernel.trouble = 0, peace
+    keeper.restart()
+    assert (keeper.kernel.dumps, keeper.kernel.steps) == (1, [])
+
+
 def test_news_of_some_among_many_are_no_dump() -> None:
     """Of ends that come up the kernel tells a hundred a second, for minutes (linkwatch)."""
     names = [f"v{number}" for number in range(310)]

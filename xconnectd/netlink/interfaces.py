@@ -135,7 +135,6 @@ _LINK: Final = Reader(
     _ADDR_GEN_MODE,
     *_XDP_MODES,
 )
-_MAC: Final = Reader(LINK_ATTRIBUTES, uapi.IFLA_ADDRESS)
 _QDISC: Final = Reader(TC_ATTRIBUTES, uapi.TCA_KIND)
 _FILTER: Final = Reader(TC_ATTRIBUTES, uapi.TCA_KIND, _BPF_ID, _BPF_NAME)
 _TC_HEADER: Final = struct.Struct("=20xiI4xI")  # ifindex, handle and info of struct tcmsg
@@ -167,13 +166,6 @@ class Interfaces:
     def all(self) -> dict[int, Interface]:
         """Every interface, in one dump, without tc filters and features (see ``complete``)."""
         return {interface.ifindex: interface for interface in interfaces_in(self.messages())}
-
-    def macs(self) -> dict[int, str]:
-        """By ifindex the MAC of every interface; quicker than ``all``."""
-        return {
-            ifindex_of(message): _MAC.read(message).get(uapi.IFLA_ADDRESS, b"").hex(":")
-            for message in self.messages()
-        }
 
     def messages(self) -> Collection[bytes]:
         """The link message of every interface.

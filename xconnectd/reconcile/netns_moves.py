@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -153,6 +153,17 @@ class NetnsMoves:
             f" comes in there; remove it: {gone.remedy}",
         )
 
+    def missing(self, here: Mapping[int, Interface]) -> list[Record]:
+        """The ends that are not among the interfaces ``here``, and not known to be elsewhere."""
+        gone = [
+            each
+            for number, each in self._ledger.records.items()
+            if not each.is_of(here.get(number, _NOBODY))
+        ]
+        moved = [each.record for each in self._ledger.moved_netns]
+        missed = [each for each in moved if each.identity in self._missed]
+        return [*self._ledger.unreported, *gone, *missed]
+
     def find(self) -> bool:
         """Looks for ends that were moved while nobody listened, and those that are back since.
 
@@ -161,17 +172,14 @@ class NetnsMoves:
         some are back: a pass takes them up.
         """
         self._interfaces.settle()  # one that is on its way is listed nowhere
-        records = self._ledger.records.values()
-        macs = self._interfaces.macs() if records else {}
-        held = {each.ifindex for each in records if each.mac == macs.get(each.ifindex)}
-        gone = [each for each in records if each.ifindex not in held]
-        moved = [each.record for each in self._ledger.moved_netns]
-        missed = [each for each in moved if each.identity in self._missed]
-        missing = [*self._ledger.unreported, *gone, *missed]
-        if not missing:
-            return False
         here = self._interfaces.all()
-        strays = [each for each in here.values() if each.ifindex not in held]
+        missing = self.missing(here)
+        records = self._ledger.records
+        strays = [
+            each
+            for number, each in here.items()
+            if number not in records or not records[number].is_of(each)
+        ]
         back = [found for found in self._recognised(missing, strays) if self._ours_on(found.device)]
         for found in back:
             self._add(MovedEnd(found.record, mode=""))

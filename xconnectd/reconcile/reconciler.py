@@ -104,6 +104,10 @@ _DELETED = {
 }
 
 
+Look = tuple[Observed, tuple[Link, ...]]
+"""What was seen, and the links that it is about."""
+
+
 class Seen(NamedTuple):
     """The outcome of looking: what was seen, the evaluations of its links, what is to be done."""
 
@@ -283,13 +287,15 @@ class Reconciler:
         """Those of these interfaces that are in no link."""
         return [name for name in names if name not in self._index.by_name]
 
-    def _look_and_recognize(self, scope: Scope | None, refused: Mapping[str, Refused]) -> Seen:
+    def _look_and_recognize(
+        self, scope: Scope | None, refused: Mapping[str, Refused], look: Look | None = None
+    ) -> Seen:
         """A look in which ends that are back have the records with which they left.
 
         Each look anew may show another that has come back since the one before: its record is
         taken up too, else the MTU and all else of ours would be recorded as found.
         """
-        seen = self.look(scope, refused)
+        seen = self._judge(*(look or self._observe(scope)), refused)
         while self._netns_moves.take_back(seen.observed):
             seen = self.look(scope, refused)
         self._has_seen(seen)
@@ -326,7 +332,7 @@ class Reconciler:
         ifindexes = frozenset() if covered is None else self._unseen.ifindexes - covered
         self._unseen = Scope(frozenset(links), ifindexes)
 
-    def _observe(self, scope: Scope | None) -> tuple[Observed, tuple[Link, ...]]:
+    def _observe(self, scope: Scope | None) -> Look:
         """Looks again if an interface vanished between one question about it and the next."""
         many = max(_MANY, len(self._wanted.links))
         for _ in range(_MOST_LOOKS):
@@ -336,19 +342,23 @@ class Reconciler:
                 return self._observer.narrow(self._index, scope)
         raise InterfaceGoneError("interfaces come and go faster than they can be looked at")
 
-    def run(self, scope: Scope | None, trigger: Trigger) -> None:
-        """Makes the links in ``scope`` (all if None) agree with the wiring, and logs changes."""
-        renewed = self._renew()
-        self._pass(None if renewed or self._dataplane.older_forward() else scope, trigger)
+    def run(self, scope: Scope | None, trigger: Trigger, look: Look | None = None) -> None:
+        """Makes the links in ``scope`` (all if None) agree with the wiring, and logs changes.
+
+        ``look`` is one of just now, if there was one.
+        """
+        if self._renew():
+            scope = look = None
+        self._pass(None if self._dataplane.older_forward() else scope, trigger, look)
         while self._renew():  # one has left meanwhile
             self._pass(None, trigger)
 
-    def _pass(self, scope: Scope | None, trigger: Trigger) -> None:
+    def _pass(self, scope: Scope | None, trigger: Trigger, look: Look | None = None) -> None:
         started = time.monotonic()
         if scope is not None and (ends := scope.ifindexes & self._ends.keys()):
             # An altname that led to a link may be gone.
             scope |= Scope(frozenset([link for each in ends for link in self._ends[each]]))
-        seen = self._look_and_recognize(scope, {})
+        seen = self._look_and_recognize(scope, {}, look)
         if scope is not None:  # what leads to a link now may be gone after the first step
             links = frozenset([each.link for each in seen.evaluations])
             scope = scope if links <= scope.links else scope | Scope(links)
@@ -418,7 +428,7 @@ class Reconciler:
         self._statuses.clear()
         self._pass(None if names is None else self._named(names), trigger)
         if names is None:
-            while self._netns_moves.find():
+            while self._netns_moves.missing({}) and self._netns_moves.find():
                 self._pass(None, trigger)
             self._netns_moves.forget_unfound()  # where nothing is wired nothing can be reached
         return self._backoff.stuck()
@@ -543,8 +553,12 @@ class Reconciler:
 
         Ends that were moved meanwhile are searched for in the other namespaces.
         """
-        self._netns_moves.find()
-        self.run(None, trigger)
+        look = self._observe(None)
+        if self._netns_moves.missing(look[0].interfaces):
+            self._netns_moves.find()
+            self.run(None, trigger)
+        else:
+            self.run(None, trigger, look)
 
     def _renew(self) -> bool:
         """What left with a program of ours works on there, with the maps that it has.
