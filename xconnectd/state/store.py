@@ -354,5 +354,7 @@ def _moved_end(data: Any) -> MovedEnd | None:
 
 
 def _made(kind: type[_T], data: Mapping[str, Any]) -> _T:
-    """Of what is known of it here: another release may have written more."""
-    return kind(**{name: data[name] for name in kind._fields if name in data})
+    try:
+        return kind(**data)
+    except TypeError:  # another release has written more than is known here
+        return kind(**{name: data[name] for name in kind._fields if name in data})
