@@ -121,6 +121,17 @@ def test_a_program_that_left_forwards_nothing_whatever_number_it_gets(dead: bool
     assert kernel.wired("v2", "v3")
 
 
+def test_a_start_that_misses_an_end_renews_the_programs_before_it_changes_anything() -> None:
+    keeper = told(TWO)
+    kernel = keeper.kernel
+    kernel.send_away("v0", nsid=3)
+    kernel.news.clear()
+    kernel.trouble = peace
+    keeper.restart()
+    verbs = [step.verb for step in kernel.steps]
+    assert (verbs[0], verbs.count("renew")) == ("renew", 1)
+
+
 def test_an_end_that_leaves_during_a_pass_is_cut_off_in_it() -> None:
     keeper = told(TWO)
     kernel = keeper.kernel
