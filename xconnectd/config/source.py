@@ -315,11 +315,12 @@ class Files:
         known = self._good.get(path)
         if isinstance(found, ConfigError):
             return known is None, 0
-        standing = {name: names for names in map(_names, self._found) for name in names}
-        links = self._part(path, found).links if standing else ()
-        moved = [link for link in links if _moves(link, standing)]
         is_new = known is None or (found.links, found.metrics) != (known.links, known.metrics)
-        return is_new, len(moved)
+        if not self._found:
+            return is_new, 0
+        standing = {name: names for names in map(_names, self._found) for name in names}
+        links = self._part(path, found).links
+        return is_new, len([link for link in links if _moves(link, standing)])
 
     def _take(self, path: Path, found: Wiring | ConfigError, owners: _Owners) -> FileState:
         if isinstance(found, ConfigError):

@@ -289,12 +289,13 @@ class Daemon:
         passing = self._passing.due if self._runtime.ledger.passing else None
         news: Iterable[float | None] = map(_DUE, self._feeds)
         due = (self._tick.due, files, self._reconciler.next_retry(), passing, *news)
-        return max(0.0, min(each for each in due if each is not None) - self._clock.monotonic())
+        return max(0.0, min([each for each in due if each is not None]) - self._clock.monotonic())
 
     def _on_time(self) -> None:
         if self.signals.stopping:
             return
-        self._trial.check()
+        if self._trial.tried:
+            self._trial.check()
         if self._runtime.ledger.passing:
             self._passing.check()
         if self._is_behind or any(map(_IS_DUE, self._feeds)):

@@ -71,6 +71,8 @@ class Exporter:
 
     def answer(self) -> None:
         """Tells everybody who has asked by now, and the log what the server's threads have met."""
+        if self._server is None:
+            return
         for reason in _taken(self._troubles):
             self._log.warning(Event.METRICS_REFUSED, listen=str(self._wanted), reason=reason)
         asked = [each for each in _taken(self._asked) if each.set_running_or_notify_cancel()]

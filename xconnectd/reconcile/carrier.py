@@ -64,16 +64,15 @@ def shown(
             found[end.ifindex] = Shown(None, own=_BY_TUNNEL, offers=not not_offered(link, observed))
             continue
         partner = None if alone else b if end is a else a
-        own = _why_own(link, end, observed)
+        lever = _lever(link, end)
+        own = _why_own(link, end, lever, observed)
         cause = why_not
         if partner and partner is tunnel:
             cause = cause or not_offered(link, observed)
         if partner and not cause and not _becomes_unreadable(partner, found.get(partner.ifindex)):
             cause = why_hidden(link, partner, observed)
         record = observed.ours[end.ifindex].record
-        found[end.ifindex] = Shown(
-            _lever(link, end), "" if own else cause, own, _offers(end, record)
-        )
+        found[end.ifindex] = Shown(lever, "" if own else cause, own, _offers(end, record))
     return found
 
 
@@ -104,7 +103,7 @@ def not_offered(link: Link, observed: Observed) -> str:
     return ""
 
 
-def _why_own(link: Link, end: Interface, observed: Observed) -> str:
+def _why_own(link: Link, end: Interface, lever: Setting | None, observed: Observed) -> str:
     """Why the link has no say in what this end shows; empty if it has."""
     if link.carrier is Carrier.INDEPENDENT:
         return "carrier: independent"
@@ -113,10 +112,9 @@ def _why_own(link: Link, end: Interface, observed: Observed) -> str:
     for use in observed.uses.get(end.ifindex, ()):
         if not use.learnt:  # set down, it would lose its routes
             return f"the host uses it: {use.words}"
-    monitored = {observed.names.get(name) for name, _ in link.monitors}
-    if _lever(link, end) is None and end.ifindex not in monitored:
-        return "it is set down only where its link itself says carrier: follow"
-    return ""
+    if lever or end.ifindex in [observed.names.get(name) for name, _ in link.monitors]:
+        return ""
+    return "it is set down only where its link itself says carrier: follow"
 
 
 def _lever(link: Link, end: Interface) -> Setting | None:
@@ -132,7 +130,7 @@ def _becomes_unreadable(end: Interface, now: Shown | None) -> bool:
     """
     if now is None or not now.cause:
         return False
-    return now.lever is Setting.UP and _far_up(end) is None
+    return now.lever is Setting.UP and (end.far is None or end.far.up is None)
 
 
 def why_hidden(link: Link, end: Interface, observed: Observed) -> str:
@@ -161,8 +159,8 @@ def _offers(end: Interface, record: Record | None) -> bool:
     if end.variant == "tap":
         hidden = record.changes.get(Setting.CARRIER) if record else None
         return end.carrier or bool(hidden and hidden.found)
-    if (far_up := _far_up(end)) is not None:
-        return far_up
+    if end.far and end.far.up is not None:
+        return end.far.up
     return end.carrier or not end.up
 
 
@@ -176,7 +174,3 @@ def _why_not_offering(end: Interface, node: Node | None) -> str:
             return f"{far.name} in {place} is down"
         return f"{far.name}, the far end of {end.name}, is down"
     return f"{end.name} has no carrier"
-
-
-def _far_up(end: Interface) -> bool | None:
-    return end.far.up if end.far else None

@@ -76,10 +76,14 @@ class NetnsMoves:
     def settle(self, observed: Observed) -> None:
         """At the end of a pass: what was reported before its last look is dealt with there.
 
-        But for what that did not cover: a report may come in the middle of a pass over others.
+        But for what that did not cover: a report may come in the middle of a pass over others. And
+        the moved ends are called, and run, what it found where they are now.
         """
         covered = observed.covered
         self._reported = set() if covered is None else self._reported - covered
+        if moved := self._ledger.moved_netns:
+            now = {gone.record.identity: gone for gone in observed.moved_netns}
+            self._set_moved_netns(now.get(gone.record.identity, gone) for gone in moved)
 
     def awaits(self, ifindex: int) -> bool:
         """Whether an RTM_DELLINK of this interface would be news."""
@@ -340,9 +344,3 @@ class NetnsMoves:
             return False
         self._reported.discard(ifindex)  # should it leave again, that is not told yet
         return True
-
-    def update(self, observed: Observed) -> None:
-        """At the end of a pass: what the moved ends are called and run where they are now."""
-        if moved := self._ledger.moved_netns:
-            now = {gone.record.identity: gone for gone in observed.moved_netns}
-            self._set_moved_netns(now.get(gone.record.identity, gone) for gone in moved)

@@ -657,13 +657,15 @@ class Reconciler:
         self._remember_ends(seen)
         for each in statuses:
             self._backoff.note(each, seen.observed, trouble.links.get(each.link.id))
-        self._remember_stuck(seen.observed, trouble)
+        self._backoff.came_off(seen.observed.covered, trouble.stuck)
+        for ifindex, (name, reason) in trouble.stuck.items():
+            if self._backoff.is_stuck(ifindex, reason):
+                self._log.warning(Event.DETACH_FAILED, interface=name, reason=reason)
         if seen.actions or self.undone:
             covered = seen.observed.covered
             others = () if covered is None else self.undone
             kept = [each for each in others if each.interface.ifindex not in (covered or ())]
             self.undone = (*kept, *seen.actions)
-        self._netns_moves.update(seen.observed)
         if scope is None and not seen.actions:  # nothing runs an older program any more
             self._dataplane.retire()
 
@@ -683,12 +685,6 @@ class Reconciler:
             for end in gone:
                 del self._announced[end]
             self._tunnels.want(self._announced.values(), self.wiring.hosts_key)
-
-    def _remember_stuck(self, observed: Observed, trouble: Trouble) -> None:
-        for ifindex, (name, reason) in trouble.stuck.items():
-            if self._backoff.is_stuck(ifindex, reason):
-                self._log.warning(Event.DETACH_FAILED, interface=name, reason=reason)
-        self._backoff.came_off(observed.covered, trouble.stuck)
 
     def _remember_entries(self, observed: Observed) -> None:
         entries, peers, covered = *self._left, observed.covered
