@@ -1,4 +1,4 @@
-"""What daemons of two hosts believe of each other: late ones, deaf ones, and forged words."""
+"""What daemons of two hosts believe of each other: late ones, deaf ones, and forged messages."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Final
 import pytest
 
 from xconnectd.tunnels import keepalive
-from xconnectd.tunnels.keepalive import Word
+from xconnectd.tunnels.keepalive import Message
 
 from .hosts_lab import Host, Hosts
 from .lab import Station, holds, inside, poll
 from .traffic import Port, wired
 
 LINK: Final = ("h1/va", "h2/vb")
-WORD: Final = b"xconnect\3"
+MESSAGE: Final = b"xconnect\3"
 PORT: Final = 14789
 
 
@@ -86,20 +86,20 @@ def test_a_tunnel_that_somebody_deletes_is_made_and_spoken_by_again(hosts: Hosts
 # ---------------------------------------------------------------------- forged
 
 
-def _overheard(hosts: Hosts) -> tuple[int, Word]:
-    """A word of h2's on its way to h1, as somebody in between reads it, and the VNI."""
+def _overheard(hosts: Hosts) -> tuple[int, Message]:
+    """A message of h2's on its way to h1, as somebody in between reads it, and the VNI."""
     with inside(hosts.underlay, lambda: Port("h2")) as port:
 
         def look() -> list[bytes]:
-            return [each for each in port.drain() if WORD in each and each[12:14] == b"\x08\0"]
+            return [each for each in port.drain() if MESSAGE in each and each[12:14] == b"\x08\0"]
 
         packet = poll(look)[0]
-    at = packet.index(WORD) - 14
+    at = packet.index(MESSAGE) - 14
     (vni,) = struct.unpack("!I", packet[at - 4 : at])
     frame = bytearray(packet[at:])
     frame[24] &= 0xF7  # the flag that says that it is signed
     said = keepalive.decode(bytes(frame), vni >> 8, b"")
-    assert isinstance(said, Word)
+    assert isinstance(said, Message)
     return vni >> 8, said
 
 
@@ -107,7 +107,7 @@ def _overheard(hosts: Hosts) -> tuple[int, Word]:
 def test_who_reads_what_hosts_say_can_forge_it_unless_there_is_a_key(
     hosts: Hosts, key: str
 ) -> None:
-    """A word that h2 was stopped, from another address: with a key it is counted, and no more."""
+    """A message that h2 stopped, from another address: with a key it is counted, and no more."""
     a, b = _stations(hosts)
     hosts.start({"h1/va": "h2/vb"}, **({"hosts_key": key} if key else {}))
     hosts.wait_state(*LINK, "connected")
@@ -145,9 +145,9 @@ def test_a_word_for_another_session_is_nobodys(hosts: Hosts) -> None:
     def send() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             for heard in (0, 1, said.heard ^ 1):
-                word = said._replace(heard=heard, number=said.number + 1000, stops=True)
+                message = said._replace(heard=heard, number=said.number + 1000, stops=True)
                 head = struct.pack("!II", 0x08000000, vni << 8)
-                frame = keepalive.encode(word, vni, b"")
+                frame = keepalive.encode(message, vni, b"")
                 sender.sendto(head + frame, (hosts["h1"].address, PORT))
 
     inside(hosts.underlay, send)

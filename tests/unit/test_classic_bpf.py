@@ -13,11 +13,11 @@ from xconnectd.diagnostics import packet_socket as of_tests
 from xconnectd.diagnostics.test_frames import Series
 from xconnectd.tunnels import keepalive
 from xconnectd.tunnels import packet_socket as of_daemons
-from xconnectd.tunnels.keepalive import Word
+from xconnectd.tunnels.keepalive import Message
 
 PROBE = keepalive.probe(1, 2)
 ECHO = PROBE[:22] + bytes([keepalive.ECHO]) + PROBE[23:]
-WORD = keepalive.encode(Word(1, 2, 3, "a:b", "", "connected", offers=True, cause=""), 7, b"")
+MESSAGE = keepalive.encode(Message(1, 2, 3, "a:b", "", "connected", offers=True, cause=""), 7, b"")
 OTHER_TYPE = ECHO[:12] + b"\x08\x06" + ECHO[14:]
 OTHER_USE = (ECHO[:14] + b"somebody" + ECHO[22:], ECHO[:18] + b"body" + ECHO[22:])
 TEST_FRAME = Series(bytes(8), 0, bytes(6), bytes(6)).frame(0, 60)
@@ -26,7 +26,7 @@ TEST_FRAME = Series(bytes(8), 0, bytes(6), bytes(6)).frame(0, 60)
 @pytest.mark.parametrize(
     ("program", "given", "kept_out"),
     [
-        (of_daemons._FOR_DAEMONS, [ECHO, WORD], [PROBE, OTHER_TYPE, *OTHER_USE, b"short"]),
+        (of_daemons._FOR_DAEMONS, [ECHO, MESSAGE], [PROBE, OTHER_TYPE, *OTHER_USE, b"short"]),
         (of_tests._TEST_FRAMES, [TEST_FRAME], [ECHO, OTHER_TYPE, b"short"]),
     ],
     ids=["daemons", "tests"],

@@ -9,7 +9,7 @@ import pytest
 
 from xconnectd.model import Announcement, Heard, Tunnel
 from xconnectd.tunnels import keepalive
-from xconnectd.tunnels.keepalive import Echo, Refused, Word
+from xconnectd.tunnels.keepalive import Echo, Message, Refused
 from xconnectd.tunnels.peers import ROUND, Outgoing, Peers
 
 TRIP = 0.001
@@ -208,7 +208,7 @@ def test_a_host_that_hears_but_is_not_heard_says_so(pair: Underlay) -> None:
 
 
 def test_a_lost_frame_now_and_then_is_nothing(pair: Underlay) -> None:
-    """Two probes in a row of three, and every word but each fifth."""
+    """Two probes in a row of three, and every message but each fifth."""
     count = {1: 0, 3: 0}
 
     def loses(_: Host, frame: bytes) -> bool:
@@ -266,7 +266,7 @@ def test_a_host_that_has_few_of_the_links_is_not_dead() -> None:
     assert sum(met.heard(met.one, number + 1).alive or 0 for number in range(40)) == 2
 
 
-def test_each_tunnel_is_probed_five_times_a_second_and_a_word_said_each() -> None:
+def test_each_tunnel_is_probed_five_times_a_second_and_a_message_sent_each() -> None:
     met = Underlay(200)
     met.run(2.0)
     met.seen.clear()
@@ -317,12 +317,12 @@ def test_what_changes_is_told_at_once(pair: Underlay) -> None:
 
 def test_what_is_lost_is_said_again(pair: Underlay) -> None:
     """Three times, round for round."""
-    words = 0
+    messages = 0
 
     def loses(host: Host, frame: bytes) -> bool:
-        nonlocal words
-        words += host is pair.other and frame[22] == 3
-        return host is pair.other and frame[22] == 3 and words < 3
+        nonlocal messages
+        messages += host is pair.other and frame[22] == 3
+        return host is pair.other and frame[22] == 3 and messages < 3
 
     pair.run(0.4)
     pair.loses = loses
@@ -354,8 +354,8 @@ def test_another_link_in_the_same_tunnel_is_named(pair: Underlay) -> None:
 def test_a_third_host_in_the_same_tunnel_is_not_listened_to(pair: Underlay) -> None:
     """With an older file, it may have the same VNI for a link with this host."""
     fields = {"state": "down", "offers": True, "cause": "", "frames": None, "dropped": None}
-    word = Word(3, 1, heard=1, link="h1/z,h3/z", digest="00000000", stops=False, **fields)  # type: ignore[arg-type]
-    pair.one.peers.receive(1, keepalive.encode(word, 7001, b""), pair.now)
+    message = Message(3, 1, heard=1, link="h1/z,h3/z", digest="00000000", stops=False, **fields)  # type: ignore[arg-type]
+    pair.one.peers.receive(1, keepalive.encode(message, 7001, b""), pair.now)
     assert pair.alive() == [True, True]
     pair.run(3)
     assert (pair.heard(pair.one).last or 0) > pair.now - 2, "what h2 says is taken still"
@@ -405,14 +405,14 @@ def holding(pair: Underlay, *seconds: float) -> None:
 
 
 @pytest.mark.parametrize("hold", [1.0, 2.0, 5.0])
-def test_words_are_said_often_enough_for_a_short_hold(pair: Underlay, hold: float) -> None:
+def test_messages_are_sent_often_enough_for_a_short_hold(pair: Underlay, hold: float) -> None:
     """Also if two of three are lost."""
-    words = 0
+    messages = 0
 
     def loses(_: Host, frame: bytes) -> bool:
-        nonlocal words
-        words += frame[22] == 3
-        return frame[22] == 3 and words % 3 > 0
+        nonlocal messages
+        messages += frame[22] == 3
+        return frame[22] == 3 and messages % 3 > 0
 
     holding(pair, hold, hold)
     pair.loses = loses
@@ -420,7 +420,7 @@ def test_words_are_said_often_enough_for_a_short_hold(pair: Underlay, hold: floa
 
 
 def test_a_hold_that_the_other_host_does_not_know_of_is_no_alarm(pair: Underlay) -> None:
-    """The file there is an older one, or its daemon: it says a word each second."""
+    """The file there is an older one, or its daemon: it sends a message each second."""
     holding(pair, 1.0, 30.0)
     assert stays_up(pair, 30.0)
     pair.want(pair.other, [pair.other.announcement(offers=False, cause="x")])
@@ -436,7 +436,7 @@ def test_a_short_hold_is_kept(pair: Underlay) -> None:
     assert pair.until(lambda: pair.alive() == [True, True], 1.0) < 0.3
 
 
-def test_a_machine_that_stood_still_has_waited_for_no_word(pair: Underlay) -> None:
+def test_a_machine_that_stood_still_has_waited_for_no_message(pair: Underlay) -> None:
     """Nobody on it said one; also who asks before what came is read is not told of silence."""
     holding(pair, 1.0, 1.0)
     for _ in range(5):
@@ -495,30 +495,30 @@ def test_with_one_key_hosts_meet_and_with_two_they_do_not() -> None:
         assert heard.received == 0
 
 
-def word(session: int, number: int, heard: int, **more: object) -> Word:
-    said = Word(session, number, heard, "h1/a1,h2/b1", "00000000", "connected", True, "")
+def message(session: int, number: int, heard: int, **more: object) -> Message:
+    said = Message(session, number, heard, "h1/a1,h2/b1", "00000000", "connected", True, "")
     return said._replace(**more)  # type: ignore[arg-type]
 
 
-def test_a_forged_word_changes_nothing_where_there_is_a_key() -> None:
+def test_a_forged_message_changes_nothing_where_there_is_a_key() -> None:
     met = Underlay(keys=("secret", "secret"))
     met.run(0.1)
     met.one.peers.changed()
     for key in (b"", b"wrong"):
-        frame = keepalive.encode(word(2, 999, 1, stops=True, cause="x"), 7001, key)
+        frame = keepalive.encode(message(2, 999, 1, stops=True, cause="x"), 7001, key)
         met.one.peers.receive(1, frame, met.now)
     assert met.heard(met.one).unverified == 2
     assert met.alive() == [True, True]
     assert met.one.peers.changed() == frozenset()
 
 
-def test_a_word_of_another_tunnel_and_one_that_was_changed_do_not_verify() -> None:
-    frame = keepalive.encode(word(2, 5, 1), 7001, b"secret")
-    assert keepalive.decode(frame, 7001, b"secret") == word(2, 5, 1)
+def test_a_message_of_another_tunnel_and_one_that_was_changed_do_not_verify() -> None:
+    frame = keepalive.encode(message(2, 5, 1), 7001, b"secret")
+    assert keepalive.decode(frame, 7001, b"secret") == message(2, 5, 1)
     assert isinstance(keepalive.decode(frame, 7002, b"secret"), Refused)
     for at in range(24, len(frame)):
         changed = frame[:at] + bytes([frame[at] ^ 1]) + frame[at + 1 :]
-        assert not isinstance(keepalive.decode(changed, 7001, b"secret"), Word), at
+        assert not isinstance(keepalive.decode(changed, 7001, b"secret"), Message), at
 
 
 def test_a_recording_of_a_session_that_is_over_is_not_believed() -> None:
@@ -575,21 +575,21 @@ def test_what_a_host_said_itself_is_nothing_it_heard(pair: Underlay) -> None:
 # ---------------------------------------------------------------------- frames
 
 
-def test_a_word_is_read_as_it_was_said() -> None:
+def test_a_message_is_read_as_it_was_sent() -> None:
     for said in (
-        word(2**64 - 1, 1, 0),
-        word(1, 2**64 - 1, 5, offers=False, cause="b1: kein Träger", state="", stops=True),
-        word(1, 2, 3, frames=2**40, dropped=0, digest="", link="n:e1,h/n:e1"),
+        message(2**64 - 1, 1, 0),
+        message(1, 2**64 - 1, 5, offers=False, cause="b1: kein Träger", state="", stops=True),
+        message(1, 2, 3, frames=2**40, dropped=0, digest="", link="n:e1,h/n:e1"),
     ):
         for key in (b"", b"secret"):
             assert keepalive.decode(keepalive.encode(said, 9, key), 9, key) == said
-    long = keepalive.decode(keepalive.encode(word(1, 1, 1, cause="ä" * 300), 9, b""), 9, b"")
-    assert isinstance(long, Word)
+    long = keepalive.decode(keepalive.encode(message(1, 1, 1, cause="ä" * 300), 9, b""), 9, b"")
+    assert isinstance(long, Message)
     assert long.cause == "ä" * 127
 
 
 def test_what_is_no_keepalive_or_cannot_be_read_is_told_apart() -> None:
-    frame = keepalive.encode(word(1, 1, 1), 9, b"")
+    frame = keepalive.encode(message(1, 1, 1), 9, b"")
     probe = keepalive.probe(5, 7)
     assert len(probe) < 60, "fits everywhere"
     assert keepalive.decode(probe, 9, b"") is None

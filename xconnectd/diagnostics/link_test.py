@@ -150,7 +150,7 @@ class Tester:
         if not facts.ways:
             raise UntestableError(facts.evaluation.waiting or "an end is missing")
         source, target = next(way for way in facts.ways if facts.is_tunnel(way[1]))
-        dropped = self._next_word(there).dropped or 0
+        dropped = self._next_message(there).dropped or 0
         lengths: list[Lengths] = []
         with self._socket(source, facts) as sender:
             far = facts.far[source.ifindex].interface
@@ -171,7 +171,7 @@ class Tester:
             dropped_there=(self._listen_to(there).dropped or 0) - dropped,
         )
 
-    def _next_word(self, there: Endpoint) -> Heard:
+    def _next_message(self, there: Endpoint) -> Heard:
         """What the daemon there says next: what it has counted until now is in it."""
         known = self._listen_to(there).received
         deadline = time.monotonic() + test_across.TIMEOUT

@@ -5,7 +5,7 @@ which a user's own frames of that type are told apart, and a byte for their kind
 of the other host does with each kind is said in ``bpf/xconnect.c``:
 
 - a probe goes back as an echo, whether the daemon there lives or not;
-- a word is for the daemon there.
+- a message is for the daemon there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 ETHERTYPE: Final = 0x88B6
 VERSION: Final = 1
-"""Of what a word says. Probes and echoes are the same in every version."""
+"""Of what a message says. Probes and echoes are the same in every version."""
 
 _NOBODY: Final = bytes.fromhex("027863000000")
 """From and to no device's MAC. The kernel drops what comes out of a VXLAN device and has its MAC as
@@ -26,7 +26,7 @@ _HEAD: Final = _NOBODY + _NOBODY + ETHERTYPE.to_bytes(2, "big") + MAGIC
 _KIND: Final = len(_HEAD)
 _PROBE: Final = 1
 ECHO: Final = 2
-WORD: Final = 3
+MESSAGE: Final = 3
 _BODY: Final = _KIND + 1
 
 _NUMBERS: Final = struct.Struct("!QQ")
@@ -45,12 +45,12 @@ class Echo(NamedTuple):
     number: int
 
 
-class Word(NamedTuple):
+class Message(NamedTuple):
     """What a daemon says of its side of a link.
 
     ``session`` is a random number of 64 bits that the daemon took at its start, ``number`` counts
-    its words, and ``heard`` is the session of the daemon that it hears: 0 if it hears none. A word
-    that names my session as heard was said after my start.
+    its messages, and ``heard`` is the session of the daemon that it hears: 0 if it hears none.
+    A message that names my session as heard was said after my start.
 
     ``stops``: the daemon ends and takes the link down. ``frames`` and ``dropped``: what it counted
     of frames that came out of the tunnel, None where it does not know. Texts are cut at 255 bytes.
@@ -70,7 +70,7 @@ class Word(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A word that cannot be taken; ``reason`` says what is wrong with what the other host says."""
+    """A message that cannot be taken; ``reason`` says what is wrong with it."""
 
     reason: str
 
@@ -79,37 +79,45 @@ def probe(session: int, number: int) -> bytes:
     return b"%b%c%b" % (_HEAD, _PROBE, _NUMBERS.pack(session, number))
 
 
-def encode(word: Word, vni: int, key: bytes) -> bytes:
-    """A word as a frame, signed with the key (empty: it is not)."""
-    counted = word.frames is not None
-    flags = _OFFERS * word.offers | _STOPS * word.stops | _COUNTED * counted | _SIGNED * bool(key)
-    numbers = (word.session, word.number, word.heard, word.frames or 0, word.dropped or 0)
+def encode(message: Message, vni: int, key: bytes) -> bytes:
+    """A message as a frame, signed with the key (empty: it is not)."""
+    counted = message.frames is not None
+    flags = (
+        _OFFERS * message.offers | _STOPS * message.stops | _COUNTED * counted | _SIGNED * bool(key)
+    )
+    numbers = (
+        message.session,
+        message.number,
+        message.heard,
+        message.frames or 0,
+        message.dropped or 0,
+    )
     body = b"%c%b%b" % (
-        WORD,
+        MESSAGE,
         _FIXED.pack(VERSION, flags, *numbers),
-        b"".join(map(_packed, (word.link, word.digest, word.state, word.cause))),
+        b"".join(map(_packed, (message.link, message.digest, message.state, message.cause))),
     )
     return _HEAD + body + (_signature(body, vni, key) if key else b"")
 
 
-def decode(frame: bytes, vni: int, key: bytes) -> Echo | Word | Refused | None:
+def decode(frame: bytes, vni: int, key: bytes) -> Echo | Message | Refused | None:
     """What came out of the tunnel ``vni``. None of all that is for nobody."""
     if len(frame) < _BODY or frame[12:_KIND] != _HEAD[12:]:
         return None
     kind = frame[_KIND]
     if kind == ECHO and len(frame) >= _BODY + _NUMBERS.size:
         return Echo(*_NUMBERS.unpack_from(frame, _BODY))
-    if kind != WORD:
+    if kind != MESSAGE:
         return None
     if len(frame) > _BODY and frame[_BODY] != VERSION:
         return Refused(f"is of another version ({frame[_BODY]}, here {VERSION}): upgrade one")
     try:
-        return _word(frame, vni, key)
+        return _message(frame, vni, key)
     except (struct.error, IndexError, UnicodeDecodeError):
         return Refused("cannot be understood")
 
 
-def _word(frame: bytes, vni: int, key: bytes) -> Word | Refused:
+def _message(frame: bytes, vni: int, key: bytes) -> Message | Refused:
     _, flags, session, number, heard, frames, dropped = _FIXED.unpack_from(frame, _BODY)
     at = _BODY + _FIXED.size
     texts = []
@@ -128,7 +136,7 @@ def _word(frame: bytes, vni: int, key: bytes) -> Word | Refused:
         return Refused("cannot be verified: the file there has another hosts_key")
     link, digest, state, cause = texts
     counts = (frames, dropped) if flags & _COUNTED else (None, None)
-    return Word(
+    return Message(
         *(session, number, heard, link, digest, state),
         *(bool(flags & _OFFERS), cause, bool(flags & _STOPS), *counts),
     )
@@ -140,5 +148,5 @@ def _packed(text: str) -> bytes:
 
 
 def _signature(body: bytes, vni: int, key: bytes) -> bytes:
-    """With the VNI, so that no word of one tunnel counts in another one."""
+    """With the VNI, so that no message of one tunnel counts in another one."""
     return hmac.digest(key, _VNI.pack(vni) + body, "sha256")

@@ -40,11 +40,11 @@ _FOR_DAEMONS: Final = (
     load(LOAD_BYTE, 22),
     unless_equal(keepalive.ECHO, skip=1),
     give(_LONGEST),
-    unless_equal(keepalive.WORD, skip=1),
+    unless_equal(keepalive.MESSAGE, skip=1),
     give(_LONGEST),
     give(0),
 )
-"""Echoes and words alone are copied to us."""
+"""Echoes and messages alone are copied to us."""
 
 
 class _Address(ct.Structure):

@@ -7,9 +7,10 @@ each has its turn five times a second, and always the one that answered last. A 
 nothing came back of three rounds, and its tunnels with it; a tunnel by itself when three of its own
 probes have not.
 
-Words: a daemon takes what another one says only when that names its own session: so it was said
-after its own start, and is no recording. One that does not is answered at once by a word that names
-the other's session, and then both know each other. A session that another one has followed is over.
+Messages: a daemon takes what another one says only when that names its own session: so it was said
+after its own start, and is no recording. One that does not is answered at once by a message that
+names the other's session, and then both know each other. A session that another one has followed
+is over.
 
 Silence: a daemon may say nothing for the ``hold`` of a link. Two of the pauses that it makes anyway
 are never too long: it may have another ``hold``, or be of an older release. And time in which this
@@ -26,19 +27,19 @@ from typing import Final, NamedTuple
 
 from xconnectd.model import Announcement, Heard
 from xconnectd.tunnels import keepalive
-from xconnectd.tunnels.keepalive import Echo, Refused, Word
+from xconnectd.tunnels.keepalive import Echo, Message, Refused
 from xconnectd.tunnels.liveness import ECHO_TIMEOUT, Liveness
 
 ROUND: Final = 0.04
 """Seconds between two probes to one address."""
 _TURNS: Final = 5
 """Rounds in which each tunnel is probed once."""
-_WORD_EVERY: Final = 1.0
-"""Seconds between two words when nothing is new ..."""
-_WORDS_OF_HOLD: Final = 5
+_MESSAGE_EVERY: Final = 1.0
+"""Seconds between two messages when nothing is new ..."""
+_MESSAGES_OF_HOLD: Final = 5
 """... but at least so many are said while a link would stand without one."""
-_LONGEST_PAUSE: Final = _WORD_EVERY + 2 * _TURNS * ROUND
-"""Seconds: a word waits for its tunnel's turn."""
+_LONGEST_PAUSE: Final = _MESSAGE_EVERY + 2 * _TURNS * ROUND
+"""Seconds: a message waits for its tunnel's turn."""
 _FORGETS: Final = 0.9
 """What is left of a long pause after each shorter one."""
 _REPEATS: Final = 2
@@ -46,7 +47,7 @@ _REPEATS: Final = 2
 _RECENT: Final = 3.0
 """Seconds in which what was heard tells of now."""
 _ONE_WAY: Final = 0.5
-"""Seconds between two words, and no echo, that show that frames come from there alone."""
+"""Seconds between two messages, and no echo, that show that frames come from there alone."""
 _LATE: Final = ROUND
 """Seconds behind time that make a round a late one."""
 _STALLED: Final = 0.25
@@ -111,15 +112,15 @@ class _Tunnel:
     silent_since: float
     """By ``Peers._listened``."""
     pause: float = _LONGEST_PAUSE
-    """Seconds, the longest of late, between two words from there."""
-    word: Word | None = None
-    word_at: float = float("-inf")
+    """Seconds, the longest of late, between two messages from there."""
+    message: Message | None = None
+    message_at: float = float("-inf")
     refused: str = ""
     refused_at: float = float("-inf")
     said_at: float = float("-inf")
     repeats: int = 0
     answer: int = 0
-    """The session to be named in the next word, since its daemon does not know ours; 0: none."""
+    """The session to be named in the next message, since its daemon does not know ours; 0: none."""
     unsent: str = ""
     """Why the last frame could not be sent."""
     sent: int = 0
@@ -133,8 +134,8 @@ class _Tunnel:
         return self.told.end.partition("/")[0]
 
     @property
-    def word_every(self) -> float:
-        return min(_WORD_EVERY, self.told.hold / _WORDS_OF_HOLD)
+    def message_every(self) -> float:
+        return min(_MESSAGE_EVERY, self.told.hold / _MESSAGES_OF_HOLD)
 
 
 class Peers:
@@ -152,7 +153,7 @@ class Peers:
         self._ends: dict[str, _Tunnel] = {}
         self._rounds = 0
         self._probes = 0
-        self._words = 0
+        self._messages = 0
         self._urgent: dict[_Tunnel, None] = {}
         self._changed: set[str] = set()
         self._next_round = float("-inf")
@@ -191,7 +192,7 @@ class Peers:
         path = self._paths.setdefault(address, _Path(address, Liveness(now)))
         tunnel = _Tunnel(told, path, Liveness(now), self._listened)
         if before and before.told.tunnel == told.tunnel:  # its device was made anew
-            tunnel.word, tunnel.word_at = before.word, before.word_at
+            tunnel.message, tunnel.message_at = before.message, before.message_at
             tunnel.silent_since, tunnel.pause = before.silent_since, before.pause
         path.tunnels.append(tunnel)
         self._tunnels[told.ifindex] = self._ends[told.end] = tunnel
@@ -256,7 +257,7 @@ class Peers:
                 tunnel.live.judge(now, path.echo_timeout)
             self._judge_anew(tunnel, now)
             yield self._probe(tunnel, now)
-            if now - tunnel.said_at >= tunnel.word_every:
+            if now - tunnel.said_at >= tunnel.message_every:
                 self._urgent[tunnel] = None
         for tunnel in path.tunnels:
             if tunnel.repeats and tunnel not in self._urgent:
@@ -272,13 +273,13 @@ class Peers:
         return Outgoing(tunnel.told.ifindex, keepalive.probe(self._session, number))
 
     def _say(self, tunnel: _Tunnel, now: float, *, stops: bool = False) -> Outgoing:
-        self._words += 1
+        self._messages += 1
         told = tunnel.told
         heard, tunnel.answer = tunnel.answer or tunnel.path.session, 0
         frames, dropped = self._counts(told.ifindex) or (None, None)
-        word = Word(
+        message = Message(
             session=self._session,
-            number=self._words,
+            number=self._messages,
             heard=heard,
             link=told.link,
             digest=told.digest,
@@ -290,7 +291,7 @@ class Peers:
             dropped=dropped,
         )
         tunnel.said_at = now
-        return Outgoing(told.ifindex, keepalive.encode(word, told.tunnel.vni, self._key))
+        return Outgoing(told.ifindex, keepalive.encode(message, told.tunnel.vni, self._key))
 
     def not_sent(self, ifindex: int, why: str) -> None:
         """``why`` in words; empty when it was."""
@@ -307,8 +308,8 @@ class Peers:
         match keepalive.decode(frame, tunnel.told.tunnel.vni, self._key):
             case Echo(session, number) if session == self._session:
                 self._take_echo(tunnel, number, now)
-            case Word() as word:
-                self._take_word(tunnel, word, now)
+            case Message() as message:
+                self._take_message(tunnel, message, now)
             case Refused(reason):
                 tunnel.unverified += 1
                 tunnel.path.note_received(now)
@@ -331,27 +332,27 @@ class Peers:
         elif tunnel.live.alive is not before[1]:
             self._judge_anew(tunnel, now)
 
-    def _take_word(self, tunnel: _Tunnel, word: Word, now: float) -> None:
-        path, last = tunnel.path, tunnel.word
-        if word.session == self._session or word.session in path.over:
+    def _take_message(self, tunnel: _Tunnel, message: Message, now: float) -> None:
+        path, last = tunnel.path, tunnel.message
+        if message.session == self._session or message.session in path.over:
             return
-        if f",{tunnel.host}/" not in f",{word.link}":
+        if f",{tunnel.host}/" not in f",{message.link}":
             return  # a third host's, whose file has this VNI for another link
         path.note_received(now)
-        if word.heard != self._session:
-            tunnel.answer = word.session
+        if message.heard != self._session:
+            tunnel.answer = message.session
             self._urgent[tunnel] = None
             return
-        if word.session != path.session:
+        if message.session != path.session:
             if path.session:
                 path.over.append(path.session)
-            path.session = word.session
+            path.session = message.session
             self._urgent[tunnel] = None
-        elif last and last.session == word.session and word.number <= last.number:
+        elif last and last.session == message.session and message.number <= last.number:
             return
         tunnel.received += 1
-        tunnel.pause = min(_LONGEST_PAUSE, max(now - tunnel.word_at, tunnel.pause * _FORGETS))
-        tunnel.word, tunnel.word_at, tunnel.silent_since = word, now, self._listened
+        tunnel.pause = min(_LONGEST_PAUSE, max(now - tunnel.message_at, tunnel.pause * _FORGETS))
+        tunnel.message, tunnel.message_at, tunnel.silent_since = message, now, self._listened
         self._judge_anew(tunnel, now)
 
     # ------------------------------------------------------------------ what is known
@@ -380,8 +381,8 @@ class Peers:
 
     def _judge_anew(self, tunnel: _Tunnel, now: float) -> None:
         alive, reason = self._alive(tunnel, now)
-        word = tunnel.word
-        known = Heard(alive, reason, *((word.offers, word.cause) if word else ()))
+        message = tunnel.message
+        known = Heard(alive, reason, *((message.offers, message.cause) if message else ()))
         if known != tunnel.known:
             tunnel.known = known
             self._changed.add(tunnel.told.end)
@@ -393,20 +394,20 @@ class Peers:
             name: getattr(tunnel, name) for name in ("sent", "echoed", "received", "unverified")
         }
         known = tunnel.known._replace(round_trip=tunnel.path.round_trip, **counters)
-        if (word := tunnel.word) is None:
+        if (message := tunnel.message) is None:
             return known
         return known._replace(
-            state=word.state,
-            digest=word.digest,
-            last=tunnel.word_at,
-            frames=word.frames,
-            dropped=word.dropped,
+            state=message.state,
+            digest=message.digest,
+            last=tunnel.message_at,
+            frames=message.frames,
+            dropped=message.dropped,
         )
 
     def _alive(self, tunnel: _Tunnel, now: float) -> tuple[bool | None, str]:
         """And why not."""
-        host, word, path, told = tunnel.host, tunnel.word, tunnel.path, tunnel.told
-        if word and word.stops and word.session == path.session:
+        host, message, path, told = tunnel.host, tunnel.message, tunnel.path, tunnel.told
+        if message and message.stops and message.session == path.session:
             return False, f"xconnectd on {host} was stopped"
         if path.live.alive is None or (path.live.alive and tunnel.live.alive is None):
             return None, ""
@@ -418,18 +419,19 @@ class Peers:
                 " link, or has not made it yet"
             )
         quiet = self._listened - tunnel.silent_since
-        if now - tunnel.refused_at < _RECENT and (word is None or quiet > _RECENT):
+        if now - tunnel.refused_at < _RECENT and (message is None or quiet > _RECENT):
             return False, f"what {host} says of this link {tunnel.refused}"
         if quiet > max(told.hold, 2 * tunnel.pause):
             hold = f"{told.hold:g} s"
             return False, f"{host} does not answer: its daemon has said nothing for {hold}"
-        if word is None:
+        if message is None:
             return None, ""
-        if word.link != told.link:
-            return False, f"{host} has link {word.link} in this tunnel, here it is {told.link}"
-        if word.digest != told.digest:
+        if message.link != told.link:
+            return False, f"{host} has link {message.link} in this tunnel, here it is {told.link}"
+        if message.digest != told.digest:
             return False, (
-                f"{host} has another wiring for this link (hash {word.digest}, here {told.digest})"
+                f"{host} has another wiring for this link"
+                f" (hash {message.digest}, here {told.digest})"
             )
         return True, ""
 
