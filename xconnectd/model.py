@@ -296,6 +296,10 @@ class Far(NamedTuple):
     namespace: str = ""
 
 
+FarEnd = tuple[int, int | None]
+"""What tells a ``Far`` from all others: its ``ifindex`` and its ``nsid``."""
+
+
 class Interface(NamedTuple):
     """A network device as the kernel describes it now.
 
@@ -504,14 +508,12 @@ class Counters(NamedTuple):
     ``frames`` and ``bytes`` were handed to the redirect; those of them that were ``lost`` there
     are told apart. ``no_entry``: dropped since there was no entry, ``one_way``: since the link
     leads the other way only. ``filtered``: handed on, and dropped by a filter where they were to
-    leave. ``host_egress``: frames of the host itself that were dropped on their
-    way out of this interface. ``last`` is when the last
-    frame came in (CLOCK_MONOTONIC, ns; 0 if none did). ``untransmitted`` is
-    the interface's own tx_dropped: what its driver or its far end would not take, since it exists.
-    Of the frames that were to leave by this interface ``impaired_loss`` were lost by an impairment,
-    and ``impaired_queue`` found its queue full.
-    ``passed_to_host`` got past every hook as far as the host's IP stack, and was dropped
-    there; None where nobody can tell.
+    leave. ``host_egress``: frames of the host itself that were dropped on their way out of this
+    interface. ``last`` is when the last frame came in (CLOCK_MONOTONIC, ns; 0 if none did).
+    ``untransmitted`` is the interface's own tx_dropped: what its driver or its far end would not
+    take, since it exists. Of the frames that were to leave by this interface ``impaired_loss`` were
+    lost by an impairment, and ``impaired_queue`` found its queue full. ``passed_to_host`` got past
+    every hook as far as the host's IP stack, and was dropped there; None where nobody can tell.
     """
 
     frames: int = 0

@@ -4,11 +4,11 @@
 group ``xconnectd`` where that group exists. A connection is a lease: a wiring that is being tried
 lasts as long as the connection that asked for it, so a client that dies takes it back.
 
-Requests: ``{"do": "ping"}``, ``{"do": "status"}``, ``{"do": "counters"}``, ``{"do": "events"}``,
-``{"do": "reload"}``,
-``{"do": "try", "text": …, "path": …, "as": …, "timeout": seconds}``, ``{"do": "hold"}``,
-``{"do": "keep"}``, ``{"do": "impair", "link": …, "direction": …, "words": [KEY=VALUE, …],
-"seconds": …}``.
+Requests, each ``{"do": …}`` with what it needs:
+
+- ``ping``, ``status``, ``counters``, ``events``, ``reload``, ``hold`` and ``keep``: nothing;
+- ``try``: ``text`` and ``path`` of a file, ``timeout`` in seconds, and ``as``, what it replaces;
+- ``impair``: ``link``, ``direction``, ``words`` (a list of ``KEY=VALUE``) and ``seconds``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from xconnectd.control import unix_sockets
 
 CONTROL: Final = unix_sockets.CONTROL
 STATUS: Final = unix_sockets.STATUS
-
 
 LONGEST_TRY: Final = 3600
 """Seconds."""
@@ -56,6 +55,3 @@ class Draft(NamedTuple):
                 if isinstance(instead, str):
                     return cls(name, text.encode(), min(seconds, LONGEST_TRY), instead)
         raise ValueError("`path`, `text` and `as` take texts, `timeout` takes seconds")
-
-
-# --------------------------------------------------------------------------- the client's side

@@ -16,30 +16,25 @@ from xconnectd.control import unix_sockets
 from xconnectd.control.protocol import CONTROL, STATUS, Answer, Pieces, Request
 
 _LONGEST_REQUEST: Final = 32 << 20
-
+"""Bytes, from root: a wiring that is to be tried."""
 
 _LONGEST_QUESTION: Final = 1 << 10
-
+"""Bytes, from who may only look."""
 
 _BACKLOG: Final = 1 << 20
 """Bytes that a reader of events may lag behind before it is dropped."""
 
-
 _AT_ONCE: Final = 0.002
 """Seconds that an answer is made at a stretch; whatever else there is to do comes in between."""
-
 
 _MOST_CLIENTS: Final = 64
 """At each of the two sockets: each costs a descriptor."""
 
-
 _KEPT_FOR_ROOT: Final = 16
 """Of those that may look."""
 
-
 _MOST_OF_ONE: Final = 16
 """Of one user who is not root."""
-
 
 _IDLE: Final = 30.0
 """Seconds that who may only look may sit there without asking or reading."""

@@ -336,7 +336,9 @@ class Daemon:
 
     def _read_again(self) -> None:
         """Takes the files as they are now, ends a try, and does all that can be done."""
-        systemd.notify(RELOADING=1, MONOTONIC_USEC=time.clock_gettime_ns(1) // 1000)
+        systemd.notify(
+            RELOADING=1, MONOTONIC_USEC=time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        )
         self._trial.forget("the files are read again")
         self._files.read_again()
         self._reconciler.hurry()

@@ -9,6 +9,7 @@ from typing import Final
 from xconnectd.diagnostics import config_checks
 from xconnectd.diagnostics.facts import HostFacts, version_numbers
 from xconnectd.diagnostics.finding import Finding, Level
+from xconnectd.formatting import counted
 
 _ASK_ROOT: Final = "sudo xconnectd doctor"
 _BPFFS: Final = "/sys/fs/bpf"
@@ -235,7 +236,7 @@ def _process(pid: int) -> str:
 def _config(host: HostFacts) -> Iterator[Finding]:
     where = host.config
     if host.config_state == "loaded":
-        yield _ok("config", f"{where} is good, {host.links} link{'s' * (host.links != 1)}")
+        yield _ok("config", f"{where} is good, {counted(host.links, 'link')}")
         return
     if not host.config_state:
         yield _warn("config", f"{where} may not be read", _ASK_ROOT)

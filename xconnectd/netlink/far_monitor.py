@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Final, Generic, TypeVar
 
+from xconnectd.model import FarEnd
 from xconnectd.netlink import uapi
 from xconnectd.netlink.monitor import MOST_MUTED, Event, OverrunError, mute, open_socket
 from xconnectd.netlink.transport import (
@@ -26,9 +27,6 @@ from xconnectd.netlink.transport import (
     ifindex_of,
     text,
 )
-
-FarEnd = tuple[int, int | None]
-"""Its ifindex, and the id of its namespace (None: this one)."""
 
 _BUFFER_BYTES: Final = 8 << 20
 _NSID: Final = struct.Struct("=i")

@@ -79,8 +79,8 @@ class Event(NamedTuple):
     ``name`` and ``mac`` are empty where the message carries none (tc, addresses). For a device
     that left for another namespace ``nsid`` and ``new_ifindex`` say where to. ``far_nsid`` is the
     id of the namespace that the other end of a veth is in, None if it is in this one. Without an
-    ``ifindex`` it is of an end in a node, by its text. ``message`` is the
-    whole of a link message that describes the device; what a bridge tells of its port does not.
+    ``ifindex`` it is of an end in a node, by its text. ``message`` is the whole of a link message
+    that describes the device; what a bridge tells of its port does not.
     """
 
     ifindex: int

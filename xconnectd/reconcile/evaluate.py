@@ -27,11 +27,10 @@ class Evaluation(NamedTuple):
     """One link, its ends as found, and either a mode or the reason against it.
 
     ``waiting`` and ``refusal`` are empty for a link that can stand. ``unheard`` is why it is not to
-    forward for the sake of another host, else empty. ``holding`` has the ends that
-    are ours to hold while it does not, by ifindex, each with the mode for that. ``carrier`` is what
-    its ends are to show, and ``shapes`` what the queues of those are to do that frames leave by to
-    be impaired, by ifindex. ``hint`` is what may be meant by the name of an end that does
-    not exist.
+    forward for the sake of another host, else empty. ``holding`` has the ends that are ours to hold
+    while it does not, by ifindex, each with the mode for that. ``carrier`` is what its ends are to
+    show, and ``shapes`` what the queues of those are to do that frames leave by to be impaired, by
+    ifindex. ``hint`` is what may be meant by the name of an end that does not exist.
     """
 
     link: Link

@@ -18,6 +18,7 @@ from xconnectd.errors import InterfaceGoneError, XconnectError
 from xconnectd.events import Event, Logger, Trigger
 from xconnectd.model import (
     Announcement,
+    FarEnd,
     Interface,
     Left,
     Link,
@@ -86,10 +87,6 @@ _RENEWAL_PAUSE = 10.0
 _ROUNDS = 7
 """What is missing is made; a plan, its undoing where the kernel refused a part, for each end that
 it would not even let us hold, and room for what changed meanwhile."""
-
-
-FarEnd = tuple[int, int | None]
-"""The far end of a veth: its ifindex and the id of its namespace (None: this one)."""
 
 
 _CHANGED = (
