@@ -53,7 +53,7 @@ def _alternating(a: Station, b: Station) -> _Way:
 
 
 def _wired(found: Hosts) -> tuple[Station, Station]:
-    """Two containers, connected and at peace."""
+    """Two containers, connected, with nothing to do."""
     a = found["h1"].veth("va", 1, mtu=_CONTAINER_MTU)
     b = found["h2"].veth("vb", 2, mtu=_CONTAINER_MTU)
     found.start({"h1/va": "h2/vb"})

@@ -141,7 +141,7 @@ class Step:
 Trouble = Callable[[int, Step], BaseException | None]
 
 
-def peace(_number: int, _step: Step) -> BaseException | None:
+def no_trouble(_number: int, _step: Step) -> BaseException | None:
     return None
 
 
@@ -207,7 +207,7 @@ class Kernel:
         self.ways: dict[str, Way] = {}
         self.meanwhile: Callable[[], None] = lambda: None
         self._arrival: Callable[[], None] = lambda: None
-        self._trouble = peace
+        self._trouble = no_trouble
         self._numbers = iter(range(5, 100_000))
         for name in names:
             self.add(name)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from builders import link, veth, wiring
 from driven import Keeper
-from kernel import Crash, Kernel, Step, crash, peace
+from kernel import Crash, Kernel, Step, crash, no_trouble
 
 from xconnectd.model import (
     Admin,
@@ -279,12 +279,12 @@ class Lab:
             self._restart()
 
     def _restart(self) -> None:
-        self.kernel.trouble = peace
+        self.kernel.trouble = no_trouble
         self.keeper = self.keeper.restart().start(self.wanted)
         self.keeper.settle()
 
     def rest(self) -> None:
-        self.kernel.trouble = peace
+        self.kernel.trouble = no_trouble
         self.keeper.settle()
         for name in self.names:
             if self.law(name):
@@ -322,7 +322,7 @@ def test_a_far_end_that_goes_while_its_end_is_set_up_is_seen() -> None:
 
     def goes(_number: int, step: Step) -> BaseException | None:
         if step == Step("set up", kernel.index("b")):
-            kernel.trouble = peace
+            kernel.trouble = no_trouble
             far("b", up=False)
         return None
 
@@ -332,5 +332,5 @@ def test_a_far_end_that_goes_while_its_end_is_set_up_is_seen() -> None:
     kernel.trouble = goes
     far("a", up=True)
     keeper.settle()
-    assert kernel.trouble is peace, "it has gone"
+    assert kernel.trouble is no_trouble, "it has gone"
     assert (kernel.get("a").up, kernel.get("b").up) == (False, True)

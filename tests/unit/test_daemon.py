@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from driven import BAD, DRAFT, FIRST, OTHER, Clock, Peer, Site, Watch, set_clock
-from kernel import Kernel, Step, peace, refuse_verb
+from kernel import Kernel, Step, no_trouble, refuse_verb
 
 from xconnectd.config.identity import VARIABLE
 from xconnectd.daemon.daemon import OnExit
@@ -187,7 +187,7 @@ def test_a_sighup_reads_the_files_and_tries_all_that_failed(site: Site) -> None:
     kernel.trouble = refuse_verb("attach", kernel.index("v2"))
     site.save(DRAFT)
     assert keeper.state("v0:v2") == "failed"
-    kernel.trouble = peace
+    kernel.trouble = no_trouble
     keeper.events()
     keeper.daemon.signals.receive(signal.SIGHUP)
     keeper.step()
@@ -267,7 +267,7 @@ def test_a_link_that_failed_is_tried_again_when_it_is_due(site: Site) -> None:
     kernel.trouble = refuse_verb("attach", kernel.index("v2"))
     site.save(DRAFT)
     keeper.settle()  # its own undoing makes news
-    kernel.trouble = peace
+    kernel.trouble = no_trouble
     keeper.step(0.6)  # a tick
     assert keeper.state("v0:v2") == "failed"
     keeper.step(0.4)
@@ -401,7 +401,7 @@ def test_a_file_that_is_gone_disconnects_nothing_and_one_without_links_all(site:
     site.remove()
     assert (site.partner(), site.files()) == ("v1", {"wires.yaml": "missing"})
     site.keeper.events()
-    site.kernel.trouble = peace
+    site.kernel.trouble = no_trouble
     site.save("links: {v1: v0}\n")
     assert (site.keeper.events(), site.kernel.steps) == (["config.loaded"], [])
     site.save("links: {}\n")

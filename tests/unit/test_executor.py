@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from builders import wiring
 from driven import Clock, Keeper, set_clock
-from kernel import Book, Crash, Kernel, Step, crash, peace, refuse_verb
+from kernel import Book, Crash, Kernel, Step, crash, no_trouble, refuse_verb
 
 from xconnectd.model import Wiring
 
@@ -54,7 +54,7 @@ def test_one_of_many_that_is_refused_fails_its_link_alone(
     assert {each for each, state in keeper.states().items() if state == "failed"} == {"a2:b2"}
     assert all(kernel.wired(f"a{n}", f"b{n}") for n in (0, 1, 3, 4, 5))
     assert kernel.untouched(end)
-    kernel.trouble = peace
+    kernel.trouble = no_trouble
     clock.forward(1.01)
     keeper.retry()
     assert set(keeper.states().values()) == {"connected"}
@@ -82,7 +82,7 @@ def test_a_daemon_that_is_killed_at_any_of_many_steps_has_recorded_what_it_chang
     kernel.trouble = crash(at)
     with suppress(Crash):
         keeper.start(wanted)
-    kernel.trouble = peace
+    kernel.trouble = no_trouble
     again = Keeper(kernel, keeper.book).start(wanted)
     assert set(again.states().values()) == {"connected"}
     assert again.reconciler.detach("signal") == []
@@ -114,7 +114,7 @@ def test_an_end_that_leaves_in_the_middle_of_a_large_start_is_followed(name: str
 
     kernel.trouble = leave
     keeper = Keeper(kernel).start(wanted)
-    kernel.trouble = peace
+    kernel.trouble = no_trouble
     keeper.settle()
     left = f"{name}:b{name[1:]}"
     assert {each for each, state in keeper.states().items() if state != "connected"} == {left}

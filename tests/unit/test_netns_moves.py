@@ -11,7 +11,7 @@ from builders import link, wiring
 from driven import Clock, Keeper, set_clock
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from kernel import Crash, Kernel, Step, crash, peace, refuse_verb
+from kernel import Crash, Kernel, Step, crash, no_trouble, refuse_verb
 from worlds import assert_as_evaluated
 
 from xconnectd.errors import DataplaneError
@@ -126,7 +126,7 @@ def test_a_start_that_misses_an_end_renews_the_programs_before_it_changes_anythi
     kernel = keeper.kernel
     kernel.send_away("v0", nsid=3)
     kernel.news.clear()
-    kernel.trouble = peace
+    kernel.trouble = no_trouble
     keeper.restart()
     verbs = [step.verb for step in kernel.steps]
     assert (verbs[0], verbs.count("renew")) == ("renew", 1)
@@ -170,7 +170,7 @@ def test_a_burst_of_moves_renews_the_programs_once() -> None:
     """One that is deleted or leaves without our program calls for nothing."""
     keeper = told(wiring("v0:v1", "v2:tap0", "v3:nic0"))
     kernel = keeper.kernel
-    kernel.trouble = peace
+    kernel.trouble = no_trouble
     kernel.delete("tap0")
     kernel.unload("v2")
     kernel.send_away("v2", nsid=3)
@@ -201,7 +201,7 @@ def test_programs_that_cannot_be_renewed_are_told_and_tried_again(clock: Clock, 
         pass_over_all(keeper)
     assert keeper.events().count("renewal.failed") == 1
     assert kernel.wired("v2", "v3")
-    kernel.trouble = peace
+    kernel.trouble = no_trouble
     clock.forward(11)
     keeper.take(wiring("v2:v3"))
     kernel.elsewhere_ |= hidden
@@ -222,7 +222,7 @@ def test_a_crash_at_any_step_of_a_move_is_mended_by_the_next_start() -> None:
             keeper.settle()
             crashed = False
         except Crash:
-            kernel.trouble = peace
+            kernel.trouble = no_trouble
             keeper = keeper.restart()
         assert kernel.leads_from(number, 4) is None
         assert kernel.wired("v2", "v3")
@@ -394,7 +394,7 @@ def is_back_at_once(keeper: Keeper, same: int | None) -> None:
 
     def returns(_number: int, step: Step) -> None:
         if step == Step("forget", number):
-            kernel.trouble = peace
+            kernel.trouble = no_trouble
             kernel.bring_back(there, 3, same)
 
     kernel.trouble = returns

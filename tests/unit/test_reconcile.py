@@ -13,7 +13,7 @@ from builders import FOREIGN, XDP, link, wiring
 from driven import Clock, Keeper, set_clock
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
-from kernel import OLDER, Crash, Kernel, Step, crash, peace, refuse, refuse_verb
+from kernel import OLDER, Crash, Kernel, Step, crash, no_trouble, refuse, refuse_verb
 from worlds import ACCIDENTS, Accident, Port, accidents, assert_as_evaluated, build, ports, wirings
 
 from xconnectd.model import Carrier, Filter, Link, Mode, Scope, Wiring, Xdp
@@ -63,7 +63,7 @@ def told(before: Wiring) -> Keeper:
 
 def number_of_steps(before: Wiring, after: Wiring) -> int:
     keeper = told(before)
-    keeper.kernel.trouble = peace
+    keeper.kernel.trouble = no_trouble
     keeper.take(after)
     return len(keeper.kernel.steps)
 
@@ -108,7 +108,7 @@ def test_one_failing_step_of_any(before: Wiring, after: Wiring, number: int, clo
     else:
         assert failed == broken
     assert_as_evaluated(keeper)
-    keeper.kernel.trouble = peace
+    keeper.kernel.trouble = no_trouble
     clock.forward(1.01)
     keeper.retry()
     assert all(map(works, keeper.states().values()))
@@ -127,7 +127,7 @@ def test_what_cannot_be_put_back_now_is_not_forgotten(verb: str, clock: Clock) -
     assert kernel.index("v0") in keeper.book.records
     (problem,) = keeper.reconciler.detach("signal")
     assert verb in problem
-    kernel.trouble = peace
+    kernel.trouble = no_trouble
     keeper.settle()
     clock.forward(61)
     keeper.retry()
@@ -186,7 +186,7 @@ TRIED = {
 @pytest.mark.parametrize(("story", "is_reason"), TRIED.values(), ids=TRIED)
 def test_what_is_a_reason_to_try_again(story: Story, *, is_reason: bool) -> None:
     keeper = stubborn()
-    keeper.kernel.trouble = peace
+    keeper.kernel.trouble = no_trouble
     story(keeper)
     assert keeper.state("v0:v1") == ("connected" if is_reason else "failed")
     assert bool(keeper.kernel.steps) == is_reason
@@ -217,7 +217,7 @@ def test_what_a_driver_refuses_natively_goes_by_tc_until_another_mtu() -> None:
     keeper = keeper.restart()
     keeper.take(wiring("nic0:nic1", "v0:v1"))
     assert Step("attach", kernel.index("nic1")) not in kernel.steps
-    kernel.trouble = peace
+    kernel.trouble = no_trouble
     kernel.alter("nic1", mtu=1400)
     keeper.settle()
     standing = keeper.reconciler.statuses["nic0:nic1"]
@@ -241,7 +241,7 @@ def test_a_start_after_any_crash_mends_all(before: Wiring, after: Wiring, number
     keeper.kernel.trouble = crash(number)
     with pytest.raises(Crash):
         keeper.take(after)
-    keeper.kernel.trouble = peace
+    keeper.kernel.trouble = no_trouble
     keeper = keeper.restart()
     assert all(map(works, keeper.states().values())), keeper.states()
     assert_as_evaluated(keeper)
@@ -274,13 +274,13 @@ def test_a_crash_or_failures_anywhere_in_any_rewiring_leave_whole_links_and_a_wa
     kernel.trouble = crash(min(numbers)) if dies else refuse(*numbers)
     with suppress(Crash):
         keeper.take(there)
-    kernel.trouble = peace
+    kernel.trouble = no_trouble
     keeper = keeper.restart() if dies else keeper
     assert_as_evaluated(keeper)
     kernel.trouble = crash(late)
     with suppress(Crash):
         keeper.reconciler.detach("signal")
-    kernel.trouble = peace
+    kernel.trouble = no_trouble
     keeper = Keeper(kernel, keeper.book)
     assert keeper.reconciler.detach("signal") == []
     assert (kernel.snapshot(), keeper.book.records) == (found, {})
@@ -299,7 +299,7 @@ def test_a_start_changes_nothing_of_what_stands_also_without_a_good_file(mode: M
     wanted = wiring(link("v0", "v1", mode=mode), off, link("nic0", "nic0", enabled=False), held)
     keeper = told(wanted)
     kernel, before = keeper.kernel, keeper.kernel.snapshot()
-    kernel.trouble = peace
+    kernel.trouble = no_trouble
     keeper = keeper.restart()
     blind = blind_start(keeper)
     states = {"v0:v1": "connected", off.id: "disabled", "nic0:nic0": "disabled"}
@@ -404,7 +404,7 @@ def test_a_narrow_look_misses_no_accident(one: Link, accident: str) -> None:
     """Nor is all read for one, or another link touched, but where a renewal calls for it."""
     keeper = four("e2:e3", "e4:e5", one)
     kernel, dumps = keeper.kernel, keeper.kernel.dumps
-    kernel.trouble = peace
+    kernel.trouble = no_trouble
     strike(accident, "e0")(keeper)
     needs_all = {"moved away", "rid of its entry", "left with an older program"}
     assert accident in needs_all or kernel.dumps == dumps
@@ -465,7 +465,7 @@ def four(*wanted: Link | str) -> Keeper:
 
 def test_a_start_that_adopts_asks_for_all_interfaces_once() -> None:
     keeper = four("e0:e1", "e2:e3")
-    keeper.kernel.dumps, keeper.kernel.trouble = 0, peace
+    keeper.kernel.dumps, keeper.kernel.trouble = 0, no_trouble
     keeper.restart()
     assert (keeper.kernel.dumps, keeper.kernel.steps) == (1, [])
 
@@ -684,7 +684,7 @@ def test_an_end_that_waits_is_held_and_wired_by_its_entry_alone() -> None:
         assert (kernel.is_held("v0"), keeper.events()) == (True, ["drift.repaired"])
         assert kernel.get("v0") == before._replace(up=False)
     kernel.add("v1")
-    kernel.trouble = peace
+    kernel.trouble = no_trouble
     keeper.settle()
     assert kernel.wired("v0", "v1")
     steps = {each.verb for each in kernel.steps if each.ifindex == kernel.index("v0")}
@@ -786,7 +786,7 @@ def test_what_the_kernel_does_not_let_us_hold_is_as_found_and_tried_again(clock:
     assert "attach" in keeper.reconciler.statuses["v0:v9"].reason
     assert kernel.untouched("v0")
     keeper.settle()
-    kernel.trouble = peace
+    kernel.trouble = no_trouble
     keeper.settle()
     assert kernel.steps == []
     clock.forward(1.01)
@@ -921,7 +921,7 @@ def test_named_ends_are_detached_with_their_partners_alone() -> None:
 
 def test_a_look_changes_nothing_and_a_native_link_listens_to_drivers() -> None:
     keeper = told(FIRST)
-    keeper.kernel.trouble = peace
+    keeper.kernel.trouble = no_trouble
     keeper.kernel.add("nic1", "nic")
     keeper.reconciler.want(wanted := wiring("v0:v1", "nic0:nic1"))
     assert keeper.reconciler.look().actions
