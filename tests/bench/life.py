@@ -93,13 +93,16 @@ def ready(daemon: Daemon, timeout: float = _PATIENCE) -> float:
     daemon._log.touch()
     with daemon._log.open("rb") as log:
         log.seek(0, os.SEEK_END)
-        begin = time.time()
+        begin, text = time.time(), b""
+
+        def is_ready() -> bytes:
+            nonlocal text
+            text = text.rpartition(b"\n")[2] + log.read()  # half a line waits for the rest
+            lines = text.split(b"\n")[:-1]
+            return next((line for line in lines if b'"daemon.ready"' in line), b"")
+
         daemon.spawn()
-        line = poll(
-            lambda: next((line for line in log if b'"daemon.ready"' in line), b""),
-            timeout,
-            "daemon.ready",
-        )
+        line = poll(is_ready, timeout, "daemon.ready")
     return (datetime.fromisoformat(json.loads(line)["timestamp"]).timestamp() - begin) * 1e3
 
 
