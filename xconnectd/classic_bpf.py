@@ -39,6 +39,11 @@ def load(code: int, at: int) -> Instruction:
     return Instruction(code, 0, 0, at)
 
 
+def if_equal(value: int, skip: int) -> Instruction:
+    """Leaves ``skip`` instructions out if that was loaded."""
+    return Instruction(JUMP_IF_EQUAL, skip, 0, value)
+
+
 def unless_equal(value: int, skip: int) -> Instruction:
     """Leaves ``skip`` instructions out unless that was loaded."""
     return Instruction(JUMP_IF_EQUAL, 0, skip, value)

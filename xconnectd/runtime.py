@@ -44,6 +44,7 @@ class Engine:
         reconciler: looks, plans and applies.
         ledger: what was found, on disk.
         interfaces: looks at single ones.
+        port: of the socket over which they are changed.
         nodes: where the nodes of the wiring are.
         tunnels: what the other sides of tunnels say.
         told: for who only looks, what the daemon said of these, by the texts of ends there; to be
@@ -67,6 +68,7 @@ class Engine:
     ) -> None:
         """``parts`` closes what is handed in; taken over as soon as nothing can fail any more."""
         route = parts.enter_context(closing(Route(alive)))
+        self.port = route.port
         self.interfaces = Interfaces(route)
         self.host_use = HostUse(route, self.interfaces)
         timeout = _ENGINES_AT_START if instance else _ENGINES_AT_LOOK

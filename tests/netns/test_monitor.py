@@ -8,7 +8,11 @@ from contextlib import closing
 
 import pytest
 
+from xconnectd.netlink.changes import Changes
+from xconnectd.netlink.host_use import HostUse
+from xconnectd.netlink.interfaces import Interfaces
 from xconnectd.netlink.monitor import Event, Events, OverrunError
+from xconnectd.netlink.transport import Route
 
 from .lab import Lab, inside, poll
 from .service import Daemon, Start
@@ -78,6 +82,26 @@ def test_events_for_which_there_is_no_room_are_told_as_lost(lab: Lab) -> None:
             events.drain()
         lab.ip("link set vb alias new")
         assert _of(lab.ifindex("vb"), events.drain()), "it goes on"
+
+
+def test_what_was_changed_of_tc_over_ones_own_socket_is_no_news(lab: Lab) -> None:
+    """Of links all is told: the kernel does not say over which socket their settings changed."""
+    lab.ip("link add i0 type ifb")
+    with (
+        closing(inside(lab.host, Route)) as route,
+        closing(inside(lab.host, lambda: Events(own=route.port))) as events,
+    ):
+        interfaces = Interfaces(route)
+        (i0,) = interfaces.find("i0")
+        changes = Changes(route, HostUse(route, interfaces))
+        changes.change(i0, "clsact", 1)
+        assert events.drain() == []
+        lab.tc("qdisc del dev i0 clsact")
+        assert events.drain() == [Event(i0.ifindex)]
+        changes.change(i0, "mtu", 1400)
+        assert [each.name for each in events.drain()] == ["i0"]
+        changes.delete_made(i0)
+        assert [each.gone for each in events.drain()] == [True]
 
 
 def test_a_port_that_leaves_its_bridge_is_not_gone(lab: Lab, events: Events) -> None:

@@ -145,7 +145,7 @@ class Daemon:
             OSError: its sockets, or that of netlink, cannot be made.
         """
         wakeup = Wakeup()
-        events = Events()
+        events = Events(own=runtime.port)
         far_events = None
         try:
             far_events = FarEvents(runtime.reconciler.far_ends, runtime.reconciler.awaited)

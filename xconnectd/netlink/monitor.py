@@ -15,7 +15,15 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from xconnectd import classic_bpf
-from xconnectd.classic_bpf import LOAD_HALF, LOAD_WORD, Instruction, give, load, unless_equal
+from xconnectd.classic_bpf import (
+    LOAD_HALF,
+    LOAD_WORD,
+    Instruction,
+    give,
+    if_equal,
+    load,
+    unless_equal,
+)
 from xconnectd.netlink import uapi
 from xconnectd.netlink.transport import (
     GET,
@@ -56,6 +64,7 @@ MOST_MUTED: Final = 1000
 _DROP: Final = 0
 _TAKE: Final = 0xFFFFFFFF
 _TYPE_OFFSET: Final = 4
+_PORT_OFFSET: Final = 12
 
 _AF_BRIDGE: Final = 7
 """Of a bridge's news of its port: RTM_DELLINK means that it left the bridge, no device went.
@@ -106,14 +115,22 @@ class Events:
     Whoever holds a tap can change its offloads 77,000 times a second. So an interface that makes
     too many events is muted: the kernel drops what it makes, but for the news that it is gone.
     At the end of the interval it is asked for once, and the answer is an event like others.
+
+    What was changed over the socket with the port ``own`` is no news, but for links: of these the
+    kernel says by whom they are made and deleted, and not by whom they are changed.
     """
 
     def __init__(
         self,
         groups: Collection[int] = _GROUPS,
         buffer_bytes: int = 8 << 20,
+        *,
+        own: int = 0,
     ) -> None:
         self._socket = open_socket(buffer_bytes)
+        self._own = own
+        if own:
+            mute(self._socket, (), own)
         for group in groups:
             self._socket.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_ADD_MEMBERSHIP, group)
         self._follows_routes = False
@@ -188,7 +205,7 @@ class Events:
         if kind == uapi.RTM_DELLINK:
             self._made.pop(ifindex, None)
             if self._muted.pop(ifindex, None):
-                mute(self._socket, self._muted)
+                mute(self._socket, self._muted, self._own)
             return (ifindex,)
         if ifindex in self._muted:
             return ()  # it came before the filter
@@ -199,7 +216,7 @@ class Events:
         self._made[ifindex] += 1
         if self._made[ifindex] > _MOST_EVENTS and len(self._muted) < MOST_MUTED:
             self._muted[ifindex] = self._since + _INTERVAL
-            mute(self._socket, self._muted)
+            mute(self._socket, self._muted, self._own)
         return (ifindex,)
 
     def _unmute(self) -> None:
@@ -210,7 +227,7 @@ class Events:
         over = [ifindex for ifindex, due in self._muted.items() if due <= now]
         for ifindex in over:
             del self._muted[ifindex]
-        mute(self._socket, self._muted)
+        mute(self._socket, self._muted, self._own)
         request = bytearray(get_link_request(GET, (SKIP_STATISTICS,)))
         for ifindex in over:
             INDEX.pack_into(request, INDEX_OFFSET, ifindex)
@@ -230,19 +247,27 @@ def open_socket(buffer_bytes: int) -> socket.socket:
     return found
 
 
-def mute(receiver: socket.socket, muted: Collection[int]) -> None:
-    """Has the kernel drop what is about these interfaces, but for the news that one is gone."""
-    if muted:
-        classic_bpf.attach(receiver, _without(muted))
+def mute(receiver: socket.socket, muted: Collection[int], own: int = 0) -> None:
+    """Has the kernel drop what is about these interfaces, but for the news that one is gone.
+
+    And what was changed over the socket with the port ``own``, but for links.
+    """
+    if muted or own:
+        classic_bpf.attach(receiver, _without(muted, own))
     else:
         classic_bpf.detach(receiver)
 
 
-def _without(muted: Iterable[int]) -> Iterator[Instruction]:
+def _without(muted: Iterable[int], own: int) -> Iterator[Instruction]:
     """Classic BPF reads in network order what netlink writes in that of the host."""
     yield load(LOAD_HALF, _TYPE_OFFSET)
     yield unless_equal(socket.htons(uapi.RTM_DELLINK), skip=1)
     yield give(_TAKE)
+    if own:
+        yield if_equal(socket.htons(uapi.RTM_NEWLINK), skip=3)
+        yield load(LOAD_WORD, _PORT_OFFSET)
+        yield unless_equal(socket.htonl(own), skip=1)
+        yield give(_DROP)
     yield load(LOAD_WORD, INDEX_OFFSET)
     for ifindex in muted:
         yield unless_equal(socket.htonl(ifindex), skip=1)

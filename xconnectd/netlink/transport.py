@@ -402,6 +402,12 @@ class Route:
         self._sequence = 0
         self._alive = alive
 
+    @property
+    def port(self) -> int:
+        """Which stands in what the kernel tells everybody of a change that was made over this."""
+        port: int = self._socket.getsockname()[0]
+        return port
+
     def close(self) -> None:
         self._socket.close()
 
