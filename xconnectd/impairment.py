@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -21,8 +20,7 @@ class Distribution(StrEnum):
     PARETONORMAL = "paretonormal"
 
 
-@dataclass(frozen=True, slots=True)
-class Impairment:
+class Impairment(NamedTuple):
     """What happens to frames one way. What is not said does not happen.
 
     ``loss`` is the share of frames that is lost; with ``burst`` they are lost in runs of so many in
@@ -254,19 +252,19 @@ def as_written(one: Impairment) -> dict[str, Any]:
 
 
 def _written(one: Impairment) -> Iterator[tuple[str, Any]]:
-    for each in fields(one):
-        value = getattr(one, each.name)
-        if value == each.default or each.name == "burst":
+    for name in one._fields:
+        value = getattr(one, name)
+        if value == getattr(UNIMPAIRED, name) or name == "burst":
             continue
-        if each.name == "loss" and one.burst:
+        if name == "loss" and one.burst:
             value = {"mean": write_share(one.loss), "burst": float(f"{one.burst:g}")}
-        elif each.name in ("delay", "jitter"):
+        elif name in ("delay", "jitter"):
             value = write_time(value)
-        elif each.name == "rate":
+        elif name == "rate":
             value = write_rate(value)
         elif isinstance(value, float):
             value = write_share(value)
-        yield each.name, str(value) if isinstance(value, Distribution) else value
+        yield name, str(value) if isinstance(value, Distribution) else value
 
 
 def in_words(written: Mapping[str, Any]) -> str:

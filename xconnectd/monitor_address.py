@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 PROTOCOLS: Final = ("qmp", "hmp")
 EXAMPLE: Final = "`qmp:/run/r1.sock#net0` or `hmp:127.0.0.1:4001#p01`"
@@ -20,8 +19,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}", re.ASCII)
 """Of a host; containers have underscores in theirs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Monitor:
+class Monitor(NamedTuple):
     """Where a monitor listens, on a unix socket or at a TCP port, and which of the two it speaks.
 
     Several netdevs of one machine have the same: QEMU serves one client of a monitor at a time.
@@ -38,8 +36,7 @@ class Monitor:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class MonitorAddress:
+class MonitorAddress(NamedTuple):
     """A netdev (``-netdev …,id=NAME``, or a NIC's ``-device …,id=NAME``) behind a monitor."""
 
     monitor: Monitor

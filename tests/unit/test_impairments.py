@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from builders import link, wiring
 from driven import Keeper
@@ -57,7 +55,7 @@ def does(kernel: Kernel, name: str, one: Impairment) -> bool:
         ("{loss: 0.5%}", Impairment(loss=0.005)),
         ("{loss: 100%}", HOLE),
         ("{loss: {mean: 1%, burst: 5}, seed: 7}", Impairment(loss=0.01, burst=5.0, seed=7)),
-        ("{rate: 10Mbit, limit: 100}", replace(RATED, limit=100)),
+        ("{rate: 10Mbit, limit: 100}", RATED._replace(limit=100)),
         ("{rate: 8kibit}", Impairment(rate=8192)),
         ("{corrupt: 1%, duplicate: 2%}", Impairment(corrupt=0.01, duplicate=0.02)),
         (
@@ -182,7 +180,7 @@ def test_below_100_mbit_two_frames_go_at_once_and_no_more(rate: int, mtu: int) -
 
 
 def test_everything_lost_needs_no_netem_and_all_else_but_a_rate_does() -> None:
-    for one in (HOLE, replace(HOLE, delay=10**6)):
+    for one in (HOLE, HOLE._replace(delay=10**6)):
         assert wanted(one).is_hole
         assert wanted(one).netem is None
     assert wanted(RATED).netem is None
@@ -241,7 +239,7 @@ def test_nothing_is_changed_where_all_is_as_wanted_also_by_a_new_daemon(kernel: 
 def test_a_changed_value_is_one_step_and_the_neighbour_has_none(kernel: Kernel) -> None:
     keeper = Keeper(kernel).start(impaired())
     kernel.trouble = kernel.trouble
-    keeper.take(impaired(replace(RATED, rate=20_000_000), RATED))
+    keeper.take(impaired(RATED._replace(rate=20_000_000), RATED))
     assert [(step.verb, step.ifindex) for step in kernel.steps] == [("impair", kernel.index("vb"))]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -132,7 +132,8 @@ def digest(link: Link) -> str:
 
 
 def _told(impair: Impairment) -> str:
-    values = ((each.name, getattr(impair, each.name)) for each in fields(impair))
     return " ".join(
-        f"{name}={value}" for name, value in values if value != getattr(UNIMPAIRED, name)
+        f"{name}={value}"
+        for name, value in impair._asdict().items()
+        if value != getattr(UNIMPAIRED, name)
     )

@@ -11,10 +11,9 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 _T = TypeVar("_T")
 _CLONE_NEWNET: Final = 0x40000000
@@ -22,8 +21,7 @@ NAMED: Final = Path("/run/netns")
 OWN: Final = Path("/proc/thread-self/ns/net")
 
 
-@dataclass(frozen=True, slots=True)
-class Namespace:
+class Namespace(NamedTuple):
     """A way in (``/run/netns/NAME`` or ``/proc/PID/ns/net``) and what people call it.
 
     ``process`` is the PID, 0 where it has a name.

@@ -246,7 +246,7 @@ def _evaluate_alone(link: Link, observed: Observed) -> Evaluation:
     if len(ends) == 1 and link.a != link.b:
         reason = f"{link.a} and {link.b} are the same interface, {a.name}"
         return found._replace(holding=holding, refusal=reason)
-    refused = next(filter(None, (_refusal_of(end, observed) for end in ends)), "")
+    refused = _refusal_of(a, observed) or _refusal_of(b, observed)
     choice = mode_selection.choose(link, a, b, refused)
     refusals = {
         end.ifindex: words

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -320,16 +319,15 @@ def _as_json(record: Record) -> dict[str, Any]:
 
 
 def _passing_as_json(passing: Passing) -> dict[str, Any]:
-    ways = {end: asdict(one) for end, one in passing.ways.items()}
+    ways = {end: one._asdict() for end, one in passing.ways.items()}
     return {"ways": ways, "until": passing.until}
 
 
 def _impairment(data: Mapping[str, Any]) -> Impairment:
-    known = {each.name: data[each.name] for each in fields(Impairment) if each.name in data}
-    return Impairment(**{**known, "distribution": Distribution(known["distribution"])})
+    return _made(Impairment, {**data, "distribution": Distribution(data["distribution"])})
 
 
-_T = TypeVar("_T", Change, Refusal, Record, Made, MovedEnd)
+_T = TypeVar("_T", Change, Refusal, Record, Made, MovedEnd, Impairment)
 
 _OTHERS: Final = (KeyError, TypeError, AttributeError, ValueError)
 """What reading something raises that another release wrote, or nobody of us."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -146,7 +145,7 @@ def _impair(impair: Impairments) -> document.Json:
 
 def _one(one: Impairment) -> document.Json:
     waits = one.replaces_queue and not one.loses_all
-    return as_written(replace(one, limit=impairments.limit(one)) if waits else one)
+    return as_written(one._replace(limit=impairments.limit(one)) if waits else one)
 
 
 def _end(
