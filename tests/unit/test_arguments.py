@@ -11,6 +11,7 @@ import pytest
 from xconnectd.capture import tap
 from xconnectd.cli import arguments
 from xconnectd.cli.exit_codes import Exit
+from xconnectd.model import Mode, Rewrite
 
 NUMBERS = [
     *(("try x.yaml --timeout={}", text, "is not a number of seconds from 0.1 to 3600")
@@ -58,7 +59,12 @@ def test_words_stand_before_and_behind_options() -> None:
     assert {line: arguments.parse(line.split()).words for line in WORDS} == WORDS
     options = arguments.parse(["status", "-c", "lab.yaml"])
     assert options.config == Path.cwd() / "lab.yaml", "a file that is named has one path"
-    assert arguments._LONGEST_FRAME == tap.LONGEST, "the limit is that of whoever sets it"
+
+
+def test_what_is_not_imported_is_as_it_is_there() -> None:
+    assert arguments._LONGEST_FRAME == tap.LONGEST
+    assert set(Mode) == set(arguments._MODES)
+    assert set(Rewrite) == set(arguments._REWRITES)
 
 
 def commands(*names: str) -> dict[str, argparse.ArgumentParser]:
