@@ -65,6 +65,44 @@ def test_it_agrees_or_declines(head: str, lines: list[str], edits: list[tuple[in
         assert _whole(short) == _whole(long)
 
 
+_SAVES = st.lists(
+    st.lists(
+        st.one_of(
+            st.tuples(st.integers(0, 6), _PAIR | _ODD),  # another line there, or at the end
+            st.tuples(st.integers(0, 6), st.just("")),  # one less
+            st.tuples(st.integers(0, 6), st.integers(0, 6)),  # two change places
+        ),
+        max_size=3,
+    ),
+    max_size=5,
+)
+
+
+def _saved(lines: list[str], at: int, change: str | int) -> None:
+    if isinstance(change, str):
+        lines[at : at + 1] = [change] if change else []
+    elif max(at, change) < len(lines):
+        lines[at], lines[change] = lines[change], lines[at]
+
+
+@given(head=st.sampled_from(_HEADS), lines=_LINES, saves=_SAVES)
+def test_a_file_saved_again_and_again_is_read_as_if_each_were_the_first(
+    head: str, lines: list[str], saves: list[list[tuple[int, str | int]]]
+) -> None:
+    """Each from what was read before, the last good one, as a daemon does; and back at last."""
+    texts = [head + "".join(lines)]
+    for save in saves:
+        for change in save:
+            _saved(lines, *change)
+        texts.append(head + "".join(lines))
+    known = Wiring()
+    for text in (*texts, *texts[::-1]):
+        if (anew := _parsed(text)) is not None:
+            known = edited(text.encode(), known) or anew
+            assert _whole(known) == _whole(anew)
+            assert known.hash == anew.hash
+
+
 @pytest.mark.parametrize("count", [1, 3, 50])
 @pytest.mark.parametrize(
     ("head", "a", "b"),

@@ -17,8 +17,9 @@ from kernel import OLDER, Crash, Kernel, Step, crash, no_trouble, refuse, refuse
 from worlds import ACCIDENTS, Accident, Port, accidents, assert_as_evaluated, build, ports, wirings
 
 from xconnectd.model import Carrier, Filter, Link, Mode, Scope, Wiring, Xdp
+from xconnectd.monitor_address import MonitorAddress
 from xconnectd.netlink.monitor import Event
-from xconnectd.reconcile import link_state, reconciler, retry
+from xconnectd.reconcile import link_state, retry
 from xconnectd.reconcile.observer import Index
 
 LAWS = settings(
@@ -448,14 +449,23 @@ def test_edits_need_no_full_look(all_ports: tuple[Port, ...], here: Wiring, ther
 
 
 @LAWS
-@given(here=wirings, there=wirings)
-def test_the_index_of_an_edited_wiring_is_that_of_a_new_one(here: Wiring, there: Wiring) -> None:
-    gone, come, moved = reconciler._changed(here.links, there.links)
-    edited, new = Index(here), Index(there)
-    if not moved and edited.replace(gone, come):
-        assert edited.by_name == new.by_name
-        assert edited.in_order(there.links) == new.in_order(there.links) == [*there.links]
-        assert edited.ids == new.ids == {link.id for link in there.links}
+@given(series=st.lists(wirings, min_size=2, max_size=6))
+def test_what_is_known_of_links_after_some_edits_is_what_a_new_daemon_would_know(
+    series: list[Wiring],
+) -> None:
+    """Links that stay are the same objects, as when a few lines of a file are edited."""
+    monitor = MonitorAddress.parse("qmp:/run/m.sock#net0")
+    seen: dict[Link, Link] = {}
+    keeper = Keeper(Kernel())
+    for each in series:
+        links = [replace(x, monitors=((x.a.name, monitor),) * x.one_way) for x in each.links]
+        links = [seen.setdefault(x, x) for x in links]
+        keeper.reconciler.want(Wiring(tuple(links)))
+        known, new = keeper.reconciler._index, Index(Wiring(tuple(links)))
+        assert known.by_name == new.by_name
+        assert known.ids == new.ids
+        assert known.in_order(reversed(links)) == links
+        assert keeper.reconciler.monitored == {x for x in links if x.one_way}
 
 
 def four(*wanted: Link | str) -> Keeper:
