@@ -115,14 +115,16 @@ class Capture:
 
     def await_taps(self, count: int) -> None:
         """Wait until it taps so many ends."""
-        poll(lambda: self._taps() == count, what=f"{count} taps")
+        poll(lambda: len(self.programs()) == count, what=f"{count} taps")
 
-    def _taps(self) -> int:
-        """A program that is attached is a link among its descriptors."""
-        found = 0
+    def programs(self) -> set[int]:
+        """The ids of those that are attached: each has a link among its descriptors."""
+        found = set[int]()
         with contextlib.suppress(OSError):  # one that is closed meanwhile
             for path in Path(f"/proc/{self.pid}/fdinfo").iterdir():
-                found += "link_type:" in path.read_text()
+                text = path.read_text()
+                if "link_type:" in text:
+                    found.update(map(int, re.findall(r"^prog_id:\s*(\d+)", text, re.MULTILINE)))
         return found
 
     @property
