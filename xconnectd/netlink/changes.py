@@ -39,7 +39,6 @@ from xconnectd.netlink.transport import (
     CREATE,
     DO,
     DUMP,
-    HEADER,
     LINK_ATTRIBUTES,
     REPLACE,
     SKIP_STATISTICS,
@@ -50,7 +49,6 @@ from xconnectd.netlink.transport import (
     ifindex_of,
     integer,
     joined,
-    kind_of,
     link_request,
     raw,
     tc_request,
@@ -81,6 +79,7 @@ _GONE_ALREADY: Final = (errno.EADDRNOTAVAIL, errno.ESRCH, errno.ENOENT)
 class _Gathered(NamedTuple):
     """A request that is to be sent with others, of the call of this number.
 
+    ``joins``: it is nothing but an attribute of a link, and may share a message with others.
     ``program``: whether it puts an XDP program on or takes one off; None if it does neither.
     """
 
@@ -89,14 +88,8 @@ class _Gathered(NamedTuple):
     action: str
     request: bytes
     expected: int | None
+    joins: bool
     program: bool | None
-
-    @property
-    def adds_attributes(self) -> bool:
-        """Whether it is nothing but attributes of a link: flags are in the header."""
-        request = self.request
-        of_link = kind_of(request) == uapi.RTM_SETLINK
-        return of_link and not any(request[HEADER.size : LINK_ATTRIBUTES])
 
 
 class Changes:
@@ -177,17 +170,18 @@ class Changes:
         nest: tuple[Any, ...] = (("IFLA_XDP_FD", fd), ("IFLA_XDP_FLAGS", flags))
         if expected is not None:
             nest += (("IFLA_XDP_EXPECTED_FD", expected),)
-        self._do(interface, action, _set((("IFLA_XDP", nest),)), program=fd >= 0)
+        request = _set((("IFLA_XDP", nest),))
+        self._do(interface, action, request, joins=True, program=fd >= 0)
 
     def change(self, interface: Interface, setting: str, value: int) -> None:
         """Gives a setting (a ``Setting`` or ``feature:NAME``) a value."""
         action = f"set {setting} {value}"
         match setting:
             case Setting.MTU:
-                self._do(interface, action, _set((("IFLA_MTU", value),)))
+                self._do(interface, action, _set((("IFLA_MTU", value),)), joins=True)
             case Setting.ADDR_GEN_MODE:
                 mode = (("AF_INET6", (("IFLA_INET6_ADDR_GEN_MODE", value),)),)
-                self._do(interface, action, _set((("IFLA_AF_SPEC", mode),)))
+                self._do(interface, action, _set((("IFLA_AF_SPEC", mode),)), joins=True)
             case Setting.UP | Setting.PROMISCUOUS:
                 flag = uapi.IFF_UP if setting == Setting.UP else uapi.IFF_PROMISC
                 self._do(interface, action, _set(flags=flag if value else 0, change=flag))
@@ -224,7 +218,7 @@ class Changes:
     def _carrier(self, interface: Interface, action: str, value: int) -> None:
         """A tap that nothing has open cannot have one (EPERM); it gets one when it is opened."""
         expected = errno.EPERM if value else None
-        self._do(interface, action, _set((("IFLA_CARRIER", value),)), expected)
+        self._do(interface, action, _set((("IFLA_CARRIER", value),)), expected, joins=True)
 
     def _clsact(self, interface: Interface, present: int) -> None:
         request = tc_request(
@@ -395,12 +389,14 @@ class Changes:
         request: bytes,
         expected: int | None = None,
         *,
+        joins: bool = False,
         program: bool | None = None,
     ) -> None:
         """``expected`` is the errno of a refusal that is none."""
         if self._gathered is not None:
-            each = _Gathered(self._number, interface, action, request, expected, program)
-            self._gathered.append(each)
+            self._gathered.append(
+                _Gathered(self._number, interface, action, request, expected, joins, program)
+            )
             return
         try:
             self._route.exchange(request, interface.ifindex)
@@ -423,9 +419,7 @@ def _joined(gathered: Iterable[_Gathered]) -> list[list[_Gathered]]:
 def _may_join(each: _Gathered, others: Sequence[_Gathered]) -> bool:
     """One program is put on or taken off in a message; one that is put on is its last."""
     last = others[-1]
-    if each.interface is not last.interface or last.program:
-        return False
-    if not (last.adds_attributes and each.adds_attributes):
+    if not (each.joins and last.joins and each.interface is last.interface) or last.program:
         return False
     return each.program is None or all(other.program is None for other in others)
 

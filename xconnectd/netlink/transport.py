@@ -238,11 +238,6 @@ def _creation(kind: bytes, here: Mapping[int, bytes], data: bytes) -> bytes:
     return HEADER.pack(HEADER.size + len(body), uapi.RTM_NEWLINK, CREATE, 0, 0) + body
 
 
-def kind_of(request: bytes) -> int:
-    kind: int = HEADER.unpack_from(request)[1]
-    return kind
-
-
 def joined(requests: Iterable[bytes]) -> bytes:
     """One request about a link with the attributes of all of these."""
     first, *others = requests
