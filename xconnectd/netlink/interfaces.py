@@ -261,14 +261,16 @@ class Interfaces:
     def _dumped(self, places: Iterable[_Place]) -> dict[_Place, list[bytes]]:
         """The link messages of whole namespaces, where many of these are in one.
 
-        It lacks what went meanwhile, and all of a namespace that does not tell.
+        It lacks all of a namespace that does not tell, and some of one in which interfaces come and
+        go: an interrupted dump is not asked for again here.
         """
-        return {
-            (ifindex_of(message), nsid): [message]
-            for nsid, count in Counter([nsid for _, nsid in places]).items()
-            if count >= _MANY
-            for message in self._messages_at(nsid)
-        }
+        found: dict[_Place, list[bytes]] = {}
+        for nsid, count in Counter([nsid for _, nsid in places]).items():
+            if count >= _MANY:
+                with suppress(NetlinkError):
+                    messages, _interrupted = self._route.exchange(_dump_of(nsid))
+                    found.update({(ifindex_of(each), nsid): [each] for each in messages})
+        return found
 
     def _filters(self, direction: str, ifindexes: Collection[int]) -> dict[int, tuple[Filter, ...]]:
         """By ifindex; a message without a handle is of the priority, not of a filter."""
@@ -348,16 +350,11 @@ class Interfaces:
         known = self._route.ask(nsid_request(DUMP))
         nsids = {nsid for message in known if (nsid := _nsid(message)) is not None}
         for nsid in sorted(nsids - {self.own_nsid()}):
-            yield from ((nsid, each) for each in self._messages_at(nsid))
-
-    def _messages_at(self, nsid: int | None) -> Collection[bytes]:
-        """Those of one namespace; None is this. None of one that is gone or does not tell."""
-        if nsid is None:
-            return self.messages()
-        there = ("IFLA_IF_NETNSID", nsid)
-        with suppress(NetlinkError):
-            return self._route.ask(get_link_request(DUMP, (there, SKIP_STATISTICS)))
-        return ()
+            try:
+                answer = self._route.ask(_dump_of(nsid))
+            except NetlinkError:  # gone meanwhile, or not to be looked into
+                continue
+            yield from ((nsid, each) for each in answer)
 
     def namespace_name(self, nsid: int) -> str:
         """What ``ip netns`` calls a namespace; empty where it has no such name."""
@@ -418,6 +415,13 @@ def _question_at(ifindex: int, nsid: int | None) -> Question:
     if nsid is None:
         return _GET_LINK, ifindex
     return get_link_request(GET, (("IFLA_IF_NETNSID", nsid), SKIP_STATISTICS)), ifindex
+
+
+def _dump_of(nsid: int | None) -> bytes:
+    """For all interfaces of another namespace; None is this one."""
+    if nsid is None:
+        return _GET_LINKS
+    return get_link_request(DUMP, (("IFLA_IF_NETNSID", nsid), SKIP_STATISTICS))
 
 
 def interfaces_in(messages: Iterable[bytes]) -> list[Interface]:
