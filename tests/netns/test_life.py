@@ -370,7 +370,7 @@ def test_a_program_that_was_moved_forwards_nothing(lab: Lab, shared: Start, dead
             running.kill()
         _move_on(lab, "va", lab.ifindex("vc"))
         if dead:
-            assert not cut(a, d), "nobody has repaired it yet"
+            poll(lambda: not cut(a, d), what="nobody has repaired it yet")
             running.start()
         running.wait_link("waiting", "va", "vb")
         poll(lambda: cut(a, d))

@@ -32,7 +32,9 @@ def _lost(running: Daemon, reason: str) -> dict[str, Any]:
 
     poll(look, what=f"{SENT} frames lost: {reason}")
     # A station's own frame (MLD, a router solicitation) may have come before it was wired.
-    (told,) = (x for x in link["drops"] if x["reason"] != "no_entry" or reason == "no_entry")
+    left = [x for x in link["drops"] if x["reason"] != "no_entry" or reason == "no_entry"]
+    assert len(left) == 1, left
+    told = left[0]
     found = {name: told[name] for name in ("from", "to", "reason", "frames")}
     assert found == {"from": "va", "to": "vb", "reason": reason, "frames": SENT}
     return dict(told)
