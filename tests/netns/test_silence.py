@@ -43,7 +43,7 @@ def test_the_host_does_not_answer(lab: Lab, shared: Start, mode: str) -> None:
         here.drain()
         assert exchange(here, there, questions, timeout=0.3).missing == questions
         poll(lambda: running.link()["a"]["dropped"]["no_entry"] == len(questions))
-        assert running.link()["a"]["passed_to_host"] == 0
+        assert not running.link()["a"]["passed_to_host"], "or unknown, before Linux 6.4"
         assert here.drain() == []
         running.write(linked(mode, carrier="independent"))
         running.connected()

@@ -21,6 +21,7 @@ from operator import methodcaller
 from typing import Any, Final, NamedTuple
 
 from xconnectd.errors import InterfaceGoneError
+from xconnectd.kernel_version import kernel_version
 from xconnectd.lazy_imports import late, without_init
 from xconnectd.netlink import uapi
 
@@ -171,8 +172,12 @@ tc_request = partial(encode, tcmsg)
 qdisc_request = partial(encode, qdiscmsg)
 
 
-SKIP_STATISTICS: Final = ("IFLA_EXT_MASK", uapi.RTEXT_FILTER_SKIP_STATS)
-"""They are a third of a link message, and nobody asks for them."""
+SKIP_STATISTICS: Final = (
+    "IFLA_EXT_MASK",
+    uapi.RTEXT_FILTER_SKIP_STATS if kernel_version() >= (6, 1) else 0,
+)
+"""They are a third of a link message, and nobody asks for them. Linux 5.10 leaves out the address
+generation mode, too, which stands behind those of IPv6 (inet6_fill_ifla6_attrs()); 6.1 does not."""
 
 get_link_request = partial(link_request, uapi.RTM_GETLINK)
 
