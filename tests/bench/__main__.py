@@ -95,16 +95,17 @@ def _write(directory: Path, run: Run) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--rounds", type=int, help=f"for traffic (default {Effort().rounds})")
-    parser.add_argument("--only", nargs="+", choices=MEASURES, metavar="NAME", help=str(MEASURES))
+    names = f"of these: {', '.join(MEASURES)}"
+    parser.add_argument("--only", nargs="+", choices=MEASURES, metavar="NAME", help=names)
     parser.add_argument(
         "--links",
         nargs="+",
         type=_links,
         metavar="N",
-        help=f"for growth (default {Effort().grown})",
+        help=f"for growth (default {' '.join(map(str, Effort().grown))})",
     )
     parser.add_argument("--quick", action="store_true", help="a look, and no figures to quote")
-    parser.add_argument("--output", type=Path, help="that keeps a run of each machine")
+    parser.add_argument("--output", type=Path, help="directory that keeps a run of each machine")
     return parser
 
 
