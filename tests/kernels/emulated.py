@@ -25,7 +25,7 @@ KERNEL: Final = kernel_version()
 TAPS_TAKE_UDP: Final = KERNEL >= (6, 2)
 
 LIMITS: Final = {
-    "between_a_container_and_a_guest[1500-virtio]": (
+    "test_tcp_and_udp_of_a_guest[1500-virtio]": (
         TAPS_TAKE_UDP,
         "before Linux 6.2 a tap takes no UDP segments: it goes by tc, never in generic mode",
     ),
