@@ -443,7 +443,9 @@ def test_an_altname_is_a_name_also_when_it_is_given_later(lab: Lab, shared: Star
     lab.ip(f"address add 203.0.113.5/24 dev {odd}")
     poll(lambda: running.link(name, "vb")["warnings"], what="a warning in status")
     assert "x��: it has the address 203.0.113.5/24" in running.cli("status").stdout
+    lab.ip(f"link set {odd} down")  # before Linux 6.2 none that is up gets another name
     lab.ip(f"link set {odd} name va")  # what has the name that was noted is looked for
+    lab.ip("link set va up")
     running.wait_state(name, "vb", "connected")
     running.write({"vb": "missing"})
     running.wait_link("waiting", "vb", "missing")
