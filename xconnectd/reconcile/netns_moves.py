@@ -175,6 +175,8 @@ class NetnsMoves:
         is not found was deleted, or is with our program where no look from here reaches. True if
         some are back: a pass takes them up.
         """
+        if not self.missing({}):  # there is no record: nothing to look for
+            return False
         self._interfaces.settle()  # one that is on its way is listed nowhere
         here = self._interfaces.all()
         missing = self.missing(here)

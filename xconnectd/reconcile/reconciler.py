@@ -425,7 +425,7 @@ class Reconciler:
         self._statuses.clear()
         self._pass(None if names is None else self._named(names), trigger)
         if names is None:
-            while self._netns_moves.missing({}) and self._netns_moves.find():
+            while self._netns_moves.find():
                 self._pass(None, trigger)
             self._netns_moves.forget_unfound()  # where nothing is wired nothing can be reached
         return self._backoff.stuck()
